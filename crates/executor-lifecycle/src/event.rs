@@ -1,0 +1,274 @@
+//! What subscribers are told of a container, and the order it is told in.
+//!
+//! ```text
+//! Created < Started < (ExecStarted < ExecExited)* < Exited < Released
+//! ```
+//! Each once, with a sequence number without holes. A start that failed has no `Started` (or no
+//! `ExecStarted`), and its exit says why.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{ContainerId, ExecId, Exit, HostPid, Timestamp};
+
+/// Something that happened to a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Position in the container's own sequence, from 1.
+    pub seq: u64,
+    /// Whose event it is.
+    pub container: ContainerId,
+    /// When the executor knew.
+    pub at: Timestamp,
+    /// What happened.
+    #[serde(flatten)]
+    pub happening: Happening,
+}
+
+/// What can happen to a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Happening {
+    /// The id is taken and the container is being made.
+    Created,
+    /// Init runs.
+    Started {
+        /// Its pid on the host.
+        pid: HostPid,
+    },
+    /// An exec'd process runs.
+    ExecStarted {
+        /// Which one.
+        exec: ExecId,
+        /// Its pid on the host.
+        pid: HostPid,
+    },
+    /// An exec'd process ended, or could not be started.
+    ExecExited {
+        /// Which one.
+        exec: ExecId,
+        /// How and why.
+        exit: Exit,
+    },
+    /// All processes are frozen.
+    Paused,
+    /// They run again.
+    Resumed,
+    /// Init ended, or could not be started; no process of the container is left.
+    Exited {
+        /// How and why.
+        exit: Exit,
+    },
+    /// Everything the container had is given back and its id is free.
+    Released {
+        /// What could not be removed; empty when all is well.
+        left: Vec<String>,
+    },
+}
+
+/// Checks that the events of one container come in the order that is promised.
+///
+/// Tests of every kind feed it what subscribers see; it shares no code with the machines.
+#[derive(Clone, Debug, Default)]
+pub struct EventOrder {
+    seq: u64,
+    created: bool,
+    started: bool,
+    exited: bool,
+    released: bool,
+    running: BTreeSet<ExecId>,
+    ended: BTreeSet<ExecId>,
+}
+
+/// An event that breaks the order.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("event {} of {}: {broken}", event.seq, event.container)]
+pub struct OutOfOrder {
+    /// The event.
+    pub event: Box<Event>,
+    /// The rule it breaks.
+    pub broken: &'static str,
+}
+
+impl EventOrder {
+    /// Takes the container's next event.
+    pub fn check(&mut self, event: &Event) -> Result<(), OutOfOrder> {
+        self.broken_rule(event).map_or(Ok(()), |broken| {
+            Err(OutOfOrder {
+                event: Box::new(event.clone()),
+                broken,
+            })
+        })
+    }
+
+    /// Whether the container's story is told to its end.
+    pub const fn is_complete(&self) -> bool {
+        self.released
+    }
+
+    fn broken_rule(&mut self, event: &Event) -> Option<&'static str> {
+        if event.seq != self.seq + 1 {
+            return Some("a sequence number is missing or comes twice");
+        }
+        self.seq = event.seq;
+        let rule = |holds: bool, broken| (!holds).then_some(broken);
+        match &event.happening {
+            Happening::Created => rule(
+                !std::mem::replace(&mut self.created, true),
+                "Created is told once",
+            ),
+            Happening::Started { .. } => rule(
+                self.created && !self.exited,
+                "Started comes between Created and Exited",
+            )
+            .or_else(|| {
+                rule(
+                    !std::mem::replace(&mut self.started, true),
+                    "Started is told once",
+                )
+            }),
+            Happening::ExecStarted { exec, .. } => rule(
+                self.started && !self.exited,
+                "ExecStarted comes between Started and Exited",
+            )
+            .or_else(|| rule(!self.ended.contains(exec), "ExecStarted comes before ExecExited"))
+            .or_else(|| rule(self.running.insert(*exec), "ExecStarted is told once")),
+            Happening::ExecExited { exec, exit } => {
+                rule(self.created && !self.exited, "ExecExited comes before Exited")
+                    .or_else(|| rule(self.ended.insert(*exec), "ExecExited is told once"))
+                    .or_else(|| {
+                        let ran = self.running.remove(exec);
+                        rule(
+                            ran == exit.started_at.is_some(),
+                            "an exec that ran was told to have started",
+                        )
+                    })
+            }
+            Happening::Paused | Happening::Resumed => rule(
+                self.started && !self.exited,
+                "a container is paused while it runs",
+            ),
+            Happening::Exited { exit } => rule(self.created, "Exited comes after Created")
+                .or_else(|| rule(self.running.is_empty(), "every exec ends before Exited"))
+                .or_else(|| {
+                    rule(
+                        self.started == exit.started_at.is_some(),
+                        "a container that ran was told to have started",
+                    )
+                })
+                .or_else(|| rule(!std::mem::replace(&mut self.exited, true), "Exited is told once")),
+            Happening::Released { .. } => rule(self.exited, "Released comes after Exited").or_else(|| {
+                rule(
+                    !std::mem::replace(&mut self.released, true),
+                    "Released is told once",
+                )
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ExitReason, ExitStatus};
+
+    fn exit(ran: bool) -> Exit {
+        Exit {
+            status: ExitStatus::Code(0),
+            reason: ExitReason::Normal,
+            started_at: ran.then(Timestamp::default),
+            exited_at: Timestamp::default(),
+            usage: None,
+        }
+    }
+
+    fn check(happenings: &[Happening]) -> Result<bool, &'static str> {
+        let mut order = EventOrder::default();
+        for (seq, happening) in (1..).zip(happenings) {
+            let container = ContainerId::new("c").unwrap();
+            let event = Event {
+                seq,
+                container,
+                at: Timestamp::default(),
+                happening: happening.clone(),
+            };
+            order.check(&event).map_err(|error| error.broken)?;
+        }
+        Ok(order.is_complete())
+    }
+
+    fn pid() -> HostPid {
+        HostPid::new(7).unwrap()
+    }
+
+    #[test]
+    fn the_promised_order_is_taken_and_its_violations_are_not() {
+        use Happening::{Created, ExecExited, ExecStarted, Exited, Released, Started};
+        let started = || Started { pid: pid() };
+        let exec = ExecId(1);
+        let exec_started = || ExecStarted { exec, pid: pid() };
+        let exec_exited = |ran| ExecExited {
+            exec,
+            exit: exit(ran),
+        };
+        let exited = |ran| Exited { exit: exit(ran) };
+        let released = || Released { left: Vec::new() };
+
+        let whole = [
+            Created,
+            started(),
+            exec_started(),
+            exec_exited(true),
+            exited(true),
+            released(),
+        ];
+        assert_eq!(check(&whole), Ok(true));
+        assert_eq!(
+            check(&[Created, exec_exited(false), exited(false), released()]),
+            Ok(true)
+        );
+        assert_eq!(check(&whole[..5]), Ok(false));
+        for (wrong, broken) in [
+            (vec![started()], "Started comes between Created and Exited"),
+            (vec![Created, Created], "Created is told once"),
+            (
+                vec![Created, started(), exited(true), exited(true)],
+                "Exited is told once",
+            ),
+            (
+                vec![Created, started(), exec_started(), exited(true)],
+                "every exec ends before Exited",
+            ),
+            (
+                vec![Created, started(), exec_exited(true)],
+                "an exec that ran was told to have started",
+            ),
+            (
+                vec![Created, exited(true)],
+                "a container that ran was told to have started",
+            ),
+            (vec![Created, released()], "Released comes after Exited"),
+            (
+                vec![Created, started(), exited(true), exec_started()],
+                "ExecStarted comes between Started and Exited",
+            ),
+        ] {
+            assert_eq!(check(&wrong), Err(broken));
+        }
+    }
+
+    #[test]
+    fn a_hole_in_the_sequence_is_seen() {
+        let mut order = EventOrder::default();
+        let container = ContainerId::new("c").unwrap();
+        let event = Event {
+            seq: 2,
+            container,
+            at: Timestamp::default(),
+            happening: Happening::Created,
+        };
+        assert!(order.check(&event).is_err());
+    }
+}

@@ -1,0 +1,39 @@
+//! The lifecycle of containers and processes as pure state machines.
+//!
+//! Every decision about a container's life is taken here, and only here: what may happen in which
+//! state, what a cancel means before the process exists, which exit ends what, and in which order
+//! the world is told. The actors of `executor-core` translate messages into events, call `step`,
+//! and perform the effects that come back; they decide nothing.
+//!
+//! There is no clock, no randomness and no I/O in this crate, and its manifest is the proof: time
+//! and ids are passed in, deadlines are given out by `next_deadline`, and an effect that fails
+//! comes back as an event.
+//!
+//! | module | says |
+//! |---|---|
+//! | [`id`] | names of containers, processes and host pids |
+//! | [`signal`] | signals, their names and numbers |
+//! | [`exit`] | how a process ended and why; why a start failed |
+//! | [`cancel`] | what a cancel asks for |
+//! | [`process`] | one process: waiting, starting, running, exited |
+//! | [`container`] | a container and the processes in it |
+//! | [`reaper`] | which exit belongs to whom, exits that come early included |
+//! | [`event`] | what subscribers are told, and the order it is told in |
+//! | [`step`] | effects, refusals and time, shared by the machines |
+
+pub mod cancel;
+pub mod container;
+pub mod event;
+pub mod exit;
+pub mod id;
+pub mod process;
+pub mod reaper;
+pub mod signal;
+pub mod step;
+
+pub use cancel::{Cancel, CancelCause};
+pub use event::{Event, EventOrder, Happening, OutOfOrder};
+pub use exit::{Ending, Exit, ExitReason, ExitStatus, StartFailure, StartFailureKind, Usage};
+pub use id::{ContainerId, ExecId, HostPid, InvalidId, ProcessId, ProcessRef};
+pub use signal::{InvalidSignal, Signal};
+pub use step::{Effects, Refused, Timestamp};

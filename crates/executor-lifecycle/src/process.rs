@@ -1,0 +1,408 @@
+//! One process, init or exec'd: from the wish to run it to the one report of its end.
+//!
+//! ```text
+//!            Launch             Started                 Ended
+//!  Waiting ──────────▶ Starting ─────────▶ Running{pid} ───────▶ Exited
+//!     │                   │                                        ▲
+//!     └─ Cancel, Withdraw, └─ StartFailed ──────────────────────────┘
+//!        Tick after the timeout
+//! ```
+//! A cancel is kept beside the state: nothing is lost when it comes before the pid is known. An
+//! `Ended` that overtakes its `Started` is kept too. Neighbours: the `Process` actor feeds it; the
+//! [`container`](crate::container) machine says when to launch and is told of start and end.
+
+use std::time::Duration;
+
+use crate::{
+    Cancel, CancelCause, Effects, Ending, Exit, ExitReason, ExitStatus, HostPid, Refused, Signal,
+    StartFailure, Timestamp,
+};
+
+/// How long a start that is to be cancelled may go on before it is abandoned.
+///
+/// A runtime that is left to finish leaves nothing half made, so it gets time to; one that hangs
+/// must not hold the cancel for ever.
+pub const START_PATIENCE: Duration = Duration::from_secs(5);
+
+/// When a SIGKILL that could not be delivered is tried again.
+pub const KILL_RETRY: Duration = Duration::from_millis(100);
+
+/// The machine of one process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    state: State,
+    cancelling: Option<Cancelling>,
+    timeout: Option<Timeout>,
+    parked: Vec<Signal>,
+    sent_sigkill: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    Waiting,
+    /// `early` is an ending that overtook its `Started`.
+    Starting {
+        early: Option<Ending>,
+    },
+    Running {
+        pid: HostPid,
+        started_at: Timestamp,
+    },
+    Exited,
+}
+
+/// The most time a process may take, from the moment it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeout {
+    /// When the time is over.
+    pub at: Timestamp,
+    /// What is done then.
+    pub cancel: Cancel,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cancelling {
+    cancel: Cancel,
+    strike: Strike,
+}
+
+/// How far a cancel has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Strike {
+    /// The pid is not known yet; the start is abandoned at this moment.
+    Pending { abandon_at: Timestamp },
+    /// The start is being given up.
+    Abandoning,
+    /// The first signal is out; SIGKILL follows at this moment.
+    Signalled { kill_at: Timestamp },
+    /// SIGKILL is out; it is repeated at this moment if it could not be delivered.
+    Killed { retry_at: Option<Timestamp> },
+}
+
+/// What can happen to a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProcessEvent {
+    /// The container is ready for it: start it.
+    Launch,
+    /// The container will never be ready for it.
+    Withdraw(StartFailure),
+    /// The runtime started it.
+    Started {
+        /// Its pid on the host.
+        pid: HostPid,
+    },
+    /// The runtime could not start it.
+    StartFailed(StartFailure),
+    /// The exit source saw it end.
+    Ended(Ending),
+    /// It is to be ended.
+    Cancel(Cancel),
+    /// It is to get a signal.
+    Signal(Signal),
+    /// SIGKILL could not be delivered, and it is not because the process is gone.
+    KillFailed,
+    /// A deadline may have come.
+    Tick,
+}
+
+/// What is to be done for a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProcessEffect {
+    /// Have the runtime start it; comes back as `Started` or `StartFailed`.
+    Launch,
+    /// Give the start up: end the runtime, remove what it left; comes back as `StartFailed`.
+    AbandonStart,
+    /// Send it a signal.
+    Signal(Signal),
+    /// Send SIGKILL to it and its process group; a failure comes back as `KillFailed`.
+    Kill,
+    /// Tell the container that it runs.
+    ReportStarted {
+        /// Its pid on the host.
+        pid: HostPid,
+    },
+    /// Tell the container that it ended. Comes exactly once, and nothing comes after it.
+    ReportExited(Exit),
+}
+
+impl Process {
+    /// A process that waits to be launched.
+    pub const fn new(timeout: Option<Timeout>) -> Self {
+        Self {
+            state: State::Waiting,
+            cancelling: None,
+            timeout,
+            parked: Vec::new(),
+            sent_sigkill: false,
+        }
+    }
+
+    /// A process that was started by a predecessor which failed: it is killed, and its end reported.
+    pub fn orphaned(now: Timestamp, pid: HostPid, started_at: Timestamp) -> (Self, Effects<ProcessEffect>) {
+        let mut orphan = Self::new(None);
+        orphan.state = State::Running { pid, started_at };
+        let kill = orphan.cancel(now, Cancel::now().cause(CancelCause::Abandoned));
+        (orphan, kill.into())
+    }
+
+    /// Whether its end was reported.
+    pub const fn has_exited(&self) -> bool {
+        matches!(self.state, State::Exited)
+    }
+
+    /// When `Tick` is due next, if nothing else happens.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        if self.has_exited() {
+            return None;
+        }
+        match self.cancelling {
+            None => self.timeout.map(|timeout| timeout.at),
+            Some(Cancelling { strike, .. }) => match strike {
+                Strike::Pending { abandon_at } => Some(abandon_at),
+                Strike::Abandoning => None,
+                Strike::Signalled { kill_at } => Some(kill_at),
+                Strike::Killed { retry_at } => retry_at,
+            },
+        }
+    }
+
+    /// Takes one event.
+    ///
+    /// `Cancel` after the end is satisfied already: no effects. A completion that nobody waits for
+    /// is `Refused::Stale`, a signal to the dead `Refused::Exited`.
+    pub fn step(&mut self, now: Timestamp, event: ProcessEvent) -> Result<Effects<ProcessEffect>, Refused> {
+        match event {
+            ProcessEvent::Launch => self.launch(),
+            ProcessEvent::Withdraw(failure) => self.withdraw(now, failure),
+            ProcessEvent::Started { pid } => self.started(now, pid),
+            ProcessEvent::StartFailed(failure) => self.start_failed(now, failure),
+            ProcessEvent::Ended(ending) => self.ended(now, ending),
+            ProcessEvent::Cancel(cancel) => Ok(self.cancel(now, cancel)),
+            ProcessEvent::Signal(signal) => self.signal(signal),
+            ProcessEvent::KillFailed => self.kill_failed(now),
+            ProcessEvent::Tick => Ok(self.tick(now)),
+        }
+        .map(Effects::from)
+    }
+
+    fn launch(&mut self) -> Result<Vec<ProcessEffect>, Refused> {
+        match self.state {
+            State::Waiting => {
+                self.state = State::Starting { early: None };
+                Ok(vec![ProcessEffect::Launch])
+            }
+            State::Starting { .. } | State::Running { .. } | State::Exited => Err(Refused::Stale),
+        }
+    }
+
+    fn withdraw(&mut self, now: Timestamp, failure: StartFailure) -> Result<Vec<ProcessEffect>, Refused> {
+        match self.state {
+            State::Waiting => Ok(self.never_ran(now, ExitReason::StartFailed(failure))),
+            State::Starting { .. } | State::Running { .. } | State::Exited => Err(Refused::Stale),
+        }
+    }
+
+    fn started(&mut self, now: Timestamp, pid: HostPid) -> Result<Vec<ProcessEffect>, Refused> {
+        let early = match &self.state {
+            State::Starting { early } => *early,
+            State::Waiting | State::Running { .. } | State::Exited => return Err(Refused::Stale),
+        };
+        self.state = State::Running { pid, started_at: now };
+        let mut effects = vec![ProcessEffect::ReportStarted { pid }];
+        if let Some(ending) = early {
+            effects.push(self.exited(now, Some(now), ending));
+            return Ok(effects);
+        }
+        for signal in std::mem::take(&mut self.parked) {
+            effects.push(self.send(signal));
+        }
+        if let Some(Cancelling { cancel, .. }) = self.cancelling {
+            effects.push(self.strike(now, cancel, cancel.is_immediate()));
+        }
+        Ok(effects)
+    }
+
+    fn start_failed(&mut self, now: Timestamp, failure: StartFailure) -> Result<Vec<ProcessEffect>, Refused> {
+        match (&self.state, self.cancelling) {
+            (State::Starting { .. }, None) => Ok(self.never_ran(now, ExitReason::StartFailed(failure))),
+            (State::Starting { .. }, Some(Cancelling { cancel, .. })) => {
+                Ok(self.never_ran(now, cancelled(cancel.cause, false)))
+            }
+            (State::Waiting | State::Running { .. } | State::Exited, _) => Err(Refused::Stale),
+        }
+    }
+
+    fn ended(&mut self, now: Timestamp, ending: Ending) -> Result<Vec<ProcessEffect>, Refused> {
+        match &mut self.state {
+            State::Starting { early: early @ None } => {
+                *early = Some(ending);
+                Ok(Vec::new())
+            }
+            State::Running { started_at, .. } => {
+                let started_at = *started_at;
+                Ok(vec![self.exited(now, Some(started_at), ending)])
+            }
+            State::Waiting | State::Starting { early: Some(_) } | State::Exited => Err(Refused::Stale),
+        }
+    }
+
+    /// The first cancel gives cause and signal; a later one can only make the end come sooner.
+    fn cancel(&mut self, now: Timestamp, cancel: Cancel) -> Vec<ProcessEffect> {
+        match self.state {
+            State::Exited => Vec::new(),
+            State::Waiting => self.never_ran(now, cancelled(cancel.cause, false)),
+            State::Starting { .. } => {
+                let abandon_at = now.after(START_PATIENCE);
+                let pending = self.cancelling.get_or_insert(Cancelling {
+                    cancel,
+                    strike: Strike::Pending { abandon_at },
+                });
+                if cancel.is_immediate() {
+                    pending.cancel = cancel.cause(pending.cancel.cause);
+                }
+                Vec::new()
+            }
+            State::Running { .. } => match self.cancelling.map(|ongoing| ongoing.strike) {
+                Some(Strike::Killed { .. }) => Vec::new(),
+                Some(Strike::Signalled { kill_at }) => {
+                    let sooner = kill_at.min(now.after(cancel.grace));
+                    if cancel.is_immediate() {
+                        return vec![self.strike(now, cancel, true)];
+                    }
+                    self.set_strike(cancel, Strike::Signalled { kill_at: sooner });
+                    Vec::new()
+                }
+                None | Some(Strike::Pending { .. } | Strike::Abandoning) => {
+                    vec![self.strike(now, cancel, cancel.is_immediate())]
+                }
+            },
+        }
+    }
+
+    fn signal(&mut self, signal: Signal) -> Result<Vec<ProcessEffect>, Refused> {
+        match self.state {
+            State::Waiting | State::Starting { .. } => {
+                self.parked.push(signal);
+                Ok(Vec::new())
+            }
+            State::Running { .. } => Ok(vec![self.send(signal)]),
+            State::Exited => Err(Refused::Exited),
+        }
+    }
+
+    fn kill_failed(&mut self, now: Timestamp) -> Result<Vec<ProcessEffect>, Refused> {
+        let (
+            State::Running { .. },
+            Some(Cancelling {
+                strike: Strike::Killed { retry_at },
+                ..
+            }),
+        ) = (&self.state, &mut self.cancelling)
+        else {
+            return Err(Refused::Stale);
+        };
+        *retry_at = Some(now.after(KILL_RETRY));
+        Ok(Vec::new())
+    }
+
+    fn tick(&mut self, now: Timestamp) -> Vec<ProcessEffect> {
+        if self.next_deadline().is_none_or(|deadline| deadline > now) {
+            return Vec::new();
+        }
+        match (self.cancelling, self.timeout) {
+            (None, Some(timeout)) => self.cancel(now, timeout.cancel.cause(CancelCause::TimedOut)),
+            (None, None) => Vec::new(),
+            (Some(Cancelling { cancel, strike }), _) => match strike {
+                Strike::Pending { .. } => {
+                    self.set_strike(cancel, Strike::Abandoning);
+                    vec![ProcessEffect::AbandonStart]
+                }
+                Strike::Abandoning => Vec::new(),
+                Strike::Signalled { .. } | Strike::Killed { .. } => vec![self.strike(now, cancel, true)],
+            },
+        }
+    }
+
+    /// Sends the cancel's first signal, or SIGKILL when `kill` is set.
+    fn strike(&mut self, now: Timestamp, cancel: Cancel, kill: bool) -> ProcessEffect {
+        if kill {
+            self.set_strike(cancel, Strike::Killed { retry_at: None });
+            self.sent_sigkill = true;
+            ProcessEffect::Kill
+        } else {
+            self.set_strike(
+                cancel,
+                Strike::Signalled {
+                    kill_at: now.after(cancel.grace),
+                },
+            );
+            ProcessEffect::Signal(cancel.signal)
+        }
+    }
+
+    fn set_strike(&mut self, cancel: Cancel, strike: Strike) {
+        self.cancelling
+            .get_or_insert(Cancelling { cancel, strike })
+            .strike = strike;
+    }
+
+    fn send(&mut self, signal: Signal) -> ProcessEffect {
+        self.sent_sigkill |= signal == Signal::KILL;
+        ProcessEffect::Signal(signal)
+    }
+
+    fn never_ran(&mut self, now: Timestamp, reason: ExitReason) -> Vec<ProcessEffect> {
+        self.state = State::Exited;
+        let status = ExitStatus::Unknown;
+        vec![ProcessEffect::ReportExited(Exit {
+            status,
+            reason,
+            started_at: None,
+            exited_at: now,
+            usage: None,
+        })]
+    }
+
+    fn exited(&mut self, now: Timestamp, started_at: Option<Timestamp>, ending: Ending) -> ProcessEffect {
+        self.state = State::Exited;
+        let reason = self.reason(&ending);
+        let Ending { status, usage } = ending;
+        ProcessEffect::ReportExited(Exit {
+            status,
+            reason,
+            started_at,
+            exited_at: now,
+            usage,
+        })
+    }
+
+    /// Why a process that ran has ended. A cancel that was never carried out is no reason.
+    fn reason(&self, ending: &Ending) -> ExitReason {
+        match self
+            .cancelling
+            .map(|Cancelling { cancel, strike }| (cancel.cause, strike))
+        {
+            Some((cause, Strike::Signalled { .. })) => return cancelled(cause, false),
+            Some((cause, Strike::Killed { .. })) => return cancelled(cause, true),
+            None | Some((_, Strike::Pending { .. } | Strike::Abandoning)) => {}
+        }
+        let oom_kills = ending.usage.map_or(0, |usage| usage.oom_kills);
+        match ending.status {
+            ExitStatus::Unknown => ExitReason::Lost,
+            ExitStatus::Signal(Signal::KILL) if oom_kills > 0 && !self.sent_sigkill => {
+                ExitReason::OutOfMemory
+            }
+            ExitStatus::Code(_) | ExitStatus::Signal(_) => ExitReason::Normal,
+        }
+    }
+}
+
+const fn cancelled(cause: CancelCause, killed: bool) -> ExitReason {
+    match cause {
+        CancelCause::TimedOut => ExitReason::TimedOut { killed },
+        CancelCause::Requested
+        | CancelCause::ContainerExited
+        | CancelCause::Shutdown
+        | CancelCause::Abandoned => ExitReason::Cancelled { cause, killed },
+    }
+}

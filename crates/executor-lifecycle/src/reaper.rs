@@ -1,0 +1,150 @@
+//! Which exit belongs to whom.
+//!
+//! ```text
+//!            Watch                     Ended
+//!  unknown ────────▶ watched ────────────────▶ delivered
+//!     │                                            ▲
+//!     └─ Ended ─▶ kept: it came early ── Watch ────┘
+//! ```
+//! The exit source may see a process end before the actor in charge has asked for the exit; such an
+//! ending is kept until it does. `Forget` drops what nobody will ask for any more. Neighbours: the
+//! `Reaper` actor feeds it from the exit source; `Process` actors are delivered to.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::{ContainerId, Effects, Ending, ProcessRef, Refused};
+
+/// The machine of the reaper.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reaper {
+    watched: HashSet<ProcessRef>,
+    early: HashMap<ProcessRef, Ending>,
+}
+
+/// What can happen to the reaper.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReaperEvent {
+    /// The end of this process is wanted.
+    Watch(ProcessRef),
+    /// The exit source saw this process end.
+    Ended(ProcessRef, Ending),
+    /// Nothing of this container will be asked for any more.
+    Forget(ContainerId),
+}
+
+/// What is to be done for the reaper.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReaperEffect {
+    /// Tell the one who watches. Comes once for each `Watch`.
+    Deliver(ProcessRef, Ending),
+}
+
+impl Reaper {
+    /// Takes one event. A process is watched once at a time; another `Watch` is `Refused::Stale`, and
+    /// so is an end that was seen before.
+    pub fn step(&mut self, event: ReaperEvent) -> Result<Effects<ReaperEffect>, Refused> {
+        match event {
+            ReaperEvent::Watch(process) => match self.early.remove(&process) {
+                Some(ending) => Ok(vec![ReaperEffect::Deliver(process, ending)].into()),
+                None if self.watched.insert(process) => Ok(Effects::none()),
+                None => Err(Refused::Stale),
+            },
+            ReaperEvent::Ended(process, ending) => {
+                if self.watched.remove(&process) {
+                    return Ok(vec![ReaperEffect::Deliver(process, ending)].into());
+                }
+                match self.early.contains_key(&process) {
+                    true => Err(Refused::Stale),
+                    false => {
+                        self.early.insert(process, ending);
+                        Ok(Effects::none())
+                    }
+                }
+            }
+            ReaperEvent::Forget(container) => {
+                self.watched.retain(|process| process.container != container);
+                self.early.retain(|process, _| process.container != container);
+                Ok(Effects::none())
+            }
+        }
+    }
+
+    /// How many processes are watched, and how many endings are kept for a `Watch` to come.
+    pub fn sizes(&self) -> (usize, usize) {
+        (self.watched.len(), self.early.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ExecId, ExitStatus};
+
+    fn init() -> ProcessRef {
+        ProcessRef::init(ContainerId::new("c").unwrap())
+    }
+
+    fn ending(code: u8) -> Ending {
+        Ending::with(ExitStatus::Code(code))
+    }
+
+    fn deliver(code: u8) -> Result<Effects<ReaperEffect>, Refused> {
+        Ok(vec![ReaperEffect::Deliver(init(), ending(code))].into())
+    }
+
+    /// Every state (unknown, watched, kept) × every event.
+    #[test]
+    fn every_state_and_event() {
+        let unknown = Reaper::default();
+        let mut watched = Reaper::default();
+        let _ = watched.step(ReaperEvent::Watch(init())).unwrap();
+        let mut kept = Reaper::default();
+        let _ = kept.step(ReaperEvent::Ended(init(), ending(1))).unwrap();
+
+        let none = || Ok(Effects::none());
+        for (state, event, answer, sizes) in [
+            (&unknown, ReaperEvent::Watch(init()), none(), (1, 0)),
+            (&unknown, ReaperEvent::Ended(init(), ending(2)), none(), (0, 1)),
+            (&unknown, ReaperEvent::Forget(init().container), none(), (0, 0)),
+            (&watched, ReaperEvent::Watch(init()), Err(Refused::Stale), (1, 0)),
+            (
+                &watched,
+                ReaperEvent::Ended(init(), ending(2)),
+                deliver(2),
+                (0, 0),
+            ),
+            (&watched, ReaperEvent::Forget(init().container), none(), (0, 0)),
+            (&kept, ReaperEvent::Watch(init()), deliver(1), (0, 0)),
+            (
+                &kept,
+                ReaperEvent::Ended(init(), ending(2)),
+                Err(Refused::Stale),
+                (0, 1),
+            ),
+            (&kept, ReaperEvent::Forget(init().container), none(), (0, 0)),
+        ] {
+            let mut reaper = state.clone();
+            assert_eq!(
+                (reaper.step(event.clone()), reaper.sizes()),
+                (answer, sizes),
+                "{state:?} × {event:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn processes_of_one_container_and_others_are_kept_apart() {
+        let mut reaper = Reaper::default();
+        let exec = ProcessRef::exec(init().container, ExecId(1));
+        let other = ProcessRef::init(ContainerId::new("d").unwrap());
+        for process in [&exec, &other] {
+            let _ = reaper.step(ReaperEvent::Watch(process.clone())).unwrap();
+        }
+        assert_eq!(
+            reaper.step(ReaperEvent::Ended(init(), ending(0))),
+            Ok(Effects::none())
+        );
+        let _ = reaper.step(ReaperEvent::Forget(init().container)).unwrap();
+        assert_eq!(reaper.sizes(), (1, 0));
+    }
+}

@@ -1,0 +1,120 @@
+//! Signals by number and name, as Linux numbers them on every architecture Longshore runs on.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// A signal number from 1 to 64, 64 being `SIGRTMAX`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub struct Signal(u8);
+
+/// Numbers as in signal(7) for x86, arm and most others.
+const NAMES: [&str; 31] = [
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+    "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+    "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+];
+
+impl Signal {
+    /// Hang-up.
+    pub const HUP: Self = Self(1);
+    /// Interrupt, as from Ctrl-C.
+    pub const INT: Self = Self(2);
+    /// Kill; cannot be caught.
+    pub const KILL: Self = Self(9);
+    /// User-defined signal 1.
+    pub const USR1: Self = Self(10);
+    /// Polite termination.
+    pub const TERM: Self = Self(15);
+
+    /// A signal by its number; `None` outside 1 to 64.
+    pub const fn new(number: u8) -> Option<Self> {
+        match number {
+            1..=64 => Some(Self(number)),
+            _ => None,
+        }
+    }
+
+    /// The number.
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+}
+
+/// A text that names no signal.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0:?} is no signal: give a name such as TERM or SIGTERM, or a number from 1 to 64")]
+pub struct InvalidSignal(String);
+
+impl FromStr for Signal {
+    type Err = InvalidSignal;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSignal> {
+        let invalid = || InvalidSignal(text.to_owned());
+        if let Ok(number) = text.parse::<u8>() {
+            return Self::new(number).ok_or_else(invalid);
+        }
+        let upper = text.to_ascii_uppercase();
+        let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+        let index = NAMES
+            .iter()
+            .position(|known| *known == name)
+            .ok_or_else(invalid)?;
+        u8::try_from(index + 1)
+            .ok()
+            .and_then(Self::new)
+            .ok_or_else(invalid)
+    }
+}
+
+impl TryFrom<u8> for Signal {
+    type Error = InvalidSignal;
+
+    fn try_from(number: u8) -> Result<Self, InvalidSignal> {
+        Self::new(number).ok_or_else(|| InvalidSignal(number.to_string()))
+    }
+}
+
+impl From<Signal> for u8 {
+    fn from(signal: Signal) -> Self {
+        signal.0
+    }
+}
+
+impl fmt::Display for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match NAMES.get(usize::from(self.0) - 1) {
+            Some(name) => write!(f, "SIG{name}"),
+            None => write!(f, "signal {}", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_numbers_agree() {
+        for (text, signal) in [
+            ("TERM", Signal::TERM),
+            ("sigkill", Signal::KILL),
+            ("SIGUSR1", Signal::USR1),
+            ("2", Signal::INT),
+        ] {
+            assert_eq!(text.parse(), Ok(signal));
+        }
+        assert_eq!(Signal::HUP.to_string(), "SIGHUP");
+        assert_eq!(Signal::new(31).map(|s| s.to_string()).as_deref(), Some("SIGSYS"));
+        assert_eq!(
+            Signal::new(64).map(|s| s.to_string()).as_deref(),
+            Some("signal 64")
+        );
+        for bad in ["0", "65", "SIG", "", "TERMINATE", "-9"] {
+            assert!(bad.parse::<Signal>().is_err(), "{bad:?} was taken");
+        }
+    }
+}

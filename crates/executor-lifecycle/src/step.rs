@@ -1,0 +1,111 @@
+//! What the machines share: time, effects and refusals.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// A moment on the executor's clock, as time since the Unix epoch.
+///
+/// The clock is the executor's own: wall-clock time when it was built plus monotonic time since,
+/// so that it never goes back. The simulator passes virtual time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(Duration);
+
+impl Timestamp {
+    /// The moment that lies `since_epoch` after 1970-01-01T00:00:00Z.
+    pub const fn from_epoch(since_epoch: Duration) -> Self {
+        Self(since_epoch)
+    }
+
+    /// Time since 1970-01-01T00:00:00Z.
+    pub const fn since_epoch(self) -> Duration {
+        self.0
+    }
+
+    /// Time from `earlier` to this moment; zero when `earlier` is later.
+    pub const fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// The moment `span` later, or the last representable one.
+    #[must_use]
+    pub const fn after(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(span))
+    }
+}
+
+/// What is to be done after a step, in this order.
+///
+/// An empty list answers a request that was already satisfied (a second cancel of a dead process).
+#[must_use = "effects that are not performed are lost"]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Effects<E>(Vec<E>);
+
+impl<E> Effects<E> {
+    /// Nothing is to be done.
+    pub const fn none() -> Self {
+        Self(Vec::new())
+    }
+
+    /// The effects as a slice, first one first.
+    pub fn as_slice(&self) -> &[E] {
+        &self.0
+    }
+}
+
+impl<E> From<Vec<E>> for Effects<E> {
+    fn from(effects: Vec<E>) -> Self {
+        Self(effects)
+    }
+}
+
+impl<E> IntoIterator for Effects<E> {
+    type Item = E;
+    type IntoIter = std::vec::IntoIter<E>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+/// Why a machine did not take an event. Its state is unchanged.
+#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refused {
+    /// The process or container has ended: nothing can be asked of it any more.
+    #[error("it has already exited")]
+    Exited,
+    /// The container ended well (exit code 0) and takes no exec.
+    #[error("the container has stopped")]
+    Stopped,
+    /// The container ended with an error and takes no exec.
+    #[error("the container has stopped with an error: {how}")]
+    StoppedWithError {
+        /// The exit, in words.
+        how: String,
+    },
+    /// The container has been cancelled and is about to end.
+    #[error("it is being cancelled")]
+    Cancelled,
+    /// The container is paused (or being paused); a process started in it would hang.
+    #[error("the container is paused")]
+    Paused,
+    /// The container is not running yet.
+    #[error("the container is not running yet")]
+    NotRunning,
+    /// The container is not paused.
+    #[error("the container is not paused")]
+    NotPaused,
+    /// A completion came twice, or for something that is not in flight. Harmless and ignored.
+    #[error("nothing is waiting for this event")]
+    Stale,
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:06}s", self.0.as_secs(), self.0.subsec_micros())
+    }
+}
