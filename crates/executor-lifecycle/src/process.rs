@@ -137,12 +137,22 @@ impl Process {
         }
     }
 
-    /// A process that was started by a predecessor which failed: it is killed, and its end reported.
-    pub fn orphaned(now: Timestamp, pid: HostPid, started_at: Timestamp) -> (Self, Effects<ProcessEffect>) {
+    /// A process whose actor failed, in the hands of another: it is ended, and its end reported.
+    ///
+    /// `launched` tells whether the runtime was asked to start it, `running` what it answered.
+    pub fn orphaned(
+        now: Timestamp,
+        launched: bool,
+        running: Option<(HostPid, Timestamp)>,
+    ) -> (Self, Effects<ProcessEffect>) {
         let mut orphan = Self::new(None);
-        orphan.state = State::Running { pid, started_at };
-        let kill = orphan.cancel(now, Cancel::now().cause(CancelCause::Abandoned));
-        (orphan, kill.into())
+        orphan.state = match (running, launched) {
+            (Some((pid, started_at)), _) => State::Running { pid, started_at },
+            (None, true) => State::Starting { early: None },
+            (None, false) => State::Waiting,
+        };
+        let effects = orphan.cancel(now, Cancel::now().cause(CancelCause::Abandoned));
+        (orphan, effects.into())
     }
 
     /// Whether its end was reported.

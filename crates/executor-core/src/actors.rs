@@ -1,0 +1,65 @@
+//! The actors: thin shells around the machines of `executor_lifecycle`.
+//!
+//! Each handler does three things: it translates the message into an event, lets the machine take
+//! its step, and performs the effects. Nothing is awaited and nothing blocks in a handler; what takes
+//! time is spawned, and its completion comes back as an event.
+//!
+//! | actor | one for each | owned by |
+//! |---|---|---|
+//! | [`ExecutorActor`] | executor | its thread |
+//! | [`Reaper`] | executor | the executor |
+//! | [`Container`] | container | the executor |
+//! | [`Process`] | process, init included | its container |
+//!
+//! References are strong downward and weak upward. An actor that panics tells its owner with its
+//! last breath (`Drop`), and the owner ends what it was in charge of.
+
+mod container;
+mod executor;
+mod process;
+mod reaper;
+
+use std::sync::Arc;
+
+use actix::{Addr, Message, Recipient, WeakRecipient};
+
+pub use self::container::Container;
+pub use self::executor::ExecutorActor;
+pub use self::process::Process;
+pub use self::reaper::Reaper;
+use crate::Runtime;
+use crate::clock::Clock;
+
+/// What actors of one executor share.
+#[derive(Clone)]
+pub(crate) struct World {
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) clock: Clock,
+    pub(crate) reaper: Addr<Reaper>,
+}
+
+/// Sends a fact to the actor above, and says so when it could not arrive.
+fn tell<M>(to: &WeakRecipient<M>, fact: M)
+where
+    M: Message<Result = ()> + Send + 'static,
+{
+    match to.upgrade() {
+        Some(to) => deliver(&to, fact, |_| ()),
+        None => tracing::debug!(fact = std::any::type_name::<M>(), "its receiver is gone"),
+    }
+}
+
+/// Sends a fact; it enters the mailbox before this returns. `undelivered` is called when the
+/// receiver ended before it took it.
+fn deliver<M>(to: &Recipient<M>, fact: M, undelivered: impl FnOnce(&'static str) + 'static)
+where
+    M: Message<Result = ()> + Send + 'static,
+{
+    let request = to.send(fact);
+    actix_rt::spawn(async move {
+        if request.await.is_err() {
+            tracing::debug!(fact = std::any::type_name::<M>(), "its receiver ended first");
+            undelivered(std::any::type_name::<M>());
+        }
+    });
+}

@@ -1,0 +1,431 @@
+//! A container: has its bundle made and released, owns its processes, tells its subscribers.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use actix::{
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Recipient, ResponseFuture, WrapFuture,
+};
+use executor_lifecycle::container::{Container as Machine, ContainerEffect, ContainerEvent};
+use executor_lifecycle::process::{Process as ProcessMachine, Timeout};
+use executor_lifecycle::{ContainerId, Effects, ExecId, HostPid, ProcessId, ProcessRef, Refused};
+use futures::FutureExt;
+use tokio::sync::{oneshot, watch};
+
+use super::process::{Owner, Process, Work};
+use super::{World, deliver, tell};
+use crate::events::Hub;
+use crate::messages::{
+    Cancel, ContainerLost, Event, Exec, Exited, FreezeError, LaunchEnded, ListProcesses, Pause, ProcessLost,
+    ProcessParts, ProcessStreams, ProcessView, Released, Resume, Signal, Start, Started, Subscribe, Withdraw,
+};
+use crate::{ContainerSpec, Notice, RuntimeError, TimeLimit};
+
+/// The actor; one for each container. See [`executor_lifecycle::container`] for its states.
+pub struct Container {
+    id: ContainerId,
+    machine: Machine,
+    world: World,
+    executor: Above,
+    spec: Arc<ContainerSpec>,
+    hub: Arc<Hub>,
+    processes: HashMap<ProcessId, Supervised>,
+    /// What the next `AddExec` effect is about.
+    incoming: Option<(Work, Option<TimeLimit>)>,
+    freeze_replies: Vec<oneshot::Sender<Result<(), FreezeError>>>,
+    released: bool,
+}
+
+/// A process of this container, and what is needed to put another actor in its place.
+struct Supervised {
+    address: Addr<Process>,
+    view: watch::Sender<ProcessView>,
+    launched: bool,
+}
+
+/// The executor, as its containers see it.
+#[derive(Clone)]
+pub(crate) struct Above {
+    pub(crate) released: actix::WeakRecipient<Released>,
+    pub(crate) lost: actix::WeakRecipient<ContainerLost>,
+}
+
+impl Container {
+    /// Starts an actor for a container that is still to be made; [`Start`] makes it.
+    pub(crate) fn spawn(
+        id: ContainerId,
+        spec: ContainerSpec,
+        streams: ProcessStreams,
+        world: World,
+        executor: Above,
+        hub: Arc<Hub>,
+    ) -> Addr<Self> {
+        Self::create(|context| {
+            context.set_mailbox_capacity(0);
+            let limit = spec.process.time_limit;
+            let mut container = Self {
+                machine: Machine::new(id.clone()),
+                id,
+                world,
+                executor,
+                spec: Arc::new(spec),
+                hub,
+                processes: HashMap::new(),
+                incoming: None,
+                freeze_replies: Vec::new(),
+                released: false,
+            };
+            container.add_process(ProcessId::Init, Work { exec: None, streams }, limit, context);
+            container
+        })
+    }
+
+    fn on(&mut self, event: ContainerEvent, context: &mut Context<Self>) -> Result<(), Refused> {
+        let effects = self.machine.step(self.world.clock.now(), event)?;
+        self.perform(effects, context);
+        Ok(())
+    }
+
+    /// For events that nobody waits for an answer to.
+    fn take(&mut self, event: ContainerEvent, context: &mut Context<Self>) {
+        if let Err(refused) = self.on(event, context) {
+            tracing::trace!(container = %self.id, %refused);
+        }
+    }
+
+    fn perform(&mut self, effects: Effects<ContainerEffect>, context: &mut Context<Self>) {
+        for effect in effects {
+            match effect {
+                ContainerEffect::Prepare => self.prepare(context),
+                ContainerEffect::AddExec(exec) => {
+                    if let Some((work, limit)) = self.incoming.take() {
+                        self.add_process(ProcessId::Exec(exec), work, limit, context);
+                    }
+                }
+                ContainerEffect::Launch(process) => {
+                    if let Some(supervised) = self.processes.get_mut(&process) {
+                        supervised.launched = true;
+                    }
+                    self.command(process, Start);
+                }
+                ContainerEffect::Withdraw(process, failure) => self.command(process, Withdraw(failure)),
+                ContainerEffect::CancelProcess(process, cancel) => self.command(process, Cancel(cancel)),
+                ContainerEffect::SignalInit(signal) => self.signal_init(signal),
+                ContainerEffect::Pause => self.freeze(context),
+                ContainerEffect::Resume => self.thaw(context),
+                ContainerEffect::Publish(event) => self.publish(event),
+                ContainerEffect::Release => self.release(context),
+                ContainerEffect::Finished => {
+                    self.released = true;
+                    tell(&self.executor.released, Released(self.id.clone()));
+                }
+            }
+        }
+    }
+
+    fn add_process(&mut self, id: ProcessId, work: Work, limit: Option<TimeLimit>, context: &Context<Self>) {
+        let now = self.world.clock.now();
+        let machine = ProcessMachine::new(limit.map(|limit| Timeout {
+            at: now.after(limit.after),
+            cancel: limit.cancel,
+        }));
+        let view = watch::Sender::new(ProcessView::default());
+        let process = ProcessRef {
+            container: self.id.clone(),
+            process: id,
+        };
+        let address = Process::spawn(
+            process,
+            machine,
+            self.world.clone(),
+            owner(context),
+            work,
+            view.clone(),
+        );
+        self.processes.insert(
+            id,
+            Supervised {
+                address,
+                view,
+                launched: false,
+            },
+        );
+    }
+
+    /// A process actor that is gone has said so, and its place is being taken by one that ends the
+    /// process anyway: nothing is lost with the command.
+    fn command<M>(&self, process: ProcessId, command: M)
+    where
+        M: actix::Message<Result = ()> + Send + 'static,
+        Process: Handler<M>,
+    {
+        if let Some(supervised) = self.processes.get(&process) {
+            deliver(&supervised.address.clone().recipient(), command, |_| ());
+        }
+    }
+
+    fn signal_init(&self, signal: executor_lifecycle::Signal) {
+        if let Some(init) = self.processes.get(&ProcessId::Init) {
+            let sent = init.address.send(Signal(signal));
+            actix_rt::spawn(async move {
+                if let Ok(Err(refused)) = sent.await {
+                    tracing::debug!(%signal, %refused, "init ended before the signal");
+                }
+            });
+        }
+    }
+
+    fn publish(&mut self, event: executor_lifecycle::Event) {
+        tracing::debug!(container = %self.id, seq = event.seq, happening = ?event.happening);
+        self.hub.publish(event);
+        let phase = self.machine.phase();
+        if phase > executor_lifecycle::container::Phase::Paused {
+            self.reply_freeze(|| Err(Refused::Exited.into()));
+        }
+    }
+
+    fn prepare(&self, context: &mut Context<Self>) {
+        let prepared = self.world.runtime.prepare(&self.id, Arc::clone(&self.spec));
+        context.spawn(prepared.into_actor(self).map(|answer, container, context| {
+            let event = match answer {
+                Ok(()) => ContainerEvent::Prepared,
+                Err(failure) => ContainerEvent::PrepareFailed(failure),
+            };
+            container.take(event, context);
+        }));
+    }
+
+    fn freeze(&self, context: &mut Context<Self>) {
+        let frozen = self.world.runtime.pause(&self.id);
+        context.spawn(frozen.into_actor(self).map(|answer, container, context| {
+            container.take(
+                ContainerEvent::PauseEnded {
+                    frozen: answer.is_ok(),
+                },
+                context,
+            );
+            container.answer_freeze(answer);
+        }));
+    }
+
+    fn thaw(&self, context: &mut Context<Self>) {
+        let thawed = self.world.runtime.resume(&self.id);
+        context.spawn(thawed.into_actor(self).map(|answer, container, context| {
+            container.take(
+                ContainerEvent::ResumeEnded {
+                    thawed: answer.is_ok(),
+                },
+                context,
+            );
+            container.answer_freeze(answer);
+        }));
+    }
+
+    /// At most one freeze or thaw is under way, so its answer is everyone's who waits; a runtime's
+    /// error goes to the first.
+    fn answer_freeze(&mut self, answer: Result<(), RuntimeError>) {
+        let mut error = answer.err();
+        self.reply_freeze(|| error.take().map_or(Ok(()), |error| Err(error.into())));
+    }
+
+    fn reply_freeze(&mut self, mut reply: impl FnMut() -> Result<(), FreezeError>) {
+        for waiting in self.freeze_replies.drain(..) {
+            let _caller_gone = waiting.send(reply());
+        }
+    }
+
+    fn freeze_request(
+        &mut self,
+        request: ContainerEvent,
+        context: &mut Context<Self>,
+    ) -> ResponseFuture<Result<(), FreezeError>> {
+        let (reply, answer) = oneshot::channel();
+        match self.on(request, context) {
+            Ok(()) => self.freeze_replies.push(reply),
+            Err(refused) => return futures::future::ready(Err(refused.into())).boxed(),
+        }
+        async move { answer.await.unwrap_or(Err(Refused::Exited.into())) }.boxed()
+    }
+
+    fn release(&self, context: &mut Context<Self>) {
+        let released = self.world.runtime.release(&self.id);
+        context.spawn(released.into_actor(self).map(|left, container, context| {
+            container.take(ContainerEvent::ReleaseEnded { left }, context);
+        }));
+    }
+}
+
+fn owner(context: &Context<Container>) -> Owner {
+    let address = context.address();
+    Owner {
+        started: weak(address.clone()),
+        exited: weak(address.clone()),
+        lost: weak(address.clone()),
+        launch_ended: weak(address),
+    }
+}
+
+fn weak<M>(address: Addr<Container>) -> actix::WeakRecipient<M>
+where
+    M: actix::Message<Result = ()> + Send + 'static,
+    Container: Handler<M>,
+{
+    Recipient::from(address).downgrade()
+}
+
+impl Actor for Container {
+    type Context = Context<Self>;
+}
+
+impl Drop for Container {
+    /// As for a process: see there why this is a `do_send`.
+    fn drop(&mut self) {
+        if !self.released
+            && let Some(executor) = self.executor.lost.upgrade()
+        {
+            executor.do_send(ContainerLost(self.id.clone()));
+        }
+    }
+}
+
+impl Handler<Start> for Container {
+    type Result = ();
+
+    fn handle(&mut self, _: Start, context: &mut Context<Self>) {
+        self.take(ContainerEvent::Create, context);
+    }
+}
+
+impl Handler<Exec> for Container {
+    type Result = Result<ProcessParts, Refused>;
+
+    fn handle(&mut self, Exec { spec, streams }: Exec, context: &mut Context<Self>) -> Self::Result {
+        let exec: ExecId = self.machine.next_exec();
+        let limit = spec.time_limit;
+        self.incoming = Some((
+            Work {
+                exec: Some(spec),
+                streams,
+            },
+            limit,
+        ));
+        let accepted = self.on(ContainerEvent::Exec, context);
+        self.incoming = None;
+        accepted?;
+        let Some(supervised) = self.processes.get(&ProcessId::Exec(exec)) else {
+            return Err(Refused::Stale);
+        };
+        Ok(ProcessParts {
+            id: ProcessRef::exec(self.id.clone(), exec),
+            address: supervised.address.clone(),
+            view: supervised.view.subscribe(),
+        })
+    }
+}
+
+impl Handler<Cancel> for Container {
+    type Result = ();
+
+    fn handle(&mut self, Cancel(cancel): Cancel, context: &mut Context<Self>) {
+        self.take(ContainerEvent::Cancel(cancel), context);
+    }
+}
+
+impl Handler<Signal> for Container {
+    type Result = Result<(), Refused>;
+
+    fn handle(&mut self, Signal(signal): Signal, context: &mut Context<Self>) -> Self::Result {
+        self.on(ContainerEvent::Signal(signal), context)
+    }
+}
+
+impl Handler<Pause> for Container {
+    type Result = ResponseFuture<Result<(), FreezeError>>;
+
+    fn handle(&mut self, _: Pause, context: &mut Context<Self>) -> Self::Result {
+        self.freeze_request(ContainerEvent::Pause, context)
+    }
+}
+
+impl Handler<Resume> for Container {
+    type Result = ResponseFuture<Result<(), FreezeError>>;
+
+    fn handle(&mut self, _: Resume, context: &mut Context<Self>) -> Self::Result {
+        self.freeze_request(ContainerEvent::Resume, context)
+    }
+}
+
+impl Handler<ListProcesses> for Container {
+    type Result = ResponseFuture<Result<Vec<HostPid>, RuntimeError>>;
+
+    fn handle(&mut self, _: ListProcesses, _: &mut Context<Self>) -> Self::Result {
+        self.world.runtime.processes(&self.id)
+    }
+}
+
+impl Handler<Subscribe> for Container {
+    type Result = ();
+
+    fn handle(&mut self, Subscribe(subscriber): Subscribe, _: &mut Context<Self>) {
+        let mut events = self.hub.subscribe();
+        actix_rt::spawn(async move {
+            while let Some(notice) = events.next().await {
+                let notice: Notice = notice;
+                if subscriber.send(Event(notice)).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+impl Handler<Started> for Container {
+    type Result = ();
+
+    fn handle(&mut self, Started { process, pid }: Started, context: &mut Context<Self>) {
+        self.take(ContainerEvent::ProcessStarted { process, pid }, context);
+    }
+}
+
+impl Handler<Exited> for Container {
+    type Result = ();
+
+    /// Handles of an exec'd process keep its actor; the container needs only its init's.
+    fn handle(&mut self, Exited { process, exit }: Exited, context: &mut Context<Self>) {
+        if process != ProcessId::Init {
+            self.processes.remove(&process);
+        }
+        self.take(ContainerEvent::ProcessExited { process, exit }, context);
+    }
+}
+
+impl Handler<ProcessLost> for Container {
+    type Result = ();
+
+    fn handle(&mut self, ProcessLost(process): ProcessLost, context: &mut Context<Self>) {
+        let Some(lost) = self.processes.get_mut(&process) else {
+            return;
+        };
+        tracing::error!(container = %self.id, %process, "the actor of a process failed; the process is ended");
+        let id = ProcessRef {
+            container: self.id.clone(),
+            process,
+        };
+        lost.address = Process::replace(
+            id,
+            lost.launched,
+            self.world.clone(),
+            owner(context),
+            lost.view.clone(),
+        );
+    }
+}
+
+impl Handler<LaunchEnded> for Container {
+    type Result = ();
+
+    /// The actor that asked the runtime is gone; its replacement takes the answer.
+    fn handle(&mut self, ended: LaunchEnded, _: &mut Context<Self>) {
+        self.command(ended.process, ended);
+    }
+}

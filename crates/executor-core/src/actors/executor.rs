@@ -1,0 +1,188 @@
+//! The executor: the registry of containers, and the end of them all.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, MessageResult, Recipient, ResponseFuture};
+use executor_lifecycle::{CancelCause, ContainerId, Exit, ExitReason, ExitStatus, Happening};
+use futures::FutureExt;
+use tokio::sync::watch;
+
+use super::container::{Above, Container};
+use super::{World, deliver};
+use crate::Error;
+use crate::events::{Bus, Hub};
+use crate::messages::{
+    Cancel, ContainerLost, ContainerParts, Forget, Get, List, Released, Run, Shutdown, Start,
+};
+
+/// The actor; one for each executor.
+pub struct ExecutorActor {
+    world: World,
+    bus: Bus,
+    containers: HashMap<ContainerId, ContainerParts>,
+    draining: bool,
+    /// How many containers are registered, for those who wait until none is.
+    registered: watch::Sender<usize>,
+    /// The executor's thread waits for this to be dropped or true.
+    stopped: watch::Sender<bool>,
+}
+
+impl ExecutorActor {
+    pub(crate) fn spawn(world: World, bus: Bus, stopped: watch::Sender<bool>) -> Addr<Self> {
+        Self::create(|context| {
+            context.set_mailbox_capacity(0);
+            let registered = watch::Sender::new(0);
+            Self {
+                world,
+                bus,
+                containers: HashMap::new(),
+                draining: false,
+                registered,
+                stopped,
+            }
+        })
+    }
+
+    fn above(context: &Context<Self>) -> Above {
+        Above {
+            released: Recipient::from(context.address()).downgrade(),
+            lost: Recipient::from(context.address()).downgrade(),
+        }
+    }
+
+    fn unregister(&mut self, id: &ContainerId) -> Option<ContainerParts> {
+        let parts = self.containers.remove(id);
+        deliver(&self.world.reaper.clone().recipient(), Forget(id.clone()), |_| ());
+        self.registered.send_replace(self.containers.len());
+        parts
+    }
+}
+
+impl Actor for ExecutorActor {
+    type Context = Context<Self>;
+}
+
+impl Handler<Run> for ExecutorActor {
+    type Result = Result<ContainerParts, Error>;
+
+    fn handle(&mut self, Run { id, spec, streams }: Run, context: &mut Context<Self>) -> Self::Result {
+        if self.draining {
+            return Err(Error::ShuttingDown);
+        }
+        if self.containers.contains_key(&id) {
+            return Err(Error::IdTaken { id });
+        }
+        let hub = Hub::new(id.clone(), self.bus.clone());
+        let above = Self::above(context);
+        let address = Container::spawn(
+            id.clone(),
+            spec,
+            streams,
+            self.world.clone(),
+            above,
+            Arc::clone(&hub),
+        );
+        deliver(&address.clone().recipient(), Start, |_| ());
+        let parts = ContainerParts { address, hub };
+        self.containers.insert(id, parts.clone());
+        self.registered.send_replace(self.containers.len());
+        Ok(parts)
+    }
+}
+
+impl Handler<Get> for ExecutorActor {
+    type Result = MessageResult<Get>;
+
+    fn handle(&mut self, Get(id): Get, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(self.containers.get(&id).cloned())
+    }
+}
+
+impl Handler<List> for ExecutorActor {
+    type Result = MessageResult<List>;
+
+    fn handle(&mut self, _: List, _: &mut Context<Self>) -> Self::Result {
+        let mut snapshots: Vec<_> = self
+            .containers
+            .values()
+            .map(|parts| parts.hub.snapshot())
+            .collect();
+        snapshots.sort_by(|a, b| a.container.cmp(&b.container));
+        MessageResult(snapshots)
+    }
+}
+
+impl Handler<Released> for ExecutorActor {
+    type Result = ();
+
+    fn handle(&mut self, Released(id): Released, _: &mut Context<Self>) {
+        self.unregister(&id);
+    }
+}
+
+impl Handler<ContainerLost> for ExecutorActor {
+    type Result = ();
+
+    /// Releasing ends every process of the container. Its story is told to the end, so that nobody
+    /// waits for ever.
+    fn handle(&mut self, ContainerLost(id): ContainerLost, context: &mut Context<Self>) {
+        let Some(ContainerParts { hub, .. }) = self.containers.get(&id).cloned() else {
+            return;
+        };
+        tracing::error!(container = %id, "the actor of a container failed; the container is ended");
+        let released = self.world.runtime.release(&id);
+        let (clock, executor) = (self.world.clock, context.address());
+        actix_rt::spawn(async move {
+            let left = released.await;
+            let before = hub.snapshot();
+            let exit = Exit {
+                status: ExitStatus::Unknown,
+                reason: ExitReason::Lost,
+                started_at: before.started_at,
+                exited_at: clock.now(),
+                usage: None,
+            };
+            let execs = before.execs.keys().map(|exec| Happening::ExecExited {
+                exec: *exec,
+                exit: exit.clone(),
+            });
+            let exited = before
+                .exit
+                .is_none()
+                .then(|| Happening::Exited { exit: exit.clone() });
+            let rest = execs.chain(exited).chain([Happening::Released { left }]);
+            for (seq, happening) in (before.seq + 1..).zip(rest) {
+                hub.publish(executor_lifecycle::Event {
+                    seq,
+                    container: id.clone(),
+                    at: clock.now(),
+                    happening,
+                });
+            }
+            deliver(&executor.recipient(), Released(id), |_| ());
+        });
+    }
+}
+
+impl Handler<Shutdown> for ExecutorActor {
+    type Result = ResponseFuture<Vec<ContainerId>>;
+
+    fn handle(&mut self, Shutdown { deadline }: Shutdown, context: &mut Context<Self>) -> Self::Result {
+        self.draining = true;
+        let cancel = Cancel(executor_lifecycle::Cancel::now().cause(CancelCause::Shutdown));
+        for parts in self.containers.values() {
+            deliver(&parts.address.clone().recipient(), cancel, |_| ());
+        }
+        let mut registered = self.registered.subscribe();
+        let (executor, stopped) = (context.address(), self.stopped.clone());
+        async move {
+            let empty = registered.wait_for(|containers| *containers == 0).map(drop);
+            let _over = tokio::time::timeout(deadline, empty).await;
+            let left = executor.send(List).await.unwrap_or_default();
+            stopped.send_replace(true);
+            left.into_iter().map(|snapshot| snapshot.container).collect()
+        }
+        .boxed()
+    }
+}

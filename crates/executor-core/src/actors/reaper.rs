@@ -1,0 +1,95 @@
+//! The reaper: takes ends from the exit source and gives each to the process that watches.
+
+use std::collections::HashMap;
+
+use actix::{Actor, AsyncContext, Context, Handler, Recipient, StreamHandler};
+use executor_lifecycle::reaper::{Reaper as Machine, ReaperEffect, ReaperEvent};
+use executor_lifecycle::{Ending, ProcessRef};
+
+use super::deliver;
+use crate::ExitSource;
+use crate::messages::{Ended, Forget, Watch};
+
+/// The actor; one for each executor. See [`executor_lifecycle::reaper`] for its states.
+pub struct Reaper {
+    machine: Machine,
+    watchers: HashMap<ProcessRef, Recipient<Ended>>,
+}
+
+impl Reaper {
+    /// Starts it on the exits of `source`.
+    pub(crate) fn start(source: &dyn ExitSource) -> actix::Addr<Self> {
+        let exits = source.exits();
+        Self::create(|context| {
+            context.set_mailbox_capacity(0);
+            context.add_stream(exits);
+            Self {
+                machine: Machine::default(),
+                watchers: HashMap::new(),
+            }
+        })
+    }
+
+    fn on(&mut self, event: ReaperEvent, context: &mut Context<Self>) {
+        match self.machine.step(event) {
+            Ok(effects) => effects
+                .into_iter()
+                .for_each(|effect| self.perform(effect, context)),
+            Err(refused) => tracing::trace!(%refused, "reaper"),
+        }
+    }
+
+    /// An end whose receiver died on the way is an end nobody has asked for yet.
+    fn perform(&mut self, ReaperEffect::Deliver(process, ending): ReaperEffect, context: &Context<Self>) {
+        if let Some(to) = self.watchers.remove(&process) {
+            let reaper = context.address();
+            deliver(&to, Ended(ending), move |_| {
+                reaper.do_send(Undelivered(process, ending))
+            });
+        }
+    }
+}
+
+impl Actor for Reaper {
+    type Context = Context<Self>;
+}
+
+/// From the reaper to itself.
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+struct Undelivered(ProcessRef, Ending);
+
+impl Handler<Undelivered> for Reaper {
+    type Result = ();
+
+    fn handle(&mut self, Undelivered(process, ending): Undelivered, context: &mut Context<Self>) {
+        self.on(ReaperEvent::Ended(process, ending), context);
+    }
+}
+
+impl StreamHandler<(ProcessRef, Ending)> for Reaper {
+    fn handle(&mut self, (process, ending): (ProcessRef, Ending), context: &mut Context<Self>) {
+        self.on(ReaperEvent::Ended(process, ending), context);
+    }
+
+    /// The source ending does not end the reaper: ends that were kept are still asked for.
+    fn finished(&mut self, _: &mut Context<Self>) {}
+}
+
+impl Handler<Watch> for Reaper {
+    type Result = ();
+
+    fn handle(&mut self, Watch { process, to }: Watch, context: &mut Context<Self>) {
+        self.watchers.insert(process.clone(), to);
+        self.on(ReaperEvent::Watch(process), context);
+    }
+}
+
+impl Handler<Forget> for Reaper {
+    type Result = ();
+
+    fn handle(&mut self, Forget(container): Forget, context: &mut Context<Self>) {
+        self.watchers.retain(|process, _| process.container != container);
+        self.on(ReaperEvent::Forget(container), context);
+    }
+}

@@ -1,0 +1,206 @@
+//! What subscribers see of a container: a snapshot, then every event after it, gaps told.
+//!
+//! Each container has a [`Hub`]. Its snapshot is always current, for those who wait for a state;
+//! its event channel exists from the first subscriber on. A slow subscriber loses the oldest events
+//! and is told how many; it never holds anything up.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use executor_lifecycle::container::Phase;
+use executor_lifecycle::{ContainerId, Event, ExecId, Exit, Happening, HostPid, Timestamp};
+use futures::Stream;
+use tokio::sync::{broadcast, watch};
+
+/// Events a subscriber may be behind before it loses some.
+const CONTAINER_BACKLOG: usize = 256;
+const EXECUTOR_BACKLOG: usize = 4096;
+
+/// A container as of one event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Which container.
+    pub container: ContainerId,
+    /// The sequence number of the last event it includes; 0 before the first.
+    pub seq: u64,
+    /// Where it is in its life.
+    pub phase: Phase,
+    /// Init's pid on the host, from its start on.
+    pub pid: Option<HostPid>,
+    /// When init started.
+    pub started_at: Option<Timestamp>,
+    /// The exec'd processes that run.
+    pub execs: BTreeMap<ExecId, HostPid>,
+    /// How it ended, once it has.
+    pub exit: Option<Exit>,
+    /// Once it is released: what could not be removed.
+    pub left: Option<Vec<String>>,
+}
+
+/// What a subscriber is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// How things stood when the subscription began. First, and only for a container's events.
+    Snapshot(Snapshot),
+    /// What happened next.
+    Event(Event),
+    /// The subscriber was too slow and has missed events.
+    Gap {
+        /// How many.
+        missed: u64,
+    },
+}
+
+/// A subscription to the events of a container, or of all containers of an executor.
+#[derive(Debug)]
+pub struct Events {
+    snapshot: Option<Snapshot>,
+    receiver: broadcast::Receiver<Event>,
+    /// Events up to this one are in the snapshot.
+    seen: u64,
+    /// Whether these are one container's events, which end with `Released`.
+    of_one: bool,
+    ended: bool,
+}
+
+impl Events {
+    /// The next notice; `None` when nothing can come any more.
+    pub async fn next(&mut self) -> Option<Notice> {
+        if let Some(snapshot) = self.snapshot.take() {
+            self.ended = snapshot.phase == Phase::Released;
+            self.seen = snapshot.seq;
+            return Some(Notice::Snapshot(snapshot));
+        }
+        if self.ended {
+            return None;
+        }
+        loop {
+            match self.receiver.recv().await {
+                Ok(event) if self.of_one && event.seq <= self.seen => {}
+                Ok(event) => {
+                    self.ended = self.of_one && matches!(event.happening, Happening::Released { .. });
+                    return Some(Notice::Event(event));
+                }
+                Err(broadcast::error::RecvError::Lagged(missed)) => return Some(Notice::Gap { missed }),
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    /// The same as a stream.
+    pub fn into_stream(self) -> impl Stream<Item = Notice> + Send {
+        futures::stream::unfold(self, |mut events| async move {
+            events.next().await.map(|notice| (notice, events))
+        })
+    }
+}
+
+/// The executor's channel for the events of all its containers.
+#[derive(Clone, Debug)]
+pub(crate) struct Bus(broadcast::Sender<Event>);
+
+impl Bus {
+    pub(crate) fn new() -> Self {
+        Self(broadcast::Sender::new(EXECUTOR_BACKLOG))
+    }
+
+    pub(crate) fn subscribe(&self) -> Events {
+        Events {
+            snapshot: None,
+            receiver: self.0.subscribe(),
+            seen: 0,
+            of_one: false,
+            ended: false,
+        }
+    }
+}
+
+/// One container's snapshot and channel.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    snapshot: watch::Sender<Snapshot>,
+    channel: OnceLock<broadcast::Sender<Event>>,
+    bus: Bus,
+}
+
+impl Hub {
+    pub(crate) fn new(container: ContainerId, bus: Bus) -> Arc<Self> {
+        let snapshot = watch::Sender::new(Snapshot {
+            container,
+            seq: 0,
+            phase: Phase::Creating,
+            pid: None,
+            started_at: None,
+            execs: BTreeMap::new(),
+            exit: None,
+            left: None,
+        });
+        Arc::new(Self {
+            snapshot,
+            channel: OnceLock::new(),
+            bus,
+        })
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<Snapshot> {
+        self.snapshot.subscribe()
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.snapshot.borrow().clone()
+    }
+
+    /// Subscribes first and looks second; `publish` does it the other way round, so that no event
+    /// is in neither and those in both are known by their number.
+    pub(crate) fn subscribe(&self) -> Events {
+        let receiver = self
+            .channel
+            .get_or_init(|| broadcast::Sender::new(CONTAINER_BACKLOG))
+            .subscribe();
+        Events {
+            snapshot: Some(self.snapshot()),
+            receiver,
+            seen: 0,
+            of_one: true,
+            ended: false,
+        }
+    }
+
+    pub(crate) fn publish(&self, event: Event) {
+        self.snapshot.send_modify(|snapshot| snapshot.apply(&event));
+        if let Some(channel) = self.channel.get() {
+            let _nobody_listens = channel.send(event.clone());
+        }
+        let _nobody_listens = self.bus.0.send(event);
+    }
+}
+
+impl Snapshot {
+    fn apply(&mut self, event: &Event) {
+        self.seq = event.seq;
+        match &event.happening {
+            Happening::Created => {}
+            Happening::Started { pid } => {
+                self.phase = Phase::Running;
+                self.pid = Some(*pid);
+                self.started_at = Some(event.at);
+            }
+            Happening::ExecStarted { exec, pid } => {
+                self.execs.insert(*exec, *pid);
+            }
+            Happening::ExecExited { exec, .. } => {
+                self.execs.remove(exec);
+            }
+            Happening::Paused => self.phase = Phase::Paused,
+            Happening::Resumed => self.phase = Phase::Running,
+            Happening::Exited { exit } => {
+                self.phase = Phase::Exited;
+                self.exit = Some(exit.clone());
+            }
+            Happening::Released { left } => {
+                self.phase = Phase::Released;
+                self.left = Some(left.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! What a caller holds: a container, and a process that was exec'd into it.
+//!
+//! Handles are clones of addresses and of what is watched. They work from any thread, under any
+//! executor of futures or none, and dropping them changes nothing: the executor owns the container.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use actix::{Addr, MailboxError};
+use executor_lifecycle::{
+    Cancel, ContainerId, Exit, ExitReason, ExitStatus, HostPid, ProcessRef, Refused, Signal, Timestamp,
+};
+use tokio::sync::watch;
+
+use crate::actors::{Container, Process};
+use crate::events::Hub;
+use crate::io::{self, Streams};
+use crate::messages::{self, ContainerParts, FreezeError, ProcessParts, ProcessStreams, ProcessView};
+use crate::{Error, Events, ExecSpec, Input, Output, Snapshot};
+
+/// A container of an executor.
+#[derive(Clone)]
+pub struct ContainerHandle {
+    id: ContainerId,
+    address: Addr<Container>,
+    hub: Arc<Hub>,
+    streams: Arc<Mutex<Streams>>,
+}
+
+/// A process that was exec'd into a container.
+#[derive(Clone)]
+pub struct ProcessHandle {
+    id: ProcessRef,
+    address: Addr<Process>,
+    view: watch::Receiver<ProcessView>,
+    streams: Arc<Mutex<Streams>>,
+}
+
+impl ContainerHandle {
+    pub(crate) fn new(id: ContainerId, parts: ContainerParts, streams: Streams) -> Self {
+        let ContainerParts { address, hub } = parts;
+        Self {
+            id,
+            address,
+            hub,
+            streams: Arc::new(Mutex::new(streams)),
+        }
+    }
+
+    /// Its id.
+    pub const fn id(&self) -> &ContainerId {
+        &self.id
+    }
+
+    /// How it stands now.
+    pub fn snapshot(&self) -> Snapshot {
+        self.hub.snapshot()
+    }
+
+    /// Its events: a snapshot of now, then everything after it, up to `Released`.
+    pub fn events(&self) -> Events {
+        self.hub.subscribe()
+    }
+
+    /// Waits until init runs; answers with its pid on the host.
+    ///
+    /// # Errors
+    /// [`Error::NotStarted`] when it never will, with the reason in the exit.
+    pub async fn started(&self) -> Result<HostPid, Error> {
+        let known = self
+            .wait_for(|snapshot| snapshot.pid.is_some() || snapshot.exit.is_some())
+            .await;
+        let process = || ProcessRef::init(self.id.clone());
+        match known {
+            Some(Snapshot { pid: Some(pid), .. }) => Ok(pid),
+            Some(Snapshot { exit: Some(exit), .. }) => Err(Error::NotStarted {
+                process: process(),
+                exit: exit.into(),
+            }),
+            Some(_) | None => Err(Error::Stopped),
+        }
+    }
+
+    /// Waits until init and every exec have ended; answers at once when they have.
+    ///
+    /// When the executor stops without having seen the end, the exit's reason is `Lost`.
+    pub async fn wait(&self) -> Exit {
+        let ended = self.wait_for(|snapshot| snapshot.exit.is_some()).await;
+        ended
+            .and_then(|snapshot| snapshot.exit)
+            .unwrap_or_else(|| lost(self.snapshot().started_at))
+    }
+
+    /// Waits until everything it had is given back and its id is free; answers with what could not
+    /// be removed.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] when the executor stops before.
+    pub async fn released(&self) -> Result<Vec<String>, Error> {
+        let released = self.wait_for(|snapshot| snapshot.left.is_some()).await;
+        released.and_then(|snapshot| snapshot.left).ok_or(Error::Stopped)
+    }
+
+    /// Adds a process. Before the container runs it is parked, and started by the event.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSpec`], and [`Error::Refused`] in a container that has ended, is paused or is
+    /// being cancelled.
+    pub async fn exec(&self, mut spec: ExecSpec) -> Result<ProcessHandle, Error> {
+        spec.validate()?;
+        let (stdio, copiers, streams) = io::connect(std::mem::take(&mut spec.stdio)).map_err(Error::Pipe)?;
+        let exec = messages::Exec {
+            spec,
+            streams: ProcessStreams { stdio, copiers },
+        };
+        let answer = self.address.send(exec).await.unwrap_or_else(|_| Err(self.gone()));
+        let ProcessParts { id, address, view } = answer.map_err(|refused| self.refused(refused))?;
+        Ok(ProcessHandle {
+            id,
+            address,
+            view,
+            streams: Arc::new(Mutex::new(streams)),
+        })
+    }
+
+    /// Sends a signal to init; before the start it waits.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when init has ended.
+    pub async fn signal(&self, signal: Signal) -> Result<(), Error> {
+        let answer = self.address.send(messages::Signal(signal)).await;
+        answer
+            .unwrap_or(Err(Refused::Exited))
+            .map_err(|refused| self.refused(refused))
+    }
+
+    /// Ends everything in it, and waits for the end. The intent is kept from the call on, whether
+    /// or not the future is awaited.
+    pub fn cancel(&self, cancel: Cancel) -> impl Future<Output = Exit> + Send + 'static {
+        self.address.do_send(messages::Cancel(cancel));
+        let container = self.clone();
+        async move { container.wait().await }
+    }
+
+    /// Freezes every process; answers when they stand still.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when it does not run or is frozen already, [`Error::Runtime`].
+    pub async fn pause(&self) -> Result<(), Error> {
+        self.freeze_answer(self.address.send(messages::Pause).await)
+    }
+
+    /// Thaws every process; answers when they go on.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when it is not frozen, [`Error::Runtime`].
+    pub async fn resume(&self) -> Result<(), Error> {
+        self.freeze_answer(self.address.send(messages::Resume).await)
+    }
+
+    /// The host pids of all its processes.
+    ///
+    /// # Errors
+    /// [`Error::Runtime`] when it does not run.
+    pub async fn processes(&self) -> Result<Vec<HostPid>, Error> {
+        let answer = self
+            .address
+            .send(messages::ListProcesses)
+            .await
+            .map_err(|_| self.refused(Refused::Exited))?;
+        answer.map_err(Error::Runtime)
+    }
+
+    /// The other end of stdin, when the specification said [`Stdio::Pipe`](crate::Stdio::Pipe) and
+    /// nobody has taken it. [`Executor::get`](crate::Executor::get) gives handles without streams.
+    pub fn take_stdin(&self) -> Option<Input> {
+        lock(&self.streams).stdin.take()
+    }
+
+    /// The other end of stdout, as [`take_stdin`](Self::take_stdin).
+    pub fn take_stdout(&self) -> Option<Output> {
+        lock(&self.streams).stdout.take()
+    }
+
+    /// The other end of stderr, as [`take_stdin`](Self::take_stdin).
+    pub fn take_stderr(&self) -> Option<Output> {
+        lock(&self.streams).stderr.take()
+    }
+
+    async fn wait_for(&self, known: impl FnMut(&Snapshot) -> bool) -> Option<Snapshot> {
+        self.hub
+            .watch()
+            .wait_for(known)
+            .await
+            .ok()
+            .map(|snapshot| snapshot.clone())
+    }
+
+    fn freeze_answer(&self, answer: Result<Result<(), FreezeError>, MailboxError>) -> Result<(), Error> {
+        match answer {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(FreezeError::Runtime(error))) => Err(Error::Runtime(error)),
+            Ok(Err(FreezeError::Refused(refused))) => Err(self.refused(refused)),
+            Err(_) => Err(self.refused(Refused::Exited)),
+        }
+    }
+
+    fn refused(&self, refused: Refused) -> Error {
+        Error::Refused {
+            process: ProcessRef::init(self.id.clone()),
+            refused,
+        }
+    }
+
+    /// Why a container whose actor has ended takes no exec.
+    fn gone(&self) -> Refused {
+        match self.snapshot().exit {
+            Some(exit) if exit.is_success() => Refused::Stopped,
+            Some(exit) => Refused::StoppedWithError {
+                how: exit.to_string(),
+            },
+            None => Refused::Exited,
+        }
+    }
+}
+
+impl ProcessHandle {
+    /// Which process it is.
+    pub const fn id(&self) -> &ProcessRef {
+        &self.id
+    }
+
+    /// Waits until it runs; answers with its pid on the host.
+    ///
+    /// # Errors
+    /// [`Error::NotStarted`] when it never will, with the reason in the exit.
+    pub async fn started(&self) -> Result<HostPid, Error> {
+        let known = self
+            .wait_for(|view| view.pid.is_some() || view.exit.is_some())
+            .await;
+        match known {
+            Some(ProcessView { pid: Some(pid), .. }) => Ok(pid),
+            Some(ProcessView { exit: Some(exit), .. }) => Err(Error::NotStarted {
+                process: self.id.clone(),
+                exit: exit.into(),
+            }),
+            Some(_) | None => Err(Error::Stopped),
+        }
+    }
+
+    /// Waits until it has ended; answers at once when it has.
+    ///
+    /// When the executor stops without having seen the end, the exit's reason is `Lost`.
+    pub async fn wait(&self) -> Exit {
+        let ended = self.wait_for(|view| view.exit.is_some()).await;
+        ended
+            .and_then(|view| view.exit)
+            .unwrap_or_else(|| lost(self.view.borrow().started_at))
+    }
+
+    /// Sends it a signal; before the start it waits.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when it has ended.
+    pub async fn signal(&self, signal: Signal) -> Result<(), Error> {
+        let answer = self.address.send(messages::Signal(signal)).await;
+        let answer = answer.unwrap_or(Err(Refused::Exited));
+        answer.map_err(|refused| Error::Refused {
+            process: self.id.clone(),
+            refused,
+        })
+    }
+
+    /// Ends it with its process group, and waits for the end. The intent is kept from the call on,
+    /// whether or not the future is awaited.
+    pub fn cancel(&self, cancel: Cancel) -> impl Future<Output = Exit> + Send + 'static {
+        self.address.do_send(messages::Cancel(cancel));
+        let process = self.clone();
+        async move { process.wait().await }
+    }
+
+    /// The other end of stdin, when the specification said [`Stdio::Pipe`](crate::Stdio::Pipe) and
+    /// nobody has taken it.
+    pub fn take_stdin(&self) -> Option<Input> {
+        lock(&self.streams).stdin.take()
+    }
+
+    /// The other end of stdout, as [`take_stdin`](Self::take_stdin).
+    pub fn take_stdout(&self) -> Option<Output> {
+        lock(&self.streams).stdout.take()
+    }
+
+    /// The other end of stderr, as [`take_stdin`](Self::take_stdin).
+    pub fn take_stderr(&self) -> Option<Output> {
+        lock(&self.streams).stderr.take()
+    }
+
+    async fn wait_for(&self, known: impl FnMut(&ProcessView) -> bool) -> Option<ProcessView> {
+        self.view
+            .clone()
+            .wait_for(known)
+            .await
+            .ok()
+            .map(|view| view.clone())
+    }
+}
+
+impl std::fmt::Debug for ContainerHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ContainerHandle").field(&self.id.as_str()).finish()
+    }
+}
+
+impl std::fmt::Debug for ProcessHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ProcessHandle")
+            .field(&self.id.to_string())
+            .finish()
+    }
+}
+
+/// Taking a stream out cannot leave the slot half changed.
+fn lock(streams: &Mutex<Streams>) -> std::sync::MutexGuard<'_, Streams> {
+    streams.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The end of something nobody saw the end of.
+fn lost(started_at: Option<Timestamp>) -> Exit {
+    Exit {
+        status: ExitStatus::Unknown,
+        reason: ExitReason::Lost,
+        started_at,
+        exited_at: started_at.unwrap_or_default(),
+        usage: None,
+    }
+}

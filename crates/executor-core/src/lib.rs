@@ -1,0 +1,38 @@
+//! Actors that run processes in containers, and the API to embed them.
+//!
+//! ```text
+//!  embedder's threads          │ the executor's own thread (one actix System)
+//!                              │
+//!  Executor ───── Run, List ──────▶ ExecutorActor ── owns ──▶ Container ── owns ──▶ Process
+//!  ContainerHandle ─ Exec, Cancel ───────────────────────────▲  ▲ Started, Exited ───┘ ▲
+//!  ProcessHandle ── Signal, Cancel ─────────────────────────────┼──────────────────────┤
+//!                              │                       Runtime ◀┘(port)   Reaper ──────┘ Ended
+//!                              │                                            ▲ ExitSource (port)
+//! ```
+//! What is decided is decided in [`executor_lifecycle`]; the actors translate messages into its
+//! events and perform its effects. What touches the system is behind two ports, [`Runtime`] and
+//! [`ExitSource`]; `runc-driver` and `executor-sim` implement them.
+//!
+//! Start with [`Executor::builder`], or with the `longshore` crate, which has everything wired up.
+
+pub mod actors;
+mod clock;
+mod error;
+mod events;
+mod executor;
+mod handle;
+mod io;
+pub mod messages;
+mod ports;
+mod spec;
+
+pub use error::{Error, InvalidSpec};
+pub use events::{Events, Notice, Snapshot};
+pub use executor::{Executor, ExecutorBuilder, ShutdownReport};
+pub use executor_lifecycle as lifecycle;
+pub use handle::{ContainerHandle, ProcessHandle};
+pub use io::{ChildFd, ChildStdio, Input, Output};
+pub use ports::{BoxFuture, BoxStream, Delivery, ExitSource, Runtime, RuntimeError, Swept};
+pub use spec::{
+    ContainerSpec, ExecSpec, Mount, Network, ProcessSpec, Resources, Rootfs, Stdio, StdioSpec, TimeLimit,
+};

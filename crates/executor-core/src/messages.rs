@@ -1,0 +1,218 @@
+//! Every message the actors exchange: who sends it, who receives it, what is replied, and what
+//! happens when the receiver is gone.
+//!
+//! Commands are imperative, facts are past tense. Mailboxes of these actors are unbounded, so a
+//! message enters at once and messages from one sender keep their order; a caller is held back by
+//! the reply it waits for. Facts are sent so that a closed mailbox is noticed, never with `do_send`.
+
+use actix::{Addr, Message, Recipient};
+use executor_lifecycle::{
+    ContainerId, Ending, Exit, HostPid, ProcessId, ProcessRef, Refused, StartFailure, Timestamp,
+};
+
+use crate::actors::{Container, Process};
+use crate::events::Hub;
+use crate::io::{ChildStdio, Copiers};
+use crate::{ContainerSpec, Error, ExecSpec, Notice, RuntimeError, Snapshot};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Register a container and start it. From an [`Executor`](crate::Executor) handle to the executor;
+/// replied when the id is registered. With the executor gone, the caller gets [`Error::Stopped`].
+#[derive(Message)]
+#[rtype(result = "Result<ContainerParts, Error>")]
+pub struct Run {
+    pub(crate) id: ContainerId,
+    pub(crate) spec: ContainerSpec,
+    pub(crate) streams: ProcessStreams,
+}
+
+/// Find a container by its id. From a handle to the executor.
+#[derive(Message)]
+#[rtype(result = "Option<ContainerParts>")]
+pub struct Get(pub ContainerId);
+
+/// Tell of every container. From a handle to the executor.
+#[derive(Message)]
+#[rtype(result = "Vec<Snapshot>")]
+pub struct List;
+
+/// Take nothing new, cancel all, reply when all are released or the deadline has come with the ids
+/// of those that are not. From a handle to the executor.
+#[derive(Message)]
+#[rtype(result = "Vec<ContainerId>")]
+pub struct Shutdown {
+    /// How long it may take.
+    pub deadline: std::time::Duration,
+}
+
+/// The container has given everything back. From a container to the executor, once. With the
+/// executor gone there is no registry to clear.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Released(pub ContainerId);
+
+/// A container's actor ended without having released it: it panicked. From its last breath to the
+/// executor, which releases the container and tells its subscribers. With the executor gone, closing
+/// the runtime does the same.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct ContainerLost(pub ContainerId);
+
+/// Begin. From the executor to a container: make the bundle, then launch init. From a container to a
+/// process: it may run now. No reply; the receiver is owned by the sender.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Start;
+
+/// The container will never be ready for you. From a container to a process that waits.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Withdraw(pub StartFailure);
+
+/// Add a process. From a handle, or an actor of the embedder's, to a container. Replied when it is
+/// registered; before the container runs it is parked and launched by the event.
+#[derive(Message)]
+#[rtype(result = "Result<ProcessParts, Refused>")]
+pub struct Exec {
+    pub(crate) spec: ExecSpec,
+    pub(crate) streams: ProcessStreams,
+}
+
+/// End it. To a container: everything in it; to a process: that one. Replied when the intent is
+/// kept; it needs no repetition. After the end it is satisfied already. With the receiver gone it is
+/// satisfied too: actors outlive what they are in charge of.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Cancel(pub executor_lifecycle::Cancel);
+
+/// Send a signal: to a container's init or to a process. Before the start it waits, in order; after
+/// the end it is refused.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<(), Refused>")]
+pub struct Signal(pub executor_lifecycle::Signal);
+
+/// Freeze every process. From a handle to a container; replied when the runtime has.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<(), FreezeError>")]
+pub struct Pause;
+
+/// Thaw every process. From a handle to a container; replied when the runtime has.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<(), FreezeError>")]
+pub struct Resume;
+
+/// Tell the host pids of all processes inside. From a handle to a container.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<Vec<HostPid>, RuntimeError>")]
+pub struct ListProcesses;
+
+/// Send me a snapshot, then every event after it. From any actor to a container. The subscriber is
+/// waited for before it gets the next; when it is slow it is told of the gap, when it is gone the
+/// subscription ends.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Subscribe(pub Recipient<Event>);
+
+/// What a subscriber is sent. From a container to whoever sent [`Subscribe`].
+#[derive(Clone, Debug, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct Event(pub Notice);
+
+/// A process runs. From a process to its container, once.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Started {
+    /// Which process of the container.
+    pub process: ProcessId,
+    /// Its pid on the host.
+    pub pid: HostPid,
+}
+
+/// A process ended or could not be started. From a process to its container, exactly once.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Exited {
+    /// Which process of the container.
+    pub process: ProcessId,
+    /// How and why.
+    pub exit: Exit,
+}
+
+/// A process's actor ended before its process had: it panicked. From its last breath to its
+/// container, which puts another in its place; that one kills the process and reports its end.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct ProcessLost(pub ProcessId);
+
+/// The end of this process is wanted. From a process to the reaper; a later `Watch` of the same
+/// process takes the place of the former.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Watch {
+    /// Which process.
+    pub process: ProcessRef,
+    /// Who is told, with [`Ended`].
+    pub to: Recipient<Ended>,
+}
+
+/// The kernel says it ended. From the reaper to the process that watches, once. With that one gone
+/// it is kept for the next `Watch`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Message)]
+#[rtype(result = "()")]
+pub struct Ended(pub Ending);
+
+/// Nothing of this container will be asked for any more. From the executor to the reaper.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Forget(pub ContainerId);
+
+/// The runtime's answer to a start or exec. From the task that asked it to the process; with that
+/// one gone, to the container, for the process actor that takes its place.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct LaunchEnded {
+    pub(crate) process: ProcessId,
+    pub(crate) answer: Result<HostPid, StartFailure>,
+}
+
+/// Why a container could not be frozen or thawed.
+#[derive(Debug, thiserror::Error)]
+pub enum FreezeError {
+    /// Its state does not allow it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The runtime could not do it.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+}
+
+/// The streams of a process to be: the runtime's ends, and ours.
+#[derive(Debug, Default)]
+pub(crate) struct ProcessStreams {
+    pub(crate) stdio: ChildStdio,
+    pub(crate) copiers: Copiers,
+}
+
+/// What a handle of a container is made of.
+#[derive(Clone)]
+pub struct ContainerParts {
+    pub(crate) address: Addr<Container>,
+    pub(crate) hub: Arc<Hub>,
+}
+
+/// What a handle of a process is made of.
+#[derive(Clone)]
+pub struct ProcessParts {
+    pub(crate) id: ProcessRef,
+    pub(crate) address: Addr<Process>,
+    pub(crate) view: watch::Receiver<ProcessView>,
+}
+
+/// A process as those who wait for it see it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ProcessView {
+    pub(crate) pid: Option<HostPid>,
+    pub(crate) started_at: Option<Timestamp>,
+    pub(crate) exit: Option<Exit>,
+}

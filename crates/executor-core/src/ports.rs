@@ -1,0 +1,134 @@
+//! What the actors need of the world: a runtime that starts and ends things, and a source of exits.
+//!
+//! Implementations do the I/O and decide nothing. Futures are polled on the executor's thread, a
+//! tokio runtime with timers and I/O: they may await, and must not block it.
+
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+
+use executor_lifecycle::{ContainerId, Ending, ExecId, HostPid, ProcessRef, Signal, StartFailure};
+pub use futures::future::BoxFuture;
+pub use futures::stream::BoxStream;
+
+use crate::{ChildStdio, ContainerSpec, ExecSpec};
+
+/// Makes containers, starts processes in them, and takes both away again.
+pub trait Runtime: Send + Sync + 'static {
+    /// Takes possession of `root`, once, before anything else; blocks the builder's thread.
+    ///
+    /// What dead executors left under `root` is removed and reported; what live ones own is not
+    /// touched.
+    fn open(&self, root: &Path) -> Result<Vec<Swept>, RuntimeError>;
+
+    /// Makes everything `start` needs. When it fails, nothing of it is left for others to see, but
+    /// `release` is called all the same.
+    fn prepare(
+        &self,
+        id: &ContainerId,
+        spec: Arc<ContainerSpec>,
+    ) -> BoxFuture<'static, Result<(), StartFailure>>;
+
+    /// Starts init; answers when it runs. Its exit comes from the [`ExitSource`], perhaps earlier.
+    fn start(&self, id: &ContainerId, stdio: ChildStdio)
+    -> BoxFuture<'static, Result<HostPid, StartFailure>>;
+
+    /// Starts another process in a running container; answers and ends as with `start`.
+    fn exec(
+        &self,
+        id: &ContainerId,
+        exec: ExecId,
+        spec: ExecSpec,
+        stdio: ChildStdio,
+    ) -> BoxFuture<'static, Result<HostPid, StartFailure>>;
+
+    /// Gives up a `start` or `exec` that is under way: it shall answer soon, in any way. Must not block.
+    fn abandon(&self, process: &ProcessRef);
+
+    /// Sends a signal to a process that runs. Must not block.
+    fn signal(&self, process: &ProcessRef, signal: Signal) -> Result<Delivery, RuntimeError>;
+
+    /// Sends SIGKILL to a process and its process group, thawing the container if it is frozen.
+    /// Without a pid namespace, killing init kills everything in the container. Must not block.
+    fn kill(&self, process: &ProcessRef) -> Result<Delivery, RuntimeError>;
+
+    /// Freezes every process of a container.
+    fn pause(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), RuntimeError>>;
+
+    /// Thaws every process of a container.
+    fn resume(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), RuntimeError>>;
+
+    /// The pids, on the host, of all processes in a container.
+    fn processes(&self, id: &ContainerId) -> BoxFuture<'static, Result<Vec<HostPid>, RuntimeError>>;
+
+    /// Ends what is left in a container and gives back all it had. Answers with what could not be
+    /// removed, in words; empty when all is well.
+    fn release(&self, id: &ContainerId) -> BoxFuture<'static, Vec<String>>;
+
+    /// Ends and releases everything this executor still has, and gives the root back; blocks the
+    /// executor's thread when its actors have stopped. Answers as `release`.
+    fn close(&self) -> Vec<String>;
+}
+
+/// Sees processes end.
+pub trait ExitSource: Send + Sync + 'static {
+    /// Every end of a process that [`Runtime::start`] or [`Runtime::exec`] started, once, in the
+    /// order seen, exec'd processes never held back by their init. Called once; ends with the source.
+    fn exits(&self) -> BoxStream<'static, (ProcessRef, Ending)>;
+}
+
+/// What became of a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    /// The kernel took it.
+    Sent,
+    /// The process is gone, which is success.
+    Gone,
+}
+
+/// A container of a dead executor that was removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Swept {
+    /// Its id.
+    pub container: String,
+    /// How many of its processes had to be killed.
+    pub killed: usize,
+    /// What could not be removed; empty when all is well.
+    pub left: Vec<String>,
+}
+
+/// An operation of a runtime that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{}{step}: {message}", subject.as_ref().map(|subject| format!("{subject}: ")).unwrap_or_default())]
+pub struct RuntimeError {
+    /// The container or process it was about, when it was about one.
+    pub subject: Option<String>,
+    /// The operation, as in `runc pause`.
+    pub step: String,
+    /// The cause, in the runtime's or the system's own words.
+    pub message: String,
+    /// What was underneath, where `message` does not say it already.
+    #[source]
+    pub source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl RuntimeError {
+    /// An operation that failed for the reason in `message`.
+    pub fn new(step: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            subject: None,
+            step: step.into(),
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    /// The same, about a container or process.
+    #[must_use]
+    pub fn of(self, subject: impl std::fmt::Display) -> Self {
+        Self {
+            subject: Some(subject.to_string()),
+            ..self
+        }
+    }
+}
