@@ -1,0 +1,284 @@
+//! The cgroups of a container: who is in them, what was used, ending and removing them.
+//!
+//! Each container has one path, `/longshore/<executor>/<id>`, the same in every hierarchy: v1, v2 and
+//! hybrid differ in how many there are. The runtime may have put a controller elsewhere (a memory
+//! hierarchy that is itself delegated), so the paths in its `state.json` count too.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use executor_core::lifecycle::{HostPid, Signal, Usage};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::{pidfd, procfs};
+
+/// The directory of all our cgroups, in each hierarchy.
+pub(crate) const PARENT: &str = "/longshore";
+
+/// How long processes are given to die, and directories to become removable.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// One container's (or executor's) directory in each hierarchy.
+#[derive(Clone, Debug)]
+pub(crate) struct Cgroups {
+    path: String,
+    dirs: BTreeSet<PathBuf>,
+}
+
+/// Where each hierarchy is mounted.
+fn hierarchies() -> impl Iterator<Item = PathBuf> {
+    let mounts = procfs::mounts().into_iter();
+    mounts
+        .filter(|mount| mount.kind == "cgroup" || mount.kind == "cgroup2")
+        .map(|mount| mount.point)
+}
+
+fn in_hierarchies(path: &str) -> BTreeSet<PathBuf> {
+    hierarchies()
+        .map(|hierarchy| hierarchy.join(path.trim_start_matches('/')))
+        .collect()
+}
+
+impl Cgroups {
+    /// The cgroups at `path`, which is `/longshore/…`; nothing else is ever touched.
+    ///
+    /// `state` is the runtime's `state.json`, if there is one.
+    pub(crate) fn find(path: &str, state: &Path) -> Self {
+        let mut dirs = in_hierarchies(path);
+        #[derive(serde::Deserialize)]
+        struct State {
+            cgroup_paths: BTreeMap<String, PathBuf>,
+        }
+        let told = fs::read(state)
+            .ok()
+            .and_then(|json| serde_json::from_slice::<State>(&json).ok());
+        let told = told
+            .into_iter()
+            .flat_map(|state| state.cgroup_paths.into_values());
+        dirs.extend(told.filter(|dir| dir.to_string_lossy().ends_with(path)));
+        dirs.retain(|dir| dir.is_dir());
+        Self {
+            path: path.to_owned(),
+            dirs,
+        }
+    }
+
+    /// The host pids of all live processes in it.
+    pub(crate) fn processes(&self) -> BTreeSet<HostPid> {
+        let mut pids = BTreeSet::new();
+        for dir in self.dirs.iter().flat_map(|dir| tree(dir)) {
+            let list = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+            pids.extend(list.lines().filter_map(procfs::parse_pid));
+        }
+        pids
+    }
+
+    /// Lets frozen processes run on, so that they can die. Not being frozen is fine.
+    pub(crate) fn thaw(&self) {
+        for dir in &self.dirs {
+            for (file, thawed) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
+                let file = dir.join(file);
+                if file.exists()
+                    && let Err(error) = fs::write(&file, thawed)
+                {
+                    tracing::debug!(file = %file.display(), %error, "thaw");
+                }
+            }
+        }
+    }
+
+    /// Kills everything in it and waits until it is dead; answers with how many there were.
+    pub(crate) fn kill(&self) -> usize {
+        let deadline = Instant::now() + PATIENCE;
+        let mut killed = BTreeSet::new();
+        loop {
+            let pids = self.processes();
+            if pids.is_empty() || Instant::now() > deadline {
+                return killed.len();
+            }
+            self.thaw();
+            let ending: Vec<_> = pids.iter().filter_map(|pid| self.kill_one(*pid)).collect();
+            killed.extend(pids);
+            wait_for_ends(&ending, Duration::from_millis(200));
+        }
+    }
+
+    /// The pid may belong to someone else by now: what is signalled is looked at first.
+    fn kill_one(&self, pid: HostPid) -> Option<std::os::fd::OwnedFd> {
+        let pidfd = pidfd::open(pid).ok()?;
+        if !procfs::is_in_cgroup(pid, &self.path) {
+            return None;
+        }
+        if let Err(error) = pidfd::send(&pidfd, Signal::KILL) {
+            tracing::warn!(%pid, %error, "kill in cgroup");
+        }
+        Some(pidfd)
+    }
+
+    /// Removes it with everything below; answers with what is still there.
+    ///
+    /// A directory can be busy for a moment after its last process has died.
+    pub(crate) fn remove(&self) -> Vec<String> {
+        let deadline = Instant::now() + PATIENCE;
+        let mut left = Vec::new();
+        for dir in self.dirs.iter().flat_map(|dir| tree(dir)) {
+            loop {
+                match fs::remove_dir(&dir) {
+                    Ok(()) => break,
+                    Err(error) if error.kind() == ErrorKind::NotFound => break,
+                    Err(error) if Instant::now() > deadline => {
+                        left.push(format!("cgroup {}: {error}", dir.display()));
+                        break;
+                    }
+                    Err(_) => std::thread::sleep(Duration::from_millis(1)),
+                }
+            }
+        }
+        left
+    }
+
+    /// What was used so far, as far as the hierarchies tell.
+    pub(crate) fn usage(&self) -> Usage {
+        let find = |file: &str| {
+            self.dirs
+                .iter()
+                .find_map(|dir| fs::read_to_string(dir.join(file)).ok())
+        };
+        let number = |file| find(file).and_then(|text| text.trim().parse::<u64>().ok());
+        let value = |file, key| find(file).and_then(|text| keyed(&text, key));
+        Usage {
+            cpu: (number("cpuacct.usage").map(Duration::from_nanos))
+                .or_else(|| value("cpu.stat", "usage_usec").map(Duration::from_micros)),
+            memory_peak: number("memory.max_usage_in_bytes").or_else(|| number("memory.peak")),
+            oom_kills: (value("memory.oom_control", "oom_kill")
+                .or_else(|| value("memory.events", "oom_kill")))
+            .unwrap_or_default(),
+        }
+    }
+}
+
+/// Makes an executor's own directory in every hierarchy, where that is permitted.
+///
+/// With it in place nobody else's clean-up can remove the parent under the runtime's feet.
+pub(crate) fn make_parent(executor: &str) {
+    for dir in in_hierarchies(&executor_path(executor)) {
+        // Between the two levels another executor may remove the upper one, when it was its last.
+        let made = (0..100).find_map(|_| match fs::create_dir_all(&dir) {
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            done => Some(done),
+        });
+        if let Some(Err(error)) = made {
+            tracing::debug!(dir = %dir.display(), %error, "cgroup parent");
+        }
+    }
+}
+
+/// Removes an executor's own directory, and the parent when it was the last.
+pub(crate) fn remove_parent(executor: &str) -> Vec<String> {
+    let left = Cgroups::find(&executor_path(executor), Path::new("")).remove();
+    for dir in in_hierarchies(PARENT) {
+        let _others_use_it = fs::remove_dir(dir);
+    }
+    left
+}
+
+/// Where an executor's containers are.
+pub(crate) fn executor_path(executor: &str) -> String {
+    format!("{PARENT}/{executor}")
+}
+
+/// `dir` and every directory below it, the deepest first.
+fn tree(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let mut all: Vec<_> = dirs.flat_map(|entry| tree(&entry.path())).collect();
+    all.push(dir.to_owned());
+    all
+}
+
+/// The number after `key` in a file of lines `key number`.
+fn keyed(text: &str, key: &str) -> Option<u64> {
+    text.lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
+}
+
+/// Waits until these processes have ended, or `patience` is over.
+pub(crate) fn wait_for_ends<Fd: std::os::fd::AsFd>(pidfds: &[Fd], patience: Duration) {
+    let deadline = Instant::now() + patience;
+    for pidfd in pidfds {
+        let rest = deadline.saturating_duration_since(Instant::now());
+        let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
+        if let Err(error) = Timespec::try_from(rest)
+            .map_err(io::Error::other)
+            .and_then(|rest| Ok(poll(&mut fds, Some(&rest))?))
+        {
+            tracing::debug!(%error, "poll pidfd");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixture(files: &[(&str, &str)]) -> (tempfile::TempDir, Cgroups) {
+        let dir = tempfile::tempdir().unwrap();
+        for (file, text) in files {
+            fs::write(dir.path().join(file), text).unwrap();
+        }
+        let cgroups = Cgroups {
+            path: "/longshore/x".into(),
+            dirs: [dir.path().to_owned()].into(),
+        };
+        (dir, cgroups)
+    }
+
+    #[test]
+    fn usage_of_v1_and_v2() {
+        let (_v1, cgroups) = fixture(&[
+            ("cpuacct.usage", "1500000000\n"),
+            ("memory.max_usage_in_bytes", "4096\n"),
+            (
+                "memory.oom_control",
+                "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
+            ),
+        ]);
+        let v1 = Usage {
+            cpu: Some(Duration::from_millis(1500)),
+            memory_peak: Some(4096),
+            oom_kills: 2,
+        };
+        assert_eq!(cgroups.usage(), v1);
+        let (_v2, cgroups) = fixture(&[
+            ("cpu.stat", "usage_usec 250\nuser_usec 100\n"),
+            ("memory.peak", "8192\n"),
+            ("memory.events", "low 0\noom 3\noom_kill 1\noom_group_kill 0\n"),
+        ]);
+        let v2 = Usage {
+            cpu: Some(Duration::from_micros(250)),
+            memory_peak: Some(8192),
+            oom_kills: 1,
+        };
+        assert_eq!(cgroups.usage(), v2);
+        let (_none, cgroups) = fixture(&[]);
+        assert_eq!(cgroups.usage(), Usage::default());
+    }
+
+    #[test]
+    fn only_paths_of_our_own_are_taken_from_the_runtimes_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let ours = dir.path().join("elsewhere/longshore/e/c");
+        fs::create_dir_all(&ours).unwrap();
+        let state = dir.path().join("state.json");
+        let json =
+            serde_json::json!({"cgroup_paths": {"memory": ours, "cpu": dir.path(), "": "/sys/fs/cgroup"}});
+        fs::write(&state, json.to_string()).unwrap();
+        let cgroups = Cgroups::find("/longshore/e/c", &state);
+        assert_eq!(cgroups.dirs, BTreeSet::from([ours]));
+        assert_eq!(cgroups.remove(), Vec::<String>::new());
+        assert!(cgroups.dirs.iter().all(|dir| !dir.exists()));
+    }
+}

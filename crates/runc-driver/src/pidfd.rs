@@ -1,0 +1,151 @@
+//! Pidfds: opening, waiting, signalling, and the exit status of processes that are not our children.
+//!
+//! The one module with `unsafe` in it: `PIDFD_GET_INFO` has no safe wrapper in rustix 1.1 or nix 0.31,
+//! and tokio's `AsyncFd` takes a promise about the file it watches.
+#![expect(unsafe_code, reason = "two calls, each with its reason")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use executor_core::Delivery;
+use executor_core::lifecycle::{ExitStatus, HostPid, Signal};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// A pidfd of a process that was not reaped before the call.
+pub(crate) fn open(pid: HostPid) -> io::Result<OwnedFd> {
+    Ok(rustix::process::pidfd_open(raw(pid)?, PidfdFlags::NONBLOCK)?)
+}
+
+/// Has tokio's reactor tell when a file becomes readable: a pidfd does so when the process has ended.
+pub(crate) fn watch(fd: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
+    // SAFETY: an `OwnedFd` is open, and has the same number, as long as one `Arc` of it is there; the
+    // `AsyncFd` holds one.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
+}
+
+pub(crate) fn raw(pid: HostPid) -> io::Result<Pid> {
+    i32::try_from(pid.get())
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or_else(|| Errno::SRCH.into())
+}
+
+/// Sends a signal; a process that is gone is no error.
+pub(crate) fn send(pidfd: impl AsFd, signal: Signal) -> io::Result<Delivery> {
+    let signal = rustix::process::Signal::from_named_raw(i32::from(signal.number()))
+        .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, format!("{signal} cannot be sent")))?;
+    match rustix::process::pidfd_send_signal(pidfd, signal) {
+        Ok(()) => Ok(Delivery::Sent),
+        Err(Errno::SRCH) => Ok(Delivery::Gone),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Reaps a child that has ended; `None` while it runs.
+///
+/// # Errors
+/// `ECHILD` when it is no child of ours, or someone else has reaped it.
+pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<ExitStatus>> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    Ok(rustix::process::waitid(WaitId::PidFd(pidfd), options)?
+        .as_ref()
+        .map(status))
+}
+
+pub(crate) fn status(status: &WaitIdStatus) -> ExitStatus {
+    let number = |value: i32| u8::try_from(value & 0xff).unwrap_or_default();
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => ExitStatus::Code(number(code)),
+        (None, Some(signal)) => Signal::new(number(signal)).map_or(ExitStatus::Unknown, ExitStatus::Signal),
+        (None, None) => ExitStatus::Unknown,
+    }
+}
+
+/// `struct pidfd_info` of linux/pidfd.h in its first size, `PIDFD_INFO_SIZE_VER0`.
+#[repr(C)]
+#[derive(Default)]
+pub(crate) struct PidfdInfo {
+    mask: u64,
+    cgroupid: u64,
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+
+nix::ioctl_readwrite!(pidfd_get_info, 0xFF, 11, PidfdInfo);
+
+/// The status of a process that has ended and was reaped by whoever its parent is.
+///
+/// Known from Linux 6.15 on, for a pidfd that was opened before the process was reaped.
+pub(crate) fn status_of_reaped(pidfd: BorrowedFd<'_>) -> Option<ExitStatus> {
+    let mut info = PidfdInfo {
+        mask: PIDFD_INFO_EXIT,
+        ..PidfdInfo::default()
+    };
+    // SAFETY: the kernel writes at most the size that is part of the request's number, which is the
+    // size of the struct we own.
+    unsafe { pidfd_get_info(pidfd.as_raw_fd(), &raw mut info) }.ok()?;
+    (info.mask & PIDFD_INFO_EXIT != 0).then(|| wait_status(info.exit_code))
+}
+
+/// Decodes a status as wait(2) gives it.
+fn wait_status(status: i32) -> ExitStatus {
+    let number = |value: i32| u8::try_from(value & 0xff).unwrap_or_default();
+    match status & 0x7f {
+        0 => ExitStatus::Code(number(status >> 8)),
+        signal => Signal::new(number(signal)).map_or(ExitStatus::Unknown, ExitStatus::Signal),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    fn ended(script: &str) -> (std::process::Child, OwnedFd) {
+        let child = Command::new("sh").args(["-c", script]).spawn().unwrap();
+        let pidfd = open(HostPid::new(child.id()).unwrap()).unwrap();
+        let mut events = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+        rustix::event::poll(&mut events, None).unwrap();
+        (child, pidfd)
+    }
+
+    #[test]
+    fn a_childs_status_is_exact() {
+        for (script, expected) in [
+            ("exit 255", ExitStatus::Code(255)),
+            ("exit 137", ExitStatus::Code(137)),
+            ("kill -KILL $$", ExitStatus::Signal(Signal::KILL)),
+        ] {
+            let (_child, pidfd) = ended(script);
+            assert_eq!(reap(pidfd.as_fd()).unwrap(), Some(expected));
+            assert_eq!(send(&pidfd, Signal::KILL).unwrap(), Delivery::Gone);
+            assert!(reap(pidfd.as_fd()).is_err(), "it was reaped");
+        }
+    }
+
+    #[test]
+    fn foreign_wait_takes_the_child_and_not_its_status() {
+        let (mut child, pidfd) = ended("exit 7");
+        child.wait().unwrap();
+        assert_eq!(
+            reap(pidfd.as_fd()).unwrap_err().raw_os_error(),
+            Some(Errno::CHILD.raw_os_error())
+        );
+        let known = status_of_reaped(pidfd.as_fd());
+        // Before Linux 6.15 nobody can say.
+        assert!(known.is_none() || known == Some(ExitStatus::Code(7)), "{known:?}");
+    }
+
+    #[test]
+    fn wait_statuses() {
+        assert_eq!(wait_status(0x0300), ExitStatus::Code(3));
+        assert_eq!(wait_status(9), ExitStatus::Signal(Signal::KILL));
+        assert_eq!(wait_status(0x80 | 11).to_string(), "killed by SIGSEGV");
+    }
+}

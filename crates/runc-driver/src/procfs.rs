@@ -1,0 +1,184 @@
+//! The few things of `/proc` that the driver reads.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use executor_core::lifecycle::HostPid;
+
+/// The part of `/proc/<pid>/stat` that says whose process it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stat {
+    pub(crate) comm: String,
+    pub(crate) state: char,
+    pub(crate) parent: u32,
+    pub(crate) group: u32,
+}
+
+impl Stat {
+    pub(crate) fn of(pid: HostPid) -> Option<Self> {
+        parse_stat(&String::from_utf8_lossy(
+            &fs::read(format!("/proc/{pid}/stat")).ok()?,
+        ))
+    }
+}
+
+/// The name stands in parentheses and may hold anything, parentheses included.
+fn parse_stat(stat: &str) -> Option<Stat> {
+    let (before, after) = stat.rsplit_once(") ")?;
+    let comm = before.split_once('(')?.1.to_owned();
+    let mut fields = after.split(' ');
+    let state = fields.next()?.chars().next()?;
+    let parent = fields.next()?.parse().ok()?;
+    let group = fields.next()?.parse().ok()?;
+    Some(Stat {
+        comm,
+        state,
+        parent,
+        group,
+    })
+}
+
+/// The children of this process, zombies included, adopted ones included.
+pub(crate) fn children() -> Vec<HostPid> {
+    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_whitespace().filter_map(parse_pid).collect::<Vec<_>>())
+        .collect()
+}
+
+/// Every process.
+pub(crate) fn processes() -> impl Iterator<Item = HostPid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| parse_pid(entry.file_name().to_str()?))
+}
+
+pub(crate) fn parse_pid(text: &str) -> Option<HostPid> {
+    text.trim().parse().ok().and_then(HostPid::new)
+}
+
+/// Whether a process is in this cgroup, or below it, in any hierarchy. Zombies still are.
+pub(crate) fn is_in_cgroup(pid: HostPid, cgroup: &str) -> bool {
+    let list = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    list.lines()
+        .filter_map(|line| line.splitn(3, ':').nth(2))
+        .any(|path| {
+            path.strip_prefix(cgroup)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || rest.starts_with(' '))
+        })
+}
+
+/// Whether a process was given this variable when it was executed.
+pub(crate) fn has_variable(pid: HostPid, variable: &str) -> bool {
+    let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environ
+        .split(|byte| *byte == 0)
+        .any(|entry| entry == variable.as_bytes())
+}
+
+/// A line of `/proc/self/mountinfo`; see proc(5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MountInfo {
+    pub(crate) point: PathBuf,
+    pub(crate) kind: String,
+    /// Options of the file system itself, such as the controllers of a cgroup hierarchy.
+    pub(crate) super_options: String,
+}
+
+pub(crate) fn mounts() -> Vec<MountInfo> {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    text.lines().filter_map(parse_mount).collect()
+}
+
+/// What is mounted at or below `dir`, the deepest and latest first.
+pub(crate) fn mounts_below(dir: &Path) -> Vec<PathBuf> {
+    let points = mounts().into_iter().map(|mount| mount.point);
+    let mut below: Vec<_> = points.filter(|point| point.starts_with(dir)).collect();
+    below.reverse();
+    below
+}
+
+fn parse_mount(line: &str) -> Option<MountInfo> {
+    let (mount, rest) = line.split_once(" - ")?;
+    let point = unescape(mount.split(' ').nth(4)?);
+    let mut rest = rest.split(' ');
+    let kind = rest.next()?.to_owned();
+    let super_options = rest.nth(1)?.to_owned();
+    Some(MountInfo {
+        point,
+        kind,
+        super_options,
+    })
+}
+
+/// The kernel writes space, tab, newline and backslash as three octal digits.
+fn unescape(field: &str) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt;
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field.as_bytes();
+    while let Some((first, tail)) = rest.split_first() {
+        let octal = (*first == b'\\')
+            .then(|| tail.get(..3))
+            .flatten()
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        match octal {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = tail.get(3..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    std::ffi::OsString::from_vec(bytes).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_hold_parentheses() {
+        let stat = parse_stat("42 (a) b (c)) Z 7 41 41 0 -1").unwrap();
+        assert_eq!(
+            stat,
+            Stat {
+                comm: "a) b (c)".into(),
+                state: 'Z',
+                parent: 7,
+                group: 41
+            }
+        );
+        assert_eq!(parse_stat("42 (x"), None);
+    }
+
+    #[test]
+    fn this_process_is_found() {
+        let own = HostPid::new(std::process::id()).unwrap();
+        assert!(processes().any(|pid| pid == own));
+        assert_eq!(
+            Stat::of(own).map(|stat| stat.parent),
+            Some(std::os::unix::process::parent_id())
+        );
+        let mut child = std::process::Command::new("cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        assert!(children().contains(&HostPid::new(child.id()).unwrap()));
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn mount_points_are_unescaped() {
+        let line = r"36 35 98:0 /m1 /a\040b\134c rw,noatime master:1 - cgroup cgroup rw,cpu,cpuacct";
+        let mount = parse_mount(line).unwrap();
+        assert_eq!(mount.point, PathBuf::from(r"/a b\c"));
+        assert_eq!(
+            (mount.kind.as_str(), mount.super_options.as_str()),
+            ("cgroup", "rw,cpu,cpuacct")
+        );
+    }
+}

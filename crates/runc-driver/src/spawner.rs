@@ -1,0 +1,112 @@
+//! The one seam to everything that must be the parent of something.
+//!
+//! Whoever implements it spawns runtimes, waits for them, adopts the processes they leave behind,
+//! signals these and tells of their ends. [`local`] does it in the embedder's own process; a helper
+//! process that outlives the embedder can take the same place, since nothing beyond this file knows
+//! who the parent is.
+
+pub(crate) mod local;
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, ProcessRef, Signal};
+use executor_core::{BoxFuture, ChildStdio, Delivery};
+use futures::future::Shared;
+use tokio::sync::mpsc;
+
+/// Spawns runtimes and collects exits. Nothing here blocks.
+pub(crate) trait Spawner: Send + Sync {
+    /// Executes a runtime.
+    fn spawn(&self, call: Call) -> BoxFuture<'static, io::Result<RuntimeChild>>;
+
+    /// Takes charge of a process that a runtime has started.
+    fn adopt(&self, process: ProcessRef, pid: HostPid, parent: Parent) -> io::Result<()>;
+
+    /// Signals a process that was adopted. After its end nothing is signalled.
+    fn signal(&self, process: &ProcessRef, signal: Signal) -> io::Result<Delivery>;
+
+    /// Sends SIGKILL to a process that was adopted and to its process group.
+    fn kill(&self, process: &ProcessRef) -> io::Result<Delivery>;
+
+    /// Ends and reaps children of ours that nobody adopted: what a runtime left half made.
+    fn end_strays(&self, of: &Strays);
+
+    /// Nothing of this container will be asked for any more.
+    fn forget(&self, container: &ContainerId);
+
+    /// The ends of adopted processes; the second caller gets a channel that is closed.
+    fn exits(&self) -> mpsc::UnboundedReceiver<(ProcessRef, ExitStatus)>;
+
+    /// Kills and reaps every runtime and every adopted process, for when nobody collects any more.
+    /// Blocks, at most for `patience`.
+    fn end_all(&self, patience: Duration);
+}
+
+/// A runtime to be executed.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) program: PathBuf,
+    pub(crate) args: Vec<OsString>,
+    pub(crate) stdio: ChildStdio,
+    /// The executor it works for, by which a successor of ours can find it.
+    pub(crate) mark: Option<String>,
+}
+
+/// Whose child an adopted process is.
+pub(crate) enum Parent {
+    /// Ours: we reap it.
+    Us,
+    /// The runtime's, which stays as its monitor.
+    Runtime(RuntimeChild),
+}
+
+/// Which strays are meant.
+#[derive(Clone, Debug)]
+pub(crate) struct Strays {
+    /// Those in this container's cgroup.
+    pub(crate) cgroup: String,
+    /// Those in the process group of this runtime.
+    pub(crate) runtime: Option<HostPid>,
+    /// Whether everything of the container is to be ended, not only what a runtime left half made.
+    pub(crate) all: bool,
+}
+
+/// A runtime that was executed. It is reaped whether or not anyone waits.
+#[derive(Clone)]
+pub(crate) struct RuntimeChild {
+    pub(crate) pid: HostPid,
+    pub(crate) ended: Shared<BoxFuture<'static, ExitStatus>>,
+    pub(crate) kill: std::sync::Arc<dyn Fn() + Send + Sync>,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CallEnd {
+    /// By itself.
+    Ended(ExitStatus),
+    /// It did not within the deadline, and was killed.
+    Overdue,
+    /// It was given up, and killed.
+    Abandoned,
+}
+
+impl RuntimeChild {
+    /// Waits until it has ended, at most until the deadline or until it is abandoned.
+    pub(crate) async fn wait(
+        &self,
+        deadline: Duration,
+        abandoned: impl Future<Output = ()>,
+    ) -> io::Result<CallEnd> {
+        let early = tokio::select! {
+            status = self.ended.clone() => return Ok(CallEnd::Ended(status)),
+            () = tokio::time::sleep(deadline) => CallEnd::Overdue,
+            () = abandoned => CallEnd::Abandoned,
+        };
+        (self.kill)();
+        self.ended.clone().await;
+        Ok(early)
+    }
+}
