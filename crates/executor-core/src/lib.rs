@@ -34,5 +34,6 @@ pub use handle::{ContainerHandle, ProcessHandle};
 pub use io::{ChildFd, ChildStdio, Input, Output};
 pub use ports::{BoxFuture, BoxStream, Delivery, ExitSource, Runtime, RuntimeError, Swept};
 pub use spec::{
-    ContainerSpec, ExecSpec, Mount, Network, ProcessSpec, Resources, Rootfs, Stdio, StdioSpec, TimeLimit,
+    ContainerSpec, ExecSpec, Mount, Network, NetworkNamespace, ProcessSpec, Resources, Rootfs, Stdio,
+    StdioSpec, TimeLimit,
 };

@@ -61,6 +61,17 @@ pub enum Network {
     Host,
 }
 
+/// The network namespace a container is started in, once its network is set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetworkNamespace {
+    /// A new one that the runtime makes, with a loopback that is up.
+    New,
+    /// The host's.
+    Host,
+    /// One that exists.
+    At(PathBuf),
+}
+
 /// The most a container may use; absent means as much as there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Resources {

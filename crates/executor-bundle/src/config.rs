@@ -1,0 +1,424 @@
+//! The OCI runtime specification of a container and of a process, made deliberately: nothing is left
+//! to the defaults of the library that models it.
+
+use std::path::Path;
+
+use executor_core::lifecycle::{ContainerId, StartFailure};
+use executor_core::{ContainerSpec, ExecSpec, NetworkNamespace, ProcessSpec, Resources};
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{
+    Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxDeviceCgroupBuilder,
+    LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder,
+    LinuxResources, LinuxResourcesBuilder, Mount, MountBuilder, Process, ProcessBuilder, RootBuilder, Spec,
+    SpecBuilder, UserBuilder,
+};
+
+use crate::bad;
+use crate::users::User;
+
+/// A container's host name when none is asked for.
+pub const DEFAULT_HOSTNAME: &str = "longshore";
+
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The version of the specification that is written; runc 1.1 and crun 1.8 take it.
+const OCI_VERSION: &str = "1.0.2";
+
+/// The scheduler's period, in microseconds, of which a container gets its share.
+const CPU_PERIOD: u64 = 100_000;
+
+/// What root in a container may do: the set that container engines have agreed on.
+const CAPABILITIES: [Capability; 14] = [
+    Capability::AuditWrite,
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::Mknod,
+    Capability::NetBindService,
+    Capability::NetRaw,
+    Capability::Setfcap,
+    Capability::Setgid,
+    Capability::Setpcap,
+    Capability::Setuid,
+    Capability::SysChroot,
+];
+
+/// Parts of /proc and /sys that tell of the host.
+const MASKED: [&str; 11] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// Parts of /proc that would change the host.
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
+/// Where from, where to, of what kind, how.
+type DefaultMount = (&'static str, &'static str, &'static str, &'static [&'static str]);
+
+const MOUNTS: [DefaultMount; 6] = [
+    ("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+    (
+        "/dev",
+        "tmpfs",
+        "tmpfs",
+        &["nosuid", "strictatime", "mode=755", "size=65536k"],
+    ),
+    (
+        "/dev/pts",
+        "devpts",
+        "devpts",
+        &[
+            "nosuid",
+            "noexec",
+            "newinstance",
+            "ptmxmode=0666",
+            "mode=0620",
+            "gid=5",
+        ],
+    ),
+    (
+        "/dev/shm",
+        "shm",
+        "tmpfs",
+        &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
+    ),
+    ("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+    ("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+];
+
+/// The whole of `config.json`.
+pub(crate) fn container(
+    id: &ContainerId,
+    spec: &ContainerSpec,
+    root: &Path,
+    process: Process,
+    cgroup: &str,
+    network: &NetworkNamespace,
+) -> Result<Spec, StartFailure> {
+    let make = || {
+        let linux = LinuxBuilder::default()
+            .namespaces(namespaces(network)?)
+            .resources(resources(&spec.resources)?)
+            .cgroups_path(cgroup)
+            .masked_paths(MASKED.map(str::to_owned))
+            .readonly_paths(READ_ONLY.map(str::to_owned))
+            .build()?;
+        let annotations = [("io.longshore.container".to_owned(), id.to_string())];
+        SpecBuilder::default()
+            .version(OCI_VERSION)
+            .root(
+                RootBuilder::default()
+                    .path(root)
+                    .readonly(spec.read_only)
+                    .build()?,
+            )
+            .hostname(spec.hostname.as_deref().unwrap_or(DEFAULT_HOSTNAME))
+            .process(process)
+            .mounts(mounts(spec)?)
+            .annotations(annotations)
+            .linux(linux)
+            .build()
+    };
+    make().map_err(|error: OciSpecError| bad("spec", &error.to_string()))
+}
+
+/// The `process` object.
+pub(crate) fn process(spec: &ProcessSpec, user: &User) -> Result<Process, StartFailure> {
+    let make = || {
+        let capabilities = LinuxCapabilitiesBuilder::default()
+            .bounding(CAPABILITIES)
+            .effective(CAPABILITIES)
+            .permitted(CAPABILITIES)
+            .inheritable([])
+            .ambient([])
+            .build()?;
+        let groups: Vec<u32> = user.groups.iter().copied().collect();
+        ProcessBuilder::default()
+            .terminal(false)
+            .args(spec.args.clone())
+            .env(environment(&spec.env, user))
+            .cwd(&spec.cwd)
+            .user(
+                UserBuilder::default()
+                    .uid(user.uid)
+                    .gid(user.gid)
+                    .additional_gids(groups)
+                    .build()?,
+            )
+            .capabilities(capabilities)
+            .rlimits([])
+            .no_new_privileges(false)
+            .build()
+    };
+    make().map_err(|error: OciSpecError| bad("spec", &error.to_string()))
+}
+
+/// An exec's settings, with those of the container's init where it has none.
+pub(crate) fn merged(init: &ProcessSpec, exec: &ExecSpec) -> ProcessSpec {
+    ProcessSpec {
+        args: exec.args.clone(),
+        env: init.env.iter().chain(&exec.env).cloned().collect(),
+        cwd: exec.cwd.clone().unwrap_or_else(|| init.cwd.clone()),
+        user: exec.user.clone().or_else(|| init.user.clone()),
+        stdio: Default::default(),
+        time_limit: None,
+    }
+}
+
+/// Defaults first, so that what is asked for replaces them; the last value of a name counts.
+fn environment(env: &[(String, String)], user: &User) -> Vec<String> {
+    let home = user
+        .home
+        .as_deref()
+        .unwrap_or(if user.uid == 0 { "/root" } else { "/" });
+    let asked = env.iter().map(|(key, value)| format!("{key}={value}"));
+    let mut all: Vec<String> = Vec::new();
+    for entry in [DEFAULT_PATH.to_owned(), format!("HOME={home}")]
+        .into_iter()
+        .chain(asked)
+    {
+        let name = entry.split_inclusive('=').next().unwrap_or_default();
+        all.retain(|other| !other.starts_with(name));
+        all.push(entry);
+    }
+    all
+}
+
+fn namespaces(network: &NetworkNamespace) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+    let make = |kind, path: Option<&Path>| {
+        let namespace = LinuxNamespaceBuilder::default().typ(kind);
+        match path {
+            Some(path) => namespace.path(path).build(),
+            None => namespace.build(),
+        }
+    };
+    let own = [
+        LinuxNamespaceType::Pid,
+        LinuxNamespaceType::Ipc,
+        LinuxNamespaceType::Uts,
+        LinuxNamespaceType::Mount,
+        LinuxNamespaceType::Cgroup,
+    ];
+    let mut all = own
+        .into_iter()
+        .map(|kind| make(kind, None))
+        .collect::<Result<Vec<_>, _>>()?;
+    match network {
+        NetworkNamespace::Host => {}
+        NetworkNamespace::New => all.push(make(LinuxNamespaceType::Network, None)?),
+        NetworkNamespace::At(path) => all.push(make(LinuxNamespaceType::Network, Some(path))?),
+    }
+    Ok(all)
+}
+
+/// A mount of the caller's takes the place of a default one, or an earlier one, at the same destination.
+fn mounts(spec: &ContainerSpec) -> Result<Vec<Mount>, OciSpecError> {
+    let mut all: Vec<Mount> = Vec::new();
+    let defaults = MOUNTS.into_iter().map(|(destination, source, kind, options)| {
+        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        mount(Path::new(destination), Path::new(source), kind, options)
+    });
+    let asked = spec.mounts.iter().map(|bind| {
+        let access = if bind.read_only { "ro" } else { "rw" };
+        mount(
+            &bind.destination,
+            &bind.source,
+            "bind",
+            vec!["rbind".to_owned(), access.to_owned()],
+        )
+    });
+    for mount in defaults.chain(asked) {
+        let mount = mount?;
+        all.retain(|other| other.destination() != mount.destination());
+        all.push(mount);
+    }
+    Ok(all)
+}
+
+fn mount(destination: &Path, source: &Path, kind: &str, options: Vec<String>) -> Result<Mount, OciSpecError> {
+    MountBuilder::default()
+        .destination(destination)
+        .source(source)
+        .typ(kind)
+        .options(options)
+        .build()
+}
+
+/// No device but those the runtime always allows, and the limits asked for.
+fn resources(limits: &Resources) -> Result<LinuxResources, OciSpecError> {
+    let no_devices = LinuxDeviceCgroupBuilder::default()
+        .allow(false)
+        .access("rwm")
+        .build()?;
+    let mut resources = LinuxResourcesBuilder::default().devices([no_devices]);
+    if let Some(bytes) = limits.memory.and_then(|bytes| i64::try_from(bytes).ok()) {
+        resources = resources.memory(LinuxMemoryBuilder::default().limit(bytes).build()?);
+    }
+    if let Some(cpus) = limits.cpus {
+        #[expect(clippy::cast_possible_truncation, reason = "validated: 0.01 to 100,000 CPUs")]
+        let quota = (cpus * 100_000.0).round() as i64;
+        resources = resources.cpu(
+            LinuxCpuBuilder::default()
+                .quota(quota)
+                .period(CPU_PERIOD)
+                .build()?,
+        );
+    }
+    if let Some(pids) = limits.pids {
+        resources = resources.pids(LinuxPidsBuilder::default().limit(i64::from(pids)).build()?);
+    }
+    resources.build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use executor_core::Mount as Bind;
+    use serde_json::{Value, json};
+
+    fn config(change: impl FnOnce(&mut ContainerSpec)) -> Value {
+        config_in(&NetworkNamespace::New, change)
+    }
+
+    fn config_in(network: &NetworkNamespace, change: impl FnOnce(&mut ContainerSpec)) -> Value {
+        let mut spec = ContainerSpec::host(["sh", "-c", "true"]);
+        change(&mut spec);
+        let user = User {
+            uid: 0,
+            gid: 0,
+            groups: [0, 10].into(),
+            home: Some("/root".into()),
+        };
+        let process = process(&spec.process, &user).unwrap();
+        let id = ContainerId::new("c").unwrap();
+        let config = container(
+            &id,
+            &spec,
+            Path::new("/b/rootfs"),
+            process,
+            "/longshore/e/c",
+            network,
+        );
+        serde_json::to_value(config.unwrap()).unwrap()
+    }
+
+    #[test]
+    fn nothing_of_the_librarys_defaults_gets_in() {
+        let config = config(|_| {});
+        assert_eq!(config["hostname"], "longshore");
+        assert_eq!(config["ociVersion"], "1.0.2");
+        assert_eq!(config["root"], json!({"path": "/b/rootfs", "readonly": false}));
+        assert_eq!(
+            config["process"]["capabilities"]["bounding"]
+                .as_array()
+                .map(Vec::len),
+            Some(14)
+        );
+        assert_eq!(config["process"]["capabilities"]["inheritable"], json!([]));
+        assert_eq!(
+            config["process"].get("rlimits").cloned().unwrap_or(json!([])),
+            json!([])
+        );
+        assert!(!config["process"]["terminal"].as_bool().unwrap_or_default());
+        assert_eq!(
+            config["process"]["user"],
+            json!({"uid": 0, "gid": 0, "additionalGids": [0, 10]})
+        );
+        assert_eq!(config["linux"]["cgroupsPath"], "/longshore/e/c");
+        assert_eq!(
+            config["linux"]["resources"],
+            json!({"devices": [{"allow": false, "access": "rwm"}]})
+        );
+        let mounts = config["mounts"].as_array().unwrap();
+        assert!(
+            mounts.iter().all(|mount| mount["destination"] != "/run"),
+            "there is no /run mount"
+        );
+        assert_eq!(mounts.len(), MOUNTS.len());
+    }
+
+    #[test]
+    fn the_network_is_a_namespace_or_none() {
+        let network = |network| {
+            let config = config_in(&network, |_| {});
+            let all = config["linux"]["namespaces"].as_array().unwrap().clone();
+            all.into_iter().find(|namespace| namespace["type"] == "network")
+        };
+        assert_eq!(network(NetworkNamespace::Host), None);
+        assert_eq!(network(NetworkNamespace::New), Some(json!({"type": "network"})));
+        let at = json!({"type": "network", "path": "/run/netns/x"});
+        assert_eq!(network(NetworkNamespace::At("/run/netns/x".into())), Some(at));
+    }
+
+    #[test]
+    fn limits_are_written_as_the_specification_has_them() {
+        let limits = Resources {
+            memory: Some(64 << 20),
+            cpus: Some(0.5),
+            pids: Some(64),
+        };
+        let resources = config(|spec| spec.resources = limits)["linux"]["resources"].clone();
+        assert_eq!(resources["memory"]["limit"], 64 << 20);
+        assert_eq!(resources["cpu"], json!({"quota": 50_000, "period": 100_000}));
+        assert_eq!(resources["pids"]["limit"], 64);
+    }
+
+    #[test]
+    fn later_mounts_and_variables_replace_former_ones() {
+        let bind = |source: &str| Bind {
+            source: source.into(),
+            destination: "/dev/shm".into(),
+            read_only: true,
+        };
+        let config = config(|spec| {
+            spec.mounts = vec![bind("/a"), bind("/b")];
+            spec.process.env = vec![
+                ("PATH".into(), "/x".into()),
+                ("A".into(), "1".into()),
+                ("A".into(), "2".into()),
+            ];
+        });
+        let mounts = config["mounts"].as_array().unwrap();
+        let shm: Vec<_> = mounts
+            .iter()
+            .filter(|mount| mount["destination"] == "/dev/shm")
+            .collect();
+        assert_eq!(shm.len(), 1);
+        assert_eq!(shm[0]["source"], "/b");
+        assert_eq!(shm[0]["options"], json!(["rbind", "ro"]));
+        assert_eq!(config["process"]["env"], json!(["HOME=/root", "PATH=/x", "A=2"]));
+    }
+
+    #[test]
+    fn an_exec_starts_from_the_containers_settings() {
+        let mut spec = ContainerSpec::host(["init"]).process;
+        spec.env = vec![("A".into(), "1".into()), ("B".into(), "1".into())];
+        spec.user = Some("ann".into());
+        let mut exec = ExecSpec::new(["ls"]);
+        exec.env = vec![("B".into(), "2".into())];
+        exec.cwd = Some("/tmp".into());
+        let both = merged(&spec, &exec);
+        assert_eq!(
+            (both.args, both.user, both.cwd),
+            (vec!["ls".to_owned()], Some("ann".into()), "/tmp".into())
+        );
+        assert_eq!(both.env.last(), Some(&("B".into(), "2".into())));
+    }
+}

@@ -1,0 +1,128 @@
+//! From a container's specification to an OCI bundle on disk.
+//!
+//! ```text
+//!  ContainerSpec ──▶ rootfs: a directory, or an overlay of the host's root
+//!        │               │
+//!        │               ▼ looked at from within, links never followed out
+//!        ├─────────▶ users: uid, gid, groups, home
+//!        ├─────────▶ program: is there something that can be executed
+//!        ▼
+//!     config: the OCI specification ──▶ <dir>/config.json
+//! ```
+//! Everything here may block. Errors are [`StartFailure`]s: a bundle that cannot be made is a process
+//! that cannot be started, and each says which field of the specification is to blame.
+
+mod config;
+mod program;
+mod rootfs;
+mod users;
+mod within;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use executor_core::lifecycle::{ContainerId, HostPid, StartFailure, StartFailureKind};
+use executor_core::{ContainerSpec, ExecSpec, NetworkNamespace, Rootfs};
+
+pub use config::DEFAULT_HOSTNAME;
+
+/// Writes the bundle of a container into `dir`, which exists: mounts its root file system if one has
+/// to be mounted, and writes `config.json`.
+///
+/// # Errors
+/// Names the field that cannot be carried out. What was mounted is left for [`unmake`].
+pub fn write(
+    dir: &Path,
+    id: &ContainerId,
+    spec: &ContainerSpec,
+    cgroup: &str,
+    network: &NetworkNamespace,
+) -> Result<(), StartFailure> {
+    let root = match &spec.rootfs {
+        Rootfs::Dir(path) => rootfs::directory(path)?,
+        Rootfs::Host => rootfs::overlay_of_host(dir)?,
+    };
+    check_mounts(spec)?;
+    let within = within::Within::open(&root)?;
+    let user = users::resolve(&within, spec.process.user.as_deref())?;
+    let process = config::process(&spec.process, &user)?;
+    program::check(&within, &spec.process.args, &process, &spec.mounts)?;
+    let config = config::container(id, spec, &root, process, cgroup, network)?;
+    let json = serde_json::to_vec(&config).map_err(|error| bad("spec", &error.to_string()))?;
+    let file = dir.join("config.json");
+    fs::write(&file, json).map_err(|error| from_io("write", &file, &error))
+}
+
+/// What `write` would write, as JSON for people, without making anything. A root file system that
+/// would have to be mounted is looked at where it comes from.
+///
+/// # Errors
+/// As [`write`].
+pub fn preview(
+    id: &ContainerId,
+    spec: &ContainerSpec,
+    cgroup: &str,
+    network: &NetworkNamespace,
+) -> Result<String, StartFailure> {
+    let (seen, root) = match &spec.rootfs {
+        Rootfs::Dir(path) => (rootfs::directory(path)?, rootfs::directory(path)?),
+        Rootfs::Host => (PathBuf::from("/"), PathBuf::from(rootfs::MOUNT_POINT)),
+    };
+    check_mounts(spec)?;
+    let user = users::resolve(&within::Within::open(&seen)?, spec.process.user.as_deref())?;
+    let process = config::process(&spec.process, &user)?;
+    let config = config::container(id, spec, &root, process, cgroup, network)?;
+    serde_json::to_string_pretty(&config).map_err(|error| bad("spec", &error.to_string()))
+}
+
+/// The `process` object of a process to be added to a container whose init is `init`, as JSON.
+///
+/// # Errors
+/// Names the field that cannot be carried out, or says that the container has ended.
+pub fn process(spec: &ContainerSpec, init: HostPid, exec: &ExecSpec) -> Result<Vec<u8>, StartFailure> {
+    let within = within::Within::of_process(init)?;
+    let merged = config::merged(&spec.process, exec);
+    let user = users::resolve(&within, merged.user.as_deref())?;
+    let process = config::process(&merged, &user)?;
+    program::check(&within, &merged.args, &process, &[])?;
+    serde_json::to_vec(&process).map_err(|error| bad("spec", &error.to_string()))
+}
+
+/// Unmounts what [`write`] mounted below `dir`; answers with what could not be unmounted. Calling it
+/// for a bundle that has nothing mounted, or does not exist, is fine.
+pub fn unmake(dir: &Path) -> Vec<String> {
+    rootfs::unmount(dir)
+}
+
+/// A source that does not exist is told before anything is started.
+fn check_mounts(spec: &ContainerSpec) -> Result<(), StartFailure> {
+    let missing = spec
+        .mounts
+        .iter()
+        .find_map(|mount| Some((mount, fs::metadata(&mount.source).err()?)));
+    missing.map_or(Ok(()), |(mount, error)| {
+        Err(bad(
+            "mount source",
+            &format!("{}: {error}", mount.source.display()),
+        ))
+    })
+}
+
+fn bad(field: &str, why: &str) -> StartFailure {
+    StartFailure::new(StartFailureKind::BadConfig, format!("{field}: {why}"))
+}
+
+fn from_io(what: &str, path: &Path, error: &io::Error) -> StartFailure {
+    let kind = if error.kind() == io::ErrorKind::PermissionDenied {
+        StartFailureKind::PermissionDenied
+    } else if matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::OutOfMemory
+    ) {
+        StartFailureKind::NoResources
+    } else {
+        StartFailureKind::BadConfig
+    };
+    StartFailure::new(kind, format!("{what} {}: {error}", path.display()))
+}

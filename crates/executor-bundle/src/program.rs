@@ -1,0 +1,219 @@
+//! Whether there is a program to execute, before a container is made for it.
+//!
+//! The runtime checks too, but it tells some of it too late: a file that is no binary is found out
+//! after it has said that the container runs, and comes as exit code 1. What cannot be judged from
+//! outside (a program in a mount that does not exist yet, an interpreter registered with
+//! `binfmt_misc`) is left to the runtime.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use executor_core::Mount;
+use executor_core::lifecycle::{StartFailure, StartFailureKind};
+use oci_spec::runtime::Process;
+use rustix::fs::FileType;
+
+use crate::within::{Found, Within};
+
+/// What is at a path, as far as executing it goes.
+enum Verdict {
+    Executable,
+    Missing,
+    /// It is there, for these words.
+    NotExecutable(&'static str),
+    /// Whatever it is, the container will see something else there.
+    Hidden,
+}
+
+/// Checks the program of `process`. `mounts` are those that `within` does not show.
+pub(crate) fn check(
+    within: &Within,
+    args: &[String],
+    process: &Process,
+    mounts: &[Mount],
+) -> Result<(), StartFailure> {
+    let Some(program) = args.first() else {
+        return Ok(());
+    };
+    let failure = |kind, why: &str| Err(StartFailure::new(kind, format!("{program}: {why}")));
+    let on_path = !program.contains('/');
+    for candidate in candidates(program, process) {
+        match judge(within, &candidate, process, mounts) {
+            Verdict::Executable | Verdict::Hidden => return Ok(()),
+            // Looked up on PATH, what cannot be executed is passed over, as execvp(3) does.
+            Verdict::Missing => {}
+            Verdict::NotExecutable(_) if on_path && !is_format(within, &candidate) => {}
+            Verdict::NotExecutable(why) => return failure(StartFailureKind::NotExecutable, why),
+        }
+    }
+    match (mounts.is_empty(), on_path) {
+        (false, _) => Ok(()),
+        (true, true) => failure(StartFailureKind::NotFound, "not found on the container's PATH"),
+        (true, false) => failure(StartFailureKind::NotFound, "no such file in the container"),
+    }
+}
+
+fn candidates(program: &str, process: &Process) -> Vec<PathBuf> {
+    if program.contains('/') {
+        return vec![process.cwd().join(program)];
+    }
+    let env = process.env().as_deref().unwrap_or_default();
+    let path = env
+        .iter()
+        .rev()
+        .find_map(|entry| entry.strip_prefix("PATH="))
+        .unwrap_or_default();
+    path.split(':')
+        .filter(|dir| dir.starts_with('/'))
+        .map(|dir| Path::new(dir).join(program))
+        .collect()
+}
+
+fn judge(within: &Within, path: &Path, process: &Process, mounts: &[Mount]) -> Verdict {
+    let hidden = |path: &Path| mounts.iter().any(|mount| path.starts_with(&mount.destination));
+    if hidden(path) {
+        return Verdict::Hidden;
+    }
+    let found = match within.find(path) {
+        Ok(Some(found)) => found,
+        Ok(None) => return Verdict::Missing,
+        Err(_) => return Verdict::Hidden,
+    };
+    if !mounts.is_empty() && within.path_of(&found).is_none_or(|path| hidden(&path)) {
+        return Verdict::Hidden;
+    }
+    if found.is(FileType::Directory) {
+        return Verdict::NotExecutable("is a directory");
+    }
+    if !found.is(FileType::RegularFile) {
+        return Verdict::NotExecutable("is no regular file");
+    }
+    if !may_execute(&found, process) {
+        return Verdict::NotExecutable("permission denied: it is not executable");
+    }
+    if has_known_format(&found) {
+        Verdict::Executable
+    } else {
+        Verdict::NotExecutable(FORMAT)
+    }
+}
+
+const FORMAT: &str = "exec format error: neither a binary nor a script that begins with #!";
+
+/// Whether the only thing wrong with a file on `PATH` is its content, which execvp(3) does not see.
+fn is_format(within: &Within, path: &Path) -> bool {
+    within
+        .find(path)
+        .ok()
+        .flatten()
+        .is_some_and(|found| found.is(FileType::RegularFile) && !has_known_format(&found))
+}
+
+/// Root may execute what anyone may.
+fn may_execute(found: &Found, process: &Process) -> bool {
+    let user = process.user();
+    let stat = &found.stat;
+    let groups = user.additional_gids().as_deref().unwrap_or_default();
+    let bits = match (user.uid(), user.gid()) {
+        (0, _) => 0o111,
+        (uid, _) if uid == stat.st_uid => 0o100,
+        (_, gid) if gid == stat.st_gid || groups.contains(&stat.st_gid) => 0o010,
+        _ => 0o001,
+    };
+    stat.st_mode & bits != 0
+}
+
+/// With interpreters registered for other formats, the kernel alone can say. So for a file we cannot
+/// read.
+fn has_known_format(found: &Found) -> bool {
+    let Ok(start) = found.read(4) else { return true };
+    start.starts_with(b"\x7fELF") || start.starts_with(b"#!") || others_are_registered()
+}
+
+fn others_are_registered() -> bool {
+    let entries = fs::read_dir("/proc/sys/fs/binfmt_misc")
+        .into_iter()
+        .flatten()
+        .flatten();
+    entries
+        .map(|entry| entry.file_name())
+        .any(|name| name != "register" && name != "status")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config, users};
+    use executor_core::ContainerSpec;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn kind(program: &str, user: &str, mounts: &[Mount]) -> Option<StartFailureKind> {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8], mode| {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, bytes).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        write("bin/elf", b"\x7fELF...", 0o755);
+        write("usr/bin/script", b"#!/bin/sh\n", 0o755);
+        write("bin/garbage", b"\0\0\0\0", 0o755);
+        write("bin/plain", b"\x7fELF", 0o644);
+        write("bin/private", b"\x7fELF", 0o700);
+        symlink("/mnt/tool", dir.path().join("bin/mounted")).unwrap();
+        let within = Within::open(dir.path()).unwrap();
+        let mut spec = ContainerSpec::host([program]);
+        spec.process.user = Some(user.into());
+        let user = users::resolve(&within, spec.process.user.as_deref()).unwrap();
+        let process = config::process(&spec.process, &user).unwrap();
+        check(&within, &spec.process.args, &process, mounts)
+            .err()
+            .map(|failure| failure.kind)
+    }
+
+    #[test]
+    fn not_found_and_not_executable() {
+        for (program, expected) in [
+            ("elf", None),
+            ("/bin/elf", None),
+            ("bin/elf", None),
+            ("../bin/elf", None),
+            ("script", None),
+            ("nope", Some(StartFailureKind::NotFound)),
+            ("/nope", Some(StartFailureKind::NotFound)),
+            ("/bin/elf/x", Some(StartFailureKind::NotFound)),
+            ("/bin", Some(StartFailureKind::NotExecutable)),
+            ("/bin/plain", Some(StartFailureKind::NotExecutable)),
+            ("plain", Some(StartFailureKind::NotFound)),
+        ] {
+            assert_eq!(kind(program, "0:0", &[]), expected, "{program}");
+        }
+        if !others_are_registered() {
+            assert_eq!(
+                kind("/bin/garbage", "0:0", &[]),
+                Some(StartFailureKind::NotExecutable)
+            );
+            assert_eq!(kind("garbage", "0:0", &[]), Some(StartFailureKind::NotExecutable));
+        }
+        assert_eq!(kind("/bin/private", "0:0", &[]), None);
+        assert_eq!(
+            kind("/bin/private", "1000:1000", &[]),
+            Some(StartFailureKind::NotExecutable)
+        );
+    }
+
+    #[test]
+    fn what_a_mount_will_bring_is_not_judged() {
+        let mount = Mount {
+            source: "/".into(),
+            destination: "/mnt".into(),
+            read_only: true,
+        };
+        assert_eq!(kind("/mnt/tool", "0:0", std::slice::from_ref(&mount)), None);
+        assert_eq!(kind("mounted", "0:0", std::slice::from_ref(&mount)), None);
+        assert_eq!(
+            kind("/bin/plain", "0:0", &[mount]),
+            Some(StartFailureKind::NotExecutable)
+        );
+    }
+}

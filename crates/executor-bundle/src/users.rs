@@ -1,0 +1,212 @@
+//! Users and groups, as the root file system's own `/etc/passwd` and `/etc/group` know them.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use executor_core::lifecycle::StartFailure;
+
+use crate::bad;
+use crate::within::{Unreadable, Within};
+
+/// Who a process runs as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    /// Supplementary groups, the primary one among them.
+    pub(crate) groups: BTreeSet<u32>,
+    pub(crate) home: Option<String>,
+}
+
+/// A line of passwd(5).
+struct Account<'a> {
+    name: &'a str,
+    uid: u32,
+    gid: u32,
+    home: &'a str,
+}
+
+/// A line of group(5).
+struct Group<'a> {
+    name: &'a str,
+    gid: u32,
+    members: &'a str,
+}
+
+/// Looks up `user`, `uid`, `user:group` or `uid:gid`; root when absent.
+///
+/// Numbers need no entry. Without a group it is the account's, or 0 for a number without an account.
+/// Supplementary groups are those the account is a member of, unless a group is given.
+pub(crate) fn resolve(within: &Within, user: Option<&str>) -> Result<User, StartFailure> {
+    let (name, group) = match user.unwrap_or("0").split_once(':') {
+        Some((name, group)) => (name, Some(group)),
+        None => (user.unwrap_or("0"), None),
+    };
+    if let (Ok(uid), Some(Ok(gid))) = (name.parse(), group.map(str::parse)) {
+        return Ok(User {
+            uid,
+            gid,
+            groups: [gid].into(),
+            home: None,
+        });
+    }
+    let passwd = read(within, "/etc/passwd")?;
+    let account = accounts(&passwd).find(|account| account.name == name);
+    let account = account.or_else(|| accounts(&passwd).find(|account| name.parse() == Ok(account.uid)));
+    let (uid, primary) = match (&account, name.parse()) {
+        (Some(account), _) => (account.uid, account.gid),
+        (None, Ok(uid)) => (uid, 0),
+        (None, Err(_)) => {
+            return Err(bad(
+                "user",
+                &format!("{name:?} is not in the container's /etc/passwd"),
+            ));
+        }
+    };
+    let (gid, mut groups) = match (group, &account) {
+        (Some(group), _) => (group_id(within, group)?, BTreeSet::new()),
+        (None, Some(account)) => (primary, groups_of(within, account.name)?),
+        (None, None) => (primary, BTreeSet::new()),
+    };
+    groups.insert(gid);
+    let home = account
+        .map(|account| account.home.to_owned())
+        .filter(|home| home.starts_with('/'));
+    Ok(User {
+        uid,
+        gid,
+        groups,
+        home,
+    })
+}
+
+fn group_id(within: &Within, group: &str) -> Result<u32, StartFailure> {
+    if let Ok(gid) = group.parse() {
+        return Ok(gid);
+    }
+    let text = read(within, "/etc/group")?;
+    let known = groups(&text)
+        .find(|known| known.name == group)
+        .map(|known| known.gid);
+    known.ok_or_else(|| {
+        bad(
+            "user",
+            &format!("the group {group:?} is not in the container's /etc/group"),
+        )
+    })
+}
+
+fn groups_of(within: &Within, name: &str) -> Result<BTreeSet<u32>, StartFailure> {
+    let text = read(within, "/etc/group")?;
+    let of = groups(&text).filter(|group| group.members.split(',').any(|member| member == name));
+    Ok(of.map(|group| group.gid).collect())
+}
+
+/// A container without the file knows nobody.
+fn read(within: &Within, path: &str) -> Result<String, StartFailure> {
+    match within.read(Path::new(path)) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(Unreadable::Missing) => Ok(String::new()),
+        Err(Unreadable::Because(why)) => Err(bad(
+            "user",
+            &format!("the container's {path} cannot be read: {why}"),
+        )),
+    }
+}
+
+/// Lines that make no sense are passed over, as everyone does.
+fn accounts(passwd: &str) -> impl Iterator<Item = Account<'_>> {
+    passwd.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
+        Some(Account {
+            name,
+            uid,
+            gid,
+            home: fields.nth(1)?,
+        })
+    })
+}
+
+fn groups(group: &str) -> impl Iterator<Item = Group<'_>> {
+    group.lines().filter_map(|line| {
+        let mut fields = line.split(':');
+        let (name, gid) = (fields.next()?, fields.nth(1)?.parse().ok()?);
+        Some(Group {
+            name,
+            gid,
+            members: fields.next().unwrap_or_default(),
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root(passwd: Option<&str>, group: Option<&str>) -> (tempfile::TempDir, Within) {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("etc")).unwrap();
+        for (file, text) in [("etc/passwd", passwd), ("etc/group", group)] {
+            text.into_iter()
+                .for_each(|text| std::fs::write(dir.path().join(file), text).unwrap());
+        }
+        let within = Within::open(dir.path()).unwrap();
+        (dir, within)
+    }
+
+    fn user(uid: u32, gid: u32, groups: &[u32], home: Option<&str>) -> Result<User, String> {
+        Ok(User {
+            uid,
+            gid,
+            groups: groups.iter().copied().collect(),
+            home: home.map(str::to_owned),
+        })
+    }
+
+    #[test]
+    fn names_numbers_and_groups() {
+        let passwd = "nonsense\nroot:x:0:0:root:/root:/bin/sh\nann:x:1000:100::/home/ann:/bin/sh\n";
+        let group = "root:x:0:\nusers:x:100:\nwheel:x:10:root,ann\n:::\nann:x:55:bob\n";
+        let (_dir, within) = root(Some(passwd), Some(group));
+        let resolved = |text: Option<&str>| resolve(&within, text).map_err(|error| error.message);
+        assert_eq!(resolved(None), user(0, 0, &[0, 10], Some("/root")));
+        assert_eq!(
+            resolved(Some("ann")),
+            user(1000, 100, &[10, 100], Some("/home/ann"))
+        );
+        assert_eq!(
+            resolved(Some("1000")),
+            user(1000, 100, &[10, 100], Some("/home/ann"))
+        );
+        assert_eq!(
+            resolved(Some("ann:wheel")),
+            user(1000, 10, &[10], Some("/home/ann"))
+        );
+        assert_eq!(resolved(Some("ann:7")), user(1000, 7, &[7], Some("/home/ann")));
+        assert_eq!(resolved(Some("7:8")), user(7, 8, &[8], None));
+        assert_eq!(resolved(Some("7")), user(7, 0, &[0], None));
+        for (unknown, error) in [
+            ("bob", "user: \"bob\" is not in the container's /etc/passwd"),
+            ("-1", "user: \"-1\" is not in the container's /etc/passwd"),
+            (
+                "4294967296",
+                "user: \"4294967296\" is not in the container's /etc/passwd",
+            ),
+            (
+                "ann:nobody",
+                "user: the group \"nobody\" is not in the container's /etc/group",
+            ),
+        ] {
+            assert_eq!(resolved(Some(unknown)), Err(error.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_root_without_passwd_has_numbers_only() {
+        let (_dir, within) = root(None, None);
+        assert_eq!(resolve(&within, None).unwrap().uid, 0);
+        assert!(resolve(&within, Some("root")).is_err());
+    }
+}
