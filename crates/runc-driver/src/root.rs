@@ -338,9 +338,9 @@ mod tests {
         assert!(claim.dir.join("mine").exists());
         assert_eq!(names(&dir.path().join("containers")).unwrap(), ["a"]);
         assert_eq!(claim.dispose(&NoBundles), (0, vec![]));
-        assert!(other.claim(&id("a")).unwrap().is_some());
-        assert_eq!(one.close(), Vec::<String>::new());
-        drop(one);
+        let claim = other.claim(&id("a")).unwrap().unwrap();
+        assert_eq!(claim.dispose(&NoBundles), (0, vec![]));
+        assert_eq!([one.close(), other.close()], [vec![], Vec::<String>::new()]);
     }
 
     #[test]

@@ -1,0 +1,10 @@
+//! The subcommands, and what they share.
+
+pub(crate) mod args;
+pub(crate) mod doctor;
+pub(crate) mod events;
+pub(crate) mod relay;
+pub(crate) mod run;
+pub(crate) mod spec;
+pub(crate) mod status;
+pub(crate) mod sweep;

@@ -1,0 +1,242 @@
+//! `longshore doctor`: what containers need, a line each, with the remedy where it is missing.
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use longshore::{CANDIDATES, find_runtime};
+use rustix::process::{PidfdFlags, geteuid, getpid, pidfd_open};
+
+use super::args::Global;
+
+/// What came of a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Verdict {
+    Fine(String),
+    /// Something that `run` can do without, and what to do to have it.
+    Limited(String, &'static str),
+    /// Without it `run` cannot work.
+    Missing(String, &'static str),
+}
+
+/// How the control groups of a host are mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CgroupMode {
+    V1,
+    Hybrid,
+    V2,
+    None,
+}
+
+pub(crate) fn doctor(global: &Global) -> ExitCode {
+    let checks = [
+        ("user", user()),
+        ("runtime", runtime(global.runtime.as_deref())),
+        ("cgroups", cgroups()),
+        ("subreaper", subreaper()),
+        ("pidfd", pidfd()),
+        ("overlay", overlay()),
+        ("user namespaces", user_namespaces()),
+        ("id maps", id_maps()),
+    ];
+    let mut works = true;
+    for (name, verdict) in checks {
+        let (mark, text) = match verdict {
+            Verdict::Fine(what) => ("ok", what),
+            Verdict::Limited(what, remedy) => ("note", format!("{what}; {remedy}")),
+            Verdict::Missing(what, remedy) => {
+                works = false;
+                ("FAIL", format!("{what}; {remedy}"))
+            }
+        };
+        println!("{mark:<5}{name:<16} {text}");
+    }
+    if works {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn user() -> Verdict {
+    match geteuid() {
+        uid if uid.is_root() => Verdict::Fine("root".into()),
+        uid => Verdict::Missing(
+            format!("uid {}", uid.as_raw()),
+            "run as root, as in sudo longshore",
+        ),
+    }
+}
+
+fn runtime(named: Option<&str>) -> Verdict {
+    let candidates = named.map_or_else(|| CANDIDATES.to_vec(), |named| vec![named]);
+    let program = match find_runtime(&candidates) {
+        Ok(program) => program,
+        Err(error) => {
+            return Verdict::Missing(
+                error.to_string(),
+                "install runc, or name a runtime with --runtime",
+            );
+        }
+    };
+    match version(&program) {
+        Ok(version) if version.starts_with("crun") && cgroup_mode() == CgroupMode::Hybrid => {
+            Verdict::Missing(
+                format!(
+                    "{version} ({}) refuses hosts with hybrid cgroups",
+                    program.display()
+                ),
+                "use runc, or hide /sys/fs/cgroup/unified in a mount namespace of your own",
+            )
+        }
+        Ok(version) => Verdict::Fine(format!("{version} ({})", program.display())),
+        Err(error) => Verdict::Missing(
+            format!("{}: {error}", program.display()),
+            "reinstall it, or name another",
+        ),
+    }
+}
+
+fn version(program: &Path) -> Result<String, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    let runc = longshore::runc()
+        .runtime(program.to_string_lossy())
+        .build()
+        .map_err(|error| error.to_string())?;
+    runtime
+        .block_on(runc.command_line().version())
+        .map_err(|error| error.to_string())
+}
+
+fn cgroup_mode() -> CgroupMode {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    mode_of(&mounts)
+}
+
+fn mode_of(mounts: &str) -> CgroupMode {
+    let has = |kind| mounts.lines().any(|line| line.split(' ').nth(2) == Some(kind));
+    match (has("cgroup"), has("cgroup2")) {
+        (true, true) => CgroupMode::Hybrid,
+        (true, false) => CgroupMode::V1,
+        (false, true) => CgroupMode::V2,
+        (false, false) => CgroupMode::None,
+    }
+}
+
+fn cgroups() -> Verdict {
+    match cgroup_mode() {
+        CgroupMode::V1 => Verdict::Fine("v1".into()),
+        CgroupMode::Hybrid => Verdict::Fine("v1 with an unused v2 beside it (hybrid)".into()),
+        CgroupMode::V2 => Verdict::Fine("v2".into()),
+        CgroupMode::None => Verdict::Missing("not mounted".into(), "mount them at /sys/fs/cgroup"),
+    }
+}
+
+fn subreaper() -> Verdict {
+    match rustix::process::set_child_subreaper(Some(getpid())) {
+        Ok(()) => Verdict::Fine("this process can adopt what runtimes leave behind".into()),
+        Err(error) => Verdict::Missing(
+            format!("prctl: {error}"),
+            "allow PR_SET_CHILD_SUBREAPER in the seccomp filter",
+        ),
+    }
+}
+
+fn pidfd() -> Verdict {
+    if let Err(error) = pidfd_open(getpid(), PidfdFlags::empty()) {
+        return Verdict::Missing(format!("pidfd_open: {error}"), "use Linux 5.4 or later");
+    }
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    if at_least(&release, (6, 15)) {
+        return Verdict::Fine(format!("Linux {release} tells the exit status of any process"));
+    }
+    Verdict::Limited(
+        format!("Linux {release} tells exit statuses to parents only"),
+        "from 6.15 on a foreign waitpid(-1) cannot hide one",
+    )
+}
+
+fn at_least(release: &str, (major, minor): (u32, u32)) -> bool {
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
+}
+
+fn overlay() -> Verdict {
+    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    if known
+        .lines()
+        .any(|line| line.trim_start_matches("nodev").trim() == "overlay")
+    {
+        return Verdict::Fine("--rootfs host works".into());
+    }
+    Verdict::Limited(
+        "the kernel has no overlay: --rootfs host does not work".into(),
+        "modprobe overlay",
+    )
+}
+
+fn user_namespaces() -> Verdict {
+    let number = |file: &str| {
+        fs::read_to_string(file)
+            .ok()
+            .and_then(|text| text.trim().parse::<u64>().ok())
+    };
+    match (
+        number("/proc/sys/user/max_user_namespaces"),
+        number("/proc/sys/kernel/unprivileged_userns_clone"),
+    ) {
+        (None, _) => Verdict::Limited("the kernel has none".into(), "id mappings need CONFIG_USER_NS"),
+        (Some(0), _) => Verdict::Limited(
+            "switched off".into(),
+            "sysctl user.max_user_namespaces=15000 switches them on",
+        ),
+        (Some(_), Some(0)) => Verdict::Limited(
+            "for root only".into(),
+            "sysctl kernel.unprivileged_userns_clone=1 gives them to all",
+        ),
+        (Some(most), _) => Verdict::Fine(format!("up to {most}")),
+    }
+}
+
+fn id_maps() -> Verdict {
+    let tools = find_runtime(&["newuidmap"]).is_ok() && find_runtime(&["newgidmap"]).is_ok();
+    let ranges =
+        |file| fs::read_to_string(file).is_ok_and(|text: String| text.lines().any(|line| !line.is_empty()));
+    match (tools, ranges("/etc/subuid") && ranges("/etc/subgid")) {
+        (true, true) => Verdict::Fine("newuidmap, newgidmap, /etc/subuid and /etc/subgid are there".into()),
+        (false, _) => Verdict::Limited(
+            "no newuidmap and newgidmap".into(),
+            "rootless containers will need the package uidmap",
+        ),
+        (true, false) => Verdict::Limited(
+            "no ranges in /etc/subuid and /etc/subgid".into(),
+            "rootless containers will need usermod --add-subuids and --add-subgids",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cgroup_mode_is_what_is_mounted() {
+        let v1 = "cgroup /sys/fs/cgroup/cpu cgroup rw 0 0\n";
+        let v2 = "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n";
+        assert_eq!(mode_of(v1), CgroupMode::V1);
+        assert_eq!(mode_of(v2), CgroupMode::V2);
+        assert_eq!(mode_of(&format!("{v1}{v2}")), CgroupMode::Hybrid);
+        assert_eq!(mode_of("proc /proc proc rw 0 0\n"), CgroupMode::None);
+    }
+
+    #[test]
+    fn kernel_releases_compare_by_number() {
+        assert!(at_least("6.18.44-fc", (6, 15)));
+        assert!(!at_least("6.9.0", (6, 15)));
+        assert!(at_least("10.0", (6, 15)));
+        assert!(!at_least("unknown", (6, 15)));
+    }
+}

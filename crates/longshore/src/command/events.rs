@@ -1,0 +1,106 @@
+//! The events of a run as JSON Lines: `seq`, `container`, `event`, `at` and what belongs to the event.
+//!
+//! Times are RFC 3339 in UTC, spans are seconds.
+
+use std::io::Write;
+use std::time::{Duration, UNIX_EPOCH};
+
+use longshore::{Event, Events, Happening, Notice, Timestamp};
+use serde_json::{Map, Value, json};
+
+/// Writes what `events` tells to `out`, up to the container's `Released`.
+///
+/// A file that takes no more ends the writing, not the container.
+pub(crate) async fn write(mut events: Events, mut out: Box<dyn Write + Send>) {
+    while let Some(notice) = events.next().await {
+        let (line, last) = match notice {
+            Notice::Event(event) => (
+                line(&event),
+                matches!(event.happening, Happening::Released { .. }),
+            ),
+            Notice::Gap { missed } => (json!({"event": "gap", "missed": missed}), false),
+            Notice::Snapshot(_) => continue,
+        };
+        let written = writeln!(out, "{line}").and_then(|()| out.flush());
+        if last || written.is_err() {
+            return;
+        }
+    }
+}
+
+fn line(event: &Event) -> Value {
+    let mut happening = serde_json::to_value(&event.happening).unwrap_or_default();
+    readable(&mut happening);
+    let mut line = Map::new();
+    line.insert("seq".into(), event.seq.into());
+    line.insert("container".into(), event.container.as_str().into());
+    line.insert("event".into(), happening["event"].take());
+    line.insert("at".into(), rfc3339(event.at).into());
+    let details = happening.as_object().cloned().unwrap_or_default();
+    line.extend(details.into_iter().filter(|(key, _)| key != "event"));
+    line.into()
+}
+
+/// Replaces times and spans, wherever they are, by what people read.
+fn readable(value: &mut Value) {
+    for (key, value) in value.as_object_mut().into_iter().flatten() {
+        let moment = || serde_json::from_value::<Timestamp>(value.clone()).ok();
+        let replaced = match key.as_str() {
+            "started_at" | "exited_at" => moment().map(|moment| json!(rfc3339(moment))),
+            "cpu" => moment().map(|span| json!(span.since_epoch().as_secs_f64())),
+            _ => None,
+        };
+        match replaced {
+            Some(replaced) => *value = replaced,
+            None => readable(value),
+        }
+    }
+}
+
+fn rfc3339(moment: Timestamp) -> String {
+    let whole_micros =
+        Duration::from_micros(u64::try_from(moment.since_epoch().as_micros()).unwrap_or(u64::MAX));
+    humantime::format_rfc3339_micros(UNIX_EPOCH + whole_micros).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use longshore::{ContainerId, Exit, ExitReason, ExitStatus, Usage};
+
+    #[test]
+    fn a_line_has_what_was_promised() {
+        let at = Timestamp::from_epoch(Duration::from_micros(1_700_000_000_250_000));
+        let usage = Some(Usage {
+            cpu: Some(Duration::from_millis(1500)),
+            memory_peak: Some(7),
+            oom_kills: 0,
+        });
+        let exit = Exit {
+            status: ExitStatus::Code(3),
+            reason: ExitReason::TimedOut { killed: true },
+            started_at: Some(at),
+            exited_at: at,
+            usage,
+        };
+        let container = ContainerId::new("c").unwrap();
+        let line = line(&Event {
+            seq: 3,
+            container,
+            at,
+            happening: Happening::Exited { exit },
+        });
+        let time = "2023-11-14T22:13:20.250000Z";
+        assert_eq!(
+            line,
+            json!({
+                "seq": 3, "container": "c", "event": "exited", "at": time,
+                "exit": {
+                    "status": {"code": 3}, "reason": {"timed_out": {"killed": true}},
+                    "started_at": time, "exited_at": time,
+                    "usage": {"cpu": 1.5, "memory_peak": 7, "oom_kills": 0},
+                },
+            })
+        );
+    }
+}

@@ -1,0 +1,155 @@
+//! `longshore run`: one container, from start to released.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use longshore::{Cancel, ContainerHandle, Executor, Exit, Signal, Stdio};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::args::{Global, Run};
+use super::events;
+use super::relay::Relay;
+use super::status::{self, Asked, Failure};
+
+/// How long the end of everything may take, after the program's own.
+const RELEASE: Duration = Duration::from_secs(30);
+
+pub(crate) fn run(global: &Global, arguments: Box<Run>) -> Result<ExitCode, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(error.to_string(), "free some files or memory"))?;
+    runtime.block_on(supervise(global, *arguments))
+}
+
+async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure> {
+    let mut spec = arguments.spec();
+    spec.validate().map_err(longshore::Error::from)?;
+    require_root()?;
+    let mut signals = terminations()?;
+    let log = arguments.events.as_deref().map(open_log).transpose()?;
+    let executor = executor(global)?;
+
+    let stdin = if arguments.interactive {
+        Stdio::Inherit
+    } else {
+        Stdio::Null
+    };
+    let (stdio, mut relay) =
+        Relay::new(stdin).map_err(|error| Failure::new(error.to_string(), "free some files"))?;
+    spec.process.stdio = stdio;
+    let logged = log.map(|out| tokio::spawn(events::write(executor.events(), out)));
+    let mut asked = Asked {
+        timeout: arguments.timeout,
+        grace: arguments.grace,
+        memory: spec.resources.memory,
+        interrupted: None,
+    };
+
+    let container = executor.run(spec).await?;
+    let exit = wait(&container, &mut relay, &mut signals, &mut asked).await;
+    relay.finish();
+    let report = executor.shutdown(RELEASE).await;
+    if let Some(logged) = logged {
+        let _panicked = logged.await;
+    }
+    for left in report.left {
+        eprintln!("longshore: {left}: could not be removed; `longshore sweep` tries again");
+    }
+    let (code, sentence) = status::of(exit, &asked);
+    if let Some(sentence) = sentence {
+        eprintln!("longshore: {sentence}");
+    }
+    Ok(code.into())
+}
+
+/// Waits for the end, cancelling when asked to: with grace the first time, at once the second.
+async fn wait(
+    container: &ContainerHandle,
+    relay: &mut Relay,
+    signals: &mut mpsc::Receiver<Signal>,
+    asked: &mut Asked,
+) -> Exit {
+    let ended = container.wait();
+    let started = container.started();
+    tokio::pin!(ended, started);
+    let mut starting = true;
+    loop {
+        tokio::select! {
+            biased;
+            outcome = &mut started, if starting => {
+                starting = false;
+                if outcome.is_ok()
+                    && let Err(error) = relay.start()
+                {
+                    tracing::error!(%error, "the program's stderr is lost");
+                }
+            }
+            exit = &mut ended => return exit,
+            Some(signal) = signals.recv() => {
+                let cancel = match asked.interrupted {
+                    None => Cancel::with_grace(asked.grace),
+                    Some(_) => Cancel::now(),
+                };
+                asked.interrupted = asked.interrupted.or(Some(signal));
+                drop(container.cancel(cancel));
+            }
+        }
+    }
+}
+
+/// Ctrl-C, SIGTERM and SIGHUP, as they come.
+fn terminations() -> Result<mpsc::Receiver<Signal>, Failure> {
+    let (sender, receiver) = mpsc::channel(8);
+    for (kind, number) in [
+        (SignalKind::interrupt(), Signal::INT),
+        (SignalKind::terminate(), Signal::TERM),
+        (SignalKind::hangup(), Signal::HUP),
+    ] {
+        let mut stream = signal(kind).map_err(|error| Failure::new(error.to_string(), "free some files"))?;
+        let sender = sender.clone();
+        tokio::spawn(
+            async move { while stream.recv().await.is_some() && sender.send(number).await.is_ok() {} },
+        );
+    }
+    Ok(receiver)
+}
+
+pub(crate) fn executor(global: &Global) -> Result<Executor, Failure> {
+    let mut runtime = longshore::runc();
+    if let Some(command) = &global.runtime {
+        runtime = runtime.runtime(command);
+    }
+    let root = global.root.clone().unwrap_or_else(longshore::default_root);
+    let executor = Executor::builder(runtime.build()?).root(root).build()?;
+    for swept in executor.swept() {
+        tracing::info!(container = swept.container, killed = swept.killed, left = ?swept.left, "swept");
+    }
+    Ok(executor)
+}
+
+fn require_root() -> Result<(), Failure> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        "not root: running containers as an ordinary user is not supported yet",
+        "run it with sudo",
+    ))
+}
+
+fn open_log(path: &Path) -> Result<Box<dyn Write + Send>, Failure> {
+    if path == Path::new("-") {
+        return Ok(Box::new(io::stderr()));
+    }
+    let file = File::create(path);
+    let file = file.map_err(|error| {
+        Failure::new(
+            format!("--events {}: {error}", path.display()),
+            "name a file you may write to",
+        )
+    })?;
+    Ok(Box::new(file))
+}

@@ -1,0 +1,37 @@
+//! `longshore sweep`: removes what dead executors left, a line for each container.
+
+use std::process::ExitCode;
+
+use super::args::Global;
+use super::status::{Failure, OUR_FAILURE};
+
+pub(crate) fn sweep(global: &Global) -> Result<ExitCode, Failure> {
+    let root = global.root.clone().unwrap_or_else(longshore::default_root);
+    let swept = longshore::sweep(&root).map_err(|error| {
+        Failure::new(
+            format!("{}: {error}", root.display()),
+            "sweep as the user whose root it is",
+        )
+    })?;
+    let mut clean = true;
+    for container in &swept {
+        let killed = match container.killed {
+            0 => "no process was left".to_owned(),
+            1 => "1 process killed".to_owned(),
+            more => format!("{more} processes killed"),
+        };
+        println!("swept {}: {killed}", container.container);
+        for left in &container.left {
+            clean = false;
+            eprintln!("longshore: {left}: could not be removed; look who uses it and sweep again");
+        }
+    }
+    if swept.is_empty() {
+        println!("nothing to sweep in {}", root.display());
+    }
+    Ok(if clean {
+        ExitCode::SUCCESS
+    } else {
+        OUR_FAILURE.into()
+    })
+}

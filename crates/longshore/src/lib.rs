@@ -1,0 +1,72 @@
+//! Run processes in OCI containers and never lose track of one.
+//!
+//! This is what an embedder adds: the actors of `executor-core`, wired up with runc, bundles and
+//! networks. The `longshore` command is the same in a person's hands.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use longshore::{ContainerSpec, Executor};
+//!
+//! # async fn example() -> Result<(), longshore::Error> {
+//! let executor = Executor::builder(longshore::runc().build()?).root("/run/longshore").build()?;
+//! let container = executor.run(ContainerSpec::host(["echo", "hello"]).piped()).await?;
+//! let output = container.take_stdout();
+//! println!("{}", container.wait().await);
+//! if let Some(output) = output {
+//!     println!("{}", String::from_utf8_lossy(&output.read_to_end().await));
+//! }
+//! executor.shutdown(Duration::from_secs(10)).await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod sandbox;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use executor_core::lifecycle::{
+    self, Cancel, CancelCause, ContainerId, Event, EventOrder, ExecId, Exit, ExitReason, ExitStatus,
+    Happening, HostPid, InvalidId, OutOfOrder, ProcessId, ProcessRef, Refused, Signal, StartFailure,
+    StartFailureKind, Timestamp, Usage,
+};
+pub use executor_core::{
+    ContainerHandle, ContainerSpec, Error, Events, ExecSpec, Executor, ExecutorBuilder, ExitSource, Input,
+    InvalidSpec, Mount, Network, Notice, Output, ProcessHandle, ProcessSpec, Resources, Rootfs, Runtime,
+    RuntimeError, ShutdownReport, Snapshot, Stdio, StdioSpec, Swept, TimeLimit, actors, messages,
+};
+pub use runc_driver::{CANDIDATES, CommandLine, Mode, NoRuntime, Runc, RuncBuilder, find_runtime};
+pub use sandbox::Sandbox;
+
+/// A runtime to build an [`Executor`] on: runc or what takes its command line, found on `PATH`, with
+/// bundles and networks made by Longshore.
+pub fn runc() -> RuncBuilder {
+    Runc::builder(Arc::new(Sandbox))
+}
+
+/// Removes what dead executors left under `root`, and only that; what live ones own stays.
+///
+/// Building an [`Executor`] on a root does the same first.
+///
+/// # Errors
+/// When the root cannot be read or locked.
+pub fn sweep(root: &Path) -> io::Result<Vec<Swept>> {
+    runc_driver::sweep(root, &Sandbox)
+}
+
+/// The root directory for this user when none is named: `/run/longshore` for root, else
+/// `$XDG_RUNTIME_DIR/longshore`, else a directory of the user's in the system's for temporary files.
+pub fn default_root() -> PathBuf {
+    let uid = rustix::process::geteuid();
+    if uid.is_root() {
+        return PathBuf::from("/run/longshore");
+    }
+    let own = std::env::var_os("XDG_RUNTIME_DIR")
+        .filter(|dir| !dir.is_empty())
+        .map(PathBuf::from);
+    own.map_or_else(
+        || std::env::temp_dir().join(format!("longshore-{}", uid.as_raw())),
+        |dir| dir.join("longshore"),
+    )
+}
