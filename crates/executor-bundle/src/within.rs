@@ -4,7 +4,7 @@
 //! and `..` mean the root file system's root, nothing is ever followed out of it, and a writer inside
 //! cannot race us out either.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use executor_core::lifecycle::{HostPid, StartFailure, StartFailureKind};
 use pathrs::error::ErrorKind as PathrsErrorKind;
 use pathrs::flags::OpenFlags;
 use pathrs::{Handle, Root};
-use rustix::fs::{FileType, Stat, fstat};
+use rustix::fs::{FileType, Mode, OFlags, Stat, fstat};
 use rustix::io::Errno;
 
 /// The most that is read of a file of a container's: no passwd of this size is one.
@@ -41,20 +41,28 @@ pub(crate) enum Unreadable {
 
 impl Within {
     pub(crate) fn open(path: &Path) -> Result<Self, StartFailure> {
-        let root = Root::open(path)
-            .map_err(|error| crate::bad("rootfs", &format!("{}: {error}", path.display())))?;
-        Ok(Self {
-            root,
-            path: path.to_owned(),
-        })
+        Self::at(path).map_err(|error| crate::bad("rootfs", &format!("{}: {error}", path.display())))
     }
 
     /// The root file system as a process sees it, its mounts included.
     pub(crate) fn of_process(pid: HostPid) -> Result<Self, StartFailure> {
-        let path = PathBuf::from(format!("/proc/{pid}/root"));
-        let gone = |_| StartFailure::new(StartFailureKind::ContainerGone, "the container has ended");
-        let root = Root::open(&path).map_err(gone)?;
-        Ok(Self { root, path })
+        Self::at(Path::new(&format!("/proc/{pid}/root"))).map_err(|error| {
+            let message = format!("the container has ended: its init cannot be looked at: {error}");
+            StartFailure::new(StartFailureKind::ContainerGone, message)
+        })
+    }
+
+    /// pathrs would not follow a last link such as `/proc/<pid>/root`.
+    fn at(path: &Path) -> io::Result<Self> {
+        let root = rustix::fs::open(
+            path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        Ok(Self {
+            root: Root::from_fd(root),
+            path: path.to_owned(),
+        })
     }
 
     /// What is at `path`, links followed; `None` when there is nothing.
@@ -107,12 +115,12 @@ impl Found {
     }
 
     /// At most `limit` bytes from its beginning.
-    pub(crate) fn read(&self, limit: u64) -> std::io::Result<Vec<u8>> {
+    pub(crate) fn read(&self, limit: u64) -> io::Result<Vec<u8>> {
         let flags = OpenFlags::O_RDONLY | OpenFlags::O_NONBLOCK | OpenFlags::O_NOCTTY;
         let file = self
             .handle
             .reopen(flags)
-            .map_err(|error| std::io::Error::other(error.to_string()))?;
+            .map_err(|error| io::Error::other(error.to_string()))?;
         let mut bytes = Vec::new();
         file.take(limit).read_to_end(&mut bytes)?;
         Ok(bytes)

@@ -5,7 +5,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use actix::{Addr, MailboxError};
+use actix::dev::ToEnvelope;
+use actix::{Actor, Handler, Message, WeakAddr};
 use executor_lifecycle::{
     Cancel, ContainerId, Exit, ExitReason, ExitStatus, HostPid, ProcessRef, Refused, Signal, Timestamp,
 };
@@ -21,7 +22,7 @@ use crate::{Error, Events, ExecSpec, Input, Output, Snapshot};
 #[derive(Clone)]
 pub struct ContainerHandle {
     id: ContainerId,
-    address: Addr<Container>,
+    address: WeakAddr<Container>,
     hub: Arc<Hub>,
     streams: Arc<Mutex<Streams>>,
 }
@@ -30,7 +31,7 @@ pub struct ContainerHandle {
 #[derive(Clone)]
 pub struct ProcessHandle {
     id: ProcessRef,
-    address: Addr<Process>,
+    address: WeakAddr<Process>,
     view: watch::Receiver<ProcessView>,
     streams: Arc<Mutex<Streams>>,
 }
@@ -112,7 +113,7 @@ impl ContainerHandle {
             spec,
             streams: ProcessStreams { stdio, copiers },
         };
-        let answer = self.address.send(exec).await.unwrap_or_else(|_| Err(self.gone()));
+        let answer = ask(&self.address, exec).await.unwrap_or_else(|| Err(self.gone()));
         let ProcessParts { id, address, view } = answer.map_err(|refused| self.refused(refused))?;
         Ok(ProcessHandle {
             id,
@@ -127,7 +128,7 @@ impl ContainerHandle {
     /// # Errors
     /// [`Error::Refused`] when init has ended.
     pub async fn signal(&self, signal: Signal) -> Result<(), Error> {
-        let answer = self.address.send(messages::Signal(signal)).await;
+        let answer = ask(&self.address, messages::Signal(signal)).await;
         answer
             .unwrap_or(Err(Refused::Exited))
             .map_err(|refused| self.refused(refused))
@@ -136,7 +137,7 @@ impl ContainerHandle {
     /// Ends everything in it, and waits for the end. The intent is kept from the call on, whether
     /// or not the future is awaited.
     pub fn cancel(&self, cancel: Cancel) -> impl Future<Output = Exit> + Send + 'static {
-        self.address.do_send(messages::Cancel(cancel));
+        order_cancel(&self.address, cancel);
         let container = self.clone();
         async move { container.wait().await }
     }
@@ -146,7 +147,7 @@ impl ContainerHandle {
     /// # Errors
     /// [`Error::Refused`] when it does not run or is frozen already, [`Error::Runtime`].
     pub async fn pause(&self) -> Result<(), Error> {
-        self.freeze_answer(self.address.send(messages::Pause).await)
+        self.freeze_answer(ask(&self.address, messages::Pause).await)
     }
 
     /// Thaws every process; answers when they go on.
@@ -154,7 +155,7 @@ impl ContainerHandle {
     /// # Errors
     /// [`Error::Refused`] when it is not frozen, [`Error::Runtime`].
     pub async fn resume(&self) -> Result<(), Error> {
-        self.freeze_answer(self.address.send(messages::Resume).await)
+        self.freeze_answer(ask(&self.address, messages::Resume).await)
     }
 
     /// The host pids of all its processes.
@@ -162,11 +163,8 @@ impl ContainerHandle {
     /// # Errors
     /// [`Error::Runtime`] when it does not run.
     pub async fn processes(&self) -> Result<Vec<HostPid>, Error> {
-        let answer = self
-            .address
-            .send(messages::ListProcesses)
-            .await
-            .map_err(|_| self.refused(Refused::Exited))?;
+        let answer = ask(&self.address, messages::ListProcesses).await;
+        let answer = answer.ok_or_else(|| self.refused(Refused::Exited))?;
         answer.map_err(Error::Runtime)
     }
 
@@ -195,12 +193,12 @@ impl ContainerHandle {
             .map(|snapshot| snapshot.clone())
     }
 
-    fn freeze_answer(&self, answer: Result<Result<(), FreezeError>, MailboxError>) -> Result<(), Error> {
+    fn freeze_answer(&self, answer: Option<Result<(), FreezeError>>) -> Result<(), Error> {
         match answer {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(FreezeError::Runtime(error))) => Err(Error::Runtime(error)),
-            Ok(Err(FreezeError::Refused(refused))) => Err(self.refused(refused)),
-            Err(_) => Err(self.refused(Refused::Exited)),
+            Some(Ok(())) => Ok(()),
+            Some(Err(FreezeError::Runtime(error))) => Err(Error::Runtime(error)),
+            Some(Err(FreezeError::Refused(refused))) => Err(self.refused(refused)),
+            None => Err(self.refused(Refused::Exited)),
         }
     }
 
@@ -262,7 +260,7 @@ impl ProcessHandle {
     /// # Errors
     /// [`Error::Refused`] when it has ended.
     pub async fn signal(&self, signal: Signal) -> Result<(), Error> {
-        let answer = self.address.send(messages::Signal(signal)).await;
+        let answer = ask(&self.address, messages::Signal(signal)).await;
         let answer = answer.unwrap_or(Err(Refused::Exited));
         answer.map_err(|refused| Error::Refused {
             process: self.id.clone(),
@@ -273,7 +271,7 @@ impl ProcessHandle {
     /// Ends it with its process group, and waits for the end. The intent is kept from the call on,
     /// whether or not the future is awaited.
     pub fn cancel(&self, cancel: Cancel) -> impl Future<Output = Exit> + Send + 'static {
-        self.address.do_send(messages::Cancel(cancel));
+        order_cancel(&self.address, cancel);
         let process = self.clone();
         async move { process.wait().await }
     }
@@ -315,6 +313,28 @@ impl std::fmt::Debug for ProcessHandle {
         f.debug_tuple("ProcessHandle")
             .field(&self.id.to_string())
             .finish()
+    }
+}
+
+/// Asks an actor; `None` when it has ended. The message is sent by the call, before it is awaited.
+fn ask<A, M>(address: &WeakAddr<A>, message: M) -> impl Future<Output = Option<M::Result>> + Send + use<A, M>
+where
+    A: Actor + Handler<M>,
+    A::Context: ToEnvelope<A, M>,
+    M: Message<Result: Send> + Send + 'static,
+{
+    let request = address.upgrade().map(|address| address.send(message));
+    async move { request?.await.ok() }
+}
+
+/// An intent is not a question: it arrives whether or not anyone waits. To whom it does not, has ended.
+fn order_cancel<A>(address: &WeakAddr<A>, cancel: Cancel)
+where
+    A: Actor + Handler<messages::Cancel>,
+    A::Context: ToEnvelope<A, messages::Cancel>,
+{
+    if let Some(address) = address.upgrade() {
+        address.do_send(messages::Cancel(cancel));
     }
 }
 

@@ -5,7 +5,7 @@
 //! message enters at once and messages from one sender keep their order; a caller is held back by
 //! the reply it waits for. Facts are sent so that a closed mailbox is noticed, never with `do_send`.
 
-use actix::{Addr, Message, Recipient};
+use actix::{Message, Recipient, WeakAddr};
 use executor_lifecycle::{
     ContainerId, Ending, Exit, HostPid, ProcessId, ProcessRef, Refused, StartFailure, Timestamp,
 };
@@ -194,18 +194,18 @@ pub(crate) struct ProcessStreams {
     pub(crate) copiers: Copiers,
 }
 
-/// What a handle of a container is made of.
+/// What a handle of a container is made of. The executor alone keeps the actor alive.
 #[derive(Clone)]
 pub struct ContainerParts {
-    pub(crate) address: Addr<Container>,
+    pub(crate) address: WeakAddr<Container>,
     pub(crate) hub: Arc<Hub>,
 }
 
-/// What a handle of a process is made of.
+/// What a handle of a process is made of. The container alone keeps the actor alive.
 #[derive(Clone)]
 pub struct ProcessParts {
     pub(crate) id: ProcessRef,
-    pub(crate) address: Addr<Process>,
+    pub(crate) address: WeakAddr<Process>,
     pub(crate) view: watch::Receiver<ProcessView>,
 }
 

@@ -430,9 +430,10 @@ impl Container {
             return Err(Refused::Stale);
         };
         self.state = State::Released { exit: exit.clone() };
+        // Whoever is told that the id is free shall find it so.
         Ok(vec![
-            self.publish(now, Happening::Released { left }),
             ContainerEffect::Finished,
+            self.publish(now, Happening::Released { left }),
         ])
     }
 

@@ -317,7 +317,7 @@ impl Handler<Exec> for Container {
         };
         Ok(ProcessParts {
             id: ProcessRef::exec(self.id.clone(), exec),
-            address: supervised.address.clone(),
+            address: supervised.address.downgrade(),
             view: supervised.view.subscribe(),
         })
     }
@@ -390,7 +390,7 @@ impl Handler<Started> for Container {
 impl Handler<Exited> for Container {
     type Result = ();
 
-    /// Handles of an exec'd process keep its actor; the container needs only its init's.
+    /// With an exec'd process goes its actor: what handles still ask of it is answered by its end.
     fn handle(&mut self, Exited { process, exit }: Exited, context: &mut Context<Self>) {
         if process != ProcessId::Init {
             self.processes.remove(&process);

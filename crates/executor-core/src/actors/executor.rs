@@ -20,12 +20,27 @@ use crate::messages::{
 pub struct ExecutorActor {
     world: World,
     bus: Bus,
-    containers: HashMap<ContainerId, ContainerParts>,
+    containers: HashMap<ContainerId, Registered>,
     draining: bool,
     /// How many containers are registered, for those who wait until none is.
     registered: watch::Sender<usize>,
     /// The executor's thread waits for this to be dropped or true.
     stopped: watch::Sender<bool>,
+}
+
+/// A container of this executor.
+struct Registered {
+    address: Addr<Container>,
+    hub: Arc<Hub>,
+}
+
+impl Registered {
+    fn parts(&self) -> ContainerParts {
+        ContainerParts {
+            address: self.address.downgrade(),
+            hub: Arc::clone(&self.hub),
+        }
+    }
 }
 
 impl ExecutorActor {
@@ -51,11 +66,10 @@ impl ExecutorActor {
         }
     }
 
-    fn unregister(&mut self, id: &ContainerId) -> Option<ContainerParts> {
-        let parts = self.containers.remove(id);
+    fn unregister(&mut self, id: &ContainerId) {
+        self.containers.remove(id);
         deliver(&self.world.reaper.clone().recipient(), Forget(id.clone()), |_| ());
         self.registered.send_replace(self.containers.len());
-        parts
     }
 }
 
@@ -84,8 +98,9 @@ impl Handler<Run> for ExecutorActor {
             Arc::clone(&hub),
         );
         deliver(&address.clone().recipient(), Start, |_| ());
-        let parts = ContainerParts { address, hub };
-        self.containers.insert(id, parts.clone());
+        let registered = Registered { address, hub };
+        let parts = registered.parts();
+        self.containers.insert(id, registered);
         self.registered.send_replace(self.containers.len());
         Ok(parts)
     }
@@ -95,7 +110,7 @@ impl Handler<Get> for ExecutorActor {
     type Result = MessageResult<Get>;
 
     fn handle(&mut self, Get(id): Get, _: &mut Context<Self>) -> Self::Result {
-        MessageResult(self.containers.get(&id).cloned())
+        MessageResult(self.containers.get(&id).map(Registered::parts))
     }
 }
 
@@ -127,7 +142,7 @@ impl Handler<ContainerLost> for ExecutorActor {
     /// Releasing ends every process of the container. Its story is told to the end, so that nobody
     /// waits for ever.
     fn handle(&mut self, ContainerLost(id): ContainerLost, context: &mut Context<Self>) {
-        let Some(ContainerParts { hub, .. }) = self.containers.get(&id).cloned() else {
+        let Some(hub) = self.containers.get(&id).map(|lost| Arc::clone(&lost.hub)) else {
             return;
         };
         tracing::error!(container = %id, "the actor of a container failed; the container is ended");
@@ -171,8 +186,8 @@ impl Handler<Shutdown> for ExecutorActor {
     fn handle(&mut self, Shutdown { deadline }: Shutdown, context: &mut Context<Self>) -> Self::Result {
         self.draining = true;
         let cancel = Cancel(executor_lifecycle::Cancel::now().cause(CancelCause::Shutdown));
-        for parts in self.containers.values() {
-            deliver(&parts.address.clone().recipient(), cancel, |_| ());
+        for registered in self.containers.values() {
+            deliver(&registered.address.clone().recipient(), cancel, |_| ());
         }
         let mut registered = self.registered.subscribe();
         let (executor, stopped) = (context.address(), self.stopped.clone());

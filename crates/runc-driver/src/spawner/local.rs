@@ -135,17 +135,28 @@ impl Spawner for LocalSpawner {
     }
 
     fn adopt(&self, process: ProcessRef, pid: HostPid, parent: Parent) -> io::Result<()> {
-        let adopted = Arc::new(Process::new(pid, pidfd::open(pid)?));
-        lock(&self.adopted).insert(process.clone(), Arc::clone(&adopted));
         let exits = self.exits.clone();
+        let adopted = match (pidfd::open(pid), &parent) {
+            (Ok(pidfd), _) => Some(Arc::new(Process::new(pid, pidfd))),
+            // Its monitor has reaped it already: the monitor's code is what is left of its status.
+            (Err(error), Parent::Runtime(_)) if Errno::from_io_error(&error) == Some(Errno::SRCH) => None,
+            (Err(error), _) => return Err(error),
+        };
+        if let Some(adopted) = &adopted {
+            lock(&self.adopted).insert(process.clone(), Arc::clone(adopted));
+        }
         tokio::spawn(async move {
-            let status = match parent {
-                Parent::Us => adopted.end().await,
-                Parent::Runtime(monitor) => {
+            let status = match (adopted, parent) {
+                (Some(adopted), Parent::Us) => adopted.end().await,
+                (adopted, Parent::Runtime(monitor)) => {
                     let told = monitor.ended.await;
-                    *lock(&adopted.reaped) = true;
-                    pidfd::status_of_reaped(adopted.pidfd.as_fd()).unwrap_or(told)
+                    let known = adopted.and_then(|adopted| {
+                        *lock(&adopted.reaped) = true;
+                        pidfd::status_of_reaped(adopted.pidfd.as_fd())
+                    });
+                    known.unwrap_or(told)
                 }
+                (None, Parent::Us) => ExitStatus::Unknown,
             };
             let _executor_gone = exits.send((process, status));
         });

@@ -1,0 +1,72 @@
+//! The `longshore` command, built and called as a user would.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+/// The command's program, built from this workspace.
+///
+/// # Panics
+/// When it cannot be built.
+#[expect(clippy::expect_used, reason = "a test cannot go on without")]
+pub fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        // This test's own program is target/debug/deps/…: what is built beside it has its profile.
+        let own = std::env::current_exe().expect("a path of our own");
+        let profile = own.ancestors().nth(2).expect("a target directory");
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build.args(["build", "--quiet", "--package", "longshore", "--bin", "longshore"]);
+        build
+            .arg("--target-dir")
+            .arg(profile.parent().expect("a target directory"));
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        let built = build
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .expect("cargo");
+        assert!(built.success(), "the command cannot be built");
+        profile.join("longshore")
+    })
+}
+
+/// What a call of the command came to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Its exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// What it wrote to stdout.
+    pub stdout: String,
+    /// What it wrote to stderr.
+    pub stderr: String,
+}
+
+impl From<Output> for Outcome {
+    fn from(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Self {
+            code: output.status.code(),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        }
+    }
+}
+
+/// The command on `root`, ready to be given arguments.
+pub fn longshore(root: &Path) -> Command {
+    let mut command = Command::new(program());
+    command.arg("--root").arg(root);
+    command
+}
+
+/// Calls the command with these arguments.
+///
+/// # Panics
+/// When it cannot be executed.
+#[expect(clippy::expect_used, reason = "a test cannot go on without")]
+pub fn call(root: &Path, args: &[&str]) -> Outcome {
+    longshore(root).args(args).output().expect("the command").into()
+}

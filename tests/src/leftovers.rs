@@ -1,0 +1,167 @@
+//! What a test may leave behind, counted before and after it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// The kernel finishes some of its work (a namespace's end, a file's last close) a moment later.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// Everything there is of the kinds that can leak.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leftovers {
+    /// Children of this process, zombies included.
+    pub processes: BTreeSet<String>,
+    /// Longshore's cgroups, in every hierarchy.
+    pub cgroups: BTreeSet<PathBuf>,
+    /// Mounts below the stage's directory, and the parts of overlays anywhere.
+    pub mounts: BTreeSet<String>,
+    /// Network namespaces that a process is in.
+    pub network_namespaces: BTreeSet<PathBuf>,
+    /// Files, not directories, below the root.
+    pub files: BTreeSet<PathBuf>,
+    /// Open files of this process, by what they are.
+    pub descriptors: Vec<String>,
+}
+
+impl Leftovers {
+    /// Counts what there is now; files and mounts below `stage`.
+    pub fn count(stage: &Path) -> Self {
+        Self {
+            processes: children(),
+            cgroups: cgroups(),
+            mounts: mounts(stage),
+            network_namespaces: namespaces(),
+            files: files(&stage.join("root")),
+            descriptors: descriptors(),
+        }
+    }
+
+    /// Checks that there is no more than before.
+    ///
+    /// # Panics
+    /// When there is, saying what.
+    pub fn assert_nothing_new(&self, stage: &Path) {
+        let deadline = Instant::now() + SETTLE;
+        let after = loop {
+            let after = Self::count(stage);
+            if self.covers(&after) || Instant::now() > deadline {
+                break after;
+            }
+            // The kernel gives no notice of what is awaited here.
+            thread::sleep(Duration::from_millis(5));
+        };
+        fn new<T: Ord + Clone>(before: &BTreeSet<T>, after: &BTreeSet<T>) -> BTreeSet<T> {
+            after.difference(before).cloned().collect()
+        }
+        assert_eq!(
+            new(&self.processes, &after.processes),
+            BTreeSet::new(),
+            "processes are left"
+        );
+        assert_eq!(
+            new(&self.cgroups, &after.cgroups),
+            BTreeSet::new(),
+            "cgroups are left"
+        );
+        assert_eq!(
+            new(&self.mounts, &after.mounts),
+            BTreeSet::new(),
+            "mounts are left"
+        );
+        assert_eq!(
+            new(&self.network_namespaces, &after.network_namespaces),
+            BTreeSet::new(),
+            "network namespaces are left"
+        );
+        assert_eq!(new(&self.files, &after.files), BTreeSet::new(), "files are left");
+        assert!(
+            after.descriptors.len() <= self.descriptors.len(),
+            "file descriptors are left: {:#?} were {:#?}",
+            after.descriptors,
+            self.descriptors
+        );
+    }
+
+    fn covers(&self, after: &Self) -> bool {
+        after.processes.is_subset(&self.processes)
+            && after.cgroups.is_subset(&self.cgroups)
+            && after.mounts.is_subset(&self.mounts)
+            && after.network_namespaces.is_subset(&self.network_namespaces)
+            && after.files.is_subset(&self.files)
+            && after.descriptors.len() <= self.descriptors.len()
+    }
+}
+
+fn entries(dir: impl AsRef<Path>) -> impl Iterator<Item = fs::DirEntry> {
+    fs::read_dir(dir).into_iter().flatten().flatten()
+}
+
+fn children() -> BTreeSet<String> {
+    let lists =
+        entries("/proc/self/task").filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    let pids = lists.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+    pids.map(|pid| {
+        format!(
+            "{pid} {}",
+            fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default()
+        )
+    })
+    .collect()
+}
+
+/// Our directories in any hierarchy: their names are ours alone.
+fn cgroups() -> BTreeSet<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let hierarchies = mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ');
+        let point = fields.nth(1)?;
+        fields.next()?.starts_with("cgroup").then(|| PathBuf::from(point))
+    });
+    hierarchies
+        .flat_map(|hierarchy| directories(&hierarchy.join("longshore")))
+        .collect()
+}
+
+fn directories(dir: &Path) -> Vec<PathBuf> {
+    if !dir.is_dir() {
+        return Vec::new();
+    }
+    let below = entries(dir).filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    let mut all: Vec<_> = below.flat_map(|entry| directories(&entry.path())).collect();
+    all.push(dir.to_owned());
+    all
+}
+
+fn mounts(stage: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let stage = stage.to_string_lossy();
+    text.lines()
+        .filter(|line| line.contains(&*stage) || line.contains(" longshore "))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn namespaces() -> BTreeSet<PathBuf> {
+    entries("/proc")
+        .filter_map(|process| fs::read_link(process.path().join("ns/net")).ok())
+        .collect()
+}
+
+fn files(dir: &Path) -> BTreeSet<PathBuf> {
+    entries(dir)
+        .flat_map(|entry| match entry.file_type() {
+            Ok(kind) if kind.is_dir() => files(&entry.path()),
+            _ => [entry.path()].into(),
+        })
+        .collect()
+}
+
+fn descriptors() -> Vec<String> {
+    let links = entries("/proc/self/fd").filter_map(|entry| fs::read_link(entry.path()).ok());
+    let mut all: Vec<_> = links.map(|link| link.to_string_lossy().into_owned()).collect();
+    all.sort();
+    all
+}

@@ -1,0 +1,205 @@
+//! The harness of the tests on the real runtime: a stage for each test, and a count of what is left
+//! when it is over.
+//!
+//! [`on_stage`] gives a test a root directory of its own, and runs one test at a time within a test
+//! program: what is counted (children, cgroups, mounts, files, namespaces, file descriptors) is
+//! counted for the whole process. [`Stage::finish`] is the last line of every such test.
+
+pub mod command;
+pub mod leftovers;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::time::Duration;
+
+use leftovers::Leftovers;
+use longshore::{
+    ContainerHandle, ContainerId, ContainerSpec, Event, EventOrder, Executor, Mode, Mount, Notice, Rootfs,
+    RuncBuilder,
+};
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// How long anything may take in a test before it counts as hung.
+pub const HUNG: Duration = Duration::from_secs(60);
+
+/// A root directory, and what there was before the test.
+pub struct Stage {
+    dir: TempDir,
+    before: Leftovers,
+}
+
+/// Runs a test on a stage, on an ordinary tokio runtime with several threads.
+pub fn on_stage<F: Future<Output = ()>>(test: impl FnOnce(Stage) -> F) {
+    in_turn(|stage| runtime().block_on(async { test(stage()).await }));
+}
+
+/// Runs a test that brings its own runtime, or none.
+pub fn on_bare_stage(test: impl FnOnce(Stage)) {
+    in_turn(|stage| test(stage()));
+}
+
+fn in_turn(test: impl FnOnce(fn() -> Stage)) {
+    let _turn: MutexGuard<'static, ()> = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    // What libraries open once for the whole process shall not count as left by the first test.
+    static WARM: Once = Once::new();
+    WARM.call_once(|| {
+        let stage = Stage::new();
+        runtime().block_on(async {
+            let executor = stage.executor();
+            if let Ok(container) = executor.run(ContainerSpec::host(["true"])).await {
+                container.wait().await;
+            }
+            executor.shutdown(HUNG).await;
+        });
+    });
+    test(Stage::new);
+}
+
+#[expect(clippy::expect_used, reason = "a test cannot go on without")]
+fn runtime() -> tokio::runtime::Runtime {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    runtime.expect("a tokio runtime")
+}
+
+impl Stage {
+    #[expect(clippy::expect_used, reason = "a test cannot go on without")]
+    fn new() -> Self {
+        longshore::find_runtime(&longshore::CANDIDATES).expect("`cargo xtask test` installs a runtime");
+        let dir = TempDir::with_prefix("longshore-test-").expect("a directory for the test");
+        let before = Leftovers::count(dir.path());
+        Self { dir, before }
+    }
+
+    /// The executors' root.
+    pub fn root(&self) -> PathBuf {
+        self.dir.path().join("root")
+    }
+
+    /// A path for a file of the test's own.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// An executor on this stage's root.
+    pub fn executor(&self) -> Executor {
+        self.executor_on(longshore::runc())
+    }
+
+    /// An executor that keeps the runtime in the foreground.
+    pub fn foreground_executor(&self) -> Executor {
+        self.executor_on(longshore::runc().mode(Mode::Foreground))
+    }
+
+    /// An executor on this stage's root, with this runtime.
+    #[expect(clippy::expect_used, reason = "a test cannot go on without")]
+    pub fn executor_on(&self, runtime: RuncBuilder) -> Executor {
+        let runtime = runtime.build().expect("a runtime");
+        Executor::builder(runtime)
+            .root(self.root())
+            .build()
+            .expect("an executor")
+    }
+
+    /// A runtime of the test's own: a shell script around the real one, which is `$RUNC` in it.
+    #[expect(clippy::expect_used, reason = "a test cannot go on without")]
+    pub fn wrapper(&self, script: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let runc = longshore::find_runtime(&longshore::CANDIDATES).expect("a runtime");
+        let path = self.path("wrapper");
+        fs::write(&path, format!("#!/bin/bash\nRUNC={}\n{script}\n", runc.display())).expect("a wrapper");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a wrapper");
+        path
+    }
+
+    /// A root file system in a directory: empty but for links to the host's programs, which are
+    /// bound into it.
+    #[expect(clippy::expect_used, reason = "a test cannot go on without")]
+    pub fn directory_spec<const N: usize>(&self, args: [&str; N]) -> ContainerSpec {
+        let rootfs = self.path("rootfs");
+        fs::create_dir_all(rootfs.join("etc")).expect("a rootfs");
+        for name in ["bin", "lib", "lib64", "sbin"] {
+            if fs::symlink_metadata(rootfs.join(name)).is_err() {
+                symlink(Path::new("usr").join(name), rootfs.join(name)).expect("a rootfs");
+            }
+        }
+        let mut spec = ContainerSpec::new(Rootfs::Dir(rootfs), args);
+        spec.mounts.push(Mount {
+            source: "/usr".into(),
+            destination: "/usr".into(),
+            read_only: true,
+        });
+        spec
+    }
+
+    /// Ends the executor and checks that nothing is left of it, nor of the test.
+    ///
+    /// # Panics
+    /// When something is left, saying what.
+    pub async fn finish(self, executor: Executor) {
+        let report = executor.shutdown(HUNG).await;
+        assert_eq!(report, longshore::ShutdownReport::default(), "shutdown");
+        drop(executor);
+        self.check();
+    }
+
+    /// Checks that nothing is left.
+    ///
+    /// # Panics
+    /// When something is left, saying what.
+    pub fn check(self) {
+        self.before.assert_nothing_new(self.dir.path());
+        let executors = fs::read_dir(self.root().join("executors"));
+        assert_eq!(
+            executors.map_or(0, Iterator::count),
+            0,
+            "an executor's lock is left"
+        );
+    }
+}
+
+/// Runs a container and collects its events from the first to `Released`, checking their order.
+///
+/// # Panics
+/// When it is refused. The story panics when the order is broken or it does not end.
+#[expect(clippy::expect_used, reason = "that is what it is for")]
+pub async fn run_told(
+    executor: &Executor,
+    mut spec: ContainerSpec,
+) -> (ContainerHandle, JoinHandle<Vec<Event>>) {
+    let mut events = executor.events();
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let id = spec
+        .id
+        .get_or_insert_with(|| ContainerId::new(format!("told-{number}")).expect("an id"))
+        .clone();
+    let container = executor.run(spec).await.expect("a container");
+    let story = tokio::spawn(async move {
+        let mut order = EventOrder::default();
+        let mut story = Vec::new();
+        while let Some(notice) = events.next().await {
+            match notice {
+                Notice::Event(event) if event.container == id => {
+                    order.check(&event).expect("the order of events");
+                    story.push(event);
+                    if order.is_complete() {
+                        return story;
+                    }
+                }
+                Notice::Event(_) | Notice::Snapshot(_) => {}
+                Notice::Gap { missed } => panic!("{missed} events were missed"),
+            }
+        }
+        panic!("the events ended before the container was released: {story:#?}");
+    });
+    (container, story)
+}
