@@ -18,16 +18,11 @@ pub fn program() -> &'static Path {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
         build.args(["build", "--quiet", "--package", "longshore", "--bin", "longshore"]);
-        build
-            .arg("--target-dir")
-            .arg(profile.parent().expect("a target directory"));
+        build.arg("--target-dir").arg(profile.parent().expect("a target directory"));
         if profile.ends_with("release") {
             build.arg("--release");
         }
-        let built = build
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .status()
-            .expect("cargo");
+        let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo");
         assert!(built.success(), "the command cannot be built");
         profile.join("longshore")
     })
@@ -47,11 +42,7 @@ pub struct Outcome {
 impl From<Output> for Outcome {
     fn from(output: Output) -> Self {
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-        Self {
-            code: output.status.code(),
-            stdout: text(output.stdout),
-            stderr: text(output.stderr),
-        }
+        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 }
 

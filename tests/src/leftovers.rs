@@ -56,21 +56,9 @@ impl Leftovers {
         fn new<T: Ord + Clone>(before: &BTreeSet<T>, after: &BTreeSet<T>) -> BTreeSet<T> {
             after.difference(before).cloned().collect()
         }
-        assert_eq!(
-            new(&self.processes, &after.processes),
-            BTreeSet::new(),
-            "processes are left"
-        );
-        assert_eq!(
-            new(&self.cgroups, &after.cgroups),
-            BTreeSet::new(),
-            "cgroups are left"
-        );
-        assert_eq!(
-            new(&self.mounts, &after.mounts),
-            BTreeSet::new(),
-            "mounts are left"
-        );
+        assert_eq!(new(&self.processes, &after.processes), BTreeSet::new(), "processes are left");
+        assert_eq!(new(&self.cgroups, &after.cgroups), BTreeSet::new(), "cgroups are left");
+        assert_eq!(new(&self.mounts, &after.mounts), BTreeSet::new(), "mounts are left");
         assert_eq!(
             new(&self.network_namespaces, &after.network_namespaces),
             BTreeSet::new(),
@@ -103,13 +91,8 @@ fn children() -> BTreeSet<String> {
     let lists =
         entries("/proc/self/task").filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
     let pids = lists.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
-    pids.map(|pid| {
-        format!(
-            "{pid} {}",
-            fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default()
-        )
-    })
-    .collect()
+    pids.map(|pid| format!("{pid} {}", fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default()))
+        .collect()
 }
 
 /// Our directories in any hierarchy: their names are ours alone.
@@ -120,9 +103,7 @@ fn cgroups() -> BTreeSet<PathBuf> {
         let point = fields.nth(1)?;
         fields.next()?.starts_with("cgroup").then(|| PathBuf::from(point))
     });
-    hierarchies
-        .flat_map(|hierarchy| directories(&hierarchy.join("longshore")))
-        .collect()
+    hierarchies.flat_map(|hierarchy| directories(&hierarchy.join("longshore"))).collect()
 }
 
 fn directories(dir: &Path) -> Vec<PathBuf> {
@@ -145,9 +126,7 @@ fn mounts(stage: &Path) -> BTreeSet<String> {
 }
 
 fn namespaces() -> BTreeSet<PathBuf> {
-    entries("/proc")
-        .filter_map(|process| fs::read_link(process.path().join("ns/net")).ok())
-        .collect()
+    entries("/proc").filter_map(|process| fs::read_link(process.path().join("ns/net")).ok()).collect()
 }
 
 fn files(dir: &Path) -> BTreeSet<PathBuf> {

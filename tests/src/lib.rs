@@ -63,10 +63,7 @@ fn in_turn(test: impl FnOnce(fn() -> Stage)) {
 
 #[expect(clippy::expect_used, reason = "a test cannot go on without")]
 fn runtime() -> tokio::runtime::Runtime {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("a tokio runtime")
 }
 
@@ -103,10 +100,7 @@ impl Stage {
     #[expect(clippy::expect_used, reason = "a test cannot go on without")]
     pub fn executor_on(&self, runtime: RuncBuilder) -> Executor {
         let runtime = runtime.build().expect("a runtime");
-        Executor::builder(runtime)
-            .root(self.root())
-            .build()
-            .expect("an executor")
+        Executor::builder(runtime).root(self.root()).build().expect("an executor")
     }
 
     /// A runtime of the test's own: a shell script around the real one, which is `$RUNC` in it.
@@ -132,11 +126,7 @@ impl Stage {
             }
         }
         let mut spec = ContainerSpec::new(Rootfs::Dir(rootfs), args);
-        spec.mounts.push(Mount {
-            source: "/usr".into(),
-            destination: "/usr".into(),
-            read_only: true,
-        });
+        spec.mounts.push(Mount { source: "/usr".into(), destination: "/usr".into(), read_only: true });
         spec
     }
 
@@ -158,11 +148,19 @@ impl Stage {
     pub fn check(self) {
         self.before.assert_nothing_new(self.dir.path());
         let executors = fs::read_dir(self.root().join("executors"));
-        assert_eq!(
-            executors.map_or(0, Iterator::count),
-            0,
-            "an executor's lock is left"
-        );
+        assert_eq!(executors.map_or(0, Iterator::count), 0, "an executor's lock is left");
+    }
+}
+
+/// Waits until something is so that gives no notice of itself, as a file that another process makes.
+///
+/// # Panics
+/// When it takes too long.
+pub async fn until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + HUNG;
+    while !holds() {
+        assert!(tokio::time::Instant::now() < deadline, "{what}: it did not come to that");
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
@@ -178,10 +176,8 @@ pub async fn run_told(
     let mut events = executor.events();
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let id = spec
-        .id
-        .get_or_insert_with(|| ContainerId::new(format!("told-{number}")).expect("an id"))
-        .clone();
+    let id =
+        spec.id.get_or_insert_with(|| ContainerId::new(format!("told-{number}")).expect("an id")).clone();
     let container = executor.run(spec).await.expect("a container");
     let story = tokio::spawn(async move {
         let mut order = EventOrder::default();

@@ -12,16 +12,7 @@ const MAY_DEPEND: [(&str, &[&str]); 7] = [
     ("executor-lifecycle", &["serde", "thiserror"]),
     (
         "executor-core",
-        &[
-            "actix",
-            "actix-rt",
-            "executor-lifecycle",
-            "futures",
-            "thiserror",
-            "tokio",
-            "tracing",
-            "uuid",
-        ],
+        &["actix", "actix-rt", "executor-lifecycle", "futures", "thiserror", "tokio", "tracing", "uuid"],
     ),
     (
         "runc-driver",
@@ -38,14 +29,8 @@ const MAY_DEPEND: [(&str, &[&str]); 7] = [
             "uuid",
         ],
     ),
-    (
-        "executor-bundle",
-        &["executor-core", "oci-spec", "pathrs", "rustix", "serde_json"],
-    ),
-    (
-        "executor-network",
-        &["executor-core", "nix", "rustix", "serde_json", "thiserror"],
-    ),
+    ("executor-bundle", &["executor-core", "oci-spec", "pathrs", "rustix", "serde_json"]),
+    ("executor-network", &["executor-core", "nix", "rustix", "serde_json", "thiserror"]),
     ("executor-sim", &["executor-core", "futures", "tokio"]),
     ("xtask", &[]),
 ];
@@ -71,9 +56,7 @@ fn dependencies_point_inward() {
             .unwrap()
             .iter()
             .filter(|dependency| dependency["kind"].is_null());
-        let names: BTreeSet<_> = normal
-            .map(|dependency| dependency["name"].as_str().unwrap())
-            .collect();
+        let names: BTreeSet<_> = normal.map(|dependency| dependency["name"].as_str().unwrap()).collect();
         let allowed: BTreeSet<_> = allowed.iter().copied().collect();
         let too_many: Vec<_> = names.difference(&allowed).collect();
         assert!(too_many.is_empty(), "{name} may not depend on {too_many:?}");
@@ -99,9 +82,6 @@ fn unsafe_code_is_in_one_module() {
         }
     }
     let mut found = BTreeSet::new();
-    visit(
-        &std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(".."),
-        &mut found,
-    );
+    visit(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), &mut found);
     assert_eq!(found, BTreeSet::from(["pidfd.rs".to_owned()]));
 }

@@ -1,11 +1,7 @@
 //! The embedding API on the real runtime: what an engineer does with it on a good day, and what it
 //! answers on a bad one.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::wildcard_enum_match_arm,
-    reason = "a test may fail"
-)]
+#![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test may fail")]
 
 use std::time::Duration;
 
@@ -35,21 +31,13 @@ fn a_container_from_start_to_released() {
         let (stdout, stderr) = (container.take_stdout().unwrap(), container.take_stderr().unwrap());
         let pid = container.started().await.unwrap();
         let exit = container.wait().await;
-        assert_eq!(
-            (exit.status, &exit.reason),
-            (ExitStatus::Code(3), &ExitReason::Normal)
-        );
+        assert_eq!((exit.status, &exit.reason), (ExitStatus::Code(3), &ExitReason::Normal));
         assert!(exit.usage.unwrap().cpu.unwrap() > Duration::ZERO);
         assert_eq!(text(stdout.read_to_end().await), "out\n");
         assert_eq!(text(stderr.read_to_end().await), "err\n");
         assert_eq!(container.released().await.unwrap(), Vec::<String>::new());
 
-        let story: Vec<_> = told
-            .await
-            .unwrap()
-            .into_iter()
-            .map(|event| event.happening)
-            .collect();
+        let story: Vec<_> = told.await.unwrap().into_iter().map(|event| event.happening).collect();
         assert_eq!(
             story,
             [
@@ -72,14 +60,8 @@ fn execs_share_the_container_and_end_on_their_own() {
         spec.process.cwd = "/tmp".into();
         // Asked for before the container runs: parked, and started by the event.
         let (container, told) = run_told(&executor, spec).await;
-        let early = container
-            .exec(ExecSpec::new(["sh", "-c", "echo $COLOUR $PWD"]).piped())
-            .await
-            .unwrap();
-        assert_eq!(
-            text(early.take_stdout().unwrap().read_to_end().await),
-            "red /tmp\n"
-        );
+        let early = container.exec(ExecSpec::new(["sh", "-c", "echo $COLOUR $PWD"]).piped()).await.unwrap();
+        assert_eq!(text(early.take_stdout().unwrap().read_to_end().await), "red /tmp\n");
         assert!(early.wait().await.is_success());
 
         let mut spec = ExecSpec::new(["sh", "-c", "echo $COLOUR $PWD; id -u; exit 255"]).piped();
@@ -87,34 +69,19 @@ fn execs_share_the_container_and_end_on_their_own() {
         spec.cwd = Some("/usr".into());
         spec.user = Some("nobody".into());
         let exec = container.exec(spec).await.unwrap();
-        assert_eq!(
-            text(exec.take_stdout().unwrap().read_to_end().await),
-            "blue /usr\n65534\n"
-        );
+        assert_eq!(text(exec.take_stdout().unwrap().read_to_end().await), "blue /usr\n65534\n");
         let exit = exec.wait().await;
-        assert_eq!(
-            (exit.status, exit.reason),
-            (ExitStatus::Code(255), ExitReason::Normal)
-        );
+        assert_eq!((exit.status, exit.reason), (ExitStatus::Code(255), ExitReason::Normal));
 
         let running = container.exec(ExecSpec::new(["sleep", "1000"])).await.unwrap();
         let pid = running.started().await.unwrap();
         assert!(container.processes().await.unwrap().contains(&pid));
-        assert_eq!(
-            running.cancel(Cancel::now()).await.status,
-            ExitStatus::Signal(Signal::KILL)
-        );
-        assert_eq!(
-            container.snapshot().exit,
-            None,
-            "the container ended with its exec"
-        );
+        assert_eq!(running.cancel(Cancel::now()).await.status, ExitStatus::Signal(Signal::KILL));
+        assert_eq!(container.snapshot().exit, None, "the container ended with its exec");
 
         container.cancel(Cancel::now()).await;
         let story = told.await.unwrap();
-        let execs = story
-            .iter()
-            .filter(|event| matches!(event.happening, Happening::ExecExited { .. }));
+        let execs = story.iter().filter(|event| matches!(event.happening, Happening::ExecExited { .. }));
         assert_eq!(execs.count(), 3);
         stage.finish(executor).await;
     });
@@ -153,25 +120,13 @@ fn signals_wait_for_the_start_and_come_in_order() {
         container.signal(Signal::HUP).await.unwrap();
         assert_eq!(container.wait().await.status, ExitStatus::Code(4));
         let late = container.signal(Signal::HUP).await.unwrap_err();
-        assert!(
-            matches!(
-                late,
-                Error::Refused {
-                    refused: Refused::Exited,
-                    ..
-                }
-            ),
-            "{late}"
-        );
+        assert!(matches!(late, Error::Refused { refused: Refused::Exited, .. }), "{late}");
 
         // SIGKILL asked for at once waits for the start, and then ends it.
         let killed = executor.run(sleeper()).await.unwrap();
         killed.signal(Signal::KILL).await.unwrap();
         let exit = killed.wait().await;
-        assert_eq!(
-            (exit.status, exit.reason),
-            (ExitStatus::Signal(Signal::KILL), ExitReason::Normal)
-        );
+        assert_eq!((exit.status, exit.reason), (ExitStatus::Signal(Signal::KILL), ExitReason::Normal));
         stage.finish(executor).await;
     });
 }
@@ -187,29 +142,17 @@ fn cancel_with_grace_lets_the_program_end_and_kills_it_otherwise() {
         let mut ready = polite.take_stdout().unwrap();
         ready.next_chunk().await.unwrap();
         let exit = polite.cancel(Cancel::with_grace(Duration::from_secs(30))).await;
-        let reason = ExitReason::Cancelled {
-            cause: CancelCause::Requested,
-            killed: false,
-        };
+        let reason = ExitReason::Cancelled { cause: CancelCause::Requested, killed: false };
         assert_eq!((exit.status, exit.reason), (ExitStatus::Code(9), reason));
 
         // Without a handler, pid 1 ignores SIGTERM.
         let deaf = executor.run(sleeper()).await.unwrap();
         deaf.started().await.unwrap();
         let exit = deaf.cancel(Cancel::with_grace(Duration::from_millis(50))).await;
-        let reason = ExitReason::Cancelled {
-            cause: CancelCause::Requested,
-            killed: true,
-        };
-        assert_eq!(
-            (exit.status, exit.reason),
-            (ExitStatus::Signal(Signal::KILL), reason)
-        );
+        let reason = ExitReason::Cancelled { cause: CancelCause::Requested, killed: true };
+        assert_eq!((exit.status, exit.reason), (ExitStatus::Signal(Signal::KILL), reason));
         // Cancelling the dead is satisfied already.
-        assert_eq!(
-            deaf.cancel(Cancel::now()).await.status,
-            ExitStatus::Signal(Signal::KILL)
-        );
+        assert_eq!(deaf.cancel(Cancel::now()).await.status, ExitStatus::Signal(Signal::KILL));
         stage.finish(executor).await;
     });
 }
@@ -218,14 +161,8 @@ fn cancel_with_grace_lets_the_program_end_and_kills_it_otherwise() {
 fn a_time_limit_ends_the_program_and_says_so() {
     on_stage(async |stage| {
         let executor = stage.executor();
-        let container = executor
-            .run(sleeper().time_limit(Duration::from_millis(200)))
-            .await
-            .unwrap();
-        assert_eq!(
-            container.wait().await.reason,
-            ExitReason::TimedOut { killed: true }
-        );
+        let container = executor.run(sleeper().time_limit(Duration::from_millis(200))).await.unwrap();
+        assert_eq!(container.wait().await.reason, ExitReason::TimedOut { killed: true });
         stage.finish(executor).await;
     });
 }
@@ -234,40 +171,18 @@ fn a_time_limit_ends_the_program_and_says_so() {
 fn pause_stands_still_and_cancel_thaws() {
     on_stage(async |stage| {
         let executor = stage.executor();
-        let container = executor
-            .run(shell("while :; do echo tick; sleep 0.01; done").piped())
-            .await
-            .unwrap();
+        let container = executor.run(shell("while :; do echo tick; sleep 0.01; done").piped()).await.unwrap();
         let mut ticks = container.take_stdout().unwrap();
         ticks.next_chunk().await.unwrap();
-        assert!(matches!(
-            container.resume().await,
-            Err(Error::Refused {
-                refused: Refused::NotPaused,
-                ..
-            })
-        ));
+        assert!(matches!(container.resume().await, Err(Error::Refused { refused: Refused::NotPaused, .. })));
         container.pause().await.unwrap();
         // paused-exec: refused from our own state instead of hanging.
         let exec = container.exec(ExecSpec::new(["true"])).await;
-        assert!(matches!(
-            exec,
-            Err(Error::Refused {
-                refused: Refused::Paused,
-                ..
-            })
-        ));
+        assert!(matches!(exec, Err(Error::Refused { refused: Refused::Paused, .. })));
         // What was written before is read; then nothing comes any more.
         while let Ok(Some(_)) = tokio::time::timeout(Duration::from_millis(200), ticks.next_chunk()).await {}
         container.resume().await.unwrap();
-        assert_eq!(
-            ticks
-                .next_chunk()
-                .await
-                .map(text)
-                .map(|text| text.starts_with("tick")),
-            Some(true)
-        );
+        assert_eq!(ticks.next_chunk().await.map(text).map(|text| text.starts_with("tick")), Some(true));
 
         container.pause().await.unwrap();
         let exit = container.cancel(Cancel::now()).await;
@@ -308,10 +223,7 @@ fn a_taken_id_is_refused_and_a_released_one_is_free() {
         let id = ContainerId::new("the-one").unwrap();
         let first = executor.run(sleeper().id(id.clone())).await.unwrap();
         first.started().await.unwrap();
-        assert!(matches!(
-            executor.run(sleeper().id(id.clone())).await,
-            Err(Error::IdTaken { .. })
-        ));
+        assert!(matches!(executor.run(sleeper().id(id.clone())).await, Err(Error::IdTaken { .. })));
 
         // Another executor on the same root finds it taken too, and touches nothing.
         let other = stage.executor();
@@ -328,15 +240,7 @@ fn a_taken_id_is_refused_and_a_released_one_is_free() {
         first.released().await.unwrap();
         // `Released` is told first; the registry follows before anything else can be asked of it.
         assert!(matches!(executor.get(&id).await, Err(Error::NotFound { .. })));
-        assert!(
-            executor
-                .run(ContainerSpec::host(["true"]).id(id))
-                .await
-                .unwrap()
-                .wait()
-                .await
-                .is_success()
-        );
+        assert!(executor.run(ContainerSpec::host(["true"]).id(id)).await.unwrap().wait().await.is_success());
         stage.finish(executor).await;
     });
 }
@@ -346,10 +250,7 @@ fn three_exec_errors() {
     on_stage(async |stage| {
         let executor = stage.executor();
         let unknown = ContainerId::new("unknown").unwrap();
-        assert!(matches!(
-            executor.get(&unknown).await,
-            Err(Error::NotFound { .. })
-        ));
+        assert!(matches!(executor.get(&unknown).await, Err(Error::NotFound { .. })));
         for (script, stopped) in [("true", true), ("exit 3", false)] {
             let container = executor.run(shell(script)).await.unwrap();
             container.wait().await;
@@ -358,9 +259,7 @@ fn three_exec_errors() {
             };
             let expected = match stopped {
                 true => Refused::Stopped,
-                false => Refused::StoppedWithError {
-                    how: "exit code 3".into(),
-                },
+                false => Refused::StoppedWithError { how: "exit code 3".into() },
             };
             assert_eq!(refused, expected);
         }
@@ -412,10 +311,7 @@ fn handles_work_without_any_runtime() {
     on_bare_stage(|stage| {
         let executor = stage.executor();
         let output = futures::executor::block_on(async {
-            let container = executor
-                .run(ContainerSpec::host(["echo", "hi"]).piped())
-                .await
-                .unwrap();
+            let container = executor.run(ContainerSpec::host(["echo", "hi"]).piped()).await.unwrap();
             let output = container.take_stdout().unwrap().read_to_end().await;
             container.wait().await;
             output
@@ -432,10 +328,7 @@ fn handles_work_under_another_actix_system() {
         actix_rt::System::new().block_on(async {
             let container = executor.run(sleeper()).await.unwrap();
             container.started().await.unwrap();
-            assert_eq!(
-                container.cancel(Cancel::now()).await.status,
-                ExitStatus::Signal(Signal::KILL)
-            );
+            assert_eq!(container.cancel(Cancel::now()).await.status, ExitStatus::Signal(Signal::KILL));
         });
         futures::executor::block_on(stage.finish(executor));
     });
@@ -453,10 +346,7 @@ fn a_directory_as_rootfs() {
         let stdout = container.take_stdout().unwrap();
         assert_eq!(text(stdout.read_to_end().await), "/usr/bin/env\nsh\n");
         assert!(container.wait().await.is_success());
-        assert_eq!(
-            std::fs::read_to_string(stage.path("rootfs/kept")).unwrap(),
-            "kept\n"
-        );
+        assert_eq!(std::fs::read_to_string(stage.path("rootfs/kept")).unwrap(), "kept\n");
         stage.finish(executor).await;
     });
 }
@@ -467,9 +357,7 @@ fn nothing_written_to_the_hosts_overlay_reaches_the_host() {
         let executor = stage.executor();
         let path = "/usr/longshore-was-here";
         let container = executor
-            .run(shell(&format!(
-                "echo x > {path} && rm -rf /etc/passwd && ls {path}"
-            )))
+            .run(shell(&format!("echo x > {path} && rm -rf /etc/passwd && ls {path}")))
             .await
             .unwrap();
         assert!(container.wait().await.is_success());
@@ -483,33 +371,21 @@ fn nothing_written_to_the_hosts_overlay_reaches_the_host() {
 fn foreground_mode() {
     on_stage(async |stage| {
         let executor = stage.foreground_executor();
-        for (script, status) in [
-            ("exit 0", ExitStatus::Code(0)),
-            ("exit 137", ExitStatus::Code(137)),
-        ] {
+        for (script, status) in [("exit 0", ExitStatus::Code(0)), ("exit 137", ExitStatus::Code(137))] {
             let (container, told) = run_told(&executor, shell(script)).await;
             let exit = container.wait().await;
             assert_eq!(exit.status, status, "{exit:?}");
             assert_eq!(told.await.unwrap().len(), 4);
         }
         let container = executor.run(sleeper()).await.unwrap();
-        let exec = container
-            .exec(ExecSpec::new(["sh", "-c", "echo in; exit 5"]).piped())
-            .await
-            .unwrap();
+        let exec = container.exec(ExecSpec::new(["sh", "-c", "echo in; exit 5"]).piped()).await.unwrap();
         assert_eq!(text(exec.take_stdout().unwrap().read_to_end().await), "in\n");
         assert_eq!(exec.wait().await.status, ExitStatus::Code(5));
         let exec = container.exec(ExecSpec::new(["sleep", "1000"])).await.unwrap();
         exec.started().await.unwrap();
         // From Linux 6.15 on the kernel tells the status of the container's own process.
-        assert_eq!(
-            exec.cancel(Cancel::now()).await.status,
-            ExitStatus::Signal(Signal::KILL)
-        );
-        assert_eq!(
-            container.cancel(Cancel::now()).await.status,
-            ExitStatus::Signal(Signal::KILL)
-        );
+        assert_eq!(exec.cancel(Cancel::now()).await.status, ExitStatus::Signal(Signal::KILL));
+        assert_eq!(container.cancel(Cancel::now()).await.status, ExitStatus::Signal(Signal::KILL));
         stage.finish(executor).await;
     });
 }

@@ -61,44 +61,21 @@ const MASKED: [&str; 11] = [
 ];
 
 /// Parts of /proc that would change the host.
-const READ_ONLY: [&str; 5] = [
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Where from, where to, of what kind, how.
 type DefaultMount = (&'static str, &'static str, &'static str, &'static [&'static str]);
 
 const MOUNTS: [DefaultMount; 6] = [
     ("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
-    (
-        "/dev",
-        "tmpfs",
-        "tmpfs",
-        &["nosuid", "strictatime", "mode=755", "size=65536k"],
-    ),
+    ("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
     (
         "/dev/pts",
         "devpts",
         "devpts",
-        &[
-            "nosuid",
-            "noexec",
-            "newinstance",
-            "ptmxmode=0666",
-            "mode=0620",
-            "gid=5",
-        ],
+        &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
     ),
-    (
-        "/dev/shm",
-        "shm",
-        "tmpfs",
-        &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
-    ),
+    ("/dev/shm", "shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
     ("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
     ("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
 ];
@@ -123,12 +100,7 @@ pub(crate) fn container(
         let annotations = [("io.longshore.container".to_owned(), id.to_string())];
         SpecBuilder::default()
             .version(OCI_VERSION)
-            .root(
-                RootBuilder::default()
-                    .path(root)
-                    .readonly(spec.read_only)
-                    .build()?,
-            )
+            .root(RootBuilder::default().path(root).readonly(spec.read_only).build()?)
             .hostname(spec.hostname.as_deref().unwrap_or(DEFAULT_HOSTNAME))
             .process(process)
             .mounts(mounts(spec)?)
@@ -155,13 +127,7 @@ pub(crate) fn process(spec: &ProcessSpec, user: &User) -> Result<Process, StartF
             .args(spec.args.clone())
             .env(environment(&spec.env, user))
             .cwd(&spec.cwd)
-            .user(
-                UserBuilder::default()
-                    .uid(user.uid)
-                    .gid(user.gid)
-                    .additional_gids(groups)
-                    .build()?,
-            )
+            .user(UserBuilder::default().uid(user.uid).gid(user.gid).additional_gids(groups).build()?)
             .capabilities(capabilities)
             .rlimits([])
             .no_new_privileges(false)
@@ -184,16 +150,10 @@ pub(crate) fn merged(init: &ProcessSpec, exec: &ExecSpec) -> ProcessSpec {
 
 /// Defaults first, so that what is asked for replaces them; the last value of a name counts.
 fn environment(env: &[(String, String)], user: &User) -> Vec<String> {
-    let home = user
-        .home
-        .as_deref()
-        .unwrap_or(if user.uid == 0 { "/root" } else { "/" });
+    let home = user.home.as_deref().unwrap_or(if user.uid == 0 { "/root" } else { "/" });
     let asked = env.iter().map(|(key, value)| format!("{key}={value}"));
     let mut all: Vec<String> = Vec::new();
-    for entry in [DEFAULT_PATH.to_owned(), format!("HOME={home}")]
-        .into_iter()
-        .chain(asked)
-    {
+    for entry in [DEFAULT_PATH.to_owned(), format!("HOME={home}")].into_iter().chain(asked) {
         let name = entry.split_inclusive('=').next().unwrap_or_default();
         all.retain(|other| !other.starts_with(name));
         all.push(entry);
@@ -216,10 +176,7 @@ fn namespaces(network: &NetworkNamespace) -> Result<Vec<LinuxNamespace>, OciSpec
         LinuxNamespaceType::Mount,
         LinuxNamespaceType::Cgroup,
     ];
-    let mut all = own
-        .into_iter()
-        .map(|kind| make(kind, None))
-        .collect::<Result<Vec<_>, _>>()?;
+    let mut all = own.into_iter().map(|kind| make(kind, None)).collect::<Result<Vec<_>, _>>()?;
     match network {
         NetworkNamespace::Host => {}
         NetworkNamespace::New => all.push(make(LinuxNamespaceType::Network, None)?),
@@ -237,12 +194,7 @@ fn mounts(spec: &ContainerSpec) -> Result<Vec<Mount>, OciSpecError> {
     });
     let asked = spec.mounts.iter().map(|bind| {
         let access = if bind.read_only { "ro" } else { "rw" };
-        mount(
-            &bind.destination,
-            &bind.source,
-            "bind",
-            vec!["rbind".to_owned(), access.to_owned()],
-        )
+        mount(&bind.destination, &bind.source, "bind", vec!["rbind".to_owned(), access.to_owned()])
     });
     for mount in defaults.chain(asked) {
         let mount = mount?;
@@ -253,20 +205,12 @@ fn mounts(spec: &ContainerSpec) -> Result<Vec<Mount>, OciSpecError> {
 }
 
 fn mount(destination: &Path, source: &Path, kind: &str, options: Vec<String>) -> Result<Mount, OciSpecError> {
-    MountBuilder::default()
-        .destination(destination)
-        .source(source)
-        .typ(kind)
-        .options(options)
-        .build()
+    MountBuilder::default().destination(destination).source(source).typ(kind).options(options).build()
 }
 
 /// No device but those the runtime always allows, and the limits asked for.
 fn resources(limits: &Resources) -> Result<LinuxResources, OciSpecError> {
-    let no_devices = LinuxDeviceCgroupBuilder::default()
-        .allow(false)
-        .access("rwm")
-        .build()?;
+    let no_devices = LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build()?;
     let mut resources = LinuxResourcesBuilder::default().devices([no_devices]);
     if let Some(bytes) = limits.memory.and_then(|bytes| i64::try_from(bytes).ok()) {
         resources = resources.memory(LinuxMemoryBuilder::default().limit(bytes).build()?);
@@ -274,12 +218,7 @@ fn resources(limits: &Resources) -> Result<LinuxResources, OciSpecError> {
     if let Some(cpus) = limits.cpus {
         #[expect(clippy::cast_possible_truncation, reason = "validated: 0.01 to 100,000 CPUs")]
         let quota = (cpus * 100_000.0).round() as i64;
-        resources = resources.cpu(
-            LinuxCpuBuilder::default()
-                .quota(quota)
-                .period(CPU_PERIOD)
-                .build()?,
-        );
+        resources = resources.cpu(LinuxCpuBuilder::default().quota(quota).period(CPU_PERIOD).build()?);
     }
     if let Some(pids) = limits.pids {
         resources = resources.pids(LinuxPidsBuilder::default().limit(i64::from(pids)).build()?);
@@ -300,22 +239,10 @@ mod tests {
     fn config_in(network: &NetworkNamespace, change: impl FnOnce(&mut ContainerSpec)) -> Value {
         let mut spec = ContainerSpec::host(["sh", "-c", "true"]);
         change(&mut spec);
-        let user = User {
-            uid: 0,
-            gid: 0,
-            groups: [0, 10].into(),
-            home: Some("/root".into()),
-        };
+        let user = User { uid: 0, gid: 0, groups: [0, 10].into(), home: Some("/root".into()) };
         let process = process(&spec.process, &user).unwrap();
         let id = ContainerId::new("c").unwrap();
-        let config = container(
-            &id,
-            &spec,
-            Path::new("/b/rootfs"),
-            process,
-            "/longshore/e/c",
-            network,
-        );
+        let config = container(&id, &spec, Path::new("/b/rootfs"), process, "/longshore/e/c", network);
         serde_json::to_value(config.unwrap()).unwrap()
     }
 
@@ -325,32 +252,15 @@ mod tests {
         assert_eq!(config["hostname"], "longshore");
         assert_eq!(config["ociVersion"], "1.0.2");
         assert_eq!(config["root"], json!({"path": "/b/rootfs", "readonly": false}));
-        assert_eq!(
-            config["process"]["capabilities"]["bounding"]
-                .as_array()
-                .map(Vec::len),
-            Some(14)
-        );
+        assert_eq!(config["process"]["capabilities"]["bounding"].as_array().map(Vec::len), Some(14));
         assert_eq!(config["process"]["capabilities"]["inheritable"], json!([]));
-        assert_eq!(
-            config["process"].get("rlimits").cloned().unwrap_or(json!([])),
-            json!([])
-        );
+        assert_eq!(config["process"].get("rlimits").cloned().unwrap_or(json!([])), json!([]));
         assert!(!config["process"]["terminal"].as_bool().unwrap_or_default());
-        assert_eq!(
-            config["process"]["user"],
-            json!({"uid": 0, "gid": 0, "additionalGids": [0, 10]})
-        );
+        assert_eq!(config["process"]["user"], json!({"uid": 0, "gid": 0, "additionalGids": [0, 10]}));
         assert_eq!(config["linux"]["cgroupsPath"], "/longshore/e/c");
-        assert_eq!(
-            config["linux"]["resources"],
-            json!({"devices": [{"allow": false, "access": "rwm"}]})
-        );
+        assert_eq!(config["linux"]["resources"], json!({"devices": [{"allow": false, "access": "rwm"}]}));
         let mounts = config["mounts"].as_array().unwrap();
-        assert!(
-            mounts.iter().all(|mount| mount["destination"] != "/run"),
-            "there is no /run mount"
-        );
+        assert!(mounts.iter().all(|mount| mount["destination"] != "/run"), "there is no /run mount");
         assert_eq!(mounts.len(), MOUNTS.len());
     }
 
@@ -369,11 +279,7 @@ mod tests {
 
     #[test]
     fn limits_are_written_as_the_specification_has_them() {
-        let limits = Resources {
-            memory: Some(64 << 20),
-            cpus: Some(0.5),
-            pids: Some(64),
-        };
+        let limits = Resources { memory: Some(64 << 20), cpus: Some(0.5), pids: Some(64) };
         let resources = config(|spec| spec.resources = limits)["linux"]["resources"].clone();
         assert_eq!(resources["memory"]["limit"], 64 << 20);
         assert_eq!(resources["cpu"], json!({"quota": 50_000, "period": 100_000}));
@@ -382,24 +288,15 @@ mod tests {
 
     #[test]
     fn later_mounts_and_variables_replace_former_ones() {
-        let bind = |source: &str| Bind {
-            source: source.into(),
-            destination: "/dev/shm".into(),
-            read_only: true,
-        };
+        let bind =
+            |source: &str| Bind { source: source.into(), destination: "/dev/shm".into(), read_only: true };
         let config = config(|spec| {
             spec.mounts = vec![bind("/a"), bind("/b")];
-            spec.process.env = vec![
-                ("PATH".into(), "/x".into()),
-                ("A".into(), "1".into()),
-                ("A".into(), "2".into()),
-            ];
+            spec.process.env =
+                vec![("PATH".into(), "/x".into()), ("A".into(), "1".into()), ("A".into(), "2".into())];
         });
         let mounts = config["mounts"].as_array().unwrap();
-        let shm: Vec<_> = mounts
-            .iter()
-            .filter(|mount| mount["destination"] == "/dev/shm")
-            .collect();
+        let shm: Vec<_> = mounts.iter().filter(|mount| mount["destination"] == "/dev/shm").collect();
         assert_eq!(shm.len(), 1);
         assert_eq!(shm[0]["source"], "/b");
         assert_eq!(shm[0]["options"], json!(["rbind", "ro"]));

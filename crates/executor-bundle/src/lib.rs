@@ -97,15 +97,9 @@ pub fn unmake(dir: &Path) -> Vec<String> {
 
 /// A source that does not exist is told before anything is started.
 fn check_mounts(spec: &ContainerSpec) -> Result<(), StartFailure> {
-    let missing = spec
-        .mounts
-        .iter()
-        .find_map(|mount| Some((mount, fs::metadata(&mount.source).err()?)));
+    let missing = spec.mounts.iter().find_map(|mount| Some((mount, fs::metadata(&mount.source).err()?)));
     missing.map_or(Ok(()), |(mount, error)| {
-        Err(bad(
-            "mount source",
-            &format!("{}: {error}", mount.source.display()),
-        ))
+        Err(bad("mount source", &format!("{}: {error}", mount.source.display())))
     })
 }
 
@@ -116,10 +110,7 @@ fn bad(field: &str, why: &str) -> StartFailure {
 fn from_io(what: &str, path: &Path, error: &io::Error) -> StartFailure {
     let kind = if error.kind() == io::ErrorKind::PermissionDenied {
         StartFailureKind::PermissionDenied
-    } else if matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::OutOfMemory
-    ) {
+    } else if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::OutOfMemory) {
         StartFailureKind::NoResources
     } else {
         StartFailureKind::BadConfig

@@ -58,15 +58,8 @@ fn candidates(program: &str, process: &Process) -> Vec<PathBuf> {
         return vec![process.cwd().join(program)];
     }
     let env = process.env().as_deref().unwrap_or_default();
-    let path = env
-        .iter()
-        .rev()
-        .find_map(|entry| entry.strip_prefix("PATH="))
-        .unwrap_or_default();
-    path.split(':')
-        .filter(|dir| dir.starts_with('/'))
-        .map(|dir| Path::new(dir).join(program))
-        .collect()
+    let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or_default();
+    path.split(':').filter(|dir| dir.starts_with('/')).map(|dir| Path::new(dir).join(program)).collect()
 }
 
 fn judge(within: &Within, path: &Path, process: &Process, mounts: &[Mount]) -> Verdict {
@@ -91,11 +84,7 @@ fn judge(within: &Within, path: &Path, process: &Process, mounts: &[Mount]) -> V
     if !may_execute(&found, process) {
         return Verdict::NotExecutable("permission denied: it is not executable");
     }
-    if has_known_format(&found) {
-        Verdict::Executable
-    } else {
-        Verdict::NotExecutable(FORMAT)
-    }
+    if has_known_format(&found) { Verdict::Executable } else { Verdict::NotExecutable(FORMAT) }
 }
 
 const FORMAT: &str = "exec format error: neither a binary nor a script that begins with #!";
@@ -131,13 +120,8 @@ fn has_known_format(found: &Found) -> bool {
 }
 
 fn others_are_registered() -> bool {
-    let entries = fs::read_dir("/proc/sys/fs/binfmt_misc")
-        .into_iter()
-        .flatten()
-        .flatten();
-    entries
-        .map(|entry| entry.file_name())
-        .any(|name| name != "register" && name != "status")
+    let entries = fs::read_dir("/proc/sys/fs/binfmt_misc").into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name()).any(|name| name != "register" && name != "status")
 }
 
 #[cfg(test)]
@@ -166,9 +150,7 @@ mod tests {
         spec.process.user = Some(user.into());
         let user = users::resolve(&within, spec.process.user.as_deref()).unwrap();
         let process = config::process(&spec.process, &user).unwrap();
-        check(&within, &spec.process.args, &process, mounts)
-            .err()
-            .map(|failure| failure.kind)
+        check(&within, &spec.process.args, &process, mounts).err().map(|failure| failure.kind)
     }
 
     #[test]
@@ -189,31 +171,18 @@ mod tests {
             assert_eq!(kind(program, "0:0", &[]), expected, "{program}");
         }
         if !others_are_registered() {
-            assert_eq!(
-                kind("/bin/garbage", "0:0", &[]),
-                Some(StartFailureKind::NotExecutable)
-            );
+            assert_eq!(kind("/bin/garbage", "0:0", &[]), Some(StartFailureKind::NotExecutable));
             assert_eq!(kind("garbage", "0:0", &[]), Some(StartFailureKind::NotExecutable));
         }
         assert_eq!(kind("/bin/private", "0:0", &[]), None);
-        assert_eq!(
-            kind("/bin/private", "1000:1000", &[]),
-            Some(StartFailureKind::NotExecutable)
-        );
+        assert_eq!(kind("/bin/private", "1000:1000", &[]), Some(StartFailureKind::NotExecutable));
     }
 
     #[test]
     fn what_a_mount_will_bring_is_not_judged() {
-        let mount = Mount {
-            source: "/".into(),
-            destination: "/mnt".into(),
-            read_only: true,
-        };
+        let mount = Mount { source: "/".into(), destination: "/mnt".into(), read_only: true };
         assert_eq!(kind("/mnt/tool", "0:0", std::slice::from_ref(&mount)), None);
         assert_eq!(kind("mounted", "0:0", std::slice::from_ref(&mount)), None);
-        assert_eq!(
-            kind("/bin/plain", "0:0", &[mount]),
-            Some(StartFailureKind::NotExecutable)
-        );
+        assert_eq!(kind("/bin/plain", "0:0", &[mount]), Some(StartFailureKind::NotExecutable));
     }
 }

@@ -23,22 +23,16 @@ pub(crate) const MOUNT_POINT: &str = "rootfs";
 const LAYERS: &str = "layers";
 
 /// Directories of a host that may be file systems of their own and hold programs or data.
-const MAY_BE_MOUNTS: [&str; 12] = [
-    "bin", "etc", "gnu", "home", "lib", "lib64", "nix", "opt", "root", "sbin", "srv", "usr",
-];
+const MAY_BE_MOUNTS: [&str; 12] =
+    ["bin", "etc", "gnu", "home", "lib", "lib64", "nix", "opt", "root", "sbin", "srv", "usr"];
 
 pub(crate) fn directory(path: &Path) -> Result<PathBuf, StartFailure> {
-    let real = path
-        .canonicalize()
-        .map_err(|error| bad("rootfs", &format!("{}: {error}", path.display())))?;
+    let real = path.canonicalize().map_err(|error| bad("rootfs", &format!("{}: {error}", path.display())))?;
     if !real.is_dir() {
         return Err(bad("rootfs", &format!("{} is not a directory", path.display())));
     }
     if real == Path::new("/") {
-        return Err(bad(
-            "rootfs",
-            "the host's own root would be written to; use the overlay of it (host)",
-        ));
+        return Err(bad("rootfs", "the host's own root would be written to; use the overlay of it (host)"));
     }
     Ok(real)
 }
@@ -50,14 +44,8 @@ pub(crate) fn overlay_of_host(dir: &Path) -> Result<PathBuf, StartFailure> {
         fs::create_dir(made).map_err(|error| from_io("make", made, &error))?;
     }
     let mode = CString::from(c"mode=0700");
-    mount(
-        "longshore",
-        &layers,
-        "tmpfs",
-        MountFlags::NOSUID | MountFlags::NODEV,
-        mode.as_c_str(),
-    )
-    .map_err(|error| cannot_mount("a tmpfs for", error))?;
+    mount("longshore", &layers, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, mode.as_c_str())
+        .map_err(|error| cannot_mount("a tmpfs for", error))?;
     overlay(Path::new("/"), &layers.join("0"), &root)?;
     for (name, lower) in own_file_systems() {
         overlay(&lower, &layers.join(name), &root.join(name))?;
@@ -67,12 +55,8 @@ pub(crate) fn overlay_of_host(dir: &Path) -> Result<PathBuf, StartFailure> {
 
 /// Those of the host's directories that lie on another file system than its root.
 fn own_file_systems() -> impl Iterator<Item = (&'static str, PathBuf)> {
-    let device = |path: &Path| {
-        fs::symlink_metadata(path)
-            .ok()
-            .filter(fs::Metadata::is_dir)
-            .map(|meta| meta.dev())
-    };
+    let device =
+        |path: &Path| fs::symlink_metadata(path).ok().filter(fs::Metadata::is_dir).map(|meta| meta.dev());
     let root = device(Path::new("/"));
     (MAY_BE_MOUNTS.into_iter())
         .map(|name| (name, Path::new("/").join(name)))
@@ -87,21 +71,11 @@ fn overlay(lower: &Path, layer: &Path, point: &Path) -> Result<(), StartFailure>
     let meta = fs::metadata(lower).map_err(|error| from_io("look at", lower, &error))?;
     fs::set_permissions(&upper, meta.permissions())
         .map_err(|error| from_io("set the mode of", &upper, &error))?;
-    let options = format!(
-        "lowerdir={},upperdir={},workdir={}",
-        escaped(lower),
-        escaped(&upper),
-        escaped(&work)
-    );
+    let options =
+        format!("lowerdir={},upperdir={},workdir={}", escaped(lower), escaped(&upper), escaped(&work));
     let options = CString::new(options).map_err(|error| bad("rootfs", &error.to_string()))?;
-    mount(
-        "longshore",
-        point,
-        "overlay",
-        MountFlags::empty(),
-        options.as_c_str(),
-    )
-    .map_err(|error| cannot_mount("an overlay of", error))
+    mount("longshore", point, "overlay", MountFlags::empty(), options.as_c_str())
+        .map_err(|error| cannot_mount("an overlay of", error))
 }
 
 /// Overlay options end at a comma and their paths at a colon.
@@ -124,10 +98,7 @@ fn cannot_mount(what: &str, error: Errno) -> StartFailure {
     };
     StartFailure::new(
         kind,
-        format!(
-            "rootfs: cannot mount {what} the host's root: {}",
-            io::Error::from(error)
-        ),
+        format!("rootfs: cannot mount {what} the host's root: {}", io::Error::from(error)),
     )
 }
 

@@ -43,12 +43,7 @@ pub(crate) fn resolve(within: &Within, user: Option<&str>) -> Result<User, Start
         None => (user.unwrap_or("0"), None),
     };
     if let (Ok(uid), Some(Ok(gid))) = (name.parse(), group.map(str::parse)) {
-        return Ok(User {
-            uid,
-            gid,
-            groups: [gid].into(),
-            home: None,
-        });
+        return Ok(User { uid, gid, groups: [gid].into(), home: None });
     }
     let passwd = read(within, "/etc/passwd")?;
     let account = accounts(&passwd).find(|account| account.name == name);
@@ -57,10 +52,7 @@ pub(crate) fn resolve(within: &Within, user: Option<&str>) -> Result<User, Start
         (Some(account), _) => (account.uid, account.gid),
         (None, Ok(uid)) => (uid, 0),
         (None, Err(_)) => {
-            return Err(bad(
-                "user",
-                &format!("{name:?} is not in the container's /etc/passwd"),
-            ));
+            return Err(bad("user", &format!("{name:?} is not in the container's /etc/passwd")));
         }
     };
     let (gid, mut groups) = match (group, &account) {
@@ -69,15 +61,8 @@ pub(crate) fn resolve(within: &Within, user: Option<&str>) -> Result<User, Start
         (None, None) => (primary, BTreeSet::new()),
     };
     groups.insert(gid);
-    let home = account
-        .map(|account| account.home.to_owned())
-        .filter(|home| home.starts_with('/'));
-    Ok(User {
-        uid,
-        gid,
-        groups,
-        home,
-    })
+    let home = account.map(|account| account.home.to_owned()).filter(|home| home.starts_with('/'));
+    Ok(User { uid, gid, groups, home })
 }
 
 fn group_id(within: &Within, group: &str) -> Result<u32, StartFailure> {
@@ -85,15 +70,8 @@ fn group_id(within: &Within, group: &str) -> Result<u32, StartFailure> {
         return Ok(gid);
     }
     let text = read(within, "/etc/group")?;
-    let known = groups(&text)
-        .find(|known| known.name == group)
-        .map(|known| known.gid);
-    known.ok_or_else(|| {
-        bad(
-            "user",
-            &format!("the group {group:?} is not in the container's /etc/group"),
-        )
-    })
+    let known = groups(&text).find(|known| known.name == group).map(|known| known.gid);
+    known.ok_or_else(|| bad("user", &format!("the group {group:?} is not in the container's /etc/group")))
 }
 
 fn groups_of(within: &Within, name: &str) -> Result<BTreeSet<u32>, StartFailure> {
@@ -107,10 +85,9 @@ fn read(within: &Within, path: &str) -> Result<String, StartFailure> {
     match within.read(Path::new(path)) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
         Err(Unreadable::Missing) => Ok(String::new()),
-        Err(Unreadable::Because(why)) => Err(bad(
-            "user",
-            &format!("the container's {path} cannot be read: {why}"),
-        )),
+        Err(Unreadable::Because(why)) => {
+            Err(bad("user", &format!("the container's {path} cannot be read: {why}")))
+        }
     }
 }
 
@@ -120,12 +97,7 @@ fn accounts(passwd: &str) -> impl Iterator<Item = Account<'_>> {
         let mut fields = line.split(':');
         let name = fields.next()?;
         let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
-        Some(Account {
-            name,
-            uid,
-            gid,
-            home: fields.nth(1)?,
-        })
+        Some(Account { name, uid, gid, home: fields.nth(1)? })
     })
 }
 
@@ -133,11 +105,7 @@ fn groups(group: &str) -> impl Iterator<Item = Group<'_>> {
     group.lines().filter_map(|line| {
         let mut fields = line.split(':');
         let (name, gid) = (fields.next()?, fields.nth(1)?.parse().ok()?);
-        Some(Group {
-            name,
-            gid,
-            members: fields.next().unwrap_or_default(),
-        })
+        Some(Group { name, gid, members: fields.next().unwrap_or_default() })
     })
 }
 
@@ -149,20 +117,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("etc")).unwrap();
         for (file, text) in [("etc/passwd", passwd), ("etc/group", group)] {
-            text.into_iter()
-                .for_each(|text| std::fs::write(dir.path().join(file), text).unwrap());
+            text.into_iter().for_each(|text| std::fs::write(dir.path().join(file), text).unwrap());
         }
         let within = Within::open(dir.path()).unwrap();
         (dir, within)
     }
 
     fn user(uid: u32, gid: u32, groups: &[u32], home: Option<&str>) -> Result<User, String> {
-        Ok(User {
-            uid,
-            gid,
-            groups: groups.iter().copied().collect(),
-            home: home.map(str::to_owned),
-        })
+        Ok(User { uid, gid, groups: groups.iter().copied().collect(), home: home.map(str::to_owned) })
     }
 
     #[test]
@@ -172,32 +134,17 @@ mod tests {
         let (_dir, within) = root(Some(passwd), Some(group));
         let resolved = |text: Option<&str>| resolve(&within, text).map_err(|error| error.message);
         assert_eq!(resolved(None), user(0, 0, &[0, 10], Some("/root")));
-        assert_eq!(
-            resolved(Some("ann")),
-            user(1000, 100, &[10, 100], Some("/home/ann"))
-        );
-        assert_eq!(
-            resolved(Some("1000")),
-            user(1000, 100, &[10, 100], Some("/home/ann"))
-        );
-        assert_eq!(
-            resolved(Some("ann:wheel")),
-            user(1000, 10, &[10], Some("/home/ann"))
-        );
+        assert_eq!(resolved(Some("ann")), user(1000, 100, &[10, 100], Some("/home/ann")));
+        assert_eq!(resolved(Some("1000")), user(1000, 100, &[10, 100], Some("/home/ann")));
+        assert_eq!(resolved(Some("ann:wheel")), user(1000, 10, &[10], Some("/home/ann")));
         assert_eq!(resolved(Some("ann:7")), user(1000, 7, &[7], Some("/home/ann")));
         assert_eq!(resolved(Some("7:8")), user(7, 8, &[8], None));
         assert_eq!(resolved(Some("7")), user(7, 0, &[0], None));
         for (unknown, error) in [
             ("bob", "user: \"bob\" is not in the container's /etc/passwd"),
             ("-1", "user: \"-1\" is not in the container's /etc/passwd"),
-            (
-                "4294967296",
-                "user: \"4294967296\" is not in the container's /etc/passwd",
-            ),
-            (
-                "ann:nobody",
-                "user: the group \"nobody\" is not in the container's /etc/group",
-            ),
+            ("4294967296", "user: \"4294967296\" is not in the container's /etc/passwd"),
+            ("ann:nobody", "user: the group \"nobody\" is not in the container's /etc/group"),
         ] {
             assert_eq!(resolved(Some(unknown)), Err(error.to_owned()));
         }

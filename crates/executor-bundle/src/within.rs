@@ -54,15 +54,8 @@ impl Within {
 
     /// pathrs would not follow a last link such as `/proc/<pid>/root`.
     fn at(path: &Path) -> io::Result<Self> {
-        let root = rustix::fs::open(
-            path,
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
-        Ok(Self {
-            root: Root::from_fd(root),
-            path: path.to_owned(),
-        })
+        let root = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self { root: Root::from_fd(root), path: path.to_owned() })
     }
 
     /// What is at `path`, links followed; `None` when there is nothing.
@@ -83,22 +76,14 @@ impl Within {
 
     /// A whole file. FIFOs, devices and what is larger than 4 MiB are refused without being opened.
     pub(crate) fn read(&self, path: &Path) -> Result<Vec<u8>, Unreadable> {
-        let found = self
-            .find(path)
-            .map_err(Unreadable::Because)?
-            .ok_or(Unreadable::Missing)?;
+        let found = self.find(path).map_err(Unreadable::Because)?.ok_or(Unreadable::Missing)?;
         if !found.is(FileType::RegularFile) {
             return Err(Unreadable::Because("it is no regular file".into()));
         }
         if u64::try_from(found.stat.st_size).is_ok_and(|size| size > READ_LIMIT) {
-            return Err(Unreadable::Because(format!(
-                "it is larger than {} MiB",
-                READ_LIMIT >> 20
-            )));
+            return Err(Unreadable::Because(format!("it is larger than {} MiB", READ_LIMIT >> 20)));
         }
-        found
-            .read(READ_LIMIT)
-            .map_err(|error| Unreadable::Because(error.to_string()))
+        found.read(READ_LIMIT).map_err(|error| Unreadable::Because(error.to_string()))
     }
 
     /// Where `found` is, as a path in the container.
@@ -117,10 +102,7 @@ impl Found {
     /// At most `limit` bytes from its beginning.
     pub(crate) fn read(&self, limit: u64) -> io::Result<Vec<u8>> {
         let flags = OpenFlags::O_RDONLY | OpenFlags::O_NONBLOCK | OpenFlags::O_NOCTTY;
-        let file = self
-            .handle
-            .reopen(flags)
-            .map_err(|error| io::Error::other(error.to_string()))?;
+        let file = self.handle.reopen(flags).map_err(|error| io::Error::other(error.to_string()))?;
         let mut bytes = Vec::new();
         file.take(limit).read_to_end(&mut bytes)?;
         Ok(bytes)
@@ -145,10 +127,7 @@ mod tests {
         let within = Within::open(&dir.path().join("root")).unwrap();
         assert_eq!(within.read(Path::new("/etc/up")), Err(Unreadable::Missing));
         assert_eq!(within.read(Path::new("/etc/host")), Err(Unreadable::Missing));
-        assert_eq!(
-            within.read(Path::new("/etc/absolute")).as_deref(),
-            Ok(b"inside".as_slice())
-        );
+        assert_eq!(within.read(Path::new("/etc/absolute")).as_deref(), Ok(b"inside".as_slice()));
         let found = within.find(Path::new("/etc/absolute")).unwrap().unwrap();
         assert_eq!(within.path_of(&found).as_deref(), Some(Path::new("/inside")));
     }
@@ -158,17 +137,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let fifo = dir.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, 0o644.into(), 0).unwrap();
-        std::fs::File::create(dir.path().join("huge"))
-            .unwrap()
-            .set_len(100 << 20)
-            .unwrap();
+        std::fs::File::create(dir.path().join("huge")).unwrap().set_len(100 << 20).unwrap();
         symlink("/loop", dir.path().join("loop")).unwrap();
         let within = Within::open(dir.path()).unwrap();
         for name in ["/fifo", "/huge", "/loop", "/"] {
-            assert!(
-                matches!(within.read(Path::new(name)), Err(Unreadable::Because(_))),
-                "{name} was read"
-            );
+            assert!(matches!(within.read(Path::new(name)), Err(Unreadable::Because(_))), "{name} was read");
         }
     }
 }

@@ -15,10 +15,7 @@ pub(crate) struct Clock {
 impl Clock {
     pub(crate) fn new() -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self {
-            built_at: Timestamp::from_epoch(since_epoch),
-            built: Instant::now(),
-        }
+        Self { built_at: Timestamp::from_epoch(since_epoch), built: Instant::now() }
     }
 
     pub(crate) fn now(&self) -> Timestamp {

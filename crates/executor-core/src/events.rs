@@ -105,13 +105,7 @@ impl Bus {
     }
 
     pub(crate) fn subscribe(&self) -> Events {
-        Events {
-            snapshot: None,
-            receiver: self.0.subscribe(),
-            seen: 0,
-            of_one: false,
-            ended: false,
-        }
+        Events { snapshot: None, receiver: self.0.subscribe(), seen: 0, of_one: false, ended: false }
     }
 }
 
@@ -135,11 +129,7 @@ impl Hub {
             exit: None,
             left: None,
         });
-        Arc::new(Self {
-            snapshot,
-            channel: OnceLock::new(),
-            bus,
-        })
+        Arc::new(Self { snapshot, channel: OnceLock::new(), bus })
     }
 
     pub(crate) fn watch(&self) -> watch::Receiver<Snapshot> {
@@ -153,17 +143,8 @@ impl Hub {
     /// Subscribes first and looks second; `publish` does it the other way round, so that no event
     /// is in neither and those in both are known by their number.
     pub(crate) fn subscribe(&self) -> Events {
-        let receiver = self
-            .channel
-            .get_or_init(|| broadcast::Sender::new(CONTAINER_BACKLOG))
-            .subscribe();
-        Events {
-            snapshot: Some(self.snapshot()),
-            receiver,
-            seen: 0,
-            of_one: true,
-            ended: false,
-        }
+        let receiver = self.channel.get_or_init(|| broadcast::Sender::new(CONTAINER_BACKLOG)).subscribe();
+        Events { snapshot: Some(self.snapshot()), receiver, seen: 0, of_one: true, ended: false }
     }
 
     pub(crate) fn publish(&self, event: Event) {

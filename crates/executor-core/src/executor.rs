@@ -64,10 +64,7 @@ impl ExecutorBuilder {
     /// `/run/longshore`.
     #[must_use]
     pub fn root(self, root: impl Into<PathBuf>) -> Self {
-        Self {
-            root: root.into(),
-            ..self
-        }
+        Self { root: root.into(), ..self }
     }
 
     /// Opens the root, removes what dead executors left there, and starts the executor's thread.
@@ -101,13 +98,7 @@ impl ExecutorBuilder {
         let thread = thread.map_err(Error::Thread)?;
         let address = address.recv().map_err(|_| Error::Stopped)?;
         Ok(Executor {
-            inner: Arc::new(Inner {
-                address,
-                bus,
-                swept,
-                thread: Mutex::new(Some(thread)),
-                closed,
-            }),
+            inner: Arc::new(Inner { address, bus, swept, thread: Mutex::new(Some(thread)), closed }),
         })
     }
 }
@@ -116,11 +107,7 @@ impl Executor {
     /// Begins to build an executor on `runtime`.
     pub fn builder<R: Runtime + ExitSource>(runtime: R) -> ExecutorBuilder {
         let runtime = Arc::new(runtime);
-        ExecutorBuilder {
-            exits: Arc::clone(&runtime) as _,
-            runtime,
-            root: PathBuf::from("/run/longshore"),
-        }
+        ExecutorBuilder { exits: Arc::clone(&runtime) as _, runtime, root: PathBuf::from("/run/longshore") }
     }
 
     /// What dead executors had left under the root, and is gone now.
@@ -139,11 +126,7 @@ impl Executor {
         let id = spec.id.clone().unwrap_or_else(generated_id);
         let (stdio, copiers, streams) =
             io::connect(std::mem::take(&mut spec.process.stdio)).map_err(Error::Pipe)?;
-        let run = Run {
-            id: id.clone(),
-            spec,
-            streams: ProcessStreams { stdio, copiers },
-        };
+        let run = Run { id: id.clone(), spec, streams: ProcessStreams { stdio, copiers } };
         let parts = self.inner.address.send(run).await.map_err(|_| Error::Stopped)??;
         Ok(ContainerHandle::new(id, parts, streams))
     }
@@ -153,12 +136,7 @@ impl Executor {
     /// # Errors
     /// [`Error::NotFound`] when there is none or it is released.
     pub async fn get(&self, id: &ContainerId) -> Result<ContainerHandle, Error> {
-        let parts = self
-            .inner
-            .address
-            .send(Get(id.clone()))
-            .await
-            .map_err(|_| Error::Stopped)?;
+        let parts = self.inner.address.send(Get(id.clone())).await.map_err(|_| Error::Stopped)?;
         let parts = parts.ok_or_else(|| Error::NotFound { id: id.clone() })?;
         Ok(ContainerHandle::new(id.clone(), parts, io::Streams::default()))
     }
@@ -181,22 +159,10 @@ impl Executor {
     /// After `deadline` the actors are stopped all the same, and what is left is ended and released
     /// without them.
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
-        let late = self
-            .inner
-            .address
-            .send(Shutdown { deadline })
-            .await
-            .unwrap_or_default();
+        let late = self.inner.address.send(Shutdown { deadline }).await.unwrap_or_default();
         let mut closed = self.inner.closed.clone();
-        let left = closed
-            .wait_for(Option::is_some)
-            .await
-            .ok()
-            .and_then(|left| left.clone());
-        ShutdownReport {
-            late,
-            left: left.unwrap_or_default(),
-        }
+        let left = closed.wait_for(Option::is_some).await.ok().and_then(|left| left.clone());
+        ShutdownReport { late, left: left.unwrap_or_default() }
     }
 }
 
@@ -208,15 +174,9 @@ impl std::fmt::Debug for Executor {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let thread = self
-            .thread
-            .get_mut()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         let Some(thread) = thread else { return };
-        self.address.do_send(Shutdown {
-            deadline: DROP_DEADLINE,
-        });
+        self.address.do_send(Shutdown { deadline: DROP_DEADLINE });
         // On the executor's own thread, waiting for it would be for ever; it ends by itself.
         if thread.thread().id() != thread::current().id() && thread.join().is_err() {
             tracing::error!("the executor's thread panicked");

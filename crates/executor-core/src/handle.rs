@@ -39,12 +39,7 @@ pub struct ProcessHandle {
 impl ContainerHandle {
     pub(crate) fn new(id: ContainerId, parts: ContainerParts, streams: Streams) -> Self {
         let ContainerParts { address, hub } = parts;
-        Self {
-            id,
-            address,
-            hub,
-            streams: Arc::new(Mutex::new(streams)),
-        }
+        Self { id, address, hub, streams: Arc::new(Mutex::new(streams)) }
     }
 
     /// Its id.
@@ -67,16 +62,13 @@ impl ContainerHandle {
     /// # Errors
     /// [`Error::NotStarted`] when it never will, with the reason in the exit.
     pub async fn started(&self) -> Result<HostPid, Error> {
-        let known = self
-            .wait_for(|snapshot| snapshot.pid.is_some() || snapshot.exit.is_some())
-            .await;
+        let known = self.wait_for(|snapshot| snapshot.pid.is_some() || snapshot.exit.is_some()).await;
         let process = || ProcessRef::init(self.id.clone());
         match known {
             Some(Snapshot { pid: Some(pid), .. }) => Ok(pid),
-            Some(Snapshot { exit: Some(exit), .. }) => Err(Error::NotStarted {
-                process: process(),
-                exit: exit.into(),
-            }),
+            Some(Snapshot { exit: Some(exit), .. }) => {
+                Err(Error::NotStarted { process: process(), exit: exit.into() })
+            }
             Some(_) | None => Err(Error::Stopped),
         }
     }
@@ -86,9 +78,7 @@ impl ContainerHandle {
     /// When the executor stops without having seen the end, the exit's reason is `Lost`.
     pub async fn wait(&self) -> Exit {
         let ended = self.wait_for(|snapshot| snapshot.exit.is_some()).await;
-        ended
-            .and_then(|snapshot| snapshot.exit)
-            .unwrap_or_else(|| lost(self.snapshot().started_at))
+        ended.and_then(|snapshot| snapshot.exit).unwrap_or_else(|| lost(self.snapshot().started_at))
     }
 
     /// Waits until everything it had is given back and its id is free; answers with what could not
@@ -109,18 +99,10 @@ impl ContainerHandle {
     pub async fn exec(&self, mut spec: ExecSpec) -> Result<ProcessHandle, Error> {
         spec.validate()?;
         let (stdio, copiers, streams) = io::connect(std::mem::take(&mut spec.stdio)).map_err(Error::Pipe)?;
-        let exec = messages::Exec {
-            spec,
-            streams: ProcessStreams { stdio, copiers },
-        };
+        let exec = messages::Exec { spec, streams: ProcessStreams { stdio, copiers } };
         let answer = ask(&self.address, exec).await.unwrap_or_else(|| Err(self.gone()));
         let ProcessParts { id, address, view } = answer.map_err(|refused| self.refused(refused))?;
-        Ok(ProcessHandle {
-            id,
-            address,
-            view,
-            streams: Arc::new(Mutex::new(streams)),
-        })
+        Ok(ProcessHandle { id, address, view, streams: Arc::new(Mutex::new(streams)) })
     }
 
     /// Sends a signal to init; before the start it waits.
@@ -129,9 +111,7 @@ impl ContainerHandle {
     /// [`Error::Refused`] when init has ended.
     pub async fn signal(&self, signal: Signal) -> Result<(), Error> {
         let answer = ask(&self.address, messages::Signal(signal)).await;
-        answer
-            .unwrap_or(Err(Refused::Exited))
-            .map_err(|refused| self.refused(refused))
+        answer.unwrap_or(Err(Refused::Exited)).map_err(|refused| self.refused(refused))
     }
 
     /// Ends everything in it, and waits for the end. The intent is kept from the call on, whether
@@ -185,12 +165,7 @@ impl ContainerHandle {
     }
 
     async fn wait_for(&self, known: impl FnMut(&Snapshot) -> bool) -> Option<Snapshot> {
-        self.hub
-            .watch()
-            .wait_for(known)
-            .await
-            .ok()
-            .map(|snapshot| snapshot.clone())
+        self.hub.watch().wait_for(known).await.ok().map(|snapshot| snapshot.clone())
     }
 
     fn freeze_answer(&self, answer: Option<Result<(), FreezeError>>) -> Result<(), Error> {
@@ -203,19 +178,14 @@ impl ContainerHandle {
     }
 
     fn refused(&self, refused: Refused) -> Error {
-        Error::Refused {
-            process: ProcessRef::init(self.id.clone()),
-            refused,
-        }
+        Error::Refused { process: ProcessRef::init(self.id.clone()), refused }
     }
 
     /// Why a container whose actor has ended takes no exec.
     fn gone(&self) -> Refused {
         match self.snapshot().exit {
             Some(exit) if exit.is_success() => Refused::Stopped,
-            Some(exit) => Refused::StoppedWithError {
-                how: exit.to_string(),
-            },
+            Some(exit) => Refused::StoppedWithError { how: exit.to_string() },
             None => Refused::Exited,
         }
     }
@@ -232,15 +202,12 @@ impl ProcessHandle {
     /// # Errors
     /// [`Error::NotStarted`] when it never will, with the reason in the exit.
     pub async fn started(&self) -> Result<HostPid, Error> {
-        let known = self
-            .wait_for(|view| view.pid.is_some() || view.exit.is_some())
-            .await;
+        let known = self.wait_for(|view| view.pid.is_some() || view.exit.is_some()).await;
         match known {
             Some(ProcessView { pid: Some(pid), .. }) => Ok(pid),
-            Some(ProcessView { exit: Some(exit), .. }) => Err(Error::NotStarted {
-                process: self.id.clone(),
-                exit: exit.into(),
-            }),
+            Some(ProcessView { exit: Some(exit), .. }) => {
+                Err(Error::NotStarted { process: self.id.clone(), exit: exit.into() })
+            }
             Some(_) | None => Err(Error::Stopped),
         }
     }
@@ -250,9 +217,7 @@ impl ProcessHandle {
     /// When the executor stops without having seen the end, the exit's reason is `Lost`.
     pub async fn wait(&self) -> Exit {
         let ended = self.wait_for(|view| view.exit.is_some()).await;
-        ended
-            .and_then(|view| view.exit)
-            .unwrap_or_else(|| lost(self.view.borrow().started_at))
+        ended.and_then(|view| view.exit).unwrap_or_else(|| lost(self.view.borrow().started_at))
     }
 
     /// Sends it a signal; before the start it waits.
@@ -262,10 +227,7 @@ impl ProcessHandle {
     pub async fn signal(&self, signal: Signal) -> Result<(), Error> {
         let answer = ask(&self.address, messages::Signal(signal)).await;
         let answer = answer.unwrap_or(Err(Refused::Exited));
-        answer.map_err(|refused| Error::Refused {
-            process: self.id.clone(),
-            refused,
-        })
+        answer.map_err(|refused| Error::Refused { process: self.id.clone(), refused })
     }
 
     /// Ends it with its process group, and waits for the end. The intent is kept from the call on,
@@ -293,12 +255,7 @@ impl ProcessHandle {
     }
 
     async fn wait_for(&self, known: impl FnMut(&ProcessView) -> bool) -> Option<ProcessView> {
-        self.view
-            .clone()
-            .wait_for(known)
-            .await
-            .ok()
-            .map(|view| view.clone())
+        self.view.clone().wait_for(known).await.ok().map(|view| view.clone())
     }
 }
 
@@ -310,9 +267,7 @@ impl std::fmt::Debug for ContainerHandle {
 
 impl std::fmt::Debug for ProcessHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("ProcessHandle")
-            .field(&self.id.to_string())
-            .finish()
+        f.debug_tuple("ProcessHandle").field(&self.id.to_string()).finish()
     }
 }
 

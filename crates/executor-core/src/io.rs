@@ -86,10 +86,7 @@ impl Input {
     /// Hands bytes on, waiting while the process reads too slowly. Bytes for a process that reads
     /// no more are an error of kind `BrokenPipe`.
     pub async fn write(&self, bytes: impl Into<Vec<u8>>) -> io::Result<()> {
-        self.0
-            .send(bytes.into())
-            .await
-            .map_err(|_| ErrorKind::BrokenPipe.into())
+        self.0.send(bytes.into()).await.map_err(|_| ErrorKind::BrokenPipe.into())
     }
 }
 
@@ -135,15 +132,7 @@ pub(crate) fn connect(spec: StdioSpec) -> io::Result<(ChildStdio, Copiers, Strea
     let (stderr, stderr_stream) = output(spec.stderr)?;
     streams.stdout = stdout_stream;
     streams.stderr = stderr_stream;
-    Ok((
-        ChildStdio {
-            stdin,
-            stdout,
-            stderr,
-        },
-        copiers,
-        streams,
-    ))
+    Ok((ChildStdio { stdin, stdout, stderr }, copiers, streams))
 }
 
 fn direct(stdio: Stdio) -> Option<ChildFd> {

@@ -115,20 +115,12 @@ pub struct RuntimeError {
 impl RuntimeError {
     /// An operation that failed for the reason in `message`.
     pub fn new(step: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            subject: None,
-            step: step.into(),
-            message: message.into(),
-            source: None,
-        }
+        Self { subject: None, step: step.into(), message: message.into(), source: None }
     }
 
     /// The same, about a container or process.
     #[must_use]
     pub fn of(self, subject: impl std::fmt::Display) -> Self {
-        Self {
-            subject: Some(subject.to_string()),
-            ..self
-        }
+        Self { subject: Some(subject.to_string()), ..self }
     }
 }

@@ -215,10 +215,7 @@ impl ContainerSpec {
     /// The same with at most this much time from the request on, and SIGKILL then.
     #[must_use]
     pub fn time_limit(mut self, after: Duration) -> Self {
-        self.process.time_limit = Some(TimeLimit {
-            after,
-            cancel: Cancel::now(),
-        });
+        self.process.time_limit = Some(TimeLimit { after, cancel: Cancel::now() });
         self
     }
 
@@ -228,10 +225,7 @@ impl ContainerSpec {
         program("args", &process.args)?;
         environment("env", &process.env)?;
         absolute("cwd", &process.cwd)?;
-        process
-            .user
-            .as_deref()
-            .map_or(Ok(()), |user| word("user", user))?;
+        process.user.as_deref().map_or(Ok(()), |user| word("user", user))?;
         if let Some(hostname) = &self.hostname {
             host_name(hostname)?;
         }
@@ -242,10 +236,7 @@ impl ContainerSpec {
             absolute("mount source", &mount.source)?;
             absolute("mount destination", &mount.destination)?;
             if mount.destination == Path::new("/") {
-                return Err(invalid(
-                    "mount destination",
-                    "/ is the rootfs; mount somewhere below it",
-                ));
+                return Err(invalid("mount destination", "/ is the rootfs; mount somewhere below it"));
             }
         }
         self.resources.validate()
@@ -283,11 +274,7 @@ impl ExecSpec {
 
 impl StdioSpec {
     fn piped(self) -> Self {
-        Self {
-            stdout: Stdio::Pipe,
-            stderr: Stdio::Pipe,
-            ..self
-        }
+        Self { stdout: Stdio::Pipe, stderr: Stdio::Pipe, ..self }
     }
 }
 
@@ -297,10 +284,7 @@ impl Resources {
 
     fn validate(&self) -> Result<(), InvalidSpec> {
         if self.memory.is_some_and(|bytes| bytes < Self::LEAST_MEMORY) {
-            return Err(invalid(
-                "memory",
-                "less than 6 MiB: not even the runtime's init can start",
-            ));
+            return Err(invalid("memory", "less than 6 MiB: not even the runtime's init can start"));
         }
         if self.memory.is_some_and(|bytes| i64::try_from(bytes).is_err()) {
             return Err(invalid("memory", "more than any machine has"));
@@ -316,26 +300,15 @@ impl Resources {
 }
 
 fn invalid(field: &'static str, why: impl Into<String>) -> InvalidSpec {
-    InvalidSpec {
-        field,
-        why: why.into(),
-    }
+    InvalidSpec { field, why: why.into() }
 }
 
 fn no_nul(field: &'static str, text: &str) -> Result<(), InvalidSpec> {
-    if text.contains('\0') {
-        Err(invalid(field, format!("{text:?} holds a NUL byte")))
-    } else {
-        Ok(())
-    }
+    if text.contains('\0') { Err(invalid(field, format!("{text:?} holds a NUL byte"))) } else { Ok(()) }
 }
 
 fn word(field: &'static str, text: &str) -> Result<(), InvalidSpec> {
-    if text.is_empty() {
-        Err(invalid(field, "cannot be empty"))
-    } else {
-        no_nul(field, text)
-    }
+    if text.is_empty() { Err(invalid(field, "cannot be empty")) } else { no_nul(field, text) }
 }
 
 fn program(field: &'static str, args: &[String]) -> Result<(), InvalidSpec> {
@@ -357,25 +330,16 @@ fn environment(field: &'static str, env: &[(String, String)]) -> Result<(), Inva
 }
 
 fn absolute(field: &'static str, path: &Path) -> Result<(), InvalidSpec> {
-    let text = path
-        .to_str()
-        .ok_or_else(|| invalid(field, format!("{path:?} is not UTF-8")))?;
+    let text = path.to_str().ok_or_else(|| invalid(field, format!("{path:?} is not UTF-8")))?;
     no_nul(field, text)?;
-    if path.is_absolute() {
-        Ok(())
-    } else {
-        Err(invalid(field, format!("{text:?} is not an absolute path")))
-    }
+    if path.is_absolute() { Ok(()) } else { Err(invalid(field, format!("{text:?} is not an absolute path"))) }
 }
 
 /// The kernel takes 64 bytes; what names hold is hostname(7)'s.
 fn host_name(name: &str) -> Result<(), InvalidSpec> {
     let fine = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
     if name.is_empty() || name.len() > 64 || !name.chars().all(fine) {
-        return Err(invalid(
-            "hostname",
-            format!("{name:?}: give 1 to 64 letters, digits, '-', '.' or '_'"),
-        ));
+        return Err(invalid("hostname", format!("{name:?}: give 1 to 64 letters, digits, '-', '.' or '_'")));
     }
     Ok(())
 }
@@ -396,14 +360,8 @@ mod tests {
         assert_eq!(field(|s| s.process.args.clear()), Some("args"));
         assert_eq!(field(|s| s.process.args = vec![String::new()]), Some("args"));
         assert_eq!(field(|s| s.process.args.push("a\0b".into())), Some("args"));
-        assert_eq!(
-            field(|s| s.process.env.push(("A=B".into(), String::new()))),
-            Some("env")
-        );
-        assert_eq!(
-            field(|s| s.process.env.push(("A".into(), "\0".into()))),
-            Some("env")
-        );
+        assert_eq!(field(|s| s.process.env.push(("A=B".into(), String::new()))), Some("env"));
+        assert_eq!(field(|s| s.process.env.push(("A".into(), "\0".into()))), Some("env"));
         assert_eq!(field(|s| s.process.cwd = "tmp".into()), Some("cwd"));
         assert_eq!(field(|s| s.process.user = Some(String::new())), Some("user"));
         assert_eq!(field(|s| s.hostname = Some("a b".into())), Some("hostname"));
@@ -419,13 +377,7 @@ mod tests {
             read_only: false,
         };
         assert_eq!(field(|s| s.mounts.push(mount("a", "/b"))), Some("mount source"));
-        assert_eq!(
-            field(|s| s.mounts.push(mount("/a", "b"))),
-            Some("mount destination")
-        );
-        assert_eq!(
-            field(|s| s.mounts.push(mount("/a", "/"))),
-            Some("mount destination")
-        );
+        assert_eq!(field(|s| s.mounts.push(mount("/a", "b"))), Some("mount destination"));
+        assert_eq!(field(|s| s.mounts.push(mount("/a", "/"))), Some("mount destination"));
     }
 }

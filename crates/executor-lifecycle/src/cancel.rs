@@ -39,20 +39,12 @@ pub enum CancelCause {
 impl Cancel {
     /// SIGKILL at once.
     pub const fn now() -> Self {
-        Self {
-            signal: Signal::KILL,
-            grace: Duration::ZERO,
-            cause: CancelCause::Requested,
-        }
+        Self { signal: Signal::KILL, grace: Duration::ZERO, cause: CancelCause::Requested }
     }
 
     /// SIGTERM, and SIGKILL `grace` later.
     pub const fn with_grace(grace: Duration) -> Self {
-        Self {
-            signal: Signal::TERM,
-            grace,
-            cause: CancelCause::Requested,
-        }
+        Self { signal: Signal::TERM, grace, cause: CancelCause::Requested }
     }
 
     /// The same with another first signal.

@@ -99,12 +99,8 @@ impl Container {
     pub const fn phase(&self) -> Phase {
         match &self.state {
             State::New | State::Preparing | State::Starting => Phase::Creating,
-            State::Running {
-                freeze: Freeze::Frozen | Freeze::Thawing,
-            } => Phase::Paused,
-            State::Running {
-                freeze: Freeze::Thawed | Freeze::Awaited | Freeze::Freezing,
-            }
+            State::Running { freeze: Freeze::Frozen | Freeze::Thawing } => Phase::Paused,
+            State::Running { freeze: Freeze::Thawed | Freeze::Awaited | Freeze::Freezing }
             | State::Exiting { .. } => Phase::Running,
             State::Settling { .. } | State::Releasing { .. } => Phase::Exited,
             State::Released { .. } => Phase::Released,
@@ -124,22 +120,14 @@ impl Container {
             ContainerEvent::Create => self.create(now),
             ContainerEvent::Prepared => self.prepared(),
             ContainerEvent::PrepareFailed(failure) => self.prepare_failed(failure),
-            ContainerEvent::ProcessStarted {
-                process: ProcessId::Init,
-                pid,
-            } => self.init_started(now, pid),
-            ContainerEvent::ProcessStarted {
-                process: ProcessId::Exec(exec),
-                pid,
-            } => self.exec_started(now, exec, pid),
-            ContainerEvent::ProcessExited {
-                process: ProcessId::Init,
-                exit,
-            } => self.init_exited(now, exit),
-            ContainerEvent::ProcessExited {
-                process: ProcessId::Exec(exec),
-                exit,
-            } => self.exec_exited(now, exec, exit),
+            ContainerEvent::ProcessStarted { process: ProcessId::Init, pid } => self.init_started(now, pid),
+            ContainerEvent::ProcessStarted { process: ProcessId::Exec(exec), pid } => {
+                self.exec_started(now, exec, pid)
+            }
+            ContainerEvent::ProcessExited { process: ProcessId::Init, exit } => self.init_exited(now, exit),
+            ContainerEvent::ProcessExited { process: ProcessId::Exec(exec), exit } => {
+                self.exec_exited(now, exec, exit)
+            }
             ContainerEvent::Exec => self.exec(),
             ContainerEvent::Cancel(cancel) => Ok(self.cancel(cancel)),
             ContainerEvent::Signal(signal) => self.signal(signal),
@@ -158,10 +146,7 @@ impl Container {
         }
         self.state = State::Preparing;
         self.preparing = true;
-        Ok(vec![
-            self.publish(now, Happening::Created),
-            ContainerEffect::Prepare,
-        ])
+        Ok(vec![self.publish(now, Happening::Created), ContainerEffect::Prepare])
     }
 
     fn prepared(&mut self) -> Result<Vec<ContainerEffect>, Refused> {
@@ -198,9 +183,7 @@ impl Container {
         if self.state != State::Starting {
             return Err(Refused::Stale);
         }
-        self.state = State::Running {
-            freeze: Freeze::Thawed,
-        };
+        self.state = State::Running { freeze: Freeze::Thawed };
         let mut effects = vec![self.publish(now, Happening::Started { pid })];
         for (exec, state) in &mut self.execs {
             *state = ExecState::Launched;
@@ -218,10 +201,8 @@ impl Container {
             | State::Releasing { .. }
             | State::Released { .. } => return Err(Refused::Stale),
         }
-        let gone = StartFailure::new(
-            StartFailureKind::ContainerGone,
-            format!("the container has ended: {exit}"),
-        );
+        let gone =
+            StartFailure::new(StartFailureKind::ContainerGone, format!("the container has ended: {exit}"));
         let kill = Cancel::now().cause(CancelCause::ContainerExited);
         let mut effects: Vec<_> = (self.execs.iter())
             .map(|(exec, state)| match state {
@@ -279,9 +260,7 @@ impl Container {
                 return Err(Refused::Cancelled);
             }
             State::Preparing | State::Starting => ExecState::Parked,
-            State::Running {
-                freeze: Freeze::Thawed,
-            } => ExecState::Launched,
+            State::Running { freeze: Freeze::Thawed } => ExecState::Launched,
             State::Running {
                 freeze: Freeze::Awaited | Freeze::Freezing | Freeze::Frozen | Freeze::Thawing,
             } => {
@@ -303,24 +282,16 @@ impl Container {
         let thaw = match &mut self.state {
             State::Preparing
             | State::Starting
-            | State::Running {
-                freeze: Freeze::Thawed | Freeze::Freezing,
-            } => false,
-            State::Running {
-                freeze: freeze @ Freeze::Awaited,
-            } => {
+            | State::Running { freeze: Freeze::Thawed | Freeze::Freezing } => false,
+            State::Running { freeze: freeze @ Freeze::Awaited } => {
                 *freeze = Freeze::Thawed;
                 false
             }
-            State::Running {
-                freeze: freeze @ Freeze::Frozen,
-            } => {
+            State::Running { freeze: freeze @ Freeze::Frozen } => {
                 *freeze = Freeze::Thawing;
                 true
             }
-            State::Running {
-                freeze: Freeze::Thawing,
-            } => false,
+            State::Running { freeze: Freeze::Thawing } => false,
             State::New
             | State::Exiting { .. }
             | State::Settling { .. }
@@ -413,11 +384,7 @@ impl Container {
         match self.freeze() {
             Ok(freeze @ Freeze::Thawing) => {
                 *freeze = if thawed { Freeze::Thawed } else { Freeze::Frozen };
-                Ok(if thawed {
-                    vec![self.publish(now, Happening::Resumed)]
-                } else {
-                    Vec::new()
-                })
+                Ok(if thawed { vec![self.publish(now, Happening::Resumed)] } else { Vec::new() })
             }
             Ok(Freeze::Thawed | Freeze::Awaited | Freeze::Freezing | Freeze::Frozen) | Err(_) => {
                 Err(Refused::Stale)
@@ -431,10 +398,7 @@ impl Container {
         };
         self.state = State::Released { exit: exit.clone() };
         // Whoever is told that the id is free shall find it so.
-        Ok(vec![
-            ContainerEffect::Finished,
-            self.publish(now, Happening::Released { left }),
-        ])
+        Ok(vec![ContainerEffect::Finished, self.publish(now, Happening::Released { left })])
     }
 
     /// The freeze that was waiting for execs to start, once none is starting any more.
@@ -442,10 +406,7 @@ impl Container {
         if self.execs.values().any(|state| *state == ExecState::Launched) {
             return Vec::new();
         }
-        if let State::Running {
-            freeze: freeze @ Freeze::Awaited,
-        } = &mut self.state
-        {
+        if let State::Running { freeze: freeze @ Freeze::Awaited } = &mut self.state {
             *freeze = Freeze::Freezing;
             return vec![ContainerEffect::Pause];
         }
@@ -473,21 +434,10 @@ impl Container {
 
     fn publish(&mut self, at: Timestamp, happening: Happening) -> ContainerEffect {
         self.seq += 1;
-        ContainerEffect::Publish(Event {
-            seq: self.seq,
-            container: self.id.clone(),
-            at,
-            happening,
-        })
+        ContainerEffect::Publish(Event { seq: self.seq, container: self.id.clone(), at, happening })
     }
 }
 
 fn stopped(exit: &Exit) -> Refused {
-    if exit.is_success() {
-        Refused::Stopped
-    } else {
-        Refused::StoppedWithError {
-            how: exit.to_string(),
-        }
-    }
+    if exit.is_success() { Refused::Stopped } else { Refused::StoppedWithError { how: exit.to_string() } }
 }

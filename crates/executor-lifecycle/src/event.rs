@@ -95,12 +95,8 @@ pub struct OutOfOrder {
 impl EventOrder {
     /// Takes the container's next event.
     pub fn check(&mut self, event: &Event) -> Result<(), OutOfOrder> {
-        self.broken_rule(event).map_or(Ok(()), |broken| {
-            Err(OutOfOrder {
-                event: Box::new(event.clone()),
-                broken,
-            })
-        })
+        self.broken_rule(event)
+            .map_or(Ok(()), |broken| Err(OutOfOrder { event: Box::new(event.clone()), broken }))
     }
 
     /// Whether the container's story is told to its end.
@@ -115,41 +111,27 @@ impl EventOrder {
         self.seq = event.seq;
         let rule = |holds: bool, broken| (!holds).then_some(broken);
         match &event.happening {
-            Happening::Created => rule(
-                !std::mem::replace(&mut self.created, true),
-                "Created is told once",
-            ),
-            Happening::Started { .. } => rule(
-                self.created && !self.exited,
-                "Started comes between Created and Exited",
-            )
-            .or_else(|| {
-                rule(
-                    !std::mem::replace(&mut self.started, true),
-                    "Started is told once",
-                )
-            }),
-            Happening::ExecStarted { exec, .. } => rule(
-                self.started && !self.exited,
-                "ExecStarted comes between Started and Exited",
-            )
-            .or_else(|| rule(!self.ended.contains(exec), "ExecStarted comes before ExecExited"))
-            .or_else(|| rule(self.running.insert(*exec), "ExecStarted is told once")),
+            Happening::Created => rule(!std::mem::replace(&mut self.created, true), "Created is told once"),
+            Happening::Started { .. } => {
+                rule(self.created && !self.exited, "Started comes between Created and Exited")
+                    .or_else(|| rule(!std::mem::replace(&mut self.started, true), "Started is told once"))
+            }
+            Happening::ExecStarted { exec, .. } => {
+                rule(self.started && !self.exited, "ExecStarted comes between Started and Exited")
+                    .or_else(|| rule(!self.ended.contains(exec), "ExecStarted comes before ExecExited"))
+                    .or_else(|| rule(self.running.insert(*exec), "ExecStarted is told once"))
+            }
             Happening::ExecExited { exec, exit } => {
                 rule(self.created && !self.exited, "ExecExited comes before Exited")
                     .or_else(|| rule(self.ended.insert(*exec), "ExecExited is told once"))
                     .or_else(|| {
                         let ran = self.running.remove(exec);
-                        rule(
-                            ran == exit.started_at.is_some(),
-                            "an exec that ran was told to have started",
-                        )
+                        rule(ran == exit.started_at.is_some(), "an exec that ran was told to have started")
                     })
             }
-            Happening::Paused | Happening::Resumed => rule(
-                self.started && !self.exited,
-                "a container is paused while it runs",
-            ),
+            Happening::Paused | Happening::Resumed => {
+                rule(self.started && !self.exited, "a container is paused while it runs")
+            }
             Happening::Exited { exit } => rule(self.created, "Exited comes after Created")
                 .or_else(|| rule(self.running.is_empty(), "every exec ends before Exited"))
                 .or_else(|| {
@@ -159,12 +141,8 @@ impl EventOrder {
                     )
                 })
                 .or_else(|| rule(!std::mem::replace(&mut self.exited, true), "Exited is told once")),
-            Happening::Released { .. } => rule(self.exited, "Released comes after Exited").or_else(|| {
-                rule(
-                    !std::mem::replace(&mut self.released, true),
-                    "Released is told once",
-                )
-            }),
+            Happening::Released { .. } => rule(self.exited, "Released comes after Exited")
+                .or_else(|| rule(!std::mem::replace(&mut self.released, true), "Released is told once")),
         }
     }
 }
@@ -188,12 +166,7 @@ mod tests {
         let mut order = EventOrder::default();
         for (seq, happening) in (1..).zip(happenings) {
             let container = ContainerId::new("c").unwrap();
-            let event = Event {
-                seq,
-                container,
-                at: Timestamp::default(),
-                happening: happening.clone(),
-            };
+            let event = Event { seq, container, at: Timestamp::default(), happening: happening.clone() };
             order.check(&event).map_err(|error| error.broken)?;
         }
         Ok(order.is_complete())
@@ -209,46 +182,21 @@ mod tests {
         let started = || Started { pid: pid() };
         let exec = ExecId(1);
         let exec_started = || ExecStarted { exec, pid: pid() };
-        let exec_exited = |ran| ExecExited {
-            exec,
-            exit: exit(ran),
-        };
+        let exec_exited = |ran| ExecExited { exec, exit: exit(ran) };
         let exited = |ran| Exited { exit: exit(ran) };
         let released = || Released { left: Vec::new() };
 
-        let whole = [
-            Created,
-            started(),
-            exec_started(),
-            exec_exited(true),
-            exited(true),
-            released(),
-        ];
+        let whole = [Created, started(), exec_started(), exec_exited(true), exited(true), released()];
         assert_eq!(check(&whole), Ok(true));
-        assert_eq!(
-            check(&[Created, exec_exited(false), exited(false), released()]),
-            Ok(true)
-        );
+        assert_eq!(check(&[Created, exec_exited(false), exited(false), released()]), Ok(true));
         assert_eq!(check(&whole[..5]), Ok(false));
         for (wrong, broken) in [
             (vec![started()], "Started comes between Created and Exited"),
             (vec![Created, Created], "Created is told once"),
-            (
-                vec![Created, started(), exited(true), exited(true)],
-                "Exited is told once",
-            ),
-            (
-                vec![Created, started(), exec_started(), exited(true)],
-                "every exec ends before Exited",
-            ),
-            (
-                vec![Created, started(), exec_exited(true)],
-                "an exec that ran was told to have started",
-            ),
-            (
-                vec![Created, exited(true)],
-                "a container that ran was told to have started",
-            ),
+            (vec![Created, started(), exited(true), exited(true)], "Exited is told once"),
+            (vec![Created, started(), exec_started(), exited(true)], "every exec ends before Exited"),
+            (vec![Created, started(), exec_exited(true)], "an exec that ran was told to have started"),
+            (vec![Created, exited(true)], "a container that ran was told to have started"),
             (vec![Created, released()], "Released comes after Exited"),
             (
                 vec![Created, started(), exited(true), exec_started()],
@@ -263,12 +211,7 @@ mod tests {
     fn a_hole_in_the_sequence_is_seen() {
         let mut order = EventOrder::default();
         let container = ContainerId::new("c").unwrap();
-        let event = Event {
-            seq: 2,
-            container,
-            at: Timestamp::default(),
-            happening: Happening::Created,
-        };
+        let event = Event { seq: 2, container, at: Timestamp::default(), happening: Happening::Created };
         assert!(order.check(&event).is_err());
     }
 }

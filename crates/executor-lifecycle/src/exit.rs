@@ -134,10 +134,7 @@ pub struct StartFailure {
 impl StartFailure {
     /// A failure of this kind.
     pub fn new(kind: StartFailureKind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-        }
+        Self { kind, message: message.into() }
     }
 }
 

@@ -31,10 +31,7 @@ impl ContainerId {
         if bytes.len() > Self::MAX_LEN {
             return Err(InvalidId::TooLong { length: bytes.len() });
         }
-        match id
-            .chars()
-            .find(|c| !(c.is_ascii_alphanumeric() || "_.-".contains(*c)))
-        {
+        match id.chars().find(|c| !(c.is_ascii_alphanumeric() || "_.-".contains(*c))) {
             Some(character) => Err(InvalidId::Character { character }),
             None => Ok(Self(id)),
         }
@@ -139,18 +136,12 @@ pub struct ProcessRef {
 impl ProcessRef {
     /// The init process of `container`.
     pub const fn init(container: ContainerId) -> Self {
-        Self {
-            container,
-            process: ProcessId::Init,
-        }
+        Self { container, process: ProcessId::Init }
     }
 
     /// An exec'd process of `container`.
     pub const fn exec(container: ContainerId, exec: ExecId) -> Self {
-        Self {
-            container,
-            process: ProcessId::Exec(exec),
-        }
+        Self { container, process: ProcessId::Exec(exec) }
     }
 }
 
@@ -168,9 +159,7 @@ pub struct HostPid(NonZeroU32);
 impl HostPid {
     /// A pid; `None` for 0 and for numbers that are no pid.
     pub fn new(pid: u32) -> Option<Self> {
-        (i32::try_from(pid).is_ok())
-            .then(|| NonZeroU32::new(pid).map(Self))
-            .flatten()
+        (i32::try_from(pid).is_ok()).then(|| NonZeroU32::new(pid).map(Self)).flatten()
     }
 
     /// The pid as the system's calls take it.
@@ -191,15 +180,10 @@ mod tests {
 
     #[test]
     fn ids_that_could_leave_their_directory_or_be_an_option_are_refused() {
-        for bad in [
-            "", ".", "..", "a/b", "-x", "/", "a b", "a\0b", "ä", "a\n", ".hidden", "_x",
-        ] {
+        for bad in ["", ".", "..", "a/b", "-x", "/", "a b", "a\0b", "ä", "a\n", ".hidden", "_x"] {
             assert!(ContainerId::new(bad).is_err(), "{bad:?} was taken");
         }
-        assert_eq!(
-            ContainerId::new("x".repeat(1_000_000)),
-            Err(InvalidId::TooLong { length: 1_000_000 })
-        );
+        assert_eq!(ContainerId::new("x".repeat(1_000_000)), Err(InvalidId::TooLong { length: 1_000_000 }));
         for good in ["a", "0", "build-17", "A_b.c-9", &"x".repeat(ContainerId::MAX_LEN)] {
             assert_eq!(ContainerId::new(good).map(String::from).as_deref(), Ok(good));
         }

@@ -128,13 +128,7 @@ pub enum ProcessEffect {
 impl Process {
     /// A process that waits to be launched.
     pub const fn new(timeout: Option<Timeout>) -> Self {
-        Self {
-            state: State::Waiting,
-            cancelling: None,
-            timeout,
-            parked: Vec::new(),
-            sent_sigkill: false,
-        }
+        Self { state: State::Waiting, cancelling: None, timeout, parked: Vec::new(), sent_sigkill: false }
     }
 
     /// A process whose actor failed, in the hands of another: it is ended, and its end reported.
@@ -263,10 +257,9 @@ impl Process {
             State::Waiting => self.never_ran(now, cancelled(cancel.cause, false)),
             State::Starting { .. } => {
                 let abandon_at = now.after(START_PATIENCE);
-                let pending = self.cancelling.get_or_insert(Cancelling {
-                    cancel,
-                    strike: Strike::Pending { abandon_at },
-                });
+                let pending = self
+                    .cancelling
+                    .get_or_insert(Cancelling { cancel, strike: Strike::Pending { abandon_at } });
                 if cancel.is_immediate() {
                     pending.cancel = cancel.cause(pending.cancel.cause);
                 }
@@ -301,13 +294,8 @@ impl Process {
     }
 
     fn kill_failed(&mut self, now: Timestamp) -> Result<Vec<ProcessEffect>, Refused> {
-        let (
-            State::Running { .. },
-            Some(Cancelling {
-                strike: Strike::Killed { retry_at },
-                ..
-            }),
-        ) = (&self.state, &mut self.cancelling)
+        let (State::Running { .. }, Some(Cancelling { strike: Strike::Killed { retry_at }, .. })) =
+            (&self.state, &mut self.cancelling)
         else {
             return Err(Refused::Stale);
         };
@@ -340,20 +328,13 @@ impl Process {
             self.sent_sigkill = true;
             ProcessEffect::Kill
         } else {
-            self.set_strike(
-                cancel,
-                Strike::Signalled {
-                    kill_at: now.after(cancel.grace),
-                },
-            );
+            self.set_strike(cancel, Strike::Signalled { kill_at: now.after(cancel.grace) });
             ProcessEffect::Signal(cancel.signal)
         }
     }
 
     fn set_strike(&mut self, cancel: Cancel, strike: Strike) {
-        self.cancelling
-            .get_or_insert(Cancelling { cancel, strike })
-            .strike = strike;
+        self.cancelling.get_or_insert(Cancelling { cancel, strike }).strike = strike;
     }
 
     fn send(&mut self, signal: Signal) -> ProcessEffect {
@@ -377,21 +358,12 @@ impl Process {
         self.state = State::Exited;
         let reason = self.reason(&ending);
         let Ending { status, usage } = ending;
-        ProcessEffect::ReportExited(Exit {
-            status,
-            reason,
-            started_at,
-            exited_at: now,
-            usage,
-        })
+        ProcessEffect::ReportExited(Exit { status, reason, started_at, exited_at: now, usage })
     }
 
     /// Why a process that ran has ended. A cancel that was never carried out is no reason.
     fn reason(&self, ending: &Ending) -> ExitReason {
-        match self
-            .cancelling
-            .map(|Cancelling { cancel, strike }| (cancel.cause, strike))
-        {
+        match self.cancelling.map(|Cancelling { cancel, strike }| (cancel.cause, strike)) {
             Some((cause, Strike::Signalled { .. })) => return cancelled(cause, false),
             Some((cause, Strike::Killed { .. })) => return cancelled(cause, true),
             None | Some((_, Strike::Pending { .. } | Strike::Abandoning)) => {}

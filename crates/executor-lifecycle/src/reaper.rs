@@ -107,20 +107,10 @@ mod tests {
             (&unknown, ReaperEvent::Ended(init(), ending(2)), none(), (0, 1)),
             (&unknown, ReaperEvent::Forget(init().container), none(), (0, 0)),
             (&watched, ReaperEvent::Watch(init()), Err(Refused::Stale), (1, 0)),
-            (
-                &watched,
-                ReaperEvent::Ended(init(), ending(2)),
-                deliver(2),
-                (0, 0),
-            ),
+            (&watched, ReaperEvent::Ended(init(), ending(2)), deliver(2), (0, 0)),
             (&watched, ReaperEvent::Forget(init().container), none(), (0, 0)),
             (&kept, ReaperEvent::Watch(init()), deliver(1), (0, 0)),
-            (
-                &kept,
-                ReaperEvent::Ended(init(), ending(2)),
-                Err(Refused::Stale),
-                (0, 1),
-            ),
+            (&kept, ReaperEvent::Ended(init(), ending(2)), Err(Refused::Stale), (0, 1)),
             (&kept, ReaperEvent::Forget(init().container), none(), (0, 0)),
         ] {
             let mut reaper = state.clone();
@@ -140,10 +130,7 @@ mod tests {
         for process in [&exec, &other] {
             let _ = reaper.step(ReaperEvent::Watch(process.clone())).unwrap();
         }
-        assert_eq!(
-            reaper.step(ReaperEvent::Ended(init(), ending(0))),
-            Ok(Effects::none())
-        );
+        assert_eq!(reaper.step(ReaperEvent::Ended(init(), ending(0))), Ok(Effects::none()));
         let _ = reaper.step(ReaperEvent::Forget(init().container)).unwrap();
         assert_eq!(reaper.sizes(), (1, 0));
     }

@@ -59,14 +59,8 @@ impl FromStr for Signal {
         }
         let upper = text.to_ascii_uppercase();
         let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-        let index = NAMES
-            .iter()
-            .position(|known| *known == name)
-            .ok_or_else(invalid)?;
-        u8::try_from(index + 1)
-            .ok()
-            .and_then(Self::new)
-            .ok_or_else(invalid)
+        let index = NAMES.iter().position(|known| *known == name).ok_or_else(invalid)?;
+        u8::try_from(index + 1).ok().and_then(Self::new).ok_or_else(invalid)
     }
 }
 
@@ -99,20 +93,14 @@ mod tests {
 
     #[test]
     fn names_and_numbers_agree() {
-        for (text, signal) in [
-            ("TERM", Signal::TERM),
-            ("sigkill", Signal::KILL),
-            ("SIGUSR1", Signal::USR1),
-            ("2", Signal::INT),
-        ] {
+        for (text, signal) in
+            [("TERM", Signal::TERM), ("sigkill", Signal::KILL), ("SIGUSR1", Signal::USR1), ("2", Signal::INT)]
+        {
             assert_eq!(text.parse(), Ok(signal));
         }
         assert_eq!(Signal::HUP.to_string(), "SIGHUP");
         assert_eq!(Signal::new(31).map(|s| s.to_string()).as_deref(), Some("SIGSYS"));
-        assert_eq!(
-            Signal::new(64).map(|s| s.to_string()).as_deref(),
-            Some("signal 64")
-        );
+        assert_eq!(Signal::new(64).map(|s| s.to_string()).as_deref(), Some("signal 64"));
         for bad in ["0", "65", "SIG", "", "TERMINATE", "-9"] {
             assert!(bad.parse::<Signal>().is_err(), "{bad:?} was taken");
         }

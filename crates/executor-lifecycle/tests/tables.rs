@@ -24,13 +24,7 @@ fn failure() -> StartFailure {
 
 fn exit(code: u8) -> Exit {
     let status = ExitStatus::Code(code);
-    Exit {
-        status,
-        reason: ExitReason::Normal,
-        started_at: Some(at(1)),
-        exited_at: at(2),
-        usage: None,
-    }
+    Exit { status, reason: ExitReason::Normal, started_at: Some(at(1)), exited_at: at(2), usage: None }
 }
 
 fn compare(name: &str, table: &str) {
@@ -42,11 +36,7 @@ fn compare(name: &str, table: &str) {
     for (ours, theirs) in table.lines().zip(expected.lines()) {
         assert_eq!(ours, theirs, "a row of {path} differs");
     }
-    assert_eq!(
-        table.lines().count(),
-        expected.lines().count(),
-        "rows are missing in {path}"
-    );
+    assert_eq!(table.lines().count(), expected.lines().count(), "rows are missing in {path}");
 }
 
 /// A row: what was asked, what came of it, and whether a deadline is set then.
@@ -56,19 +46,13 @@ fn row<E: Debug>(event: &str, answer: Result<Vec<String>, E>, then: &str) -> Str
         Ok(effects) => effects.join(", "),
         Err(refused) => format!("refused: {refused:?}"),
     };
-    format!("  {:<34} {answer:<72} {then}\n", event)
-        .trim_end()
-        .to_owned()
-        + "\n"
+    format!("  {:<34} {answer:<72} {then}\n", event).trim_end().to_owned() + "\n"
 }
 
 #[test]
 fn process_table() {
     let graceful = Cancel::with_grace(Duration::from_secs(10));
-    let timeout = Timeout {
-        at: at(100),
-        cancel: graceful,
-    };
+    let timeout = Timeout { at: at(100), cancel: graceful };
     let started = || ProcessEvent::Started { pid: pid() };
     let ended = || ProcessEvent::Ended(Ending::with(ExitStatus::Code(3)));
     let cancel = ProcessEvent::Cancel;
@@ -76,28 +60,13 @@ fn process_table() {
         ("waiting", vec![]),
         ("waiting, signal parked", vec![ProcessEvent::Signal(Signal::HUP)]),
         ("starting", vec![ProcessEvent::Launch]),
-        (
-            "starting, signal parked",
-            vec![ProcessEvent::Launch, ProcessEvent::Signal(Signal::HUP)],
-        ),
+        ("starting, signal parked", vec![ProcessEvent::Launch, ProcessEvent::Signal(Signal::HUP)]),
         ("starting, end came early", vec![ProcessEvent::Launch, ended()]),
-        (
-            "starting, cancelled with grace",
-            vec![ProcessEvent::Launch, cancel(graceful)],
-        ),
-        (
-            "starting, cancelled at once",
-            vec![ProcessEvent::Launch, cancel(Cancel::now())],
-        ),
+        ("starting, cancelled with grace", vec![ProcessEvent::Launch, cancel(graceful)]),
+        ("starting, cancelled at once", vec![ProcessEvent::Launch, cancel(Cancel::now())]),
         ("running", vec![ProcessEvent::Launch, started()]),
-        (
-            "running, cancelled with grace",
-            vec![ProcessEvent::Launch, started(), cancel(graceful)],
-        ),
-        (
-            "running, cancelled at once",
-            vec![ProcessEvent::Launch, started(), cancel(Cancel::now())],
-        ),
+        ("running, cancelled with grace", vec![ProcessEvent::Launch, started(), cancel(graceful)]),
+        ("running, cancelled at once", vec![ProcessEvent::Launch, started(), cancel(Cancel::now())]),
         ("exited", vec![ProcessEvent::Launch, started(), ended()]),
     ];
     let mut events = vec![
@@ -107,35 +76,18 @@ fn process_table() {
         ("", 1, ProcessEvent::StartFailed(failure())),
         ("", 1, ended()),
         (" Signal(KILL) with OOM", 1, {
-            let usage = Some(Usage {
-                oom_kills: 1,
-                ..Usage::default()
-            });
-            ProcessEvent::Ended(Ending {
-                status: ExitStatus::Signal(Signal::KILL),
-                usage,
-            })
+            let usage = Some(Usage { oom_kills: 1, ..Usage::default() });
+            ProcessEvent::Ended(Ending { status: ExitStatus::Signal(Signal::KILL), usage })
         }),
-        (
-            " Unknown",
-            1,
-            ProcessEvent::Ended(Ending::with(ExitStatus::Unknown)),
-        ),
+        (" Unknown", 1, ProcessEvent::Ended(Ending::with(ExitStatus::Unknown))),
         (" now", 1, cancel(Cancel::now())),
-        (
-            " with less grace",
-            1,
-            cancel(Cancel::with_grace(Duration::from_secs(3))),
-        ),
+        (" with less grace", 1, cancel(Cancel::with_grace(Duration::from_secs(3)))),
         ("", 1, ProcessEvent::Signal(Signal::USR1)),
         ("", 1, ProcessEvent::KillFailed),
     ];
-    for (what, seconds) in [
-        (" too early", 1),
-        (" after the patience", 7),
-        (" after the grace", 12),
-        (" after the timeout", 101),
-    ] {
+    for (what, seconds) in
+        [(" too early", 1), (" after the patience", 7), (" after the grace", 12), (" after the timeout", 101)]
+    {
         events.push((what, seconds, ProcessEvent::Tick));
     }
 
@@ -148,15 +100,9 @@ fn process_table() {
                 let _ = process.step(at(1), step.clone()).unwrap();
             }
             let answer = process.step(at(*seconds), event.clone());
-            let answer = answer.map(|effects| {
-                effects
-                    .into_iter()
-                    .map(|effect| process_effect(&effect))
-                    .collect()
-            });
-            let then = process
-                .next_deadline()
-                .map_or("no deadline".to_owned(), |d| format!("deadline {d}"));
+            let answer =
+                answer.map(|effects| effects.into_iter().map(|effect| process_effect(&effect)).collect());
+            let then = process.next_deadline().map_or("no deadline".to_owned(), |d| format!("deadline {d}"));
             let name = format!("{}{what}", name(event));
             table.push_str(&row(&name, answer, &then));
         }
@@ -187,22 +133,10 @@ fn container_table() {
         path.extend(more);
         path
     };
-    let init_started = || E::ProcessStarted {
-        process: ProcessId::Init,
-        pid: pid(),
-    };
-    let init_exited = |code| E::ProcessExited {
-        process: ProcessId::Init,
-        exit: exit(code),
-    };
-    let exec_started = || E::ProcessStarted {
-        process: exec,
-        pid: pid(),
-    };
-    let exec_exited = || E::ProcessExited {
-        process: exec,
-        exit: exit(5),
-    };
+    let init_started = || E::ProcessStarted { process: ProcessId::Init, pid: pid() };
+    let init_exited = |code| E::ProcessExited { process: ProcessId::Init, exit: exit(code) };
+    let exec_started = || E::ProcessStarted { process: exec, pid: pid() };
+    let exec_exited = || E::ProcessExited { process: exec, exit: exit(5) };
     let cancel = || E::Cancel(Cancel::now());
     let frozen = |frozen| E::PauseEnded { frozen };
     let running = || with(created(), vec![E::Prepared, init_started()]);
@@ -211,46 +145,22 @@ fn container_table() {
         ("preparing", created()),
         ("preparing, exec parked", with(created(), vec![E::Exec])),
         ("preparing, cancelled", with(created(), vec![cancel()])),
-        (
-            "settling: exited while preparing",
-            with(created(), vec![cancel(), init_exited(0)]),
-        ),
+        ("settling: exited while preparing", with(created(), vec![cancel(), init_exited(0)])),
         ("starting", with(created(), vec![E::Prepared])),
-        (
-            "starting, exec parked",
-            with(created(), vec![E::Exec, E::Prepared]),
-        ),
+        ("starting, exec parked", with(created(), vec![E::Exec, E::Prepared])),
         ("running", running()),
         ("running, exec launched", with(running(), vec![E::Exec])),
-        (
-            "running, exec running",
-            with(running(), vec![E::Exec, exec_started()]),
-        ),
+        ("running, exec running", with(running(), vec![E::Exec, exec_started()])),
         ("running, cancelled", with(running(), vec![cancel()])),
-        (
-            "pause awaits an exec's start",
-            with(running(), vec![E::Exec, E::Pause]),
-        ),
+        ("pause awaits an exec's start", with(running(), vec![E::Exec, E::Pause])),
         ("freezing", with(running(), vec![E::Pause])),
         ("freezing, cancelled", with(running(), vec![E::Pause, cancel()])),
         ("frozen", with(running(), vec![E::Pause, frozen(true)])),
-        (
-            "thawing",
-            with(running(), vec![E::Pause, frozen(true), E::Resume]),
-        ),
-        (
-            "exiting, exec launched",
-            with(running(), vec![E::Exec, init_exited(0)]),
-        ),
-        (
-            "exiting, exec running",
-            with(running(), vec![E::Exec, exec_started(), init_exited(1)]),
-        ),
+        ("thawing", with(running(), vec![E::Pause, frozen(true), E::Resume])),
+        ("exiting, exec launched", with(running(), vec![E::Exec, init_exited(0)])),
+        ("exiting, exec running", with(running(), vec![E::Exec, exec_started(), init_exited(1)])),
         ("releasing", with(running(), vec![init_exited(0)])),
-        (
-            "released",
-            with(running(), vec![init_exited(1), E::ReleaseEnded { left: vec![] }]),
-        ),
+        ("released", with(running(), vec![init_exited(1), E::ReleaseEnded { left: vec![] }])),
     ];
     let events = [
         ("", E::Create),
@@ -281,12 +191,8 @@ fn container_table() {
                 let _ = container.step(at(1), step.clone()).unwrap();
             }
             let answer = container.step(at(2), event.clone());
-            let answer = answer.map(|effects| {
-                effects
-                    .into_iter()
-                    .map(|effect| container_effect(&effect))
-                    .collect()
-            });
+            let answer =
+                answer.map(|effects| effects.into_iter().map(|effect| container_effect(&effect)).collect());
             let name = format!("{}{what}", name(event));
             table.push_str(&row(&name, answer, &format!("{:?}", container.phase())));
         }

@@ -62,9 +62,7 @@ pub fn default_root() -> PathBuf {
     if uid.is_root() {
         return PathBuf::from("/run/longshore");
     }
-    let own = std::env::var_os("XDG_RUNTIME_DIR")
-        .filter(|dir| !dir.is_empty())
-        .map(PathBuf::from);
+    let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
     own.map_or_else(
         || std::env::temp_dir().join(format!("longshore-{}", uid.as_raw())),
         |dir| dir.join("longshore"),

@@ -39,18 +39,10 @@ fn answer_without_arguments(error: &clap::Error) -> ExitCode {
     let help_instead = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     if error.use_stderr() && !help_instead {
         let text = error.to_string();
-        let cause = text
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .trim_start_matches("error: ");
+        let cause = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
         eprintln!("longshore: {cause}; see `longshore --help`");
     } else {
         let _stream_closed = error.print();
     }
-    if error.use_stderr() {
-        status::OUR_FAILURE.into()
-    } else {
-        ExitCode::SUCCESS
-    }
+    if error.use_stderr() { status::OUR_FAILURE.into() } else { ExitCode::SUCCESS }
 }

@@ -31,15 +31,11 @@ pub(crate) struct Cgroups {
 /// Where each hierarchy is mounted.
 fn hierarchies() -> impl Iterator<Item = PathBuf> {
     let mounts = procfs::mounts().into_iter();
-    mounts
-        .filter(|mount| mount.kind == "cgroup" || mount.kind == "cgroup2")
-        .map(|mount| mount.point)
+    mounts.filter(|mount| mount.kind == "cgroup" || mount.kind == "cgroup2").map(|mount| mount.point)
 }
 
 fn in_hierarchies(path: &str) -> BTreeSet<PathBuf> {
-    hierarchies()
-        .map(|hierarchy| hierarchy.join(path.trim_start_matches('/')))
-        .collect()
+    hierarchies().map(|hierarchy| hierarchy.join(path.trim_start_matches('/'))).collect()
 }
 
 impl Cgroups {
@@ -52,18 +48,11 @@ impl Cgroups {
         struct State {
             cgroup_paths: BTreeMap<String, PathBuf>,
         }
-        let told = fs::read(state)
-            .ok()
-            .and_then(|json| serde_json::from_slice::<State>(&json).ok());
-        let told = told
-            .into_iter()
-            .flat_map(|state| state.cgroup_paths.into_values());
+        let told = fs::read(state).ok().and_then(|json| serde_json::from_slice::<State>(&json).ok());
+        let told = told.into_iter().flat_map(|state| state.cgroup_paths.into_values());
         dirs.extend(told.filter(|dir| dir.to_string_lossy().ends_with(path)));
         dirs.retain(|dir| dir.is_dir());
-        Self {
-            path: path.to_owned(),
-            dirs,
-        }
+        Self { path: path.to_owned(), dirs }
     }
 
     /// The host pids of all live processes in it.
@@ -142,11 +131,7 @@ impl Cgroups {
 
     /// What was used so far, as far as the hierarchies tell.
     pub(crate) fn usage(&self) -> Usage {
-        let find = |file: &str| {
-            self.dirs
-                .iter()
-                .find_map(|dir| fs::read_to_string(dir.join(file)).ok())
-        };
+        let find = |file: &str| self.dirs.iter().find_map(|dir| fs::read_to_string(dir.join(file)).ok());
         let number = |file| find(file).and_then(|text| text.trim().parse::<u64>().ok());
         let value = |file, key| find(file).and_then(|text| keyed(&text, key));
         Usage {
@@ -201,8 +186,7 @@ fn tree(dir: &Path) -> Vec<PathBuf> {
 
 /// The number after `key` in a file of lines `key number`.
 fn keyed(text: &str, key: &str) -> Option<u64> {
-    text.lines()
-        .find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
 }
 
 /// Waits until these processes have ended, or `patience` is over.
@@ -229,10 +213,7 @@ mod tests {
         for (file, text) in files {
             fs::write(dir.path().join(file), text).unwrap();
         }
-        let cgroups = Cgroups {
-            path: "/longshore/x".into(),
-            dirs: [dir.path().to_owned()].into(),
-        };
+        let cgroups = Cgroups { path: "/longshore/x".into(), dirs: [dir.path().to_owned()].into() };
         (dir, cgroups)
     }
 
@@ -241,27 +222,16 @@ mod tests {
         let (_v1, cgroups) = fixture(&[
             ("cpuacct.usage", "1500000000\n"),
             ("memory.max_usage_in_bytes", "4096\n"),
-            (
-                "memory.oom_control",
-                "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
-            ),
+            ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"),
         ]);
-        let v1 = Usage {
-            cpu: Some(Duration::from_millis(1500)),
-            memory_peak: Some(4096),
-            oom_kills: 2,
-        };
+        let v1 = Usage { cpu: Some(Duration::from_millis(1500)), memory_peak: Some(4096), oom_kills: 2 };
         assert_eq!(cgroups.usage(), v1);
         let (_v2, cgroups) = fixture(&[
             ("cpu.stat", "usage_usec 250\nuser_usec 100\n"),
             ("memory.peak", "8192\n"),
             ("memory.events", "low 0\noom 3\noom_kill 1\noom_group_kill 0\n"),
         ]);
-        let v2 = Usage {
-            cpu: Some(Duration::from_micros(250)),
-            memory_peak: Some(8192),
-            oom_kills: 1,
-        };
+        let v2 = Usage { cpu: Some(Duration::from_micros(250)), memory_peak: Some(8192), oom_kills: 1 };
         assert_eq!(cgroups.usage(), v2);
         let (_none, cgroups) = fixture(&[]);
         assert_eq!(cgroups.usage(), Usage::default());

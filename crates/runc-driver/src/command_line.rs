@@ -101,23 +101,12 @@ impl Launch<'_> {
 
 impl CommandLine {
     pub(crate) fn new(program: PathBuf, deadline: Duration, spawner: Arc<dyn Spawner>) -> Self {
-        Self {
-            program,
-            state: None,
-            mark: None,
-            deadline,
-            spawner,
-            calls: Arc::default(),
-        }
+        Self { program, state: None, mark: None, deadline, spawner, calls: Arc::default() }
     }
 
     /// The same for containers whose state is in `state`, by an executor of this name.
     pub(crate) fn with_state(&self, state: PathBuf, executor: &str) -> Self {
-        Self {
-            state: Some(state),
-            mark: Some(executor.to_owned()),
-            ..self.clone()
-        }
+        Self { state: Some(state), mark: Some(executor.to_owned()), ..self.clone() }
     }
 
     /// The runtime's program.
@@ -127,11 +116,7 @@ impl CommandLine {
 
     /// The program's name, for messages.
     pub(crate) fn name(&self) -> String {
-        self.program
-            .file_name()
-            .unwrap_or(self.program.as_os_str())
-            .to_string_lossy()
-            .into_owned()
+        self.program.file_name().unwrap_or(self.program.as_os_str()).to_string_lossy().into_owned()
     }
 
     /// The first line of `--version`, as in `runc version 1.1.5`.
@@ -157,8 +142,7 @@ impl CommandLine {
     /// # Errors
     /// When there is no such container, or the runtime fails or hangs.
     pub async fn state(&self, id: &ContainerId) -> Result<State, RuntimeError> {
-        self.json(Some(id), &["state".into(), "--".into(), id.as_str().into()])
-            .await
+        self.json(Some(id), &["state".into(), "--".into(), id.as_str().into()]).await
     }
 
     /// The host pids of all processes in a container.
@@ -185,9 +169,7 @@ impl CommandLine {
     /// # Errors
     /// When there is no such container or it does not run, or the runtime fails or hangs.
     pub async fn pause(&self, id: &ContainerId) -> Result<(), RuntimeError> {
-        self.answer(Some(id), &["pause".into(), "--".into(), id.as_str().into()])
-            .await
-            .map(drop)
+        self.answer(Some(id), &["pause".into(), "--".into(), id.as_str().into()]).await.map(drop)
     }
 
     /// Thaws a container.
@@ -195,9 +177,7 @@ impl CommandLine {
     /// # Errors
     /// When there is no such container or it is not frozen, or the runtime fails or hangs.
     pub async fn resume(&self, id: &ContainerId) -> Result<(), RuntimeError> {
-        self.answer(Some(id), &["resume".into(), "--".into(), id.as_str().into()])
-            .await
-            .map(drop)
+        self.answer(Some(id), &["resume".into(), "--".into(), id.as_str().into()]).await.map(drop)
     }
 
     /// Ends and removes a container; one that does not exist is removed already.
@@ -220,24 +200,11 @@ impl CommandLine {
             let number = self.calls.fetch_add(1, Ordering::Relaxed);
             let file = state.join(format!("{}{number}", log_prefix(mark)));
             all.extend(["--root".into(), state.into()]);
-            all.extend([
-                "--log".into(),
-                file.clone().into(),
-                "--log-format".into(),
-                "json".into(),
-            ]);
+            all.extend(["--log".into(), file.clone().into(), "--log-format".into(), "json".into()]);
             log = Log(Some(file));
         }
         all.extend_from_slice(args);
-        (
-            Call {
-                program: self.program.clone(),
-                args: all,
-                stdio,
-                mark: self.mark.clone(),
-            },
-            log,
-        )
+        (Call { program: self.program.clone(), args: all, stdio, mark: self.mark.clone() }, log)
     }
 
     async fn json<T: for<'a> Deserialize<'a>>(
@@ -259,46 +226,23 @@ impl CommandLine {
         let (mut ours, theirs) = io::pipe().map_err(from_io)?;
         let stdout = ChildFd::Fd(Arc::new(OwnedFd::from(theirs)));
         // A runtime's complaint is in its log; on stderr it only comes again.
-        let (call, log) = self.call(
-            args,
-            ChildStdio {
-                stdout,
-                ..ChildStdio::default()
-            },
-        );
+        let (call, log) = self.call(args, ChildStdio { stdout, ..ChildStdio::default() });
         let child = self.spawner.spawn(call).await.map_err(from_io)?;
         let answer = tokio::task::spawn_blocking(move || {
             let mut answer = Vec::new();
-            ours.by_ref()
-                .take(ANSWER_LIMIT)
-                .read_to_end(&mut answer)
-                .map(|_| answer)
+            ours.by_ref().take(ANSWER_LIMIT).read_to_end(&mut answer).map(|_| answer)
         });
-        match child
-            .wait(self.deadline, std::future::pending())
-            .await
-            .map_err(from_io)?
-        {
+        match child.wait(self.deadline, std::future::pending()).await.map_err(from_io)? {
             CallEnd::Ended(ExitStatus::Code(0)) => {}
             CallEnd::Ended(status) => {
-                return Err(failed(
-                    &log.take()
-                        .await
-                        .unwrap_or_else(|| format!("it failed with {status}")),
-                ));
+                return Err(failed(&log.take().await.unwrap_or_else(|| format!("it failed with {status}"))));
             }
             CallEnd::Overdue | CallEnd::Abandoned => {
-                return Err(failed(&format!(
-                    "no answer within {:?}; it was killed",
-                    self.deadline
-                )));
+                return Err(failed(&format!("no answer within {:?}; it was killed", self.deadline)));
             }
         }
         log.take().await;
-        answer
-            .await
-            .map_err(|error| failed(&error.to_string()))?
-            .map_err(from_io)
+        answer.await.map_err(|error| failed(&error.to_string()))?.map_err(from_io)
     }
 
     fn error(&self, id: Option<&ContainerId>, args: &[OsString], message: &str) -> RuntimeError {
@@ -344,45 +288,22 @@ mod tests {
     fn ids_come_after_the_end_of_options() {
         let id = ContainerId::new("c1").unwrap();
         let pid_file = Path::new("/b/init.pid");
-        let kind = LaunchKind::Run {
-            bundle: Path::new("/b"),
-            no_pivot: true,
-        };
-        let run = Launch {
-            id: &id,
-            kind,
-            pid_file,
-            detach: true,
-        }
-        .args();
+        let kind = LaunchKind::Run { bundle: Path::new("/b"), no_pivot: true };
+        let run = Launch { id: &id, kind, pid_file, detach: true }.args();
         assert_eq!(
             run.join(" ".as_ref()),
             "run --detach --pid-file /b/init.pid --bundle /b --no-pivot -- c1"
         );
-        let kind = LaunchKind::Exec {
-            process: Path::new("/b/p.json"),
-        };
-        let exec = Launch {
-            id: &id,
-            kind,
-            pid_file,
-            detach: false,
-        }
-        .args();
-        assert_eq!(
-            exec.join(" ".as_ref()),
-            "exec --pid-file /b/init.pid --process /b/p.json -- c1"
-        );
+        let kind = LaunchKind::Exec { process: Path::new("/b/p.json") };
+        let exec = Launch { id: &id, kind, pid_file, detach: false }.args();
+        assert_eq!(exec.join(" ".as_ref()), "exec --pid-file /b/init.pid --process /b/p.json -- c1");
     }
 
     #[test]
     fn answers_of_the_runtime_are_understood() {
         let state: State =
             serde_json::from_str(r#"{"ociVersion":"1.0.2","id":"c","pid":0,"status":"stopped"}"#).unwrap();
-        assert_eq!(
-            (state.id.as_str(), state.status.as_str(), state.pid),
-            ("c", "stopped", 0)
-        );
+        assert_eq!((state.id.as_str(), state.status.as_str(), state.pid), ("c", "stopped", 0));
         let features: Features =
             serde_json::from_str(r#"{"ociVersionMin":"1.0.0","ociVersionMax":"1.0.2-dev"}"#).unwrap();
         assert_eq!(features.oci_version_max, "1.0.2-dev");

@@ -30,6 +30,7 @@ use rustix::io::Errno;
 use tokio::sync::{Semaphore, watch};
 
 use crate::command_line::{CommandLine, Launch, LaunchKind, Log};
+use crate::procfs::Stat;
 use crate::root::{Claim, Root};
 use crate::spawner::local::LocalSpawner;
 use crate::spawner::{CallEnd, Parent, RuntimeChild, Spawner, Strays};
@@ -120,10 +121,7 @@ impl RuncBuilder {
     /// How long the runtime may take to start a process before it is killed; 60 s by default.
     #[must_use]
     pub fn start_deadline(self, start_deadline: Duration) -> Self {
-        Self {
-            start_deadline,
-            ..self
-        }
+        Self { start_deadline, ..self }
     }
 
     /// Finds the runtime and starts the spawner's thread.
@@ -131,13 +129,7 @@ impl RuncBuilder {
     /// # Errors
     /// When there is no runtime, or no thread can be started.
     pub fn build(self) -> Result<Runc, RuntimeError> {
-        let Self {
-            candidates,
-            bundles,
-            mode,
-            no_pivot,
-            start_deadline,
-        } = self;
+        let Self { candidates, bundles, mode, no_pivot, start_deadline } = self;
         let program = find_runtime(&candidates)
             .map_err(|error| RuntimeError::new("find a runtime", error.to_string()))?;
         let spawner =
@@ -175,10 +167,9 @@ impl Runc {
     /// The runtime's command line: with the state of this driver's containers once an executor was
     /// built on it, with the runtime's default before. Its futures need a tokio runtime.
     pub fn command_line(&self) -> CommandLine {
-        self.shared.opened().map_or_else(
-            |_| self.shared.command_line.clone(),
-            |opened| opened.command_line.clone(),
-        )
+        self.shared
+            .opened()
+            .map_or_else(|_| self.shared.command_line.clone(), |opened| opened.command_line.clone())
     }
 }
 
@@ -195,9 +186,7 @@ impl Runtime for Runc {
             rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
                 .map_err(|cause| RuntimeError::new("become a child subreaper", cause.to_string()))?;
         }
-        let command_line = shared
-            .command_line
-            .with_state(root.runtime_state(), root.executor());
+        let command_line = shared.command_line.with_state(root.runtime_state(), root.executor());
         let _first = shared.opened.set(Opened { root, command_line });
         Ok(swept)
     }
@@ -227,10 +216,7 @@ impl Runtime for Runc {
         async move {
             let container = shared.container(&id).map_err(|error| broken(error.message))?;
             let bundle = container.claim.dir.clone();
-            let kind = LaunchKind::Run {
-                bundle: &bundle,
-                no_pivot: shared.no_pivot,
-            };
+            let kind = LaunchKind::Run { bundle: &bundle, no_pivot: shared.no_pivot };
             let pid = shared.launch(&container, ProcessId::Init, kind, stdio).await?;
             let _first = container.init.set(pid);
             Ok(pid)
@@ -251,17 +237,10 @@ impl Runtime for Runc {
             let file = container.claim.dir.join(format!("{exec}.json"));
             let (worker, process) = (Arc::clone(&shared), Arc::clone(&container));
             let path = file.clone();
-            let written = shared
-                .blocking(move || worker.write_process(&process, &spec, &path))
-                .await;
+            let written = shared.blocking(move || worker.write_process(&process, &spec, &path)).await;
             written.unwrap_or_else(|error| Err(broken(error)))?;
             let launched = shared
-                .launch(
-                    &container,
-                    ProcessId::Exec(exec),
-                    LaunchKind::Exec { process: &file },
-                    stdio,
-                )
+                .launch(&container, ProcessId::Exec(exec), LaunchKind::Exec { process: &file }, stdio)
                 .await;
             shared.blocking(move || fs::remove_file(file)).await.ok();
             launched
@@ -304,9 +283,7 @@ impl Runtime for Runc {
         let (shared, id) = (Arc::clone(&self.shared), id.clone());
         async move {
             let container = shared.container(&id)?;
-            let listed = shared
-                .blocking(move || container.claim.cgroups().processes())
-                .await;
+            let listed = shared.blocking(move || container.claim.cgroups().processes()).await;
             let pids = listed.map_err(|error| RuntimeError::new("list processes", error).of(&id))?;
             Ok(pids.into_iter().collect())
         }
@@ -343,17 +320,13 @@ impl ExitSource for Runc {
             let exit = exits.recv().await?;
             Some((exit, exits))
         });
-        exits
-            .map(move |(process, status)| shared.ending(process, status))
-            .boxed()
+        exits.map(move |(process, status)| shared.ending(process, status)).boxed()
     }
 }
 
 impl Shared {
     fn opened(&self) -> Result<&Opened, RuntimeError> {
-        self.opened
-            .get()
-            .ok_or_else(|| RuntimeError::new("use the runtime", "no executor was built on it"))
+        self.opened.get().ok_or_else(|| RuntimeError::new("use the runtime", "no executor was built on it"))
     }
 
     fn container(&self, id: &ContainerId) -> Result<Arc<Container>, RuntimeError> {
@@ -367,42 +340,27 @@ impl Shared {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, String> {
         let _turn = self.blocking.acquire().await;
-        tokio::task::spawn_blocking(work)
-            .await
-            .map_err(|error| error.to_string())
+        tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())
     }
 
     fn claim_and_write(&self, id: &ContainerId, spec: Arc<ContainerSpec>) -> Result<(), StartFailure> {
         let opened = self.opened().map_err(|error| broken(error.message))?;
-        let claimed = opened
-            .root
-            .claim(id)
-            .map_err(|error| from_io(&opened.root.runtime_state(), &error))?;
+        let claimed = opened.root.claim(id).map_err(|error| from_io(&opened.root.runtime_state(), &error))?;
         let claim = claimed.ok_or_else(|| {
             StartFailure::new(
                 StartFailureKind::IdTaken,
                 format!("the container id {id} is taken by another executor"),
             )
         })?;
-        let container = Container {
-            claim,
-            spec,
-            init: OnceLock::new(),
-            abandon: Mutex::default(),
-        };
+        let container = Container { claim, spec, init: OnceLock::new(), abandon: Mutex::default() };
         let container = Arc::new(container);
         lock(&self.containers).insert(id.clone(), Arc::clone(&container));
         self.bundles.write(&container.place(), &container.spec)
     }
 
     fn write_process(&self, container: &Container, spec: &ExecSpec, file: &Path) -> Result<(), StartFailure> {
-        let init = *container
-            .init
-            .get()
-            .ok_or_else(|| gone("the container does not run".to_owned()))?;
-        let process = self
-            .bundles
-            .process(&container.place(), &container.spec, init, spec)?;
+        let init = *container.init.get().ok_or_else(|| gone("the container does not run".to_owned()))?;
+        let process = self.bundles.process(&container.place(), &container.spec, init, spec)?;
         fs::write(file, process).map_err(|error| from_io(file, &error))
     }
 
@@ -418,12 +376,7 @@ impl Shared {
         let opened = self.opened().map_err(|error| broken(error.message))?;
         let pid_file = claim.dir.join(format!("{process}.pid"));
         let detach = self.mode == Mode::Detached;
-        let launch = Launch {
-            id: &claim.id,
-            kind,
-            pid_file: &pid_file,
-            detach,
-        };
+        let launch = Launch { id: &claim.id, kind, pid_file: &pid_file, detach };
         let (call, log) = opened.command_line.call(&launch.args(), stdio);
         let (abandon, abandoned) = watch::channel(false);
         lock(&container.abandon).insert(process, abandon);
@@ -433,26 +386,21 @@ impl Shared {
         match started {
             Launched::Detached => self.adopt(claim, process, &pid_file, Parent::Us, log).await,
             Launched::Monitored(monitor) => {
-                self.adopt(claim, process, &pid_file, Parent::Runtime(monitor), log)
-                    .await
+                self.adopt(claim, process, &pid_file, Parent::Runtime(monitor), log).await
             }
-            Launched::Not {
-                runtime,
-                kind,
-                message,
-            } => {
+            Launched::Not { runtime, kind, message } => {
                 if let Some(runtime) = runtime {
-                    let strays = Strays {
-                        cgroup: claim.cgroup.clone(),
-                        runtime: Some(runtime),
-                        all: false,
-                    };
+                    let strays = Strays { cgroup: claim.cgroup.clone(), runtime: Some(runtime), all: false };
                     let spawner = Arc::clone(&self.spawner);
                     self.blocking(move || spawner.end_strays(&strays)).await.ok();
                 }
                 let _never_written = fs::remove_file(&pid_file);
                 let words = log.take().await;
                 Err(match (kind, words) {
+                    // Whatever the runtime says of it, there was nothing left to start a process in.
+                    (None, words) if process != ProcessId::Init && container.has_ended() => {
+                        gone(format!("the container has ended: {}", words.unwrap_or(message)))
+                    }
                     (None, Some(words)) => failure::classify(words),
                     (kind, _) => StartFailure::new(kind.unwrap_or(StartFailureKind::RuntimeBroken), message),
                 })
@@ -468,21 +416,13 @@ impl Shared {
         mut abandoned: watch::Receiver<bool>,
     ) -> Launched {
         let step = format!("{} {}", self.command_line.name(), launch.step());
-        let not = |runtime, kind, message| Launched::Not {
-            runtime,
-            kind,
-            message,
-        };
+        let not = |runtime, kind, message| Launched::Not { runtime, kind, message };
         let appears = match launch.detach {
             true => None,
             false => match PidFile::watch(launch.pid_file) {
                 Ok(watched) => Some(watched),
                 Err(error) => {
-                    return not(
-                        None,
-                        Some(StartFailureKind::NoResources),
-                        format!("inotify: {error}"),
-                    );
+                    return not(None, Some(StartFailureKind::NoResources), format!("inotify: {error}"));
                 }
             },
         };
@@ -513,23 +453,17 @@ impl Shared {
             Ok(CallEnd::Ended(_)) if !launch.detach && launch.pid_file.exists() => {
                 Launched::Monitored(runtime)
             }
-            Ok(CallEnd::Ended(status)) => not(
-                own,
-                None,
-                format!("{step} failed with {status} and did not say why"),
-            ),
+            Ok(CallEnd::Ended(status)) => {
+                not(own, None, format!("{step} failed with {status} and did not say why"))
+            }
             Ok(CallEnd::Overdue) => {
-                let message = format!(
-                    "{step} gave no answer within {:?}; it was killed",
-                    self.start_deadline
-                );
+                let message =
+                    format!("{step} gave no answer within {:?}; it was killed", self.start_deadline);
                 not(own, Some(StartFailureKind::RuntimeTimedOut), message)
             }
-            Ok(CallEnd::Abandoned) => not(
-                own,
-                Some(StartFailureKind::RuntimeTimedOut),
-                format!("{step} was given up and killed"),
-            ),
+            Ok(CallEnd::Abandoned) => {
+                not(own, Some(StartFailureKind::RuntimeTimedOut), format!("{step} was given up and killed"))
+            }
             Err(error) => not(own, None, format!("{step}: {error}")),
         }
     }
@@ -544,16 +478,10 @@ impl Shared {
         log: Log,
     ) -> Result<HostPid, StartFailure> {
         let file = pid_file.to_owned();
-        let text = self
-            .blocking(move || fs::read_to_string(file))
-            .await
-            .map_err(broken)?;
+        let text = self.blocking(move || fs::read_to_string(file)).await.map_err(broken)?;
         let pid = text.ok().as_deref().and_then(crate::procfs::parse_pid);
         let pid = pid.ok_or_else(|| broken(format!("{} has no pid in it", pid_file.display())))?;
-        let adopted = ProcessRef {
-            container: claim.id.clone(),
-            process,
-        };
+        let adopted = ProcessRef { container: claim.id.clone(), process };
         let reaped_by_others = self.spawner.adopt(adopted, pid, parent);
         drop(log);
         reaped_by_others.map_err(|error| broken(format!("the process {pid} cannot be watched: {error}")))?;
@@ -577,11 +505,7 @@ impl Shared {
         if killed > 0 {
             tracing::debug!(container = %id, killed, "processes were left");
         }
-        self.spawner.end_strays(&Strays {
-            cgroup: container.claim.cgroup.clone(),
-            runtime: None,
-            all: true,
-        });
+        self.spawner.end_strays(&Strays { cgroup: container.claim.cgroup.clone(), runtime: None, all: true });
         self.spawner.forget(id);
         lock(&self.containers).remove(id);
         left
@@ -614,10 +538,7 @@ impl PidFile {
             path.parent().unwrap_or(path),
             WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE,
         )?;
-        Ok(Self {
-            path: path.to_owned(),
-            inotify: Arc::new(inotify),
-        })
+        Ok(Self { path: path.to_owned(), inotify: Arc::new(inotify) })
     }
 
     async fn appeared(&self) -> io::Result<()> {
@@ -633,12 +554,12 @@ impl PidFile {
 }
 
 impl Container {
+    fn has_ended(&self) -> bool {
+        self.init.get().is_none_or(|init| Stat::of(*init).is_none_or(|stat| stat.is_ending()))
+    }
+
     fn place(&self) -> Place<'_> {
-        Place {
-            id: &self.claim.id,
-            dir: &self.claim.dir,
-            cgroup: &self.claim.cgroup,
-        }
+        Place { id: &self.claim.id, dir: &self.claim.dir, cgroup: &self.claim.cgroup }
     }
 }
 

@@ -17,10 +17,7 @@ pub(crate) fn words(log: &[u8]) -> Option<String> {
     let lines = || text.lines().rev().filter(|line| !line.trim().is_empty());
     let parsed = || lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
     let error = parsed().find(|line| matches!(line.level.as_str(), "error" | "fatal" | "panic"));
-    error
-        .or_else(|| parsed().next())
-        .map(|line| line.msg)
-        .or_else(|| lines().next().map(str::to_owned))
+    error.or_else(|| parsed().next()).map(|line| line.msg).or_else(|| lines().next().map(str::to_owned))
 }
 
 /// What went wrong, by words of which each kind has its own. The first match counts.
@@ -30,14 +27,8 @@ const KINDS: [(&str, StartFailureKind); 22] = [
     ("exec format error", StartFailureKind::NotExecutable),
     ("is a directory", StartFailureKind::NotExecutable),
     ("already exists", StartFailureKind::IdTaken),
-    (
-        "cannot exec in a stopped container",
-        StartFailureKind::ContainerGone,
-    ),
-    (
-        "cannot exec a container that has stopped",
-        StartFailureKind::ContainerGone,
-    ),
+    ("cannot exec in a stopped container", StartFailureKind::ContainerGone),
+    ("cannot exec a container that has stopped", StartFailureKind::ContainerGone),
     ("container does not exist", StartFailureKind::ContainerGone),
     ("container not running", StartFailureKind::ContainerGone),
     ("is not running", StartFailureKind::ContainerGone),
@@ -62,10 +53,7 @@ const KINDS: [(&str, StartFailureKind); 22] = [
 pub(crate) fn classify(words: String) -> StartFailure {
     let of_program =
         words.contains("exec: \"") || words.contains("exec /") || words.contains("open executable");
-    let kind = KINDS
-        .iter()
-        .find(|(text, _)| words.contains(text))
-        .map(|(_, kind)| *kind);
+    let kind = KINDS.iter().find(|(text, _)| words.contains(text)).map(|(_, kind)| *kind);
     let kind = match kind {
         Some(StartFailureKind::PermissionDenied) if of_program => StartFailureKind::NotExecutable,
         Some(kind) => kind,
@@ -113,22 +101,10 @@ mod tests {
             ),
             (r#"exec: "/tmp": is a directory"#, StartFailureKind::NotExecutable),
             ("exec /x: exec format error", StartFailureKind::NotExecutable),
-            (
-                "container with given ID already exists",
-                StartFailureKind::IdTaken,
-            ),
-            (
-                "exec failed: cannot exec in a stopped container",
-                StartFailureKind::ContainerGone,
-            ),
-            (
-                "fork/exec /proc/self/exe: resource temporarily unavailable",
-                StartFailureKind::NoResources,
-            ),
-            (
-                "mkdir /run/x: permission denied",
-                StartFailureKind::PermissionDenied,
-            ),
+            ("container with given ID already exists", StartFailureKind::IdTaken),
+            ("exec failed: cannot exec in a stopped container", StartFailureKind::ContainerGone),
+            ("fork/exec /proc/self/exe: resource temporarily unavailable", StartFailureKind::NoResources),
+            ("mkdir /run/x: permission denied", StartFailureKind::PermissionDenied),
             ("something nobody has ever seen", StartFailureKind::RuntimeBroken),
         ] {
             assert_eq!(classify(words.to_owned()).kind, kind, "{words}");

@@ -21,12 +21,7 @@ pub struct NoRuntime {
 /// # Errors
 /// [`NoRuntime`], naming all of them.
 pub fn find_runtime<C: AsRef<str>>(candidates: &[C]) -> Result<PathBuf, NoRuntime> {
-    let tried = || {
-        candidates
-            .iter()
-            .map(|candidate| candidate.as_ref().to_owned())
-            .collect()
-    };
+    let tried = || candidates.iter().map(|candidate| candidate.as_ref().to_owned()).collect();
     let path = env::var_os("PATH").unwrap_or_default();
     (candidates.iter())
         .find_map(|candidate| locate(candidate.as_ref(), env::split_paths(&path)))
@@ -36,9 +31,7 @@ pub fn find_runtime<C: AsRef<str>>(candidates: &[C]) -> Result<PathBuf, NoRuntim
 fn locate(candidate: &str, mut path: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {
     let executable = |file: &Path| file.is_file() && access(file, Access::EXEC_OK).is_ok();
     if candidate.contains('/') {
-        return std::path::absolute(candidate)
-            .ok()
-            .filter(|file| executable(file));
+        return std::path::absolute(candidate).ok().filter(|file| executable(file));
     }
     path.find_map(|dir| Some(dir.join(candidate)).filter(|file| file.is_absolute() && executable(file)))
 }
@@ -50,10 +43,7 @@ mod tests {
     #[test]
     fn none_found_is_an_error_naming_all() {
         let error = find_runtime(&["longshore-no-such", "/nowhere/runc"]).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "no OCI runtime: none of longshore-no-such, /nowhere/runc is on PATH"
-        );
+        assert_eq!(error.to_string(), "no OCI runtime: none of longshore-no-such, /nowhere/runc is on PATH");
     }
 
     #[test]
@@ -62,10 +52,7 @@ mod tests {
         let path = || [PathBuf::from("relative"), dir.path().to_owned()].into_iter();
         std::fs::write(dir.path().join("plain"), "").unwrap();
         assert_eq!(locate("plain", path()), None);
-        assert_eq!(
-            locate("sh", [PathBuf::from("/bin")].into_iter()),
-            Some("/bin/sh".into())
-        );
+        assert_eq!(locate("sh", [PathBuf::from("/bin")].into_iter()), Some("/bin/sh".into()));
         assert_eq!(locate("/bin/sh", path()), Some("/bin/sh".into()));
         assert_eq!(locate("/bin", path()), None);
     }

@@ -28,10 +28,7 @@ pub(crate) fn watch(fd: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
 }
 
 pub(crate) fn raw(pid: HostPid) -> io::Result<Pid> {
-    i32::try_from(pid.get())
-        .ok()
-        .and_then(Pid::from_raw)
-        .ok_or_else(|| Errno::SRCH.into())
+    i32::try_from(pid.get()).ok().and_then(Pid::from_raw).ok_or_else(|| Errno::SRCH.into())
 }
 
 /// Sends a signal; a process that is gone is no error.
@@ -51,9 +48,7 @@ pub(crate) fn send(pidfd: impl AsFd, signal: Signal) -> io::Result<Delivery> {
 /// `ECHILD` when it is no child of ours, or someone else has reaped it.
 pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<ExitStatus>> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
-    Ok(rustix::process::waitid(WaitId::PidFd(pidfd), options)?
-        .as_ref()
-        .map(status))
+    Ok(rustix::process::waitid(WaitId::PidFd(pidfd), options)?.as_ref().map(status))
 }
 
 pub(crate) fn status(status: &WaitIdStatus) -> ExitStatus {
@@ -83,10 +78,7 @@ nix::ioctl_readwrite!(pidfd_get_info, 0xFF, 11, PidfdInfo);
 ///
 /// Known from Linux 6.15 on, for a pidfd that was opened before the process was reaped.
 pub(crate) fn status_of_reaped(pidfd: BorrowedFd<'_>) -> Option<ExitStatus> {
-    let mut info = PidfdInfo {
-        mask: PIDFD_INFO_EXIT,
-        ..PidfdInfo::default()
-    };
+    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
     // SAFETY: the kernel writes at most the size that is part of the request's number, which is the
     // size of the struct we own.
     unsafe { pidfd_get_info(pidfd.as_raw_fd(), &raw mut info) }.ok()?;
@@ -133,10 +125,7 @@ mod tests {
     fn foreign_wait_takes_the_child_and_not_its_status() {
         let (mut child, pidfd) = ended("exit 7");
         child.wait().unwrap();
-        assert_eq!(
-            reap(pidfd.as_fd()).unwrap_err().raw_os_error(),
-            Some(Errno::CHILD.raw_os_error())
-        );
+        assert_eq!(reap(pidfd.as_fd()).unwrap_err().raw_os_error(), Some(Errno::CHILD.raw_os_error()));
         let known = status_of_reaped(pidfd.as_fd());
         // Before Linux 6.15 nobody can say.
         assert!(known.is_none() || known == Some(ExitStatus::Code(7)), "{known:?}");

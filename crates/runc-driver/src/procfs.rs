@@ -12,13 +12,21 @@ pub(crate) struct Stat {
     pub(crate) state: char,
     pub(crate) parent: u32,
     pub(crate) group: u32,
+    flags: u64,
 }
+
+/// From linux/sched.h: the process is on its way out.
+const PF_EXITING: u64 = 4;
 
 impl Stat {
     pub(crate) fn of(pid: HostPid) -> Option<Self> {
-        parse_stat(&String::from_utf8_lossy(
-            &fs::read(format!("/proc/{pid}/stat")).ok()?,
-        ))
+        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        parse_stat(&String::from_utf8_lossy(&stat))
+    }
+
+    /// Whether it has ended, or is about to and cannot be stopped.
+    pub(crate) const fn is_ending(&self) -> bool {
+        self.state == 'Z' || self.state == 'X' || self.flags & PF_EXITING != 0
     }
 }
 
@@ -30,21 +38,15 @@ fn parse_stat(stat: &str) -> Option<Stat> {
     let state = fields.next()?.chars().next()?;
     let parent = fields.next()?.parse().ok()?;
     let group = fields.next()?.parse().ok()?;
-    Some(Stat {
-        comm,
-        state,
-        parent,
-        group,
-    })
+    let flags = fields.nth(3)?.parse().ok()?;
+    Some(Stat { comm, state, parent, group, flags })
 }
 
 /// The children of this process, zombies included, adopted ones included.
 pub(crate) fn children() -> Vec<HostPid> {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    lists
-        .flat_map(|list| list.split_whitespace().filter_map(parse_pid).collect::<Vec<_>>())
-        .collect()
+    lists.flat_map(|list| list.split_whitespace().filter_map(parse_pid).collect::<Vec<_>>()).collect()
 }
 
 /// Every process.
@@ -60,20 +62,16 @@ pub(crate) fn parse_pid(text: &str) -> Option<HostPid> {
 /// Whether a process is in this cgroup, or below it, in any hierarchy. Zombies still are.
 pub(crate) fn is_in_cgroup(pid: HostPid, cgroup: &str) -> bool {
     let list = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    list.lines()
-        .filter_map(|line| line.splitn(3, ':').nth(2))
-        .any(|path| {
-            path.strip_prefix(cgroup)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || rest.starts_with(' '))
-        })
+    list.lines().filter_map(|line| line.splitn(3, ':').nth(2)).any(|path| {
+        path.strip_prefix(cgroup)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || rest.starts_with(' '))
+    })
 }
 
 /// Whether a process was given this variable when it was executed.
 pub(crate) fn has_variable(pid: HostPid, variable: &str) -> bool {
     let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    environ
-        .split(|byte| *byte == 0)
-        .any(|entry| entry == variable.as_bytes())
+    environ.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes())
 }
 
 /// A line of `/proc/self/mountinfo`; see proc(5).
@@ -104,11 +102,7 @@ fn parse_mount(line: &str) -> Option<MountInfo> {
     let mut rest = rest.split(' ');
     let kind = rest.next()?.to_owned();
     let super_options = rest.nth(1)?.to_owned();
-    Some(MountInfo {
-        point,
-        kind,
-        super_options,
-    })
+    Some(MountInfo { point, kind, super_options })
 }
 
 /// The kernel writes space, tab, newline and backslash as three octal digits.
@@ -141,15 +135,10 @@ mod tests {
 
     #[test]
     fn a_name_may_hold_parentheses() {
-        let stat = parse_stat("42 (a) b (c)) Z 7 41 41 0 -1").unwrap();
+        let stat = parse_stat("42 (a) b (c)) S 7 41 41 0 -1 4194308 0 0").unwrap();
         assert_eq!(
             stat,
-            Stat {
-                comm: "a) b (c)".into(),
-                state: 'Z',
-                parent: 7,
-                group: 41
-            }
+            Stat { comm: "a) b (c)".into(), state: 'S', parent: 7, group: 41, flags: 0x40_0004 }
         );
         assert_eq!(parse_stat("42 (x"), None);
     }
@@ -158,14 +147,9 @@ mod tests {
     fn this_process_is_found() {
         let own = HostPid::new(std::process::id()).unwrap();
         assert!(processes().any(|pid| pid == own));
-        assert_eq!(
-            Stat::of(own).map(|stat| stat.parent),
-            Some(std::os::unix::process::parent_id())
-        );
-        let mut child = std::process::Command::new("cat")
-            .stdin(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
+        assert_eq!(Stat::of(own).map(|stat| stat.parent), Some(std::os::unix::process::parent_id()));
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         assert!(children().contains(&HostPid::new(child.id()).unwrap()));
         drop(child.stdin.take());
         child.wait().unwrap();
@@ -176,9 +160,6 @@ mod tests {
         let line = r"36 35 98:0 /m1 /a\040b\134c rw,noatime master:1 - cgroup cgroup rw,cpu,cpuacct";
         let mount = parse_mount(line).unwrap();
         assert_eq!(mount.point, PathBuf::from(r"/a b\c"));
-        assert_eq!(
-            (mount.kind.as_str(), mount.super_options.as_str()),
-            ("cgroup", "rw,cpu,cpuacct")
-        );
+        assert_eq!((mount.kind.as_str(), mount.super_options.as_str()), ("cgroup", "rw,cpu,cpuacct"));
     }
 }

@@ -57,23 +57,13 @@ impl Root {
         let swept = sweep(&dir, bundles)?;
         let _judging = lock_root(&dir)?;
         for (part, mode) in [("executors", 0o700), ("containers", 0o711), ("runtime", 0o711)] {
-            DirBuilder::new()
-                .recursive(true)
-                .mode(mode)
-                .create(dir.join(part))?;
+            DirBuilder::new().recursive(true).mode(mode).create(dir.join(part))?;
         }
         let executor = short_uuid();
         let alive = File::create_new(dir.join("executors").join(&executor))?;
         flock(&alive, FlockOperation::NonBlockingLockExclusive)?;
         cgroup::make_parent(&executor);
-        Ok((
-            Self {
-                dir,
-                executor,
-                _alive: alive,
-            },
-            swept,
-        ))
+        Ok((Self { dir, executor, _alive: alive }, swept))
     }
 
     /// This executor's name.
@@ -104,11 +94,7 @@ impl Root {
             Ok(()) => Ok(Some(claim)),
             Err(error) => {
                 fs::remove_dir_all(&new)?;
-                if error.raw_os_error() == Some(Errno::EXIST.raw_os_error()) {
-                    Ok(None)
-                } else {
-                    Err(error)
-                }
+                if error.raw_os_error() == Some(Errno::EXIST.raw_os_error()) { Ok(None) } else { Err(error) }
             }
         }
     }
@@ -121,9 +107,7 @@ impl Root {
             remove_empty_parts(&self.dir);
             Ok(())
         });
-        let error = closed
-            .err()
-            .map(|error| format!("{}: {error}", self.dir.display()));
+        let error = closed.err().map(|error| format!("{}: {error}", self.dir.display()));
         left.into_iter().chain(error).collect()
     }
 }
@@ -167,11 +151,7 @@ pub fn sweep(root: &Path, bundles: &dyn Bundles) -> io::Result<Vec<Swept>> {
         end_runtimes(&executor);
         for claim in claims_of(&root, &executor)? {
             let (killed, left) = claim.dispose(bundles);
-            swept.push(Swept {
-                container: claim.id.to_string(),
-                killed,
-                left,
-            });
+            swept.push(Swept { container: claim.id.to_string(), killed, left });
         }
         remove_logs(&root, &executor)?;
         let left = cgroup::remove_parent(&executor);
@@ -224,12 +204,7 @@ fn claims_of(root: &Path, executor: &str) -> io::Result<Vec<Claim>> {
         // The cgroup is read to be compared, not to be trusted.
         if owner == executor && cgroup == format!("{}/{id}", cgroup::executor_path(executor)) {
             let state = root.join("runtime").join(&name);
-            claims.push(Claim {
-                id,
-                dir,
-                cgroup: cgroup.to_owned(),
-                state,
-            });
+            claims.push(Claim { id, dir, cgroup: cgroup.to_owned(), state });
         }
     }
     Ok(claims)
@@ -242,27 +217,21 @@ fn end_runtimes(executor: &str) {
         let pidfd = pidfd::open(pid).ok()?;
         procfs::has_variable(pid, &mark).then_some(pidfd)
     });
-    let ending: Vec<_> = marked
-        .filter(|pidfd| pidfd::send(pidfd, Signal::KILL).is_ok())
-        .collect();
+    let ending: Vec<_> = marked.filter(|pidfd| pidfd::send(pidfd, Signal::KILL).is_ok()).collect();
     cgroup::wait_for_ends(&ending, Duration::from_secs(5));
 }
 
 fn remove_logs(root: &Path, executor: &str) -> io::Result<()> {
     let state = root.join("runtime");
     let prefix = log_prefix(executor);
-    let mut logs = names(&state)?
-        .into_iter()
-        .filter(|name| name.starts_with(&prefix));
+    let mut logs = names(&state)?.into_iter().filter(|name| name.starts_with(&prefix));
     logs.try_for_each(|log| fs::remove_file(state.join(log)))
 }
 
 fn names(dir: &Path) -> io::Result<Vec<String>> {
     match fs::read_dir(dir) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
-        entries => entries?
-            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-            .collect(),
+        entries => entries?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
     }
 }
 
@@ -356,14 +325,7 @@ mod tests {
         drop(dead);
 
         let swept = sweep(dir.path(), &NoBundles).unwrap();
-        assert_eq!(
-            swept,
-            [Swept {
-                container: "gone".into(),
-                killed: 0,
-                left: vec![]
-            }]
-        );
+        assert_eq!(swept, [Swept { container: "gone".into(), killed: 0, left: vec![] }]);
         assert!(kept.dir.exists() && dir.path().join("containers/strangers").exists());
         assert!(!gone.dir.exists() && !gone.state.exists());
         assert_eq!(names(&dir.path().join("executors")).unwrap(), [live.executor()]);

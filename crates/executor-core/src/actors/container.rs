@@ -125,31 +125,14 @@ impl Container {
 
     fn add_process(&mut self, id: ProcessId, work: Work, limit: Option<TimeLimit>, context: &Context<Self>) {
         let now = self.world.clock.now();
-        let machine = ProcessMachine::new(limit.map(|limit| Timeout {
-            at: now.after(limit.after),
-            cancel: limit.cancel,
-        }));
+        let machine = ProcessMachine::new(
+            limit.map(|limit| Timeout { at: now.after(limit.after), cancel: limit.cancel }),
+        );
         let view = watch::Sender::new(ProcessView::default());
-        let process = ProcessRef {
-            container: self.id.clone(),
-            process: id,
-        };
-        let address = Process::spawn(
-            process,
-            machine,
-            self.world.clone(),
-            owner(context),
-            work,
-            view.clone(),
-        );
-        self.processes.insert(
-            id,
-            Supervised {
-                address,
-                view,
-                launched: false,
-            },
-        );
+        let process = ProcessRef { container: self.id.clone(), process: id };
+        let address =
+            Process::spawn(process, machine, self.world.clone(), owner(context), work, view.clone());
+        self.processes.insert(id, Supervised { address, view, launched: false });
     }
 
     /// A process actor that is gone has said so, and its place is being taken by one that ends the
@@ -198,12 +181,7 @@ impl Container {
     fn freeze(&self, context: &mut Context<Self>) {
         let frozen = self.world.runtime.pause(&self.id);
         context.spawn(frozen.into_actor(self).map(|answer, container, context| {
-            container.take(
-                ContainerEvent::PauseEnded {
-                    frozen: answer.is_ok(),
-                },
-                context,
-            );
+            container.take(ContainerEvent::PauseEnded { frozen: answer.is_ok() }, context);
             container.answer_freeze(answer);
         }));
     }
@@ -211,12 +189,7 @@ impl Container {
     fn thaw(&self, context: &mut Context<Self>) {
         let thawed = self.world.runtime.resume(&self.id);
         context.spawn(thawed.into_actor(self).map(|answer, container, context| {
-            container.take(
-                ContainerEvent::ResumeEnded {
-                    thawed: answer.is_ok(),
-                },
-                context,
-            );
+            container.take(ContainerEvent::ResumeEnded { thawed: answer.is_ok() }, context);
             container.answer_freeze(answer);
         }));
     }
@@ -302,13 +275,7 @@ impl Handler<Exec> for Container {
     fn handle(&mut self, Exec { spec, streams }: Exec, context: &mut Context<Self>) -> Self::Result {
         let exec: ExecId = self.machine.next_exec();
         let limit = spec.time_limit;
-        self.incoming = Some((
-            Work {
-                exec: Some(spec),
-                streams,
-            },
-            limit,
-        ));
+        self.incoming = Some((Work { exec: Some(spec), streams }, limit));
         let accepted = self.on(ContainerEvent::Exec, context);
         self.incoming = None;
         accepted?;
@@ -407,17 +374,9 @@ impl Handler<ProcessLost> for Container {
             return;
         };
         tracing::error!(container = %self.id, %process, "the actor of a process failed; the process is ended");
-        let id = ProcessRef {
-            container: self.id.clone(),
-            process,
-        };
-        lost.address = Process::replace(
-            id,
-            lost.launched,
-            self.world.clone(),
-            owner(context),
-            lost.view.clone(),
-        );
+        let id = ProcessRef { container: self.id.clone(), process };
+        lost.address =
+            Process::replace(id, lost.launched, self.world.clone(), owner(context), lost.view.clone());
     }
 }
 

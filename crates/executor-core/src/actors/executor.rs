@@ -36,10 +36,7 @@ struct Registered {
 
 impl Registered {
     fn parts(&self) -> ContainerParts {
-        ContainerParts {
-            address: self.address.downgrade(),
-            hub: Arc::clone(&self.hub),
-        }
+        ContainerParts { address: self.address.downgrade(), hub: Arc::clone(&self.hub) }
     }
 }
 
@@ -48,14 +45,7 @@ impl ExecutorActor {
         Self::create(|context| {
             context.set_mailbox_capacity(0);
             let registered = watch::Sender::new(0);
-            Self {
-                world,
-                bus,
-                containers: HashMap::new(),
-                draining: false,
-                registered,
-                stopped,
-            }
+            Self { world, bus, containers: HashMap::new(), draining: false, registered, stopped }
         })
     }
 
@@ -89,14 +79,8 @@ impl Handler<Run> for ExecutorActor {
         }
         let hub = Hub::new(id.clone(), self.bus.clone());
         let above = Self::above(context);
-        let address = Container::spawn(
-            id.clone(),
-            spec,
-            streams,
-            self.world.clone(),
-            above,
-            Arc::clone(&hub),
-        );
+        let address =
+            Container::spawn(id.clone(), spec, streams, self.world.clone(), above, Arc::clone(&hub));
         deliver(&address.clone().recipient(), Start, |_| ());
         let registered = Registered { address, hub };
         let parts = registered.parts();
@@ -118,11 +102,7 @@ impl Handler<List> for ExecutorActor {
     type Result = MessageResult<List>;
 
     fn handle(&mut self, _: List, _: &mut Context<Self>) -> Self::Result {
-        let mut snapshots: Vec<_> = self
-            .containers
-            .values()
-            .map(|parts| parts.hub.snapshot())
-            .collect();
+        let mut snapshots: Vec<_> = self.containers.values().map(|parts| parts.hub.snapshot()).collect();
         snapshots.sort_by(|a, b| a.container.cmp(&b.container));
         MessageResult(snapshots)
     }
@@ -158,14 +138,9 @@ impl Handler<ContainerLost> for ExecutorActor {
                 exited_at: clock.now(),
                 usage: None,
             };
-            let execs = before.execs.keys().map(|exec| Happening::ExecExited {
-                exec: *exec,
-                exit: exit.clone(),
-            });
-            let exited = before
-                .exit
-                .is_none()
-                .then(|| Happening::Exited { exit: exit.clone() });
+            let execs =
+                before.execs.keys().map(|exec| Happening::ExecExited { exec: *exec, exit: exit.clone() });
+            let exited = before.exit.is_none().then(|| Happening::Exited { exit: exit.clone() });
             let rest = execs.chain(exited).chain([Happening::Released { left }]);
             for (seq, happening) in (before.seq + 1..).zip(rest) {
                 hub.publish(executor_lifecycle::Event {

@@ -55,15 +55,7 @@ impl Process {
     ) -> Addr<Self> {
         Self::create(|context| {
             context.set_mailbox_capacity(0);
-            let mut process = Self {
-                id,
-                machine,
-                world,
-                container,
-                work: Some(work),
-                view,
-                tick: None,
-            };
+            let mut process = Self { id, machine, world, container, work: Some(work), view, tick: None };
             process.set_tick(context);
             process
         })
@@ -85,15 +77,7 @@ impl Process {
                 view.pid.zip(view.started_at)
             };
             let (machine, effects) = Machine::orphaned(now, launched, running);
-            let mut process = Self {
-                id,
-                machine,
-                world,
-                container,
-                work: None,
-                view,
-                tick: None,
-            };
+            let mut process = Self { id, machine, world, container, work: None, view, tick: None };
             if running.is_some() {
                 process.watch(context);
             }
@@ -151,10 +135,7 @@ impl Process {
         let own: Recipient<LaunchEnded> = context.address().recipient();
         let own = own.downgrade();
         actix_rt::spawn(async move {
-            let fact = LaunchEnded {
-                process,
-                answer: answer.await,
-            };
+            let fact = LaunchEnded { process, answer: answer.await };
             match own.upgrade() {
                 Some(own) => {
                     let to_owner = fact.clone();
@@ -166,10 +147,7 @@ impl Process {
     }
 
     fn watch(&self, context: &Context<Self>) {
-        let watch = Watch {
-            process: self.id.clone(),
-            to: context.address().recipient(),
-        };
+        let watch = Watch { process: self.id.clone(), to: context.address().recipient() };
         deliver(&self.world.reaper.clone().recipient(), watch, |_| ());
     }
 
@@ -189,25 +167,13 @@ impl Process {
                 }
             });
         }
-        tell(
-            &self.container.started,
-            Started {
-                process: self.id.process,
-                pid,
-            },
-        );
+        tell(&self.container.started, Started { process: self.id.process, pid });
     }
 
     fn report_exited(&mut self, exit: Exit) {
         self.work = None;
         self.view.send_modify(|view| view.exit = Some(exit.clone()));
-        tell(
-            &self.container.exited,
-            Exited {
-                process: self.id.process,
-                exit,
-            },
-        );
+        tell(&self.container.exited, Exited { process: self.id.process, exit });
     }
 
     /// Has `Tick` come at the machine's next deadline.

@@ -23,18 +23,13 @@ impl Reaper {
         Self::create(|context| {
             context.set_mailbox_capacity(0);
             context.add_stream(exits);
-            Self {
-                machine: Machine::default(),
-                watchers: HashMap::new(),
-            }
+            Self { machine: Machine::default(), watchers: HashMap::new() }
         })
     }
 
     fn on(&mut self, event: ReaperEvent, context: &mut Context<Self>) {
         match self.machine.step(event) {
-            Ok(effects) => effects
-                .into_iter()
-                .for_each(|effect| self.perform(effect, context)),
+            Ok(effects) => effects.into_iter().for_each(|effect| self.perform(effect, context)),
             Err(refused) => tracing::trace!(%refused, "reaper"),
         }
     }
@@ -43,9 +38,7 @@ impl Reaper {
     fn perform(&mut self, ReaperEffect::Deliver(process, ending): ReaperEffect, context: &Context<Self>) {
         if let Some(to) = self.watchers.remove(&process) {
             let reaper = context.address();
-            deliver(&to, Ended(ending), move |_| {
-                reaper.do_send(Undelivered(process, ending))
-            });
+            deliver(&to, Ended(ending), move |_| reaper.do_send(Undelivered(process, ending)));
         }
     }
 }

@@ -138,11 +138,7 @@ impl Container {
             Net::None => Network::None,
             Net::Host => Network::Host,
         };
-        spec.resources = Resources {
-            memory: self.memory,
-            cpus: self.cpus,
-            pids: self.pids,
-        };
+        spec.resources = Resources { memory: self.memory, cpus: self.cpus, pids: self.pids };
         spec.process.env = self.env.iter().filter_map(|entry| variable(entry)).collect();
         spec.process.cwd = self.workdir.clone();
         spec.process.user = self.user.clone();
@@ -173,11 +169,7 @@ fn volume(text: &str) -> Result<Mount, String> {
     if source.is_empty() || destination.is_empty() {
         return Err("neither SRC nor DST can be empty".into());
     }
-    Ok(Mount {
-        source: absolute(Path::new(source)),
-        destination: PathBuf::from(destination),
-        read_only,
-    })
+    Ok(Mount { source: absolute(Path::new(source)), destination: PathBuf::from(destination), read_only })
 }
 
 /// Bytes, or with k, m, g or t for powers of 1024.
@@ -185,16 +177,12 @@ fn size(text: &str) -> Result<u64, String> {
     let lower = text.to_ascii_lowercase();
     let number = lower.trim_end_matches('b').trim_end_matches('i');
     let (number, shift) = match number.char_indices().last() {
-        Some((end, unit @ ('k' | 'm' | 'g' | 't'))) => (
-            number.get(..end).unwrap_or_default(),
-            10 * (1 + "kmgt".find(unit).unwrap_or_default()),
-        ),
+        Some((end, unit @ ('k' | 'm' | 'g' | 't'))) => {
+            (number.get(..end).unwrap_or_default(), 10 * (1 + "kmgt".find(unit).unwrap_or_default()))
+        }
         _ => (number, 0),
     };
-    let bytes = number
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(1 << shift));
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
     bytes.ok_or_else(|| "give a size such as 64m, 1g or a number of bytes".into())
 }
 
@@ -212,13 +200,9 @@ mod tests {
 
     #[test]
     fn sizes_and_times() {
-        for (text, bytes) in [
-            ("64m", 64 << 20),
-            ("1GiB", 1 << 30),
-            ("512", 512),
-            ("2k", 2048),
-            ("1gb", 1 << 30),
-        ] {
+        for (text, bytes) in
+            [("64m", 64 << 20), ("1GiB", 1 << 30), ("512", 512), ("2k", 2048), ("1gb", 1 << 30)]
+        {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
         for bad in ["", "m", "-1", "1.5g", "99999999999t", "1x"] {
@@ -232,10 +216,7 @@ mod tests {
     #[test]
     fn volumes() {
         let mount = volume("/a:/b:ro").unwrap();
-        assert_eq!(
-            (mount.source, mount.destination, mount.read_only),
-            ("/a".into(), "/b".into(), true)
-        );
+        assert_eq!((mount.source, mount.destination, mount.read_only), ("/a".into(), "/b".into(), true));
         assert!(volume("rel:/b").unwrap().source.is_absolute());
         for bad in ["", "/a", "/a:", ":/b", "/a:/b:rx", "/a:/b:ro:z"] {
             assert!(volume(bad).is_err(), "{bad:?} was taken");
@@ -247,25 +228,13 @@ mod tests {
         let line = "longshore --root /r run --id a --rootfs /x -e K=V -w /w -u 1:2 -v /s:/d:ro --hostname h --net host \
                     --read-only -i --timeout 30s --grace 1s --memory 64m --cpus 0.5 --pids 64 --events - -- sh -c true";
         let arguments = Arguments::try_parse_from(line.split_whitespace()).unwrap();
-        let Action::Run(run) = arguments.action else {
-            panic!("not run")
-        };
+        let Action::Run(run) = arguments.action else { panic!("not run") };
         let spec = run.spec();
         assert_eq!(spec.validate(), Ok(()));
         assert_eq!(spec.process.args, ["sh", "-c", "true"]);
         assert_eq!(spec.rootfs, Rootfs::Dir("/x".into()));
-        assert_eq!(
-            spec.resources,
-            Resources {
-                memory: Some(64 << 20),
-                cpus: Some(0.5),
-                pids: Some(64)
-            }
-        );
-        assert_eq!(
-            spec.process.time_limit.map(|limit| limit.after),
-            Some(Duration::from_secs(30))
-        );
+        assert_eq!(spec.resources, Resources { memory: Some(64 << 20), cpus: Some(0.5), pids: Some(64) });
+        assert_eq!(spec.process.time_limit.map(|limit| limit.after), Some(Duration::from_secs(30)));
     }
 
     #[test]

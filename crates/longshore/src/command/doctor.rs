@@ -51,20 +51,13 @@ pub(crate) fn doctor(global: &Global) -> ExitCode {
         };
         println!("{mark:<5}{name:<16} {text}");
     }
-    if works {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if works { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn user() -> Verdict {
     match geteuid() {
         uid if uid.is_root() => Verdict::Fine("root".into()),
-        uid => Verdict::Missing(
-            format!("uid {}", uid.as_raw()),
-            "run as root, as in sudo longshore",
-        ),
+        uid => Verdict::Missing(format!("uid {}", uid.as_raw()), "run as root, as in sudo longshore"),
     }
 }
 
@@ -73,40 +66,29 @@ fn runtime(named: Option<&str>) -> Verdict {
     let program = match find_runtime(&candidates) {
         Ok(program) => program,
         Err(error) => {
-            return Verdict::Missing(
-                error.to_string(),
-                "install runc, or name a runtime with --runtime",
-            );
+            return Verdict::Missing(error.to_string(), "install runc, or name a runtime with --runtime");
         }
     };
     match version(&program) {
         Ok(version) if version.starts_with("crun") && cgroup_mode() == CgroupMode::Hybrid => {
             Verdict::Missing(
-                format!(
-                    "{version} ({}) refuses hosts with hybrid cgroups",
-                    program.display()
-                ),
+                format!("{version} ({}) refuses hosts with hybrid cgroups", program.display()),
                 "use runc, or hide /sys/fs/cgroup/unified in a mount namespace of your own",
             )
         }
         Ok(version) => Verdict::Fine(format!("{version} ({})", program.display())),
-        Err(error) => Verdict::Missing(
-            format!("{}: {error}", program.display()),
-            "reinstall it, or name another",
-        ),
+        Err(error) => {
+            Verdict::Missing(format!("{}: {error}", program.display()), "reinstall it, or name another")
+        }
     }
 }
 
 fn version(program: &Path) -> Result<String, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
-    let runc = longshore::runc()
-        .runtime(program.to_string_lossy())
-        .build()
-        .map_err(|error| error.to_string())?;
-    runtime
-        .block_on(runc.command_line().version())
-        .map_err(|error| error.to_string())
+    let runc =
+        longshore::runc().runtime(program.to_string_lossy()).build().map_err(|error| error.to_string())?;
+    runtime.block_on(runc.command_line().version()).map_err(|error| error.to_string())
 }
 
 fn cgroup_mode() -> CgroupMode {
@@ -136,10 +118,9 @@ fn cgroups() -> Verdict {
 fn subreaper() -> Verdict {
     match rustix::process::set_child_subreaper(Some(getpid())) {
         Ok(()) => Verdict::Fine("this process can adopt what runtimes leave behind".into()),
-        Err(error) => Verdict::Missing(
-            format!("prctl: {error}"),
-            "allow PR_SET_CHILD_SUBREAPER in the seccomp filter",
-        ),
+        Err(error) => {
+            Verdict::Missing(format!("prctl: {error}"), "allow PR_SET_CHILD_SUBREAPER in the seccomp filter")
+        }
     }
 }
 
@@ -158,41 +139,26 @@ fn pidfd() -> Verdict {
 }
 
 fn at_least(release: &str, (major, minor): (u32, u32)) -> bool {
-    let mut numbers = release
-        .split(|c: char| !c.is_ascii_digit())
-        .map(|number| number.parse().unwrap_or(0));
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
 }
 
 fn overlay() -> Verdict {
     let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    if known
-        .lines()
-        .any(|line| line.trim_start_matches("nodev").trim() == "overlay")
-    {
+    if known.lines().any(|line| line.trim_start_matches("nodev").trim() == "overlay") {
         return Verdict::Fine("--rootfs host works".into());
     }
-    Verdict::Limited(
-        "the kernel has no overlay: --rootfs host does not work".into(),
-        "modprobe overlay",
-    )
+    Verdict::Limited("the kernel has no overlay: --rootfs host does not work".into(), "modprobe overlay")
 }
 
 fn user_namespaces() -> Verdict {
-    let number = |file: &str| {
-        fs::read_to_string(file)
-            .ok()
-            .and_then(|text| text.trim().parse::<u64>().ok())
-    };
-    match (
-        number("/proc/sys/user/max_user_namespaces"),
-        number("/proc/sys/kernel/unprivileged_userns_clone"),
-    ) {
+    let number = |file: &str| fs::read_to_string(file).ok().and_then(|text| text.trim().parse::<u64>().ok());
+    match (number("/proc/sys/user/max_user_namespaces"), number("/proc/sys/kernel/unprivileged_userns_clone"))
+    {
         (None, _) => Verdict::Limited("the kernel has none".into(), "id mappings need CONFIG_USER_NS"),
-        (Some(0), _) => Verdict::Limited(
-            "switched off".into(),
-            "sysctl user.max_user_namespaces=15000 switches them on",
-        ),
+        (Some(0), _) => {
+            Verdict::Limited("switched off".into(), "sysctl user.max_user_namespaces=15000 switches them on")
+        }
         (Some(_), Some(0)) => Verdict::Limited(
             "for root only".into(),
             "sysctl kernel.unprivileged_userns_clone=1 gives them to all",

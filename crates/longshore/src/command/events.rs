@@ -14,10 +14,7 @@ use serde_json::{Map, Value, json};
 pub(crate) async fn write(mut events: Events, mut out: Box<dyn Write + Send>) {
     while let Some(notice) = events.next().await {
         let (line, last) = match notice {
-            Notice::Event(event) => (
-                line(&event),
-                matches!(event.happening, Happening::Released { .. }),
-            ),
+            Notice::Event(event) => (line(&event), matches!(event.happening, Happening::Released { .. })),
             Notice::Gap { missed } => (json!({"event": "gap", "missed": missed}), false),
             Notice::Snapshot(_) => continue,
         };
@@ -71,11 +68,8 @@ mod tests {
     #[test]
     fn a_line_has_what_was_promised() {
         let at = Timestamp::from_epoch(Duration::from_micros(1_700_000_000_250_000));
-        let usage = Some(Usage {
-            cpu: Some(Duration::from_millis(1500)),
-            memory_peak: Some(7),
-            oom_kills: 0,
-        });
+        let usage =
+            Some(Usage { cpu: Some(Duration::from_millis(1500)), memory_peak: Some(7), oom_kills: 0 });
         let exit = Exit {
             status: ExitStatus::Code(3),
             reason: ExitReason::TimedOut { killed: true },
@@ -84,12 +78,7 @@ mod tests {
             usage,
         };
         let container = ContainerId::new("c").unwrap();
-        let line = line(&Event {
-            seq: 3,
-            container,
-            at,
-            happening: Happening::Exited { exit },
-        });
+        let line = line(&Event { seq: 3, container, at, happening: Happening::Exited { exit } });
         let time = "2023-11-14T22:13:20.250000Z";
         assert_eq!(
             line,

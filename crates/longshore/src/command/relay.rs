@@ -28,18 +28,8 @@ impl Relay {
     pub(crate) fn new(stdin: Stdio) -> io::Result<(StdioSpec, Self)> {
         let straight = || Stdio::Inherit;
         if io::stderr().is_terminal() {
-            let relay = Self {
-                reader: None,
-                running: None,
-            };
-            return Ok((
-                StdioSpec {
-                    stdin,
-                    stdout: straight(),
-                    stderr: straight(),
-                },
-                relay,
-            ));
+            let relay = Self { reader: None, running: None };
+            return Ok((StdioSpec { stdin, stdout: straight(), stderr: straight() }, relay));
         }
         let (reader, writer) = io::pipe()?;
         let writer = OwnedFd::from(writer);
@@ -47,17 +37,7 @@ impl Relay {
             true => Stdio::from(writer.try_clone()?),
             false => straight(),
         };
-        Ok((
-            StdioSpec {
-                stdin,
-                stdout,
-                stderr: writer.into(),
-            },
-            Self {
-                reader: Some(reader),
-                running: None,
-            },
-        ))
+        Ok((StdioSpec { stdin, stdout, stderr: writer.into() }, Self { reader: Some(reader), running: None }))
     }
 
     /// The program runs: what comes now is its own.

@@ -32,11 +32,7 @@ async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure>
     let log = arguments.events.as_deref().map(open_log).transpose()?;
     let executor = executor(global)?;
 
-    let stdin = if arguments.interactive {
-        Stdio::Inherit
-    } else {
-        Stdio::Null
-    };
+    let stdin = if arguments.interactive { Stdio::Inherit } else { Stdio::Null };
     let (stdio, mut relay) =
         Relay::new(stdin).map_err(|error| Failure::new(error.to_string(), "free some files"))?;
     spec.process.stdio = stdio;
@@ -146,10 +142,7 @@ fn open_log(path: &Path) -> Result<Box<dyn Write + Send>, Failure> {
     }
     let file = File::create(path);
     let file = file.map_err(|error| {
-        Failure::new(
-            format!("--events {}: {error}", path.display()),
-            "name a file you may write to",
-        )
+        Failure::new(format!("--events {}: {error}", path.display()), "name a file you may write to")
     })?;
     Ok(Box::new(file))
 }

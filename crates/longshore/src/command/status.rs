@@ -35,11 +35,7 @@ pub(crate) struct Failure {
 impl Failure {
     /// A failure of ours.
     pub(crate) fn new(cause: impl Into<String>, remedy: &'static str) -> Self {
-        Self {
-            cause: cause.into(),
-            remedy,
-            code: OUR_FAILURE,
-        }
+        Self { cause: cause.into(), remedy, code: OUR_FAILURE }
     }
 }
 
@@ -87,10 +83,9 @@ impl From<StartFailure> for Failure {
                 (NOT_EXECUTABLE, "name a program or a script that can be executed")
             }
             StartFailureKind::BadConfig => (OUR_FAILURE, "correct that option"),
-            StartFailureKind::IdTaken => (
-                OUR_FAILURE,
-                "choose another --id (`longshore sweep` frees those of dead executors)",
-            ),
+            StartFailureKind::IdTaken => {
+                (OUR_FAILURE, "choose another --id (`longshore sweep` frees those of dead executors)")
+            }
             StartFailureKind::PermissionDenied => (OUR_FAILURE, "run as root, with the rights to do that"),
             StartFailureKind::NoResources => {
                 (OUR_FAILURE, "free some memory, disk or pids, or raise the limit")
@@ -101,11 +96,7 @@ impl From<StartFailure> for Failure {
             }
             StartFailureKind::ContainerGone => (OUR_FAILURE, "start it anew"),
         };
-        Self {
-            cause: message,
-            remedy,
-            code,
-        }
+        Self { cause: message, remedy, code }
     }
 }
 
@@ -138,9 +129,7 @@ pub(crate) fn of(exit: Exit, asked: &Asked) -> (Code, Option<String>) {
             };
             (
                 Code(TIMED_OUT),
-                Some(format!(
-                    "the timeout of {after} was over, {how}; give it more with --timeout"
-                )),
+                Some(format!("the timeout of {after} was over, {how}; give it more with --timeout")),
             )
         }
         ExitReason::Cancelled { killed: true, .. } if exit.status == ExitStatus::Signal(Signal::KILL) => (
@@ -151,23 +140,13 @@ pub(crate) fn of(exit: Exit, asked: &Asked) -> (Code, Option<String>) {
         ),
         ExitReason::Cancelled { .. } => (own, None),
         ExitReason::OutOfMemory => {
-            let limit = asked
-                .memory
-                .map(|bytes| format!(" at its limit of {} MiB", bytes >> 20))
-                .unwrap_or_default();
-            (
-                own,
-                Some(format!(
-                    "out of memory: the kernel killed the program{limit}; raise --memory"
-                )),
-            )
+            let limit =
+                asked.memory.map(|bytes| format!(" at its limit of {} MiB", bytes >> 20)).unwrap_or_default();
+            (own, Some(format!("out of memory: the kernel killed the program{limit}; raise --memory")))
         }
         ExitReason::Lost => {
             let cause = "nobody saw how the program ended: something else has waited for it";
-            (
-                OUR_FAILURE,
-                Some(format!("{cause}; `longshore doctor` checks what containers need")),
-            )
+            (OUR_FAILURE, Some(format!("{cause}; `longshore doctor` checks what containers need")))
         }
     }
 }
@@ -188,20 +167,8 @@ mod tests {
 
     fn ended(status: ExitStatus, reason: ExitReason) -> (u8, bool) {
         let at = Timestamp::default();
-        let exit = Exit {
-            status,
-            reason,
-            started_at: Some(at),
-            exited_at: at,
-            usage: None,
-        };
-        let (code, sentence) = of(
-            exit,
-            &Asked {
-                interrupted: Some(Signal::INT),
-                ..Asked::default()
-            },
-        );
+        let exit = Exit { status, reason, started_at: Some(at), exited_at: at, usage: None };
+        let (code, sentence) = of(exit, &Asked { interrupted: Some(Signal::INT), ..Asked::default() });
         (code.0, sentence.is_some())
     }
 
@@ -210,10 +177,7 @@ mod tests {
         let kill = ExitStatus::Signal(Signal::KILL);
         let unknown = ExitStatus::Unknown;
         let failed = |kind| ExitReason::StartFailed(StartFailure::new(kind, "x"));
-        let cancelled = |killed| ExitReason::Cancelled {
-            cause: CancelCause::Requested,
-            killed,
-        };
+        let cancelled = |killed| ExitReason::Cancelled { cause: CancelCause::Requested, killed };
         for (status, reason, expected) in [
             (ExitStatus::Code(0), ExitReason::Normal, (0, false)),
             (ExitStatus::Code(255), ExitReason::Normal, (255, false)),
@@ -222,11 +186,7 @@ mod tests {
             (ExitStatus::Code(3), cancelled(false), (3, false)),
             (kill, cancelled(true), (137, true)),
             (unknown, cancelled(false), (130, false)),
-            (
-                ExitStatus::Code(0),
-                ExitReason::TimedOut { killed: false },
-                (124, true),
-            ),
+            (ExitStatus::Code(0), ExitReason::TimedOut { killed: false }, (124, true)),
             (unknown, failed(StartFailureKind::NotFound), (127, true)),
             (unknown, failed(StartFailureKind::NotExecutable), (126, true)),
             (unknown, failed(StartFailureKind::RuntimeBroken), (125, true)),

@@ -8,10 +8,7 @@ use super::status::{Failure, OUR_FAILURE};
 pub(crate) fn sweep(global: &Global) -> Result<ExitCode, Failure> {
     let root = global.root.clone().unwrap_or_else(longshore::default_root);
     let swept = longshore::sweep(&root).map_err(|error| {
-        Failure::new(
-            format!("{}: {error}", root.display()),
-            "sweep as the user whose root it is",
-        )
+        Failure::new(format!("{}: {error}", root.display()), "sweep as the user whose root it is")
     })?;
     let mut clean = true;
     for container in &swept {
@@ -29,9 +26,5 @@ pub(crate) fn sweep(global: &Global) -> Result<ExitCode, Failure> {
     if swept.is_empty() {
         println!("nothing to sweep in {}", root.display());
     }
-    Ok(if clean {
-        ExitCode::SUCCESS
-    } else {
-        OUR_FAILURE.into()
-    })
+    Ok(if clean { ExitCode::SUCCESS } else { OUR_FAILURE.into() })
 }

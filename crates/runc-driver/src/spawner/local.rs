@@ -28,13 +28,7 @@ use crate::{cgroup, pidfd};
 
 /// What of our environment a runtime gets. Above all not `NOTIFY_SOCKET`, with which runc waits for a
 /// message that never comes, nor `LISTEN_FDS`, with which it hands our sockets on.
-const KEPT_VARIABLES: [&str; 5] = [
-    "PATH",
-    "HOME",
-    "XDG_RUNTIME_DIR",
-    "DBUS_SESSION_BUS_ADDRESS",
-    "TMPDIR",
-];
+const KEPT_VARIABLES: [&str; 5] = ["PATH", "HOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "TMPDIR"];
 
 /// How long a process that a runtime has let go of may take to become our child.
 const ADOPTION: Duration = Duration::from_millis(100);
@@ -61,16 +55,14 @@ struct Process {
 impl LocalSpawner {
     pub(crate) fn start() -> io::Result<Self> {
         let (calls, incoming) = std::sync::mpsc::channel::<(Call, oneshot::Sender<Spawned>)>();
-        thread::Builder::new()
-            .name("longshore-spawn".into())
-            .spawn(move || {
-                for (call, answer) in incoming {
-                    if let Err(Ok((_, pidfd))) = answer.send(execute(call)) {
-                        // Nobody waits any more: the executor's thread has ended.
-                        let _gone = pidfd::send(&pidfd, Signal::KILL);
-                    }
+        thread::Builder::new().name("longshore-spawn".into()).spawn(move || {
+            for (call, answer) in incoming {
+                if let Err(Ok((_, pidfd))) = answer.send(execute(call)) {
+                    // Nobody waits any more: the executor's thread has ended.
+                    let _gone = pidfd::send(&pidfd, Signal::KILL);
                 }
-            })?;
+            }
+        })?;
         let (exits, receiver) = mpsc::unbounded_channel();
         Ok(Self {
             calls,
@@ -89,16 +81,10 @@ impl LocalSpawner {
     fn unknown_children(&self) -> Vec<HostPid> {
         let adopted = lock(&self.adopted);
         let runtimes = lock(&self.runtimes);
-        let known: std::collections::HashSet<_> = adopted
-            .values()
-            .map(|process| process.pid)
-            .chain(runtimes.keys().copied())
-            .collect();
+        let known: std::collections::HashSet<_> =
+            adopted.values().map(|process| process.pid).chain(runtimes.keys().copied()).collect();
         drop((adopted, runtimes));
-        procfs::children()
-            .into_iter()
-            .filter(|pid| !known.contains(pid))
-            .collect()
+        procfs::children().into_iter().filter(|pid| !known.contains(pid)).collect()
     }
 }
 
@@ -120,10 +106,7 @@ impl Spawner for LocalSpawner {
                 lock(&runtimes).remove(&pid);
                 let _nobody_waits = told.send(status);
             });
-            let ended = ended
-                .map(|status| status.unwrap_or(ExitStatus::Unknown))
-                .boxed()
-                .shared();
+            let ended = ended.map(|status| status.unwrap_or(ExitStatus::Unknown)).boxed().shared();
             let kill = Arc::new(move || {
                 if let Err(error) = process.kill_group() {
                     tracing::warn!(pid = %process.pid, %error, "kill a runtime");
@@ -136,11 +119,15 @@ impl Spawner for LocalSpawner {
 
     fn adopt(&self, process: ProcessRef, pid: HostPid, parent: Parent) -> io::Result<()> {
         let exits = self.exits.clone();
-        let adopted = match (pidfd::open(pid), &parent) {
-            (Ok(pidfd), _) => Some(Arc::new(Process::new(pid, pidfd))),
-            // Its monitor has reaped it already: the monitor's code is what is left of its status.
-            (Err(error), Parent::Runtime(_)) if Errno::from_io_error(&error) == Some(Errno::SRCH) => None,
-            (Err(error), _) => return Err(error),
+        // None when it was reaped already: by its monitor, whose code is what is left of its status,
+        // or by someone who waits for any child and has taken the status with them.
+        let adopted = match pidfd::open(pid) {
+            Ok(pidfd) => Some(Arc::new(Process::new(pid, pidfd))),
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => None,
+            Err(error) => {
+                end_unwatched(pid);
+                return Err(error);
+            }
         };
         if let Some(adopted) = &adopted {
             lock(&self.adopted).insert(process.clone(), Arc::clone(adopted));
@@ -164,8 +151,7 @@ impl Spawner for LocalSpawner {
     }
 
     fn signal(&self, process: &ProcessRef, signal: Signal) -> io::Result<Delivery> {
-        self.adopted(process)
-            .map_or(Ok(Delivery::Gone), |process| process.signal(signal))
+        self.adopted(process).map_or(Ok(Delivery::Gone), |process| process.signal(signal))
     }
 
     fn kill(&self, process: &ProcessRef) -> io::Result<Delivery> {
@@ -181,9 +167,11 @@ impl Spawner for LocalSpawner {
             let Some(stat) = Stat::of(pid) else { continue };
             let runtimes_own = of.runtime.is_some_and(|runtime| runtime.get() == stat.group);
             let in_cgroup = procfs::is_in_cgroup(pid, &of.cgroup);
-            // The runtime's helpers are called `runc:[1:CHILD]` and the like until they execute the program.
-            let half_made = in_cgroup && (of.all || stat.state == 'Z' || stat.comm.contains(":["));
-            if !(runtimes_own || half_made) {
+            // The runtime's helpers are called `runc:[1:CHILD]` and the like until they execute the
+            // program. Whatever else is there, and whatever is dead already, may have been started by
+            // another call and be adopted in a moment.
+            let half_made = stat.state != 'Z' && stat.comm.contains(":[");
+            if !(runtimes_own || in_cgroup && (of.all || half_made)) {
                 continue;
             }
             let Ok(pidfd) = pidfd::open(pid) else { continue };
@@ -200,9 +188,7 @@ impl Spawner for LocalSpawner {
     }
 
     fn exits(&self) -> mpsc::UnboundedReceiver<(ProcessRef, ExitStatus)> {
-        lock(&self.receiver)
-            .take()
-            .unwrap_or_else(|| mpsc::unbounded_channel().1)
+        lock(&self.receiver).take().unwrap_or_else(|| mpsc::unbounded_channel().1)
     }
 
     /// Exec'd processes come before inits: the kernel holds an init until they are reaped.
@@ -210,19 +196,14 @@ impl Spawner for LocalSpawner {
         let runtimes: Vec<_> = lock(&self.runtimes).drain().map(|(_, runtime)| runtime).collect();
         let mut adopted: Vec<_> = lock(&self.adopted).drain().collect();
         adopted.sort_by_key(|(process, _)| process.process == ProcessId::Init);
-        let all: Vec<_> = runtimes
-            .into_iter()
-            .chain(adopted.into_iter().map(|(_, process)| process))
-            .collect();
+        let all: Vec<_> =
+            runtimes.into_iter().chain(adopted.into_iter().map(|(_, process)| process)).collect();
         for process in &all {
             let _gone = process.kill_group();
         }
         let deadline = Instant::now() + patience;
         for process in &all {
-            cgroup::wait_for_ends(
-                &[&process.pidfd],
-                deadline.saturating_duration_since(Instant::now()),
-            );
+            cgroup::wait_for_ends(&[&process.pidfd], deadline.saturating_duration_since(Instant::now()));
             let _reaped_before = process.reap();
         }
     }
@@ -230,11 +211,7 @@ impl Spawner for LocalSpawner {
 
 impl Process {
     fn new(pid: HostPid, pidfd: OwnedFd) -> Self {
-        Self {
-            pid,
-            pidfd: Arc::new(pidfd),
-            reaped: Mutex::new(false),
-        }
+        Self { pid, pidfd: Arc::new(pidfd), reaped: Mutex::new(false) }
     }
 
     fn signal(&self, signal: Signal) -> io::Result<Delivery> {
@@ -302,19 +279,10 @@ impl Process {
 
 /// On the spawner's thread. A process group of its own keeps the terminal's signals from the runtime.
 fn execute(call: Call) -> Spawned {
-    let Call {
-        program,
-        args,
-        stdio,
-        mark,
-    } = call;
+    let Call { program, args, stdio, mark } = call;
     let mut command = Command::new(&program);
     command.args(args).process_group(0).env_clear();
-    command.envs(
-        KEPT_VARIABLES
-            .iter()
-            .filter_map(|name| Some((name, std::env::var_os(name)?))),
-    );
+    command.envs(KEPT_VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     command.envs(mark.map(|executor| (MARK, executor)));
     command
         .stdin(child_stdio(stdio.stdin)?)
@@ -323,16 +291,15 @@ fn execute(call: Call) -> Spawned {
     let child = command.spawn()?;
     drop(command);
     let pid = HostPid::new(child.id()).ok_or_else(|| io::Error::other("a child without a pid"))?;
-    match pidfd::open(pid) {
-        Ok(pidfd) => Ok((pid, pidfd)),
-        Err(error) => {
-            // Out of files: without a pidfd the runtime cannot be watched. It is ended while its pid
-            // is certainly its own.
-            let raw = pidfd::raw(pid)?;
-            let _gone = rustix::process::kill_process(raw, rustix::process::Signal::KILL);
-            let _reaped = rustix::process::waitid(WaitId::Pid(raw), WaitIdOptions::EXITED);
-            Err(error)
-        }
+    let pidfd = pidfd::open(pid).inspect_err(|_| end_unwatched(pid))?;
+    Ok((pid, pidfd))
+}
+
+/// Out of files, a child of ours cannot be watched. It is ended while its pid is certainly its own.
+fn end_unwatched(pid: HostPid) {
+    if let Ok(pid) = pidfd::raw(pid) {
+        let _gone = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        let _reaped = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED);
     }
 }
 
