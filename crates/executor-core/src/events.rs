@@ -5,7 +5,7 @@
 //! and is told how many; it never holds anything up.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use executor_lifecycle::container::Phase;
 use executor_lifecycle::{ContainerId, Event, ExecId, Exit, Happening, HostPid, Timestamp};
@@ -95,26 +95,44 @@ impl Events {
     }
 }
 
-/// The executor's channel for the events of all its containers.
+/// The executor's channel for the events of all its containers. It ends with the actors that hold it.
 #[derive(Clone, Debug)]
 pub(crate) struct Bus(broadcast::Sender<Event>);
+
+/// The end of the channel that a handle of the executor holds.
+#[derive(Debug)]
+pub(crate) struct BusView(broadcast::WeakSender<Event>);
 
 impl Bus {
     pub(crate) fn new() -> Self {
         Self(broadcast::Sender::new(EXECUTOR_BACKLOG))
     }
 
-    pub(crate) fn subscribe(&self) -> Events {
-        Events { snapshot: None, receiver: self.0.subscribe(), seen: 0, of_one: false, ended: false }
+    pub(crate) fn view(&self) -> BusView {
+        BusView(self.0.downgrade())
     }
 }
 
-/// One container's snapshot and channel.
+impl BusView {
+    pub(crate) fn subscribe(&self) -> Events {
+        let receiver = self.0.upgrade().map_or_else(closed, |bus| bus.subscribe());
+        Events { snapshot: None, receiver, seen: 0, of_one: false, ended: false }
+    }
+}
+
+/// The actors' end of one container: its snapshot and its channel. Both end with the actors.
 #[derive(Debug)]
 pub(crate) struct Hub {
     snapshot: watch::Sender<Snapshot>,
     channel: OnceLock<broadcast::Sender<Event>>,
     bus: Bus,
+}
+
+/// The handles' end of one container.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    snapshot: watch::Receiver<Snapshot>,
+    hub: Weak<Hub>,
 }
 
 impl Hub {
@@ -132,19 +150,12 @@ impl Hub {
         Arc::new(Self { snapshot, channel: OnceLock::new(), bus })
     }
 
-    pub(crate) fn watch(&self) -> watch::Receiver<Snapshot> {
-        self.snapshot.subscribe()
+    pub(crate) fn view(self: &Arc<Self>) -> View {
+        View { snapshot: self.snapshot.subscribe(), hub: Arc::downgrade(self) }
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
         self.snapshot.borrow().clone()
-    }
-
-    /// Subscribes first and looks second; `publish` does it the other way round, so that no event
-    /// is in neither and those in both are known by their number.
-    pub(crate) fn subscribe(&self) -> Events {
-        let receiver = self.channel.get_or_init(|| broadcast::Sender::new(CONTAINER_BACKLOG)).subscribe();
-        Events { snapshot: Some(self.snapshot()), receiver, seen: 0, of_one: true, ended: false }
     }
 
     pub(crate) fn publish(&self, event: Event) {
@@ -154,6 +165,31 @@ impl Hub {
         }
         let _nobody_listens = self.bus.0.send(event);
     }
+}
+
+impl View {
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.snapshot.borrow().clone()
+    }
+
+    /// Waits for a snapshot; `None` when the actors end before there is one.
+    pub(crate) async fn wait_for(&self, known: impl FnMut(&Snapshot) -> bool) -> Option<Snapshot> {
+        self.snapshot.clone().wait_for(known).await.ok().map(|snapshot| snapshot.clone())
+    }
+
+    /// Subscribes first and looks second; `publish` does it the other way round, so that no event
+    /// is in neither and those in both are known by their number.
+    pub(crate) fn subscribe(&self) -> Events {
+        let channel =
+            |hub: Arc<Hub>| hub.channel.get_or_init(|| broadcast::Sender::new(CONTAINER_BACKLOG)).subscribe();
+        let receiver = self.hub.upgrade().map_or_else(closed, channel);
+        Events { snapshot: Some(self.snapshot()), receiver, seen: 0, of_one: true, ended: false }
+    }
+}
+
+/// A channel on which nothing will come.
+fn closed() -> broadcast::Receiver<Event> {
+    broadcast::Sender::new(1).subscribe()
 }
 
 impl Snapshot {

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::actors::{ExecutorActor, Reaper, World};
 use crate::clock::Clock;
-use crate::events::Bus;
+use crate::events::{Bus, BusView};
 use crate::messages::{Get, List, ProcessStreams, Run, Shutdown};
 use crate::{ContainerHandle, ContainerSpec, Error, Events, ExitSource, Runtime, Snapshot, Swept, io};
 
@@ -34,7 +34,7 @@ pub struct Executor {
 
 struct Inner {
     address: Addr<ExecutorActor>,
-    bus: Bus,
+    bus: BusView,
     swept: Vec<Swept>,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// What closing the runtime could not remove; closed without a value while the thread runs.
@@ -77,7 +77,7 @@ impl ExecutorBuilder {
         let bus = Bus::new();
         let (ready, address) = mpsc::sync_channel(1);
         let (closed_sender, closed) = watch::channel(None);
-        let actors_bus = bus.clone();
+        let view = bus.view();
         let thread = thread::Builder::new().name("longshore".into()).spawn(move || {
             let system = System::new();
             system.block_on(async {
@@ -87,7 +87,7 @@ impl ExecutorBuilder {
                     reaper: Reaper::start(&*exits),
                 };
                 let (stopped, mut until_stopped) = watch::channel(false);
-                let executor = ExecutorActor::spawn(world, actors_bus, stopped);
+                let executor = ExecutorActor::spawn(world, bus, stopped);
                 let _builder_waits = ready.send(executor);
                 // An error means that the actor is gone, which ends the executor as well.
                 let _ = until_stopped.wait_for(|stopped| *stopped).await;
@@ -98,7 +98,7 @@ impl ExecutorBuilder {
         let thread = thread.map_err(Error::Thread)?;
         let address = address.recv().map_err(|_| Error::Stopped)?;
         Ok(Executor {
-            inner: Arc::new(Inner { address, bus, swept, thread: Mutex::new(Some(thread)), closed }),
+            inner: Arc::new(Inner { address, bus: view, swept, thread: Mutex::new(Some(thread)), closed }),
         })
     }
 }

@@ -13,7 +13,7 @@ use executor_lifecycle::{
 use tokio::sync::watch;
 
 use crate::actors::{Container, Process};
-use crate::events::Hub;
+use crate::events::View;
 use crate::io::{self, Streams};
 use crate::messages::{self, ContainerParts, FreezeError, ProcessParts, ProcessStreams, ProcessView};
 use crate::{Error, Events, ExecSpec, Input, Output, Snapshot};
@@ -23,7 +23,7 @@ use crate::{Error, Events, ExecSpec, Input, Output, Snapshot};
 pub struct ContainerHandle {
     id: ContainerId,
     address: WeakAddr<Container>,
-    hub: Arc<Hub>,
+    view: View,
     streams: Arc<Mutex<Streams>>,
 }
 
@@ -38,8 +38,8 @@ pub struct ProcessHandle {
 
 impl ContainerHandle {
     pub(crate) fn new(id: ContainerId, parts: ContainerParts, streams: Streams) -> Self {
-        let ContainerParts { address, hub } = parts;
-        Self { id, address, hub, streams: Arc::new(Mutex::new(streams)) }
+        let ContainerParts { address, view } = parts;
+        Self { id, address, view, streams: Arc::new(Mutex::new(streams)) }
     }
 
     /// Its id.
@@ -49,12 +49,12 @@ impl ContainerHandle {
 
     /// How it stands now.
     pub fn snapshot(&self) -> Snapshot {
-        self.hub.snapshot()
+        self.view.snapshot()
     }
 
     /// Its events: a snapshot of now, then everything after it, up to `Released`.
     pub fn events(&self) -> Events {
-        self.hub.subscribe()
+        self.view.subscribe()
     }
 
     /// Waits until init runs; answers with its pid on the host.
@@ -62,7 +62,7 @@ impl ContainerHandle {
     /// # Errors
     /// [`Error::NotStarted`] when it never will, with the reason in the exit.
     pub async fn started(&self) -> Result<HostPid, Error> {
-        let known = self.wait_for(|snapshot| snapshot.pid.is_some() || snapshot.exit.is_some()).await;
+        let known = self.view.wait_for(|snapshot| snapshot.pid.is_some() || snapshot.exit.is_some()).await;
         let process = || ProcessRef::init(self.id.clone());
         match known {
             Some(Snapshot { pid: Some(pid), .. }) => Ok(pid),
@@ -77,7 +77,7 @@ impl ContainerHandle {
     ///
     /// When the executor stops without having seen the end, the exit's reason is `Lost`.
     pub async fn wait(&self) -> Exit {
-        let ended = self.wait_for(|snapshot| snapshot.exit.is_some()).await;
+        let ended = self.view.wait_for(|snapshot| snapshot.exit.is_some()).await;
         ended.and_then(|snapshot| snapshot.exit).unwrap_or_else(|| lost(self.snapshot().started_at))
     }
 
@@ -87,7 +87,7 @@ impl ContainerHandle {
     /// # Errors
     /// [`Error::Stopped`] when the executor stops before.
     pub async fn released(&self) -> Result<Vec<String>, Error> {
-        let released = self.wait_for(|snapshot| snapshot.left.is_some()).await;
+        let released = self.view.wait_for(|snapshot| snapshot.left.is_some()).await;
         released.and_then(|snapshot| snapshot.left).ok_or(Error::Stopped)
     }
 
@@ -162,10 +162,6 @@ impl ContainerHandle {
     /// The other end of stderr, as [`take_stdin`](Self::take_stdin).
     pub fn take_stderr(&self) -> Option<Output> {
         lock(&self.streams).stderr.take()
-    }
-
-    async fn wait_for(&self, known: impl FnMut(&Snapshot) -> bool) -> Option<Snapshot> {
-        self.hub.watch().wait_for(known).await.ok().map(|snapshot| snapshot.clone())
     }
 
     fn freeze_answer(&self, answer: Option<Result<(), FreezeError>>) -> Result<(), Error> {

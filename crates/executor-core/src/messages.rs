@@ -11,10 +11,9 @@ use executor_lifecycle::{
 };
 
 use crate::actors::{Container, Process};
-use crate::events::Hub;
+use crate::events::View;
 use crate::io::{ChildStdio, Copiers};
 use crate::{ContainerSpec, Error, ExecSpec, Notice, RuntimeError, Snapshot};
-use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Register a container and start it. From an [`Executor`](crate::Executor) handle to the executor;
@@ -198,7 +197,7 @@ pub(crate) struct ProcessStreams {
 #[derive(Clone)]
 pub struct ContainerParts {
     pub(crate) address: WeakAddr<Container>,
-    pub(crate) hub: Arc<Hub>,
+    pub(crate) view: View,
 }
 
 /// What a handle of a process is made of. The container alone keeps the actor alive.

@@ -334,7 +334,7 @@ impl Handler<Subscribe> for Container {
     type Result = ();
 
     fn handle(&mut self, Subscribe(subscriber): Subscribe, _: &mut Context<Self>) {
-        let mut events = self.hub.subscribe();
+        let mut events = self.hub.view().subscribe();
         actix_rt::spawn(async move {
             while let Some(notice) = events.next().await {
                 let notice: Notice = notice;

@@ -36,7 +36,7 @@ struct Registered {
 
 impl Registered {
     fn parts(&self) -> ContainerParts {
-        ContainerParts { address: self.address.downgrade(), hub: Arc::clone(&self.hub) }
+        ContainerParts { address: self.address.downgrade(), view: self.hub.view() }
     }
 }
 

@@ -1,0 +1,75 @@
+//! A short orchestration, told as it happens: a container, two execs in it, a cancel.
+//!
+//! `cargo xtask demo` installs a runtime where there is none and runs this.
+
+use std::time::{Duration, Instant};
+
+use longshore::{Cancel, ContainerId, ContainerSpec, Error, ExecSpec, Executor, Happening, Notice};
+
+#[tokio::main]
+async fn main() -> Result<(), Error> {
+    let began = Instant::now();
+    let say = move |who: &str, what: &str| println!("{:>6} ms  {who:<9} {what}", began.elapsed().as_millis());
+    let executor = Executor::builder(longshore::runc().build()?).root(longshore::default_root()).build()?;
+    let mut events = executor.events();
+    let told = tokio::spawn(async move {
+        while let Some(notice) = events.next().await {
+            if let Notice::Event(event) = notice {
+                say("event", &describe(&event.happening));
+            }
+        }
+    });
+
+    say("you", "run a container that sleeps, and ask for an exec before it is up");
+    let id = ContainerId::new(format!("demo-{}", std::process::id())).map_err(|_| Error::Stopped)?;
+    let container = executor.run(ContainerSpec::host(["sleep", "1000"]).id(id)).await?;
+    let first = container
+        .exec(
+            ExecSpec::new([
+                "sh",
+                "-c",
+                "echo I am $(id -un), alone with $(ls -d /proc/[0-9]* | wc -l) processes",
+            ])
+            .piped(),
+        )
+        .await?;
+    print_output(say, &first).await;
+
+    say("you", "exec a program that fails");
+    let second =
+        container.exec(ExecSpec::new(["sh", "-c", "echo this will not end well; exit 3"]).piped()).await?;
+    print_output(say, &second).await;
+
+    say("you", "cancel the container: SIGTERM, which pid 1 ignores, and SIGKILL 200 ms later");
+    let exit = container.cancel(Cancel::with_grace(Duration::from_millis(200))).await;
+    say("answer", &exit.to_string());
+
+    let report = executor.shutdown(Duration::from_secs(10)).await;
+    drop(executor);
+    told.await.map_err(|_| Error::Stopped)?;
+    say("shutdown", if report.left.is_empty() { "nothing is left" } else { "something is left" });
+    Ok(())
+}
+
+async fn print_output(say: impl Fn(&str, &str), process: &longshore::ProcessHandle) {
+    if let Some(mut output) = process.take_stdout() {
+        while let Some(chunk) = output.next_chunk().await {
+            say("output", String::from_utf8_lossy(&chunk).trim_end());
+        }
+    }
+    say("answer", &process.wait().await.to_string());
+}
+
+fn describe(happening: &Happening) -> String {
+    match happening {
+        Happening::Created => "created".into(),
+        Happening::Started { pid } => format!("started, pid {pid} on the host"),
+        Happening::ExecStarted { exec, pid } => format!("{exec} started, pid {pid} on the host"),
+        Happening::ExecExited { exec, exit } => format!("{exec} exited: {exit}"),
+        Happening::Paused => "paused".into(),
+        Happening::Resumed => "resumed".into(),
+        Happening::Exited { exit } => format!("exited: {exit}"),
+        Happening::Released { left } if left.is_empty() => "released, nothing left".into(),
+        Happening::Released { left } => format!("released, but for {}", left.join(", ")),
+    }
+}

@@ -1,0 +1,101 @@
+//! The project's own commands. `demo` and `test` do everything on a machine that has nothing but
+//! Rust; the others are the parts of `test` that are wanted alone.
+
+mod setup;
+
+use std::env;
+use std::process::{Command, ExitCode};
+
+const USAGE: &str = "\
+cargo xtask demo      install a runtime if there is none, then run a short orchestration
+cargo xtask test      the same set-up, then all tests, doc tests, clippy and the format check
+cargo xtask setup     the set-up alone
+cargo xtask check     what needs no runtime: format, clippy, documentation
+cargo xtask fmt       format everything
+cargo xtask doc       build the documentation
+cargo xtask examples  run every example";
+
+type Done = Result<(), String>;
+
+fn main() -> ExitCode {
+    let task = env::args().nth(1).unwrap_or_default();
+    let done = match task.as_str() {
+        "demo" => demo(),
+        "test" => test(),
+        "setup" => setup::setup(&task),
+        "check" => check(),
+        "fmt" => cargo(&["fmt", "--all"]),
+        "doc" => document(),
+        "examples" => examples(),
+        _ => Err(USAGE.into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn demo() -> Done {
+    setup::setup("demo")?;
+    example("demo")
+}
+
+fn test() -> Done {
+    setup::setup("test")?;
+    // The tests call the command and the examples as their users do.
+    cargo(&["build", "--workspace", "--bins", "--examples"])?;
+    cargo(&["test", "--workspace", "--lib", "--bins", "--tests"])?;
+    cargo(&["test", "--workspace", "--doc"])?;
+    clippy()?;
+    format_check()
+}
+
+fn check() -> Done {
+    format_check()?;
+    clippy()?;
+    document()
+}
+
+fn format_check() -> Done {
+    cargo(&["fmt", "--all", "--check"])
+}
+
+fn clippy() -> Done {
+    cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])
+}
+
+fn document() -> Done {
+    run(cargo_command(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "--deny warnings"))
+}
+
+fn examples() -> Done {
+    setup::setup("examples")?;
+    ["hello", "demo"].into_iter().try_for_each(example)
+}
+
+fn example(name: &str) -> Done {
+    cargo(&["run", "--quiet", "--package", "longshore-examples", "--example", name])
+}
+
+fn cargo(args: &[&str]) -> Done {
+    run(&mut cargo_command(args))
+}
+
+fn cargo_command(args: &[&str]) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args);
+    command
+}
+
+fn run(command: &mut Command) -> Done {
+    let shown = format!("{command:?}").replace('"', "");
+    eprintln!("+ {shown}");
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{shown}: {status}")),
+        Err(error) => Err(format!("{shown}: {error}")),
+    }
+}

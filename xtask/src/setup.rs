@@ -1,0 +1,88 @@
+//! What containers need of the machine: a runtime, and the right to use it.
+
+use std::env;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::{Done, run};
+
+/// Runtimes that will do, the first one being what is installed where there is none.
+const RUNTIMES: [&str; 3] = ["runc", "crun", "youki"];
+
+/// A package manager, what it needs before it can install, and how it installs.
+struct Manager {
+    program: &'static str,
+    refresh: &'static [&'static str],
+    install: &'static [&'static str],
+}
+
+const MANAGERS: [Manager; 6] = [
+    Manager {
+        program: "apt-get",
+        refresh: &["update"],
+        install: &["install", "--yes", "--no-install-recommends"],
+    },
+    Manager { program: "dnf", refresh: &[], install: &["install", "--assumeyes"] },
+    Manager { program: "yum", refresh: &[], install: &["install", "--assumeyes"] },
+    Manager { program: "zypper", refresh: &[], install: &["--non-interactive", "install"] },
+    Manager { program: "apk", refresh: &["update"], install: &["add"] },
+    Manager { program: "pacman", refresh: &[], install: &["--sync", "--refresh", "--noconfirm"] },
+];
+
+/// Sees to it that containers can be run, or says the one command that does. `task` is what is to be
+/// called then.
+pub(crate) fn setup(task: &str) -> Done {
+    let root = is_root()?;
+    let missing = find(&RUNTIMES).is_none();
+    if !root {
+        let mut command = format!(
+            "sudo env HOME=\"$HOME\" PATH=\"$PATH:/usr/sbin:/sbin\" {} xtask {task}",
+            env::var("CARGO").unwrap_or_else(|_| "cargo".into())
+        );
+        if missing {
+            command.push_str("   (it installs runc as well)");
+        }
+        return Err(format!("containers are run as root; type:\n\n    {command}\n"));
+    }
+    if missing {
+        install(RUNTIMES[0])?;
+    }
+    match find(&RUNTIMES) {
+        Some(runtime) => {
+            eprintln!("runtime: {}", runtime.display());
+            Ok(())
+        }
+        None => Err(format!("{} was installed and is not on PATH", RUNTIMES[0])),
+    }
+}
+
+fn install(package: &str) -> Done {
+    let manager = MANAGERS.iter().find(|manager| find(&[manager.program]).is_some());
+    let Some(Manager { program, refresh, install }) = manager else {
+        return Err(format!(
+            "there is no package manager that is known here; install {package} and try again"
+        ));
+    };
+    let command = |args: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    };
+    if !refresh.is_empty() {
+        run(&mut command(refresh))?;
+    }
+    run(command(install).arg(package))
+}
+
+fn find(programs: &[&str]) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let dirs: Vec<_> = env::split_paths(&path).collect();
+    programs.iter().find_map(|program| dirs.iter().map(|dir| dir.join(program)).find(|file| file.is_file()))
+}
+
+fn is_root() -> Result<bool, String> {
+    let own =
+        std::fs::metadata("/proc/self").map_err(|error| format!("/proc: {error}; containers need Linux"))?;
+    Ok(own.uid() == 0)
+}
