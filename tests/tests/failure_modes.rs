@@ -269,6 +269,24 @@ fn zombie_exec_wedge() {
     });
 }
 
+/// The runtime says that it failed, and has started the process all the same: nobody knows of it, and
+/// when it is killed with its container nobody waits for it.
+#[test]
+fn zombie_exec_wedge_by_a_stray() {
+    on_stage(async |stage| {
+        let script = r#"[[ " $* " == *" exec "* ]] || exec $RUNC "$@"; $RUNC "$@"; exit 1"#;
+        let wrapper = stage.wrapper(script);
+        let executor = stage.executor_on(longshore::runc().runtime(wrapper.to_str().unwrap()));
+        let container = executor.run(sleeper()).await.unwrap();
+        let exec = container.exec(ExecSpec::new(["sleep", "1000"])).await.unwrap();
+        assert_eq!(start_failure(&exec.wait().await).0, StartFailureKind::RuntimeBroken);
+        let asked = Instant::now();
+        assert_eq!(container.cancel(Cancel::now()).await.status, KILLED);
+        assert!(asked.elapsed() < Duration::from_secs(5), "init waited for a zombie");
+        stage.finish(executor).await;
+    });
+}
+
 #[test]
 fn exec_after_init() {
     on_stage(async |stage| {

@@ -32,9 +32,9 @@ use tokio::sync::{Semaphore, watch};
 use crate::command_line::{CommandLine, Launch, LaunchKind, Log};
 use crate::procfs::Stat;
 use crate::root::{Claim, Root};
-use crate::spawner::local::LocalSpawner;
+use crate::spawner::local::{LocalSpawner, Subreaper};
 use crate::spawner::{CallEnd, Parent, RuntimeChild, Spawner, Strays};
-use crate::{Bundles, CANDIDATES, Place, failure, find_runtime, pidfd};
+use crate::{Bundles, CANDIDATES, Place, cgroup, failure, find_runtime, pidfd};
 
 /// Blocking work that goes on at once; more waits its turn.
 const BLOCKING_AT_ONCE: usize = 8;
@@ -87,6 +87,7 @@ struct Shared {
 struct Opened {
     root: Root,
     command_line: CommandLine,
+    subreaper: Mutex<Option<Subreaper>>,
 }
 
 /// A container that was claimed.
@@ -182,12 +183,15 @@ impl Runtime for Runc {
             return Err(error(io::Error::other("this driver has one already")));
         }
         let (root, swept) = Root::open(root, &*shared.bundles).map_err(error)?;
-        if shared.mode == Mode::Detached {
-            rustix::process::set_child_subreaper(Some(rustix::process::getpid()))
-                .map_err(|cause| RuntimeError::new("become a child subreaper", cause.to_string()))?;
-        }
+        let subreaper = match shared.mode {
+            Mode::Detached => Some(
+                Subreaper::become_one()
+                    .map_err(|cause| RuntimeError::new("become a child subreaper", cause.to_string()))?,
+            ),
+            Mode::Foreground => None,
+        };
         let command_line = shared.command_line.with_state(root.runtime_state(), root.executor());
-        let _first = shared.opened.set(Opened { root, command_line });
+        let _first = shared.opened.set(Opened { root, command_line, subreaper: Mutex::new(subreaper) });
         Ok(swept)
     }
 
@@ -307,6 +311,7 @@ impl Runtime for Runc {
         let mut left: Vec<_> = rest.iter().flat_map(|id| shared.release(id)).collect();
         if let Some(opened) = shared.opened.get() {
             left.extend(opened.root.close());
+            drop(lock(&opened.subreaper).take());
         }
         left
     }
@@ -316,6 +321,12 @@ impl ExitSource for Runc {
     fn exits(&self) -> BoxStream<'static, (ProcessRef, Ending)> {
         let shared = Arc::clone(&self.shared);
         let exits = self.shared.spawner.exits();
+        if let (Mode::Detached, Ok(opened)) = (shared.mode, shared.opened()) {
+            let cgroup = cgroup::executor_path(opened.root.executor());
+            if let Err(error) = shared.spawner.reap_orphans_in(cgroup) {
+                tracing::error!(%error, "orphans are reaped only when their container is released");
+            }
+        }
         let exits = futures::stream::unfold(exits, |mut exits| async move {
             let exit = exits.recv().await?;
             Some((exit, exits))

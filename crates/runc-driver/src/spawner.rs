@@ -34,6 +34,10 @@ pub(crate) trait Spawner: Send + Sync {
     /// Ends and reaps children of ours that nobody adopted: what a runtime left half made.
     fn end_strays(&self, of: &Strays);
 
+    /// From now on, reaps processes that end in this cgroup or below, and that nobody adopted, as
+    /// they end. Needs a tokio runtime.
+    fn reap_orphans_in(&self, cgroup: String) -> io::Result<()>;
+
     /// Nothing of this container will be asked for any more.
     fn forget(&self, container: &ContainerId);
 

@@ -5,12 +5,12 @@
 //! embedder's own. Reaping and signalling exclude each other, so that no signal can reach a stranger
 //! who got the pid, or the process group, of a process that is gone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,7 @@ use executor_core::{BoxFuture, ChildFd, Delivery};
 use futures::FutureExt;
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Call, Parent, RuntimeChild, Spawner, Strays};
@@ -37,11 +38,59 @@ type Spawned = io::Result<(HostPid, OwnedFd)>;
 
 pub(crate) struct LocalSpawner {
     calls: std::sync::mpsc::Sender<(Call, oneshot::Sender<Spawned>)>,
-    adopted: Mutex<HashMap<ProcessRef, Arc<Process>>>,
-    /// Runtimes at work, which are no strays.
-    runtimes: Arc<Mutex<HashMap<HostPid, Arc<Process>>>>,
     exits: mpsc::UnboundedSender<(ProcessRef, ExitStatus)>,
     receiver: Mutex<Option<mpsc::UnboundedReceiver<(ProcessRef, ExitStatus)>>>,
+    family: Arc<Family>,
+}
+
+/// The children of this process that are known, and what became of some that were not.
+#[derive(Default)]
+struct Family {
+    adopted: Mutex<HashMap<ProcessRef, Arc<Process>>>,
+    /// Runtimes at work.
+    runtimes: Mutex<HashMap<HostPid, Arc<Process>>>,
+    /// Orphans that were reaped before anyone adopted them, the latest last. One may be a process
+    /// whose runtime has just said that it runs.
+    orphans: Mutex<VecDeque<(HostPid, ExitStatus)>>,
+    /// The cgroup below which unknown children are ours to reap.
+    cgroup: OnceLock<String>,
+}
+
+/// Orphans that are remembered: far more than can be on their way to be adopted at once.
+const ORPHANS: usize = 1024;
+
+/// This process as the subreaper of its descendants, for as long as one of these is there.
+///
+/// The kernel keeps that for the process as a whole, so it is counted for the process as a whole. A
+/// process that was one before stays one.
+pub(crate) struct Subreaper(());
+
+/// How many there are, and whether the process was one before the first.
+static SUBREAPERS: Mutex<(usize, bool)> = Mutex::new((0, false));
+
+impl Subreaper {
+    pub(crate) fn become_one() -> io::Result<Self> {
+        let mut subreapers = lock(&SUBREAPERS);
+        if subreapers.0 == 0 {
+            subreapers.1 = rustix::process::child_subreaper()?.is_some();
+            rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+        }
+        subreapers.0 += 1;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for Subreaper {
+    /// Orphans of the embedder's own go to the system's init again.
+    fn drop(&mut self) {
+        let mut subreapers = lock(&SUBREAPERS);
+        subreapers.0 -= 1;
+        if *subreapers == (0, false)
+            && let Err(error) = rustix::process::set_child_subreaper(None)
+        {
+            tracing::warn!(%error, "this process stays a subreaper");
+        }
+    }
 }
 
 /// A process that we hold a pidfd of.
@@ -64,46 +113,71 @@ impl LocalSpawner {
             }
         })?;
         let (exits, receiver) = mpsc::unbounded_channel();
-        Ok(Self {
-            calls,
-            adopted: Mutex::default(),
-            runtimes: Arc::default(),
-            exits,
-            receiver: Mutex::new(Some(receiver)),
-        })
+        Ok(Self { calls, exits, receiver: Mutex::new(Some(receiver)), family: Arc::default() })
     }
+}
 
+impl Family {
     fn adopted(&self, process: &ProcessRef) -> Option<Arc<Process>> {
         lock(&self.adopted).get(process).cloned()
     }
 
     /// Children of ours that are neither adopted nor runtimes at work.
     fn unknown_children(&self) -> Vec<HostPid> {
-        let adopted = lock(&self.adopted);
-        let runtimes = lock(&self.runtimes);
-        let known: std::collections::HashSet<_> =
-            adopted.values().map(|process| process.pid).chain(runtimes.keys().copied()).collect();
-        drop((adopted, runtimes));
+        let mut known: HashSet<_> = lock(&self.adopted).values().map(|process| process.pid).collect();
+        known.extend(lock(&self.runtimes).keys());
         procfs::children().into_iter().filter(|pid| !known.contains(pid)).collect()
     }
+
+    /// Reaps unknown children that have ended in one of our containers, or on their way into one. The
+    /// kernel holds an init until all of its pid namespace are reaped, so one that is forgotten is a
+    /// container that never ends. Children of the embedder's own are neither, and are left to it.
+    fn reap_orphans(&self) {
+        let Some(cgroup) = self.cgroup.get() else { return };
+        for pid in self.unknown_children() {
+            let Some(stat) = Stat::of(pid) else { continue };
+            if stat.state == 'Z' && (is_helper(&stat) || procfs::is_in_cgroup(pid, cgroup)) {
+                self.reap_orphan(pid);
+            }
+        }
+    }
+
+    fn reap_orphan(&self, pid: HostPid) {
+        let mut orphans = lock(&self.orphans);
+        if let Ok(Some(status)) = pidfd::open(pid).and_then(|pidfd| pidfd::reap(pidfd.as_fd())) {
+            tracing::debug!(%pid, %status, "an orphan");
+            orphans.truncate(ORPHANS - 1);
+            orphans.push_front((pid, status));
+        }
+    }
+
+    fn orphan(&self, pid: HostPid) -> Option<ExitStatus> {
+        lock(&self.orphans).iter().find(|(orphan, _)| *orphan == pid).map(|(_, status)| *status)
+    }
+}
+
+/// Whether it is a runtime on its way to become a container's process: it is called `runc:[2:INIT]` or
+/// the like until it executes the program.
+fn is_helper(stat: &Stat) -> bool {
+    stat.comm.contains(":[")
 }
 
 impl Spawner for LocalSpawner {
     fn spawn(&self, call: Call) -> BoxFuture<'static, io::Result<RuntimeChild>> {
         let (answer, spawned) = oneshot::channel();
         let sent = self.calls.send((call, answer));
-        let runtimes = Arc::clone(&self.runtimes);
+        let family = Arc::clone(&self.family);
         async move {
             let gone = || io::Error::other("the spawner's thread has ended");
             sent.map_err(|_| gone())?;
             let (pid, pidfd) = spawned.await.map_err(|_| gone())??;
             let process = Arc::new(Process::new(pid, pidfd));
-            lock(&runtimes).insert(pid, Arc::clone(&process));
+            lock(&family.runtimes).insert(pid, Arc::clone(&process));
             let (told, ended) = oneshot::channel();
             let runtime = Arc::clone(&process);
             tokio::spawn(async move {
-                let status = runtime.end().await;
-                lock(&runtimes).remove(&pid);
+                let status = runtime.end().await.unwrap_or(ExitStatus::Unknown);
+                lock(&family.runtimes).remove(&pid);
                 let _nobody_waits = told.send(status);
             });
             let ended = ended.map(|status| status.unwrap_or(ExitStatus::Unknown)).boxed().shared();
@@ -118,9 +192,9 @@ impl Spawner for LocalSpawner {
     }
 
     fn adopt(&self, process: ProcessRef, pid: HostPid, parent: Parent) -> io::Result<()> {
-        let exits = self.exits.clone();
-        // None when it was reaped already: by its monitor, whose code is what is left of its status,
-        // or by someone who waits for any child and has taken the status with them.
+        let (family, exits) = (Arc::clone(&self.family), self.exits.clone());
+        // None when it was reaped already: as an orphan, by its monitor, or by someone who waits for
+        // any child and has taken the status with them.
         let adopted = match pidfd::open(pid) {
             Ok(pidfd) => Some(Arc::new(Process::new(pid, pidfd))),
             Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => None,
@@ -130,32 +204,31 @@ impl Spawner for LocalSpawner {
             }
         };
         if let Some(adopted) = &adopted {
-            lock(&self.adopted).insert(process.clone(), Arc::clone(adopted));
+            lock(&family.adopted).insert(process.clone(), Arc::clone(adopted));
         }
         tokio::spawn(async move {
-            let status = match (adopted, parent) {
-                (Some(adopted), Parent::Us) => adopted.end().await,
-                (adopted, Parent::Runtime(monitor)) => {
-                    let told = monitor.ended.await;
-                    let known = adopted.and_then(|adopted| {
-                        *lock(&adopted.reaped) = true;
-                        pidfd::status_of_reaped(adopted.pidfd.as_fd())
-                    });
-                    known.unwrap_or(told)
-                }
-                (None, Parent::Us) => ExitStatus::Unknown,
+            let told = match parent {
+                Parent::Us => match &adopted {
+                    Some(adopted) => adopted.end().await.or_else(|| family.orphan(pid)),
+                    None => family.orphan(pid),
+                },
+                Parent::Runtime(monitor) => Some(monitor.ended.await),
             };
-            let _executor_gone = exits.send((process, status));
+            let known = adopted.and_then(|adopted| {
+                let reaped_by_us = std::mem::replace(&mut *lock(&adopted.reaped), true);
+                (!reaped_by_us).then(|| pidfd::status_of_reaped(adopted.pidfd.as_fd())).flatten()
+            });
+            let _executor_gone = exits.send((process, known.or(told).unwrap_or(ExitStatus::Unknown)));
         });
         Ok(())
     }
 
     fn signal(&self, process: &ProcessRef, signal: Signal) -> io::Result<Delivery> {
-        self.adopted(process).map_or(Ok(Delivery::Gone), |process| process.signal(signal))
+        self.family.adopted(process).map_or(Ok(Delivery::Gone), |process| process.signal(signal))
     }
 
     fn kill(&self, process: &ProcessRef) -> io::Result<Delivery> {
-        match (self.adopted(process), process.process) {
+        match (self.family.adopted(process), process.process) {
             (None, _) => Ok(Delivery::Gone),
             (Some(init), ProcessId::Init) => init.signal(Signal::KILL),
             (Some(exec), ProcessId::Exec(_)) => exec.kill_group(),
@@ -163,38 +236,48 @@ impl Spawner for LocalSpawner {
     }
 
     fn end_strays(&self, of: &Strays) {
-        for pid in self.unknown_children() {
+        for pid in self.family.unknown_children() {
             let Some(stat) = Stat::of(pid) else { continue };
             let runtimes_own = of.runtime.is_some_and(|runtime| runtime.get() == stat.group);
-            let in_cgroup = procfs::is_in_cgroup(pid, &of.cgroup);
-            // The runtime's helpers are called `runc:[1:CHILD]` and the like until they execute the
-            // program. Whatever else is there, and whatever is dead already, may have been started by
-            // another call and be adopted in a moment.
-            let half_made = stat.state != 'Z' && stat.comm.contains(":[");
-            if !(runtimes_own || in_cgroup && (of.all || half_made)) {
-                continue;
-            }
-            let Ok(pidfd) = pidfd::open(pid) else { continue };
-            if pidfd::send(&pidfd, Signal::KILL).is_ok() {
-                cgroup::wait_for_ends(&[&pidfd], ADOPTION);
-                let reaped = pidfd::reap(pidfd.as_fd());
-                tracing::debug!(%pid, comm = stat.comm, ?reaped, "a stray of a runtime");
+            // Whatever else is there may have been started by another call, and be adopted in a moment.
+            let half_made = of.all || is_helper(&stat);
+            if runtimes_own || half_made && procfs::is_in_cgroup(pid, &of.cgroup) {
+                let Ok(pidfd) = pidfd::open(pid) else { continue };
+                if pidfd::send(&pidfd, Signal::KILL).is_ok() {
+                    cgroup::wait_for_ends(&[&pidfd], ADOPTION);
+                    self.family.reap_orphan(pid);
+                }
             }
         }
+        self.family.reap_orphans();
     }
 
     fn forget(&self, container: &ContainerId) {
-        lock(&self.adopted).retain(|process, _| process.container != *container);
+        lock(&self.family.adopted).retain(|process, _| process.container != *container);
     }
 
     fn exits(&self) -> mpsc::UnboundedReceiver<(ProcessRef, ExitStatus)> {
         lock(&self.receiver).take().unwrap_or_else(|| mpsc::unbounded_channel().1)
     }
 
+    fn reap_orphans_in(&self, cgroup: String) -> io::Result<()> {
+        let _once = self.family.cgroup.set(cgroup);
+        let mut ended = signal(SignalKind::child())?;
+        let family = Arc::downgrade(&self.family);
+        tokio::spawn(async move {
+            while ended.recv().await.is_some() {
+                let Some(family) = family.upgrade() else { return };
+                // Signals that come meanwhile are one when it is done.
+                let _panicked = tokio::task::spawn_blocking(move || family.reap_orphans()).await;
+            }
+        });
+        Ok(())
+    }
+
     /// Exec'd processes come before inits: the kernel holds an init until they are reaped.
     fn end_all(&self, patience: Duration) {
-        let runtimes: Vec<_> = lock(&self.runtimes).drain().map(|(_, runtime)| runtime).collect();
-        let mut adopted: Vec<_> = lock(&self.adopted).drain().collect();
+        let runtimes: Vec<_> = lock(&self.family.runtimes).drain().map(|(_, runtime)| runtime).collect();
+        let mut adopted: Vec<_> = lock(&self.family.adopted).drain().collect();
         adopted.sort_by_key(|(process, _)| process.process == ProcessId::Init);
         let all: Vec<_> =
             runtimes.into_iter().chain(adopted.into_iter().map(|(_, process)| process)).collect();
@@ -242,24 +325,22 @@ impl Process {
         Ok(status)
     }
 
-    /// Waits for the end and reaps.
-    async fn end(&self) -> ExitStatus {
+    /// Waits for the end and reaps; `None` when someone else has done so.
+    async fn end(&self) -> Option<ExitStatus> {
         if let Err(error) = self.readable().await {
             tracing::error!(pid = %self.pid, %error, "a pidfd cannot be waited for");
-            return ExitStatus::Unknown;
+            return None;
         }
         let deadline = tokio::time::Instant::now() + ADOPTION;
         loop {
             match self.reap() {
-                Ok(Some(status)) => return status,
+                Ok(Some(status)) => return Some(status),
                 // It has ended, and its parent (crun's helper) may not have handed it over yet.
                 Ok(None) => {}
                 Err(_) if tokio::time::Instant::now() < deadline && self.is_unreaped() => {}
                 Err(error) => {
-                    *lock(&self.reaped) = true;
-                    let known = pidfd::status_of_reaped(self.pidfd.as_fd());
-                    tracing::debug!(pid = %self.pid, %error, ?known, "someone else has reaped it");
-                    return known.unwrap_or(ExitStatus::Unknown);
+                    tracing::debug!(pid = %self.pid, %error, "someone else has reaped it");
+                    return None;
                 }
             }
             tokio::time::sleep(Duration::from_millis(1)).await;

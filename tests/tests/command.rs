@@ -1,0 +1,392 @@
+//! The `longshore` command as a user meets it: exit codes, sentences, streams, signals, leftovers.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use longshore::{Event, EventOrder};
+use longshore_tests::command::{Outcome, call, longshore};
+use longshore_tests::{Stage, on_bare_stage};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+fn sh(stage: &Stage, script: &str) -> Outcome {
+    call(&stage.root(), &["run", "--", "sh", "-c", script])
+}
+
+fn signal(child: &Child, signal: Signal) {
+    kill_process(Pid::from_child(child), signal).unwrap();
+}
+
+/// Starts a container whose program says `ready`, and waits for that.
+fn start(stage: &Stage, options: &[&str], script: &str) -> (Child, BufReader<std::process::ChildStdout>) {
+    let mut command = longshore(&stage.root());
+    command.arg("run").args(options).args(["--", "sh", "-c", script]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    (child, stdout)
+}
+
+#[test]
+fn streams_and_codes_are_the_programs_own() {
+    on_bare_stage(|stage| {
+        let outcome = sh(&stage, "echo out; echo err >&2; exit 3");
+        assert_eq!(outcome, Outcome { code: Some(3), stdout: "out\n".into(), stderr: "err\n".into() });
+        for (script, code) in [("exit 0", 0), ("exit 255", 255), ("kill -TERM $$", 0), ("kill -KILL $$", 0)] {
+            // Pid 1 is not ended by signals from within; `sh` goes on and ends well.
+            let outcome = sh(&stage, script);
+            assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(code), ""), "{script}");
+        }
+        stage.check();
+    });
+}
+
+#[test]
+fn stdin_is_passed_on_only_when_asked_for() {
+    on_bare_stage(|stage| {
+        for (options, expected) in [(vec!["-i"], "hello"), (vec![], "")] {
+            let mut command = longshore(&stage.root());
+            command.arg("run").args(options).args(["--", "cat"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut child = command.spawn().unwrap();
+            child.stdin.take().unwrap().write_all(b"hello").unwrap();
+            let outcome = Outcome::from(child.wait_with_output().unwrap());
+            assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), expected));
+        }
+        stage.check();
+    });
+}
+
+/// When stdout and stderr go to the same place, their order there is the program's.
+#[test]
+fn one_place_for_both_streams_keeps_their_order() {
+    on_bare_stage(|stage| {
+        let file = fs::File::create(stage.path("both")).unwrap();
+        let script = "for i in 1 2 3 4 5; do echo out $i; echo err $i >&2; done";
+        let mut command = longshore(&stage.root());
+        command.args(["run", "--", "sh", "-c", script]);
+        command.stdout(file.try_clone().unwrap()).stderr(file);
+        assert!(command.status().unwrap().success());
+        drop(command);
+        let expected: String = (1..=5).map(|i| format!("out {i}\nerr {i}\n")).collect();
+        assert_eq!(fs::read_to_string(stage.path("both")).unwrap(), expected);
+        stage.check();
+    });
+}
+
+#[test]
+fn options_reach_the_container() {
+    on_bare_stage(|stage| {
+        fs::create_dir(stage.path("shared")).unwrap();
+        fs::write(stage.path("shared/file"), "from the host\n").unwrap();
+        let volume = format!("{}:/mnt:ro", stage.path("shared").display());
+        let outcome = call(
+            &stage.root(),
+            &[
+                "run",
+                "--id",
+                "named",
+                "-e",
+                "COLOUR=red",
+                "-w",
+                "/tmp",
+                "-u",
+                "nobody",
+                "-v",
+                &volume,
+                "--hostname",
+                "ship",
+                "--read-only",
+                "--cpus",
+                "0.5",
+                "--pids",
+                "64",
+                "--memory",
+                "64m",
+                "--",
+                "sh",
+                "-c",
+                "echo $COLOUR $PWD $(id -un) $(hostname); cat /mnt/file; touch /x || true; touch /mnt/x || true; ls /sys/class/net",
+            ],
+        );
+        assert_eq!(outcome.stdout, "red /tmp nobody ship\nfrom the host\nlo\n");
+        assert_eq!(outcome.stderr.matches("Read-only file system").count(), 2, "{}", outcome.stderr);
+        let links = |options: &[&str]| {
+            let args = [&["run"], options, &["--", "readlink", "/proc/self/ns/net"]].concat();
+            call(&stage.root(), &args).stdout
+        };
+        let host = fs::read_link("/proc/self/ns/net").unwrap();
+        assert_eq!(links(&["--net", "host"]).trim(), host.to_str().unwrap());
+        assert_ne!(links(&[]).trim(), host.to_str().unwrap());
+        stage.check();
+    });
+}
+
+#[test]
+fn limits_are_enforced() {
+    on_bare_stage(|stage| {
+        let root = stage.root();
+        let outcome = call(&root, &["run", "--memory", "32m", "--", "tail", "/dev/zero"]);
+        assert_eq!(outcome.code, Some(137));
+        let sentence = "longshore: out of memory: the kernel killed the program at its limit of 32 MiB; raise --memory\n";
+        assert_eq!(outcome.stderr, sentence);
+        let forks = "for i in 1 2 3 4 5 6 7 8; do sleep 0 & done; wait";
+        let outcome = call(&root, &["run", "--pids", "4", "--", "sh", "-c", forks]);
+        assert!(outcome.stderr.contains("Cannot fork"), "{outcome:?}");
+        stage.check();
+    });
+}
+
+#[test]
+fn a_timeout_says_so() {
+    on_bare_stage(|stage| {
+        let script = "trap 'exit 7' TERM; while :; do sleep 0.01; done";
+        let outcome = call(&stage.root(), &["run", "--timeout", "500ms", "--", "sh", "-c", script]);
+        assert_eq!(outcome.code, Some(124));
+        let sentence = "longshore: the timeout of 500ms was over, and the program was ended with SIGTERM; give it more with --timeout\n";
+        assert_eq!(outcome.stderr, sentence);
+        let options = ["run", "--timeout", "300ms", "--grace", "100ms", "--", "sleep", "1000"];
+        let outcome = call(&stage.root(), &options);
+        assert_eq!(outcome.code, Some(124));
+        assert!(outcome.stderr.contains("was killed, 100ms after SIGTERM"), "{}", outcome.stderr);
+        stage.check();
+    });
+}
+
+#[test]
+fn ctrl_c_cancels_with_grace_and_a_second_one_kills() {
+    on_bare_stage(|stage| {
+        for number in [Signal::INT, Signal::TERM] {
+            let (child, _stdout) =
+                start(&stage, &[], "trap 'exit 9' TERM; echo ready; while :; do sleep 0.01; done");
+            signal(&child, number);
+            let outcome = Outcome::from(child.wait_with_output().unwrap());
+            assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(9), ""));
+        }
+        let (mut child, stdout) =
+            start(&stage, &["--grace", "1000s"], "trap '' TERM; echo ready; exec sleep 1000");
+        signal(&child, Signal::INT);
+        // The two must not arrive as one: the first is taken when the second is sent.
+        let asked = Instant::now();
+        while child.try_wait().unwrap().is_none() {
+            assert!(asked.elapsed() < Duration::from_secs(30), "a second Ctrl-C does not kill");
+            std::thread::sleep(Duration::from_millis(20));
+            signal(&child, Signal::INT);
+        }
+        assert_eq!(child.wait_with_output().unwrap().status.code(), Some(137));
+        drop(stdout);
+        stage.check();
+    });
+}
+
+#[test]
+fn bad_input_is_one_clear_sentence_and_nothing_is_made() {
+    on_bare_stage(|stage| {
+        let root = stage.root();
+        let cases: [(&[&str], i32, &str); 16] = [
+            (&["run"], 125, "args: there is no command to run"),
+            (&["run", "--", ""], 125, "args: the command is an empty word"),
+            (&["run", "--id", "..", "--", "true"], 125, "a container id begins with a letter or a digit"),
+            (&["run", "--id", "a/b", "--", "true"], 125, "not '/'"),
+            (&["run", "--rootfs", "/no/such/dir", "--", "true"], 125, "rootfs: /no/such/dir: No such file"),
+            (&["run", "--rootfs", "/", "--", "true"], 125, "rootfs: the host's own root"),
+            (
+                &["run", "--runtime", "no-such-runtime", "--", "true"],
+                125,
+                "none of no-such-runtime is on PATH",
+            ),
+            (
+                &["run", "-u", "no-such-user", "--", "true"],
+                125,
+                "\"no-such-user\" is not in the container's /etc/passwd",
+            ),
+            (&["run", "-w", "relative", "--", "true"], 125, "cwd: \"relative\" is not an absolute path"),
+            (&["run", "-v", "/no/such:/x", "--", "true"], 125, "mount source: /no/such: No such file"),
+            (&["run", "--memory", "1k", "--", "true"], 125, "memory: less than 6 MiB"),
+            (&["run", "--cpus", "0", "--", "true"], 125, "cpus: give a number of CPUs"),
+            (&["run", "--cpus=-1", "--", "true"], 125, "cpus: give a number of CPUs"),
+            (&["run", "--", "no-such-program"], 127, "no-such-program: not found"),
+            (&["run", "--", "/etc/passwd"], 126, "/etc/passwd: permission denied"),
+            (
+                &["run", "--events", "/no/such/dir/file", "--", "true"],
+                125,
+                "--events /no/such/dir/file: No such file",
+            ),
+        ];
+        for (args, code, text) in cases {
+            let outcome = call(&root, args);
+            assert_eq!(outcome.code, Some(code), "{args:?}: {outcome:?}");
+            assert!(outcome.stderr.starts_with("longshore: "), "{args:?}: {}", outcome.stderr);
+            assert!(outcome.stderr.contains(text), "{args:?}: {}", outcome.stderr);
+            assert_eq!(outcome.stderr.lines().count(), 1, "{args:?}: {}", outcome.stderr);
+            assert!(outcome.stderr.contains("; "), "there is nothing on what to do: {}", outcome.stderr);
+        }
+        stage.check();
+    });
+}
+
+#[test]
+fn without_root_there_is_one_clear_sentence() {
+    on_bare_stage(|stage| {
+        // The program is where an ordinary user may not look; it is handed over as an open file.
+        let program = fs::File::open(longshore_tests::command::program()).unwrap();
+        let mut command = std::process::Command::new("setpriv");
+        command.args([
+            "--reuid=65534",
+            "--regid=65534",
+            "--clear-groups",
+            "/proc/self/fd/0",
+            "run",
+            "--",
+            "true",
+        ]);
+        let outcome = Outcome::from(command.stdin(program).output().unwrap());
+        drop(command);
+        assert_eq!(outcome.code, Some(125), "{outcome:?}");
+        assert!(outcome.stderr.starts_with("longshore: not root"), "{}", outcome.stderr);
+        stage.check();
+    });
+}
+
+#[test]
+fn a_taken_id_is_left_alone() {
+    on_bare_stage(|stage| {
+        let (child, mut stdout) = start(
+            &stage,
+            &["--id", "mine"],
+            "trap 'echo still here; exit 0' TERM; echo ready; while :; do sleep 0.01; done",
+        );
+        let outcome = call(&stage.root(), &["run", "--id", "mine", "--", "true"]);
+        assert_eq!(outcome.code, Some(125));
+        assert!(outcome.stderr.contains("the container id mine is taken"), "{}", outcome.stderr);
+        assert_eq!(
+            call(&stage.root(), &["sweep"]).stdout,
+            format!("nothing to sweep in {}\n", stage.root().display())
+        );
+        signal(&child, Signal::TERM);
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        assert_eq!(line, "still here\n");
+        assert_eq!(child.wait_with_output().unwrap().status.code(), Some(0));
+        drop(stdout);
+        stage.check();
+    });
+}
+
+#[test]
+fn events_are_json_lines_in_order() {
+    on_bare_stage(|stage| {
+        let file = stage.path("events");
+        let outcome = call(
+            &stage.root(),
+            &["run", "--id", "told", "--events", file.to_str().unwrap(), "--", "sh", "-c", "exit 3"],
+        );
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(3), ""));
+        let text = fs::read_to_string(file).unwrap();
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let names: Vec<_> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
+        assert_eq!(names, ["created", "started", "exited", "released"]);
+        for (seq, line) in (1..).zip(&lines) {
+            assert_eq!((line["seq"].as_u64(), line["container"].as_str()), (Some(seq), Some("told")));
+            assert!(line["at"].as_str().is_some_and(|at| at.ends_with('Z')), "{line}");
+        }
+        assert_eq!(lines[2]["exit"]["status"]["code"], 3);
+        let on_stderr = call(&stage.root(), &["run", "--events", "-", "--", "true"]);
+        assert_eq!(on_stderr.stderr.lines().count(), 4);
+        stage.check();
+    });
+}
+
+#[test]
+fn spec_prints_what_run_would_use_and_makes_nothing() {
+    on_bare_stage(|stage| {
+        let outcome = call(&stage.root(), &["spec", "--hostname", "ship", "--memory", "64m", "--", "sh"]);
+        let config: Value = serde_json::from_str(&outcome.stdout).unwrap();
+        assert_eq!(
+            (config["hostname"].as_str(), config["process"]["args"][0].as_str()),
+            (Some("ship"), Some("sh"))
+        );
+        assert_eq!(config["linux"]["resources"]["memory"]["limit"], 64 << 20);
+        assert!(!stage.root().exists());
+        stage.check();
+    });
+}
+
+#[test]
+fn doctor_says_that_containers_can_be_run() {
+    on_bare_stage(|stage| {
+        let outcome = call(&stage.root(), &["doctor"]);
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        for check in ["runtime", "cgroups", "subreaper", "pidfd", "overlay", "user namespaces", "id maps"] {
+            assert!(outcome.stdout.contains(check), "{check} is not checked: {}", outcome.stdout);
+        }
+        let outcome = call(&stage.root(), &["--runtime", "no-such-runtime", "doctor"]);
+        assert_eq!(outcome.code, Some(1));
+        assert!(outcome.stdout.contains("FAIL runtime"), "{}", outcome.stdout);
+        stage.check();
+    });
+}
+
+/// The embedder is killed at any moment: the next start sweeps what it left, and only that.
+#[test]
+fn driver_killed() {
+    on_bare_stage(|stage| {
+        let (survivor, mut stdout) = start(
+            &stage,
+            &["--id", "survivor"],
+            "trap 'echo alive; exit 0' TERM; echo ready; while :; do sleep 0.01; done",
+        );
+        for delay in (0..50).step_by(5) {
+            let mut command = longshore(&stage.root());
+            command.args(["run", "--id", "victim", "--", "sleep", "1000"]);
+            let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+            // When it is killed is what varies here.
+            std::thread::sleep(Duration::from_millis(delay));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            // Sometimes `sweep` does it, sometimes the next run of the same id.
+            let next: &[&str] = match delay % 10 {
+                0 => &["sweep"],
+                _ => &["run", "--id", "victim", "--", "true"],
+            };
+            let outcome = call(&stage.root(), next);
+            assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "killed after {delay} ms");
+            assert!(!stage.root().join("containers/victim").exists());
+        }
+        signal(&survivor, Signal::TERM);
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        assert_eq!(line, "alive\n", "a stranger's container was swept");
+        assert!(survivor.wait_with_output().unwrap().status.success());
+        drop(stdout);
+        stage.check();
+    });
+}
+
+/// What the README shows works as it is shown.
+#[test]
+fn examples_run() {
+    on_bare_stage(|stage| {
+        let examples = longshore_tests::command::program().parent().unwrap().join("examples");
+        for (name, text) in [("hello", "hello from pid 1 of longshore"), ("demo", "nothing is left")] {
+            let output = std::process::Command::new(examples.join(name)).output();
+            let outcome = Outcome::from(output.expect("`cargo xtask test` builds the examples"));
+            assert_eq!(outcome.code, Some(0), "{outcome:?}");
+            assert!(outcome.stdout.contains(text), "{outcome:?}");
+        }
+        stage.check();
+    });
+}
+
+/// The order checker that the tests use takes what the command writes for an event.
+#[test]
+fn events_can_be_read_back() {
+    let line = r#"{"seq":1,"container":"c","at":{"secs":1,"nanos":0},"event":"created"}"#;
+    let event: Event = serde_json::from_str(line).unwrap();
+    assert_eq!(EventOrder::default().check(&event), Ok(()));
+}
