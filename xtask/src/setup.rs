@@ -7,8 +7,9 @@ use std::process::Command;
 
 use crate::{Done, run};
 
-/// Runtimes that will do, the first one being what is installed where there is none.
-const RUNTIMES: [&str; 3] = ["runc", "crun", "youki"];
+/// What is installed where there is no runtime, and what else will do.
+const RUNC: &str = "runc";
+const OTHERS: [&str; 2] = ["crun", "youki"];
 
 /// A package manager, what it needs before it can install, and how it installs.
 struct Manager {
@@ -34,7 +35,7 @@ const MANAGERS: [Manager; 6] = [
 /// called then.
 pub(crate) fn setup(task: &str) -> Done {
     let root = is_root()?;
-    let missing = find(&RUNTIMES).is_none();
+    let missing = runtime().is_none();
     if !root {
         let mut command = format!(
             "sudo env HOME=\"$HOME\" PATH=\"$PATH:/usr/sbin:/sbin\" {} xtask {task}",
@@ -46,15 +47,23 @@ pub(crate) fn setup(task: &str) -> Done {
         return Err(format!("containers are run as root; type:\n\n    {command}\n"));
     }
     if missing {
-        install(RUNTIMES[0])?;
+        install(RUNC)?;
     }
-    match find(&RUNTIMES) {
+    match runtime() {
         Some(runtime) => {
             eprintln!("runtime: {}", runtime.display());
             Ok(())
         }
-        None => Err(format!("{} was installed and is not on PATH", RUNTIMES[0])),
+        None => Err(format!("{RUNC} was installed and is not on PATH")),
     }
+}
+
+/// A runtime that works here: on a host with hybrid cgroups only runc does.
+fn runtime() -> Option<PathBuf> {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let has = |kind| mounts.lines().any(|line| line.split(' ').nth(2) == Some(kind));
+    let hybrid = has("cgroup") && has("cgroup2");
+    find(&[RUNC]).or_else(|| if hybrid { None } else { find(&OTHERS) })
 }
 
 fn install(package: &str) -> Done {
