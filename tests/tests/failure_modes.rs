@@ -435,6 +435,24 @@ fn error_path_leak() {
     });
 }
 
+/// Frozen by someone else, behind our back: SIGKILL waits until it is thawed.
+#[test]
+fn frozen() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let container = executor.run(sleeper()).await.unwrap();
+        container.started().await.unwrap();
+        let runtime = longshore::find_runtime(&longshore::CANDIDATES).unwrap();
+        let mut pause = std::process::Command::new(runtime);
+        pause.arg("--root").arg(stage.root().join("runtime")).args(["pause", container.id().as_str()]);
+        assert!(pause.status().unwrap().success());
+        let asked = Instant::now();
+        assert_eq!(container.cancel(Cancel::now()).await.status, KILLED);
+        assert!(asked.elapsed() < Duration::from_secs(10), "the kill was not repeated");
+        stage.finish(executor).await;
+    });
+}
+
 #[test]
 fn many_at_once() {
     on_stage(async |stage| {

@@ -27,6 +27,10 @@ pub const START_PATIENCE: Duration = Duration::from_secs(5);
 /// When a SIGKILL that could not be delivered is tried again.
 pub const KILL_RETRY: Duration = Duration::from_millis(100);
 
+/// When a SIGKILL that was delivered is repeated because the process is still there: someone may have
+/// frozen it.
+pub const KILL_AGAIN: Duration = Duration::from_secs(1);
+
 /// The machine of one process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
@@ -75,8 +79,8 @@ enum Strike {
     Abandoning,
     /// The first signal is out; SIGKILL follows at this moment.
     Signalled { kill_at: Timestamp },
-    /// SIGKILL is out; it is repeated at this moment if it could not be delivered.
-    Killed { retry_at: Option<Timestamp> },
+    /// SIGKILL is out; it is repeated at this moment if the process is still there.
+    Killed { retry_at: Timestamp },
 }
 
 /// What can happen to a process.
@@ -114,7 +118,8 @@ pub enum ProcessEffect {
     AbandonStart,
     /// Send it a signal.
     Signal(Signal),
-    /// Send SIGKILL to it and its process group; a failure comes back as `KillFailed`.
+    /// Send SIGKILL to it and its process group; a failure comes back as `KillFailed`. Comes again
+    /// while the process does not end.
     Kill,
     /// Tell the container that it runs.
     ReportStarted {
@@ -165,7 +170,7 @@ impl Process {
                 Strike::Pending { abandon_at } => Some(abandon_at),
                 Strike::Abandoning => None,
                 Strike::Signalled { kill_at } => Some(kill_at),
-                Strike::Killed { retry_at } => retry_at,
+                Strike::Killed { retry_at } => Some(retry_at),
             },
         }
     }
@@ -299,7 +304,7 @@ impl Process {
         else {
             return Err(Refused::Stale);
         };
-        *retry_at = Some(now.after(KILL_RETRY));
+        *retry_at = now.after(KILL_RETRY);
         Ok(Vec::new())
     }
 
@@ -324,7 +329,7 @@ impl Process {
     /// Sends the cancel's first signal, or SIGKILL when `kill` is set.
     fn strike(&mut self, now: Timestamp, cancel: Cancel, kill: bool) -> ProcessEffect {
         if kill {
-            self.set_strike(cancel, Strike::Killed { retry_at: None });
+            self.set_strike(cancel, Strike::Killed { retry_at: now.after(KILL_AGAIN) });
             self.sent_sigkill = true;
             ProcessEffect::Kill
         } else {

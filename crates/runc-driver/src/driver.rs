@@ -8,11 +8,13 @@
 //! The runtime's own `delete` is not called: removing what `state.json` names takes a tenth of the
 //! time, works on containers that were only half made, and tells what is left.
 
-use std::collections::HashMap;
+mod launch;
+
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -25,16 +27,16 @@ use executor_core::{
     Swept,
 };
 use futures::{FutureExt, StreamExt};
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 use tokio::sync::{Semaphore, watch};
 
-use crate::command_line::{CommandLine, Launch, LaunchKind, Log};
+use crate::cgroup::Cgroups;
+use crate::command_line::{CommandLine, LaunchKind};
 use crate::procfs::Stat;
 use crate::root::{Claim, Root};
 use crate::spawner::local::{LocalSpawner, Subreaper};
-use crate::spawner::{CallEnd, Parent, RuntimeChild, Spawner, Strays};
-use crate::{Bundles, CANDIDATES, Place, cgroup, failure, find_runtime, pidfd};
+use crate::spawner::{Spawner, Strays};
+use crate::{Bundles, CANDIDATES, Place, cgroup, find_runtime};
 
 /// Blocking work that goes on at once; more waits its turn.
 const BLOCKING_AT_ONCE: usize = 8;
@@ -95,8 +97,14 @@ struct Container {
     claim: Claim,
     spec: Arc<ContainerSpec>,
     init: OnceLock<HostPid>,
+    /// Found when init runs, so that nothing has to be looked for when it ends.
+    cgroups: OnceLock<Cgroups>,
     /// Starts under way can be given up by sending here.
     abandon: Mutex<HashMap<ProcessId, watch::Sender<bool>>>,
+    /// Whether we have frozen it.
+    frozen: AtomicBool,
+    /// Processes that SIGKILL was sent to.
+    killed: Mutex<HashSet<ProcessId>>,
 }
 
 impl RuncBuilder {
@@ -221,8 +229,12 @@ impl Runtime for Runc {
             let container = shared.container(&id).map_err(|error| broken(error.message))?;
             let bundle = container.claim.dir.clone();
             let kind = LaunchKind::Run { bundle: &bundle, no_pivot: shared.no_pivot };
-            let pid = shared.launch(&container, ProcessId::Init, kind, stdio).await?;
+            let abandoned = container.may_be_abandoned(ProcessId::Init);
+            let pid = shared.launch(&container, ProcessId::Init, kind, stdio, abandoned).await?;
             let _first = container.init.set(pid);
+            tokio::task::spawn_blocking(move || {
+                container.cgroups.get_or_init(|| container.claim.cgroups());
+            });
             Ok(pid)
         }
         .boxed()
@@ -238,14 +250,14 @@ impl Runtime for Runc {
         let (shared, id) = (Arc::clone(&self.shared), id.clone());
         async move {
             let container = shared.container(&id).map_err(|error| gone(error.message))?;
+            let abandoned = container.may_be_abandoned(ProcessId::Exec(exec));
             let file = container.claim.dir.join(format!("{exec}.json"));
             let (worker, process) = (Arc::clone(&shared), Arc::clone(&container));
             let path = file.clone();
             let written = shared.blocking(move || worker.write_process(&process, &spec, &path)).await;
             written.unwrap_or_else(|error| Err(broken(error)))?;
-            let launched = shared
-                .launch(&container, ProcessId::Exec(exec), LaunchKind::Exec { process: &file }, stdio)
-                .await;
+            let kind = LaunchKind::Exec { process: &file };
+            let launched = shared.launch(&container, ProcessId::Exec(exec), kind, stdio, abandoned).await;
             shared.blocking(move || fs::remove_file(file)).await.ok();
             launched
         }
@@ -268,12 +280,18 @@ impl Runtime for Runc {
     fn kill(&self, process: &ProcessRef) -> Result<Delivery, RuntimeError> {
         let killed = self.shared.spawner.kill(process);
         if let Ok(container) = self.shared.container(&process.container) {
-            container.claim.cgroups().thaw();
+            let again = !lock(&container.killed).insert(process.process);
+            if again || container.frozen.load(Ordering::Relaxed) {
+                container.claim.cgroups().thaw();
+            }
         }
         killed.map_err(|error| RuntimeError::new("kill", error.to_string()).of(process))
     }
 
     fn pause(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), RuntimeError>> {
+        if let Ok(container) = self.shared.container(id) {
+            container.frozen.store(true, Ordering::Relaxed);
+        }
         let (command_line, id) = (self.command_line(), id.clone());
         async move { command_line.pause(&id).await }.boxed()
     }
@@ -363,8 +381,7 @@ impl Shared {
                 format!("the container id {id} is taken by another executor"),
             )
         })?;
-        let container = Container { claim, spec, init: OnceLock::new(), abandon: Mutex::default() };
-        let container = Arc::new(container);
+        let container = Arc::new(Container::new(claim, spec));
         lock(&self.containers).insert(id.clone(), Arc::clone(&container));
         self.bundles.write(&container.place(), &container.spec)
     }
@@ -375,133 +392,11 @@ impl Shared {
         fs::write(file, process).map_err(|error| from_io(file, &error))
     }
 
-    /// Has the runtime start a process, and takes charge of it.
-    async fn launch(
-        &self,
-        container: &Container,
-        process: ProcessId,
-        kind: LaunchKind<'_>,
-        stdio: ChildStdio,
-    ) -> Result<HostPid, StartFailure> {
-        let claim = &container.claim;
-        let opened = self.opened().map_err(|error| broken(error.message))?;
-        let pid_file = claim.dir.join(format!("{process}.pid"));
-        let detach = self.mode == Mode::Detached;
-        let launch = Launch { id: &claim.id, kind, pid_file: &pid_file, detach };
-        let (call, log) = opened.command_line.call(&launch.args(), stdio);
-        let (abandon, abandoned) = watch::channel(false);
-        lock(&container.abandon).insert(process, abandon);
-        let started = self.launched(call, &launch, abandoned).await;
-        lock(&container.abandon).remove(&process);
-
-        match started {
-            Launched::Detached => self.adopt(claim, process, &pid_file, Parent::Us, log).await,
-            Launched::Monitored(monitor) => {
-                self.adopt(claim, process, &pid_file, Parent::Runtime(monitor), log).await
-            }
-            Launched::Not { runtime, kind, message } => {
-                if let Some(runtime) = runtime {
-                    let strays = Strays { cgroup: claim.cgroup.clone(), runtime: Some(runtime), all: false };
-                    let spawner = Arc::clone(&self.spawner);
-                    self.blocking(move || spawner.end_strays(&strays)).await.ok();
-                }
-                let _never_written = fs::remove_file(&pid_file);
-                let words = log.take().await;
-                Err(match (kind, words) {
-                    // Whatever the runtime says of it, there was nothing left to start a process in.
-                    (None, words) if process != ProcessId::Init && container.has_ended() => {
-                        gone(format!("the container has ended: {}", words.unwrap_or(message)))
-                    }
-                    (None, Some(words)) => failure::classify(words),
-                    (kind, _) => StartFailure::new(kind.unwrap_or(StartFailureKind::RuntimeBroken), message),
-                })
-            }
-        }
-    }
-
-    /// Spawns the runtime, and waits until it says that the process runs.
-    async fn launched(
-        &self,
-        call: crate::spawner::Call,
-        launch: &Launch<'_>,
-        mut abandoned: watch::Receiver<bool>,
-    ) -> Launched {
-        let step = format!("{} {}", self.command_line.name(), launch.step());
-        let not = |runtime, kind, message| Launched::Not { runtime, kind, message };
-        let appears = match launch.detach {
-            true => None,
-            false => match PidFile::watch(launch.pid_file) {
-                Ok(watched) => Some(watched),
-                Err(error) => {
-                    return not(None, Some(StartFailureKind::NoResources), format!("inotify: {error}"));
-                }
-            },
-        };
-        let runtime = match self.spawner.spawn(call).await {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                let failure = from_io(self.command_line.program(), &error);
-                return not(None, Some(failure.kind), failure.message);
-            }
-        };
-        let abandoned = async move {
-            if abandoned.wait_for(|abandoned| *abandoned).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
-        let ended = runtime.wait(self.start_deadline, abandoned);
-        let ended = match appears {
-            None => ended.await,
-            Some(watched) => tokio::select! {
-                Ok(()) = watched.appeared() => return Launched::Monitored(runtime),
-                ended = ended => ended,
-            },
-        };
-        let own = Some(runtime.pid);
-        match ended {
-            Ok(CallEnd::Ended(ExitStatus::Code(0))) if launch.detach => Launched::Detached,
-            // So short a life that the monitor's end came first.
-            Ok(CallEnd::Ended(_)) if !launch.detach && launch.pid_file.exists() => {
-                Launched::Monitored(runtime)
-            }
-            Ok(CallEnd::Ended(status)) => {
-                not(own, None, format!("{step} failed with {status} and did not say why"))
-            }
-            Ok(CallEnd::Overdue) => {
-                let message =
-                    format!("{step} gave no answer within {:?}; it was killed", self.start_deadline);
-                not(own, Some(StartFailureKind::RuntimeTimedOut), message)
-            }
-            Ok(CallEnd::Abandoned) => {
-                not(own, Some(StartFailureKind::RuntimeTimedOut), format!("{step} was given up and killed"))
-            }
-            Err(error) => not(own, None, format!("{step}: {error}")),
-        }
-    }
-
-    /// Opens the pidfd of what was started, while nobody can have reaped it.
-    async fn adopt(
-        &self,
-        claim: &Claim,
-        process: ProcessId,
-        pid_file: &Path,
-        parent: Parent,
-        log: Log,
-    ) -> Result<HostPid, StartFailure> {
-        let file = pid_file.to_owned();
-        let text = self.blocking(move || fs::read_to_string(file)).await.map_err(broken)?;
-        let pid = text.ok().as_deref().and_then(crate::procfs::parse_pid);
-        let pid = pid.ok_or_else(|| broken(format!("{} has no pid in it", pid_file.display())))?;
-        let adopted = ProcessRef { container: claim.id.clone(), process };
-        let reaped_by_others = self.spawner.adopt(adopted, pid, parent);
-        drop(log);
-        reaped_by_others.map_err(|error| broken(format!("the process {pid} cannot be watched: {error}")))?;
-        Ok(pid)
-    }
-
     fn ending(&self, process: ProcessRef, status: ExitStatus) -> (ProcessRef, Ending) {
         let usage = match (process.process, self.container(&process.container)) {
-            (ProcessId::Init, Ok(container)) => Some(container.claim.cgroups().usage()),
+            (ProcessId::Init, Ok(container)) => {
+                Some(container.cgroups.get_or_init(|| container.claim.cgroups()).usage())
+            }
             (ProcessId::Init | ProcessId::Exec(_), _) => None,
         };
         (process, Ending { status, usage })
@@ -523,48 +418,26 @@ impl Shared {
     }
 }
 
-/// What became of a call that was to start a process.
-enum Launched {
-    Detached,
-    Monitored(RuntimeChild),
-    /// With the runtime if it was spawned, and the kind of failure if its log need not be asked.
-    Not {
-        runtime: Option<HostPid>,
-        kind: Option<StartFailureKind>,
-        message: String,
-    },
-}
-
-/// A pid file that is to appear. Runtimes write it beside its place and rename it there.
-struct PidFile {
-    path: PathBuf,
-    inotify: Arc<OwnedFd>,
-}
-
-impl PidFile {
-    fn watch(path: &Path) -> io::Result<Self> {
-        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        inotify::add_watch(
-            &inotify,
-            path.parent().unwrap_or(path),
-            WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE,
-        )?;
-        Ok(Self { path: path.to_owned(), inotify: Arc::new(inotify) })
-    }
-
-    async fn appeared(&self) -> io::Result<()> {
-        let inotify = pidfd::watch(Arc::clone(&self.inotify))?;
-        while !self.path.exists() {
-            let mut ready = inotify.readable().await?;
-            let mut events = [0; 4096];
-            let _what_it_was = rustix::io::read(&self.inotify, &mut events);
-            ready.clear_ready();
-        }
-        Ok(())
-    }
-}
-
 impl Container {
+    fn new(claim: Claim, spec: Arc<ContainerSpec>) -> Self {
+        Self {
+            claim,
+            spec,
+            init: OnceLock::new(),
+            cgroups: OnceLock::new(),
+            abandon: Mutex::default(),
+            frozen: AtomicBool::new(false),
+            killed: Mutex::default(),
+        }
+    }
+
+    /// From now on the start of this process can be given up, at whatever point it is.
+    fn may_be_abandoned(&self, process: ProcessId) -> watch::Receiver<bool> {
+        let (abandon, abandoned) = watch::channel(false);
+        lock(&self.abandon).insert(process, abandon);
+        abandoned
+    }
+
     fn has_ended(&self) -> bool {
         self.init.get().is_none_or(|init| Stat::of(*init).is_none_or(|stat| stat.is_ending()))
     }

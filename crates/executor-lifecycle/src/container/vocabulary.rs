@@ -41,7 +41,7 @@ pub enum ContainerEvent {
         /// How and why.
         exit: Exit,
     },
-    /// Another process is wanted in it; its id is [`Container::next_exec`].
+    /// Another process is wanted in it; its id is [`Container::next_exec`](super::Container::next_exec).
     Exec,
     /// Everything in it is to be ended.
     Cancel(Cancel),

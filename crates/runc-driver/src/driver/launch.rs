@@ -1,0 +1,190 @@
+//! Starting a process: one call of the runtime, and what becomes of it.
+//!
+//! ```text
+//!  spawn ──▶ the runtime exits with 0 (detached) ─────────▶ pid file ▶ adopt ▶ it runs
+//!    │   └─▶ the pid file appears (foreground) ───────────▶
+//!    └─────▶ it exits otherwise, is overdue, is abandoned ▶ end its strays ▶ why, from its log
+//! ```
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use executor_core::ChildStdio;
+use executor_core::lifecycle::{ExitStatus, HostPid, ProcessId, ProcessRef, StartFailure, StartFailureKind};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use tokio::sync::watch;
+
+use super::{Container, Mode, Shared, broken, from_io, gone, lock};
+use crate::command_line::{Launch, LaunchKind, Log};
+use crate::root::Claim;
+use crate::spawner::{Call, CallEnd, Parent, RuntimeChild, Strays};
+use crate::{failure, pidfd};
+
+impl Shared {
+    /// Has the runtime start a process, and takes charge of it.
+    pub(super) async fn launch(
+        &self,
+        container: &Container,
+        process: ProcessId,
+        kind: LaunchKind<'_>,
+        stdio: ChildStdio,
+        abandoned: watch::Receiver<bool>,
+    ) -> Result<HostPid, StartFailure> {
+        let claim = &container.claim;
+        let opened = self.opened().map_err(|error| broken(error.message))?;
+        let pid_file = claim.dir.join(format!("{process}.pid"));
+        let detach = self.mode == Mode::Detached;
+        let launch = Launch { id: &claim.id, kind, pid_file: &pid_file, detach };
+        let (call, log) = opened.command_line.call(&launch.args(), stdio);
+        let started = self.launched(call, &launch, abandoned).await;
+        lock(&container.abandon).remove(&process);
+
+        match started {
+            Launched::Detached => self.adopt(claim, process, &pid_file, Parent::Us, log).await,
+            Launched::Monitored(monitor) => {
+                self.adopt(claim, process, &pid_file, Parent::Runtime(monitor), log).await
+            }
+            Launched::Not { runtime, kind, message } => {
+                if let Some(runtime) = runtime {
+                    let strays = Strays { cgroup: claim.cgroup.clone(), runtime: Some(runtime), all: false };
+                    let spawner = Arc::clone(&self.spawner);
+                    self.blocking(move || spawner.end_strays(&strays)).await.ok();
+                }
+                let _never_written = fs::remove_file(&pid_file);
+                let words = log.take().await;
+                Err(match (kind, words) {
+                    // Whatever the runtime says of it, there was nothing left to start a process in.
+                    (None, words) if process != ProcessId::Init && container.has_ended() => {
+                        gone(format!("the container has ended: {}", words.unwrap_or(message)))
+                    }
+                    (None, Some(words)) => failure::classify(words),
+                    (kind, _) => StartFailure::new(kind.unwrap_or(StartFailureKind::RuntimeBroken), message),
+                })
+            }
+        }
+    }
+
+    /// Spawns the runtime, and waits until it says that the process runs.
+    async fn launched(
+        &self,
+        call: Call,
+        launch: &Launch<'_>,
+        mut abandoned: watch::Receiver<bool>,
+    ) -> Launched {
+        let step = format!("{} {}", self.command_line.name(), launch.step());
+        let not = |runtime, kind, message| Launched::Not { runtime, kind, message };
+        let appears = match launch.detach {
+            true => None,
+            false => match PidFile::watch(launch.pid_file) {
+                Ok(watched) => Some(watched),
+                Err(error) => {
+                    return not(None, Some(StartFailureKind::NoResources), format!("inotify: {error}"));
+                }
+            },
+        };
+        let runtime = match self.spawner.spawn(call).await {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let failure = from_io(self.command_line.program(), &error);
+                return not(None, Some(failure.kind), failure.message);
+            }
+        };
+        let abandoned = async move {
+            if abandoned.wait_for(|abandoned| *abandoned).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let ended = runtime.wait(self.start_deadline, abandoned);
+        let ended = match appears {
+            None => ended.await,
+            Some(watched) => tokio::select! {
+                Ok(()) = watched.appeared() => return Launched::Monitored(runtime),
+                ended = ended => ended,
+            },
+        };
+        let own = Some(runtime.pid);
+        match ended {
+            Ok(CallEnd::Ended(ExitStatus::Code(0))) if launch.detach => Launched::Detached,
+            // So short a life that the monitor's end came first.
+            Ok(CallEnd::Ended(_)) if !launch.detach && launch.pid_file.exists() => {
+                Launched::Monitored(runtime)
+            }
+            Ok(CallEnd::Ended(status)) => {
+                not(own, None, format!("{step} failed with {status} and did not say why"))
+            }
+            Ok(CallEnd::Overdue) => {
+                let message =
+                    format!("{step} gave no answer within {:?}; it was killed", self.start_deadline);
+                not(own, Some(StartFailureKind::RuntimeTimedOut), message)
+            }
+            Ok(CallEnd::Abandoned) => {
+                not(own, Some(StartFailureKind::RuntimeTimedOut), format!("{step} was given up and killed"))
+            }
+            Err(error) => not(own, None, format!("{step}: {error}")),
+        }
+    }
+
+    /// Opens the pidfd of what was started, while nobody can have reaped it.
+    async fn adopt(
+        &self,
+        claim: &Claim,
+        process: ProcessId,
+        pid_file: &Path,
+        parent: Parent,
+        log: Log,
+    ) -> Result<HostPid, StartFailure> {
+        let file = pid_file.to_owned();
+        let text = self.blocking(move || fs::read_to_string(file)).await.map_err(broken)?;
+        let pid = text.ok().as_deref().and_then(crate::procfs::parse_pid);
+        let pid = pid.ok_or_else(|| broken(format!("{} has no pid in it", pid_file.display())))?;
+        let adopted = ProcessRef { container: claim.id.clone(), process };
+        let reaped_by_others = self.spawner.adopt(adopted, pid, parent);
+        drop(log);
+        reaped_by_others.map_err(|error| broken(format!("the process {pid} cannot be watched: {error}")))?;
+        Ok(pid)
+    }
+}
+
+/// What became of a call that was to start a process.
+enum Launched {
+    Detached,
+    Monitored(RuntimeChild),
+    /// With the runtime if it was spawned, and the kind of failure if its log need not be asked.
+    Not {
+        runtime: Option<HostPid>,
+        kind: Option<StartFailureKind>,
+        message: String,
+    },
+}
+
+/// A pid file that is to appear. Runtimes write it beside its place and rename it there.
+struct PidFile {
+    path: PathBuf,
+    inotify: Arc<OwnedFd>,
+}
+
+impl PidFile {
+    fn watch(path: &Path) -> io::Result<Self> {
+        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        inotify::add_watch(
+            &inotify,
+            path.parent().unwrap_or(path),
+            WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE,
+        )?;
+        Ok(Self { path: path.to_owned(), inotify: Arc::new(inotify) })
+    }
+
+    async fn appeared(&self) -> io::Result<()> {
+        let inotify = pidfd::watch(Arc::clone(&self.inotify))?;
+        while !self.path.exists() {
+            let mut ready = inotify.readable().await?;
+            let mut events = [0; 4096];
+            let _what_it_was = rustix::io::read(&self.inotify, &mut events);
+            ready.clear_ready();
+        }
+        Ok(())
+    }
+}
