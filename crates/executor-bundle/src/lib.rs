@@ -58,7 +58,7 @@ pub fn write(
 /// would have to be mounted is looked at where it comes from.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn preview(
     id: &ContainerId,
     spec: &ContainerSpec,
@@ -89,7 +89,7 @@ pub fn process(spec: &ContainerSpec, init: HostPid, exec: &ExecSpec) -> Result<V
     serde_json::to_vec(&process).map_err(|error| bad("spec", &error.to_string()))
 }
 
-/// Unmounts what [`write`] mounted below `dir`; answers with what could not be unmounted. Calling it
+/// Unmounts what [`write()`] mounted below `dir`; answers with what could not be unmounted. Calling it
 /// for a bundle that has nothing mounted, or does not exist, is fine.
 pub fn unmake(dir: &Path) -> Vec<String> {
     rootfs::unmount(dir)
