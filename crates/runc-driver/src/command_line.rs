@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +15,8 @@ use std::time::Duration;
 use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, Signal};
 use executor_core::{ChildFd, ChildStdio, RuntimeError};
 use serde::Deserialize;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
 
 use crate::failure;
 use crate::spawner::{Call, CallEnd, Spawner};
@@ -219,30 +221,38 @@ impl CommandLine {
         })
     }
 
-    /// Calls the runtime and answers with what it wrote to stdout.
+    /// Calls the runtime and answers with what it wrote to stdout. The call goes on to its end when
+    /// nobody waits for the answer any more: half a call would leave a log, or a runtime, behind.
     async fn answer(&self, id: Option<&ContainerId>, args: &[OsString]) -> Result<Vec<u8>, RuntimeError> {
+        let (call, own_id, own_args) = (self.clone(), id.cloned(), args.to_vec());
+        let answer = tokio::spawn(async move { call.whole_call(own_id.as_ref(), &own_args).await });
+        answer.await.unwrap_or_else(|error| Err(self.error(id, args, &error.to_string())))
+    }
+
+    async fn whole_call(&self, id: Option<&ContainerId>, args: &[OsString]) -> Result<Vec<u8>, RuntimeError> {
         let failed = |message: &str| self.error(id, args, message);
         let from_io = |error: io::Error| failed(&error.to_string());
-        let (mut ours, theirs) = io::pipe().map_err(from_io)?;
+        let (ours, theirs) = io::pipe().map_err(from_io)?;
         let stdout = ChildFd::Fd(Arc::new(OwnedFd::from(theirs)));
         // A runtime's complaint is in its log; on stderr it only comes again.
         let (call, log) = self.call(args, ChildStdio { stdout, ..ChildStdio::default() });
-        let child = self.spawner.spawn(call).await.map_err(from_io)?;
-        let answer = tokio::task::spawn_blocking(move || {
-            let mut answer = Vec::new();
-            ours.by_ref().take(ANSWER_LIMIT).read_to_end(&mut answer).map(|_| answer)
-        });
-        match child.wait(self.deadline, std::future::pending()).await.map_err(from_io)? {
-            CallEnd::Ended(ExitStatus::Code(0)) => {}
-            CallEnd::Ended(status) => {
-                return Err(failed(&log.take().await.unwrap_or_else(|| format!("it failed with {status}"))));
+        let ours = pipe::Receiver::from_owned_fd(ours.into()).map_err(from_io)?;
+        let runtime = self.spawner.spawn(call).await.map_err(from_io)?;
+        let mut answer = Vec::new();
+        let mut ours = ours.take(ANSWER_LIMIT);
+        let read = tokio::time::timeout(self.deadline, ours.read_to_end(&mut answer));
+        let (ended, read) = tokio::join!(runtime.wait(self.deadline, std::future::pending()), read);
+        let words = log.take().await;
+        match (ended.map_err(from_io)?, read) {
+            (CallEnd::Ended(ExitStatus::Code(0)), Ok(read)) => read.map(|_| answer).map_err(from_io),
+            (CallEnd::Ended(ExitStatus::Code(0)), Err(_)) => Err(failed("its answer has no end")),
+            (CallEnd::Ended(status), _) => {
+                Err(failed(&words.unwrap_or_else(|| format!("it failed with {status}"))))
             }
-            CallEnd::Overdue | CallEnd::Abandoned => {
-                return Err(failed(&format!("no answer within {:?}; it was killed", self.deadline)));
+            (CallEnd::Overdue | CallEnd::Abandoned, _) => {
+                Err(failed(&format!("no answer within {:?}; it was killed", self.deadline)))
             }
         }
-        log.take().await;
-        answer.await.map_err(|error| failed(&error.to_string()))?.map_err(from_io)
     }
 
     fn error(&self, id: Option<&ContainerId>, args: &[OsString], message: &str) -> RuntimeError {

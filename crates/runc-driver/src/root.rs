@@ -103,6 +103,7 @@ impl Root {
     pub(crate) fn close(&self) -> Vec<String> {
         let left = cgroup::remove_parent(&self.executor);
         let closed = lock_root(&self.dir).and_then(|_judging| {
+            remove_logs(&self.dir, &self.executor)?;
             fs::remove_file(self.dir.join("executors").join(&self.executor))?;
             remove_empty_parts(&self.dir);
             Ok(())

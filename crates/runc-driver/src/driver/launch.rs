@@ -137,7 +137,9 @@ impl Shared {
         log: Log,
     ) -> Result<HostPid, StartFailure> {
         let file = pid_file.to_owned();
-        let text = self.blocking(move || fs::read_to_string(file)).await.map_err(broken)?;
+        // A container that lives long gets many of them.
+        let read = move || fs::read_to_string(&file).inspect(|_| drop(fs::remove_file(&file)));
+        let text = self.blocking(read).await.map_err(broken)?;
         let pid = text.ok().as_deref().and_then(crate::procfs::parse_pid);
         let pid = pid.ok_or_else(|| broken(format!("{} has no pid in it", pid_file.display())))?;
         let adopted = ProcessRef { container: claim.id.clone(), process };
