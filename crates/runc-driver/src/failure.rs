@@ -17,7 +17,25 @@ pub(crate) fn words(log: &[u8]) -> Option<String> {
     let lines = || text.lines().rev().filter(|line| !line.trim().is_empty());
     let parsed = || lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
     let error = parsed().find(|line| matches!(line.level.as_str(), "error" | "fatal" | "panic"));
-    error.or_else(|| parsed().next()).map(|line| line.msg).or_else(|| lines().next().map(str::to_owned))
+    let words =
+        error.or_else(|| parsed().next()).map(|line| line.msg).or_else(|| lines().next().map(str::to_owned));
+    words.map(|words| cause_first(&words).to_owned())
+}
+
+/// What runc says before it comes to the cause.
+const PREFACES: [&str; 4] = [
+    "runc run failed: ",
+    "exec failed: ",
+    "unable to start container process: ",
+    "error during container init: ",
+];
+
+fn cause_first(words: &str) -> &str {
+    let mut rest = words;
+    while let Some(shorter) = PREFACES.iter().find_map(|preface| rest.strip_prefix(preface)) {
+        rest = shorter;
+    }
+    rest
 }
 
 /// What went wrong, by words of which each kind has its own. The first match counts.
@@ -78,6 +96,8 @@ mod tests {
         assert_eq!(words(b"panic: oh\n\n").as_deref(), Some("panic: oh"));
         assert_eq!(words(b"\xff\xfe{").map(|text| text.is_empty()), Some(false));
         assert_eq!(words(b" \n"), None);
+        let wrapped = br#"{"level":"error","msg":"runc run failed: unable to start container process: the cause: details"}"#;
+        assert_eq!(words(wrapped).as_deref(), Some("the cause: details"));
     }
 
     #[test]
