@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use actix::dev::ToEnvelope;
-use actix::{Actor, Handler, Message, WeakAddr};
+use actix::{Actor, Handler, Message, Recipient, WeakAddr};
 use executor_lifecycle::{
     Cancel, ContainerId, Exit, ExitReason, ExitStatus, HostPid, ProcessRef, Refused, Signal, Timestamp,
 };
@@ -55,6 +55,15 @@ impl ContainerHandle {
     /// Its events: a snapshot of now, then everything after it, up to `Released`.
     pub fn events(&self) -> Events {
         self.view.subscribe()
+    }
+
+    /// Has an actor of the caller's told: a snapshot, then every event after it, each when it has
+    /// handled the former. It may live in another actix `System`.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when the container is released: nothing will come any more.
+    pub async fn subscribe(&self, to: Recipient<messages::Event>) -> Result<(), Error> {
+        ask(&self.address, messages::Subscribe(to)).await.ok_or_else(|| self.refused(Refused::Exited))
     }
 
     /// Waits until init runs; answers with its pid on the host.

@@ -8,6 +8,7 @@ use executor_core::lifecycle::{
     Cancel, CancelCause, EventOrder, Exit, ExitReason, ExitStatus, Happening, ProcessRef, Refused, Signal,
     StartFailure, StartFailureKind,
 };
+use executor_core::messages::Event;
 use executor_core::{ContainerSpec, Error, ExecSpec, Executor, Notice, Stdio};
 use executor_sim::{Asked, Program, SimRuntime, Start};
 use futures::executor::block_on;
@@ -79,6 +80,38 @@ fn a_late_subscriber_gets_a_snapshot_and_then_what_follows() {
         assert!(matches!(event.happening, Happening::Exited { .. }));
         assert!(matches!(events.next().await, Some(Notice::Event(_))), "Released");
         assert_eq!(events.next().await, None);
+    });
+}
+
+/// An actor of the embedder's, in a `System` of the embedder's.
+struct Probe(futures::channel::mpsc::UnboundedSender<Notice>);
+
+impl actix::Actor for Probe {
+    type Context = actix::Context<Self>;
+}
+
+impl actix::Handler<Event> for Probe {
+    type Result = ();
+
+    fn handle(&mut self, Event(notice): Event, _: &mut actix::Context<Self>) {
+        self.0.unbounded_send(notice).unwrap();
+    }
+}
+
+#[test]
+fn an_actor_elsewhere_is_told_by_messages() {
+    actix::System::new().block_on(async {
+        let executor = Executor::builder(sim()).build().unwrap();
+        let container = executor.run(spec("forever")).await.unwrap();
+        let (sender, told) = futures::channel::mpsc::unbounded();
+        container.subscribe(actix::Actor::start(Probe(sender)).recipient()).await.unwrap();
+        container.cancel(Cancel::now()).await;
+        let told: Vec<_> = futures::StreamExt::collect(told).await;
+        assert!(matches!(told.first(), Some(Notice::Snapshot(_))), "{told:?}");
+        let last = told.last().cloned();
+        let Some(Notice::Event(last)) = last else { panic!("{last:?}") };
+        assert!(matches!(last.happening, Happening::Released { .. }));
+        executor.shutdown(SOON).await;
     });
 }
 
