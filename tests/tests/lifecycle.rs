@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test may fail")]
 
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use longshore::{
@@ -58,6 +59,7 @@ fn execs_share_the_container_and_end_on_their_own() {
         let mut spec = sleeper();
         spec.process.env.push(("COLOUR".into(), "red".into()));
         spec.process.cwd = "/tmp".into();
+        spec.id = ContainerId::new("private").ok();
         // Asked for before the container runs: parked, and started by the event.
         let (container, told) = run_told(&executor, spec).await;
         let early = container.exec(ExecSpec::new(["sh", "-c", "echo $COLOUR $PWD"]).piped()).await.unwrap();
@@ -72,6 +74,9 @@ fn execs_share_the_container_and_end_on_their_own() {
         assert_eq!(text(exec.take_stdout().unwrap().read_to_end().await), "blue /usr\n65534\n");
         let exit = exec.wait().await;
         assert_eq!((exit.status, exit.reason), (ExitStatus::Code(255), ExitReason::Normal));
+
+        let config = std::fs::metadata(stage.root().join("containers/private/config.json")).unwrap();
+        assert_eq!(config.mode() & 0o077, 0, "others can read the environment");
 
         let running = container.exec(ExecSpec::new(["sleep", "1000"])).await.unwrap();
         let pid = running.started().await.unwrap();

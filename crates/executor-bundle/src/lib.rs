@@ -18,8 +18,9 @@ mod rootfs;
 mod users;
 mod within;
 
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use executor_core::lifecycle::{ContainerId, HostPid, StartFailure, StartFailureKind};
@@ -51,7 +52,12 @@ pub fn write(
     let config = config::container(id, spec, &root, process, cgroup, network)?;
     let json = serde_json::to_vec(&config).map_err(|error| bad("spec", &error.to_string()))?;
     let file = dir.join("config.json");
-    fs::write(&file, json).map_err(|error| from_io("write", &file, &error))
+    write_private(&file, &json).map_err(|error| from_io("write", &file, &error))
+}
+
+/// The environment of a process may hold what others must not read.
+fn write_private(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?.write_all(bytes)
 }
 
 /// What `write` would write, as JSON for people, without making anything. A root file system that

@@ -11,8 +11,9 @@
 mod launch;
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
-use std::io;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -389,7 +390,9 @@ impl Shared {
     fn write_process(&self, container: &Container, spec: &ExecSpec, file: &Path) -> Result<(), StartFailure> {
         let init = *container.init.get().ok_or_else(|| gone("the container does not run".to_owned()))?;
         let process = self.bundles.process(&container.place(), &container.spec, init, spec)?;
-        fs::write(file, process).map_err(|error| from_io(file, &error))
+        // The environment may hold what others must not read.
+        let private = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+        private.and_then(|mut file| file.write_all(&process)).map_err(|error| from_io(file, &error))
     }
 
     fn ending(&self, process: ProcessRef, status: ExitStatus) -> (ProcessRef, Ending) {
