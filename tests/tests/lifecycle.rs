@@ -371,6 +371,39 @@ fn nothing_written_to_the_hosts_overlay_reaches_the_host() {
     });
 }
 
+/// What the runtime itself says of a container, beside what we know of it.
+#[test]
+fn the_runtimes_command_line() {
+    on_stage(async |stage| {
+        let runc = longshore::runc().build().unwrap();
+        let executor = longshore::Executor::builder(runc.clone()).root(stage.root()).build().unwrap();
+        let runtime = runc.command_line();
+        let version = runtime.version().await.unwrap();
+        assert!(version.contains(" version "), "{version}");
+        assert!(!runtime.features().await.unwrap().oci_version_max.is_empty());
+
+        let container = executor.run(sleeper()).await.unwrap();
+        let pid = container.started().await.unwrap();
+        let state = runtime.state(container.id()).await.unwrap();
+        assert_eq!((state.status.as_str(), state.pid), ("running", pid.get()));
+        assert_eq!(runtime.ps(container.id()).await.unwrap(), [pid]);
+        runtime.pause(container.id()).await.unwrap();
+        assert_eq!(runtime.state(container.id()).await.unwrap().status, "paused");
+        runtime.resume(container.id()).await.unwrap();
+        runtime.kill(container.id(), Signal::KILL).await.unwrap();
+        // A signal that was not ours: the reason is the kernel's business, not a cancel.
+        let exit = container.wait().await;
+        assert_eq!((exit.status, exit.reason), (ExitStatus::Signal(Signal::KILL), ExitReason::Normal));
+        container.released().await.unwrap();
+
+        let error = runtime.state(container.id()).await.unwrap_err().to_string();
+        assert!(error.contains(container.id().as_str()) && error.contains("does not exist"), "{error}");
+        runtime.delete(container.id()).await.unwrap();
+        drop((runtime, runc));
+        stage.finish(executor).await;
+    });
+}
+
 /// The embedder refuses to be a subreaper: same ports, same answers.
 #[test]
 fn foreground_mode() {

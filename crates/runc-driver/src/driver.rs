@@ -60,7 +60,9 @@ pub enum Mode {
     Foreground,
 }
 
-/// A runtime for an [`Executor`](executor_core::Executor). One is good for one executor.
+/// A runtime for an [`Executor`](executor_core::Executor). One is good for one executor; a clone is the
+/// same one, to ask its command line while an executor uses it.
+#[derive(Clone)]
 pub struct Runc {
     shared: Arc<Shared>,
 }
