@@ -7,9 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use actix::dev::ToEnvelope;
 use actix::{Actor, Handler, Message, Recipient, WeakAddr};
-use executor_lifecycle::{
-    Cancel, ContainerId, Exit, ExitReason, ExitStatus, HostPid, ProcessRef, Refused, Signal, Timestamp,
-};
+use executor_lifecycle::{Cancel, ContainerId, Exit, HostPid, ProcessRef, Refused, Signal, Timestamp};
 use tokio::sync::watch;
 
 use crate::actors::{Container, Process};
@@ -188,11 +186,7 @@ impl ContainerHandle {
 
     /// Why a container whose actor has ended takes no exec.
     fn gone(&self) -> Refused {
-        match self.snapshot().exit {
-            Some(exit) if exit.is_success() => Refused::Stopped,
-            Some(exit) => Refused::StoppedWithError { how: exit.to_string() },
-            None => Refused::Exited,
-        }
+        self.snapshot().exit.as_ref().map_or(Refused::Exited, Refused::stopped)
     }
 }
 
@@ -303,13 +297,7 @@ fn lock(streams: &Mutex<Streams>) -> std::sync::MutexGuard<'_, Streams> {
     streams.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The end of something nobody saw the end of.
+/// Nobody knows when it ended either: not before it started.
 fn lost(started_at: Option<Timestamp>) -> Exit {
-    Exit {
-        status: ExitStatus::Unknown,
-        reason: ExitReason::Lost,
-        started_at,
-        exited_at: started_at.unwrap_or_default(),
-        usage: None,
-    }
+    Exit::lost(started_at, started_at.unwrap_or_default())
 }

@@ -254,7 +254,7 @@ impl Container {
             | State::Settling { exit }
             | State::Releasing { exit }
             | State::Released { exit } => {
-                return Err(stopped(exit));
+                return Err(Refused::stopped(exit));
             }
             State::Preparing | State::Starting | State::Running { .. } if self.cancelled => {
                 return Err(Refused::Cancelled);
@@ -436,8 +436,4 @@ impl Container {
         self.seq += 1;
         ContainerEffect::Publish(Event { seq: self.seq, container: self.id.clone(), at, happening })
     }
-}
-
-fn stopped(exit: &Exit) -> Refused {
-    if exit.is_success() { Refused::Stopped } else { Refused::StoppedWithError { how: exit.to_string() } }
 }

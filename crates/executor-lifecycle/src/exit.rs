@@ -27,6 +27,11 @@ pub struct Exit {
 }
 
 impl Exit {
+    /// The end of something nobody saw the end of.
+    pub const fn lost(started_at: Option<Timestamp>, exited_at: Timestamp) -> Self {
+        Self { status: ExitStatus::Unknown, reason: ExitReason::Lost, started_at, exited_at, usage: None }
+    }
+
     /// Whether the program ran and ended with code 0.
     pub fn is_success(&self) -> bool {
         self.status == ExitStatus::Code(0)

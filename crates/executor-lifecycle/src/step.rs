@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::Exit;
+
 /// A moment on the executor's clock, as time since the Unix epoch.
 ///
 /// The clock is the executor's own: wall-clock time when it was built plus monotonic time since,
@@ -102,6 +104,13 @@ pub enum Refused {
     /// A completion came twice, or for something that is not in flight. Harmless and ignored.
     #[error("nothing is waiting for this event")]
     Stale,
+}
+
+impl Refused {
+    /// Why a container that ended like this takes no exec.
+    pub fn stopped(exit: &Exit) -> Self {
+        if exit.is_success() { Self::Stopped } else { Self::StoppedWithError { how: exit.to_string() } }
+    }
 }
 
 impl fmt::Display for Timestamp {

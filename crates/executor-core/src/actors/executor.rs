@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, MessageResult, Recipient, ResponseFuture};
-use executor_lifecycle::{CancelCause, ContainerId, Exit, ExitReason, ExitStatus, Happening};
+use executor_lifecycle::{CancelCause, ContainerId, Exit, Happening};
 use futures::FutureExt;
 use tokio::sync::watch;
 
@@ -131,13 +131,7 @@ impl Handler<ContainerLost> for ExecutorActor {
         actix_rt::spawn(async move {
             let left = released.await;
             let before = hub.snapshot();
-            let exit = Exit {
-                status: ExitStatus::Unknown,
-                reason: ExitReason::Lost,
-                started_at: before.started_at,
-                exited_at: clock.now(),
-                usage: None,
-            };
+            let exit = Exit::lost(before.started_at, clock.now());
             let execs =
                 before.execs.keys().map(|exec| Happening::ExecExited { exec: *exec, exit: exit.clone() });
             let exited = before.exit.is_none().then(|| Happening::Exited { exit: exit.clone() });
