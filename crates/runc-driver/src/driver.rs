@@ -16,7 +16,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use executor_core::lifecycle::{
@@ -37,7 +37,7 @@ use crate::procfs::Stat;
 use crate::root::{Claim, Root};
 use crate::spawner::local::{LocalSpawner, Subreaper};
 use crate::spawner::{Spawner, Strays};
-use crate::{Bundles, CANDIDATES, Place, cgroup, find_runtime};
+use crate::{Bundles, CANDIDATES, Place, cgroup, find_runtime, lock};
 
 /// Blocking work that goes on at once; more waits its turn.
 const BLOCKING_AT_ONCE: usize = 8;
@@ -235,9 +235,7 @@ impl Runtime for Runc {
             let abandoned = container.may_be_abandoned(ProcessId::Init);
             let pid = shared.launch(&container, ProcessId::Init, kind, stdio, abandoned).await?;
             let _first = container.init.set(pid);
-            tokio::task::spawn_blocking(move || {
-                container.cgroups.get_or_init(|| container.claim.cgroups());
-            });
+            tokio::task::spawn_blocking(move || drop(container.cgroups()));
             Ok(pid)
         }
         .boxed()
@@ -285,7 +283,7 @@ impl Runtime for Runc {
         if let Ok(container) = self.shared.container(&process.container) {
             let again = !lock(&container.killed).insert(process.process);
             if again || container.frozen.load(Ordering::Relaxed) {
-                container.claim.cgroups().thaw();
+                container.cgroups().thaw();
             }
         }
         killed.map_err(|error| RuntimeError::new("kill", error.to_string()).of(process))
@@ -308,7 +306,7 @@ impl Runtime for Runc {
         let (shared, id) = (Arc::clone(&self.shared), id.clone());
         async move {
             let container = shared.container(&id)?;
-            let listed = shared.blocking(move || container.claim.cgroups().processes()).await;
+            let listed = shared.blocking(move || container.cgroups().processes()).await;
             let pids = listed.map_err(|error| RuntimeError::new("list processes", error).of(&id))?;
             Ok(pids.into_iter().collect())
         }
@@ -399,9 +397,7 @@ impl Shared {
 
     fn ending(&self, process: ProcessRef, status: ExitStatus) -> (ProcessRef, Ending) {
         let usage = match (process.process, self.container(&process.container)) {
-            (ProcessId::Init, Ok(container)) => {
-                Some(container.cgroups.get_or_init(|| container.claim.cgroups()).usage())
-            }
+            (ProcessId::Init, Ok(container)) => Some(container.cgroups().usage()),
             (ProcessId::Init | ProcessId::Exec(_), _) => None,
         };
         (process, Ending { status, usage })
@@ -443,6 +439,14 @@ impl Container {
         abandoned
     }
 
+    /// Before init runs they may not be there yet; afterwards they are looked for once.
+    fn cgroups(&self) -> Cgroups {
+        match self.init.get() {
+            Some(_) => self.cgroups.get_or_init(|| self.claim.cgroups()).clone(),
+            None => self.claim.cgroups(),
+        }
+    }
+
     fn has_ended(&self) -> bool {
         self.init.get().is_none_or(|init| Stat::of(*init).is_none_or(|stat| stat.is_ending()))
     }
@@ -469,9 +473,4 @@ fn from_io(path: &Path, error: &io::Error) -> StartFailure {
         Some(_) | None => StartFailureKind::RuntimeBroken,
     };
     StartFailure::new(kind, format!("{}: {error}", path.display()))
-}
-
-/// Nothing is left half changed under any of these locks.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

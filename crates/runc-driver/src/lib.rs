@@ -31,3 +31,10 @@ pub use command_line::{CommandLine, Features, State};
 pub use driver::{Mode, Runc, RuncBuilder};
 pub use find::{CANDIDATES, NoRuntime, find_runtime};
 pub use root::sweep;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks what no panic can leave half changed: all that is done under these locks is a single step.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -17,11 +17,11 @@ use executor_core::lifecycle::{ExitStatus, HostPid, ProcessId, ProcessRef, Start
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tokio::sync::watch;
 
-use super::{Container, Mode, Shared, broken, from_io, gone, lock};
+use super::{Container, Mode, Shared, broken, from_io, gone};
 use crate::command_line::{Launch, LaunchKind, Log};
 use crate::root::Claim;
 use crate::spawner::{Call, CallEnd, Parent, RuntimeChild, Strays};
-use crate::{failure, pidfd};
+use crate::{failure, lock, pidfd};
 
 impl Shared {
     /// Has the runtime start a process, and takes charge of it.

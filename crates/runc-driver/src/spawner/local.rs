@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Call, Parent, RuntimeChild, Spawner, Strays};
 use crate::procfs::{self, Stat};
 use crate::root::MARK;
-use crate::{cgroup, pidfd};
+use crate::{cgroup, lock, pidfd};
 
 /// What of our environment a runtime gets. Above all not `NOTIFY_SOCKET`, with which runc waits for a
 /// message that never comes, nor `LISTEN_FDS`, with which it hands our sockets on.
@@ -49,7 +49,7 @@ struct Family {
     adopted: Mutex<HashMap<ProcessRef, Arc<Process>>>,
     /// Runtimes at work.
     runtimes: Mutex<HashMap<HostPid, Arc<Process>>>,
-    /// Orphans that were reaped before anyone adopted them, the latest last. One may be a process
+    /// Orphans that were reaped before anyone adopted them, the latest first. One may be a process
     /// whose runtime has just said that it runs.
     orphans: Mutex<VecDeque<(HostPid, ExitStatus)>>,
     /// The cgroup below which unknown children are ours to reap.
@@ -151,8 +151,11 @@ impl Family {
         }
     }
 
-    fn orphan(&self, pid: HostPid) -> Option<ExitStatus> {
-        lock(&self.orphans).iter().find(|(orphan, _)| *orphan == pid).map(|(_, status)| *status)
+    /// How an orphan ended that is being adopted after all.
+    fn take_orphan(&self, pid: HostPid) -> Option<ExitStatus> {
+        let mut orphans = lock(&self.orphans);
+        let index = orphans.iter().position(|(orphan, _)| *orphan == pid)?;
+        orphans.remove(index).map(|(_, status)| status)
     }
 }
 
@@ -209,8 +212,8 @@ impl Spawner for LocalSpawner {
         tokio::spawn(async move {
             let told = match parent {
                 Parent::Us => match &adopted {
-                    Some(adopted) => adopted.end().await.or_else(|| family.orphan(pid)),
-                    None => family.orphan(pid),
+                    Some(adopted) => adopted.end().await.or_else(|| family.take_orphan(pid)),
+                    None => family.take_orphan(pid),
                 },
                 Parent::Runtime(monitor) => Some(monitor.ended.await),
             };
@@ -393,9 +396,4 @@ fn child_stdio(fd: ChildFd) -> io::Result<Stdio> {
             Err(shared) => shared.try_clone()?.into(),
         },
     })
-}
-
-/// Nothing is left half changed under any of these locks.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
