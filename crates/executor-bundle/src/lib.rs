@@ -72,7 +72,10 @@ pub fn preview(
     network: &NetworkNamespace,
 ) -> Result<String, StartFailure> {
     let (seen, root) = match &spec.rootfs {
-        Rootfs::Dir(path) => (rootfs::directory(path)?, rootfs::directory(path)?),
+        Rootfs::Dir(path) => {
+            let root = rootfs::directory(path)?;
+            (root.clone(), root)
+        }
         Rootfs::Host => (PathBuf::from("/"), PathBuf::from(rootfs::MOUNT_POINT)),
     };
     check_mounts(spec)?;
@@ -114,12 +117,15 @@ fn bad(field: &str, why: &str) -> StartFailure {
 }
 
 fn from_io(what: &str, path: &Path, error: &io::Error) -> StartFailure {
-    let kind = if error.kind() == io::ErrorKind::PermissionDenied {
+    StartFailure::new(kind_of(error), format!("{what} {}: {error}", path.display()))
+}
+
+fn kind_of(error: &io::Error) -> StartFailureKind {
+    if error.kind() == io::ErrorKind::PermissionDenied {
         StartFailureKind::PermissionDenied
     } else if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::OutOfMemory) {
         StartFailureKind::NoResources
     } else {
         StartFailureKind::BadConfig
-    };
-    StartFailure::new(kind, format!("{what} {}: {error}", path.display()))
+    }
 }

@@ -12,11 +12,11 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use executor_core::lifecycle::{StartFailure, StartFailureKind};
+use executor_core::lifecycle::StartFailure;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount as umount2};
 
-use crate::{bad, from_io};
+use crate::{bad, from_io, kind_of};
 
 /// Where the root file system is, below the bundle.
 pub(crate) const MOUNT_POINT: &str = "rootfs";
@@ -91,15 +91,8 @@ fn escaped(path: &Path) -> String {
 }
 
 fn cannot_mount(what: &str, error: Errno) -> StartFailure {
-    let kind = match error {
-        Errno::PERM | Errno::ACCESS => StartFailureKind::PermissionDenied,
-        Errno::NOMEM | Errno::NOSPC => StartFailureKind::NoResources,
-        _ => StartFailureKind::BadConfig,
-    };
-    StartFailure::new(
-        kind,
-        format!("rootfs: cannot mount {what} the host's root: {}", io::Error::from(error)),
-    )
+    let error = io::Error::from(error);
+    StartFailure::new(kind_of(&error), format!("rootfs: cannot mount {what} the host's root: {error}"))
 }
 
 /// Unmounts what [`overlay_of_host`] mounted, whole or half; answers with what is still there.

@@ -38,10 +38,8 @@ struct Group<'a> {
 /// Numbers need no entry. Without a group it is the account's, or 0 for a number without an account.
 /// Supplementary groups are those the account is a member of, unless a group is given.
 pub(crate) fn resolve(within: &Within, user: Option<&str>) -> Result<User, StartFailure> {
-    let (name, group) = match user.unwrap_or("0").split_once(':') {
-        Some((name, group)) => (name, Some(group)),
-        None => (user.unwrap_or("0"), None),
-    };
+    let user = user.unwrap_or("0");
+    let (name, group) = user.split_once(':').map_or((user, None), |(name, group)| (name, Some(group)));
     if let (Ok(uid), Some(Ok(gid))) = (name.parse(), group.map(str::parse)) {
         return Ok(User { uid, gid, groups: [gid].into(), home: None });
     }
