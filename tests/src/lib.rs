@@ -152,6 +152,16 @@ impl Stage {
     }
 }
 
+/// A container that does nothing until it is ended.
+pub fn sleeper() -> ContainerSpec {
+    ContainerSpec::host(["sleep", "1000"])
+}
+
+/// A container that runs a shell script.
+pub fn shell(script: &str) -> ContainerSpec {
+    ContainerSpec::host(["sh", "-c", script])
+}
+
 /// Waits until something is so that gives no notice of itself, as a file that another process makes.
 ///
 /// # Panics

@@ -12,17 +12,9 @@ use longshore::{
     Cancel, CancelCause, ContainerSpec, Error, ExecSpec, Exit, ExitReason, ExitStatus, Resources, Signal,
     StartFailureKind, Stdio,
 };
-use longshore_tests::{on_stage, run_told, until};
+use longshore_tests::{on_stage, run_told, shell, sleeper, until};
 
 const KILLED: ExitStatus = ExitStatus::Signal(Signal::KILL);
-
-fn sleeper() -> ContainerSpec {
-    ContainerSpec::host(["sleep", "1000"])
-}
-
-fn shell(script: &str) -> ContainerSpec {
-    ContainerSpec::host(["sh", "-c", script])
-}
 
 fn start_failure(exit: &Exit) -> (StartFailureKind, &str) {
     match &exit.reason {

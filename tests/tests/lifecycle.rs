@@ -10,15 +10,7 @@ use longshore::{
     Cancel, CancelCause, ContainerId, ContainerSpec, Error, ExecSpec, ExitReason, ExitStatus, Happening,
     Refused, Signal, StartFailureKind, Stdio,
 };
-use longshore_tests::{on_bare_stage, on_stage, run_told};
-
-fn sleeper() -> ContainerSpec {
-    ContainerSpec::host(["sleep", "1000"])
-}
-
-fn shell(script: &str) -> ContainerSpec {
-    ContainerSpec::host(["sh", "-c", script])
-}
+use longshore_tests::{on_bare_stage, on_stage, run_told, shell, sleeper};
 
 fn text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap()
