@@ -10,7 +10,7 @@ use crate::Signal;
 ///
 /// The default is SIGKILL at once. Cancel is an intent that is kept: asked for before the process
 /// exists, it is carried out the moment it does, or the process is never started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Cancel {
     /// What is sent first.
     pub signal: Signal,
@@ -21,7 +21,7 @@ pub struct Cancel {
 }
 
 /// Who asked for a cancel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CancelCause {
     /// The caller did.

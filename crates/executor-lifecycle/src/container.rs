@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// The machine of one container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Container {
     id: ContainerId,
     state: State,
@@ -44,7 +44,7 @@ pub struct Container {
     cancelled: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum State {
     New,
     Preparing,
@@ -57,7 +57,7 @@ enum State {
 }
 
 /// Whether the runtime has been asked to freeze the container, and what it said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Freeze {
     Thawed,
     /// A freeze is wanted; it waits for the execs that are just being started, which would hang.
@@ -67,7 +67,7 @@ enum Freeze {
     Thawing,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum ExecState {
     /// The container does not run yet.
     Parked,

@@ -14,7 +14,7 @@ use thiserror::Error;
 use crate::{ContainerId, ExecId, Exit, HostPid, Timestamp};
 
 /// Something that happened to a container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Event {
     /// Position in the container's own sequence, from 1.
     pub seq: u64,
@@ -28,7 +28,7 @@ pub struct Event {
 }
 
 /// What can happen to a container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Happening {
     /// The id is taken and the container is being made.
@@ -83,7 +83,7 @@ pub struct EventOrder {
 }
 
 /// An event that breaks the order.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Error)]
 #[error("event {} of {}: {broken}", event.seq, event.container)]
 pub struct OutOfOrder {
     /// The event.

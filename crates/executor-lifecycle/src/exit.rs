@@ -12,7 +12,7 @@ use thiserror::Error;
 use crate::{CancelCause, Signal, Timestamp};
 
 /// The end of a process.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Exit {
     /// What the kernel said.
     pub status: ExitStatus,
@@ -52,7 +52,7 @@ impl fmt::Display for Exit {
 }
 
 /// What the kernel said of a process's end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExitStatus {
     /// It called exit with this code.
@@ -74,7 +74,7 @@ impl fmt::Display for ExitStatus {
 }
 
 /// Why a process ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExitReason {
     /// By itself, or by a signal nobody sent through the executor's cancel.
@@ -100,7 +100,7 @@ pub enum ExitReason {
 }
 
 /// What a container used, read from its cgroups at the end.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Usage {
     /// CPU time, user and system, of all its processes.
     pub cpu: Option<Duration>,
@@ -111,7 +111,7 @@ pub struct Usage {
 }
 
 /// What the exit source says of an end: the status, and what was used until then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ending {
     /// What the kernel said.
     pub status: ExitStatus,
@@ -127,7 +127,7 @@ impl Ending {
 }
 
 /// A process that could not be started, and whose fault that is.
-#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Error, Serialize, Deserialize)]
 #[error("{message}")]
 pub struct StartFailure {
     /// What kind of failure, to act on.

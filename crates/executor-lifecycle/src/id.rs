@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -142,6 +143,11 @@ impl ProcessRef {
     /// An exec'd process of `container`.
     pub const fn exec(container: ContainerId, exec: ExecId) -> Self {
         Self { container, process: ProcessId::Exec(exec) }
+    }
+
+    /// All processes that `container` can have, to look them up in an ordered map.
+    pub fn all_of(container: &ContainerId) -> RangeInclusive<Self> {
+        Self::init(container.clone())..=Self::exec(container.clone(), ExecId(u64::MAX))
     }
 }
 

@@ -32,7 +32,7 @@ pub const KILL_RETRY: Duration = Duration::from_millis(100);
 pub const KILL_AGAIN: Duration = Duration::from_secs(1);
 
 /// The machine of one process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Process {
     state: State,
     cancelling: Option<Cancelling>,
@@ -41,7 +41,7 @@ pub struct Process {
     sent_sigkill: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum State {
     Waiting,
     /// `early` is an ending that overtook its `Started`.
@@ -56,7 +56,7 @@ enum State {
 }
 
 /// The most time a process may take, from the moment it was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Timeout {
     /// When the time is over.
     pub at: Timestamp,
@@ -64,14 +64,14 @@ pub struct Timeout {
     pub cancel: Cancel,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Cancelling {
     cancel: Cancel,
     strike: Strike,
 }
 
 /// How far a cancel has gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Strike {
     /// The pid is not known yet; the start is abandoned at this moment.
     Pending { abandon_at: Timestamp },
@@ -84,7 +84,7 @@ enum Strike {
 }
 
 /// What can happen to a process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ProcessEvent {
     /// The container is ready for it: start it.
     Launch,
@@ -110,7 +110,7 @@ pub enum ProcessEvent {
 }
 
 /// What is to be done for a process.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ProcessEffect {
     /// Have the runtime start it; comes back as `Started` or `StartFailed`.
     Launch,

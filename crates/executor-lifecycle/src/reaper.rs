@@ -10,19 +10,19 @@
 //! ending is kept until it does. `Forget` drops what nobody will ask for any more. Neighbours: the
 //! `Reaper` actor feeds it from the exit source; `Process` actors are delivered to.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{ContainerId, Effects, Ending, ProcessRef, Refused};
 
 /// The machine of the reaper.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Reaper {
-    watched: HashSet<ProcessRef>,
-    early: HashMap<ProcessRef, Ending>,
+    watched: BTreeSet<ProcessRef>,
+    early: BTreeMap<ProcessRef, Ending>,
 }
 
 /// What can happen to the reaper.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ReaperEvent {
     /// The end of this process is wanted.
     Watch(ProcessRef),
@@ -33,7 +33,7 @@ pub enum ReaperEvent {
 }
 
 /// What is to be done for the reaper.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ReaperEffect {
     /// Tell the one who watches. Comes once for each `Watch`.
     Deliver(ProcessRef, Ending),
@@ -62,8 +62,13 @@ impl Reaper {
                 }
             }
             ReaperEvent::Forget(container) => {
-                self.watched.retain(|process| process.container != container);
-                self.early.retain(|process, _| process.container != container);
+                let all = || ProcessRef::all_of(&container);
+                let watched: Vec<_> = self.watched.range(all()).cloned().collect();
+                let early: Vec<_> = self.early.range(all()).map(|(process, _)| process.clone()).collect();
+                for process in watched.iter().chain(&early) {
+                    self.watched.remove(process);
+                    self.early.remove(process);
+                }
                 Ok(Effects::none())
             }
         }

@@ -43,7 +43,7 @@ impl Timestamp {
 ///
 /// An empty list answers a request that was already satisfied (a second cancel of a dead process).
 #[must_use = "effects that are not performed are lost"]
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Effects<E>(Vec<E>);
 
 impl<E> Effects<E> {
@@ -74,7 +74,7 @@ impl<E> IntoIterator for Effects<E> {
 }
 
 /// Why a machine did not take an event. Its state is unchanged.
-#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Error, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Refused {
     /// The process or container has ended: nothing can be asked of it any more.

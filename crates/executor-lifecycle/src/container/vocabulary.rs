@@ -4,7 +4,7 @@ use crate::event::Event;
 use crate::{Cancel, ExecId, Exit, HostPid, ProcessId, Signal, StartFailure};
 
 /// Where a container is in its life, as a caller sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Phase {
     /// It is being made.
     Creating,
@@ -19,7 +19,7 @@ pub enum Phase {
 }
 
 /// What can happen to a container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ContainerEvent {
     /// It is to be made.
     Create,
@@ -69,7 +69,7 @@ pub enum ContainerEvent {
 }
 
 /// What is to be done for a container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ContainerEffect {
     /// Make its bundle; comes back as `Prepared` or `PrepareFailed`.
     Prepare,
