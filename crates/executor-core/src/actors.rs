@@ -19,6 +19,7 @@ mod executor;
 mod process;
 mod reaper;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use actix::{Addr, Message, Recipient, WeakRecipient};
@@ -29,6 +30,7 @@ pub use self::process::Process;
 pub use self::reaper::Reaper;
 use crate::Runtime;
 use crate::clock::Clock;
+use crate::observe::Bystander;
 
 /// What actors of one executor share.
 #[derive(Clone)]
@@ -36,6 +38,9 @@ pub(crate) struct World {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) clock: Clock,
     pub(crate) reaper: Addr<Reaper>,
+    pub(crate) bystander: Bystander,
+    /// Held by every actor: they are all gone when it is.
+    pub(crate) _present: tokio::sync::mpsc::Sender<Infallible>,
 }
 
 /// Sends a fact to the actor above, and says so when it could not arrive.

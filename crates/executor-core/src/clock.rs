@@ -1,4 +1,4 @@
-//! The executor's clock: wall-clock time when it was built plus monotonic time since.
+//! The executor's clock: the time of day when it was built plus monotonic time since.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,9 +13,11 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    pub(crate) fn new() -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { built_at: Timestamp::from_epoch(since_epoch), built: Instant::now() }
+    /// A clock that shows `built_at` now, or the time of day.
+    pub(crate) fn new(built_at: Option<Timestamp>) -> Self {
+        let time_of_day = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let built_at = built_at.unwrap_or_else(|| Timestamp::from_epoch(time_of_day()));
+        Self { built_at, built: Instant::now() }
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -154,6 +154,7 @@ impl Copiers {
             let ended = ended();
             actix_rt::spawn(async move {
                 tokio::select! {
+                    biased;
                     () = copy_in(pipe, bytes) => {}
                     () = ended => {}
                 }

@@ -23,6 +23,7 @@ mod executor;
 mod handle;
 mod io;
 pub mod messages;
+mod observe;
 mod ports;
 mod spec;
 
@@ -32,6 +33,7 @@ pub use executor::{Executor, ExecutorBuilder, ShutdownReport};
 pub use executor_lifecycle as lifecycle;
 pub use handle::{ContainerHandle, ProcessHandle};
 pub use io::{ChildFd, ChildStdio, Input, Output};
+pub use observe::{ContainerTook, ExecutorTook, Observed, Observer, Taken};
 pub use ports::{BoxFuture, BoxStream, Delivery, ExitSource, Runtime, RuntimeError, Swept};
 pub use spec::{
     ContainerSpec, ExecSpec, Mount, Network, NetworkNamespace, ProcessSpec, Resources, Rootfs, Stdio,

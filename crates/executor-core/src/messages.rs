@@ -45,6 +45,12 @@ pub struct Shutdown {
     pub deadline: std::time::Duration,
 }
 
+/// Stop, whatever there is still to do. From what drives the executor's actors to the executor and its
+/// reaper, when a shutdown is over.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Stop;
+
 /// The container has given everything back. From a container to the executor, once. With the
 /// executor gone there is no registry to clear.
 #[derive(Clone, Debug, Message)]

@@ -19,6 +19,7 @@ use crate::messages::{
     Cancel, ContainerLost, Event, Exec, Exited, FreezeError, LaunchEnded, ListProcesses, Pause, ProcessLost,
     ProcessParts, ProcessStreams, ProcessView, Released, Resume, Signal, Start, Started, Subscribe, Withdraw,
 };
+use crate::observe::{ContainerTook, Taken};
 use crate::{ContainerSpec, Notice, RuntimeError, TimeLimit};
 
 /// The actor; one for each container. See [`executor_lifecycle::container`] for its states.
@@ -60,8 +61,7 @@ impl Container {
         executor: Above,
         hub: Arc<Hub>,
     ) -> Addr<Self> {
-        Self::create(|context| {
-            context.set_mailbox_capacity(0);
+        world.bystander.clone().begin(|context| {
             let limit = spec.process.time_limit;
             let mut container = Self {
                 machine: Machine::new(id.clone()),
@@ -81,9 +81,16 @@ impl Container {
     }
 
     fn on(&mut self, event: ContainerEvent, context: &mut Context<Self>) -> Result<(), Refused> {
-        let effects = self.machine.step(self.world.clock.now(), event)?;
+        let Self { id, machine, world, .. } = self;
+        let taken = |event| Taken::Container(id.clone(), ContainerTook::Event(event));
+        let effects =
+            (world.bystander).watch_step(event, taken, |event| machine.step(world.clock.now(), event))?;
         self.perform(effects, context);
         Ok(())
+    }
+
+    fn show(&self, took: ContainerTook) {
+        self.world.bystander.show(|| Taken::Container(self.id.clone(), took));
     }
 
     /// For events that nobody waits for an answer to.
@@ -326,6 +333,7 @@ impl Handler<ListProcesses> for Container {
     type Result = ResponseFuture<Result<Vec<HostPid>, RuntimeError>>;
 
     fn handle(&mut self, _: ListProcesses, _: &mut Context<Self>) -> Self::Result {
+        self.show(ContainerTook::ListProcesses);
         self.world.runtime.processes(&self.id)
     }
 }
@@ -334,6 +342,7 @@ impl Handler<Subscribe> for Container {
     type Result = ();
 
     fn handle(&mut self, Subscribe(subscriber): Subscribe, _: &mut Context<Self>) {
+        self.show(ContainerTook::Subscribe);
         let mut events = self.hub.view().subscribe();
         actix_rt::spawn(async move {
             while let Some(notice) = events.next().await {
@@ -370,6 +379,7 @@ impl Handler<ProcessLost> for Container {
     type Result = ();
 
     fn handle(&mut self, ProcessLost(process): ProcessLost, context: &mut Context<Self>) {
+        self.show(ContainerTook::ProcessLost(process));
         let Some(lost) = self.processes.get_mut(&process) else {
             return;
         };

@@ -1,9 +1,11 @@
 //! The executor: the registry of containers, and the end of them all.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, MessageResult, Recipient, ResponseFuture};
+use actix::{
+    Actor, ActorContext, Addr, AsyncContext, Context, Handler, MessageResult, Recipient, ResponseFuture,
+};
 use executor_lifecycle::{CancelCause, ContainerId, Exit, Happening};
 use futures::FutureExt;
 use tokio::sync::watch;
@@ -13,14 +15,17 @@ use super::{World, deliver};
 use crate::Error;
 use crate::events::{Bus, Hub};
 use crate::messages::{
-    Cancel, ContainerLost, ContainerParts, Forget, Get, List, Released, Run, Shutdown, Start,
+    Cancel, ContainerLost, ContainerParts, Forget, Get, List, Released, Run, Shutdown, Start, Stop,
 };
+use crate::observe::{ExecutorTook, Taken};
 
 /// The actor; one for each executor.
 pub struct ExecutorActor {
     world: World,
     bus: Bus,
-    containers: HashMap<ContainerId, Registered>,
+    containers: BTreeMap<ContainerId, Registered>,
+    /// How many containers there have been.
+    runs: u64,
     draining: bool,
     /// How many containers are registered, for those who wait until none is.
     registered: watch::Sender<usize>,
@@ -30,6 +35,8 @@ pub struct ExecutorActor {
 
 /// A container of this executor.
 struct Registered {
+    /// Which run of the executor it is: ids that were made up are in no order that lasts.
+    run: u64,
     address: Addr<Container>,
     hub: Arc<Hub>,
 }
@@ -42,11 +49,14 @@ impl Registered {
 
 impl ExecutorActor {
     pub(crate) fn spawn(world: World, bus: Bus, stopped: watch::Sender<bool>) -> Addr<Self> {
-        Self::create(|context| {
-            context.set_mailbox_capacity(0);
+        world.bystander.clone().begin(|_| {
             let registered = watch::Sender::new(0);
-            Self { world, bus, containers: HashMap::new(), draining: false, registered, stopped }
+            Self { world, bus, containers: BTreeMap::new(), runs: 0, draining: false, registered, stopped }
         })
+    }
+
+    fn show(&self, took: impl FnOnce() -> ExecutorTook) {
+        self.world.bystander.show(|| Taken::Executor(took()));
     }
 
     fn above(context: &Context<Self>) -> Above {
@@ -71,6 +81,7 @@ impl Handler<Run> for ExecutorActor {
     type Result = Result<ContainerParts, Error>;
 
     fn handle(&mut self, Run { id, spec, streams }: Run, context: &mut Context<Self>) -> Self::Result {
+        self.show(|| ExecutorTook::Run(id.clone()));
         if self.draining {
             return Err(Error::ShuttingDown);
         }
@@ -82,7 +93,8 @@ impl Handler<Run> for ExecutorActor {
         let address =
             Container::spawn(id.clone(), spec, streams, self.world.clone(), above, Arc::clone(&hub));
         deliver(&address.clone().recipient(), Start, |_| ());
-        let registered = Registered { address, hub };
+        self.runs += 1;
+        let registered = Registered { run: self.runs, address, hub };
         let parts = registered.parts();
         self.containers.insert(id, registered);
         self.registered.send_replace(self.containers.len());
@@ -94,6 +106,7 @@ impl Handler<Get> for ExecutorActor {
     type Result = MessageResult<Get>;
 
     fn handle(&mut self, Get(id): Get, _: &mut Context<Self>) -> Self::Result {
+        self.show(|| ExecutorTook::Get(id.clone()));
         MessageResult(self.containers.get(&id).map(Registered::parts))
     }
 }
@@ -102,9 +115,8 @@ impl Handler<List> for ExecutorActor {
     type Result = MessageResult<List>;
 
     fn handle(&mut self, _: List, _: &mut Context<Self>) -> Self::Result {
-        let mut snapshots: Vec<_> = self.containers.values().map(|parts| parts.hub.snapshot()).collect();
-        snapshots.sort_by(|a, b| a.container.cmp(&b.container));
-        MessageResult(snapshots)
+        self.show(|| ExecutorTook::List);
+        MessageResult(self.containers.values().map(|parts| parts.hub.snapshot()).collect())
     }
 }
 
@@ -112,6 +124,7 @@ impl Handler<Released> for ExecutorActor {
     type Result = ();
 
     fn handle(&mut self, Released(id): Released, _: &mut Context<Self>) {
+        self.show(|| ExecutorTook::Released(id.clone()));
         self.unregister(&id);
     }
 }
@@ -122,6 +135,7 @@ impl Handler<ContainerLost> for ExecutorActor {
     /// Releasing ends every process of the container. Its story is told to the end, so that nobody
     /// waits for ever.
     fn handle(&mut self, ContainerLost(id): ContainerLost, context: &mut Context<Self>) {
+        self.show(|| ExecutorTook::ContainerLost(id.clone()));
         let Some(hub) = self.containers.get(&id).map(|lost| Arc::clone(&lost.hub)) else {
             return;
         };
@@ -149,13 +163,24 @@ impl Handler<ContainerLost> for ExecutorActor {
     }
 }
 
+impl Handler<Stop> for ExecutorActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, context: &mut Context<Self>) {
+        context.terminate();
+    }
+}
+
 impl Handler<Shutdown> for ExecutorActor {
     type Result = ResponseFuture<Vec<ContainerId>>;
 
     fn handle(&mut self, Shutdown { deadline }: Shutdown, context: &mut Context<Self>) -> Self::Result {
+        self.show(|| ExecutorTook::Shutdown);
         self.draining = true;
         let cancel = Cancel(executor_lifecycle::Cancel::now().cause(CancelCause::Shutdown));
-        for registered in self.containers.values() {
+        let mut containers: Vec<_> = self.containers.values().collect();
+        containers.sort_by_key(|registered| registered.run);
+        for registered in containers {
             deliver(&registered.address.clone().recipient(), cancel, |_| ());
         }
         let mut registered = self.registered.subscribe();

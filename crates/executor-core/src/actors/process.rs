@@ -15,6 +15,7 @@ use crate::messages::{
     Cancel, Ended, Exited, LaunchEnded, ProcessLost, ProcessStreams, ProcessView, Signal, Start, Started,
     Watch, Withdraw,
 };
+use crate::observe::Taken;
 
 /// The actor; one for each process. See [`executor_lifecycle::process`] for its states.
 pub struct Process {
@@ -53,8 +54,7 @@ impl Process {
         work: Work,
         view: watch::Sender<ProcessView>,
     ) -> Addr<Self> {
-        Self::create(|context| {
-            context.set_mailbox_capacity(0);
+        world.bystander.clone().begin(|context| {
             let mut process = Self { id, machine, world, container, work: Some(work), view, tick: None };
             process.set_tick(context);
             process
@@ -69,8 +69,7 @@ impl Process {
         container: Owner,
         view: watch::Sender<ProcessView>,
     ) -> Addr<Self> {
-        Self::create(|context| {
-            context.set_mailbox_capacity(0);
+        world.bystander.clone().begin(|context| {
             let now = world.clock.now();
             let running = {
                 let view = view.borrow();
@@ -87,7 +86,10 @@ impl Process {
     }
 
     fn on(&mut self, event: ProcessEvent, context: &mut Context<Self>) -> Result<(), Refused> {
-        let effects = self.machine.step(self.world.clock.now(), event)?;
+        let Self { id, machine, world, .. } = self;
+        let taken = |event| Taken::Process(id.clone(), event);
+        let effects =
+            (world.bystander).watch_step(event, taken, |event| machine.step(world.clock.now(), event))?;
         self.perform(effects, context);
         Ok(())
     }

@@ -1,34 +1,36 @@
 //! The reaper: takes ends from the exit source and gives each to the process that watches.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
-use actix::{Actor, AsyncContext, Context, Handler, Recipient, StreamHandler};
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient, StreamHandler};
 use executor_lifecycle::reaper::{Reaper as Machine, ReaperEffect, ReaperEvent};
 use executor_lifecycle::{Ending, ProcessRef};
 
 use super::deliver;
 use crate::ExitSource;
-use crate::messages::{Ended, Forget, Watch};
+use crate::messages::{Ended, Forget, Stop, Watch};
+use crate::observe::{Bystander, Taken};
 
 /// The actor; one for each executor. See [`executor_lifecycle::reaper`] for its states.
 pub struct Reaper {
     machine: Machine,
-    watchers: HashMap<ProcessRef, Recipient<Ended>>,
+    watchers: BTreeMap<ProcessRef, Recipient<Ended>>,
+    bystander: Bystander,
 }
 
 impl Reaper {
     /// Starts it on the exits of `source`.
-    pub(crate) fn start(source: &dyn ExitSource) -> actix::Addr<Self> {
+    pub(crate) fn start(source: &dyn ExitSource, bystander: &Bystander) -> actix::Addr<Self> {
         let exits = source.exits();
-        Self::create(|context| {
-            context.set_mailbox_capacity(0);
+        bystander.begin(|context| {
             context.add_stream(exits);
-            Self { machine: Machine::default(), watchers: HashMap::new() }
+            Self { machine: Machine::default(), watchers: BTreeMap::new(), bystander: bystander.clone() }
         })
     }
 
     fn on(&mut self, event: ReaperEvent, context: &mut Context<Self>) {
-        match self.machine.step(event) {
+        let machine = &mut self.machine;
+        match self.bystander.watch_step(event, Taken::Reaper, |event| machine.step(event)) {
             Ok(effects) => effects.into_iter().for_each(|effect| self.perform(effect, context)),
             Err(refused) => tracing::trace!(%refused, "reaper"),
         }
@@ -69,6 +71,14 @@ impl StreamHandler<(ProcessRef, Ending)> for Reaper {
     fn finished(&mut self, _: &mut Context<Self>) {}
 }
 
+impl Handler<Stop> for Reaper {
+    type Result = ();
+
+    fn handle(&mut self, _: Stop, context: &mut Context<Self>) {
+        context.terminate();
+    }
+}
+
 impl Handler<Watch> for Reaper {
     type Result = ();
 
@@ -82,7 +92,10 @@ impl Handler<Forget> for Reaper {
     type Result = ();
 
     fn handle(&mut self, Forget(container): Forget, context: &mut Context<Self>) {
-        self.watchers.retain(|process, _| process.container != container);
+        let watched = self.watchers.range(ProcessRef::all_of(&container));
+        for process in watched.map(|(process, _)| process.clone()).collect::<Vec<_>>() {
+            self.watchers.remove(&process);
+        }
         self.on(ReaperEvent::Forget(container), context);
     }
 }

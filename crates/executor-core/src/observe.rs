@@ -1,0 +1,152 @@
+//! A bystander of the actors: sees every message they take, and may change whose turn it is.
+//!
+//! For simulations and tests; an executor without an observer pays nothing for it. Messages from one
+//! sender to one receiver keep their order whatever the observer says: what it changes is which of the
+//! actors that have something to do goes first, and that is open in any case.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use actix::dev::ContextFut;
+use actix::{Actor, Addr};
+use executor_lifecycle::container::ContainerEvent;
+use executor_lifecycle::process::ProcessEvent;
+use executor_lifecycle::reaper::ReaperEvent;
+use executor_lifecycle::{ContainerId, ProcessId, ProcessRef, Refused, Timestamp};
+
+use crate::clock::Clock;
+
+/// Watches the actors of one executor, on their thread.
+pub trait Observer: Send + Sync + 'static {
+    /// Whether the actor whose turn it is lets all others that have something to do go first. It is
+    /// asked again when its next turn comes, so it must not say yes for ever.
+    fn postpone(&self) -> bool {
+        false
+    }
+
+    /// An actor has taken a message.
+    fn took(&self, observed: Observed) {
+        drop(observed);
+    }
+}
+
+/// A message that an actor took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// When, on the executor's clock.
+    pub at: Timestamp,
+    /// The actor and the message.
+    pub message: Taken,
+    /// Why it was refused, where it was.
+    pub refused: Option<Refused>,
+}
+
+/// A message and the actor that took it. A message for a machine is shown as the machine's event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// Taken by the executor.
+    Executor(ExecutorTook),
+    /// Taken by a container.
+    Container(ContainerId, ContainerTook),
+    /// Taken by a process.
+    Process(ProcessRef, ProcessEvent),
+    /// Taken by the reaper.
+    Reaper(ReaperEvent),
+}
+
+/// What an executor took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExecutorTook {
+    /// [`Run`](crate::messages::Run).
+    Run(ContainerId),
+    /// [`Get`](crate::messages::Get).
+    Get(ContainerId),
+    /// [`List`](crate::messages::List).
+    List,
+    /// [`Shutdown`](crate::messages::Shutdown).
+    Shutdown,
+    /// [`Released`](crate::messages::Released).
+    Released(ContainerId),
+    /// [`ContainerLost`](crate::messages::ContainerLost).
+    ContainerLost(ContainerId),
+}
+
+/// What a container took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContainerTook {
+    /// A message or an answer of the runtime that its machine decides on.
+    Event(ContainerEvent),
+    /// [`ListProcesses`](crate::messages::ListProcesses).
+    ListProcesses,
+    /// [`Subscribe`](crate::messages::Subscribe).
+    Subscribe,
+    /// [`ProcessLost`](crate::messages::ProcessLost).
+    ProcessLost(ProcessId),
+}
+
+/// The observer's seat, as the actors see it: often empty.
+#[derive(Clone)]
+pub(crate) struct Bystander {
+    pub(crate) clock: Clock,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
+}
+
+impl Bystander {
+    /// Lets a machine take its step, and shows the event that it took.
+    pub(crate) fn watch_step<E: Clone, R>(
+        &self,
+        event: E,
+        taken: impl FnOnce(E) -> Taken,
+        step: impl FnOnce(E) -> Result<R, Refused>,
+    ) -> Result<R, Refused> {
+        let Some(observer) = &self.observer else { return step(event) };
+        let shown = event.clone();
+        let answer = step(event);
+        let refused = answer.as_ref().err().cloned();
+        observer.took(Observed { at: self.clock.now(), message: taken(shown), refused });
+        answer
+    }
+
+    /// Shows a message that no machine decides on.
+    pub(crate) fn show(&self, taken: impl FnOnce() -> Taken) {
+        if let Some(observer) = &self.observer {
+            observer.took(Observed { at: self.clock.now(), message: taken(), refused: None });
+        }
+    }
+
+    /// Starts an actor with an unbounded mailbox.
+    pub(crate) fn begin<A>(&self, actor: impl FnOnce(&mut actix::Context<A>) -> A) -> Addr<A>
+    where
+        A: Actor<Context = actix::Context<A>>,
+    {
+        let mut context = actix::Context::new();
+        context.set_mailbox_capacity(0);
+        let actor = actor(&mut context);
+        let Some(observer) = &self.observer else { return context.run(actor) };
+        let turns = Turns { actor: context.into_future(actor), observer: Arc::clone(observer) };
+        let address = turns.actor.address();
+        actix_rt::spawn(turns);
+        address
+    }
+}
+
+/// An actor at work, when its turn has come.
+struct Turns<A: Actor<Context = actix::Context<A>>> {
+    actor: ContextFut<A, actix::Context<A>>,
+    observer: Arc<dyn Observer>,
+}
+
+impl<A: Actor<Context = actix::Context<A>>> Unpin for Turns<A> {}
+
+impl<A: Actor<Context = actix::Context<A>>> Future for Turns<A> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.observer.postpone() {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Pin::new(&mut self.actor).poll(context)
+    }
+}
