@@ -31,7 +31,7 @@ const MAY_DEPEND: [(&str, &[&str]); 7] = [
     ),
     ("executor-bundle", &["executor-core", "oci-spec", "pathrs", "rustix", "serde_json"]),
     ("executor-network", &["executor-core", "nix", "rustix", "serde_json", "thiserror"]),
-    ("executor-sim", &["executor-core", "futures", "tokio"]),
+    ("executor-sim", &["actix-rt", "executor-core", "fastrand", "futures", "tokio"]),
     ("xtask", &[]),
 ];
 

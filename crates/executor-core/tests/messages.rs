@@ -1,37 +1,33 @@
-//! The actors by their messages, on the scripted runtime: no root, no runc, no sleeping.
+//! The actors by their messages, on the simulated runtime: no root, no runc, no time.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::time::Duration;
 
 use executor_core::lifecycle::{
-    Cancel, CancelCause, EventOrder, Exit, ExitReason, ExitStatus, Happening, ProcessRef, Refused, Signal,
-    StartFailure, StartFailureKind,
+    Cancel, CancelCause, Exit, ExitReason, ExitStatus, Happening, ProcessRef, Refused, Signal, StartFailure,
+    StartFailureKind,
 };
 use executor_core::messages::Event;
 use executor_core::{ContainerSpec, Error, ExecSpec, Executor, Notice, Stdio};
-use executor_sim::{Asked, Program, SimRuntime, Start};
+use executor_sim::{Asked, Fault, Program, Sim, SimRuntime, Simulation};
 use futures::executor::block_on;
 
 const SOON: Duration = Duration::from_secs(10);
 
 fn sim() -> SimRuntime {
     SimRuntime::new()
-        .program("forever", Program::default())
-        .program("deaf", Program::default().ignoring(Signal::TERM))
-        .program("ok", Program::exits(0))
-        .program("bad", Program::exits(3))
+        .program("forever", Program::new().exits_on(Signal::TERM, 15).runs_forever())
+        .program("deaf", Program::forever())
+        .program("ok", Program::new())
+        .program("bad", Program::new().exits(3))
 }
 
-/// Runs a test on an executor, and checks that nothing is alive after its shutdown.
-fn with<F: Future<Output = ()>>(runtime: SimRuntime, test: impl FnOnce(Executor, SimRuntime) -> F) {
-    let executor = Executor::builder(runtime.clone()).build().unwrap();
-    block_on(async {
-        test(executor.clone(), runtime.clone()).await;
-        let report = executor.shutdown(SOON).await;
-        assert_eq!((report.late, report.left), (vec![], vec![]));
-    });
-    assert_eq!(runtime.alive(), []);
+/// Runs a test in a simulation, which checks the promises at its end, and then again with everything
+/// permuted that is open.
+fn with(runtime: impl Fn() -> SimRuntime, test: impl AsyncFn(&Sim)) {
+    Simulation::new(runtime()).run(async |sim| test(sim).await);
+    Simulation::explore(0..50, || Simulation::new(runtime()), test);
 }
 
 fn spec(program: &str) -> ContainerSpec {
@@ -42,23 +38,23 @@ fn cancelled(killed: bool) -> ExitReason {
     ExitReason::Cancelled { cause: CancelCause::Requested, killed }
 }
 
+/// The order itself is checked at the end of every simulation.
 #[test]
-fn events_of_all_containers_come_in_order() {
-    with(sim(), |executor, _| async move {
-        let mut events = executor.events();
-        let container = executor.run(spec("forever")).await.unwrap();
+fn events_of_all_containers_are_told() {
+    with(sim, async |sim| {
+        let mut events = sim.executor.events();
+        let container = sim.executor.run(spec("forever")).await.unwrap();
         let execs =
             ["ok", "bad", "forever", "unknown"].map(|program| container.exec(ExecSpec::new([program])));
         for exec in futures::future::join_all(execs).await {
             drop(exec.unwrap().started().await);
         }
         container.cancel(Cancel::now()).await;
-        let mut order = EventOrder::default();
         let mut count = 0;
-        while !order.is_complete() {
-            if let Some(Notice::Event(event)) = events.next().await {
-                order.check(&event).unwrap();
-                count += 1;
+        while let Some(Notice::Event(event)) = events.next().await {
+            count += 1;
+            if matches!(event.happening, Happening::Released { .. }) {
+                break;
             }
         }
         // Created, Started, Exited, Released; three that ran; one that was never found.
@@ -68,7 +64,7 @@ fn events_of_all_containers_come_in_order() {
 
 #[test]
 fn a_late_subscriber_gets_a_snapshot_and_then_what_follows() {
-    with(sim(), |executor, _| async move {
+    with(sim, async |Sim { executor, .. }| {
         let container = executor.run(spec("forever")).await.unwrap();
         let pid = container.started().await.unwrap();
         let mut events = container.events();
@@ -117,53 +113,65 @@ fn an_actor_elsewhere_is_told_by_messages() {
 
 #[test]
 fn cancel_before_the_start_is_kept_and_fires_when_the_pid_is_known() {
-    let slow = Program::starts(Start::Slow(Duration::from_millis(20)));
-    with(sim().program("slow", slow), |executor, runtime| async move {
-        let container = executor.run(spec("slow")).await.unwrap();
-        let exit = container.cancel(Cancel::now()).await;
-        assert!(matches!(exit.reason, ExitReason::Cancelled { .. }), "{exit:?}");
-        assert_eq!(runtime.alive(), []);
-    });
+    let slow = || Program::forever().fault(Fault::StartSlow(Duration::from_secs(2)));
+    with(
+        || sim().program("slow", slow()),
+        async |Sim { executor, runtime, .. }| {
+            let container = executor.run(spec("slow")).await.unwrap();
+            let exit = container.cancel(Cancel::now()).await;
+            assert!(matches!(exit.reason, ExitReason::Cancelled { .. }), "{exit:?}");
+            assert_eq!(runtime.alive(), []);
+        },
+    );
 }
 
 #[test]
 fn a_start_that_hangs_is_given_up_when_it_is_cancelled() {
-    with(sim().program("hang", Program::starts(Start::Hangs)), |executor, runtime| async move {
-        let container = executor.run(spec("hang")).await.unwrap();
-        let init = ProcessRef::init(container.id().clone());
-        assert_eq!(container.cancel(Cancel::now()).await.reason, cancelled(false));
-        // It may have been cancelled before the runtime was asked; then there is nothing to give up.
-        let asked = runtime.asked();
-        let started = asked.contains(&Asked::Start(init.clone()));
-        assert_eq!(asked.contains(&Asked::Abandon(init)), started);
-    });
+    with(
+        || sim().program("hang", Program::forever().fault(Fault::StartHangs)),
+        async |Sim { executor, runtime, .. }| {
+            let container = executor.run(spec("hang")).await.unwrap();
+            let init = ProcessRef::init(container.id().clone());
+            assert_eq!(container.cancel(Cancel::now()).await.reason, cancelled(false));
+            // It may have been cancelled before the runtime was asked; then there is nothing to give up.
+            let asked = runtime.asked();
+            let started = asked.contains(&Asked::Start(init.clone()));
+            assert_eq!(asked.contains(&Asked::Abandon(init)), started);
+        },
+    );
 }
 
 #[test]
 fn an_exit_that_overtakes_its_start_is_kept() {
-    let first = Program::starts(Start::EndsFirst(ExitStatus::Code(7)));
-    with(sim().program("first", first), |executor, _| async move {
-        let exit = executor.run(spec("first")).await.unwrap().wait().await;
-        assert_eq!((exit.status, exit.reason), (ExitStatus::Code(7), ExitReason::Normal));
-        assert!(exit.started_at.is_some());
-    });
+    let first = || Program::new().exits(7).fault(Fault::EndsBeforeStarted);
+    with(
+        || sim().program("first", first()),
+        async |Sim { executor, .. }| {
+            let exit = executor.run(spec("first")).await.unwrap().wait().await;
+            assert_eq!((exit.status, exit.reason), (ExitStatus::Code(7), ExitReason::Normal));
+            assert!(exit.started_at.is_some());
+        },
+    );
 }
 
 #[test]
 fn a_kill_that_is_refused_is_repeated() {
-    let stubborn = Program { kill_refused: 2, ..Program::default() };
-    with(sim().program("stubborn", stubborn), |executor, runtime| async move {
-        let container = executor.run(spec("stubborn")).await.unwrap();
-        container.started().await.unwrap();
-        container.cancel(Cancel::now()).await;
-        let kills = runtime.asked().iter().filter(|asked| matches!(asked, Asked::Kill(_))).count();
-        assert_eq!(kills, 3);
-    });
+    let stubborn = || Program::forever().fault(Fault::KillRefused(2));
+    with(
+        || sim().program("stubborn", stubborn()),
+        async |Sim { executor, runtime, .. }| {
+            let container = executor.run(spec("stubborn")).await.unwrap();
+            container.started().await.unwrap();
+            container.cancel(Cancel::now()).await;
+            let kills = runtime.asked().iter().filter(|asked| matches!(asked, Asked::Kill(_))).count();
+            assert_eq!(kills, 3);
+        },
+    );
 }
 
 #[test]
 fn the_grace_ends_with_sigkill() {
-    with(sim(), |executor, _| async move {
+    with(sim, async |Sim { executor, .. }| {
         for (program, killed) in [("deaf", true), ("forever", false)] {
             let container = executor.run(spec(program)).await.unwrap();
             container.started().await.unwrap();
@@ -175,7 +183,7 @@ fn the_grace_ends_with_sigkill() {
 
 #[test]
 fn after_exited_nothing_is_signalled() {
-    with(sim(), |executor, runtime| async move {
+    with(sim, async |Sim { executor, runtime, .. }| {
         let container = executor.run(spec("ok")).await.unwrap();
         container.wait().await;
         assert!(matches!(
@@ -190,7 +198,7 @@ fn after_exited_nothing_is_signalled() {
 
 #[test]
 fn execs_end_before_their_container_does() {
-    with(sim(), |executor, runtime| async move {
+    with(sim, async |Sim { executor, runtime, .. }| {
         let container = executor.run(spec("forever")).await.unwrap();
         let exec = container.exec(ExecSpec::new(["forever"])).await.unwrap();
         exec.started().await.unwrap();
@@ -204,7 +212,7 @@ fn execs_end_before_their_container_does() {
 
 #[test]
 fn pauses_are_between_execs() {
-    with(sim(), |executor, runtime| async move {
+    with(sim, async |Sim { executor, runtime, .. }| {
         let container = executor.run(spec("forever")).await.unwrap();
         container.started().await.unwrap();
         container.pause().await.unwrap();
@@ -222,27 +230,30 @@ fn pauses_are_between_execs() {
 
 #[test]
 fn what_makes_no_sense_or_cannot_start_is_told_apart() {
-    let failing = StartFailure::new(StartFailureKind::NoResources, "the disk is full");
-    let failing = Program::starts(Start::Fails(failing));
-    with(sim().program("failing", failing), |executor, runtime| async move {
-        assert!(matches!(executor.run(ContainerSpec::host([""])).await, Err(Error::InvalidSpec(_))));
-        assert_eq!(runtime.asked(), [], "something was made");
-        let container = executor.run(spec("failing")).await.unwrap();
-        let parked = container.exec(ExecSpec::new(["ok"])).await;
-        let kind = |exit: Exit| {
-            let ExitReason::StartFailed(failure) = exit.reason else { return None };
-            Some(failure.kind)
-        };
-        assert_eq!(kind(container.wait().await), Some(StartFailureKind::NoResources));
-        if let Ok(parked) = parked {
-            assert_eq!(kind(parked.wait().await), Some(StartFailureKind::ContainerGone));
-        }
-    });
+    let failure = || StartFailure::new(StartFailureKind::NoResources, "the disk is full");
+    let failing = || Program::new().fault(Fault::StartFails(failure()));
+    with(
+        || sim().program("failing", failing()),
+        async |Sim { executor, runtime, .. }| {
+            assert!(matches!(executor.run(ContainerSpec::host([""])).await, Err(Error::InvalidSpec(_))));
+            assert_eq!(runtime.asked(), [], "something was made");
+            let container = executor.run(spec("failing")).await.unwrap();
+            let parked = container.exec(ExecSpec::new(["ok"])).await;
+            let kind = |exit: Exit| {
+                let ExitReason::StartFailed(failure) = exit.reason else { return None };
+                Some(failure.kind)
+            };
+            assert_eq!(kind(container.wait().await), Some(StartFailureKind::NoResources));
+            if let Ok(parked) = parked {
+                assert_eq!(kind(parked.wait().await), Some(StartFailureKind::ContainerGone));
+            }
+        },
+    );
 }
 
 #[test]
 fn streams_of_what_never_ran_end() {
-    with(sim(), |executor, _| async move {
+    with(sim, async |Sim { executor, .. }| {
         let mut unknown = spec("unknown").piped();
         unknown.process.stdio.stdin = Stdio::Pipe;
         let container = executor.run(unknown).await.unwrap();
@@ -256,8 +267,8 @@ fn streams_of_what_never_ran_end() {
 /// The owner of an actor that panicked ends what it was in charge of, and the caller is told.
 #[test]
 fn a_panic_in_a_process_actor_ends_its_process_only() {
-    let buggy = sim().panicking(|asked| matches!(asked, Asked::Signal(_, Signal::USR1)));
-    with(buggy, |executor, runtime| async move {
+    let buggy = || sim().panicking(|asked| matches!(asked, Asked::Signal(_, Signal::USR1)));
+    with(buggy, async |Sim { executor, runtime, .. }| {
         let container = executor.run(spec("forever")).await.unwrap();
         let exec = container.exec(ExecSpec::new(["forever"])).await.unwrap();
         exec.started().await.unwrap();
@@ -275,8 +286,8 @@ fn a_panic_in_a_process_actor_ends_its_process_only() {
 
 #[test]
 fn a_panic_in_a_container_actor_ends_its_container_only() {
-    let buggy = sim().panicking(|asked| matches!(asked, Asked::Pause(_)));
-    with(buggy, |executor, runtime| async move {
+    let buggy = || sim().panicking(|asked| matches!(asked, Asked::Pause(_)));
+    with(buggy, async |Sim { executor, runtime, .. }| {
         let (container, other) =
             (executor.run(spec("forever")).await.unwrap(), executor.run(spec("forever")).await.unwrap());
         let exec = container.exec(ExecSpec::new(["forever"])).await.unwrap();
@@ -294,7 +305,7 @@ fn a_panic_in_a_container_actor_ends_its_container_only() {
 /// When the deadline of a shutdown is over, everything that waits is answered all the same.
 #[test]
 fn nobody_waits_for_ever() {
-    let undead = Program { kill_refused: u32::MAX, ..Program::default() };
+    let undead = Program::forever().fault(Fault::KillRefused(u32::MAX));
     let executor = Executor::builder(sim().program("undead", undead)).build().unwrap();
     block_on(async {
         let container = executor.run(spec("undead")).await.unwrap();
@@ -312,14 +323,44 @@ fn nobody_waits_for_ever() {
     });
 }
 
+/// The same on the embedder's own system, which is not held up by it.
+#[test]
+fn an_executor_without_a_thread_of_its_own() {
+    actix::System::new().block_on(async {
+        let undead = Program::forever().fault(Fault::KillRefused(u32::MAX));
+        let runtime = sim().program("undead", undead);
+        let executor = Executor::builder(runtime.clone()).build_here().unwrap();
+        let container = executor.run(spec("undead")).await.unwrap();
+        container.started().await.unwrap();
+        let report = executor.shutdown(Duration::ZERO).await;
+        assert_eq!(report.late, [container.id().clone()]);
+        assert_eq!(container.wait().await.reason, ExitReason::Lost);
+        assert!(matches!(executor.run(spec("ok")).await, Err(Error::Stopped)));
+        assert_eq!(runtime.alive(), [], "closing the runtime ends what is left");
+    });
+    // A system that ends takes its executor's containers with it.
+    let runtime = sim();
+    let system = actix::System::new();
+    system.block_on(async {
+        let executor = Executor::builder(runtime.clone()).build_here().unwrap();
+        executor.run(spec("forever")).await.unwrap().started().await.unwrap();
+        std::mem::forget(executor);
+    });
+    assert_eq!(runtime.alive().len(), 1);
+    drop(system);
+    assert_eq!(runtime.alive(), []);
+}
+
 #[test]
 fn a_thousand_containers() {
-    with(sim(), |executor, runtime| async move {
+    let run = async |Sim { executor, runtime, .. }: &Sim| {
         let runs = (0..1000).map(|number| executor.run(spec(["ok", "bad", "forever"][number % 3])));
         let containers = futures::future::join_all(runs).await;
         for container in &containers {
             container.as_ref().unwrap().cancel(Cancel::now()).await;
         }
         assert_eq!(runtime.alive(), []);
-    });
+    };
+    Simulation::new(sim()).run(run);
+    Simulation::explore(0..2, || Simulation::new(sim()), run);
 }

@@ -1,0 +1,283 @@
+//! Everything that happened in a simulation, in order, and the promises that are checked against it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use executor_core::lifecycle::container::ContainerEvent;
+use executor_core::lifecycle::{ContainerId, Ending, Event, EventOrder, ProcessRef, Refused, Signal};
+use executor_core::{ContainerTook, Taken};
+use tokio::time::Instant;
+
+use crate::lock;
+
+/// What was asked of the runtime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// To make a bundle.
+    Prepare(ContainerId),
+    /// To start a process.
+    Start(ProcessRef),
+    /// To give a start up.
+    Abandon(ProcessRef),
+    /// To send a signal.
+    Signal(ProcessRef, Signal),
+    /// To kill a process.
+    Kill(ProcessRef),
+    /// To freeze a container.
+    Pause(ContainerId),
+    /// To thaw a container.
+    Resume(ContainerId),
+    /// To give everything back.
+    Release(ContainerId),
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// An actor took a message. Only in a [`Simulation`](crate::Simulation).
+    Took {
+        /// The actor and the message.
+        message: Taken,
+        /// Why it was refused, where it was.
+        refused: Option<Refused>,
+    },
+    /// The actors asked something of the runtime.
+    Asked(Asked),
+    /// A process ended; the exit source says so now or later.
+    Ended(ProcessRef, Ending),
+    /// Subscribers were told. Only in a [`Simulation`](crate::Simulation).
+    Told(Event),
+}
+
+/// One thing that happened, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Since the executor was built.
+    pub at: Duration,
+    /// What it was.
+    pub what: What,
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { at, what } = self;
+        write!(f, "{:>10.3} s  ", at.as_secs_f64())?;
+        match what {
+            What::Took { message, refused } => {
+                write!(f, "took   {message:?}")?;
+                refused.as_ref().map_or(Ok(()), |refused| write!(f, ": refused, {refused}"))
+            }
+            What::Asked(asked) => write!(f, "asked  {asked:?}"),
+            What::Ended(process, ending) => write!(f, "ended  {process}: {}", ending.status),
+            What::Told(event) => {
+                write!(f, "told   {} #{}: {:?}", event.container, event.seq, event.happening)
+            }
+        }
+    }
+}
+
+/// A promise that was not kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broken(pub String);
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Broken {}
+
+/// What happened so far. A clone is the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Timeline {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    records: Vec<Record>,
+    began: Option<Instant>,
+    off: bool,
+}
+
+impl Timeline {
+    pub(crate) fn begin(&self) {
+        lock(&self.inner).began.get_or_insert_with(Instant::now);
+    }
+
+    pub(crate) fn turn_off(&self) {
+        lock(&self.inner).off = true;
+    }
+
+    pub(crate) fn push(&self, what: What) {
+        let mut inner = lock(&self.inner);
+        if !inner.off {
+            let at = inner.began.map_or(Duration::ZERO, |began| began.elapsed());
+            inner.records.push(Record { at, what });
+        }
+    }
+
+    /// All of it.
+    pub fn records(&self) -> Vec<Record> {
+        lock(&self.inner).records.clone()
+    }
+
+    /// What was asked of the runtime.
+    pub fn asked(&self) -> Vec<Asked> {
+        let inner = lock(&self.inner);
+        let asked = inner.records.iter().filter_map(|record| match &record.what {
+            What::Asked(asked) => Some(asked.clone()),
+            What::Took { .. } | What::Ended(..) | What::Told(_) => None,
+        });
+        asked.collect()
+    }
+
+    /// Checks what is promised of every container, whatever the order things happened in:
+    ///
+    /// - its events come in order, each once;
+    /// - no process is started twice, and none after the container's release was asked for;
+    /// - nothing is signalled once its end has been told;
+    /// - what was prepared is released, once.
+    ///
+    /// # Errors
+    /// The first promise that was broken.
+    pub fn check(&self) -> Result<(), Broken> {
+        let inner = lock(&self.inner);
+        let mut story = Story::default();
+        inner.records.iter().try_for_each(|record| story.read(&record.what))?;
+        story.end()
+    }
+}
+
+/// What has been read of a timeline so far.
+#[derive(Default)]
+struct Story {
+    orders: BTreeMap<ContainerId, EventOrder>,
+    prepared: BTreeSet<ContainerId>,
+    released: BTreeSet<ContainerId>,
+    started: BTreeSet<ProcessRef>,
+    ended: BTreeSet<ProcessRef>,
+}
+
+impl Story {
+    fn read(&mut self, what: &What) -> Result<(), Broken> {
+        match what {
+            What::Asked(asked) => self.asked(asked),
+            What::Told(event) => self.told(event),
+            What::Took {
+                message: Taken::Container(container, ContainerTook::Event(event)),
+                refused: None,
+            } => {
+                if let ContainerEvent::ProcessExited { process, .. } = event {
+                    self.ended.insert(ProcessRef { container: container.clone(), process: *process });
+                }
+                Ok(())
+            }
+            What::Took { .. } | What::Ended(..) => Ok(()),
+        }
+    }
+
+    /// An id that was released may be taken again: its story begins anew.
+    fn told(&mut self, event: &Event) -> Result<(), Broken> {
+        let order = self.orders.entry(event.container.clone()).or_default();
+        if order.is_complete() {
+            *order = EventOrder::default();
+        }
+        order.check(event).map_err(|error| Broken(error.to_string()))
+    }
+
+    fn asked(&mut self, asked: &Asked) -> Result<(), Broken> {
+        let rule = |holds: bool, broken: &str| match holds {
+            true => Ok(()),
+            false => Err(Broken(format!("{asked:?}: {broken}"))),
+        };
+        match asked {
+            Asked::Prepare(container) => {
+                let processes: Vec<_> = self.started.range(ProcessRef::all_of(container)).cloned().collect();
+                for process in processes {
+                    self.started.remove(&process);
+                    self.ended.remove(&process);
+                }
+                let again = self.prepared.contains(container) && !self.released.remove(container);
+                self.prepared.insert(container.clone());
+                rule(!again, "it was prepared before and has not been released")
+            }
+            Asked::Start(process) => rule(self.started.insert(process.clone()), "it was started before")
+                .and_then(|()| {
+                    rule(!self.released.contains(&process.container), "its container was released")
+                }),
+            Asked::Signal(process, _) | Asked::Kill(process) => {
+                rule(!self.ended.contains(process), "its end has been told")
+            }
+            Asked::Release(container) => rule(self.released.insert(container.clone()), "released twice"),
+            Asked::Abandon(_) | Asked::Pause(_) | Asked::Resume(_) => Ok(()),
+        }
+    }
+
+    fn end(self) -> Result<(), Broken> {
+        if let Some(kept) = self.prepared.difference(&self.released).next() {
+            return Err(Broken(format!("{kept} was prepared and never released")));
+        }
+        match self.orders.iter().find(|(_, order)| !order.is_complete()) {
+            Some((container, _)) => Err(Broken(format!("{container}: its events do not end with Released"))),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use executor_core::lifecycle::{Exit, Happening, ProcessId, Timestamp};
+
+    use super::*;
+
+    fn id() -> ContainerId {
+        ContainerId::new("c").unwrap()
+    }
+
+    fn init() -> ProcessRef {
+        ProcessRef::init(id())
+    }
+
+    fn told(seq: u64, happening: Happening) -> What {
+        What::Told(Event { seq, container: id(), at: Timestamp::default(), happening })
+    }
+
+    fn exited() -> What {
+        let exit = Exit::lost(None, Timestamp::default());
+        let event = ContainerEvent::ProcessExited { process: ProcessId::Init, exit };
+        What::Took { message: Taken::Container(id(), ContainerTook::Event(event)), refused: None }
+    }
+
+    fn check(story: &[What]) -> String {
+        let timeline = Timeline::default();
+        story.iter().for_each(|what| timeline.push(what.clone()));
+        timeline.check().err().map_or_else(String::new, |broken| broken.to_string())
+    }
+
+    #[test]
+    fn broken_promises_are_found() {
+        let prepare = || What::Asked(Asked::Prepare(id()));
+        let start = || What::Asked(Asked::Start(init()));
+        let kill = || What::Asked(Asked::Kill(init()));
+        let release = || What::Asked(Asked::Release(id()));
+        let good = [prepare(), start(), kill(), exited(), release()];
+        assert_eq!(check(&good), "");
+        assert_eq!(check(&[&good[..], &good[..]].concat()), "", "an id may be taken again");
+        for (story, broken) in [
+            (vec![prepare(), start(), start()], "it was started before"),
+            (vec![prepare(), start(), exited(), kill(), release()], "its end has been told"),
+            (vec![prepare(), release(), start()], "its container was released"),
+            (vec![prepare(), release(), release()], "released twice"),
+            (vec![prepare(), prepare()], "has not been released"),
+            (vec![prepare(), start(), exited()], "never released"),
+            (vec![told(1, Happening::Created)], "do not end with Released"),
+            (vec![told(2, Happening::Created)], "a sequence number"),
+        ] {
+            assert!(check(&story).contains(broken), "{broken}: {}", check(&story));
+        }
+    }
+}
