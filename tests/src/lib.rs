@@ -6,6 +6,7 @@
 //! counted for the whole process. [`Stage::finish`] is the last line of every such test.
 
 pub mod command;
+pub mod contract;
 pub mod leftovers;
 
 use std::fs;

@@ -1,0 +1,509 @@
+//! The contract of an executor: what is promised to whoever embeds it, on whatever runtime.
+//!
+//! Each clause is a function of an executor, and asserts the same on the simulator, on runc and on runc
+//! kept in the foreground; `tests/contract.rs` runs them there. Programs are what the simulator's
+//! shell understands. What is left afterwards is checked by whoever runs a clause.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use actix::{Actor, Recipient, System};
+use longshore::{
+    Cancel, CancelCause, ContainerHandle, ContainerId, ContainerSpec, Error, Event, ExecSpec, Executor, Exit,
+    ExitReason, ExitStatus, Happening, Notice, Output, ProcessHandle, Refused, Signal, StartFailureKind,
+    Stdio, messages,
+};
+
+use crate::{HUNG, run_told, shell, sleeper};
+
+/// Hands the names of all clauses to a macro.
+#[macro_export]
+macro_rules! for_each_clause {
+    ($macro:ident) => {
+        $macro! {
+            a_run_is_told_from_created_to_released
+            exit_codes_and_signals_are_what_the_kernel_said
+            what_cannot_start_says_why
+            time_limits_end_programs
+            output_is_complete_and_streams_are_apart
+            stdin_and_its_end_reach_the_program
+            execs_have_the_containers_environment_and_their_own
+            execs_asked_for_early_wait_for_the_container
+            execs_end_on_their_own
+            execs_end_with_their_container
+            three_exec_errors
+            signals_come_in_order
+            signals_wait_for_the_start
+            cancel_with_grace_lets_the_program_end
+            cancel_kills_what_does_not_end
+            cancel_before_the_start
+            cancel_while_paused_thaws
+            cancel_after_the_end_is_satisfied
+            cancel_twice_keeps_the_first_cause_and_the_sooner_end
+            cancel_of_an_exec_leaves_the_container
+            cancel_need_not_be_awaited
+            pause_stands_still
+            handles_may_be_dropped
+            ids_are_taken_until_released
+            late_subscribers_get_a_snapshot
+            actors_can_subscribe
+            shutdown_ends_everything
+        }
+    };
+}
+
+macro_rules! publish {
+    ($($name:ident)*) => {
+        /// One function for each clause.
+        pub mod clauses {
+            $(
+                /// Checks the clause of this name.
+                pub async fn $name(executor: &longshore::Executor) {
+                    super::$name(executor).await;
+                }
+            )*
+        }
+    };
+}
+for_each_clause!(publish);
+
+const GRACE: Duration = Duration::from_secs(30);
+/// Long enough to see that nothing happens.
+const QUIET: Duration = Duration::from_millis(200);
+
+async fn run(executor: &Executor, spec: ContainerSpec) -> ContainerHandle {
+    match executor.run(spec).await {
+        Ok(container) => container,
+        Err(error) => panic!("run: {error}"),
+    }
+}
+
+async fn started(container: &ContainerHandle) {
+    if let Err(error) = container.started().await {
+        panic!("{error}");
+    }
+}
+
+async fn exec(container: &ContainerHandle, script: &str) -> ProcessHandle {
+    match container.exec(ExecSpec::new(["sh", "-c", script]).piped()).await {
+        Ok(process) => process,
+        Err(error) => panic!("exec: {error}"),
+    }
+}
+
+async fn all(output: Option<Output>) -> String {
+    let output = output.map(Output::read_to_end);
+    let Some(output) = output else { panic!("there is no pipe") };
+    String::from_utf8_lossy(&output.await).into_owned()
+}
+
+/// Waits for a program that says when it is ready.
+async fn ready(container: &ContainerHandle) -> Output {
+    let Some(mut stdout) = container.take_stdout() else { panic!("there is no pipe") };
+    assert_eq!(chunk(&mut stdout).await, "ready\n");
+    stdout
+}
+
+async fn chunk(output: &mut Output) -> String {
+    String::from_utf8_lossy(&output.next_chunk().await.unwrap_or_default()).into_owned()
+}
+
+fn id(name: &str) -> ContainerId {
+    match ContainerId::new(name) {
+        Ok(id) => id,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+fn requested(killed: bool) -> ExitReason {
+    ExitReason::Cancelled { cause: CancelCause::Requested, killed }
+}
+
+const KILLED: ExitStatus = ExitStatus::Signal(Signal::KILL);
+
+fn start_failure(exit: Exit) -> StartFailureKind {
+    let ExitReason::StartFailed(failure) = exit.reason else { panic!("{exit:?}") };
+    failure.kind
+}
+
+fn refusal<T>(answer: Result<T, Error>) -> Refused {
+    let Err(Error::Refused { refused, .. }) = answer else { panic!("it was not refused") };
+    refused
+}
+
+async fn a_run_is_told_from_created_to_released(executor: &Executor) {
+    let (container, told) = run_told(executor, shell("sleep 0.01; exit 3")).await;
+    let pid = container.started().await.ok();
+    let exit = container.wait().await;
+    assert_eq!(container.released().await.ok(), Some(Vec::new()));
+    let story: Vec<_> = told.await.unwrap_or_default().into_iter().map(|event| event.happening).collect();
+    let Some(pid) = pid else { panic!("no pid") };
+    assert!(exit.started_at <= Some(exit.exited_at));
+    let released = Happening::Released { left: vec![] };
+    assert_eq!(story, [Happening::Created, Happening::Started { pid }, Happening::Exited { exit }, released]);
+}
+
+async fn exit_codes_and_signals_are_what_the_kernel_said(executor: &Executor) {
+    for code in [0, 1, 42, 127, 137, 255] {
+        let exit = run(executor, shell(&format!("exit {code}"))).await.wait().await;
+        assert_eq!((exit.status, exit.reason), (ExitStatus::Code(code), ExitReason::Normal));
+    }
+    let container = run(executor, sleeper()).await;
+    // A runtime kept in the foreground is no witness for what ends before its pid file is read.
+    let killed = exec(&container, "sleep 0.2; kill -USR1 $$; sleep 1000").await.wait().await;
+    assert_eq!((killed.status, killed.reason), (ExitStatus::Signal(Signal::USR1), ExitReason::Normal));
+    container.cancel(Cancel::now()).await;
+}
+
+async fn what_cannot_start_says_why(executor: &Executor) {
+    let (container, told) = run_told(executor, ContainerSpec::host(["no-such-program"])).await;
+    assert!(matches!(container.started().await, Err(Error::NotStarted { .. })));
+    assert_eq!(start_failure(container.wait().await), StartFailureKind::NotFound);
+    assert_eq!(told.await.map(|story| story.len()).ok(), Some(3), "created, exited, released");
+
+    let container = run(executor, sleeper()).await;
+    let exec = container.exec(ExecSpec::new(["no-such-program"])).await;
+    let exec = exec.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(start_failure(exec.wait().await), StartFailureKind::NotFound);
+    assert_eq!(container.snapshot().exit, None, "the container runs on");
+    container.cancel(Cancel::now()).await;
+
+    let nonsense = executor.run(ContainerSpec::host(["a\0b"])).await;
+    assert!(matches!(nonsense, Err(Error::InvalidSpec(_))), "{nonsense:?}");
+}
+
+async fn time_limits_end_programs(executor: &Executor) {
+    let limited = |limit| sleeper().time_limit(limit);
+    let exit = run(executor, limited(QUIET)).await.wait().await;
+    assert_eq!((exit.status, exit.reason), (KILLED, ExitReason::TimedOut { killed: true }));
+    let exit = run(executor, ContainerSpec::host(["true"]).time_limit(HUNG)).await.wait().await;
+    assert_eq!(exit.reason, ExitReason::Normal);
+}
+
+async fn output_is_complete_and_streams_are_apart(executor: &Executor) {
+    let container = run(executor, shell("echo out; echo err >&2; echo more").piped()).await;
+    let (stdout, stderr) = (container.take_stdout(), container.take_stderr());
+    assert!(container.wait().await.is_success());
+    assert_eq!(all(stdout).await, "out\nmore\n");
+    assert_eq!(all(stderr).await, "err\n");
+    assert!(container.take_stdout().is_none(), "a stream is taken once");
+}
+
+async fn stdin_and_its_end_reach_the_program(executor: &Executor) {
+    let mut spec = ContainerSpec::host(["cat"]).piped();
+    spec.process.stdio.stdin = Stdio::Pipe;
+    let container = run(executor, spec).await;
+    let (stdin, stdout) = (container.take_stdin(), container.take_stdout());
+    let write = async {
+        let Some(stdin) = stdin else { panic!("there is no pipe") };
+        for _ in 0..100 {
+            if let Err(error) = stdin.write(vec![b'x'; 10_000]).await {
+                panic!("{error}");
+            }
+        }
+    };
+    let ((), text) = tokio::join!(write, all(stdout));
+    assert_eq!(text.len(), 1_000_000);
+    assert!(container.wait().await.is_success());
+}
+
+async fn execs_have_the_containers_environment_and_their_own(executor: &Executor) {
+    let mut spec = sleeper();
+    spec.process.env.push(("COLOUR".into(), "red".into()));
+    spec.process.env.push(("SHAPE".into(), "round".into()));
+    let container = run(executor, spec).await;
+    let mut spec = ExecSpec::new(["sh", "-c", "echo $COLOUR $SHAPE"]).piped();
+    spec.env.push(("COLOUR".into(), "blue".into()));
+    let exec = container.exec(spec).await.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(all(exec.take_stdout()).await, "blue round\n");
+    container.cancel(Cancel::now()).await;
+}
+
+async fn execs_asked_for_early_wait_for_the_container(executor: &Executor) {
+    let (container, told) = run_told(executor, sleeper()).await;
+    let early = exec(&container, "echo hello").await;
+    assert_eq!(all(early.take_stdout()).await, "hello\n");
+    assert!(early.wait().await.is_success());
+    container.cancel(Cancel::now()).await;
+    assert_eq!(told.await.map(|story| story.len()).ok(), Some(6));
+
+    // One that waits for a container that never runs is told so.
+    let never = run(executor, ContainerSpec::host(["no-such-program"])).await;
+    match never.exec(ExecSpec::new(["true"])).await {
+        Ok(parked) => assert_eq!(start_failure(parked.wait().await), StartFailureKind::ContainerGone),
+        Err(error) => assert!(matches!(refusal::<()>(Err(error)), Refused::StoppedWithError { .. })),
+    }
+}
+
+async fn execs_end_on_their_own(executor: &Executor) {
+    let container = run(executor, sleeper()).await;
+    let (one, other) = (exec(&container, "exit 1").await, exec(&container, "exit 2").await);
+    assert_eq!(other.wait().await.status, ExitStatus::Code(2));
+    assert_eq!(one.wait().await.status, ExitStatus::Code(1));
+    assert_eq!(refusal(one.signal(Signal::TERM).await), Refused::Exited);
+    assert_eq!(container.snapshot().exit, None, "the container ended with its execs");
+    let pids = container.processes().await.unwrap_or_default();
+    assert_eq!(pids, Vec::from_iter(container.snapshot().pid));
+    container.cancel(Cancel::now()).await;
+}
+
+async fn execs_end_with_their_container(executor: &Executor) {
+    let (container, told) =
+        run_told(executor, shell("trap 'exit 5' TERM; echo ready; while :; do sleep 0.01; done").piped())
+            .await;
+    let exec = exec(&container, "sleep 1000").await;
+    ready(&container).await;
+    assert!(exec.started().await.is_ok());
+    drop(container.signal(Signal::TERM).await);
+    assert_eq!(container.wait().await.status, ExitStatus::Code(5));
+    let exit = futures::FutureExt::now_or_never(exec.wait());
+    assert_eq!(exit.map(|exit| exit.status), Some(KILLED), "it is known when the container's is");
+    assert_eq!(told.await.map(|story| story.len()).ok(), Some(6));
+}
+
+async fn three_exec_errors(executor: &Executor) {
+    let unknown = executor.get(&id("unknown")).await;
+    assert!(matches!(unknown, Err(Error::NotFound { .. })));
+    for (script, expected) in
+        [("true", Refused::Stopped), ("exit 3", Refused::StoppedWithError { how: "exit code 3".into() })]
+    {
+        let container = run(executor, shell(script)).await;
+        container.wait().await;
+        assert_eq!(refusal(container.exec(ExecSpec::new(["true"])).await), expected);
+    }
+}
+
+async fn signals_come_in_order(executor: &Executor) {
+    // Before the trap is set a signal would be ignored by pid 1, so the program says when it is ready.
+    let script =
+        "trap 'echo usr1' USR1; trap 'echo hup; exit 4' HUP; echo ready; while :; do sleep 0.01; done";
+    let container = run(executor, shell(script).piped()).await;
+    let mut stdout = ready(&container).await;
+    assert!(container.signal(Signal::USR1).await.is_ok());
+    assert_eq!(chunk(&mut stdout).await, "usr1\n");
+    assert!(container.signal(Signal::HUP).await.is_ok());
+    assert_eq!(container.wait().await.status, ExitStatus::Code(4));
+    assert_eq!(refusal(container.signal(Signal::HUP).await), Refused::Exited);
+}
+
+async fn signals_wait_for_the_start(executor: &Executor) {
+    let container = run(executor, sleeper()).await;
+    assert!(container.signal(Signal::KILL).await.is_ok());
+    let exit = container.wait().await;
+    // It was not a cancel.
+    assert_eq!((exit.status, exit.reason), (KILLED, ExitReason::Normal));
+}
+
+async fn cancel_with_grace_lets_the_program_end(executor: &Executor) {
+    let polite = shell("trap 'exit 9' TERM; echo ready; while :; do sleep 0.01; done").piped();
+    let container = run(executor, polite).await;
+    ready(&container).await;
+    let exit = container.cancel(Cancel::with_grace(GRACE)).await;
+    assert_eq!((exit.status, exit.reason), (ExitStatus::Code(9), requested(false)));
+}
+
+async fn cancel_kills_what_does_not_end(executor: &Executor) {
+    // Without a handler, pid 1 ignores SIGTERM.
+    let container = run(executor, sleeper()).await;
+    started(&container).await;
+    let exit = container.cancel(Cancel::with_grace(Duration::from_millis(50))).await;
+    assert_eq!((exit.status, exit.reason), (KILLED, requested(true)));
+
+    let container =
+        run(executor, shell("trap '' TERM; echo ready; while :; do sleep 0.01; done").piped()).await;
+    ready(&container).await;
+    let exit = container.cancel(Cancel::now()).await;
+    assert_eq!((exit.status, exit.reason), (KILLED, requested(true)));
+}
+
+async fn cancel_before_the_start(executor: &Executor) {
+    for moment in 0..10 {
+        let (container, told) = run_told(executor, sleeper()).await;
+        tokio::time::sleep(Duration::from_millis(moment)).await;
+        let exit = container.cancel(Cancel::now()).await;
+        let ran = exit.started_at.is_some();
+        assert_eq!(exit.status, if ran { KILLED } else { ExitStatus::Unknown });
+        assert_eq!(exit.reason, requested(ran));
+        assert_eq!(container.processes().await.unwrap_or_default(), []);
+        let story = told.await.unwrap_or_default();
+        assert_eq!(story.len(), if ran { 4 } else { 3 });
+    }
+}
+
+async fn cancel_while_paused_thaws(executor: &Executor) {
+    let container = run(executor, sleeper()).await;
+    started(&container).await;
+    assert!(container.pause().await.is_ok());
+    let exit = container.cancel(Cancel::now()).await;
+    assert_eq!((exit.status, exit.reason), (KILLED, requested(true)));
+}
+
+async fn cancel_after_the_end_is_satisfied(executor: &Executor) {
+    let container = run(executor, shell("exit 6")).await;
+    let exit = container.wait().await;
+    assert_eq!(container.cancel(Cancel::now()).await, exit);
+    assert!(container.released().await.is_ok());
+    assert_eq!(container.cancel(Cancel::now()).await, exit);
+}
+
+async fn cancel_twice_keeps_the_first_cause_and_the_sooner_end(executor: &Executor) {
+    let container = run(executor, sleeper()).await;
+    started(&container).await;
+    let slow = container.cancel(Cancel::with_grace(GRACE));
+    let now = container.cancel(Cancel::now().cause(CancelCause::Shutdown));
+    let (one, other) = tokio::join!(slow, now);
+    assert_eq!(one, other);
+    assert_eq!((one.status, one.reason), (KILLED, requested(true)));
+}
+
+async fn cancel_of_an_exec_leaves_the_container(executor: &Executor) {
+    let (container, told) = run_told(executor, sleeper()).await;
+    let running = exec(&container, "sleep 1000").await;
+    assert!(running.started().await.is_ok());
+    let exit = running.cancel(Cancel::now()).await;
+    assert_eq!((exit.status, exit.reason), (KILLED, requested(true)));
+
+    // Before it has started, and with a handler for the signal.
+    let early = exec(&container, "sleep 1000").await;
+    assert!(matches!(early.cancel(Cancel::now()).await.reason, ExitReason::Cancelled { .. }));
+    let polite = exec(&container, "trap 'exit 8' TERM; echo ready; while :; do sleep 0.01; done").await;
+    let mut stdout = polite.take_stdout().unwrap_or_else(|| panic!("there is no pipe"));
+    assert_eq!(chunk(&mut stdout).await, "ready\n");
+    assert_eq!(polite.cancel(Cancel::with_grace(GRACE)).await.status, ExitStatus::Code(8));
+
+    assert_eq!(container.snapshot().exit, None);
+    container.cancel(Cancel::now()).await;
+    let told = told.await.unwrap_or_default();
+    let ended = |event: &&Event| matches!(event.happening, Happening::ExecExited { .. });
+    assert_eq!(told.iter().filter(ended).count(), 3);
+}
+
+async fn cancel_need_not_be_awaited(executor: &Executor) {
+    let container = run(executor, sleeper()).await;
+    drop(container.cancel(Cancel::now()));
+    assert!(matches!(container.wait().await.reason, ExitReason::Cancelled { .. }));
+}
+
+async fn pause_stands_still(executor: &Executor) {
+    let container = run(executor, shell("while :; do echo tick; sleep 0.01; done").piped()).await;
+    let Some(mut ticks) = container.take_stdout() else { panic!("there is no pipe") };
+    assert!(chunk(&mut ticks).await.starts_with("tick"));
+    assert_eq!(refusal(container.resume().await), Refused::NotPaused);
+    assert!(container.pause().await.is_ok());
+    assert_eq!(refusal(container.pause().await), Refused::Paused);
+    assert_eq!(refusal(container.exec(ExecSpec::new(["true"])).await), Refused::Paused);
+    // What was written before is read; then nothing comes any more.
+    while let Ok(Some(_)) = tokio::time::timeout(QUIET, ticks.next_chunk()).await {}
+    assert!(container.resume().await.is_ok());
+    assert!(chunk(&mut ticks).await.starts_with("tick"));
+    container.cancel(Cancel::now()).await;
+    assert_eq!(refusal(container.pause().await), Refused::Exited);
+}
+
+async fn handles_may_be_dropped(executor: &Executor) {
+    drop(run(executor, sleeper().id(id("detached"))).await);
+    let found = executor.get(&id("detached")).await.unwrap_or_else(|error| panic!("{error}"));
+    started(&found).await;
+    drop(exec(&found, "sleep 1000").await);
+    assert_eq!(executor.list().await.map(|all| all.len()).ok(), Some(1));
+    found.cancel(Cancel::now()).await;
+}
+
+async fn ids_are_taken_until_released(executor: &Executor) {
+    let one = run(executor, sleeper().id(id("the-one"))).await;
+    started(&one).await;
+    let taken = executor.run(sleeper().id(id("the-one"))).await;
+    assert!(matches!(taken, Err(Error::IdTaken { .. })), "{taken:?}");
+    assert_eq!(executor.get(&id("the-one")).await.map(|found| found.snapshot()).ok(), Some(one.snapshot()));
+    one.cancel(Cancel::now()).await;
+    assert!(one.released().await.is_ok());
+    assert!(matches!(executor.get(&id("the-one")).await, Err(Error::NotFound { .. })));
+    assert!(run(executor, ContainerSpec::host(["true"]).id(id("the-one"))).await.wait().await.is_success());
+}
+
+async fn late_subscribers_get_a_snapshot(executor: &Executor) {
+    let container = run(executor, sleeper()).await;
+    let pid = container.started().await.ok();
+    let mut events = container.events();
+    let Some(Notice::Snapshot(snapshot)) = events.next().await else { panic!("no snapshot") };
+    assert_eq!((snapshot.seq, snapshot.pid), (2, pid));
+    let exit = container.cancel(Cancel::now()).await;
+    let Some(Notice::Event(event)) = events.next().await else { panic!("no event") };
+    assert_eq!((event.seq, event.happening), (3, Happening::Exited { exit: exit.clone() }));
+    assert!(matches!(events.next().await, Some(Notice::Event(_))), "Released");
+    assert_eq!(events.next().await, None);
+
+    let mut later = container.events();
+    let Some(Notice::Snapshot(snapshot)) = later.next().await else { panic!("no snapshot") };
+    assert_eq!((snapshot.seq, snapshot.exit), (4, Some(exit)));
+    assert_eq!(later.next().await, None);
+}
+
+/// An actor of the embedder's.
+struct Subscriber(futures::channel::mpsc::UnboundedSender<Notice>);
+
+impl Actor for Subscriber {
+    type Context = actix::Context<Self>;
+}
+
+impl actix::Handler<messages::Event> for Subscriber {
+    type Result = ();
+
+    fn handle(&mut self, messages::Event(notice): messages::Event, _: &mut Self::Context) {
+        drop(self.0.unbounded_send(notice));
+    }
+}
+
+/// Starts it on the system of this thread, or on one of its own, which ends when it is told to.
+fn start_subscriber(
+    subscriber: Subscriber,
+) -> (Recipient<messages::Event>, Option<(System, thread::JoinHandle<()>)>) {
+    if System::is_registered() {
+        return (subscriber.start().recipient(), None);
+    }
+    let (sender, receiver) = mpsc::channel();
+    let thread = thread::spawn(move || {
+        let system = System::new();
+        let address = system.block_on(async { subscriber.start() });
+        drop(sender.send((address.recipient(), System::current())));
+        drop(system.run());
+    });
+    let Ok((recipient, system)) = receiver.recv() else { panic!("no system") };
+    (recipient, Some((system, thread)))
+}
+
+async fn actors_can_subscribe(executor: &Executor) {
+    let container = run(executor, sleeper()).await;
+    let (sender, told) = futures::channel::mpsc::unbounded();
+    let (recipient, elsewhere) = start_subscriber(Subscriber(sender));
+    assert!(container.subscribe(recipient).await.is_ok());
+    container.cancel(Cancel::now()).await;
+    let told: Vec<_> = futures::StreamExt::collect(told).await;
+    if let Some((system, thread)) = elsewhere {
+        system.stop();
+        assert!(thread.join().is_ok());
+    }
+    assert!(matches!(told.first(), Some(Notice::Snapshot(_))), "{told:?}");
+    let Some(Notice::Event(last)) = told.last() else { panic!("{told:?}") };
+    assert!(matches!(last.happening, Happening::Released { .. }), "{told:?}");
+}
+
+async fn shutdown_ends_everything(executor: &Executor) {
+    let mut containers = Vec::new();
+    for _ in 0..5 {
+        let container = run(executor, sleeper()).await;
+        let exec = exec(&container, "sleep 1000").await;
+        containers.push((container, exec));
+    }
+    assert!(containers[0].1.started().await.is_ok());
+    assert_eq!(executor.shutdown(HUNG).await, longshore::ShutdownReport::default());
+    for (container, exec) in &containers {
+        for exit in [container.wait().await, exec.wait().await] {
+            let ExitReason::Cancelled { cause, .. } = exit.reason else { panic!("{exit:?}") };
+            assert_eq!(cause, CancelCause::Shutdown);
+        }
+    }
+    assert!(matches!(executor.run(sleeper()).await, Err(Error::Stopped)));
+    assert!(matches!(executor.list().await, Err(Error::Stopped)));
+}

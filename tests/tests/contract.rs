@@ -1,0 +1,64 @@
+//! The contract on everything that keeps it: the simulator, as it is and permuted by seeds; runc; and
+//! runc kept in the foreground. See `src/contract.rs` for the clauses.
+
+use executor_sim::{SimRuntime, Simulation};
+use longshore_tests::contract::clauses;
+use longshore_tests::{for_each_clause, on_stage};
+
+macro_rules! simulated {
+    ($($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                let simulation = || Simulation::new(SimRuntime::new());
+                simulation().run(async |sim| clauses::$name(&sim.executor).await);
+                Simulation::explore(0..20, simulation, async |sim| clauses::$name(&sim.executor).await);
+            }
+        )*
+    };
+}
+
+macro_rules! real {
+    ($($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                on_stage(async |stage| {
+                    let executor = stage.executor();
+                    clauses::$name(&executor).await;
+                    stage.finish(executor).await;
+                });
+            }
+        )*
+    };
+}
+
+macro_rules! real_in_the_foreground {
+    ($($name:ident)*) => {
+        $(
+            #[test]
+            fn $name() {
+                on_stage(async |stage| {
+                    let executor = stage.foreground_executor();
+                    clauses::$name(&executor).await;
+                    stage.finish(executor).await;
+                });
+            }
+        )*
+    };
+}
+
+mod simulator {
+    use super::*;
+    for_each_clause!(simulated);
+}
+
+mod runc {
+    use super::*;
+    for_each_clause!(real);
+}
+
+mod runc_in_the_foreground {
+    use super::*;
+    for_each_clause!(real_in_the_foreground);
+}
