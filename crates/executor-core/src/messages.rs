@@ -217,6 +217,8 @@ pub struct ProcessParts {
 /// A process as those who wait for it see it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ProcessView {
+    /// Whether the runtime was asked to start it: its answer comes, whoever is there to take it.
+    pub(crate) asked: bool,
     pub(crate) pid: Option<HostPid>,
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) exit: Option<Exit>,

@@ -284,6 +284,19 @@ fn a_panic_in_a_process_actor_ends_its_process_only() {
     });
 }
 
+/// Nobody will say that a start has ended that was never under way.
+#[test]
+fn a_panic_before_the_runtime_was_asked_to_start_ends_the_process() {
+    let buggy = || sim().panicking(|asked| matches!(asked, Asked::Start(_)));
+    with(buggy, async |Sim { executor, runtime, .. }| {
+        let container = executor.run(spec("forever")).await.unwrap();
+        let exit = container.wait().await;
+        assert_eq!(exit.reason, ExitReason::Cancelled { cause: CancelCause::Abandoned, killed: false });
+        container.released().await.unwrap();
+        assert_eq!(runtime.alive(), []);
+    });
+}
+
 #[test]
 fn a_panic_in_a_container_actor_ends_its_container_only() {
     let buggy = || sim().panicking(|asked| matches!(asked, Asked::Pause(_)));

@@ -71,7 +71,7 @@ pub enum Happening {
 /// Checks that the events of one container come in the order that is promised.
 ///
 /// Tests of every kind feed it what subscribers see; it shares no code with the machines.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EventOrder {
     seq: u64,
     created: bool,

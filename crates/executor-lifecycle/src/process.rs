@@ -138,14 +138,15 @@ impl Process {
 
     /// A process whose actor failed, in the hands of another: it is ended, and its end reported.
     ///
-    /// `launched` tells whether the runtime was asked to start it, `running` what it answered.
+    /// `asked` tells whether the runtime was asked to start it, and so will answer; `running` what it
+    /// has answered.
     pub fn orphaned(
         now: Timestamp,
-        launched: bool,
+        asked: bool,
         running: Option<(HostPid, Timestamp)>,
     ) -> (Self, Effects<ProcessEffect>) {
         let mut orphan = Self::new(None);
-        orphan.state = match (running, launched) {
+        orphan.state = match (running, asked) {
             (Some((pid, started_at)), _) => State::Running { pid, started_at },
             (None, true) => State::Starting { early: None },
             (None, false) => State::Waiting,

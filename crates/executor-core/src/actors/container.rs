@@ -41,7 +41,6 @@ pub struct Container {
 struct Supervised {
     address: Addr<Process>,
     view: watch::Sender<ProcessView>,
-    launched: bool,
 }
 
 /// The executor, as its containers see it.
@@ -109,12 +108,7 @@ impl Container {
                         self.add_process(ProcessId::Exec(exec), work, limit, context);
                     }
                 }
-                ContainerEffect::Launch(process) => {
-                    if let Some(supervised) = self.processes.get_mut(&process) {
-                        supervised.launched = true;
-                    }
-                    self.command(process, Start);
-                }
+                ContainerEffect::Launch(process) => self.command(process, Start),
                 ContainerEffect::Withdraw(process, failure) => self.command(process, Withdraw(failure)),
                 ContainerEffect::CancelProcess(process, cancel) => self.command(process, Cancel(cancel)),
                 ContainerEffect::SignalInit(signal) => self.signal_init(signal),
@@ -139,7 +133,7 @@ impl Container {
         let process = ProcessRef { container: self.id.clone(), process: id };
         let address =
             Process::spawn(process, machine, self.world.clone(), owner(context), work, view.clone());
-        self.processes.insert(id, Supervised { address, view, launched: false });
+        self.processes.insert(id, Supervised { address, view });
     }
 
     /// A process actor that is gone has said so, and its place is being taken by one that ends the
@@ -385,8 +379,7 @@ impl Handler<ProcessLost> for Container {
         };
         tracing::error!(container = %self.id, %process, "the actor of a process failed; the process is ended");
         let id = ProcessRef { container: self.id.clone(), process };
-        lost.address =
-            Process::replace(id, lost.launched, self.world.clone(), owner(context), lost.view.clone());
+        lost.address = Process::replace(id, self.world.clone(), owner(context), lost.view.clone());
     }
 }
 

@@ -64,18 +64,17 @@ impl Process {
     /// Starts an actor in place of one that panicked, to end what that one was in charge of.
     pub(crate) fn replace(
         id: ProcessRef,
-        launched: bool,
         world: World,
         container: Owner,
         view: watch::Sender<ProcessView>,
     ) -> Addr<Self> {
         world.bystander.clone().begin(|context| {
             let now = world.clock.now();
-            let running = {
+            let (asked, running) = {
                 let view = view.borrow();
-                view.pid.zip(view.started_at)
+                (view.asked, view.pid.zip(view.started_at))
             };
-            let (machine, effects) = Machine::orphaned(now, launched, running);
+            let (machine, effects) = Machine::orphaned(now, asked, running);
             let mut process = Self { id, machine, world, container, work: None, view, tick: None };
             if running.is_some() {
                 process.watch(context);
@@ -133,6 +132,11 @@ impl Process {
             (ProcessId::Exec(exec), Some(spec)) => self.world.runtime.exec(container, *exec, spec, stdio),
             (ProcessId::Init | ProcessId::Exec(_), _) => self.world.runtime.start(container, stdio),
         };
+        // Nobody waits for this.
+        self.view.send_if_modified(|view| {
+            view.asked = true;
+            false
+        });
         let (process, owner) = (*process, self.container.clone());
         let own: Recipient<LaunchEnded> = context.address().recipient();
         let own = own.downgrade();

@@ -1,0 +1,195 @@
+//! Every interleaving of a container's life, walked: the real `step` functions in a world that may do
+//! whatever it can. See `world.rs` for what it can.
+//!
+//! ```text
+//! cargo test -p executor-lifecycle --test model -- --nocapture
+//! ```
+//! prints for each walk how many states there are, how deep, and how long it took.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
+
+mod mutants;
+mod world;
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Instant;
+
+use executor_lifecycle::container::Container;
+use executor_lifecycle::process::Process;
+use executor_lifecycle::reaper::Reaper;
+use stateright::{Checker, HasDiscoveries, Model, Property};
+use world::*;
+
+const REAL: Rules = Rules { container: Container::step, process: Process::step, reaper: Reaper::step };
+
+const SOMETIMES: &str = "a container is released";
+
+struct Walk {
+    rules: Rules,
+    budget: Budget,
+}
+
+impl Model for Walk {
+    type State = World;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<World> {
+        vec![World::new(self.budget)]
+    }
+
+    fn actions(&self, state: &World, actions: &mut Vec<Action>) {
+        if state.broken.is_none() {
+            state.due(actions);
+            state.possible(actions);
+        }
+    }
+
+    fn next_state(&self, last: &World, action: Action) -> Option<World> {
+        let mut next = last.clone();
+        next.act(&self.rules, &action);
+        (next != *last).then_some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        macro_rules! never_broken {
+            ($($rule:ident)*) => {
+                vec![
+                    $(Property::always($rule, |_, state: &World| state.broken != Some($rule)),)*
+                    Property::always(NO_STUCK, |walk: &Walk, state: &World| !walk.is_stuck(state)),
+                    Property::sometimes(SOMETIMES, |_, state: &World| state.is_released()),
+                ]
+            };
+        }
+        never_broken!(EXITED_ONCE ORDER TRUTHFUL NOTHING_RUNS NO_SIGNAL STARTED_ONCE RELEASED_ONCE)
+    }
+}
+
+impl Walk {
+    /// Nothing has to happen any more, and something was asked for that has not come about.
+    fn is_stuck(&self, state: &World) -> bool {
+        if state.broken.is_some() || state.may_rest() {
+            return false;
+        }
+        let mut due = Vec::new();
+        state.due(&mut due);
+        !due.into_iter().any(|action| self.next_state(state, action).is_some())
+    }
+}
+
+/// Walks through all of it.
+fn walk(name: &str, budget: Budget) {
+    let began = Instant::now();
+    let checker = Walk { rules: REAL, budget }.checker().threads(2).spawn_bfs().join();
+    let violations: Vec<_> =
+        checker.discoveries().into_iter().filter(|(rule, _)| *rule != SOMETIMES).collect();
+    println!(
+        "{name}: {} states explored ({} unique), depth {}, {} violations, exhaustive, {:.1} s",
+        checker.state_count(),
+        checker.unique_state_count(),
+        checker.max_depth(),
+        violations.len(),
+        began.elapsed().as_secs_f64(),
+    );
+    for (rule, path) in violations {
+        panic!("{name}: {rule}, but: {:#?}", path.into_actions());
+    }
+    checker.assert_properties();
+}
+
+const NOBODY: Budget = Budget {
+    execs: 0,
+    cancels: 0,
+    exec_cancels: 0,
+    signals: 0,
+    pauses: 0,
+    drops: 0,
+    stalls: 0,
+    refused_kills: 0,
+    dead_actors: 0,
+    copies: 0,
+};
+
+#[test]
+fn a_container_and_its_init() {
+    let faults = Budget { stalls: 1, refused_kills: 1, copies: 2, ..NOBODY };
+    walk("init", Budget { cancels: 2, signals: 1, pauses: 1, drops: 1, ..faults });
+}
+
+#[test]
+fn an_exec() {
+    let faults = Budget { stalls: 1, refused_kills: 1, copies: 1, ..NOBODY };
+    walk("init and an exec", Budget { execs: 1, cancels: 1, exec_cancels: 1, drops: 1, ..faults });
+    walk("init and an exec, paused", Budget { execs: 1, cancels: 1, pauses: 1, signals: 1, ..NOBODY });
+    walk(
+        "init and an exec, an actor dies",
+        Budget { execs: 1, cancels: 1, signals: 1, dead_actors: 1, ..NOBODY },
+    );
+}
+
+#[test]
+fn two_execs() {
+    walk("init and two execs", Budget { execs: 2, drops: 1, stalls: 1, ..NOBODY });
+}
+
+/// Minutes, and gigabytes: `cargo xtask model` runs it.
+#[test]
+#[ignore = "it takes minutes"]
+fn two_execs_and_everything_that_may_happen_to_them() {
+    let user = Budget { execs: 2, cancels: 1, exec_cancels: 1, signals: 1, drops: 1, ..NOBODY };
+    walk("init and two execs, everything", Budget { stalls: 1, refused_kills: 1, ..user });
+}
+
+/// A run that is left to itself comes to rest: what has to happen never leads back to where it was.
+#[test]
+fn no_run_goes_round_for_ever() {
+    let budget = Budget { execs: 1, cancels: 1, pauses: 1, stalls: 1, refused_kills: 1, ..NOBODY };
+    let walk = Walk { rules: REAL, budget };
+    let mut left = HashSet::new();
+    let mut entered = HashSet::new();
+    let mut path = vec![(walk.init_states().remove(0), true)];
+    while let Some((state, unseen)) = path.pop() {
+        let key = fingerprint(&state);
+        if !unseen {
+            entered.remove(&key);
+            left.insert(key);
+            continue;
+        }
+        assert!(!entered.contains(&key), "a circle: {state:#?}");
+        if left.contains(&key) {
+            continue;
+        }
+        entered.insert(key);
+        let mut due = Vec::new();
+        state.due(&mut due);
+        let mut possible = Vec::new();
+        // Thawing may fail and be asked for again for as long as somebody likes.
+        state.possible(&mut possible);
+        possible.retain(|action| *action != Action::Resume);
+        let next = due.into_iter().chain(possible).filter_map(|action| walk.next_state(&state, action));
+        let next: Vec<_> = next.map(|state| (state, true)).collect();
+        path.push((state, false));
+        path.extend(next);
+    }
+    println!("no circle in {} states", left.len());
+}
+
+fn fingerprint(state: &World) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    state.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The checker finds what is wrong: one rule of the real machines is broken at a time.
+#[test]
+fn a_wrong_step_is_found() {
+    let user = Budget { execs: 1, cancels: 1, stalls: 1, refused_kills: 1, ..NOBODY };
+    for (wrong, rules, rule) in mutants::ALL {
+        let checker = Walk { rules, budget: user }.checker().threads(2);
+        let checker = checker.finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+        let mut found = checker.discoveries();
+        found.remove(SOMETIMES);
+        let path = found.remove(rule).unwrap_or_else(|| panic!("{wrong}: found {:?}", found.keys()));
+        println!("{wrong}: found after {} steps: {rule}", path.into_actions().len());
+    }
+}
