@@ -107,6 +107,23 @@ impl Container {
         }
     }
 
+    /// The name of its state, as in the diagram of `docs/message-semantics.md`.
+    pub const fn state(&self) -> &'static str {
+        match &self.state {
+            State::New => "new",
+            State::Preparing => "preparing",
+            State::Starting => "starting",
+            State::Running { freeze: Freeze::Thawed } => "running",
+            State::Running { freeze: Freeze::Awaited | Freeze::Freezing } => "freezing",
+            State::Running { freeze: Freeze::Frozen } => "frozen",
+            State::Running { freeze: Freeze::Thawing } => "thawing",
+            State::Exiting { .. } => "exiting",
+            State::Settling { .. } => "settling",
+            State::Releasing { .. } => "releasing",
+            State::Released { .. } => "released",
+        }
+    }
+
     /// Takes one event.
     ///
     /// `Cancel` after the end is satisfied already: no effects. A completion that nobody waits for

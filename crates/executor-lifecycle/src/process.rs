@@ -155,6 +155,20 @@ impl Process {
         (orphan, effects.into())
     }
 
+    /// The name of its state, as in the diagram of `docs/message-semantics.md`.
+    pub const fn state(&self) -> &'static str {
+        match (&self.state, self.cancelling) {
+            (State::Waiting, _) => "waiting",
+            (State::Starting { .. }, None) => "starting",
+            (State::Starting { .. }, Some(Cancelling { strike: Strike::Abandoning, .. })) => "abandoning",
+            (State::Starting { .. }, Some(_)) => "starting_cancelled",
+            (State::Running { .. }, None) => "running",
+            (State::Running { .. }, Some(Cancelling { strike: Strike::Killed { .. }, .. })) => "killed",
+            (State::Running { .. }, Some(_)) => "signalled",
+            (State::Exited, _) => "exited",
+        }
+    }
+
     /// Whether its end was reported.
     pub const fn has_exited(&self) -> bool {
         matches!(self.state, State::Exited)

@@ -103,7 +103,7 @@ pub enum Fault {
     StartHangs,
     /// The runtime started it and cannot say what its pid is, so it was killed again.
     NoPid,
-    /// Its end is seen before the runtime has said that it runs.
+    /// Its end is seen before the runtime has said that it runs, if it ends within a minute.
     EndsBeforeStarted,
     /// SIGKILL cannot be delivered this many times.
     KillRefused(u32),

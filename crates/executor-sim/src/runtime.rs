@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::processes::Processes;
 use crate::program::{Program, StartTrouble, Troubles};
-use crate::simulation::Dice;
+use crate::simulation::{Dice, HANG};
 use crate::timeline::{Asked, Timeline, What};
 use crate::{lock, shell};
 
@@ -194,10 +194,11 @@ impl Shared {
         }
         let (pid, ended) = self.processes.start(process, program, stdio);
         if ends_first {
-            // A runtime that is given up ends what it has started.
+            // A runtime that is given up ends what it has started; one that says nothing is not for ever.
             tokio::select! {
                 biased;
                 _ = ended => {}
+                () = tokio::time::sleep(HANG) => {}
                 _ = abandoned.wait_for(|abandoned| *abandoned) => drop(self.processes.kill(process)),
             }
         }

@@ -2,7 +2,6 @@
 //! timer when nothing can. With a seed, what is open in reality is open here too: whose turn it is, how
 //! long the runtime takes, when an exit is seen, and, if wanted, what goes wrong.
 
-use std::any::Any;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex};
@@ -102,11 +101,13 @@ impl Simulation {
     /// When the test does, when nothing can happen any more and the test still waits, when a promise
     /// is broken; and within a tokio runtime: give it a thread without one.
     pub fn run<T>(self, test: impl AsyncFnOnce(&Sim) -> T) -> T {
-        let (seed, timeline) = (self.seed, self.runtime.timeline().clone());
-        match catch_unwind(AssertUnwindSafe(|| self.simulate(test))) {
-            Ok(value) => value,
-            Err(panic) => report(seed, &timeline, panic),
-        }
+        let timeline = self.runtime.timeline().clone();
+        catch_unwind(AssertUnwindSafe(|| self.simulate(test))).unwrap_or_else(|panic| {
+            if std::env::var_os(TRACE).is_some() {
+                timeline.records().iter().for_each(|record| eprintln!("{record}"));
+            }
+            resume_unwind(panic)
+        })
     }
 
     /// Runs a test once for each seed, on a runtime and with the settings that `simulation` makes. A
@@ -128,7 +129,14 @@ impl Simulation {
         let only = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok());
         let seeds = only.map_or(seeds, |seed: u64| seed..seed + 1);
         for seed in seeds {
-            simulation().seed(seed).run(async |sim| test(sim).await);
+            let simulation = simulation().seed(seed);
+            let run = || simulation.run(async |sim| test(sim).await);
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
+                let thread = std::thread::current();
+                let test = thread.name().filter(|name| *name != "main").unwrap_or_default();
+                eprintln!("seed {seed} fails; to see it again: {TRACE}=1 {SEED}={seed} cargo test {test}");
+                resume_unwind(panic);
+            }
         }
     }
 
@@ -190,19 +198,6 @@ async fn listen(executor: Executor, timeline: Timeline, quiet: bool) {
     }
 }
 
-/// Says how to see a failure again.
-fn report(seed: Option<u64>, timeline: &Timeline, panic: Box<dyn Any + Send>) -> ! {
-    if std::env::var_os(TRACE).is_some() {
-        timeline.records().iter().for_each(|record| eprintln!("{record}"));
-    }
-    if let Some(seed) = seed {
-        let thread = std::thread::current();
-        let test = thread.name().filter(|name| *name != "main").unwrap_or_default();
-        eprintln!("seed {seed} fails; to see it again: {TRACE}=1 {SEED}={seed} cargo test {test}");
-    }
-    resume_unwind(panic)
-}
-
 /// Shows the timeline what the actors take, and says whose turn it is.
 struct Bystander {
     dice: Arc<Dice>,
@@ -223,7 +218,7 @@ impl Observer for Bystander {
 }
 
 /// How long a runtime that hangs is waited for, when nobody gives it up before.
-const HANG: Duration = Duration::from_secs(60);
+pub(crate) const HANG: Duration = Duration::from_secs(60);
 
 /// Decides what is open. Without a seed nothing is.
 #[derive(Default)]

@@ -196,11 +196,8 @@ impl Story {
         };
         match asked {
             Asked::Prepare(container) => {
-                let processes: Vec<_> = self.started.range(ProcessRef::all_of(container)).cloned().collect();
-                for process in processes {
-                    self.started.remove(&process);
-                    self.ended.remove(&process);
-                }
+                forget(&mut self.started, container);
+                forget(&mut self.ended, container);
                 let again = self.prepared.contains(container) && !self.released.remove(container);
                 self.prepared.insert(container.clone());
                 rule(!again, "it was prepared before and has not been released")
@@ -225,6 +222,13 @@ impl Story {
             Some((container, _)) => Err(Broken(format!("{container}: its events do not end with Released"))),
             None => Ok(()),
         }
+    }
+}
+
+fn forget(processes: &mut BTreeSet<ProcessRef>, container: &ContainerId) {
+    let all: Vec<_> = processes.range(ProcessRef::all_of(container)).cloned().collect();
+    for process in all {
+        processes.remove(&process);
     }
 }
 
@@ -266,7 +270,10 @@ mod tests {
         let release = || What::Asked(Asked::Release(id()));
         let good = [prepare(), start(), kill(), exited(), release()];
         assert_eq!(check(&good), "");
-        assert_eq!(check(&[&good[..], &good[..]].concat()), "", "an id may be taken again");
+        let unstarted = [prepare(), exited(), release()];
+        for before in [&good[..], &unstarted[..]] {
+            assert_eq!(check(&[before, &good[..]].concat()), "", "an id may be taken again");
+        }
         for (story, broken) in [
             (vec![prepare(), start(), start()], "it was started before"),
             (vec![prepare(), start(), exited(), kill(), release()], "its end has been told"),
