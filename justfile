@@ -17,3 +17,6 @@ doc:
 
 examples:
     cargo xtask examples
+
+model:
+    cargo xtask model

@@ -13,7 +13,8 @@ cargo xtask setup     the set-up alone
 cargo xtask check     what needs no runtime: format, clippy, documentation
 cargo xtask fmt       format everything
 cargo xtask doc       build the documentation
-cargo xtask examples  run every example";
+cargo xtask examples  run every example
+cargo xtask model     walk all of the lifecycle's state space: minutes, and some gigabytes";
 
 type Done = Result<(), String>;
 
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         "fmt" => cargo(&["fmt", "--all"]),
         "doc" => document(),
         "examples" => examples(),
+        "model" => model(),
         _ => Err(USAGE.into()),
     };
     match done {
@@ -65,6 +67,20 @@ fn format_check() -> Done {
 
 fn clippy() -> Done {
     cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])
+}
+
+/// `test` walks what takes seconds of it.
+fn model() -> Done {
+    cargo(&[
+        "test",
+        "--package",
+        "executor-lifecycle",
+        "--test",
+        "model",
+        "--",
+        "--include-ignored",
+        "--nocapture",
+    ])
 }
 
 fn document() -> Done {

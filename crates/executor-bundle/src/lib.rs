@@ -13,6 +13,9 @@
 //! that cannot be started, and each says which field of the specification is to blame.
 
 mod config;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod program;
 mod rootfs;
 mod users;

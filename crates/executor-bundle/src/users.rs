@@ -43,9 +43,18 @@ pub(crate) fn resolve(within: &Within, user: Option<&str>) -> Result<User, Start
     if let (Ok(uid), Some(Ok(gid))) = (name.parse(), group.map(str::parse)) {
         return Ok(User { uid, gid, groups: [gid].into(), home: None });
     }
-    let passwd = read(within, "/etc/passwd")?;
-    let account = accounts(&passwd).find(|account| account.name == name);
-    let account = account.or_else(|| accounts(&passwd).find(|account| name.parse() == Ok(account.uid)));
+    look_up(user, &read(within, "/etc/passwd")?, || read(within, "/etc/group"))
+}
+
+/// The same by the text of the files; that of `/etc/group` is read when it is needed.
+pub(crate) fn look_up(
+    user: &str,
+    passwd: &str,
+    read_group: impl Fn() -> Result<String, StartFailure>,
+) -> Result<User, StartFailure> {
+    let (name, group) = user.split_once(':').map_or((user, None), |(name, group)| (name, Some(group)));
+    let account = accounts(passwd).find(|account| account.name == name);
+    let account = account.or_else(|| accounts(passwd).find(|account| name.parse() == Ok(account.uid)));
     let (uid, primary) = match (&account, name.parse()) {
         (Some(account), _) => (account.uid, account.gid),
         (None, Ok(uid)) => (uid, 0),
@@ -54,8 +63,8 @@ pub(crate) fn resolve(within: &Within, user: Option<&str>) -> Result<User, Start
         }
     };
     let (gid, mut groups) = match (group, &account) {
-        (Some(group), _) => (group_id(within, group)?, BTreeSet::new()),
-        (None, Some(account)) => (primary, groups_of(within, account.name)?),
+        (Some(group), _) => (group_id(group, read_group)?, BTreeSet::new()),
+        (None, Some(account)) => (primary, groups_of(account.name, &read_group()?)),
         (None, None) => (primary, BTreeSet::new()),
     };
     groups.insert(gid);
@@ -63,19 +72,17 @@ pub(crate) fn resolve(within: &Within, user: Option<&str>) -> Result<User, Start
     Ok(User { uid, gid, groups, home })
 }
 
-fn group_id(within: &Within, group: &str) -> Result<u32, StartFailure> {
+fn group_id(group: &str, read_group: impl Fn() -> Result<String, StartFailure>) -> Result<u32, StartFailure> {
     if let Ok(gid) = group.parse() {
         return Ok(gid);
     }
-    let text = read(within, "/etc/group")?;
-    let known = groups(&text).find(|known| known.name == group).map(|known| known.gid);
+    let known = groups(&read_group()?).find(|known| known.name == group).map(|known| known.gid);
     known.ok_or_else(|| bad("user", &format!("the group {group:?} is not in the container's /etc/group")))
 }
 
-fn groups_of(within: &Within, name: &str) -> Result<BTreeSet<u32>, StartFailure> {
-    let text = read(within, "/etc/group")?;
-    let of = groups(&text).filter(|group| group.members.split(',').any(|member| member == name));
-    Ok(of.map(|group| group.gid).collect())
+fn groups_of(name: &str, text: &str) -> BTreeSet<u32> {
+    let of = groups(text).filter(|group| group.members.split(',').any(|member| member == name));
+    of.map(|group| group.gid).collect()
 }
 
 /// A container without the file knows nobody.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +50,35 @@ pub struct Mount {
     pub destination: PathBuf,
     /// Whether the container may only read it.
     pub read_only: bool,
+}
+
+impl FromStr for Mount {
+    type Err = InvalidSpec;
+
+    /// Reads `SOURCE:DESTINATION`, with `:ro` or `:rw` after it. Whether the paths are absolute is left to
+    /// [`ContainerSpec::validate`].
+    fn from_str(text: &str) -> Result<Self, InvalidSpec> {
+        let parts: Vec<_> = text.split(':').collect();
+        let (source, destination, read_only) = match parts.as_slice() {
+            [source, destination] | [source, destination, "rw"] => (source, destination, false),
+            [source, destination, "ro"] => (source, destination, true),
+            [_, _, option] => {
+                return Err(invalid("mount", format!("{option:?} is no option of a mount; give ro or rw")));
+            }
+            _ => return Err(invalid("mount", "give SOURCE:DESTINATION or SOURCE:DESTINATION:ro")),
+        };
+        if source.is_empty() || destination.is_empty() {
+            return Err(invalid("mount", "neither the source nor the destination can be empty"));
+        }
+        Ok(Self { source: source.into(), destination: destination.into(), read_only })
+    }
+}
+
+impl fmt::Display for Mount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source, destination, read_only } = self;
+        write!(f, "{}:{}{}", source.display(), destination.display(), if *read_only { ":ro" } else { "" })
+    }
 }
 
 /// What a container sees of the network.
@@ -347,6 +377,17 @@ fn host_name(name: &str) -> Result<(), InvalidSpec> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn mounts_are_read_and_shown_alike() {
+        let mount: Mount = "/a:/b:ro".parse().unwrap();
+        assert_eq!(mount, Mount { source: "/a".into(), destination: "/b".into(), read_only: true });
+        assert_eq!(mount.to_string(), "/a:/b:ro");
+        assert_eq!("/a:/b:rw".parse::<Mount>().unwrap().to_string(), "/a:/b");
+        for bad in ["", "/a", "/a:", ":/b", "/a:/b:rx", "/a:/b:ro:z"] {
+            assert!(bad.parse::<Mount>().is_err(), "{bad:?} was taken");
+        }
+    }
 
     fn field(change: impl FnOnce(&mut ContainerSpec)) -> Option<&'static str> {
         let mut spec = ContainerSpec::host(["true"]);

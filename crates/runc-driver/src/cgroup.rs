@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use executor_core::lifecycle::{HostPid, Signal, Usage};
@@ -38,19 +38,26 @@ fn in_hierarchies(path: &str) -> BTreeSet<PathBuf> {
     hierarchies().map(|hierarchy| hierarchy.join(path.trim_start_matches('/'))).collect()
 }
 
+/// The directories that a runtime's `state.json` names, if they are for the cgroup at `path`.
+pub(crate) fn named_by(state: &[u8], path: &str) -> Vec<PathBuf> {
+    #[derive(serde::Deserialize)]
+    struct State {
+        cgroup_paths: BTreeMap<String, PathBuf>,
+    }
+    let paths = serde_json::from_slice::<State>(state).map(|state| state.cgroup_paths).unwrap_or_default();
+    let climbs = |dir: &Path| dir.components().any(|part| part == Component::ParentDir);
+    let ours =
+        |dir: &PathBuf| dir.is_absolute() && dir.ends_with(path.trim_start_matches('/')) && !climbs(dir);
+    paths.into_values().filter(ours).collect()
+}
+
 impl Cgroups {
     /// The cgroups at `path`, which is `/longshore/…`; nothing else is ever touched.
     ///
     /// `state` is the runtime's `state.json`, if there is one.
     pub(crate) fn find(path: &str, state: &Path) -> Self {
         let mut dirs = in_hierarchies(path);
-        #[derive(serde::Deserialize)]
-        struct State {
-            cgroup_paths: BTreeMap<String, PathBuf>,
-        }
-        let told = fs::read(state).ok().and_then(|json| serde_json::from_slice::<State>(&json).ok());
-        let told = told.into_iter().flat_map(|state| state.cgroup_paths.into_values());
-        dirs.extend(told.filter(|dir| dir.to_string_lossy().ends_with(path)));
+        dirs.extend(fs::read(state).into_iter().flat_map(|json| named_by(&json, path)));
         dirs.retain(|dir| dir.is_dir());
         Self { path: path.to_owned(), dirs }
     }

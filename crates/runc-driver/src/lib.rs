@@ -21,6 +21,9 @@ mod command_line;
 mod driver;
 mod failure;
 mod find;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod pidfd;
 mod procfs;
 mod root;

@@ -6,7 +6,7 @@
 //! ```
 //! prints for each walk how many states there are, how deep, and how long it took.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
+#![expect(clippy::expect_used, reason = "a test may fail")]
 
 mod mutants;
 mod world;
@@ -80,7 +80,8 @@ impl Walk {
 /// Walks through all of it.
 fn walk(name: &str, budget: Budget) {
     let began = Instant::now();
-    let checker = Walk { rules: REAL, budget }.checker().threads(2).spawn_bfs().join();
+    // Depth first: what is still to be visited stays small.
+    let checker = Walk { rules: REAL, budget }.checker().threads(2).spawn_dfs().join();
     let violations: Vec<_> =
         checker.discoveries().into_iter().filter(|(rule, _)| *rule != SOMETIMES).collect();
     println!(
@@ -91,7 +92,7 @@ fn walk(name: &str, budget: Budget) {
         violations.len(),
         began.elapsed().as_secs_f64(),
     );
-    for (rule, path) in violations {
+    if let Some((rule, path)) = violations.into_iter().next() {
         panic!("{name}: {rule}, but: {:#?}", path.into_actions());
     }
     checker.assert_properties();
@@ -136,8 +137,10 @@ fn two_execs() {
 #[test]
 #[ignore = "it takes minutes"]
 fn two_execs_and_everything_that_may_happen_to_them() {
-    let user = Budget { execs: 2, cancels: 1, exec_cancels: 1, signals: 1, drops: 1, ..NOBODY };
-    walk("init and two execs, everything", Budget { stalls: 1, refused_kills: 1, ..user });
+    walk(
+        "init and two execs, everything",
+        Budget { execs: 2, cancels: 1, signals: 1, drops: 1, stalls: 1, ..NOBODY },
+    );
 }
 
 /// A run that is left to itself comes to rest: what has to happen never leads back to where it was.

@@ -125,9 +125,9 @@ fn drops_early_ends(reaper: &mut Reaper, event: ReaperEvent) -> Answer<ReaperEff
 
 fn hides_starts(container: &mut Container, now: Timestamp, event: ContainerEvent) -> Answer<ContainerEffect> {
     changed(container.step(now, event), |effects| {
-        effects.retain(|effect| match effect {
-            ContainerEffect::Publish(event) => !matches!(event.happening, Happening::Started { .. }),
-            _ => true,
+        effects.retain(|effect| {
+            let ContainerEffect::Publish(event) = effect else { return true };
+            !matches!(event.happening, Happening::Started { .. })
         });
     })
 }

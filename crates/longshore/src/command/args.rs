@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use longshore::{Cancel, ContainerId, ContainerSpec, Mount, Network, Resources, Rootfs, TimeLimit};
+use longshore::{
+    Cancel, ContainerId, ContainerSpec, InvalidSpec, Mount, Network, Resources, Rootfs, TimeLimit,
+};
 
 /// Run programs in containers, and never lose track of one.
 #[derive(Debug, Parser)]
@@ -159,17 +161,8 @@ fn absolute(path: &Path) -> PathBuf {
 }
 
 fn volume(text: &str) -> Result<Mount, String> {
-    let parts: Vec<_> = text.split(':').collect();
-    let (source, destination, read_only) = match parts.as_slice() {
-        [source, destination] | [source, destination, "rw"] => (source, destination, false),
-        [source, destination, "ro"] => (source, destination, true),
-        [_, _, option] => return Err(format!("{option:?} is no option of a mount; give ro or rw")),
-        _ => return Err("give SRC:DST or SRC:DST:ro".into()),
-    };
-    if source.is_empty() || destination.is_empty() {
-        return Err("neither SRC nor DST can be empty".into());
-    }
-    Ok(Mount { source: absolute(Path::new(source)), destination: PathBuf::from(destination), read_only })
+    let mount: Mount = text.parse().map_err(|error: InvalidSpec| error.why)?;
+    Ok(Mount { source: absolute(&mount.source), ..mount })
 }
 
 /// Bytes, or with k, m, g or t for powers of 1024.
@@ -214,13 +207,9 @@ mod tests {
     }
 
     #[test]
-    fn volumes() {
-        let mount = volume("/a:/b:ro").unwrap();
-        assert_eq!((mount.source, mount.destination, mount.read_only), ("/a".into(), "/b".into(), true));
+    fn volumes_may_be_relative_to_here() {
         assert!(volume("rel:/b").unwrap().source.is_absolute());
-        for bad in ["", "/a", "/a:", ":/b", "/a:/b:rx", "/a:/b:ro:z"] {
-            assert!(volume(bad).is_err(), "{bad:?} was taken");
-        }
+        assert!(volume("/a").is_err());
     }
 
     #[test]

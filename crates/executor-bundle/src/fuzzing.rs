@@ -1,0 +1,39 @@
+//! What holds of the bundle's parsers whatever they are given: fed by `fuzz/`, and by the test below.
+
+use crate::users::look_up;
+
+/// The text of passwd and group, a line with `---` between them: whoever is found has the group that was
+/// asked for or its own, and a home that is a path.
+///
+/// # Panics
+/// When that does not hold.
+pub fn users(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let (passwd, group) = text.split_once("---\n").unwrap_or((&text, ""));
+    for user in ["0", "root", "ann", "1000", "ann:7", "ann:wheel", "4294967295", "", ":"] {
+        if let Ok(found) = look_up(user, passwd, || Ok(group.to_owned())) {
+            assert!(found.groups.contains(&found.gid), "{user}: {found:?}");
+            assert!(found.home.as_ref().is_none_or(|home| home.starts_with('/')), "{user}");
+            let name = user.split(':').next().unwrap_or_default();
+            let number = name.parse() == Ok(found.uid);
+            assert!(number || passwd.contains(name), "{user}: {found:?}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn anything(bytes: Vec<u8>) {
+            super::users(&bytes);
+        }
+
+        #[test]
+        fn lines(text in "((root|ann|1000|:|x|-1|0|4294967296|/home|,|\n|---\n){1,6}(\n|:)){0,9}") {
+            super::users(text.as_bytes());
+        }
+    }
+}

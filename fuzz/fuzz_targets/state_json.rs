@@ -1,0 +1,4 @@
+//! What an OCI runtime keeps of a container, and what it says of it.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| runc_driver::fuzzing::state(bytes));
