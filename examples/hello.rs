@@ -1,23 +1,21 @@
-//! The shortest way from nothing to a program's output: `cargo run --example hello` (as root).
+//! The shortest way from nothing to a program's output.
+//!
+//! `cargo run --example hello` runs it on the simulator, `cargo run --example hello -- --real` on runc.
 
-use std::time::Duration;
+use longshore::{ContainerSpec, Error};
 
-use longshore::{ContainerSpec, Error, Executor};
+fn main() -> Result<(), Error> {
+    longshore_examples::run(async |executor| {
+        let spec = ContainerSpec::host(["sh", "-c", "echo hello from a container; exit 3"]).piped();
+        let container = executor.run(spec).await?;
+        let stdout = container.take_stdout();
+        let pid = container.started().await?;
+        let exit = container.wait().await;
 
-#[tokio::main]
-async fn main() -> Result<(), Error> {
-    let executor = Executor::builder(longshore::runc().build()?).root(longshore::default_root()).build()?;
-
-    let spec = ContainerSpec::host(["sh", "-c", "echo hello from pid $$ of $(hostname)"]).piped();
-    let container = executor.run(spec).await?;
-    let stdout = container.take_stdout();
-    let pid = container.started().await?;
-    let exit = container.wait().await;
-
-    if let Some(stdout) = stdout {
-        print!("{}", String::from_utf8_lossy(&stdout.read_to_end().await));
-    }
-    println!("on the host it was pid {pid}: {exit}");
-    executor.shutdown(Duration::from_secs(10)).await;
-    Ok(())
+        if let Some(stdout) = stdout {
+            print!("{}", String::from_utf8_lossy(&stdout.read_to_end().await));
+        }
+        println!("on the host it was pid {pid}: {exit}");
+        Ok(())
+    })
 }

@@ -1,1 +1,28 @@
-//! The examples are the files beside this one; `cargo run --example hello` runs the first.
+//! What the examples share: where they run. On the simulator, as any user and in no time; with `--real`
+//! on runc, as root.
+
+use std::time::Duration;
+
+use executor_sim::{SimRuntime, Simulation};
+use longshore::{Error, Executor};
+
+/// Whether the command line says `--real`.
+pub fn is_real() -> bool {
+    std::env::args().any(|argument| argument == "--real")
+}
+
+/// Runs an orchestration on an executor of its own. An actix `System` is there for actors to live on.
+///
+/// # Errors
+/// The orchestration's, and those of building the executor.
+pub fn run<T>(orchestration: impl AsyncFnOnce(&Executor) -> Result<T, Error>) -> Result<T, Error> {
+    if !is_real() {
+        return Simulation::new(SimRuntime::new()).run(async |sim| orchestration(&sim.executor).await);
+    }
+    let executor = Executor::builder(longshore::runc().build()?).root(longshore::default_root()).build()?;
+    actix::System::new().block_on(async {
+        let done = orchestration(&executor).await;
+        executor.shutdown(Duration::from_secs(10)).await;
+        done
+    })
+}

@@ -13,7 +13,7 @@ cargo xtask setup     the set-up alone
 cargo xtask check     what needs no runtime: format, clippy, documentation
 cargo xtask fmt       format everything
 cargo xtask doc       build the documentation
-cargo xtask examples  run every example
+cargo xtask examples  run every example, on the simulator and on the runtime
 cargo xtask model     walk all of the lifecycle's state space: minutes, and some gigabytes";
 
 type Done = Result<(), String>;
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
 
 fn demo() -> Done {
     setup::setup("demo")?;
-    example("demo")
+    example("demo", &[])
 }
 
 fn test() -> Done {
@@ -87,13 +87,20 @@ fn document() -> Done {
     run(cargo_command(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "--deny warnings"))
 }
 
+const EXAMPLES: [&str; 7] =
+    ["hello", "pipeline", "scheduler", "supervisor", "fanout_cancel", "custom_runtime", "message_probe"];
+
+/// On the simulator, then on the runtime.
 fn examples() -> Done {
+    EXAMPLES.into_iter().try_for_each(|name| example(name, &[]))?;
     setup::setup("examples")?;
-    ["hello", "demo"].into_iter().try_for_each(example)
+    EXAMPLES.into_iter().try_for_each(|name| example(name, &["--real"]))?;
+    example("demo", &[])
 }
 
-fn example(name: &str) -> Done {
-    cargo(&["run", "--quiet", "--package", "longshore-examples", "--example", name])
+fn example(name: &str, args: &[&str]) -> Done {
+    let run = ["run", "--quiet", "--package", "longshore-examples", "--example", name, "--"];
+    cargo(&[&run, args].concat())
 }
 
 fn cargo(args: &[&str]) -> Done {

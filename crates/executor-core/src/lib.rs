@@ -34,7 +34,7 @@ pub use executor_lifecycle as lifecycle;
 pub use handle::{ContainerHandle, ProcessHandle};
 pub use io::{ChildFd, ChildStdio, Input, Output};
 pub use observe::{ContainerTook, ExecutorTook, Observed, Observer, Taken};
-pub use ports::{BoxFuture, BoxStream, Delivery, ExitSource, Runtime, RuntimeError, Swept};
+pub use ports::{BoxFuture, BoxStream, Delivery, ExitQueue, ExitSource, Runtime, RuntimeError, Swept};
 pub use spec::{
     ContainerSpec, ExecSpec, Mount, Network, NetworkNamespace, ProcessSpec, Resources, Rootfs, Stdio,
     StdioSpec, TimeLimit,

@@ -5,11 +5,13 @@
 
 use std::error::Error;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use executor_lifecycle::{ContainerId, Ending, ExecId, HostPid, ProcessRef, Signal, StartFailure};
+use futures::channel::mpsc;
 pub use futures::future::BoxFuture;
 pub use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, stream};
 
 use crate::{ChildStdio, ContainerSpec, ExecSpec};
 
@@ -18,8 +20,11 @@ pub trait Runtime: Send + Sync + 'static {
     /// Takes possession of `root`, once, before anything else; blocks the builder's thread.
     ///
     /// What dead executors left under `root` is removed and reported; what live ones own is not
-    /// touched.
-    fn open(&self, root: &Path) -> Result<Vec<Swept>, RuntimeError>;
+    /// touched. A runtime that keeps nothing there has nothing to do.
+    fn open(&self, root: &Path) -> Result<Vec<Swept>, RuntimeError> {
+        let _ = root;
+        Ok(Vec::new())
+    }
 
     /// Makes everything `start` needs. When it fails, nothing of it is left for others to see, but
     /// `release` is called all the same.
@@ -52,11 +57,16 @@ pub trait Runtime: Send + Sync + 'static {
     /// Without a pid namespace, killing init kills everything in the container. Must not block.
     fn kill(&self, process: &ProcessRef) -> Result<Delivery, RuntimeError>;
 
-    /// Freezes every process of a container.
-    fn pause(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), RuntimeError>>;
+    /// Freezes every process of a container. By default it cannot be done.
+    fn pause(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), RuntimeError>> {
+        futures::future::ready(Err(RuntimeError::new("pause", "this runtime cannot").of(id))).boxed()
+    }
 
-    /// Thaws every process of a container.
-    fn resume(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), RuntimeError>>;
+    /// Thaws every process of a container. By default there is nothing to thaw.
+    fn resume(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), RuntimeError>> {
+        let _ = id;
+        futures::future::ready(Ok(())).boxed()
+    }
 
     /// The pids, on the host, of all processes in a container.
     fn processes(&self, id: &ContainerId) -> BoxFuture<'static, Result<Vec<HostPid>, RuntimeError>>;
@@ -75,6 +85,36 @@ pub trait ExitSource: Send + Sync + 'static {
     /// Every end of a process that [`Runtime::start`] or [`Runtime::exec`] started, once, in the
     /// order seen, exec'd processes never held back by their init. Called once; ends with the source.
     fn exits(&self) -> BoxStream<'static, (ProcessRef, Ending)>;
+}
+
+/// The ends that a runtime has seen, on their way to the reaper: what an [`ExitSource`] needs when exits
+/// are told to it. A clone is the same one.
+#[derive(Clone, Debug)]
+pub struct ExitQueue {
+    sender: mpsc::UnboundedSender<(ProcessRef, Ending)>,
+    receiver: Arc<Mutex<Option<Ends>>>,
+}
+
+type Ends = mpsc::UnboundedReceiver<(ProcessRef, Ending)>;
+
+impl Default for ExitQueue {
+    fn default() -> Self {
+        let (sender, receiver) = mpsc::unbounded();
+        Self { sender, receiver: Arc::new(Mutex::new(Some(receiver))) }
+    }
+}
+
+impl ExitQueue {
+    /// Tells an end. With the executor gone, nobody wants to know.
+    pub fn tell(&self, process: ProcessRef, ending: Ending) {
+        drop(self.sender.unbounded_send((process, ending)));
+    }
+
+    /// The ends, for [`ExitSource::exits`]; nothing when they were taken before.
+    pub fn take(&self) -> BoxStream<'static, (ProcessRef, Ending)> {
+        let receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take();
+        receiver.map_or_else(|| stream::empty().boxed(), StreamExt::boxed)
+    }
 }
 
 /// What became of a signal.

@@ -10,11 +10,11 @@ use std::time::Duration;
 use executor_core::lifecycle::{
     ContainerId, Ending, ExitStatus, HostPid, ProcessId, ProcessRef, Signal, Usage,
 };
-use executor_core::{BoxFuture, ChildFd, ChildStdio, Delivery};
+use executor_core::{BoxFuture, ChildFd, ChildStdio, Delivery, ExitQueue};
 use futures::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 
 use crate::lock;
@@ -28,7 +28,7 @@ const ROUND: Duration = Duration::from_millis(1);
 /// All processes of one simulated runtime.
 pub(crate) struct Processes {
     table: Mutex<Table>,
-    exits: mpsc::UnboundedSender<(ProcessRef, Ending)>,
+    exits: ExitQueue,
     dice: Arc<Dice>,
     timeline: Timeline,
 }
@@ -59,11 +59,7 @@ impl Drop for Alive {
 }
 
 impl Processes {
-    pub(crate) fn new(
-        exits: mpsc::UnboundedSender<(ProcessRef, Ending)>,
-        dice: Arc<Dice>,
-        timeline: Timeline,
-    ) -> Arc<Self> {
+    pub(crate) fn new(exits: ExitQueue, dice: Arc<Dice>, timeline: Timeline) -> Arc<Self> {
         Arc::new(Self { table: Mutex::default(), exits, dice, timeline })
     }
 
@@ -256,10 +252,10 @@ impl Processes {
         self.timeline.push(What::Ended(process.clone(), ending));
         let exits = self.exits.clone();
         match self.dice.delay() {
-            None => drop(exits.send((process, ending))),
+            None => exits.tell(process, ending),
             Some(delay) => drop(tokio::spawn(async move {
                 tokio::time::sleep(delay).await;
-                drop(exits.send((process, ending)));
+                exits.tell(process, ending);
             })),
         }
     }

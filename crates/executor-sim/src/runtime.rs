@@ -8,11 +8,11 @@ use executor_core::lifecycle::{
     ContainerId, Ending, ExecId, ExitStatus, HostPid, ProcessRef, Signal, StartFailure, StartFailureKind,
 };
 use executor_core::{
-    BoxFuture, BoxStream, ChildStdio, ContainerSpec, Delivery, ExecSpec, ExitSource, Runtime, RuntimeError,
-    Swept,
+    BoxFuture, BoxStream, ChildStdio, ContainerSpec, Delivery, ExecSpec, ExitQueue, ExitSource, Runtime,
+    RuntimeError, Swept,
 };
-use futures::{FutureExt, StreamExt};
-use tokio::sync::{mpsc, watch};
+use futures::FutureExt;
+use tokio::sync::watch;
 
 use crate::processes::Processes;
 use crate::program::{Program, StartTrouble, Troubles};
@@ -34,7 +34,7 @@ struct Shared {
     processes: Arc<Processes>,
     dice: Arc<Dice>,
     timeline: Timeline,
-    exits: Mutex<Option<mpsc::UnboundedReceiver<(ProcessRef, Ending)>>>,
+    exits: ExitQueue,
 }
 
 #[derive(Default)]
@@ -63,11 +63,9 @@ impl Default for SimRuntime {
 impl SimRuntime {
     /// A runtime that knows no program but its shell's.
     pub fn new() -> Self {
-        let (sender, exits) = mpsc::unbounded_channel();
-        let (dice, timeline) = (Arc::new(Dice::default()), Timeline::default());
-        let processes = Processes::new(sender, Arc::clone(&dice), timeline.clone());
-        let shared =
-            Shared { state: Mutex::default(), processes, dice, timeline, exits: Mutex::new(Some(exits)) };
+        let (exits, dice, timeline) = (ExitQueue::default(), Arc::new(Dice::default()), Timeline::default());
+        let processes = Processes::new(exits.clone(), Arc::clone(&dice), timeline.clone());
+        let shared = Shared { state: Mutex::default(), processes, dice, timeline, exits };
         Self { shared: Arc::new(shared) }
     }
 
@@ -311,12 +309,6 @@ impl Runtime for SimRuntime {
 
 impl ExitSource for SimRuntime {
     fn exits(&self) -> BoxStream<'static, (ProcessRef, Ending)> {
-        let receiver = lock(&self.shared.exits).take();
-        futures::stream::unfold(receiver, |receiver| async move {
-            let mut receiver = receiver?;
-            let exit = receiver.recv().await?;
-            Some((exit, Some(receiver)))
-        })
-        .boxed()
+        self.shared.exits.take()
     }
 }

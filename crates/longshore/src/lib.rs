@@ -32,9 +32,11 @@ pub use executor_core::lifecycle::{
     StartFailureKind, Timestamp, Usage,
 };
 pub use executor_core::{
-    ContainerHandle, ContainerSpec, Error, Events, ExecSpec, Executor, ExecutorBuilder, ExitSource, Input,
-    InvalidSpec, Mount, Network, Notice, Output, ProcessHandle, ProcessSpec, Resources, Rootfs, Runtime,
-    RuntimeError, ShutdownReport, Snapshot, Stdio, StdioSpec, Swept, TimeLimit, actors, messages,
+    BoxFuture, BoxStream, ChildFd, ChildStdio, ContainerHandle, ContainerSpec, ContainerTook, Delivery,
+    Error, Events, ExecSpec, Executor, ExecutorBuilder, ExecutorTook, ExitQueue, ExitSource, Input,
+    InvalidSpec, Mount, Network, NetworkNamespace, Notice, Observed, Observer, Output, ProcessHandle,
+    ProcessSpec, Resources, Rootfs, Runtime, RuntimeError, ShutdownReport, Snapshot, Stdio, StdioSpec, Swept,
+    Taken, TimeLimit, actors, messages,
 };
 pub use runc_driver::{CANDIDATES, CommandLine, Mode, NoRuntime, Runc, RuncBuilder, find_runtime};
 pub use sandbox::Sandbox;

@@ -1,0 +1,51 @@
+//! A job, its run in a container, and what a scheduler is told of it.
+
+use std::fmt::{Display, Formatter};
+use std::time::Duration;
+
+use actix::Message;
+use longshore::{Cancel, ContainerSpec, Error, Executor, Exit, Resources};
+use tokio::sync::oneshot;
+
+/// CPUs, and MiB of memory.
+pub(crate) type Size = (u32, u64);
+
+/// Jobs are in the order in which they matter: by rank, then by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Job {
+    pub(crate) rank: u32,
+    pub(crate) number: u32,
+    pub(crate) size: Size,
+}
+
+/// What a scheduler is told.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) enum Tell {
+    Submit(Job),
+    Ended(Job, Result<Exit, Error>),
+}
+
+impl Display for Job {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:>4}  {:>3}  {:>4}  {:>3}", self.rank, self.number, self.size.0, self.size.1)
+    }
+}
+
+impl Job {
+    /// Runs until it ends, or until `preempted` comes and the grace after it is over.
+    pub(crate) async fn run(
+        self,
+        executor: &Executor,
+        preempted: oneshot::Receiver<()>,
+    ) -> Result<Exit, Error> {
+        let mut spec = ContainerSpec::host(["sleep", "0.1"]);
+        let (cpus, mib) = self.size;
+        spec.resources = Resources { cpus: Some(cpus.into()), memory: Some(mib << 20), pids: Some(16) };
+        let container = executor.run(spec).await?;
+        Ok(tokio::select! {
+            exit = container.wait() => exit,
+            _ = preempted => container.cancel(Cancel::with_grace(Duration::from_millis(20))).await,
+        })
+    }
+}
