@@ -226,6 +226,24 @@ impl Executor {
     /// [`Error::InvalidSpec`], [`Error::IdTaken`], [`Error::ShuttingDown`]; in each case nothing was
     /// created and nothing of others was touched. That the container could not be started is not an
     /// error here: [`ContainerHandle::started`] and [`ContainerHandle::wait`] say so.
+    ///
+    /// ```
+    /// # use executor_core::*;
+    /// # use executor_core::lifecycle::*;
+    /// # use executor_sim::{SimRuntime, Simulation};
+    /// # use std::time::Duration;
+    /// # Simulation::new(SimRuntime::new()).run(async |sim| {
+    /// # let executor = &sim.executor;
+    /// let container = executor.run(ContainerSpec::host(["sh", "-c", "echo hello; exit 3"]).piped()).await?;
+    /// let output = container.take_stdout().expect("a pipe").read_to_end().await;
+    /// let exit = container.wait().await;
+    /// assert_eq!((output.as_slice(), exit.status), (&b"hello\n"[..], ExitStatus::Code(3)));
+    ///
+    /// let missing = executor.run(ContainerSpec::host(["no-such-program"])).await?.wait().await;
+    /// assert!(matches!(missing.reason, ExitReason::StartFailed(_)));
+    /// # Ok::<(), Error>(())
+    /// # }).unwrap();
+    /// ```
     pub async fn run(&self, mut spec: ContainerSpec) -> Result<ContainerHandle, Error> {
         spec.validate()?;
         let id = spec.id.clone().unwrap_or_else(generated_id);
@@ -240,6 +258,21 @@ impl Executor {
     ///
     /// # Errors
     /// [`Error::NotFound`] when there is none or it is released.
+    ///
+    /// ```
+    /// # use executor_core::*;
+    /// # use executor_core::lifecycle::*;
+    /// # use executor_sim::{SimRuntime, Simulation};
+    /// # use std::time::Duration;
+    /// # Simulation::new(SimRuntime::new()).run(async |sim| {
+    /// # let executor = &sim.executor;
+    /// let id: ContainerId = "build-17".parse().expect("an id");
+    /// drop(executor.run(ContainerSpec::host(["sleep", "60"]).id(id.clone())).await?);
+    /// let found = executor.get(&id).await?; // dropping a handle ends nothing
+    /// assert!(matches!(found.cancel(Cancel::now()).await.reason, ExitReason::Cancelled { .. }));
+    /// # Ok::<(), Error>(())
+    /// # }).unwrap();
+    /// ```
     pub async fn get(&self, id: &ContainerId) -> Result<ContainerHandle, Error> {
         let parts = self.inner.address.send(Get(id.clone())).await.map_err(|_| Error::Stopped)?;
         let parts = parts.ok_or_else(|| Error::NotFound { id: id.clone() })?;
@@ -255,6 +288,24 @@ impl Executor {
     }
 
     /// The events of all containers from now on.
+    ///
+    /// ```
+    /// # use executor_core::*;
+    /// # use executor_core::lifecycle::*;
+    /// # use executor_sim::{SimRuntime, Simulation};
+    /// # use std::time::Duration;
+    /// # Simulation::new(SimRuntime::new()).run(async |sim| {
+    /// # let executor = &sim.executor;
+    /// let mut events = executor.events();
+    /// executor.run(ContainerSpec::host(["true"])).await?.released().await?;
+    /// let mut order = EventOrder::default();
+    /// while !order.is_complete() {
+    ///     let Some(Notice::Event(event)) = events.next().await else { panic!("told nothing") };
+    ///     order.check(&event).expect("created < started < exited < released");
+    /// }
+    /// # Ok::<(), Error>(())
+    /// # }).unwrap();
+    /// ```
     pub fn events(&self) -> Events {
         self.inner.bus.subscribe()
     }
@@ -263,6 +314,21 @@ impl Executor {
     ///
     /// After `deadline` the actors are stopped all the same, and what is left is ended and released
     /// without them.
+    ///
+    /// ```
+    /// # use executor_core::*;
+    /// # use executor_core::lifecycle::*;
+    /// # use executor_sim::{SimRuntime, Simulation};
+    /// # use std::time::Duration;
+    /// # Simulation::new(SimRuntime::new()).run(async |sim| {
+    /// # let executor = &sim.executor;
+    /// let container = executor.run(ContainerSpec::host(["sleep", "60"])).await?;
+    /// let report = executor.shutdown(Duration::from_secs(10)).await;
+    /// assert_eq!(report, ShutdownReport::default()); // nothing was late, nothing is left
+    /// assert!(matches!(container.wait().await.reason, ExitReason::Cancelled { .. }));
+    /// # Ok::<(), Error>(())
+    /// # }).unwrap();
+    /// ```
     pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
         let late = self.inner.address.send(Shutdown { deadline }).await.unwrap_or_default();
         let mut closed = self.inner.closed.clone();

@@ -51,6 +51,22 @@ impl ContainerHandle {
     }
 
     /// Its events: a snapshot of now, then everything after it, up to `Released`.
+    ///
+    /// ```
+    /// # use executor_core::*;
+    /// # use executor_core::lifecycle::*;
+    /// # use executor_sim::{SimRuntime, Simulation};
+    /// # use std::time::Duration;
+    /// # Simulation::new(SimRuntime::new()).run(async |sim| {
+    /// # let executor = &sim.executor;
+    /// let container = executor.run(ContainerSpec::host(["sleep", "1"])).await?;
+    /// container.started().await?;
+    /// let mut events = container.events();
+    /// assert!(matches!(events.next().await, Some(Notice::Snapshot(now)) if now.seq == 2));
+    /// assert!(matches!(events.next().await, Some(Notice::Event(exited)) if exited.seq == 3));
+    /// # Ok::<(), Error>(())
+    /// # }).unwrap();
+    /// ```
     pub fn events(&self) -> Events {
         self.view.subscribe()
     }
@@ -103,6 +119,24 @@ impl ContainerHandle {
     /// # Errors
     /// [`Error::InvalidSpec`], and [`Error::Refused`] in a container that has ended, is paused or is
     /// being cancelled.
+    ///
+    /// ```
+    /// # use executor_core::*;
+    /// # use executor_core::lifecycle::*;
+    /// # use executor_sim::{SimRuntime, Simulation};
+    /// # use std::time::Duration;
+    /// # Simulation::new(SimRuntime::new()).run(async |sim| {
+    /// # let executor = &sim.executor;
+    /// let container = executor.run(ContainerSpec::host(["sleep", "60"])).await?;
+    /// let exec = container.exec(ExecSpec::new(["sh", "-c", "exit 5"])).await?; // need not run yet
+    /// assert_eq!(exec.wait().await.status, ExitStatus::Code(5));
+    ///
+    /// container.cancel(Cancel::now()).await;
+    /// let late = container.exec(ExecSpec::new(["true"])).await;
+    /// assert!(matches!(late, Err(Error::Refused { refused: Refused::StoppedWithError { .. }, .. })));
+    /// # Ok::<(), Error>(())
+    /// # }).unwrap();
+    /// ```
     pub async fn exec(&self, mut spec: ExecSpec) -> Result<ProcessHandle, Error> {
         spec.validate()?;
         let (stdio, copiers, streams) = io::connect(std::mem::take(&mut spec.stdio)).map_err(Error::Pipe)?;
@@ -114,6 +148,23 @@ impl ContainerHandle {
 
     /// Sends a signal to init; before the start it waits.
     ///
+    /// ```
+    /// # use executor_core::*;
+    /// # use executor_core::lifecycle::*;
+    /// # use executor_sim::{SimRuntime, Simulation};
+    /// # use std::time::Duration;
+    /// # Simulation::new(SimRuntime::new()).run(async |sim| {
+    /// # let executor = &sim.executor;
+    /// let script = "trap 'exit 4' HUP; echo ready; while :; do sleep 1; done";
+    /// let container = executor.run(ContainerSpec::host(["sh", "-c", script]).piped()).await?;
+    /// container.take_stdout().expect("a pipe").next_chunk().await;
+    /// container.signal(Signal::HUP).await?;
+    /// assert_eq!(container.wait().await.status, ExitStatus::Code(4));
+    /// # Ok::<(), Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    ///
     /// # Errors
     /// [`Error::Refused`] when init has ended.
     pub async fn signal(&self, signal: Signal) -> Result<(), Error> {
@@ -123,6 +174,22 @@ impl ContainerHandle {
 
     /// Ends everything in it, and waits for the end. The intent is kept from the call on, whether
     /// or not the future is awaited.
+    ///
+    /// ```
+    /// # use executor_core::*;
+    /// # use executor_core::lifecycle::*;
+    /// # use executor_sim::{SimRuntime, Simulation};
+    /// # use std::time::Duration;
+    /// # Simulation::new(SimRuntime::new()).run(async |sim| {
+    /// # let executor = &sim.executor;
+    /// let container = executor.run(ContainerSpec::host(["sleep", "3600"])).await?;
+    /// container.started().await?;
+    /// // Without a handler for it, an init ignores SIGTERM: SIGKILL follows.
+    /// let exit = container.cancel(Cancel::with_grace(Duration::from_secs(5))).await;
+    /// assert_eq!(exit.reason, ExitReason::Cancelled { cause: CancelCause::Requested, killed: true });
+    /// # Ok::<(), Error>(())
+    /// # }).unwrap();
+    /// ```
     pub fn cancel(&self, cancel: Cancel) -> impl Future<Output = Exit> + Send + 'static {
         order_cancel(&self.address, cancel);
         let container = self.clone();
@@ -130,6 +197,24 @@ impl ContainerHandle {
     }
 
     /// Freezes every process; answers when they stand still.
+    ///
+    /// ```
+    /// # use executor_core::*;
+    /// # use executor_core::lifecycle::*;
+    /// # use executor_sim::{SimRuntime, Simulation};
+    /// # use std::time::Duration;
+    /// # Simulation::new(SimRuntime::new()).run(async |sim| {
+    /// # let executor = &sim.executor;
+    /// let container = executor.run(ContainerSpec::host(["sleep", "60"])).await?;
+    /// container.started().await?;
+    /// container.pause().await?;
+    /// assert!(container.exec(ExecSpec::new(["true"])).await.is_err()); // it would hang
+    /// container.resume().await?;
+    /// assert!(container.exec(ExecSpec::new(["true"])).await?.wait().await.is_success());
+    /// # Ok::<(), Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
     ///
     /// # Errors
     /// [`Error::Refused`] when it does not run or is frozen already, [`Error::Runtime`].

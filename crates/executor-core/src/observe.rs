@@ -18,6 +18,32 @@ use executor_lifecycle::{ContainerId, ProcessId, ProcessRef, Refused, Timestamp}
 use crate::clock::Clock;
 
 /// Watches the actors of one executor, on their thread.
+///
+/// ```
+/// use std::sync::atomic::{AtomicU32, Ordering};
+/// use executor_core::{ContainerSpec, Executor, Observed, Observer, Taken};
+/// use executor_sim::SimRuntime;
+///
+/// /// Counts what container actors take.
+/// struct Count(&'static AtomicU32);
+///
+/// impl Observer for Count {
+///     fn took(&self, observed: Observed) {
+///         if matches!(observed.message, Taken::Container(..)) {
+///             self.0.fetch_add(1, Ordering::Relaxed);
+///         }
+///     }
+/// }
+///
+/// static COUNT: AtomicU32 = AtomicU32::new(0);
+/// let executor = Executor::builder(SimRuntime::new()).observer(Count(&COUNT)).build()?;
+/// futures::executor::block_on(async {
+///     executor.run(ContainerSpec::host(["true"])).await?.released().await
+/// })?;
+/// // Create, Prepared, ProcessStarted, ProcessExited, ReleaseEnded.
+/// assert_eq!(COUNT.load(Ordering::Relaxed), 5);
+/// # Ok::<(), executor_core::Error>(())
+/// ```
 pub trait Observer: Send + Sync + 'static {
     /// Whether the actor whose turn it is lets all others that have something to do go first. It is
     /// asked again when its next turn comes, so it must not say yes for ever.

@@ -12,6 +12,23 @@ use executor_lifecycle::{Cancel, ContainerId};
 use crate::InvalidSpec;
 
 /// A container and its first process.
+///
+/// ```
+/// # use executor_core::*;
+/// # use executor_core::lifecycle::*;
+/// # use executor_sim::{SimRuntime, Simulation};
+/// # use std::time::Duration;
+/// # Simulation::new(SimRuntime::new()).run(async |sim| {
+/// # let executor = &sim.executor;
+/// let mut spec = ContainerSpec::host(["make", "test"]).time_limit(Duration::from_secs(60)).piped();
+/// spec.mounts.push("/home/ann/project:/src:ro".parse()?);
+/// spec.process.cwd = "/src".into();
+/// spec.process.env.push(("CI".into(), "1".into()));
+/// spec.resources.memory = Some(64 << 20);
+/// spec.validate()?;
+/// # Ok::<(), Error>(())
+/// # }).unwrap();
+/// ```
 #[derive(Clone, Debug)]
 pub struct ContainerSpec {
     /// Its id; made up when absent.

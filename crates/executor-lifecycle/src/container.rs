@@ -32,6 +32,17 @@ use crate::{
 };
 
 /// The machine of one container.
+///
+/// ```
+/// # use executor_lifecycle::container::{Container, ContainerEffect, ContainerEvent, Phase};
+/// # use executor_lifecycle::{ContainerId, Refused, Timestamp};
+/// let mut container = Container::new(ContainerId::new("c").unwrap());
+/// let effects = container.step(Timestamp::default(), ContainerEvent::Create)?;
+/// let [ContainerEffect::Publish(created), ContainerEffect::Prepare] = effects.as_slice() else { panic!() };
+/// assert_eq!((created.seq, container.phase(), container.state()), (1, Phase::Creating, "preparing"));
+/// assert_eq!(container.step(Timestamp::default(), ContainerEvent::Pause), Err(Refused::NotRunning));
+/// # Ok::<(), Refused>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Container {
     id: ContainerId,

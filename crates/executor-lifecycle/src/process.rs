@@ -32,6 +32,20 @@ pub const KILL_RETRY: Duration = Duration::from_millis(100);
 pub const KILL_AGAIN: Duration = Duration::from_secs(1);
 
 /// The machine of one process.
+///
+/// A cancel that comes before the pid is known is kept, and carried out when it is:
+///
+/// ```
+/// # use executor_lifecycle::process::{Process, ProcessEffect, ProcessEvent};
+/// # use executor_lifecycle::{Cancel, HostPid, Refused, Timestamp};
+/// let (now, pid) = (Timestamp::default(), HostPid::new(42).unwrap());
+/// let mut process = Process::new(None);
+/// assert_eq!(process.step(now, ProcessEvent::Launch)?.as_slice(), [ProcessEffect::Launch]);
+/// assert_eq!(process.step(now, ProcessEvent::Cancel(Cancel::now()))?.as_slice(), []);
+/// let effects = process.step(now, ProcessEvent::Started { pid })?;
+/// assert_eq!(effects.as_slice(), [ProcessEffect::ReportStarted { pid }, ProcessEffect::Kill]);
+/// # Ok::<(), Refused>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Process {
     state: State,

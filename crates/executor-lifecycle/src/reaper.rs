@@ -15,6 +15,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{ContainerId, Effects, Ending, ProcessRef, Refused};
 
 /// The machine of the reaper.
+///
+/// ```
+/// # use executor_lifecycle::reaper::{Reaper, ReaperEffect, ReaperEvent};
+/// # use executor_lifecycle::{ContainerId, Ending, ExitStatus, ProcessRef, Refused};
+/// let process = ProcessRef::init(ContainerId::new("c").unwrap());
+/// let ending = Ending::with(ExitStatus::Code(0));
+/// let mut reaper = Reaper::default();
+/// // It ends before anybody has asked for it: the end is kept.
+/// assert_eq!(reaper.step(ReaperEvent::Ended(process.clone(), ending))?.as_slice(), []);
+/// let effects = reaper.step(ReaperEvent::Watch(process.clone()))?;
+/// assert_eq!(effects.as_slice(), [ReaperEffect::Deliver(process, ending)]);
+/// # Ok::<(), Refused>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Reaper {
     watched: BTreeSet<ProcessRef>,

@@ -19,6 +19,23 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! What is built on it is tested without root or a runtime, on the simulator of the crate `executor-sim`:
+//! the same executor, on virtual time.
+//!
+//! ```
+//! use std::time::Duration;
+//! use executor_sim::{SimRuntime, Simulation};
+//! use longshore::{Cancel, ContainerSpec};
+//!
+//! Simulation::new(SimRuntime::new()).run(async |sim| {
+//!     let container = sim.executor.run(ContainerSpec::host(["sleep", "1000"])).await?;
+//!     container.started().await?;
+//!     container.cancel(Cancel::with_grace(Duration::from_secs(60))).await;
+//!     assert!(sim.elapsed() >= Duration::from_secs(60), "an init without a handler ignores SIGTERM");
+//!     Ok::<(), longshore::Error>(())
+//! }).unwrap();
+//! ```
 
 mod sandbox;
 
