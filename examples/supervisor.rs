@@ -4,12 +4,12 @@
 use std::time::Duration;
 
 use longshore::{Cancel, ContainerHandle, ContainerSpec, Error, ExecSpec, Executor, Exit};
+use longshore::{ExitReason, ExitStatus, TimeLimit};
 use tokio::time::sleep;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const TRIES: u32 = 5;
 const BETWEEN_CHECKS: Duration = Duration::from_millis(100);
-/// A check that takes longer has failed.
 const CHECK_LIMIT: Duration = Duration::from_millis(500);
 
 /// What the service does on each try: it crashes, it hangs unhealthily, and then it works.
@@ -24,13 +24,18 @@ fn service(number: u32) -> ContainerSpec {
     spec
 }
 
-/// A process in the same container, which sees what the service sees.
+/// A process in the same container, which sees what the service sees. That the service ends meanwhile, and
+/// the check with it, is no ill health: what waits for the end knows better.
 async fn is_healthy(service: &ContainerHandle) -> bool {
     let mut check = ExecSpec::new(["sh", "-c", "exit $HEALTH"]);
-    check.time_limit = Some(longshore::TimeLimit { after: CHECK_LIMIT, cancel: Cancel::now() });
+    check.time_limit = Some(TimeLimit { after: CHECK_LIMIT, cancel: Cancel::now() });
     match service.exec(check).await {
-        Ok(check) => check.wait().await.is_success(),
-        Err(_) => true, // It has just ended; what watches its end knows better.
+        Ok(check) => {
+            let exit = check.wait().await;
+            !matches!(exit.status, ExitStatus::Code(1..))
+                && !matches!(exit.reason, ExitReason::TimedOut { .. })
+        }
+        Err(_) => true,
     }
 }
 

@@ -5,27 +5,35 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 /// The command's program, built from this workspace.
+pub fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| build(&["--package", "longshore", "--bin", "longshore"]).join("longshore"))
+}
+
+/// An example's program, built from this workspace.
+pub fn example(name: &str) -> PathBuf {
+    build(&["--package", "longshore-examples", "--example", name]).join("examples").join(name)
+}
+
+/// Builds something beside this test, with its profile; answers with where such things are.
 ///
 /// # Panics
 /// When it cannot be built.
 #[expect(clippy::expect_used, reason = "a test cannot go on without")]
-pub fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| {
-        // This test's own program is target/debug/deps/…: what is built beside it has its profile.
-        let own = std::env::current_exe().expect("a path of our own");
-        let profile = own.ancestors().nth(2).expect("a target directory");
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "--package", "longshore", "--bin", "longshore"]);
-        build.arg("--target-dir").arg(profile.parent().expect("a target directory"));
-        if profile.ends_with("release") {
-            build.arg("--release");
-        }
-        let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo");
-        assert!(built.success(), "the command cannot be built");
-        profile.join("longshore")
-    })
+fn build(what: &[&str]) -> PathBuf {
+    // This test's own program is target/debug/deps/….
+    let own = std::env::current_exe().expect("a path of our own");
+    let profile = own.ancestors().nth(2).expect("a target directory");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--quiet"]).args(what);
+    build.arg("--target-dir").arg(profile.parent().expect("a target directory"));
+    if profile.ends_with("release") {
+        build.arg("--release");
+    }
+    let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo");
+    assert!(built.success(), "{what:?} cannot be built");
+    profile.to_owned()
 }
 
 /// What a call of the command came to.

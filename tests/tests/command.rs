@@ -368,21 +368,6 @@ fn driver_killed() {
     });
 }
 
-/// What the README shows works as it is shown.
-#[test]
-fn examples_run() {
-    on_bare_stage(|stage| {
-        let examples = longshore_tests::command::program().parent().unwrap().join("examples");
-        for (name, text) in [("hello", "hello from pid 1 of longshore"), ("demo", "nothing is left")] {
-            let output = std::process::Command::new(examples.join(name)).output();
-            let outcome = Outcome::from(output.expect("`cargo xtask test` builds the examples"));
-            assert_eq!(outcome.code, Some(0), "{outcome:?}");
-            assert!(outcome.stdout.contains(text), "{outcome:?}");
-        }
-        stage.check();
-    });
-}
-
 /// The order checker that the tests use takes what the command writes for an event.
 #[test]
 fn events_can_be_read_back() {

@@ -5,9 +5,10 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
+use longshore_tests::command::example;
 use longshore_tests::on_bare_stage;
 
 /// Each example, and what its output says of what it shows.
@@ -31,18 +32,6 @@ const EXAMPLES: [(&str, &[&str]); 7] = [
     ("supervisor", &["it ended: exit code 1", "the health check failed", "try 3\n  it ended: exit code 0"]),
 ];
 
-/// The examples' programs are built beside the tests', with `cargo build --examples` or here.
-fn program(name: &str) -> PathBuf {
-    let own = std::env::current_exe().unwrap();
-    let target = own.ancestors().nth(3).unwrap();
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    build.args(["build", "--quiet", "--package", "longshore-examples", "--example", name]);
-    let built = build.arg("--target-dir").arg(target).current_dir(env!("CARGO_MANIFEST_DIR")).status();
-    assert!(built.unwrap().success());
-    target.join("debug/examples").join(name)
-}
-
 fn run(command: &mut Command, says: &[&str]) {
     let output = command.output().unwrap();
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -59,7 +48,7 @@ fn on_the_simulator_as_anybody() {
     for (name, says) in EXAMPLES {
         // Where the build is, an ordinary user may not get to.
         let copy = dir.path().join(name);
-        std::fs::copy(program(name), &copy).unwrap();
+        std::fs::copy(example(name), &copy).unwrap();
         let mut command = Command::new(copy);
         command.env("PATH", "/nonexistent").current_dir("/");
         if rustix::process::geteuid().is_root() {
@@ -73,8 +62,9 @@ fn on_the_simulator_as_anybody() {
 fn on_the_real_runtime() {
     on_bare_stage(|stage| {
         for (name, says) in EXAMPLES {
-            run(Command::new(program(name)).arg("--real"), says);
+            run(Command::new(example(name)).arg("--real"), says);
         }
+        run(&mut Command::new(example("demo")), &["you       exec a program that fails", "nothing is left"]);
         let root = Path::new("/run/longshore");
         for dir in ["containers", "executors"] {
             assert_eq!(std::fs::read_dir(root.join(dir)).map_or(0, Iterator::count), 0, "{dir}");
