@@ -52,7 +52,7 @@ async fn main() -> Result<(), Error> {
 }
 
 async fn print_output(say: impl Fn(&str, &str), process: &longshore::ProcessHandle) {
-    if let Some(mut output) = process.take_stdout() {
+    if let Some(mut output) = process.io().take_stdout() {
         while let Some(chunk) = output.next_chunk().await {
             say("output", String::from_utf8_lossy(&chunk).trim_end());
         }

@@ -8,7 +8,7 @@ fn main() -> Result<(), Error> {
     longshore_examples::run(async |executor| {
         let spec = ContainerSpec::host(["sh", "-c", "echo hello from a container; exit 3"]).piped();
         let container = executor.run(spec).await?;
-        let stdout = container.take_stdout();
+        let stdout = container.io().take_stdout();
         let pid = container.started().await?;
         let exit = container.wait().await;
 

@@ -39,7 +39,7 @@ async fn run_step(executor: &Executor, step: &Step, inputs: Vec<(String, String)
     let mut spec = ContainerSpec::host(["sh", "-c", step.script]).piped();
     spec.process.env = inputs;
     let container = executor.run(spec).await.map_err(|error| error.to_string())?;
-    let output = container.take_stdout().map(Output::read_to_end);
+    let output = container.io().take_stdout().map(Output::read_to_end);
     let output = match output {
         Some(output) => String::from_utf8_lossy(&output.await).trim_end().to_owned(),
         None => String::new(),

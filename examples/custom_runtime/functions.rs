@@ -51,7 +51,7 @@ impl Runtime for Functions {
         self.spawn(ProcessRef::exec(id.clone(), exec), spec.args)
     }
     fn abandon(&self, _: &ProcessRef) {}
-    fn signal(&self, _: &ProcessRef, _: Signal) -> Result<Delivery, RuntimeError> {
+    fn signal(&self, _: &ProcessRef, _: Signal, _: SignalScope) -> Result<Delivery, RuntimeError> {
         Ok(Delivery::Sent)
     }
     fn kill(&self, process: &ProcessRef) -> Result<Delivery, RuntimeError> {

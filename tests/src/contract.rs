@@ -11,8 +11,8 @@ use std::time::Duration;
 use actix::{Actor, Recipient, System};
 use longshore::{
     Cancel, CancelCause, ContainerHandle, ContainerId, ContainerSpec, Error, Event, ExecSpec, Executor, Exit,
-    ExitReason, ExitStatus, Happening, Notice, Output, ProcessHandle, Refused, Signal, StartFailureKind,
-    Stdio, messages,
+    ExitReason, ExitStatus, Happening, Notice, Output, Piece, ProcessHandle, Refused, Signal, SignalScope,
+    StartFailureKind, Stdio, TerminalSize, messages,
 };
 
 use crate::{HUNG, run_told, shell, sleeper};
@@ -43,6 +43,11 @@ macro_rules! for_each_clause {
             cancel_twice_keeps_the_first_cause_and_the_sooner_end
             cancel_of_an_exec_leaves_the_container
             cancel_need_not_be_awaited
+            signals_reach_groups_and_whole_containers
+            outputs_are_attached_to_at_any_time
+            what_nobody_waits_for_any_more_is_cancelled
+            the_last_handle_may_cancel
+            without_a_terminal_there_is_no_resize
             pause_stands_still
             handles_may_be_dropped
             ids_are_taken_until_released
@@ -100,7 +105,7 @@ async fn all(output: Option<Output>) -> String {
 
 /// Waits for a program that says when it is ready.
 async fn ready(container: &ContainerHandle) -> Output {
-    let Some(mut stdout) = container.take_stdout() else { panic!("there is no pipe") };
+    let Some(mut stdout) = container.io().take_stdout() else { panic!("there is no pipe") };
     assert_eq!(chunk(&mut stdout).await, "ready\n");
     stdout
 }
@@ -183,18 +188,18 @@ async fn time_limits_end_programs(executor: &Executor) {
 
 async fn output_is_complete_and_streams_are_apart(executor: &Executor) {
     let container = run(executor, shell("echo out; echo err >&2; echo more").piped()).await;
-    let (stdout, stderr) = (container.take_stdout(), container.take_stderr());
+    let (stdout, stderr) = (container.io().take_stdout(), container.io().take_stderr());
     assert!(container.wait().await.is_success());
     assert_eq!(all(stdout).await, "out\nmore\n");
     assert_eq!(all(stderr).await, "err\n");
-    assert!(container.take_stdout().is_none(), "a stream is taken once");
+    assert!(container.io().take_stdout().is_none(), "a stream is taken once");
 }
 
 async fn stdin_and_its_end_reach_the_program(executor: &Executor) {
     let mut spec = ContainerSpec::host(["cat"]).piped();
     spec.process.stdio.stdin = Stdio::Pipe;
     let container = run(executor, spec).await;
-    let (stdin, stdout) = (container.take_stdin(), container.take_stdout());
+    let (stdin, stdout) = (container.io().take_stdin(), container.io().take_stdout());
     let write = async {
         let Some(stdin) = stdin else { panic!("there is no pipe") };
         for _ in 0..100 {
@@ -216,14 +221,14 @@ async fn execs_have_the_containers_environment_and_their_own(executor: &Executor
     let mut spec = ExecSpec::new(["sh", "-c", "echo $COLOUR $SHAPE"]).piped();
     spec.env.push(("COLOUR".into(), "blue".into()));
     let exec = container.exec(spec).await.unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(all(exec.take_stdout()).await, "blue round\n");
+    assert_eq!(all(exec.io().take_stdout()).await, "blue round\n");
     container.cancel(Cancel::now()).await;
 }
 
 async fn execs_asked_for_early_wait_for_the_container(executor: &Executor) {
     let (container, told) = run_told(executor, sleeper()).await;
     let early = exec(&container, "echo hello").await;
-    assert_eq!(all(early.take_stdout()).await, "hello\n");
+    assert_eq!(all(early.io().take_stdout()).await, "hello\n");
     assert!(early.wait().await.is_success());
     container.cancel(Cancel::now()).await;
     assert_eq!(told.await.map(|story| story.len()).ok(), Some(6));
@@ -368,7 +373,7 @@ async fn cancel_of_an_exec_leaves_the_container(executor: &Executor) {
     let early = exec(&container, "sleep 1000").await;
     assert!(matches!(early.cancel(Cancel::now()).await.reason, ExitReason::Cancelled { .. }));
     let polite = exec(&container, "trap 'exit 8' TERM; echo ready; while :; do sleep 0.01; done").await;
-    let mut stdout = polite.take_stdout().unwrap_or_else(|| panic!("there is no pipe"));
+    let mut stdout = polite.io().take_stdout().unwrap_or_else(|| panic!("there is no pipe"));
     assert_eq!(chunk(&mut stdout).await, "ready\n");
     assert_eq!(polite.cancel(Cancel::with_grace(GRACE)).await.status, ExitStatus::Code(8));
 
@@ -385,9 +390,107 @@ async fn cancel_need_not_be_awaited(executor: &Executor) {
     assert!(matches!(container.wait().await.reason, ExitReason::Cancelled { .. }));
 }
 
+async fn signals_reach_groups_and_whole_containers(executor: &Executor) {
+    let container =
+        run(executor, shell("trap 'exit 6' USR1; echo ready; while :; do sleep 0.01; done").piped()).await;
+    ready(&container).await;
+    let exec = exec(&container, "trap 'exit 7' USR1; echo ready; while :; do sleep 0.01; done").await;
+    let mut stdout = exec.io().take_stdout().unwrap_or_else(|| panic!("there is no pipe"));
+    assert_eq!(chunk(&mut stdout).await, "ready\n");
+    assert!(container.signal_to(Signal::USR1, SignalScope::Container).await.is_ok());
+    assert_eq!(container.wait().await.status, ExitStatus::Code(6));
+    // Init may have ended, and the exec with it, before the exec's trap was run.
+    let status = exec.wait().await.status;
+    assert!([ExitStatus::Code(7), KILLED].contains(&status), "{status:?}");
+
+    // A child that a shell has left behind holds its output; the group's signal reaches it too.
+    let container = run(executor, sleeper()).await;
+    let holder = self::exec(&container, "sleep 1000 & echo ready; while :; do sleep 0.01; done").await;
+    let mut stdout = holder.io().take_stdout().unwrap_or_else(|| panic!("there is no pipe"));
+    assert_eq!(chunk(&mut stdout).await, "ready\n");
+    assert!(holder.signal_to(Signal::TERM, SignalScope::Group).await.is_ok());
+    assert_eq!(holder.wait().await.status, ExitStatus::Signal(Signal::TERM));
+    assert_eq!(chunk(&mut stdout).await, "", "nobody holds the pipe");
+    container.cancel(Cancel::now()).await;
+}
+
+async fn outputs_are_attached_to_at_any_time(executor: &Executor) {
+    let mut spec = shell("echo one; sleep 0.2; echo two; sleep 0.2; echo three").id(id("shared"));
+    spec.process.stdio.stdout = Stdio::Shared { replay: 1 << 16 };
+    let container = run(executor, spec).await;
+    let attach = || container.io().attach_stdout().unwrap_or_else(|| panic!("it is not shared"));
+    let mut one = attach();
+    assert_eq!(one.next().await, Some(Piece::Bytes("one\n".into())));
+    let found = executor.get(&id("shared")).await.unwrap_or_else(|error| panic!("{error}"));
+    let Some(mut other) = found.io().attach_stdout() else {
+        panic!("it cannot be attached to from elsewhere")
+    };
+    drop(one);
+    let mut all = Vec::new();
+    while let Some(piece) = other.next().await {
+        let Piece::Bytes(bytes) = piece else { panic!("{piece:?}") };
+        all.extend(bytes);
+    }
+    assert_eq!(String::from_utf8_lossy(&all), "one\ntwo\nthree\n");
+    assert!(container.wait().await.is_success());
+    assert_eq!(attach().next().await, Some(Piece::Bytes("one\n".into())), "after the end as well");
+    assert!(container.io().take_stdout().is_none());
+}
+
+async fn what_nobody_waits_for_any_more_is_cancelled(executor: &Executor) {
+    let container = run(executor, sleeper()).await;
+    started(&container).await;
+    for _ in 0..20 {
+        // Asked for, and dropped before it is answered.
+        let asked = container.exec(ExecSpec::new(["sleep", "1000"]));
+        let _ = futures::FutureExt::now_or_never(asked);
+        let _ = futures::FutureExt::now_or_never(executor.run(sleeper()));
+    }
+    while executor.list().await.is_ok_and(|all| all.len() > 1 || !all[0].execs.is_empty()) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(container.processes().await.map(|pids| pids.len()).ok(), Some(1));
+    container.cancel(Cancel::now()).await;
+}
+
+async fn the_last_handle_may_cancel(executor: &Executor) {
+    let mut spec = sleeper().id(id("kept"));
+    spec.cancel_on_drop = true;
+    let container = run(executor, spec).await;
+    let found = executor.get(&id("kept")).await.unwrap_or_else(|error| panic!("{error}"));
+    let mut spec = ExecSpec::new(["sleep", "1000"]);
+    spec.cancel_on_drop = true;
+    let exec = container.exec(spec).await.unwrap_or_else(|error| panic!("{error}"));
+    assert!(exec.started().await.is_ok());
+    while found.snapshot().execs.is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(exec.clone());
+    tokio::time::sleep(QUIET).await;
+    assert_eq!(found.snapshot().execs.len(), 1);
+    drop(exec);
+    while !found.snapshot().execs.is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(container.clone());
+    assert_eq!(found.snapshot().exit, None);
+    drop(container);
+    assert_eq!(found.wait().await.reason, requested(true));
+}
+
+async fn without_a_terminal_there_is_no_resize(executor: &Executor) {
+    let container = run(executor, sleeper()).await;
+    assert_eq!(refusal(container.resize(TerminalSize::default()).await), Refused::NoTerminal);
+    let mut nonsense = sleeper();
+    nonsense.process.terminal = Some(TerminalSize::default());
+    nonsense.process.stdio.stdout = Stdio::Inherit;
+    assert!(matches!(executor.run(nonsense).await, Err(Error::InvalidSpec(_))));
+    container.cancel(Cancel::now()).await;
+}
+
 async fn pause_stands_still(executor: &Executor) {
     let container = run(executor, shell("while :; do echo tick; sleep 0.01; done").piped()).await;
-    let Some(mut ticks) = container.take_stdout() else { panic!("there is no pipe") };
+    let Some(mut ticks) = container.io().take_stdout() else { panic!("there is no pipe") };
     assert!(chunk(&mut ticks).await.starts_with("tick"));
     assert_eq!(refusal(container.resume().await), Refused::NotPaused);
     assert!(container.pause().await.is_ok());

@@ -168,7 +168,7 @@ fn ambiguous_code() {
         let wrapper = stage.wrapper(script);
         let executor = stage.executor_on(longshore::runc().runtime(wrapper.to_str().unwrap()));
         let container = executor.run(shell("exit 1").piped()).await.unwrap();
-        let (stdout, stderr) = (container.take_stdout().unwrap(), container.take_stderr().unwrap());
+        let (stdout, stderr) = (container.io().take_stdout().unwrap(), container.io().take_stderr().unwrap());
         let exit = container.wait().await;
         assert_eq!(start_failure(&exit), (StartFailureKind::RuntimeBroken, "the disk is on fire"));
         assert_eq!((exit.status, exit.started_at), (ExitStatus::Unknown, None));
@@ -228,7 +228,7 @@ fn exec_leader_only() {
         let container = executor.run(sleeper()).await.unwrap();
         let exec =
             container.exec(ExecSpec::new(["sh", "-c", "sleep 1000 & echo up; wait"]).piped()).await.unwrap();
-        let mut stdout = exec.take_stdout().unwrap();
+        let mut stdout = exec.io().take_stdout().unwrap();
         stdout.next_chunk().await.unwrap();
         assert_eq!(exec.cancel(Cancel::now()).await.status, KILLED);
         // Its child held the pipe; the end of the output shows that it is gone.
@@ -352,12 +352,12 @@ fn pipe_holders_and_stalled_reader() {
         let exec =
             container.exec(ExecSpec::new(["sh", "-c", "sleep 1000 & echo done"]).piped()).await.unwrap();
         assert!(exec.wait().await.is_success());
-        let output = exec.take_stdout().unwrap().read_to_end().await;
+        let output = exec.io().take_stdout().unwrap().read_to_end().await;
         assert_eq!(output, b"done\n", "the drain had no bound");
 
         // Nobody reads: the pipe is full, and the kill is seen all the same.
         let stalled = executor.run(ContainerSpec::host(["yes"]).piped()).await.unwrap();
-        let unread = stalled.take_stdout();
+        let unread = stalled.io().take_stdout();
         stalled.started().await.unwrap();
         assert_eq!(stalled.cancel(Cancel::now()).await.status, KILLED);
         drop(unread);
@@ -373,7 +373,7 @@ fn stdin_backpressure() {
         let mut spec = shell("exec sleep 1000");
         spec.process.stdio.stdin = Stdio::Pipe;
         let container = executor.run(spec).await.unwrap();
-        let stdin = container.take_stdin().unwrap();
+        let stdin = container.io().take_stdin().unwrap();
         let writer = tokio::spawn(async move { while stdin.write(vec![0; 1 << 20]).await.is_ok() {} });
         container.started().await.unwrap();
         // stdin-blocks-wait: a writer that is stuck holds up neither the cancel nor the end.
@@ -394,7 +394,7 @@ fn inherited_fds_and_notify_socket() {
         let secret = Arc::new(OwnedFd::from(std::fs::File::open("/etc/passwd").unwrap()));
         assert!(std::env::var_os("CARGO").is_some(), "cargo sets this one, to stand for the others");
         let container = executor.run(shell("echo /proc/self/fd/*").piped()).await.unwrap();
-        let output = container.take_stdout().unwrap().read_to_end().await;
+        let output = container.io().take_stdout().unwrap().read_to_end().await;
         let exit = container.wait().await;
         assert!(exit.is_success(), "{exit:?}");
         let fds = String::from_utf8(output).unwrap();

@@ -41,13 +41,13 @@ fn execs_share_the_containers_directory_and_have_a_user_of_their_own() {
         let container = executor.run(spec).await.unwrap();
         let script = ["sh", "-c", "echo $PWD; id -u"];
         let exec = container.exec(ExecSpec::new(script).piped()).await.unwrap();
-        assert_eq!(text(exec.take_stdout().unwrap().read_to_end().await), "/tmp\n0\n");
+        assert_eq!(text(exec.io().take_stdout().unwrap().read_to_end().await), "/tmp\n0\n");
 
         let mut spec = ExecSpec::new(script).piped();
         spec.cwd = Some("/usr".into());
         spec.user = Some("nobody".into());
         let exec = container.exec(spec).await.unwrap();
-        assert_eq!(text(exec.take_stdout().unwrap().read_to_end().await), "/usr\n65534\n");
+        assert_eq!(text(exec.io().take_stdout().unwrap().read_to_end().await), "/usr\n65534\n");
 
         let config = std::fs::metadata(stage.root().join("containers/private/config.json")).unwrap();
         assert_eq!(config.mode() & 0o077, 0, "others can read the environment");
@@ -114,7 +114,7 @@ fn handles_work_without_any_runtime() {
         let executor = stage.executor();
         let output = futures::executor::block_on(async {
             let container = executor.run(ContainerSpec::host(["echo", "hi"]).piped()).await.unwrap();
-            let output = container.take_stdout().unwrap().read_to_end().await;
+            let output = container.io().take_stdout().unwrap().read_to_end().await;
             container.wait().await;
             output
         });
@@ -145,7 +145,7 @@ fn a_directory_as_rootfs() {
             .piped();
         spec.hostname = Some("elsewhere".into());
         let container = executor.run(spec).await.unwrap();
-        let stdout = container.take_stdout().unwrap();
+        let stdout = container.io().take_stdout().unwrap();
         assert_eq!(text(stdout.read_to_end().await), "/usr/bin/env\nsh\n");
         assert!(container.wait().await.is_success());
         assert_eq!(std::fs::read_to_string(stage.path("rootfs/kept")).unwrap(), "kept\n");

@@ -3,14 +3,14 @@
 
 use std::path::Path;
 
-use executor_core::lifecycle::{ContainerId, StartFailure};
+use executor_core::lifecycle::{ContainerId, StartFailure, TerminalSize};
 use executor_core::{ContainerSpec, ExecSpec, NetworkNamespace, ProcessSpec, Resources};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxDeviceCgroupBuilder,
-    LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxPidsBuilder,
-    LinuxResources, LinuxResourcesBuilder, Mount, MountBuilder, Process, ProcessBuilder, RootBuilder, Spec,
-    SpecBuilder, UserBuilder,
+    BoxBuilder, Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder,
+    LinuxDeviceCgroupBuilder, LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType,
+    LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, Mount, MountBuilder, Process, ProcessBuilder,
+    RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
 use crate::bad;
@@ -122,8 +122,12 @@ pub(crate) fn process(spec: &ProcessSpec, user: &User) -> Result<Process, StartF
             .ambient([])
             .build()?;
         let groups: Vec<u32> = user.groups.iter().copied().collect();
-        ProcessBuilder::default()
-            .terminal(false)
+        let mut builder = ProcessBuilder::default().terminal(spec.terminal.is_some());
+        if let Some(TerminalSize { rows, columns }) = spec.terminal {
+            let size = BoxBuilder::default().height(u64::from(rows)).width(u64::from(columns)).build()?;
+            builder = builder.console_size(size);
+        }
+        builder
             .args(spec.args.clone())
             .env(environment(&spec.env, user))
             .cwd(&spec.cwd)
@@ -144,6 +148,7 @@ pub(crate) fn merged(init: &ProcessSpec, exec: &ExecSpec) -> ProcessSpec {
         cwd: exec.cwd.clone().unwrap_or_else(|| init.cwd.clone()),
         user: exec.user.clone().or_else(|| init.user.clone()),
         stdio: Default::default(),
+        terminal: exec.terminal,
         time_limit: None,
     }
 }

@@ -18,7 +18,9 @@ use uuid::Uuid;
 use crate::actors::{ExecutorActor, Reaper, World};
 use crate::clock::Clock;
 use crate::events::{Bus, BusView};
-use crate::messages::{Get, List, ProcessStreams, Run, Shutdown, Stop};
+use crate::handle::OnDrop;
+use crate::io::Connected;
+use crate::messages::{Claim, Get, List, ProcessStreams, Run, Shutdown, Stop, Unclaimed};
 use crate::observe::Bystander;
 use crate::{
     ContainerHandle, ContainerSpec, Error, Events, ExitSource, Observer, Runtime, Snapshot, Swept, io,
@@ -227,6 +229,8 @@ impl Executor {
     /// created and nothing of others was touched. That the container could not be started is not an
     /// error here: [`ContainerHandle::started`] and [`ContainerHandle::wait`] say so.
     ///
+    /// A future of it that is dropped before it has answered cancels what it asked for.
+    ///
     /// ```
     /// # use executor_core::*;
     /// # use executor_core::lifecycle::*;
@@ -235,7 +239,7 @@ impl Executor {
     /// # Simulation::new(SimRuntime::new()).run(async |sim| {
     /// # let executor = &sim.executor;
     /// let container = executor.run(ContainerSpec::host(["sh", "-c", "echo hello; exit 3"]).piped()).await?;
-    /// let output = container.take_stdout().expect("a pipe").read_to_end().await;
+    /// let output = container.io().take_stdout().expect("a pipe").read_to_end().await;
     /// let exit = container.wait().await;
     /// assert_eq!((output.as_slice(), exit.status), (&b"hello\n"[..], ExitStatus::Code(3)));
     ///
@@ -247,11 +251,17 @@ impl Executor {
     pub async fn run(&self, mut spec: ContainerSpec) -> Result<ContainerHandle, Error> {
         spec.validate()?;
         let id = spec.id.clone().unwrap_or_else(generated_id);
-        let (stdio, copiers, streams) =
-            io::connect(std::mem::take(&mut spec.process.stdio)).map_err(Error::Pipe)?;
-        let run = Run { id: id.clone(), spec, streams: ProcessStreams { stdio, copiers } };
-        let parts = self.inner.address.send(run).await.map_err(|_| Error::Stopped)??;
-        Ok(ContainerHandle::new(id, parts, streams))
+        let (stdio, cancel_on_drop) = (std::mem::take(&mut spec.process.stdio), spec.cancel_on_drop);
+        let Connected { stdio, copiers, streams, shared } =
+            io::connect(stdio, spec.process.terminal).map_err(Error::Pipe)?;
+        let streams_to_be = ProcessStreams { stdio, copiers, shared };
+        let claim = Claim::new();
+        let run = Run { id: id.clone(), spec, streams: streams_to_be, claim };
+        let answer = self.inner.address.send(run);
+        let unclaimed = OnDrop::new(self.inner.address.downgrade(), Unclaimed(claim));
+        let parts = answer.await.map_err(|_| Error::Stopped);
+        unclaimed.defuse();
+        Ok(ContainerHandle::new(id, parts??, streams, cancel_on_drop))
     }
 
     /// Another handle of a container, by its id.
@@ -276,7 +286,7 @@ impl Executor {
     pub async fn get(&self, id: &ContainerId) -> Result<ContainerHandle, Error> {
         let parts = self.inner.address.send(Get(id.clone())).await.map_err(|_| Error::Stopped)?;
         let parts = parts.ok_or_else(|| Error::NotFound { id: id.clone() })?;
-        Ok(ContainerHandle::new(id.clone(), parts, io::Streams::default()))
+        Ok(ContainerHandle::new(id.clone(), parts, io::Streams::default(), false))
     }
 
     /// How every container stands, in the order of their ids.

@@ -1,20 +1,23 @@
 //! What a caller holds: a container, and a process that was exec'd into it.
 //!
 //! Handles are clones of addresses and of what is watched. They work from any thread, under any
-//! executor of futures or none, and dropping them changes nothing: the executor owns the container.
+//! executor of futures or none. Dropping them changes nothing, for the executor owns the container, unless
+//! the specification says that the last one cancels.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use actix::dev::ToEnvelope;
 use actix::{Actor, Handler, Message, Recipient, WeakAddr};
-use executor_lifecycle::{Cancel, ContainerId, Exit, HostPid, ProcessRef, Refused, Signal, Timestamp};
+use executor_lifecycle::{
+    Cancel, ContainerId, Exit, HostPid, ProcessRef, Refused, Signal, SignalScope, TerminalSize, Timestamp,
+};
 use tokio::sync::watch;
 
 use crate::actors::{Container, Process};
 use crate::events::View;
-use crate::io::{self, Streams};
-use crate::messages::{self, ContainerParts, FreezeError, ProcessParts, ProcessStreams, ProcessView};
-use crate::{Error, Events, ExecSpec, Input, Output, Snapshot};
+use crate::io::{self, Connected, Io, Streams};
+use crate::messages::{self, Claim, ContainerParts, FreezeError, ProcessParts, ProcessStreams, ProcessView};
+use crate::{Error, Events, ExecSpec, Snapshot};
 
 /// A container of an executor.
 #[derive(Clone)]
@@ -22,7 +25,8 @@ pub struct ContainerHandle {
     id: ContainerId,
     address: WeakAddr<Container>,
     view: View,
-    streams: Arc<Mutex<Streams>>,
+    io: Io,
+    _cancel: Option<Arc<OnDrop<Container, messages::Cancel>>>,
 }
 
 /// A process that was exec'd into a container.
@@ -31,13 +35,25 @@ pub struct ProcessHandle {
     id: ProcessRef,
     address: WeakAddr<Process>,
     view: watch::Receiver<ProcessView>,
-    streams: Arc<Mutex<Streams>>,
+    io: Io,
+    _cancel: Option<Arc<OnDrop<Process, messages::Cancel>>>,
 }
 
 impl ContainerHandle {
-    pub(crate) fn new(id: ContainerId, parts: ContainerParts, streams: Streams) -> Self {
-        let ContainerParts { address, view } = parts;
-        Self { id, address, view, streams: Arc::new(Mutex::new(streams)) }
+    pub(crate) fn new(
+        id: ContainerId,
+        parts: ContainerParts,
+        streams: Streams,
+        cancel_on_drop: bool,
+    ) -> Self {
+        let ContainerParts { address, view, shared } = parts;
+        let cancel = cancel_on_drop.then(|| OnDrop::cancel(&address));
+        Self { id, address, view, io: Io::new(streams, shared), _cancel: cancel }
+    }
+
+    /// The streams of its init.
+    pub const fn io(&self) -> &Io {
+        &self.io
     }
 
     /// Its id.
@@ -139,11 +155,18 @@ impl ContainerHandle {
     /// ```
     pub async fn exec(&self, mut spec: ExecSpec) -> Result<ProcessHandle, Error> {
         spec.validate()?;
-        let (stdio, copiers, streams) = io::connect(std::mem::take(&mut spec.stdio)).map_err(Error::Pipe)?;
-        let exec = messages::Exec { spec, streams: ProcessStreams { stdio, copiers } };
-        let answer = ask(&self.address, exec).await.unwrap_or_else(|| Err(self.gone()));
+        let Connected { stdio, copiers, streams, shared } =
+            io::connect(std::mem::take(&mut spec.stdio), spec.terminal).map_err(Error::Pipe)?;
+        let io = Io::new(streams, shared.clone());
+        let (claim, cancel_on_drop) = (Claim::new(), spec.cancel_on_drop);
+        let exec = messages::Exec { spec, streams: ProcessStreams { stdio, copiers, shared }, claim };
+        let answer = ask(&self.address, exec);
+        let unclaimed = OnDrop::new(self.address.clone(), messages::Unclaimed(claim));
+        let answer = answer.await.unwrap_or_else(|| Err(self.gone()));
+        unclaimed.defuse();
         let ProcessParts { id, address, view } = answer.map_err(|refused| self.refused(refused))?;
-        Ok(ProcessHandle { id, address, view, streams: Arc::new(Mutex::new(streams)) })
+        let cancel = cancel_on_drop.then(|| OnDrop::cancel(&address));
+        Ok(ProcessHandle { id, address, view, io, _cancel: cancel })
     }
 
     /// Sends a signal to init; before the start it waits.
@@ -157,7 +180,7 @@ impl ContainerHandle {
     /// # let executor = &sim.executor;
     /// let script = "trap 'exit 4' HUP; echo ready; while :; do sleep 1; done";
     /// let container = executor.run(ContainerSpec::host(["sh", "-c", script]).piped()).await?;
-    /// container.take_stdout().expect("a pipe").next_chunk().await;
+    /// container.io().take_stdout().expect("a pipe").next_chunk().await;
     /// container.signal(Signal::HUP).await?;
     /// assert_eq!(container.wait().await.status, ExitStatus::Code(4));
     /// # Ok::<(), Error>(())
@@ -168,7 +191,24 @@ impl ContainerHandle {
     /// # Errors
     /// [`Error::Refused`] when init has ended.
     pub async fn signal(&self, signal: Signal) -> Result<(), Error> {
-        let answer = ask(&self.address, messages::Signal(signal)).await;
+        self.signal_to(signal, SignalScope::Process).await
+    }
+
+    /// Sends a signal to init, to its process group, or to everything in the container.
+    ///
+    /// # Errors
+    /// As [`signal`](Self::signal).
+    pub async fn signal_to(&self, signal: Signal, scope: SignalScope) -> Result<(), Error> {
+        let answer = ask(&self.address, messages::Signal(signal, scope)).await;
+        answer.unwrap_or(Err(Refused::Exited)).map_err(|refused| self.refused(refused))
+    }
+
+    /// Gives init's terminal another size; before the start the last one waits.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when init has ended, or has no terminal.
+    pub async fn resize(&self, size: TerminalSize) -> Result<(), Error> {
+        let answer = ask(&self.address, messages::Resize(size)).await;
         answer.unwrap_or(Err(Refused::Exited)).map_err(|refused| self.refused(refused))
     }
 
@@ -240,22 +280,6 @@ impl ContainerHandle {
         answer.map_err(Error::Runtime)
     }
 
-    /// The other end of stdin, when the specification said [`Stdio::Pipe`](crate::Stdio::Pipe) and
-    /// nobody has taken it. [`Executor::get`](crate::Executor::get) gives handles without streams.
-    pub fn take_stdin(&self) -> Option<Input> {
-        lock(&self.streams).stdin.take()
-    }
-
-    /// The other end of stdout, as [`take_stdin`](Self::take_stdin).
-    pub fn take_stdout(&self) -> Option<Output> {
-        lock(&self.streams).stdout.take()
-    }
-
-    /// The other end of stderr, as [`take_stdin`](Self::take_stdin).
-    pub fn take_stderr(&self) -> Option<Output> {
-        lock(&self.streams).stderr.take()
-    }
-
     fn freeze_answer(&self, answer: Option<Result<(), FreezeError>>) -> Result<(), Error> {
         match answer {
             Some(Ok(())) => Ok(()),
@@ -309,7 +333,26 @@ impl ProcessHandle {
     /// # Errors
     /// [`Error::Refused`] when it has ended.
     pub async fn signal(&self, signal: Signal) -> Result<(), Error> {
-        let answer = ask(&self.address, messages::Signal(signal)).await;
+        self.signal_to(signal, SignalScope::Process).await
+    }
+
+    /// Sends a signal to it, to its process group, or to everything in the container.
+    ///
+    /// # Errors
+    /// As [`signal`](Self::signal).
+    pub async fn signal_to(&self, signal: Signal, scope: SignalScope) -> Result<(), Error> {
+        self.answer(ask(&self.address, messages::Signal(signal, scope)).await)
+    }
+
+    /// Gives its terminal another size; before the start the last one waits.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when it has ended, or has no terminal.
+    pub async fn resize(&self, size: TerminalSize) -> Result<(), Error> {
+        self.answer(ask(&self.address, messages::Resize(size)).await)
+    }
+
+    fn answer(&self, answer: Option<Result<(), Refused>>) -> Result<(), Error> {
         let answer = answer.unwrap_or(Err(Refused::Exited));
         answer.map_err(|refused| Error::Refused { process: self.id.clone(), refused })
     }
@@ -322,20 +365,9 @@ impl ProcessHandle {
         async move { process.wait().await }
     }
 
-    /// The other end of stdin, when the specification said [`Stdio::Pipe`](crate::Stdio::Pipe) and
-    /// nobody has taken it.
-    pub fn take_stdin(&self) -> Option<Input> {
-        lock(&self.streams).stdin.take()
-    }
-
-    /// The other end of stdout, as [`take_stdin`](Self::take_stdin).
-    pub fn take_stdout(&self) -> Option<Output> {
-        lock(&self.streams).stdout.take()
-    }
-
-    /// The other end of stderr, as [`take_stdin`](Self::take_stdin).
-    pub fn take_stderr(&self) -> Option<Output> {
-        lock(&self.streams).stderr.take()
+    /// Its streams.
+    pub const fn io(&self) -> &Io {
+        &self.io
     }
 
     async fn wait_for(&self, known: impl FnMut(&ProcessView) -> bool) -> Option<ProcessView> {
@@ -377,9 +409,53 @@ where
     }
 }
 
-/// Taking a stream out cannot leave the slot half changed.
-fn lock(streams: &Mutex<Streams>) -> std::sync::MutexGuard<'_, Streams> {
-    streams.lock().unwrap_or_else(PoisonError::into_inner)
+/// Tells an actor something when it is dropped before it was defused.
+pub(crate) struct OnDrop<A: Actor, M>
+where
+    A: Handler<M>,
+    A::Context: ToEnvelope<A, M>,
+    M: Message<Result: Send> + Send + Copy + 'static,
+{
+    address: Option<WeakAddr<A>>,
+    message: M,
+}
+
+impl<A: Actor, M> OnDrop<A, M>
+where
+    A: Handler<M>,
+    A::Context: ToEnvelope<A, M>,
+    M: Message<Result: Send> + Send + Copy + 'static,
+{
+    pub(crate) const fn new(address: WeakAddr<A>, message: M) -> Self {
+        Self { address: Some(address), message }
+    }
+
+    pub(crate) fn defuse(mut self) {
+        self.address = None;
+    }
+}
+
+impl<A: Actor> OnDrop<A, messages::Cancel>
+where
+    A: Handler<messages::Cancel>,
+    A::Context: ToEnvelope<A, messages::Cancel>,
+{
+    fn cancel(address: &WeakAddr<A>) -> Arc<Self> {
+        Arc::new(Self::new(address.clone(), messages::Cancel(Cancel::now())))
+    }
+}
+
+impl<A: Actor, M> Drop for OnDrop<A, M>
+where
+    A: Handler<M>,
+    A::Context: ToEnvelope<A, M>,
+    M: Message<Result: Send> + Send + Copy + 'static,
+{
+    fn drop(&mut self) {
+        if let Some(address) = self.address.take().and_then(|address| address.upgrade()) {
+            address.do_send(self.message);
+        }
+    }
 }
 
 /// Nobody knows when it ended either: not before it started.

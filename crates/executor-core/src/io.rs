@@ -5,17 +5,19 @@
 //! writes. Copying begins when the process runs: what the runtime writes before is not the
 //! process's.
 
+use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use executor_lifecycle::TerminalSize;
 use futures::Stream;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::{Stdio, StdioSpec};
 
@@ -33,6 +35,9 @@ pub struct ChildStdio {
     pub stdout: ChildFd,
     /// Where it complains to.
     pub stderr: ChildFd,
+    /// The process is to have a terminal of this size. The runtime keeps the terminal's other side, and
+    /// copies between it and `stdin` and `stdout`, which are pipes or nothing.
+    pub terminal: Option<TerminalSize>,
 }
 
 /// One stream as the runtime gets it. The last clone closes it.
@@ -90,6 +95,153 @@ impl Input {
     }
 }
 
+/// What any number of readers see of an output, each from where it was attached: first what is kept of
+/// the past, then what comes. It never holds the process back.
+#[derive(Debug)]
+pub struct Attached {
+    tape: watch::Receiver<Tape>,
+    at: u64,
+}
+
+/// What an attached reader gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// What came next.
+    Bytes(Vec<u8>),
+    /// The reader was too slow, or came too late.
+    Gap {
+        /// How many bytes it has missed.
+        missed: u64,
+    },
+}
+
+impl Attached {
+    /// What comes next; `None` at the end.
+    pub async fn next(&mut self) -> Option<Piece> {
+        let at = self.at;
+        let Ok(tape) = self.tape.wait_for(|tape| tape.ended || tape.end() > at).await else {
+            // Nothing writes any more, and what was written may not have been read.
+            return self.read();
+        };
+        drop(tape);
+        self.read()
+    }
+
+    fn read(&mut self) -> Option<Piece> {
+        let tape = self.tape.borrow();
+        let piece = tape.read(self.at)?;
+        self.at += match &piece {
+            Piece::Bytes(bytes) => bytes.len() as u64,
+            Piece::Gap { missed } => *missed,
+        };
+        Some(piece)
+    }
+
+    /// The same as a stream.
+    pub fn into_stream(self) -> impl Stream<Item = Piece> + Send {
+        futures::stream::unfold(self, |mut attached| async move {
+            attached.next().await.map(|piece| (piece, attached))
+        })
+    }
+}
+
+/// The last bytes of an output.
+#[derive(Debug, Default)]
+pub(crate) struct Tape {
+    chunks: VecDeque<Vec<u8>>,
+    /// How many bytes came before the first that is kept, and how many are kept, and may be.
+    before: u64,
+    kept: usize,
+    limit: usize,
+    ended: bool,
+}
+
+impl Tape {
+    const fn end(&self) -> u64 {
+        self.before + self.kept as u64
+    }
+
+    /// Older chunks go as a whole; the last one stays even if it alone is over the limit.
+    fn write(&mut self, chunk: Vec<u8>) {
+        self.kept += chunk.len();
+        self.chunks.push_back(chunk);
+        while self.kept > self.limit && self.chunks.len() > 1 {
+            let Some(oldest) = self.chunks.pop_front() else { return };
+            self.kept -= oldest.len();
+            self.before += oldest.len() as u64;
+        }
+    }
+
+    fn read(&self, at: u64) -> Option<Piece> {
+        if at < self.before {
+            return Some(Piece::Gap { missed: self.before - at });
+        }
+        let mut begins = self.before;
+        for chunk in &self.chunks {
+            let ends = begins + chunk.len() as u64;
+            if at < ends {
+                let from = usize::try_from(at - begins).unwrap_or_default();
+                return Some(Piece::Bytes(chunk[from..].to_vec()));
+            }
+            begins = ends;
+        }
+        None
+    }
+}
+
+/// The streams of a process, as its handles have them.
+///
+/// The ends of pipes are taken once. Outputs that are [`Stdio::Shared`] are attached to at any time, by
+/// any number of readers, also through [`Executor::get`](crate::Executor::get).
+#[derive(Clone, Debug, Default)]
+pub struct Io {
+    ends: Arc<Mutex<Streams>>,
+    shared: SharedOutputs,
+}
+
+impl Io {
+    pub(crate) fn new(streams: Streams, shared: SharedOutputs) -> Self {
+        Self { ends: Arc::new(Mutex::new(streams)), shared }
+    }
+
+    /// The other end of stdin, when the specification said [`Stdio::Pipe`] and nobody has taken it.
+    pub fn take_stdin(&self) -> Option<Input> {
+        self.ends().stdin.take()
+    }
+
+    /// The other end of stdout, as [`take_stdin`](Self::take_stdin).
+    pub fn take_stdout(&self) -> Option<Output> {
+        self.ends().stdout.take()
+    }
+
+    /// The other end of stderr, as [`take_stdin`](Self::take_stdin).
+    pub fn take_stderr(&self) -> Option<Output> {
+        self.ends().stderr.take()
+    }
+
+    /// Another reader of stdout, when the specification said [`Stdio::Shared`].
+    pub fn attach_stdout(&self) -> Option<Attached> {
+        self.shared.stdout.clone().map(|tape| Attached { tape, at: 0 })
+    }
+
+    /// Another reader of stderr, when the specification said [`Stdio::Shared`].
+    pub fn attach_stderr(&self) -> Option<Attached> {
+        self.shared.stderr.clone().map(|tape| Attached { tape, at: 0 })
+    }
+
+    /// Taking a stream out cannot leave the slot half changed.
+    fn ends(&self) -> MutexGuard<'_, Streams> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Outputs that can be attached to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SharedOutputs {
+    stdout: Option<watch::Receiver<Tape>>,
+    stderr: Option<watch::Receiver<Tape>>,
+}
+
 /// The callers' ends of the pipes.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
@@ -102,16 +254,32 @@ pub(crate) struct Streams {
 #[derive(Debug, Default)]
 pub(crate) struct Copiers {
     input: Option<(OwnedFd, mpsc::Receiver<Vec<u8>>)>,
-    outputs: Vec<(OwnedFd, mpsc::Sender<Vec<u8>>)>,
+    outputs: Vec<(OwnedFd, Sink)>,
+}
+
+/// Where an output goes on our side.
+#[derive(Debug)]
+enum Sink {
+    Queue(mpsc::Sender<Vec<u8>>),
+    Tape(watch::Sender<Tape>),
+}
+
+/// The streams of a process to be: the runtime's ends, ours, and the callers'.
+pub(crate) struct Connected {
+    pub(crate) stdio: ChildStdio,
+    pub(crate) copiers: Copiers,
+    pub(crate) streams: Streams,
+    pub(crate) shared: SharedOutputs,
 }
 
 /// Makes the pipes that `spec` asks for.
-pub(crate) fn connect(spec: StdioSpec) -> io::Result<(ChildStdio, Copiers, Streams)> {
+pub(crate) fn connect(spec: StdioSpec, terminal: Option<TerminalSize>) -> io::Result<Connected> {
     let mut copiers = Copiers::default();
     let mut streams = Streams::default();
+    let mut shared = SharedOutputs::default();
     let stdin = match direct(spec.stdin) {
-        Some(fd) => fd,
-        None => {
+        Ok(fd) => fd,
+        Err(_) => {
             let (theirs, ours) = io::pipe()?;
             let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
             copiers.input = Some((ours.into(), receiver));
@@ -119,28 +287,49 @@ pub(crate) fn connect(spec: StdioSpec) -> io::Result<(ChildStdio, Copiers, Strea
             ChildFd::Fd(Arc::new(theirs.into()))
         }
     };
-    let mut output = |stdio| -> io::Result<(ChildFd, Option<Output>)> {
-        if let Some(fd) = direct(stdio) {
-            return Ok((fd, None));
-        }
+    let mut output = |stdio, taken: &mut Option<Output>, attached: &mut Option<watch::Receiver<Tape>>| {
+        let piped = match direct(stdio) {
+            Ok(fd) => return Ok(fd),
+            Err(piped) => piped,
+        };
         let (ours, theirs) = io::pipe()?;
-        let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
-        copiers.outputs.push((ours.into(), sender));
-        Ok((ChildFd::Fd(Arc::new(theirs.into())), Some(Output(receiver))))
+        let sink = match piped {
+            Piped::Alone => {
+                let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
+                *taken = Some(Output(receiver));
+                Sink::Queue(sender)
+            }
+            Piped::Shared { replay } => {
+                let (sender, receiver) = watch::channel(Tape { limit: replay, ..Tape::default() });
+                *attached = Some(receiver);
+                Sink::Tape(sender)
+            }
+        };
+        copiers.outputs.push((ours.into(), sink));
+        Ok::<_, io::Error>(ChildFd::Fd(Arc::new(theirs.into())))
     };
-    let (stdout, stdout_stream) = output(spec.stdout)?;
-    let (stderr, stderr_stream) = output(spec.stderr)?;
-    streams.stdout = stdout_stream;
-    streams.stderr = stderr_stream;
-    Ok((ChildStdio { stdin, stdout, stderr }, copiers, streams))
+    let stdout = output(spec.stdout, &mut streams.stdout, &mut shared.stdout)?;
+    // A terminal is one stream: what is written to it as an error comes with the rest.
+    let stderr = match terminal {
+        Some(_) => ChildFd::Null,
+        None => output(spec.stderr, &mut streams.stderr, &mut shared.stderr)?,
+    };
+    Ok(Connected { stdio: ChildStdio { stdin, stdout, stderr, terminal }, copiers, streams, shared })
 }
 
-fn direct(stdio: Stdio) -> Option<ChildFd> {
+/// A stream that has an end of ours.
+enum Piped {
+    Alone,
+    Shared { replay: usize },
+}
+
+fn direct(stdio: Stdio) -> Result<ChildFd, Piped> {
     match stdio {
-        Stdio::Null => Some(ChildFd::Null),
-        Stdio::Inherit => Some(ChildFd::Inherit),
-        Stdio::Fd(fd) => Some(ChildFd::Fd(fd)),
-        Stdio::Pipe => None,
+        Stdio::Null => Ok(ChildFd::Null),
+        Stdio::Inherit => Ok(ChildFd::Inherit),
+        Stdio::Fd(fd) => Ok(ChildFd::Fd(fd)),
+        Stdio::Pipe => Err(Piped::Alone),
+        Stdio::Shared { replay } => Err(Piped::Shared { replay }),
     }
 }
 
@@ -160,8 +349,8 @@ impl Copiers {
                 }
             });
         }
-        for (pipe, chunks) in self.outputs {
-            actix_rt::spawn(copy_out(pipe, chunks, ended()));
+        for (pipe, sink) in self.outputs {
+            actix_rt::spawn(copy_out(pipe, sink, ended()));
         }
     }
 }
@@ -179,7 +368,7 @@ async fn copy_in(pipe: OwnedFd, mut bytes: mpsc::Receiver<Vec<u8>>) {
 }
 
 /// Waits for a slow reader as long as it takes, and for others who hold the pipe only so long.
-async fn copy_out(pipe: OwnedFd, chunks: mpsc::Sender<Vec<u8>>, ended: impl Future<Output = ()>) {
+async fn copy_out(pipe: OwnedFd, sink: Sink, ended: impl Future<Output = ()>) {
     let Ok(mut pipe) = pipe::Receiver::from_owned_fd(pipe) else {
         return;
     };
@@ -190,15 +379,72 @@ async fn copy_out(pipe: OwnedFd, chunks: mpsc::Sender<Vec<u8>>, ended: impl Futu
     tokio::pin!(cut_off);
     loop {
         // Room first: a chunk that was read can then always be handed on.
-        let Ok(room) = chunks.reserve().await else { return };
-        let mut chunk = Vec::with_capacity(CHUNK);
-        tokio::select! {
-            biased;
-            read = pipe.read_buf(&mut chunk) => match read {
-                Ok(0) | Err(_) => return,
-                Ok(_) => room.send(chunk),
+        let room = match &sink {
+            Sink::Queue(chunks) => match chunks.reserve().await {
+                Ok(room) => Some(room),
+                Err(_nobody_reads) => return,
             },
-            () = &mut cut_off => return,
+            Sink::Tape(_) => None,
+        };
+        let mut chunk = Vec::with_capacity(CHUNK);
+        let read = tokio::select! {
+            biased;
+            read = pipe.read_buf(&mut chunk) => read,
+            () = &mut cut_off => Ok(0),
+        };
+        match (read, room, &sink) {
+            (Ok(1..), Some(room), _) => room.send(chunk),
+            (Ok(1..), None, Sink::Tape(tape)) => tape.send_modify(|tape| tape.write(chunk)),
+            (_, _, Sink::Tape(tape)) => return tape.send_modify(|tape| tape.ended = true),
+            (_, _, Sink::Queue(_)) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tape(limit: usize) -> (watch::Sender<Tape>, watch::Receiver<Tape>) {
+        watch::channel(Tape { limit, ..Tape::default() })
+    }
+
+    fn bytes(text: &str) -> Option<Piece> {
+        Some(Piece::Bytes(text.into()))
+    }
+
+    #[test]
+    fn readers_come_and_go_and_the_slow_one_is_told_of_its_gap() {
+        futures::executor::block_on(async {
+            let (sender, tape) = tape(6);
+            let write = |text: &str| sender.send_modify(|tape| tape.write(text.into()));
+            let attach = || Attached { tape: tape.clone(), at: 0 };
+            let mut early = attach();
+            write("abc");
+            assert_eq!(early.next().await, bytes("abc"));
+            write("def");
+            let mut second = attach();
+            assert_eq!(second.next().await, bytes("abc"), "what is kept of the past comes first");
+            write("ghi");
+            assert_eq!(early.next().await, bytes("def"));
+            write("jkl");
+            assert_eq!(second.next().await, Some(Piece::Gap { missed: 3 }));
+            assert_eq!(second.next().await, bytes("ghi"));
+            drop(second);
+            let mut late = attach();
+            assert_eq!(late.next().await, Some(Piece::Gap { missed: 6 }));
+            write("longer than is kept");
+            sender.send_modify(|tape| tape.ended = true);
+            drop(sender);
+            assert_eq!(late.next().await, Some(Piece::Gap { missed: 6 }));
+            for reader in [&mut late, &mut attach()] {
+                while let Some(piece) = reader.next().await {
+                    assert!(
+                        matches!(piece, Piece::Gap { .. }) || Some(piece) == bytes("longer than is kept")
+                    );
+                }
+                assert_eq!(reader.next().await, None);
+            }
+        });
     }
 }

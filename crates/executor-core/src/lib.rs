@@ -32,7 +32,7 @@ pub use events::{Events, Notice, Snapshot};
 pub use executor::{Executor, ExecutorBuilder, ShutdownReport};
 pub use executor_lifecycle as lifecycle;
 pub use handle::{ContainerHandle, ProcessHandle};
-pub use io::{ChildFd, ChildStdio, Input, Output};
+pub use io::{Attached, ChildFd, ChildStdio, Input, Io, Output, Piece};
 pub use observe::{ContainerTook, ExecutorTook, Observed, Observer, Taken};
 pub use ports::{BoxFuture, BoxStream, Delivery, ExitQueue, ExitSource, Runtime, RuntimeError, Swept};
 pub use spec::{

@@ -5,14 +5,17 @@
 //! message enters at once and messages from one sender keep their order; a caller is held back by
 //! the reply it waits for. Facts are sent so that a closed mailbox is noticed, never with `do_send`.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use actix::{Message, Recipient, WeakAddr};
 use executor_lifecycle::{
-    ContainerId, Ending, Exit, HostPid, ProcessId, ProcessRef, Refused, StartFailure, Timestamp,
+    ContainerId, Ending, Exit, HostPid, ProcessId, ProcessRef, Refused, SignalScope, StartFailure,
+    TerminalSize, Timestamp,
 };
 
 use crate::actors::{Container, Process};
 use crate::events::View;
-use crate::io::{ChildStdio, Copiers};
+use crate::io::{ChildStdio, Copiers, SharedOutputs};
 use crate::{ContainerSpec, Error, ExecSpec, Notice, RuntimeError, Snapshot};
 use tokio::sync::watch;
 
@@ -24,6 +27,7 @@ pub struct Run {
     pub(crate) id: ContainerId,
     pub(crate) spec: ContainerSpec,
     pub(crate) streams: ProcessStreams,
+    pub(crate) claim: Claim,
 }
 
 /// Find a container by its id. From a handle to the executor.
@@ -82,6 +86,7 @@ pub struct Withdraw(pub StartFailure);
 pub struct Exec {
     pub(crate) spec: ExecSpec,
     pub(crate) streams: ProcessStreams,
+    pub(crate) claim: Claim,
 }
 
 /// End it. To a container: everything in it; to a process: that one. Replied when the intent is
@@ -91,11 +96,24 @@ pub struct Exec {
 #[rtype(result = "()")]
 pub struct Cancel(pub executor_lifecycle::Cancel);
 
-/// Send a signal: to a container's init or to a process. Before the start it waits, in order; after
-/// the end it is refused.
+/// Send a signal: to a container's init or to a process, and to those that the scope says. Before the
+/// start it waits, in order; after the end it is refused.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<(), Refused>")]
-pub struct Signal(pub executor_lifecycle::Signal);
+pub struct Signal(pub executor_lifecycle::Signal, pub SignalScope);
+
+/// Give the terminal another size: that of a container's init or of a process. Before the start the last
+/// one asked for waits; after the end, and without a terminal, it is refused.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<(), Refused>")]
+pub struct Resize(pub TerminalSize);
+
+/// Whoever asked for this has gone away before the answer came: it is cancelled. From a future of
+/// [`Executor::run`](crate::Executor::run) or of an exec that was dropped, to the executor or the container,
+/// after the request. Where the request was refused, or never arrived, there is nothing to cancel.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Unclaimed(pub(crate) Claim);
 
 /// Freeze every process. From a handle to a container; replied when the runtime has.
 #[derive(Clone, Copy, Debug, Message)]
@@ -197,6 +215,18 @@ pub enum FreezeError {
 pub(crate) struct ProcessStreams {
     pub(crate) stdio: ChildStdio,
     pub(crate) copiers: Copiers,
+    pub(crate) shared: SharedOutputs,
+}
+
+/// A request, to tell it from all others of this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Claim(u64);
+
+impl Claim {
+    pub(crate) fn new() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 /// What a handle of a container is made of. The executor alone keeps the actor alive.
@@ -204,6 +234,7 @@ pub(crate) struct ProcessStreams {
 pub struct ContainerParts {
     pub(crate) address: WeakAddr<Container>,
     pub(crate) view: View,
+    pub(crate) shared: SharedOutputs,
 }
 
 /// What a handle of a process is made of. The container alone keeps the actor alive.
@@ -217,6 +248,7 @@ pub struct ProcessParts {
 /// A process as those who wait for it see it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ProcessView {
+    pub(crate) terminal: bool,
     /// Whether the runtime was asked to start it: its answer comes, whoever is there to take it.
     pub(crate) asked: bool,
     pub(crate) pid: Option<HostPid>,

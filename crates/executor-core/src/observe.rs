@@ -96,6 +96,8 @@ pub enum ExecutorTook {
     Released(ContainerId),
     /// [`ContainerLost`](crate::messages::ContainerLost).
     ContainerLost(ContainerId),
+    /// [`Unclaimed`](crate::messages::Unclaimed).
+    Unclaimed,
 }
 
 /// What a container took.
@@ -109,6 +111,8 @@ pub enum ContainerTook {
     Subscribe,
     /// [`ProcessLost`](crate::messages::ProcessLost).
     ProcessLost(ProcessId),
+    /// [`Unclaimed`](crate::messages::Unclaimed).
+    Unclaimed,
 }
 
 /// The observer's seat, as the actors see it: often empty.

@@ -7,7 +7,9 @@ use std::error::Error;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use executor_lifecycle::{ContainerId, Ending, ExecId, HostPid, ProcessRef, Signal, StartFailure};
+use executor_lifecycle::{
+    ContainerId, Ending, ExecId, HostPid, ProcessRef, Signal, SignalScope, StartFailure, TerminalSize,
+};
 use futures::channel::mpsc;
 pub use futures::future::BoxFuture;
 pub use futures::stream::BoxStream;
@@ -50,8 +52,19 @@ pub trait Runtime: Send + Sync + 'static {
     /// Gives up a `start` or `exec` that is under way: it shall answer soon, in any way. Must not block.
     fn abandon(&self, process: &ProcessRef);
 
-    /// Sends a signal to a process that runs. Must not block.
-    fn signal(&self, process: &ProcessRef, signal: Signal) -> Result<Delivery, RuntimeError>;
+    /// Sends a signal to a process that runs, and to those that `scope` says. Must not block.
+    fn signal(
+        &self,
+        process: &ProcessRef,
+        signal: Signal,
+        scope: SignalScope,
+    ) -> Result<Delivery, RuntimeError>;
+
+    /// Gives the terminal of a process another size. Must not block. By default there are no terminals.
+    fn resize(&self, process: &ProcessRef, size: TerminalSize) -> Result<(), RuntimeError> {
+        let _ = size;
+        Err(RuntimeError::new("resize", "this runtime has no terminals").of(process))
+    }
 
     /// Sends SIGKILL to a process and its process group, thawing the container if it is frozen.
     /// Without a pid namespace, killing init kills everything in the container. Must not block.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use executor_lifecycle::{Cancel, ContainerId};
+use executor_lifecycle::{Cancel, ContainerId, TerminalSize};
 
 use crate::InvalidSpec;
 
@@ -47,6 +47,9 @@ pub struct ContainerSpec {
     pub resources: Resources,
     /// Its init.
     pub process: ProcessSpec,
+    /// Whether it is killed when the last handle that [`Executor::run`](crate::Executor::run) gave out
+    /// is dropped. By default it runs on, and `Executor::get` finds it.
+    pub cancel_on_drop: bool,
 }
 
 /// Where a container's root file system comes from.
@@ -143,6 +146,9 @@ pub struct ProcessSpec {
     pub user: Option<String>,
     /// Where its streams go.
     pub stdio: StdioSpec,
+    /// A terminal of this size in place of its three streams; its stdin and stdout are then pipes or
+    /// nothing, and what it writes as an error comes with the rest.
+    pub terminal: Option<TerminalSize>,
     /// The most time it may take.
     pub time_limit: Option<TimeLimit>,
 }
@@ -160,8 +166,13 @@ pub struct ExecSpec {
     pub user: Option<String>,
     /// Where its streams go.
     pub stdio: StdioSpec,
+    /// A terminal of this size in place of its three streams; its stdin and stdout are then pipes or
+    /// nothing, and what it writes as an error comes with the rest.
+    pub terminal: Option<TerminalSize>,
     /// The most time it may take.
     pub time_limit: Option<TimeLimit>,
+    /// Whether it is killed when the last handle of it is dropped.
+    pub cancel_on_drop: bool,
 }
 
 /// The most time a process may take, from the request on, and how it is ended then.
@@ -200,11 +211,22 @@ pub enum Stdio {
     Fd(Arc<OwnedFd>),
     /// A pipe, whose other end the handle gives out.
     Pipe,
+    /// For an output: any number of readers, who attach when they like and never hold the process back.
+    Shared {
+        /// How many bytes of the past are kept for those who attach later, or are slow.
+        replay: usize,
+    },
 }
 
 impl From<OwnedFd> for Stdio {
     fn from(fd: OwnedFd) -> Self {
         Self::Fd(Arc::new(fd))
+    }
+}
+
+impl From<std::fs::File> for Stdio {
+    fn from(file: std::fs::File) -> Self {
+        OwnedFd::from(file).into()
     }
 }
 
@@ -215,6 +237,7 @@ impl fmt::Debug for Stdio {
             Self::Inherit => "Inherit",
             Self::Fd(_) => "Fd",
             Self::Pipe => "Pipe",
+            Self::Shared { .. } => "Shared",
         })
     }
 }
@@ -236,8 +259,10 @@ impl ContainerSpec {
                 cwd: PathBuf::from("/"),
                 user: None,
                 stdio: StdioSpec::default(),
+                terminal: None,
                 time_limit: None,
             },
+            cancel_on_drop: false,
         }
     }
 
@@ -273,6 +298,7 @@ impl ContainerSpec {
         environment("env", &process.env)?;
         absolute("cwd", &process.cwd)?;
         process.user.as_deref().map_or(Ok(()), |user| word("user", user))?;
+        process.stdio.validate(process.terminal)?;
         if let Some(hostname) = &self.hostname {
             host_name(hostname)?;
         }
@@ -299,7 +325,9 @@ impl ExecSpec {
             cwd: None,
             user: None,
             stdio: StdioSpec::default(),
+            terminal: None,
             time_limit: None,
+            cancel_on_drop: false,
         }
     }
 
@@ -315,11 +343,26 @@ impl ExecSpec {
         program("args", &self.args)?;
         environment("env", &self.env)?;
         self.cwd.as_deref().map_or(Ok(()), |cwd| absolute("cwd", cwd))?;
+        self.stdio.validate(self.terminal)?;
         self.user.as_deref().map_or(Ok(()), |user| word("user", user))
     }
 }
 
 impl StdioSpec {
+    fn validate(&self, terminal: Option<TerminalSize>) -> Result<(), InvalidSpec> {
+        if matches!(self.stdin, Stdio::Shared { .. }) {
+            return Err(invalid("stdin", "only outputs can be shared"));
+        }
+        let ours = |stdio: &Stdio| matches!(stdio, Stdio::Null | Stdio::Pipe | Stdio::Shared { .. });
+        if terminal.is_some() && !(ours(&self.stdin) && ours(&self.stdout)) {
+            return Err(invalid(
+                "terminal",
+                "its streams are copied: give a pipe, a shared output or nothing",
+            ));
+        }
+        Ok(())
+    }
+
     fn piped(self) -> Self {
         Self { stdout: Stdio::Pipe, stderr: Stdio::Pipe, ..self }
     }

@@ -257,17 +257,17 @@ fn streams_of_what_never_ran_end() {
         let mut unknown = spec("unknown").piped();
         unknown.process.stdio.stdin = Stdio::Pipe;
         let container = executor.run(unknown).await.unwrap();
-        let stdin = container.take_stdin().unwrap();
-        assert_eq!(container.take_stdout().unwrap().read_to_end().await, b"");
+        let stdin = container.io().take_stdin().unwrap();
+        assert_eq!(container.io().take_stdout().unwrap().read_to_end().await, b"");
         assert!(stdin.write("x").await.is_err());
-        assert!(container.take_stdout().is_none(), "a stream is taken once");
+        assert!(container.io().take_stdout().is_none(), "a stream is taken once");
     });
 }
 
 /// The owner of an actor that panicked ends what it was in charge of, and the caller is told.
 #[test]
 fn a_panic_in_a_process_actor_ends_its_process_only() {
-    let buggy = || sim().panicking(|asked| matches!(asked, Asked::Signal(_, Signal::USR1)));
+    let buggy = || sim().panicking(|asked| matches!(asked, Asked::Signal(_, Signal::USR1, _)));
     with(buggy, async |Sim { executor, runtime, .. }| {
         let container = executor.run(spec("forever")).await.unwrap();
         let exec = container.exec(ExecSpec::new(["forever"])).await.unwrap();

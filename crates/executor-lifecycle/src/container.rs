@@ -27,8 +27,8 @@ pub use self::vocabulary::{ContainerEffect, ContainerEvent, Phase};
 
 use crate::event::{Event, Happening};
 use crate::{
-    Cancel, CancelCause, ContainerId, Effects, ExecId, Exit, HostPid, ProcessId, Refused, Signal,
-    StartFailure, StartFailureKind, Timestamp,
+    Cancel, CancelCause, ContainerId, Effects, ExecId, Exit, HostPid, ProcessId, Refused, StartFailure,
+    StartFailureKind, Timestamp,
 };
 
 /// The machine of one container.
@@ -158,7 +158,10 @@ impl Container {
             }
             ContainerEvent::Exec => self.exec(),
             ContainerEvent::Cancel(cancel) => Ok(self.cancel(cancel)),
-            ContainerEvent::Signal(signal) => self.signal(signal),
+            ContainerEvent::Signal(signal, scope) => {
+                self.for_init(ContainerEffect::SignalInit(signal, scope))
+            }
+            ContainerEvent::Resize(size) => self.for_init(ContainerEffect::ResizeInit(size)),
             ContainerEvent::Pause => self.pause(),
             ContainerEvent::Resume => self.resume(),
             ContainerEvent::PauseEnded { frozen } => self.pause_ended(now, frozen),
@@ -338,12 +341,11 @@ impl Container {
         effects
     }
 
-    fn signal(&self, signal: Signal) -> Result<Vec<ContainerEffect>, Refused> {
+    /// What init's own machine decides on, as long as there is an init.
+    fn for_init(&self, effect: ContainerEffect) -> Result<Vec<ContainerEffect>, Refused> {
         match self.state {
             State::New => Err(Refused::NotRunning),
-            State::Preparing | State::Starting | State::Running { .. } => {
-                Ok(vec![ContainerEffect::SignalInit(signal)])
-            }
+            State::Preparing | State::Starting | State::Running { .. } => Ok(vec![effect]),
             State::Exiting { .. }
             | State::Settling { .. }
             | State::Releasing { .. }

@@ -19,6 +19,7 @@
 //! | [`container`] | a container and the processes in it |
 //! | [`reaper`] | which exit belongs to whom, exits that come early included |
 //! | [`event`] | what subscribers are told, and the order it is told in |
+//! | [`terminal`] | the size of a terminal |
 //! | [`step`] | effects, refusals and time, shared by the machines |
 
 pub mod cancel;
@@ -30,10 +31,12 @@ pub mod process;
 pub mod reaper;
 pub mod signal;
 pub mod step;
+pub mod terminal;
 
 pub use cancel::{Cancel, CancelCause};
 pub use event::{Event, EventOrder, Happening, OutOfOrder};
 pub use exit::{Ending, Exit, ExitReason, ExitStatus, StartFailure, StartFailureKind, Usage};
 pub use id::{ContainerId, ExecId, HostPid, InvalidId, ProcessId, ProcessRef};
-pub use signal::{InvalidSignal, Signal};
+pub use signal::{InvalidSignal, Signal, SignalScope};
 pub use step::{Effects, Refused, Timestamp};
+pub use terminal::TerminalSize;

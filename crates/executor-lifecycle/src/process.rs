@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::{
     Cancel, CancelCause, Effects, Ending, Exit, ExitReason, ExitStatus, HostPid, Refused, Signal,
-    StartFailure, Timestamp,
+    SignalScope, StartFailure, TerminalSize, Timestamp,
 };
 
 /// How long a start that is to be cancelled may go on before it is abandoned.
@@ -51,7 +51,9 @@ pub struct Process {
     state: State,
     cancelling: Option<Cancelling>,
     timeout: Option<Timeout>,
-    parked: Vec<Signal>,
+    parked: Vec<(Signal, SignalScope)>,
+    /// The last size asked for before the start.
+    resize: Option<TerminalSize>,
     sent_sigkill: bool,
 }
 
@@ -116,7 +118,9 @@ pub enum ProcessEvent {
     /// It is to be ended.
     Cancel(Cancel),
     /// It is to get a signal.
-    Signal(Signal),
+    Signal(Signal, SignalScope),
+    /// Its terminal is to have this size.
+    Resize(TerminalSize),
     /// SIGKILL could not be delivered, and it is not because the process is gone.
     KillFailed,
     /// A deadline may have come.
@@ -131,7 +135,9 @@ pub enum ProcessEffect {
     /// Give the start up: end the runtime, remove what it left; comes back as `StartFailed`.
     AbandonStart,
     /// Send it a signal.
-    Signal(Signal),
+    Signal(Signal, SignalScope),
+    /// Give its terminal this size.
+    Resize(TerminalSize),
     /// Send SIGKILL to it and its process group; a failure comes back as `KillFailed`. Comes again
     /// while the process does not end.
     Kill,
@@ -147,7 +153,14 @@ pub enum ProcessEffect {
 impl Process {
     /// A process that waits to be launched.
     pub const fn new(timeout: Option<Timeout>) -> Self {
-        Self { state: State::Waiting, cancelling: None, timeout, parked: Vec::new(), sent_sigkill: false }
+        Self {
+            state: State::Waiting,
+            cancelling: None,
+            timeout,
+            parked: Vec::new(),
+            resize: None,
+            sent_sigkill: false,
+        }
     }
 
     /// A process whose actor failed, in the hands of another: it is ended, and its end reported.
@@ -216,7 +229,8 @@ impl Process {
             ProcessEvent::StartFailed(failure) => self.start_failed(now, failure),
             ProcessEvent::Ended(ending) => self.ended(now, ending),
             ProcessEvent::Cancel(cancel) => Ok(self.cancel(now, cancel)),
-            ProcessEvent::Signal(signal) => self.signal(signal),
+            ProcessEvent::Signal(signal, scope) => self.signal(signal, scope),
+            ProcessEvent::Resize(size) => self.resize(size),
             ProcessEvent::KillFailed => self.kill_failed(now),
             ProcessEvent::Tick => Ok(self.tick(now)),
         }
@@ -251,8 +265,9 @@ impl Process {
             effects.push(self.exited(now, Some(now), ending));
             return Ok(effects);
         }
-        for signal in std::mem::take(&mut self.parked) {
-            effects.push(self.send(signal));
+        effects.extend(self.resize.take().map(ProcessEffect::Resize));
+        for (signal, scope) in std::mem::take(&mut self.parked) {
+            effects.push(self.send(signal, scope));
         }
         if let Some(Cancelling { cancel, .. }) = self.cancelling {
             effects.push(self.strike(now, cancel, cancel.is_immediate()));
@@ -316,13 +331,25 @@ impl Process {
         }
     }
 
-    fn signal(&mut self, signal: Signal) -> Result<Vec<ProcessEffect>, Refused> {
+    /// Sizes asked for before the start come to one: the last.
+    fn resize(&mut self, size: TerminalSize) -> Result<Vec<ProcessEffect>, Refused> {
         match self.state {
             State::Waiting | State::Starting { .. } => {
-                self.parked.push(signal);
+                self.resize = Some(size);
                 Ok(Vec::new())
             }
-            State::Running { .. } => Ok(vec![self.send(signal)]),
+            State::Running { .. } => Ok(vec![ProcessEffect::Resize(size)]),
+            State::Exited => Err(Refused::Exited),
+        }
+    }
+
+    fn signal(&mut self, signal: Signal, scope: SignalScope) -> Result<Vec<ProcessEffect>, Refused> {
+        match self.state {
+            State::Waiting | State::Starting { .. } => {
+                self.parked.push((signal, scope));
+                Ok(Vec::new())
+            }
+            State::Running { .. } => Ok(vec![self.send(signal, scope)]),
             State::Exited => Err(Refused::Exited),
         }
     }
@@ -363,7 +390,7 @@ impl Process {
             ProcessEffect::Kill
         } else {
             self.set_strike(cancel, Strike::Signalled { kill_at: now.after(cancel.grace) });
-            ProcessEffect::Signal(cancel.signal)
+            ProcessEffect::Signal(cancel.signal, SignalScope::Process)
         }
     }
 
@@ -371,9 +398,9 @@ impl Process {
         self.cancelling.get_or_insert(Cancelling { cancel, strike }).strike = strike;
     }
 
-    fn send(&mut self, signal: Signal) -> ProcessEffect {
+    fn send(&mut self, signal: Signal, scope: SignalScope) -> ProcessEffect {
         self.sent_sigkill |= signal == Signal::KILL;
-        ProcessEffect::Signal(signal)
+        ProcessEffect::Signal(signal, scope)
     }
 
     fn never_ran(&mut self, now: Timestamp, reason: ExitReason) -> Vec<ProcessEffect> {

@@ -44,6 +44,19 @@ impl Signal {
     }
 }
 
+/// Who gets a signal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SignalScope {
+    /// The process alone.
+    #[default]
+    Process,
+    /// The process and its process group, if it leads one.
+    Group,
+    /// Everything in the container.
+    Container,
+}
+
 /// A text that names no signal.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0:?} is no signal: give a name such as TERM or SIGTERM, or a number from 1 to 64")]

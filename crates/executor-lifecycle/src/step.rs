@@ -98,6 +98,9 @@ pub enum Refused {
     /// The container is not running yet.
     #[error("the container is not running yet")]
     NotRunning,
+    /// It has no terminal.
+    #[error("it has no terminal")]
+    NoTerminal,
     /// The container is not paused.
     #[error("the container is not paused")]
     NotPaused,

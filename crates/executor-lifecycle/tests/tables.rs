@@ -58,9 +58,16 @@ fn process_table() {
     let cancel = ProcessEvent::Cancel;
     let states: Vec<(&str, Vec<ProcessEvent>)> = vec![
         ("waiting", vec![]),
-        ("waiting, signal parked", vec![ProcessEvent::Signal(Signal::HUP)]),
+        ("waiting, signal parked", vec![ProcessEvent::Signal(Signal::HUP, SignalScope::Group)]),
         ("starting", vec![ProcessEvent::Launch]),
-        ("starting, signal parked", vec![ProcessEvent::Launch, ProcessEvent::Signal(Signal::HUP)]),
+        (
+            "starting, signal parked",
+            vec![ProcessEvent::Launch, ProcessEvent::Signal(Signal::HUP, SignalScope::Group)],
+        ),
+        (
+            "starting, resize parked",
+            vec![ProcessEvent::Launch, ProcessEvent::Resize(TerminalSize::default())],
+        ),
         ("starting, end came early", vec![ProcessEvent::Launch, ended()]),
         ("starting, cancelled with grace", vec![ProcessEvent::Launch, cancel(graceful)]),
         ("starting, cancelled at once", vec![ProcessEvent::Launch, cancel(Cancel::now())]),
@@ -82,7 +89,8 @@ fn process_table() {
         (" Unknown", 1, ProcessEvent::Ended(Ending::with(ExitStatus::Unknown))),
         (" now", 1, cancel(Cancel::now())),
         (" with less grace", 1, cancel(Cancel::with_grace(Duration::from_secs(3)))),
-        ("", 1, ProcessEvent::Signal(Signal::USR1)),
+        ("", 1, ProcessEvent::Signal(Signal::USR1, SignalScope::Process)),
+        ("", 1, ProcessEvent::Resize(TerminalSize::default())),
         ("", 1, ProcessEvent::KillFailed),
     ];
     for (what, seconds) in
@@ -119,8 +127,11 @@ fn process_effect(effect: &ProcessEffect) -> String {
     match effect {
         ProcessEffect::ReportExited(exit) => format!("ReportExited({exit}; {:?})", exit.reason),
         ProcessEffect::ReportStarted { .. } => "ReportStarted".to_owned(),
-        ProcessEffect::Signal(signal) => format!("Signal({signal})"),
-        ProcessEffect::Launch | ProcessEffect::AbandonStart | ProcessEffect::Kill => format!("{effect:?}"),
+        ProcessEffect::Signal(signal, scope) => format!("Signal({signal} to {scope:?})"),
+        ProcessEffect::Launch
+        | ProcessEffect::AbandonStart
+        | ProcessEffect::Kill
+        | ProcessEffect::Resize(_) => name(effect),
     }
 }
 
@@ -172,7 +183,8 @@ fn container_table() {
         (" exec", exec_exited()),
         ("", E::Exec),
         ("", cancel()),
-        ("", E::Signal(Signal::USR1)),
+        ("", E::Signal(Signal::USR1, SignalScope::Container)),
+        ("", E::Resize(TerminalSize::default())),
         ("", E::Pause),
         ("", E::Resume),
         (" frozen", frozen(true)),
@@ -206,12 +218,13 @@ fn container_effect(effect: &ContainerEffect) -> String {
         ContainerEffect::CancelProcess(process, _) => format!("Cancel({process})"),
         ContainerEffect::Withdraw(process, _) => format!("Withdraw({process})"),
         ContainerEffect::Launch(process) => format!("Launch({process})"),
-        ContainerEffect::SignalInit(signal) => format!("SignalInit({signal})"),
+        ContainerEffect::SignalInit(signal, scope) => format!("SignalInit({signal} to {scope:?})"),
         ContainerEffect::AddExec(exec) => format!("AddExec({exec})"),
         ContainerEffect::Prepare
         | ContainerEffect::Pause
         | ContainerEffect::Resume
         | ContainerEffect::Release
-        | ContainerEffect::Finished => format!("{effect:?}"),
+        | ContainerEffect::ResizeInit(_)
+        | ContainerEffect::Finished => name(effect),
     }
 }

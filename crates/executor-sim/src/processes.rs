@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use executor_core::lifecycle::{
-    ContainerId, Ending, ExitStatus, HostPid, ProcessId, ProcessRef, Signal, Usage,
+    ContainerId, Ending, ExitStatus, HostPid, ProcessId, ProcessRef, Signal, SignalScope, Usage,
 };
 use executor_core::{BoxFuture, ChildFd, ChildStdio, Delivery, ExitQueue};
 use futures::FutureExt;
@@ -188,6 +188,33 @@ impl Processes {
             .entry(container.clone())
             .or_insert_with(|| watch::Sender::new(false))
             .send_replace(frozen);
+    }
+
+    /// A signal to more than one: what a process forked, or everything in the container.
+    pub(crate) fn signal_all(
+        self: &Arc<Self>,
+        process: &ProcessRef,
+        signal: Signal,
+        scope: SignalScope,
+    ) -> Delivery {
+        match scope {
+            SignalScope::Process => self.signal(process, signal),
+            SignalScope::Group => {
+                let forks = lock(&self.table).forks.remove(process);
+                forks.into_iter().flatten().for_each(|fork| fork.abort());
+                self.signal(process, signal)
+            }
+            SignalScope::Container => {
+                // Init last: with it would end all others, and nobody could be signalled.
+                let all = self.alive().into_iter().filter(|other| other.container == process.container);
+                let all: Vec<_> = all.collect();
+                let delivery = if all.is_empty() { Delivery::Gone } else { Delivery::Sent };
+                for process in all.iter().rev() {
+                    self.signal(process, signal);
+                }
+                delivery
+            }
+        }
     }
 
     /// As the kernel does it: init takes no signal from a parent pid namespace that it has not asked

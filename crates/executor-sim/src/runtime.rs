@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use executor_core::lifecycle::{
-    ContainerId, Ending, ExecId, ExitStatus, HostPid, ProcessRef, Signal, StartFailure, StartFailureKind,
+    ContainerId, Ending, ExecId, ExitStatus, HostPid, ProcessRef, Signal, SignalScope, StartFailure,
+    StartFailureKind, TerminalSize,
 };
 use executor_core::{
     BoxFuture, BoxStream, ChildStdio, ContainerSpec, Delivery, ExecSpec, ExitQueue, ExitSource, Runtime,
@@ -260,9 +261,19 @@ impl Runtime for SimRuntime {
         }
     }
 
-    fn signal(&self, process: &ProcessRef, signal: Signal) -> Result<Delivery, RuntimeError> {
-        self.ask(Asked::Signal(process.clone(), signal));
-        Ok(self.shared.processes.signal(process, signal))
+    fn signal(
+        &self,
+        process: &ProcessRef,
+        signal: Signal,
+        scope: SignalScope,
+    ) -> Result<Delivery, RuntimeError> {
+        self.ask(Asked::Signal(process.clone(), signal, scope));
+        Ok(self.shared.processes.signal_all(process, signal, scope))
+    }
+
+    fn resize(&self, process: &ProcessRef, size: TerminalSize) -> Result<(), RuntimeError> {
+        self.ask(Asked::Resize(process.clone(), size));
+        Ok(())
     }
 
     fn kill(&self, process: &ProcessRef) -> Result<Delivery, RuntimeError> {

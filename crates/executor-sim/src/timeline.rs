@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use executor_core::lifecycle::container::ContainerEvent;
-use executor_core::lifecycle::{ContainerId, Ending, Event, EventOrder, ProcessRef, Refused, Signal};
+use executor_core::lifecycle::{
+    ContainerId, Ending, Event, EventOrder, ProcessRef, Refused, Signal, SignalScope, TerminalSize,
+};
 use executor_core::{ContainerTook, Taken};
 use tokio::time::Instant;
 
@@ -22,7 +24,9 @@ pub enum Asked {
     /// To give a start up.
     Abandon(ProcessRef),
     /// To send a signal.
-    Signal(ProcessRef, Signal),
+    Signal(ProcessRef, Signal, SignalScope),
+    /// To give a terminal another size.
+    Resize(ProcessRef, TerminalSize),
     /// To kill a process.
     Kill(ProcessRef),
     /// To freeze a container.
@@ -206,11 +210,11 @@ impl Story {
                 .and_then(|()| {
                     rule(!self.released.contains(&process.container), "its container was released")
                 }),
-            Asked::Signal(process, _) | Asked::Kill(process) => {
+            Asked::Signal(process, ..) | Asked::Kill(process) => {
                 rule(!self.ended.contains(process), "its end has been told")
             }
             Asked::Release(container) => rule(self.released.insert(container.clone()), "released twice"),
-            Asked::Abandon(_) | Asked::Pause(_) | Asked::Resume(_) => Ok(()),
+            Asked::Resize(..) | Asked::Abandon(_) | Asked::Pause(_) | Asked::Resume(_) => Ok(()),
         }
     }
 

@@ -65,8 +65,8 @@ fn programs_do_what_they_say() {
         let exec = container.exec(ExecSpec::new(["it"]).piped()).await.unwrap();
         assert!(exec.wait().await.is_success());
         assert_eq!(sim.elapsed(), secs(0), "an exit does not wait for who holds the pipe");
-        assert_eq!(exec.take_stdout().unwrap().read_to_end().await, b"out");
-        assert_eq!(exec.take_stderr().unwrap().read_to_end().await, b"err");
+        assert_eq!(exec.io().take_stdout().unwrap().read_to_end().await, b"out");
+        assert_eq!(exec.io().take_stderr().unwrap().read_to_end().await, b"err");
         assert!(sim.elapsed() < secs(2), "nor does the output, for long");
     });
 }
@@ -77,7 +77,7 @@ fn pipes_carry_every_byte_while_the_clock_stands_still() {
         let mut spec = it().piped();
         spec.process.stdio.stdin = Stdio::Pipe;
         let container = sim.executor.run(spec).await.unwrap();
-        let (stdin, stdout) = (container.take_stdin().unwrap(), container.take_stdout().unwrap());
+        let (stdin, stdout) = (container.io().take_stdin().unwrap(), container.io().take_stdout().unwrap());
         let writer = actix_rt::spawn(async move {
             for number in 0..64u8 {
                 stdin.write(vec![number; 40_000]).await.unwrap();
@@ -101,7 +101,7 @@ fn frozen_containers_stand_still() {
         container.pause().await.unwrap();
         sim.passes(secs(60)).await;
         container.resume().await.unwrap();
-        assert_eq!(container.take_stdout().unwrap().read_to_end().await, b"late\n");
+        assert_eq!(container.io().take_stdout().unwrap().read_to_end().await, b"late\n");
         assert_eq!(sim.elapsed(), secs(60));
     });
 }

@@ -10,7 +10,7 @@
 //! # async fn example() -> Result<(), longshore::Error> {
 //! let executor = Executor::builder(longshore::runc().build()?).root("/run/longshore").build()?;
 //! let container = executor.run(ContainerSpec::host(["echo", "hello"]).piped()).await?;
-//! let output = container.take_stdout();
+//! let output = container.io().take_stdout();
 //! println!("{}", container.wait().await);
 //! if let Some(output) = output {
 //!     println!("{}", String::from_utf8_lossy(&output.read_to_end().await));
@@ -45,15 +45,15 @@ use std::sync::Arc;
 
 pub use executor_core::lifecycle::{
     self, Cancel, CancelCause, ContainerId, Event, EventOrder, ExecId, Exit, ExitReason, ExitStatus,
-    Happening, HostPid, InvalidId, OutOfOrder, ProcessId, ProcessRef, Refused, Signal, StartFailure,
-    StartFailureKind, Timestamp, Usage,
+    Happening, HostPid, InvalidId, OutOfOrder, ProcessId, ProcessRef, Refused, Signal, SignalScope,
+    StartFailure, StartFailureKind, TerminalSize, Timestamp, Usage,
 };
 pub use executor_core::{
-    BoxFuture, BoxStream, ChildFd, ChildStdio, ContainerHandle, ContainerSpec, ContainerTook, Delivery,
-    Error, Events, ExecSpec, Executor, ExecutorBuilder, ExecutorTook, ExitQueue, ExitSource, Input,
-    InvalidSpec, Mount, Network, NetworkNamespace, Notice, Observed, Observer, Output, ProcessHandle,
-    ProcessSpec, Resources, Rootfs, Runtime, RuntimeError, ShutdownReport, Snapshot, Stdio, StdioSpec, Swept,
-    Taken, TimeLimit, actors, messages,
+    Attached, BoxFuture, BoxStream, ChildFd, ChildStdio, ContainerHandle, ContainerSpec, ContainerTook,
+    Delivery, Error, Events, ExecSpec, Executor, ExecutorBuilder, ExecutorTook, ExitQueue, ExitSource, Input,
+    InvalidSpec, Io, Mount, Network, NetworkNamespace, Notice, Observed, Observer, Output, Piece,
+    ProcessHandle, ProcessSpec, Resources, Rootfs, Runtime, RuntimeError, ShutdownReport, Snapshot, Stdio,
+    StdioSpec, Swept, Taken, TimeLimit, actors, messages,
 };
 pub use runc_driver::{CANDIDATES, CommandLine, Mode, NoRuntime, Runc, RuncBuilder, find_runtime};
 pub use sandbox::Sandbox;

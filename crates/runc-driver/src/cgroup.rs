@@ -10,6 +10,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use executor_core::Delivery;
 use executor_core::lifecycle::{HostPid, Signal, Usage};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -96,20 +97,26 @@ impl Cgroups {
                 return killed.len();
             }
             self.thaw();
-            let ending: Vec<_> = pids.iter().filter_map(|pid| self.kill_one(*pid)).collect();
+            let ending: Vec<_> = pids.iter().filter_map(|pid| self.signal_one(*pid, Signal::KILL)).collect();
             killed.extend(pids);
             wait_for_ends(&ending, Duration::from_millis(200));
         }
     }
 
+    /// Sends a signal to everything that is in it now.
+    pub(crate) fn signal(&self, signal: Signal) -> Delivery {
+        let signalled = self.processes().into_iter().filter_map(|pid| self.signal_one(pid, signal)).count();
+        if signalled > 0 { Delivery::Sent } else { Delivery::Gone }
+    }
+
     /// The pid may belong to someone else by now: what is signalled is looked at first.
-    fn kill_one(&self, pid: HostPid) -> Option<std::os::fd::OwnedFd> {
+    fn signal_one(&self, pid: HostPid, signal: Signal) -> Option<std::os::fd::OwnedFd> {
         let pidfd = pidfd::open(pid).ok()?;
         if !procfs::is_in_cgroup(pid, &self.path) {
             return None;
         }
-        if let Err(error) = pidfd::send(&pidfd, Signal::KILL) {
-            tracing::warn!(%pid, %error, "kill in cgroup");
+        if let Err(error) = pidfd::send(&pidfd, signal) {
+            tracing::warn!(%pid, %signal, %error, "signal in cgroup");
         }
         Some(pidfd)
     }

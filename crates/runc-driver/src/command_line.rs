@@ -67,6 +67,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) kind: LaunchKind<'a>,
     pub(crate) pid_file: &'a Path,
     pub(crate) detach: bool,
+    /// Where the runtime is to hand over the terminal of a process that gets one.
+    pub(crate) console: Option<String>,
 }
 
 pub(crate) enum LaunchKind<'a> {
@@ -89,6 +91,9 @@ impl Launch<'_> {
             args.push("--detach".into());
         }
         args.extend(["--pid-file".into(), self.pid_file.into()]);
+        if let Some(console) = &self.console {
+            args.extend(["--console-socket".into(), console.into()]);
+        }
         match self.kind {
             LaunchKind::Run { bundle, no_pivot } => {
                 args.extend(["--bundle".into(), bundle.into()]);
@@ -299,13 +304,13 @@ mod tests {
         let id = ContainerId::new("c1").unwrap();
         let pid_file = Path::new("/b/init.pid");
         let kind = LaunchKind::Run { bundle: Path::new("/b"), no_pivot: true };
-        let run = Launch { id: &id, kind, pid_file, detach: true }.args();
+        let run = Launch { id: &id, kind, pid_file, detach: true, console: None }.args();
         assert_eq!(
             run.join(" ".as_ref()),
             "run --detach --pid-file /b/init.pid --bundle /b --no-pivot -- c1"
         );
         let kind = LaunchKind::Exec { process: Path::new("/b/p.json") };
-        let exec = Launch { id: &id, kind, pid_file, detach: false }.args();
+        let exec = Launch { id: &id, kind, pid_file, detach: false, console: None }.args();
         assert_eq!(exec.join(" ".as_ref()), "exec --pid-file /b/init.pid --process /b/p.json -- c1");
     }
 

@@ -20,8 +20,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use executor_core::lifecycle::{
-    ContainerId, Ending, ExecId, ExitStatus, HostPid, ProcessId, ProcessRef, Signal, StartFailure,
-    StartFailureKind,
+    ContainerId, Ending, ExecId, ExitStatus, HostPid, ProcessId, ProcessRef, Signal, SignalScope,
+    StartFailure, StartFailureKind, TerminalSize,
 };
 use executor_core::{
     BoxFuture, BoxStream, ChildStdio, ContainerSpec, Delivery, ExecSpec, ExitSource, Runtime, RuntimeError,
@@ -37,6 +37,7 @@ use crate::procfs::Stat;
 use crate::root::{Claim, Root};
 use crate::spawner::local::{LocalSpawner, Subreaper};
 use crate::spawner::{Spawner, Strays};
+use crate::terminal::Terminal;
 use crate::{Bundles, CANDIDATES, Place, cgroup, find_runtime, lock};
 
 /// Blocking work that goes on at once; more waits its turn.
@@ -104,6 +105,7 @@ struct Container {
     cgroups: OnceLock<Cgroups>,
     /// Starts under way can be given up by sending here.
     abandon: Mutex<HashMap<ProcessId, watch::Sender<bool>>>,
+    terminals: Mutex<HashMap<ProcessId, Terminal>>,
     /// Whether we have frozen it.
     frozen: AtomicBool,
     /// Processes that SIGKILL was sent to.
@@ -273,9 +275,26 @@ impl Runtime for Runc {
         }
     }
 
-    fn signal(&self, process: &ProcessRef, signal: Signal) -> Result<Delivery, RuntimeError> {
-        let sent = self.shared.spawner.signal(process, signal);
+    fn signal(
+        &self,
+        process: &ProcessRef,
+        signal: Signal,
+        scope: SignalScope,
+    ) -> Result<Delivery, RuntimeError> {
+        let spawner = &self.shared.spawner;
+        let sent = match scope {
+            SignalScope::Process => spawner.signal(process, signal),
+            SignalScope::Group => spawner.signal_group(process, signal),
+            SignalScope::Container => Ok(self.shared.container(&process.container)?.cgroups().signal(signal)),
+        };
         sent.map_err(|error| RuntimeError::new(format!("send {signal}"), error.to_string()).of(process))
+    }
+
+    fn resize(&self, process: &ProcessRef, size: TerminalSize) -> Result<(), RuntimeError> {
+        let container = self.shared.container(&process.container)?;
+        let terminals = lock(&container.terminals);
+        let resized = terminals.get(&process.process).map_or(Ok(()), |terminal| terminal.resize(size));
+        resized.map_err(|error| RuntimeError::new("resize", error.to_string()).of(process))
     }
 
     fn kill(&self, process: &ProcessRef) -> Result<Delivery, RuntimeError> {
@@ -427,6 +446,7 @@ impl Container {
             init: OnceLock::new(),
             cgroups: OnceLock::new(),
             abandon: Mutex::default(),
+            terminals: Mutex::default(),
             frozen: AtomicBool::new(false),
             killed: Mutex::default(),
         }

@@ -28,6 +28,7 @@ mod pidfd;
 mod procfs;
 mod root;
 mod spawner;
+mod terminal;
 
 pub use bundles::{Bundles, Place};
 pub use command_line::{CommandLine, Features, State};

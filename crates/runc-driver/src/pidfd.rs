@@ -20,21 +20,26 @@ pub(crate) fn open(pid: HostPid) -> io::Result<OwnedFd> {
     Ok(rustix::process::pidfd_open(raw(pid)?, PidfdFlags::NONBLOCK)?)
 }
 
-/// Has tokio's reactor tell when a file becomes readable: a pidfd does so when the process has ended.
-pub(crate) fn watch(fd: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
+/// Has tokio's reactor tell when a file is ready: a pidfd becomes readable when the process has ended.
+pub(crate) fn watch(fd: Arc<OwnedFd>, interest: Interest) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
     // SAFETY: an `OwnedFd` is open, and has the same number, as long as one `Arc` of it is there; the
     // `AsyncFd` holds one.
-    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
+    Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
 }
 
 pub(crate) fn raw(pid: HostPid) -> io::Result<Pid> {
     i32::try_from(pid.get()).ok().and_then(Pid::from_raw).ok_or_else(|| Errno::SRCH.into())
 }
 
+/// A signal as the system's calls take it.
+pub(crate) fn number(signal: Signal) -> io::Result<rustix::process::Signal> {
+    rustix::process::Signal::from_named_raw(i32::from(signal.number()))
+        .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, format!("{signal} cannot be sent")))
+}
+
 /// Sends a signal; a process that is gone is no error.
 pub(crate) fn send(pidfd: impl AsFd, signal: Signal) -> io::Result<Delivery> {
-    let signal = rustix::process::Signal::from_named_raw(i32::from(signal.number()))
-        .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, format!("{signal} cannot be sent")))?;
+    let signal = number(signal)?;
     match rustix::process::pidfd_send_signal(pidfd, signal) {
         Ok(()) => Ok(Delivery::Sent),
         Err(Errno::SRCH) => Ok(Delivery::Gone),

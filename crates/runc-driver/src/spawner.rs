@@ -28,6 +28,9 @@ pub(crate) trait Spawner: Send + Sync {
     /// Signals a process that was adopted. After its end nothing is signalled.
     fn signal(&self, process: &ProcessRef, signal: Signal) -> io::Result<Delivery>;
 
+    /// The same to the process group it leads, if it leads one.
+    fn signal_group(&self, process: &ProcessRef, signal: Signal) -> io::Result<Delivery>;
+
     /// Sends SIGKILL to a process that was adopted and to its process group.
     fn kill(&self, process: &ProcessRef) -> io::Result<Delivery>;
 

@@ -16,8 +16,9 @@ use super::process::{Owner, Process, Work};
 use super::{World, deliver, tell};
 use crate::events::Hub;
 use crate::messages::{
-    Cancel, ContainerLost, Event, Exec, Exited, FreezeError, LaunchEnded, ListProcesses, Pause, ProcessLost,
-    ProcessParts, ProcessStreams, ProcessView, Released, Resume, Signal, Start, Started, Subscribe, Withdraw,
+    Cancel, Claim, ContainerLost, Event, Exec, Exited, FreezeError, LaunchEnded, ListProcesses, Pause,
+    ProcessLost, ProcessParts, ProcessStreams, ProcessView, Released, Resize, Resume, Signal, Start, Started,
+    Subscribe, Unclaimed, Withdraw,
 };
 use crate::observe::{ContainerTook, Taken};
 use crate::{ContainerSpec, Notice, RuntimeError, TimeLimit};
@@ -32,7 +33,7 @@ pub struct Container {
     hub: Arc<Hub>,
     processes: HashMap<ProcessId, Supervised>,
     /// What the next `AddExec` effect is about.
-    incoming: Option<(Work, Option<TimeLimit>)>,
+    incoming: Option<(Work, Option<TimeLimit>, Claim)>,
     freeze_replies: Vec<oneshot::Sender<Result<(), FreezeError>>>,
     released: bool,
 }
@@ -41,6 +42,7 @@ pub struct Container {
 struct Supervised {
     address: Addr<Process>,
     view: watch::Sender<ProcessView>,
+    claim: Option<Claim>,
 }
 
 /// The executor, as its containers see it.
@@ -74,7 +76,7 @@ impl Container {
                 freeze_replies: Vec::new(),
                 released: false,
             };
-            container.add_process(ProcessId::Init, Work { exec: None, streams }, limit, context);
+            container.add_process(ProcessId::Init, Work { exec: None, streams }, limit, None, context);
             container
         })
     }
@@ -104,14 +106,15 @@ impl Container {
             match effect {
                 ContainerEffect::Prepare => self.prepare(context),
                 ContainerEffect::AddExec(exec) => {
-                    if let Some((work, limit)) = self.incoming.take() {
-                        self.add_process(ProcessId::Exec(exec), work, limit, context);
+                    if let Some((work, limit, claim)) = self.incoming.take() {
+                        self.add_process(ProcessId::Exec(exec), work, limit, Some(claim), context);
                     }
                 }
                 ContainerEffect::Launch(process) => self.command(process, Start),
                 ContainerEffect::Withdraw(process, failure) => self.command(process, Withdraw(failure)),
                 ContainerEffect::CancelProcess(process, cancel) => self.command(process, Cancel(cancel)),
-                ContainerEffect::SignalInit(signal) => self.signal_init(signal),
+                ContainerEffect::SignalInit(signal, scope) => self.tell_init(Signal(signal, scope)),
+                ContainerEffect::ResizeInit(size) => self.tell_init(Resize(size)),
                 ContainerEffect::Pause => self.freeze(context),
                 ContainerEffect::Resume => self.thaw(context),
                 ContainerEffect::Publish(event) => self.publish(event),
@@ -124,16 +127,24 @@ impl Container {
         }
     }
 
-    fn add_process(&mut self, id: ProcessId, work: Work, limit: Option<TimeLimit>, context: &Context<Self>) {
+    fn add_process(
+        &mut self,
+        id: ProcessId,
+        work: Work,
+        limit: Option<TimeLimit>,
+        claim: Option<Claim>,
+        context: &Context<Self>,
+    ) {
         let now = self.world.clock.now();
         let machine = ProcessMachine::new(
             limit.map(|limit| Timeout { at: now.after(limit.after), cancel: limit.cancel }),
         );
-        let view = watch::Sender::new(ProcessView::default());
+        let terminal = work.streams.stdio.terminal.is_some();
+        let view = watch::Sender::new(ProcessView { terminal, ..ProcessView::default() });
         let process = ProcessRef { container: self.id.clone(), process: id };
         let address =
             Process::spawn(process, machine, self.world.clone(), owner(context), work, view.clone());
-        self.processes.insert(id, Supervised { address, view });
+        self.processes.insert(id, Supervised { address, view, claim });
     }
 
     /// A process actor that is gone has said so, and its place is being taken by one that ends the
@@ -148,12 +159,17 @@ impl Container {
         }
     }
 
-    fn signal_init(&self, signal: executor_lifecycle::Signal) {
+    /// Init's own machine may refuse it: then init has ended first.
+    fn tell_init<M>(&self, message: M)
+    where
+        M: actix::Message<Result = Result<(), Refused>> + Send + 'static,
+        Process: Handler<M>,
+    {
         if let Some(init) = self.processes.get(&ProcessId::Init) {
-            let sent = init.address.send(Signal(signal));
+            let sent = init.address.send(message);
             actix_rt::spawn(async move {
                 if let Ok(Err(refused)) = sent.await {
-                    tracing::debug!(%signal, %refused, "init ended before the signal");
+                    tracing::debug!(%refused, message = std::any::type_name::<M>(), "init ended first");
                 }
             });
         }
@@ -273,10 +289,10 @@ impl Handler<Start> for Container {
 impl Handler<Exec> for Container {
     type Result = Result<ProcessParts, Refused>;
 
-    fn handle(&mut self, Exec { spec, streams }: Exec, context: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, Exec { spec, streams, claim }: Exec, context: &mut Context<Self>) -> Self::Result {
         let exec: ExecId = self.machine.next_exec();
         let limit = spec.time_limit;
-        self.incoming = Some((Work { exec: Some(spec), streams }, limit));
+        self.incoming = Some((Work { exec: Some(spec), streams }, limit, claim));
         let accepted = self.on(ContainerEvent::Exec, context);
         self.incoming = None;
         accepted?;
@@ -299,11 +315,34 @@ impl Handler<Cancel> for Container {
     }
 }
 
+impl Handler<Resize> for Container {
+    type Result = Result<(), Refused>;
+
+    fn handle(&mut self, Resize(size): Resize, context: &mut Context<Self>) -> Self::Result {
+        if self.spec.process.terminal.is_none() {
+            return Err(Refused::NoTerminal);
+        }
+        self.on(ContainerEvent::Resize(size), context)
+    }
+}
+
+impl Handler<Unclaimed> for Container {
+    type Result = ();
+
+    fn handle(&mut self, Unclaimed(claim): Unclaimed, _: &mut Context<Self>) {
+        self.show(ContainerTook::Unclaimed);
+        let unclaimed = self.processes.iter().find(|(_, supervised)| supervised.claim == Some(claim));
+        if let Some((process, _)) = unclaimed {
+            self.command(*process, Cancel(executor_lifecycle::Cancel::now()));
+        }
+    }
+}
+
 impl Handler<Signal> for Container {
     type Result = Result<(), Refused>;
 
-    fn handle(&mut self, Signal(signal): Signal, context: &mut Context<Self>) -> Self::Result {
-        self.on(ContainerEvent::Signal(signal), context)
+    fn handle(&mut self, Signal(signal, scope): Signal, context: &mut Context<Self>) -> Self::Result {
+        self.on(ContainerEvent::Signal(signal, scope), context)
     }
 }
 

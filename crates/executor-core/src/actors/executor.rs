@@ -14,8 +14,10 @@ use super::container::{Above, Container};
 use super::{World, deliver};
 use crate::Error;
 use crate::events::{Bus, Hub};
+use crate::io::SharedOutputs;
 use crate::messages::{
-    Cancel, ContainerLost, ContainerParts, Forget, Get, List, Released, Run, Shutdown, Start, Stop,
+    Cancel, Claim, ContainerLost, ContainerParts, Forget, Get, List, Released, Run, Shutdown, Start, Stop,
+    Unclaimed,
 };
 use crate::observe::{ExecutorTook, Taken};
 
@@ -39,11 +41,14 @@ struct Registered {
     run: u64,
     address: Addr<Container>,
     hub: Arc<Hub>,
+    shared: SharedOutputs,
+    claim: Claim,
 }
 
 impl Registered {
     fn parts(&self) -> ContainerParts {
-        ContainerParts { address: self.address.downgrade(), view: self.hub.view() }
+        let (address, view) = (self.address.downgrade(), self.hub.view());
+        ContainerParts { address, view, shared: self.shared.clone() }
     }
 }
 
@@ -80,7 +85,8 @@ impl Actor for ExecutorActor {
 impl Handler<Run> for ExecutorActor {
     type Result = Result<ContainerParts, Error>;
 
-    fn handle(&mut self, Run { id, spec, streams }: Run, context: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, run: Run, context: &mut Context<Self>) -> Self::Result {
+        let Run { id, spec, streams, claim } = run;
         self.show(|| ExecutorTook::Run(id.clone()));
         if self.draining {
             return Err(Error::ShuttingDown);
@@ -89,12 +95,13 @@ impl Handler<Run> for ExecutorActor {
             return Err(Error::IdTaken { id });
         }
         let hub = Hub::new(id.clone(), self.bus.clone());
+        let shared = streams.shared.clone();
         let above = Self::above(context);
         let address =
             Container::spawn(id.clone(), spec, streams, self.world.clone(), above, Arc::clone(&hub));
         deliver(&address.clone().recipient(), Start, |_| ());
         self.runs += 1;
-        let registered = Registered { run: self.runs, address, hub };
+        let registered = Registered { run: self.runs, address, hub, shared, claim };
         let parts = registered.parts();
         self.containers.insert(id, registered);
         self.registered.send_replace(self.containers.len());
@@ -160,6 +167,18 @@ impl Handler<ContainerLost> for ExecutorActor {
             }
             deliver(&executor.recipient(), Released(id), |_| ());
         });
+    }
+}
+
+impl Handler<Unclaimed> for ExecutorActor {
+    type Result = ();
+
+    fn handle(&mut self, Unclaimed(claim): Unclaimed, _: &mut Context<Self>) {
+        self.show(|| ExecutorTook::Unclaimed);
+        if let Some(registered) = self.containers.values().find(|registered| registered.claim == claim) {
+            let cancel = Cancel(executor_lifecycle::Cancel::now());
+            deliver(&registered.address.clone().recipient(), cancel, |_| ());
+        }
     }
 }
 

@@ -12,8 +12,8 @@ use tokio::sync::watch;
 use super::{World, deliver, tell};
 use crate::ExecSpec;
 use crate::messages::{
-    Cancel, Ended, Exited, LaunchEnded, ProcessLost, ProcessStreams, ProcessView, Signal, Start, Started,
-    Watch, Withdraw,
+    Cancel, Ended, Exited, LaunchEnded, ProcessLost, ProcessStreams, ProcessView, Resize, Signal, Start,
+    Started, Watch, Withdraw,
 };
 use crate::observe::Taken;
 
@@ -105,9 +105,14 @@ impl Process {
             match effect {
                 ProcessEffect::Launch => self.launch(context),
                 ProcessEffect::AbandonStart => self.world.runtime.abandon(&self.id),
-                ProcessEffect::Signal(signal) => {
-                    if let Err(error) = self.world.runtime.signal(&self.id, signal) {
+                ProcessEffect::Signal(signal, scope) => {
+                    if let Err(error) = self.world.runtime.signal(&self.id, signal, scope) {
                         tracing::warn!(process = %self.id, %signal, %error, "signal");
+                    }
+                }
+                ProcessEffect::Resize(size) => {
+                    if let Err(error) = self.world.runtime.resize(&self.id, size) {
+                        tracing::warn!(process = %self.id, %error, "resize");
                     }
                 }
                 ProcessEffect::Kill => {
@@ -264,10 +269,21 @@ impl Handler<Cancel> for Process {
     }
 }
 
+impl Handler<Resize> for Process {
+    type Result = Result<(), Refused>;
+
+    fn handle(&mut self, Resize(size): Resize, context: &mut Context<Self>) -> Self::Result {
+        if !self.view.borrow().terminal {
+            return Err(Refused::NoTerminal);
+        }
+        self.on(ProcessEvent::Resize(size), context)
+    }
+}
+
 impl Handler<Signal> for Process {
     type Result = Result<(), Refused>;
 
-    fn handle(&mut self, Signal(signal): Signal, context: &mut Context<Self>) -> Self::Result {
-        self.on(ProcessEvent::Signal(signal), context)
+    fn handle(&mut self, Signal(signal, scope): Signal, context: &mut Context<Self>) -> Self::Result {
+        self.on(ProcessEvent::Signal(signal, scope), context)
     }
 }

@@ -1,7 +1,7 @@
 //! What the container machine is told, what it asks for, and how far it says it is.
 
 use crate::event::Event;
-use crate::{Cancel, ExecId, Exit, HostPid, ProcessId, Signal, StartFailure};
+use crate::{Cancel, ExecId, Exit, HostPid, ProcessId, Signal, SignalScope, StartFailure, TerminalSize};
 
 /// Where a container is in its life, as a caller sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,8 +45,10 @@ pub enum ContainerEvent {
     Exec,
     /// Everything in it is to be ended.
     Cancel(Cancel),
-    /// Its init is to get a signal.
-    Signal(Signal),
+    /// Its init, or all of it, is to get a signal.
+    Signal(Signal, SignalScope),
+    /// The terminal of its init is to have this size.
+    Resize(TerminalSize),
     /// It is to be frozen.
     Pause,
     /// It is to be thawed.
@@ -82,7 +84,9 @@ pub enum ContainerEffect {
     /// Tell a process to end.
     CancelProcess(ProcessId, Cancel),
     /// Hand a signal to init.
-    SignalInit(Signal),
+    SignalInit(Signal, SignalScope),
+    /// Hand the size of its terminal to init.
+    ResizeInit(TerminalSize),
     /// Have the runtime freeze it; comes back as `PauseEnded`.
     Pause,
     /// Have the runtime thaw it; comes back as `ResumeEnded`.

@@ -81,7 +81,8 @@ enum Down {
     Start,
     Withdraw(StartFailure),
     Cancel(Cancel),
-    Signal(Signal),
+    Signal(Signal, SignalScope),
+    Resize(TerminalSize),
 }
 
 /// A process: its machine, its mailbox, and what is known of it.
@@ -343,7 +344,7 @@ impl World {
             }
             Action::Signal => {
                 self.budget.signals -= 1;
-                self.container(rules, ContainerEvent::Signal(Signal::HUP));
+                self.container(rules, ContainerEvent::Signal(Signal::HUP, SignalScope::Process));
             }
             Action::Pause => {
                 self.budget.pauses -= 1;
@@ -397,7 +398,8 @@ impl World {
                         Down::Start => ProcessEvent::Launch,
                         Down::Withdraw(failure) => ProcessEvent::Withdraw(failure),
                         Down::Cancel(cancel) => ProcessEvent::Cancel(cancel),
-                        Down::Signal(signal) => ProcessEvent::Signal(signal),
+                        Down::Signal(signal, scope) => ProcessEvent::Signal(signal, scope),
+                        Down::Resize(size) => ProcessEvent::Resize(size),
                     };
                     self.process(rules, *process, NOW, event);
                 }
@@ -525,8 +527,8 @@ impl World {
                         *abandoned = true;
                     }
                 }
-                ProcessEffect::Signal(_) if told => self.breaks(NO_SIGNAL),
-                ProcessEffect::Signal(_) => {}
+                ProcessEffect::Signal(..) if told => self.breaks(NO_SIGNAL),
+                ProcessEffect::Signal(..) | ProcessEffect::Resize(_) => {}
                 ProcessEffect::Kill if told => self.breaks(NO_SIGNAL),
                 ProcessEffect::Kill if std::mem::replace(&mut self.kernel_refuses, false) => {
                     self.process(rules, id, NOW, ProcessEvent::KillFailed);
@@ -576,7 +578,10 @@ impl World {
                     self.member(process).to_end = true;
                     self.tell(process, Down::Cancel(cancel));
                 }
-                ContainerEffect::SignalInit(signal) => self.tell(ProcessId::Init, Down::Signal(signal)),
+                ContainerEffect::SignalInit(signal, scope) => {
+                    self.tell(ProcessId::Init, Down::Signal(signal, scope));
+                }
+                ContainerEffect::ResizeInit(size) => self.tell(ProcessId::Init, Down::Resize(size)),
                 ContainerEffect::Pause => self.asked.pausing = true,
                 ContainerEffect::Resume => self.asked.resuming = true,
                 ContainerEffect::Publish(event) => self.publish(&event),

@@ -15,12 +15,14 @@ use std::sync::Arc;
 use executor_core::ChildStdio;
 use executor_core::lifecycle::{ExitStatus, HostPid, ProcessId, ProcessRef, StartFailure, StartFailureKind};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use tokio::io::Interest;
 use tokio::sync::watch;
 
 use super::{Container, Mode, Shared, broken, from_io, gone};
 use crate::command_line::{Launch, LaunchKind, Log};
 use crate::root::Claim;
 use crate::spawner::{Call, CallEnd, Parent, RuntimeChild, Strays};
+use crate::terminal::{ConsoleSocket, Terminal, set_size};
 use crate::{failure, lock, pidfd};
 
 impl Shared {
@@ -37,13 +39,30 @@ impl Shared {
         let opened = self.opened().map_err(|error| broken(error.message))?;
         let pid_file = claim.dir.join(format!("{process}.pid"));
         let detach = self.mode == Mode::Detached;
-        let launch = Launch { id: &claim.id, kind, pid_file: &pid_file, detach };
-        let (call, log) = opened.command_line.call(&launch.args(), stdio);
+        let console = match stdio.terminal {
+            Some(_) if !detach => return Err(no_terminal_in_the_foreground()),
+            Some(_) => Some(
+                ConsoleSocket::listen(&claim.dir, process).map_err(|error| from_io(&claim.dir, &error))?,
+            ),
+            None => None,
+        };
+        // What gets a terminal has it for all three: the runtime itself gets nothing.
+        let (own, pipes) =
+            if console.is_some() { (ChildStdio::default(), stdio) } else { (stdio, ChildStdio::default()) };
+        let path = console.as_ref().map(ConsoleSocket::path);
+        let launch = Launch { id: &claim.id, kind, pid_file: &pid_file, detach, console: path };
+        let (call, log) = opened.command_line.call(&launch.args(), own);
         let started = self.launched(call, &launch, abandoned).await;
         lock(&container.abandon).remove(&process);
 
         match started {
-            Launched::Detached => self.adopt(claim, process, &pid_file, Parent::Us, log).await,
+            Launched::Detached => {
+                let pid = self.adopt(claim, process, &pid_file, Parent::Us, log).await?;
+                if let Some(console) = console {
+                    self.take_terminal(container, process, &console, pipes).await?;
+                }
+                Ok(pid)
+            }
             Launched::Monitored(monitor) => {
                 self.adopt(claim, process, &pid_file, Parent::Runtime(monitor), log).await
             }
@@ -63,6 +82,36 @@ impl Shared {
                     (None, Some(words)) => failure::classify(words),
                     (kind, _) => StartFailure::new(kind.unwrap_or(StartFailureKind::RuntimeBroken), message),
                 })
+            }
+        }
+    }
+
+    /// Takes over the terminal of a process that runs. One that cannot be is the end of the process.
+    async fn take_terminal(
+        &self,
+        container: &Container,
+        process: ProcessId,
+        console: &ConsoleSocket,
+        pipes: ChildStdio,
+    ) -> Result<(), StartFailure> {
+        let ChildStdio { stdin, stdout, terminal, .. } = pipes;
+        let master = console.master().await.and_then(|master| {
+            set_size(&master, terminal.unwrap_or_default())?;
+            Terminal::begin(master, stdin, stdout)
+        });
+        match master {
+            Ok(terminal) => {
+                let mut terminals = lock(&container.terminals);
+                terminals.retain(|_, terminal| terminal.is_there());
+                terminals.insert(process, terminal);
+                Ok(())
+            }
+            Err(error) => {
+                let named = ProcessRef { container: container.claim.id.clone(), process };
+                if let Err(error) = self.spawner.kill(&named) {
+                    tracing::warn!(process = %named, %error, "kill what has no terminal");
+                }
+                Err(broken(format!("the terminal: {error}")))
             }
         }
     }
@@ -150,6 +199,11 @@ impl Shared {
     }
 }
 
+fn no_terminal_in_the_foreground() -> StartFailure {
+    let message = "a terminal needs a runtime that is not kept in the foreground";
+    StartFailure::new(StartFailureKind::BadConfig, message)
+}
+
 /// What became of a call that was to start a process.
 enum Launched {
     Detached,
@@ -180,7 +234,7 @@ impl PidFile {
     }
 
     async fn appeared(&self) -> io::Result<()> {
-        let inotify = pidfd::watch(Arc::clone(&self.inotify))?;
+        let inotify = pidfd::watch(Arc::clone(&self.inotify), Interest::READABLE)?;
         while !self.path.exists() {
             let mut ready = inotify.readable().await?;
             let mut events = [0; 4096];

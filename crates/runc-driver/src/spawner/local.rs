@@ -19,6 +19,7 @@ use executor_core::{BoxFuture, ChildFd, Delivery};
 use futures::FutureExt;
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions};
+use tokio::io::Interest;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
@@ -185,7 +186,7 @@ impl Spawner for LocalSpawner {
             });
             let ended = ended.map(|status| status.unwrap_or(ExitStatus::Unknown)).boxed().shared();
             let kill = Arc::new(move || {
-                if let Err(error) = process.kill_group() {
+                if let Err(error) = process.signal_group(Signal::KILL) {
                     tracing::warn!(pid = %process.pid, %error, "kill a runtime");
                 }
             });
@@ -230,11 +231,15 @@ impl Spawner for LocalSpawner {
         self.family.adopted(process).map_or(Ok(Delivery::Gone), |process| process.signal(signal))
     }
 
+    fn signal_group(&self, process: &ProcessRef, signal: Signal) -> io::Result<Delivery> {
+        self.family.adopted(process).map_or(Ok(Delivery::Gone), |process| process.signal_group(signal))
+    }
+
     fn kill(&self, process: &ProcessRef) -> io::Result<Delivery> {
         match (self.family.adopted(process), process.process) {
             (None, _) => Ok(Delivery::Gone),
             (Some(init), ProcessId::Init) => init.signal(Signal::KILL),
-            (Some(exec), ProcessId::Exec(_)) => exec.kill_group(),
+            (Some(exec), ProcessId::Exec(_)) => exec.signal_group(Signal::KILL),
         }
     }
 
@@ -285,7 +290,7 @@ impl Spawner for LocalSpawner {
         let all: Vec<_> =
             runtimes.into_iter().chain(adopted.into_iter().map(|(_, process)| process)).collect();
         for process in &all {
-            let _gone = process.kill_group();
+            let _gone = process.signal_group(Signal::KILL);
         }
         let deadline = Instant::now() + patience;
         for process in &all {
@@ -307,16 +312,16 @@ impl Process {
         }
     }
 
-    fn kill_group(&self) -> io::Result<Delivery> {
+    /// The leader is a zombie at worst, so the group is still its own. A process that has made no group of
+    /// its own is in its parent's, which has another number: then it is signalled alone.
+    fn signal_group(&self, signal: Signal) -> io::Result<Delivery> {
         let reaped = lock(&self.reaped);
         if *reaped {
             return Ok(Delivery::Gone);
         }
-        let delivery = pidfd::send(&self.pidfd, Signal::KILL)?;
-        // The leader is a zombie at worst, so the group is still its own. A process that has made
-        // no group of its own is in its parent's, which has another number: then there is none.
-        match rustix::process::kill_process_group(pidfd::raw(self.pid)?, rustix::process::Signal::KILL) {
-            Ok(()) | Err(Errno::SRCH) => Ok(delivery),
+        match rustix::process::kill_process_group(pidfd::raw(self.pid)?, pidfd::number(signal)?) {
+            Ok(()) => Ok(Delivery::Sent),
+            Err(Errno::SRCH) => pidfd::send(&self.pidfd, signal),
             Err(error) => Err(error.into()),
         }
     }
@@ -356,7 +361,7 @@ impl Process {
     }
 
     async fn readable(&self) -> io::Result<()> {
-        let pidfd = pidfd::watch(Arc::clone(&self.pidfd))?;
+        let pidfd = pidfd::watch(Arc::clone(&self.pidfd), Interest::READABLE)?;
         pidfd.readable().await.map(|mut ready| ready.retain_ready())
     }
 }

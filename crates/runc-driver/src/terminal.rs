@@ -1,0 +1,201 @@
+//! Terminals: the console socket a runtime hands the master through, and the copying between it and the
+//! process's pipes.
+//!
+//! ```text
+//!  stdin pipe ──▶ copy_in ──▶ master │ slave ── the process, and nobody else
+//!  stdout pipe ◀── copy_out ◀──────── │
+//! ```
+//! The master is ours alone. It is read to its end, which comes when the last who holds the slave is gone,
+//! or until nobody wants the output any more; with the master goes the terminal, and what is left in it
+//! is hung up.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use executor_core::ChildFd;
+use executor_core::lifecycle::{ProcessId, TerminalSize};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::{Errno, IoSliceMut};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::termios::Winsize;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::unix::pipe;
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::pidfd;
+
+/// How long a runtime that has said that the process runs may take to hand over its terminal.
+const PATIENCE: Duration = Duration::from_secs(5);
+const CHUNK: usize = 64 << 10;
+/// What a terminal takes for the end of its input.
+const END_OF_INPUT: u8 = 4;
+
+/// A socket for one master.
+pub(crate) struct ConsoleSocket {
+    /// The socket is named by way of its directory: the path of a socket has at most 107 bytes.
+    dir: OwnedFd,
+    name: String,
+    file: PathBuf,
+    listener: UnixListener,
+}
+
+impl ConsoleSocket {
+    pub(crate) fn listen(dir: &Path, process: ProcessId) -> io::Result<Self> {
+        let (name, flags) = (format!("{process}.tty"), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC);
+        let file = dir.join(&name);
+        let dir = rustix::fs::open(dir, flags, Mode::empty())?;
+        let listener = UnixListener::bind(path("self", &dir, &name))?;
+        Ok(Self { dir, name, file, listener })
+    }
+
+    /// Its path, as the runtime can reach it.
+    pub(crate) fn path(&self) -> String {
+        path(&std::process::id().to_string(), &self.dir, &self.name)
+    }
+
+    /// The master, once the runtime has said that the process runs.
+    pub(crate) async fn master(&self) -> io::Result<OwnedFd> {
+        let received = async {
+            let (stream, _) = self.listener.accept().await?;
+            receive(&stream).await
+        };
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "the runtime handed over no terminal");
+        tokio::time::timeout(PATIENCE, received).await.unwrap_or_else(|_| Err(late()))
+    }
+}
+
+impl Drop for ConsoleSocket {
+    fn drop(&mut self) {
+        let _removed_with_its_directory = std::fs::remove_file(&self.file);
+    }
+}
+
+fn path(process: &str, dir: &OwnedFd, name: &str) -> String {
+    format!("/proc/{process}/fd/{}/{name}", dir.as_raw_fd())
+}
+
+async fn receive(stream: &UnixStream) -> io::Result<OwnedFd> {
+    loop {
+        stream.readable().await?;
+        let message = stream.try_io(Interest::READABLE, || {
+            let mut name = [0; 4096];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
+            let mut control = RecvAncillaryBuffer::new(&mut space);
+            recvmsg(stream, &mut [IoSliceMut::new(&mut name)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+            let mut masters = control.drain().flat_map(|message| {
+                let RecvAncillaryMessage::ScmRights(fds) = message else { return Vec::new() };
+                fds.collect()
+            });
+            Ok(masters.next())
+        });
+        match message {
+            Ok(master) => return master.ok_or_else(|| io::Error::other("the console socket was closed")),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A terminal that is being copied from and to. It goes when the copying ends.
+pub(crate) struct Terminal(Weak<OwnedFd>);
+
+impl Terminal {
+    /// Begins to copy between a master and a process's pipes.
+    pub(crate) fn begin(master: OwnedFd, stdin: ChildFd, stdout: ChildFd) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&master, true)?;
+        let master = Arc::new(master);
+        let terminal = Self(Arc::downgrade(&master));
+        let watched = Arc::new(pidfd::watch(master, Interest::READABLE | Interest::WRITABLE)?);
+        if let ChildFd::Fd(stdin) = stdin {
+            let stdin = pipe::Receiver::from_owned_fd(stdin.try_clone()?)?;
+            tokio::spawn(copy_in(stdin, Arc::clone(&watched)));
+        }
+        let stdout = match stdout {
+            ChildFd::Fd(stdout) => Some(pipe::Sender::from_owned_fd(stdout.try_clone()?)?),
+            ChildFd::Null | ChildFd::Inherit => None,
+        };
+        tokio::spawn(copy_out(watched, stdout));
+        Ok(terminal)
+    }
+
+    pub(crate) fn is_there(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    /// Gives it another size; the kernel tells those in the foreground. One that is gone has no size.
+    pub(crate) fn resize(&self, size: TerminalSize) -> io::Result<()> {
+        self.0.upgrade().map_or(Ok(()), |master| set_size(&master, size))
+    }
+}
+
+pub(crate) fn set_size(master: &OwnedFd, size: TerminalSize) -> io::Result<()> {
+    let TerminalSize { rows, columns } = size;
+    Ok(rustix::termios::tcsetwinsize(
+        master,
+        Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 },
+    )?)
+}
+
+/// Until the terminal has ended, or nobody reads.
+async fn copy_out(master: Arc<AsyncFd<Arc<OwnedFd>>>, mut stdout: Option<pipe::Sender>) {
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let closed = async {
+            match &stdout {
+                Some(stdout) => stdout.ready(Interest::ERROR).await.map(drop),
+                None => std::future::pending().await,
+            }
+        };
+        let mut ready = tokio::select! {
+            ready = master.readable() => match ready {
+                Ok(ready) => ready,
+                Err(_) => return,
+            },
+            _ = closed => return,
+        };
+        match rustix::io::read(master.get_ref(), &mut chunk) {
+            // The last who held the slave is gone: EIO.
+            Ok(0) => return,
+            Ok(read) => {
+                if let Some(stdout) = &mut stdout
+                    && stdout.write_all(&chunk[..read]).await.is_err()
+                {
+                    return;
+                }
+            }
+            Err(Errno::AGAIN) => ready.clear_ready(),
+            Err(Errno::INTR) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+/// Until the input ends, which the program is told once.
+async fn copy_in(mut stdin: pipe::Receiver, master: Arc<AsyncFd<Arc<OwnedFd>>>) {
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        let read = stdin.read(&mut chunk).await.unwrap_or_default();
+        let bytes = if read == 0 { &[END_OF_INPUT][..] } else { &chunk[..read] };
+        if write_all(&master, bytes).await.is_err() || read == 0 {
+            return;
+        }
+    }
+}
+
+async fn write_all(master: &AsyncFd<Arc<OwnedFd>>, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let mut ready = master.writable().await?;
+        match rustix::io::write(master.get_ref(), bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::AGAIN) => ready.clear_ready(),
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

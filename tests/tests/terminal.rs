@@ -1,0 +1,166 @@
+//! Terminals on the real runtime: sizes, tails, ends, and the command on a terminal of the user's.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
+use std::time::Duration;
+
+use longshore::{
+    Cancel, ContainerHandle, ContainerSpec, ExecSpec, ExitReason, ExitStatus, Output, StartFailureKind,
+    Stdio, TerminalSize,
+};
+use longshore_tests::{on_stage, sleeper};
+
+fn on_terminal(script: &str) -> ContainerSpec {
+    let mut spec = ContainerSpec::host(["sh", "-c", script]).piped();
+    spec.process.stdio.stdin = Stdio::Pipe;
+    spec.process.terminal = Some(TerminalSize { rows: 40, columns: 100 });
+    spec
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Reads until this has come.
+async fn expect(output: &mut Output, text: &str) -> String {
+    let mut all = String::new();
+    while !all.contains(text) {
+        let chunk = tokio::time::timeout(longshore_tests::HUNG, output.next_chunk()).await;
+        let chunk = chunk.unwrap_or_else(|_| panic!("{text:?} does not come after {all:?}"));
+        all += &String::from_utf8_lossy(
+            &chunk.unwrap_or_else(|| panic!("the end, not {text:?}, after {all:?}")),
+        );
+    }
+    all
+}
+
+fn output(container: &ContainerHandle) -> Output {
+    container.io().take_stdout().unwrap()
+}
+
+#[test]
+fn tty_size() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let script = "stty size; trap 'stty size' WINCH; echo ready; while :; do sleep 0.01; done";
+        let container = executor.run(on_terminal(script)).await.unwrap();
+        let mut stdout = output(&container);
+        assert_eq!(
+            expect(&mut stdout, "ready").await,
+            "40 100\r\nready\r\n",
+            "the size is there before the start"
+        );
+        container.resize(TerminalSize { rows: 10, columns: 20 }).await.unwrap();
+        assert!(expect(&mut stdout, "\n").await.starts_with("10 20"), "SIGWINCH is seen inside");
+
+        // An exec's own terminal, resized before it has started: the last size counts.
+        let mut spec = ExecSpec::new(["sh", "-c", "sleep 0.2; stty size; tty; ls -l /proc/self/fd"]).piped();
+        spec.terminal = Some(TerminalSize::default());
+        let exec = container.exec(spec).await.unwrap();
+        for rows in [1, 2, 33] {
+            exec.resize(TerminalSize { rows, columns: 44 }).await.unwrap();
+        }
+        let all = text(exec.io().take_stdout().unwrap().read_to_end().await);
+        assert!(all.starts_with("33 44\r\n/dev/pts/"), "{all}");
+        assert!(exec.wait().await.is_success());
+        assert!(exec.io().take_stderr().is_none(), "a terminal is one stream");
+        container.cancel(Cancel::now()).await;
+        stage.finish(executor).await;
+    });
+}
+
+#[test]
+fn tty_tail() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let container = executor.run(on_terminal("stty -onlcr; seq 1 200000")).await.unwrap();
+        let mut stdout = output(&container);
+        let mut all = Vec::new();
+        while let Some(chunk) = stdout.next_chunk().await {
+            all.extend(chunk);
+            if all.len() < 1 << 20 {
+                tokio::time::sleep(Duration::from_millis(1)).await; // a slow reader
+            }
+        }
+        let expected: String = (1..=200_000).map(|number| format!("{number}\n")).collect();
+        assert_eq!(all.len(), expected.len());
+        assert_eq!(text(all), expected);
+        assert!(container.wait().await.is_success());
+        stage.finish(executor).await;
+    });
+}
+
+#[test]
+fn tty_never_ends() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        // Nobody but the program holds the slave: its end is the end of the output.
+        let container = executor.run(on_terminal("echo bye; exit 3")).await.unwrap();
+        assert_eq!(text(output(&container).read_to_end().await), "bye\r\n");
+        assert_eq!(container.wait().await.status, ExitStatus::Code(3));
+
+        // What an exec leaves behind on its terminal is hung up when nobody reads it any more.
+        let container = executor.run(sleeper()).await.unwrap();
+        let mut spec = ExecSpec::new(["sh", "-c", "(trap '' HUP; sleep 1000) & echo left"]).piped();
+        spec.terminal = Some(TerminalSize::default());
+        let exec = container.exec(spec).await.unwrap();
+        assert!(exec.wait().await.is_success());
+        assert_eq!(text(exec.io().take_stdout().unwrap().read_to_end().await), "left\r\n");
+        container.cancel(Cancel::now()).await;
+        stage.finish(executor).await;
+    });
+}
+
+#[test]
+fn input_and_its_end_reach_the_program_on_a_terminal() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let container = executor.run(on_terminal("stty -echo; echo ready; cat; echo end")).await.unwrap();
+        let (stdin, mut stdout) = (container.io().take_stdin().unwrap(), output(&container));
+        expect(&mut stdout, "ready\r\n").await;
+        stdin.write("hello\n").await.unwrap();
+        expect(&mut stdout, "hello\r\n").await;
+        drop(stdin);
+        expect(&mut stdout, "end\r\n").await;
+        assert!(container.wait().await.is_success());
+
+        // Ctrl-C is a signal inside.
+        let script = "trap 'echo interrupted; exit 5' INT; echo ready; while :; do sleep 0.01; done";
+        let container = executor.run(on_terminal(script)).await.unwrap();
+        let (stdin, mut stdout) = (container.io().take_stdin().unwrap(), output(&container));
+        expect(&mut stdout, "ready\r\n").await;
+        stdin.write("\x03").await.unwrap();
+        expect(&mut stdout, "interrupted").await;
+        assert_eq!(container.wait().await.status, ExitStatus::Code(5));
+        stage.finish(executor).await;
+    });
+}
+
+#[test]
+fn console_socket() {
+    on_stage(async |stage| {
+        // A root whose sockets' paths are longer than a socket's path can be.
+        let runtime = longshore::runc().build().unwrap();
+        let root = stage.root().join("x".repeat(100));
+        let executor = longshore::Executor::builder(runtime).root(&root).build().unwrap();
+        let container = executor.run(on_terminal("tty")).await.unwrap();
+        assert!(text(output(&container).read_to_end().await).starts_with("/dev/pts/"));
+        assert_eq!(executor.shutdown(longshore_tests::HUNG).await, longshore::ShutdownReport::default());
+        drop(executor);
+
+        // A runtime that says the process runs, and hands over no terminal.
+        let wrapper = stage.wrapper(
+            "args=(); while [ $# -gt 0 ]; do if [ \"$1\" = --console-socket ]; then shift; else args+=(\"$1\"); fi; shift; done\n\
+             bundle=; for ((i=0; i<${#args[@]}; i++)); do [ \"${args[i]}\" = --bundle ] && bundle=${args[i+1]}; done\n\
+             [ -n \"$bundle\" ] && sed -i 's/\"terminal\":true/\"terminal\":false/' \"$bundle/config.json\"\n\
+             exec $RUNC \"${args[@]}\"",
+        );
+        let executor = stage.executor_on(longshore::runc().runtime(wrapper.display().to_string()));
+        let container = executor.run(on_terminal("sleep 1000")).await.unwrap();
+        let exit = container.wait().await;
+        let ExitReason::StartFailed(failure) = exit.reason else { panic!("{exit:?}") };
+        assert_eq!(failure.kind, StartFailureKind::RuntimeBroken, "{failure}");
+        assert!(failure.message.contains("terminal"), "{failure}");
+        stage.finish(executor).await;
+    });
+}
