@@ -202,7 +202,7 @@ pub async fn run_told(
                         return story;
                     }
                 }
-                Notice::Event(_) | Notice::Snapshot(_) => {}
+                Notice::Event(_) | Notice::Snapshot(_) | Notice::Swept(_) => {}
                 Notice::Gap { missed } => panic!("{missed} events were missed"),
             }
         }

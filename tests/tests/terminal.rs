@@ -164,3 +164,125 @@ fn console_socket() {
         stage.finish(executor).await;
     });
 }
+
+/// A terminal of a user's, with a person at it.
+struct User {
+    master: std::fs::File,
+    seen: std::sync::mpsc::Receiver<Vec<u8>>,
+    slave: std::fs::File,
+}
+
+impl User {
+    fn sit_down(rows: u16, columns: u16) -> Self {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+        let slave = std::fs::File::options().read(true).write(true).open(name).unwrap();
+        let master = std::fs::File::from(master);
+        let (mut reader, (sender, seen)) = (master.try_clone().unwrap(), std::sync::mpsc::channel());
+        std::thread::spawn(move || {
+            let mut chunk = [0; 4096];
+            while let Ok(read @ 1..) = std::io::Read::read(&mut reader, &mut chunk) {
+                drop(sender.send(chunk[..read].to_vec()));
+            }
+        });
+        let user = Self { master, seen, slave };
+        user.resize(rows, columns);
+        user
+    }
+
+    fn resize(&self, rows: u16, columns: u16) {
+        let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        rustix::termios::tcsetwinsize(&self.master, size).unwrap();
+    }
+
+    /// Whether the terminal hands on keys as they are.
+    fn is_raw(&self) -> bool {
+        let modes = rustix::termios::tcgetattr(&self.slave).unwrap().local_modes;
+        !modes.contains(rustix::termios::LocalModes::ICANON)
+    }
+
+    /// What is typed before may be lost when the modes change.
+    fn waits_until_raw(&self) {
+        while !self.is_raw() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn types(&mut self, keys: &str) {
+        std::io::Write::write_all(&mut self.master, keys.as_bytes()).unwrap();
+    }
+
+    fn sees(&self, text: &str) {
+        let mut all = String::new();
+        while !all.contains(text) {
+            let chunk = self.seen.recv_timeout(longshore_tests::HUNG);
+            let chunk = chunk.unwrap_or_else(|_| panic!("{text:?} is not seen after {all:?}"));
+            all += &String::from_utf8_lossy(&chunk);
+        }
+    }
+
+    /// The command as a shell would start it: with the terminal as its own.
+    fn starts(&self, root: &std::path::Path, args: &[&str]) -> std::process::Child {
+        let stdio = || std::process::Stdio::from(self.slave.try_clone().unwrap());
+        let mut command = std::process::Command::new("setsid");
+        command.args(["--ctty", "--wait"]).arg(longshore_tests::command::program());
+        command.arg("--root").arg(root).args(args).stdin(stdio()).stdout(stdio()).stderr(stdio());
+        command.spawn().unwrap()
+    }
+}
+
+#[test]
+fn the_command_on_a_terminal_of_the_users() {
+    longshore_tests::on_bare_stage(|stage| {
+        let mut user = User::sit_down(30, 90);
+        assert!(!user.is_raw());
+        let mut command = user.starts(&stage.root(), &["run", "-it", "-e", "PS1=ready> ", "--", "sh"]);
+        user.sees("ready> ");
+        assert!(user.is_raw());
+        user.types("stty size\n");
+        user.sees("30 90");
+        user.resize(20, 70);
+        user.types("sleep 0.1; stty size\n");
+        user.sees("20 70");
+        user.types("sleep 1000\n");
+        user.sees("sleep 1000\r\n");
+        // Ctrl-C ends the sleep inside, and not the command outside.
+        user.types("\x03");
+        user.sees("ready> ");
+        user.types("echo $((6 * 7)); exit 7\n");
+        user.sees("42\r\n");
+        assert_eq!(command.wait().unwrap().code(), Some(7));
+        assert!(!user.is_raw(), "the terminal was not restored");
+
+        // However it ends.
+        for (args, keys) in [
+            (&["run", "-it", "--timeout", "300ms", "--grace", "0s", "--", "sleep", "1000"][..], ""),
+            (&["run", "-it", "--", "no-such-program"], ""),
+            (&["run", "-it", "--", "cat"], "\x04"),
+        ] {
+            let mut command = user.starts(&stage.root(), args);
+            if !keys.is_empty() {
+                user.waits_until_raw();
+                user.types(keys);
+            }
+            assert!(command.wait().is_ok());
+            assert!(!user.is_raw(), "{args:?}: the terminal was not restored");
+        }
+
+        // Output through -t without -i, and without a terminal to begin with.
+        let output = std::process::Command::new(longshore_tests::command::program())
+            .arg("--root")
+            .arg(stage.root())
+            .args(["run", "-t", "--", "sh", "-c", "tty; stty size; echo e >&2"])
+            .stdin(std::process::Stdio::null())
+            .output()
+            .unwrap();
+        assert_eq!(text(output.stdout), "/dev/pts/0\r\n24 80\r\ne\r\n");
+        assert_eq!((text(output.stderr), output.status.code()), (String::new(), Some(0)));
+        drop(user);
+        stage.check();
+    });
+}

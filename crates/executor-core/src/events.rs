@@ -4,13 +4,15 @@
 //! its event channel exists from the first subscriber on. A slow subscriber loses the oldest events
 //! and is told how many; it never holds anything up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, OnceLock, Weak};
 
 use executor_lifecycle::container::Phase;
 use executor_lifecycle::{ContainerId, Event, ExecId, Exit, Happening, HostPid, Timestamp};
 use futures::Stream;
 use tokio::sync::{broadcast, watch};
+
+use crate::Swept;
 
 /// Events a subscriber may be behind before it loses some.
 const CONTAINER_BACKLOG: usize = 256;
@@ -42,6 +44,8 @@ pub struct Snapshot {
 pub enum Notice {
     /// How things stood when the subscription began. First, and only for a container's events.
     Snapshot(Snapshot),
+    /// What a dead executor had left, and is gone now. First, and only for an executor's events.
+    Swept(Swept),
     /// What happened next.
     Event(Event),
     /// The subscriber was too slow and has missed events.
@@ -54,6 +58,7 @@ pub enum Notice {
 /// A subscription to the events of a container, or of all containers of an executor.
 #[derive(Debug)]
 pub struct Events {
+    swept: VecDeque<Swept>,
     snapshot: Option<Snapshot>,
     receiver: broadcast::Receiver<Event>,
     /// Events up to this one are in the snapshot.
@@ -66,6 +71,9 @@ pub struct Events {
 impl Events {
     /// The next notice; `None` when nothing can come any more.
     pub async fn next(&mut self) -> Option<Notice> {
+        if let Some(swept) = self.swept.pop_front() {
+            return Some(Notice::Swept(swept));
+        }
         if let Some(snapshot) = self.snapshot.take() {
             self.ended = snapshot.phase == Phase::Released;
             self.seen = snapshot.seq;
@@ -114,9 +122,10 @@ impl Bus {
 }
 
 impl BusView {
-    pub(crate) fn subscribe(&self) -> Events {
+    pub(crate) fn subscribe(&self, swept: &[Swept]) -> Events {
         let receiver = self.0.upgrade().map_or_else(closed, |bus| bus.subscribe());
-        Events { snapshot: None, receiver, seen: 0, of_one: false, ended: false }
+        let swept = swept.iter().cloned().collect();
+        Events { swept, snapshot: None, receiver, seen: 0, of_one: false, ended: false }
     }
 }
 
@@ -183,7 +192,8 @@ impl View {
         let channel =
             |hub: Arc<Hub>| hub.channel.get_or_init(|| broadcast::Sender::new(CONTAINER_BACKLOG)).subscribe();
         let receiver = self.hub.upgrade().map_or_else(closed, channel);
-        Events { snapshot: Some(self.snapshot()), receiver, seen: 0, of_one: true, ended: false }
+        let snapshot = Some(self.snapshot());
+        Events { swept: VecDeque::new(), snapshot, receiver, seen: 0, of_one: true, ended: false }
     }
 }
 

@@ -297,7 +297,7 @@ impl Executor {
         self.inner.address.send(List).await.map_err(|_| Error::Stopped)
     }
 
-    /// The events of all containers from now on.
+    /// What was swept when the executor was built, and the events of all containers from now on.
     ///
     /// ```
     /// # use executor_core::*;
@@ -317,7 +317,7 @@ impl Executor {
     /// # }).unwrap();
     /// ```
     pub fn events(&self) -> Events {
-        self.inner.bus.subscribe()
+        self.inner.bus.subscribe(&self.inner.swept)
     }
 
     /// Takes nothing new, ends every container, waits until all are released, and stops.

@@ -192,7 +192,7 @@ async fn listen(executor: Executor, timeline: Timeline, quiet: bool) {
     while let Some(notice) = events.next().await {
         match notice {
             Notice::Event(event) if !quiet => timeline.push(What::Told(event)),
-            Notice::Event(_) | Notice::Snapshot(_) => {}
+            Notice::Event(_) | Notice::Snapshot(_) | Notice::Swept(_) => {}
             Notice::Gap { missed } => assert!(quiet, "{missed} events were missed: run more quietly"),
         }
     }

@@ -8,3 +8,4 @@ pub(crate) mod run;
 pub(crate) mod spec;
 pub(crate) mod status;
 pub(crate) mod sweep;
+pub(crate) mod terminal;

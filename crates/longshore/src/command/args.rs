@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::terminal;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use longshore::{
     Cancel, ContainerId, ContainerSpec, InvalidSpec, Mount, Network, Resources, Rootfs, TimeLimit,
@@ -52,6 +53,9 @@ pub(crate) struct Run {
     /// Pass stdin on to the program; it reads nothing otherwise
     #[arg(short, long)]
     pub(crate) interactive: bool,
+    /// Give the program a terminal; with -i, every key goes to it as it is, Ctrl-C too
+    #[arg(short, long)]
+    pub(crate) tty: bool,
     /// End the program after this time, as in 30s or 2m
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) timeout: Option<Duration>,
@@ -120,6 +124,7 @@ impl Run {
         let mut spec = self.container.spec();
         let cancel = Cancel::with_grace(self.grace);
         spec.process.time_limit = self.timeout.map(|after| TimeLimit { after, cancel });
+        spec.process.terminal = self.tty.then(terminal::size);
         spec
     }
 }

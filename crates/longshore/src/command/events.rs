@@ -5,7 +5,7 @@
 use std::io::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
-use longshore::{Event, Events, Happening, Notice, Timestamp};
+use longshore::{Event, Events, Happening, Notice, Swept, Timestamp};
 use serde_json::{Map, Value, json};
 
 /// Writes what `events` tells to `out`, up to the container's `Released`.
@@ -16,6 +16,7 @@ pub(crate) async fn write(mut events: Events, mut out: Box<dyn Write + Send>) {
         let (line, last) = match notice {
             Notice::Event(event) => (line(&event), matches!(event.happening, Happening::Released { .. })),
             Notice::Gap { missed } => (json!({"event": "gap", "missed": missed}), false),
+            Notice::Swept(swept) => (self::swept(&swept), false),
             Notice::Snapshot(_) => continue,
         };
         let written = writeln!(out, "{line}").and_then(|()| out.flush());
@@ -23,6 +24,12 @@ pub(crate) async fn write(mut events: Events, mut out: Box<dyn Write + Send>) {
             return;
         }
     }
+}
+
+/// A container of a dead executor: it has no number, for its own story ended with its executor.
+fn swept(swept: &Swept) -> Value {
+    let Swept { container, killed, left } = swept;
+    json!({"event": "swept", "container": container, "killed": killed, "left": left})
 }
 
 fn line(event: &Event) -> Value {

@@ -18,6 +18,7 @@ use longshore::{Stdio, StdioSpec};
 const DRAIN: Duration = Duration::from_secs(1);
 
 /// What comes through the pipe, not yet read.
+#[derive(Default)]
 pub(crate) struct Relay {
     reader: Option<PipeReader>,
     running: Option<mpsc::Receiver<()>>,
@@ -28,8 +29,7 @@ impl Relay {
     pub(crate) fn new(stdin: Stdio) -> io::Result<(StdioSpec, Self)> {
         let straight = || Stdio::Inherit;
         if io::stderr().is_terminal() {
-            let relay = Self { reader: None, running: None };
-            return Ok((StdioSpec { stdin, stdout: straight(), stderr: straight() }, relay));
+            return Ok((StdioSpec { stdin, stdout: straight(), stderr: straight() }, Self::default()));
         }
         let (reader, writer) = io::pipe()?;
         let writer = OwnedFd::from(writer);

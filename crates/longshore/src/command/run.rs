@@ -6,14 +6,14 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use longshore::{Cancel, ContainerHandle, Executor, Exit, Signal, Stdio};
+use longshore::{Cancel, ContainerHandle, Executor, Exit, Signal, Stdio, StdioSpec};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::args::{Global, Run};
-use super::events;
 use super::relay::Relay;
 use super::status::{self, Asked, Failure};
+use super::{events, terminal};
 
 /// How long the end of everything may take, after the program's own.
 const RELEASE: Duration = Duration::from_secs(30);
@@ -32,9 +32,16 @@ async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure>
     let log = arguments.events.as_deref().map(open_log).transpose()?;
     let executor = executor(global)?;
 
-    let stdin = if arguments.interactive { Stdio::Inherit } else { Stdio::Null };
-    let (stdio, mut relay) =
-        Relay::new(stdin).map_err(|error| Failure::new(error.to_string(), "free some files"))?;
+    let no_files = |error: io::Error| Failure::new(error.to_string(), "free some files");
+    let stdin = match (arguments.interactive, arguments.tty) {
+        (false, _) => Stdio::Null,
+        (true, false) => Stdio::Inherit,
+        (true, true) => Stdio::Pipe,
+    };
+    let (stdio, mut relay) = match arguments.tty {
+        false => Relay::new(stdin).map_err(no_files)?,
+        true => (StdioSpec { stdin, stdout: Stdio::Pipe, stderr: Stdio::Null }, Relay::default()),
+    };
     spec.process.stdio = stdio;
     let logged = log.map(|out| tokio::spawn(events::write(executor.events(), out)));
     let mut asked = Asked {
@@ -45,7 +52,14 @@ async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure>
     };
 
     let container = executor.run(spec).await?;
+    let restore = (arguments.tty && arguments.interactive).then(terminal::Restore::make_raw).transpose();
+    let restore = restore.map_err(no_files)?;
+    let copied = arguments.tty.then(|| terminal::copy(&container)).transpose().map_err(no_files)?;
     let exit = wait(&container, &mut relay, &mut signals, &mut asked).await;
+    if let Some(copied) = copied {
+        let _panicked = copied.await;
+    }
+    drop(restore);
     relay.finish();
     let report = executor.shutdown(RELEASE).await;
     if let Some(logged) = logged {
