@@ -1,0 +1,86 @@
+//! Output in bulk on the real runtime: every byte, in order, in bounded memory; the speed is printed beside
+//! that of a plain pipe, and not asserted.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
+use std::io::Read;
+use std::process::{Command, Stdio as Std};
+use std::time::{Duration, Instant};
+
+use longshore::{Piece, Stdio};
+use longshore_tests::{on_stage, shell};
+
+const BULK: u64 = 1 << 30;
+const WRITER: &str = "head -c 1073741824 /dev/zero";
+
+/// Memory of this process that is not backed by files, in bytes.
+fn memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+}
+
+fn plain_pipe() -> Duration {
+    let began = Instant::now();
+    let mut child = Command::new("sh").args(["-c", WRITER]).stdout(Std::piped()).spawn().unwrap();
+    let (mut pipe, mut chunk, mut all) = (child.stdout.take().unwrap(), vec![0; 64 << 10], 0);
+    while let Ok(read @ 1..) = pipe.read(&mut chunk) {
+        all += read as u64;
+    }
+    child.wait().unwrap();
+    assert_eq!(all, BULK);
+    began.elapsed()
+}
+
+#[test]
+fn output_in_bulk() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let (mut ratios, before) = (Vec::new(), memory());
+        for _ in 0..3 {
+            let plain = plain_pipe();
+            let container = executor.run(shell(WRITER).piped()).await.unwrap();
+            let mut stdout = container.io().take_stdout().unwrap();
+            container.started().await.unwrap();
+            let (began, mut all, mut most) = (Instant::now(), 0, 0);
+            while let Some(chunk) = stdout.next_chunk().await {
+                assert!(chunk.iter().all(|byte| *byte == 0) || all > 1 << 20);
+                all += chunk.len() as u64;
+                if all % (64 << 20) < chunk.len() as u64 {
+                    most = most.max(memory());
+                }
+            }
+            assert_eq!(all, BULK);
+            assert!(container.wait().await.is_success());
+            assert!(most < before + (32 << 20), "{} MiB more", (most - before) >> 20);
+            ratios.push(plain.as_secs_f64() / began.elapsed().as_secs_f64());
+        }
+        println!("1 GiB through stdout, speed to that of a plain pipe: {ratios:.2?}");
+        stage.finish(executor).await;
+    });
+}
+
+#[test]
+fn hostile_output() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        // Bytes of every kind, in lines without an end, to a reader who looks at the end of it only.
+        let mut spec = shell("head -c 33554432 /dev/urandom; head -c 33554432 /dev/zero");
+        spec.process.stdio.stdout = Stdio::Shared { replay: 1 << 20 };
+        let before = memory();
+        let container = executor.run(spec).await.unwrap();
+        assert!(container.wait().await.is_success(), "a reader who is not there holds nobody back");
+        let mut late = container.io().attach_stdout().unwrap();
+        let (mut missed, mut read) = (0, 0);
+        while let Some(piece) = late.next().await {
+            match piece {
+                Piece::Gap { missed: bytes } => missed += bytes,
+                Piece::Bytes(bytes) => read += bytes.len() as u64,
+            }
+        }
+        assert_eq!(missed + read, 64 << 20);
+        assert!(read <= 1 << 20 && missed > 0);
+        assert!(memory() < before + (32 << 20));
+        stage.finish(executor).await;
+    });
+}
