@@ -365,11 +365,7 @@ impl ExitSource for Runc {
                 tracing::error!(%error, "orphans are reaped only when their container is released");
             }
         }
-        let exits = futures::stream::unfold(exits, |mut exits| async move {
-            let exit = exits.recv().await?;
-            Some((exit, exits))
-        });
-        exits.map(move |(process, status)| shared.ending(process, status)).boxed()
+        exits.map(move |(process, ending)| shared.ending(process, ending.status)).boxed()
     }
 }
 

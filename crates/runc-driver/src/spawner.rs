@@ -12,10 +12,9 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, ProcessRef, Signal};
-use executor_core::{BoxFuture, ChildStdio, Delivery};
+use executor_core::lifecycle::{ContainerId, Ending, ExitStatus, HostPid, ProcessRef, Signal};
+use executor_core::{BoxFuture, BoxStream, ChildStdio, Delivery};
 use futures::future::Shared;
-use tokio::sync::mpsc;
 
 /// Spawns runtimes and collects exits. Nothing here blocks.
 pub(crate) trait Spawner: Send + Sync {
@@ -44,8 +43,8 @@ pub(crate) trait Spawner: Send + Sync {
     /// Nothing of this container will be asked for any more.
     fn forget(&self, container: &ContainerId);
 
-    /// The ends of adopted processes; the second caller gets a channel that is closed.
-    fn exits(&self) -> mpsc::UnboundedReceiver<(ProcessRef, ExitStatus)>;
+    /// The ends of adopted processes, with nothing known but the status; nothing for the second caller.
+    fn exits(&self) -> BoxStream<'static, (ProcessRef, Ending)>;
 
     /// Kills and reaps every runtime and every adopted process, for when nobody collects any more.
     /// Blocks, at most for `patience`.

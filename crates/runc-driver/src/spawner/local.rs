@@ -14,14 +14,14 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, ProcessId, ProcessRef, Signal};
-use executor_core::{BoxFuture, ChildFd, Delivery};
+use executor_core::lifecycle::{ContainerId, Ending, ExitStatus, HostPid, ProcessId, ProcessRef, Signal};
+use executor_core::{BoxFuture, BoxStream, ChildFd, Delivery, ExitQueue};
 use futures::FutureExt;
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions};
 use tokio::io::Interest;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::{Call, Parent, RuntimeChild, Spawner, Strays};
 use crate::procfs::{self, Stat};
@@ -39,8 +39,7 @@ type Spawned = io::Result<(HostPid, OwnedFd)>;
 
 pub(crate) struct LocalSpawner {
     calls: std::sync::mpsc::Sender<(Call, oneshot::Sender<Spawned>)>,
-    exits: mpsc::UnboundedSender<(ProcessRef, ExitStatus)>,
-    receiver: Mutex<Option<mpsc::UnboundedReceiver<(ProcessRef, ExitStatus)>>>,
+    exits: ExitQueue,
     family: Arc<Family>,
 }
 
@@ -113,8 +112,7 @@ impl LocalSpawner {
                 }
             }
         })?;
-        let (exits, receiver) = mpsc::unbounded_channel();
-        Ok(Self { calls, exits, receiver: Mutex::new(Some(receiver)), family: Arc::default() })
+        Ok(Self { calls, exits: ExitQueue::default(), family: Arc::default() })
     }
 }
 
@@ -222,7 +220,7 @@ impl Spawner for LocalSpawner {
                 let reaped_by_us = std::mem::replace(&mut *lock(&adopted.reaped), true);
                 (!reaped_by_us).then(|| pidfd::status_of_reaped(adopted.pidfd.as_fd())).flatten()
             });
-            let _executor_gone = exits.send((process, known.or(told).unwrap_or(ExitStatus::Unknown)));
+            exits.tell(process, Ending::with(known.or(told).unwrap_or(ExitStatus::Unknown)));
         });
         Ok(())
     }
@@ -264,8 +262,8 @@ impl Spawner for LocalSpawner {
         lock(&self.family.adopted).retain(|process, _| process.container != *container);
     }
 
-    fn exits(&self) -> mpsc::UnboundedReceiver<(ProcessRef, ExitStatus)> {
-        lock(&self.receiver).take().unwrap_or_else(|| mpsc::unbounded_channel().1)
+    fn exits(&self) -> BoxStream<'static, (ProcessRef, Ending)> {
+        self.exits.take()
     }
 
     fn reap_orphans_in(&self, cgroup: String) -> io::Result<()> {
