@@ -18,9 +18,9 @@ use uuid::Uuid;
 use crate::actors::{ExecutorActor, Reaper, World};
 use crate::clock::Clock;
 use crate::events::{Bus, BusView};
-use crate::handle::OnDrop;
+use crate::handle::ask_or_cancel;
 use crate::io::Connected;
-use crate::messages::{Claim, Get, List, ProcessStreams, Run, Shutdown, Stop, Unclaimed};
+use crate::messages::{Claim, Get, List, ProcessStreams, Run, Shutdown, Stop};
 use crate::observe::Bystander;
 use crate::{
     ContainerHandle, ContainerSpec, Error, Events, ExitSource, Observer, Runtime, Snapshot, Swept, io,
@@ -257,11 +257,8 @@ impl Executor {
         let streams_to_be = ProcessStreams { stdio, copiers, shared };
         let claim = Claim::new();
         let run = Run { id: id.clone(), spec, streams: streams_to_be, claim };
-        let answer = self.inner.address.send(run);
-        let unclaimed = OnDrop::new(self.inner.address.downgrade(), Unclaimed(claim));
-        let parts = answer.await.map_err(|_| Error::Stopped);
-        unclaimed.defuse();
-        Ok(ContainerHandle::new(id, parts??, streams, cancel_on_drop))
+        let answer = ask_or_cancel(&self.inner.address.downgrade(), run, claim).await;
+        Ok(ContainerHandle::new(id, answer.ok_or(Error::Stopped)??, streams, cancel_on_drop))
     }
 
     /// Another handle of a container, by its id.

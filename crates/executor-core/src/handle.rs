@@ -130,7 +130,8 @@ impl ContainerHandle {
         released.and_then(|snapshot| snapshot.left).ok_or(Error::Stopped)
     }
 
-    /// Adds a process. Before the container runs it is parked, and started by the event.
+    /// Adds a process. Before the container runs it is parked, and started by the event. A future of it
+    /// that is dropped before it has answered cancels what it asked for.
     ///
     /// # Errors
     /// [`Error::InvalidSpec`], and [`Error::Refused`] in a container that has ended, is paused or is
@@ -160,10 +161,7 @@ impl ContainerHandle {
         let io = Io::new(streams, shared.clone());
         let (claim, cancel_on_drop) = (Claim::new(), spec.cancel_on_drop);
         let exec = messages::Exec { spec, streams: ProcessStreams { stdio, copiers, shared }, claim };
-        let answer = ask(&self.address, exec);
-        let unclaimed = OnDrop::new(self.address.clone(), messages::Unclaimed(claim));
-        let answer = answer.await.unwrap_or_else(|| Err(self.gone()));
-        unclaimed.defuse();
+        let answer = ask_or_cancel(&self.address, exec, claim).await.unwrap_or_else(|| Err(self.gone()));
         let ProcessParts { id, address, view } = answer.map_err(|refused| self.refused(refused))?;
         let cancel = cancel_on_drop.then(|| OnDrop::cancel(&address));
         Ok(ProcessHandle { id, address, view, io, _cancel: cancel })
@@ -186,7 +184,6 @@ impl ContainerHandle {
     /// # Ok::<(), Error>(())
     /// # }).unwrap();
     /// ```
-    ///
     ///
     /// # Errors
     /// [`Error::Refused`] when init has ended.
@@ -254,7 +251,6 @@ impl ContainerHandle {
     /// # Ok::<(), Error>(())
     /// # }).unwrap();
     /// ```
-    ///
     ///
     /// # Errors
     /// [`Error::Refused`] when it does not run or is frozen already, [`Error::Runtime`].
@@ -398,6 +394,20 @@ where
     async move { request?.await.ok() }
 }
 
+/// Asks for something that is cancelled if nobody waits for the answer any more.
+pub(crate) async fn ask_or_cancel<A, M>(address: &WeakAddr<A>, message: M, claim: Claim) -> Option<M::Result>
+where
+    A: Actor + Handler<M> + Handler<messages::Unclaimed>,
+    A::Context: ToEnvelope<A, M> + ToEnvelope<A, messages::Unclaimed>,
+    M: Message<Result: Send> + Send + 'static,
+{
+    let answer = ask(address, message);
+    let unclaimed = OnDrop::new(address.clone(), messages::Unclaimed(claim));
+    let answer = answer.await;
+    unclaimed.defuse();
+    answer
+}
+
 /// An intent is not a question: it arrives whether or not anyone waits. To whom it does not, has ended.
 fn order_cancel<A>(address: &WeakAddr<A>, cancel: Cancel)
 where
@@ -410,7 +420,7 @@ where
 }
 
 /// Tells an actor something when it is dropped before it was defused.
-pub(crate) struct OnDrop<A: Actor, M>
+struct OnDrop<A: Actor, M>
 where
     A: Handler<M>,
     A::Context: ToEnvelope<A, M>,
@@ -426,11 +436,11 @@ where
     A::Context: ToEnvelope<A, M>,
     M: Message<Result: Send> + Send + Copy + 'static,
 {
-    pub(crate) const fn new(address: WeakAddr<A>, message: M) -> Self {
+    const fn new(address: WeakAddr<A>, message: M) -> Self {
         Self { address: Some(address), message }
     }
 
-    pub(crate) fn defuse(mut self) {
+    fn defuse(mut self) {
         self.address = None;
     }
 }

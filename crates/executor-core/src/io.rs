@@ -1,11 +1,12 @@
 //! The streams of a process: what the runtime is given, and what the handle gives out.
 //!
 //! A pipe is an operating system's pipe. The executor's thread copies between it and a bounded
-//! channel, so that the other end works under any executor of futures; no actor ever reads or
-//! writes. Copying begins when the process runs: what the runtime writes before is not the
-//! process's.
+//! channel, or the tape of a shared output ([`attached`]), so that the other end works under any executor
+//! of futures; no actor ever reads or writes. Copying begins when the process runs: what the runtime
+//! writes before is not the process's. A terminal is the runtime's affair: here it is pipes too.
 
-use std::collections::VecDeque;
+mod attached;
+
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
@@ -19,6 +20,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 
+use self::attached::Tape;
+pub use self::attached::{Attached, Piece};
 use crate::{Stdio, StdioSpec};
 
 /// How long an output is read on after the process has ended, when something else holds the pipe.
@@ -95,100 +98,6 @@ impl Input {
     }
 }
 
-/// What any number of readers see of an output, each from where it was attached: first what is kept of
-/// the past, then what comes. It never holds the process back.
-#[derive(Debug)]
-pub struct Attached {
-    tape: watch::Receiver<Tape>,
-    at: u64,
-}
-
-/// What an attached reader gets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Piece {
-    /// What came next.
-    Bytes(Vec<u8>),
-    /// The reader was too slow, or came too late.
-    Gap {
-        /// How many bytes it has missed.
-        missed: u64,
-    },
-}
-
-impl Attached {
-    /// What comes next; `None` at the end.
-    pub async fn next(&mut self) -> Option<Piece> {
-        let at = self.at;
-        let Ok(tape) = self.tape.wait_for(|tape| tape.ended || tape.end() > at).await else {
-            // Nothing writes any more, and what was written may not have been read.
-            return self.read();
-        };
-        drop(tape);
-        self.read()
-    }
-
-    fn read(&mut self) -> Option<Piece> {
-        let tape = self.tape.borrow();
-        let piece = tape.read(self.at)?;
-        self.at += match &piece {
-            Piece::Bytes(bytes) => bytes.len() as u64,
-            Piece::Gap { missed } => *missed,
-        };
-        Some(piece)
-    }
-
-    /// The same as a stream.
-    pub fn into_stream(self) -> impl Stream<Item = Piece> + Send {
-        futures::stream::unfold(self, |mut attached| async move {
-            attached.next().await.map(|piece| (piece, attached))
-        })
-    }
-}
-
-/// The last bytes of an output.
-#[derive(Debug, Default)]
-pub(crate) struct Tape {
-    chunks: VecDeque<Vec<u8>>,
-    /// How many bytes came before the first that is kept, and how many are kept, and may be.
-    before: u64,
-    kept: usize,
-    limit: usize,
-    ended: bool,
-}
-
-impl Tape {
-    const fn end(&self) -> u64 {
-        self.before + self.kept as u64
-    }
-
-    /// Older chunks go as a whole; the last one stays even if it alone is over the limit.
-    fn write(&mut self, chunk: Vec<u8>) {
-        self.kept += chunk.len();
-        self.chunks.push_back(chunk);
-        while self.kept > self.limit && self.chunks.len() > 1 {
-            let Some(oldest) = self.chunks.pop_front() else { return };
-            self.kept -= oldest.len();
-            self.before += oldest.len() as u64;
-        }
-    }
-
-    fn read(&self, at: u64) -> Option<Piece> {
-        if at < self.before {
-            return Some(Piece::Gap { missed: self.before - at });
-        }
-        let mut begins = self.before;
-        for chunk in &self.chunks {
-            let ends = begins + chunk.len() as u64;
-            if at < ends {
-                let from = usize::try_from(at - begins).unwrap_or_default();
-                return Some(Piece::Bytes(chunk[from..].to_vec()));
-            }
-            begins = ends;
-        }
-        None
-    }
-}
-
 /// The streams of a process, as its handles have them.
 ///
 /// The ends of pipes are taken once. Outputs that are [`Stdio::Shared`] are attached to at any time, by
@@ -221,12 +130,12 @@ impl Io {
 
     /// Another reader of stdout, when the specification said [`Stdio::Shared`].
     pub fn attach_stdout(&self) -> Option<Attached> {
-        self.shared.stdout.clone().map(|tape| Attached { tape, at: 0 })
+        self.shared.stdout.clone().map(Attached::from_start)
     }
 
     /// Another reader of stderr, when the specification said [`Stdio::Shared`].
     pub fn attach_stderr(&self) -> Option<Attached> {
-        self.shared.stderr.clone().map(|tape| Attached { tape, at: 0 })
+        self.shared.stderr.clone().map(Attached::from_start)
     }
 
     /// Taking a stream out cannot leave the slot half changed.
@@ -300,7 +209,7 @@ pub(crate) fn connect(spec: StdioSpec, terminal: Option<TerminalSize>) -> io::Re
                 Sink::Queue(sender)
             }
             Piped::Shared { replay } => {
-                let (sender, receiver) = watch::channel(Tape { limit: replay, ..Tape::default() });
+                let (sender, receiver) = watch::channel(Tape::new(replay));
                 *attached = Some(receiver);
                 Sink::Tape(sender)
             }
@@ -395,56 +304,8 @@ async fn copy_out(pipe: OwnedFd, sink: Sink, ended: impl Future<Output = ()>) {
         match (read, room, &sink) {
             (Ok(1..), Some(room), _) => room.send(chunk),
             (Ok(1..), None, Sink::Tape(tape)) => tape.send_modify(|tape| tape.write(chunk)),
-            (_, _, Sink::Tape(tape)) => return tape.send_modify(|tape| tape.ended = true),
+            (_, _, Sink::Tape(tape)) => return tape.send_modify(Tape::end),
             (_, _, Sink::Queue(_)) => return,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tape(limit: usize) -> (watch::Sender<Tape>, watch::Receiver<Tape>) {
-        watch::channel(Tape { limit, ..Tape::default() })
-    }
-
-    fn bytes(text: &str) -> Option<Piece> {
-        Some(Piece::Bytes(text.into()))
-    }
-
-    #[test]
-    fn readers_come_and_go_and_the_slow_one_is_told_of_its_gap() {
-        futures::executor::block_on(async {
-            let (sender, tape) = tape(6);
-            let write = |text: &str| sender.send_modify(|tape| tape.write(text.into()));
-            let attach = || Attached { tape: tape.clone(), at: 0 };
-            let mut early = attach();
-            write("abc");
-            assert_eq!(early.next().await, bytes("abc"));
-            write("def");
-            let mut second = attach();
-            assert_eq!(second.next().await, bytes("abc"), "what is kept of the past comes first");
-            write("ghi");
-            assert_eq!(early.next().await, bytes("def"));
-            write("jkl");
-            assert_eq!(second.next().await, Some(Piece::Gap { missed: 3 }));
-            assert_eq!(second.next().await, bytes("ghi"));
-            drop(second);
-            let mut late = attach();
-            assert_eq!(late.next().await, Some(Piece::Gap { missed: 6 }));
-            write("longer than is kept");
-            sender.send_modify(|tape| tape.ended = true);
-            drop(sender);
-            assert_eq!(late.next().await, Some(Piece::Gap { missed: 6 }));
-            for reader in [&mut late, &mut attach()] {
-                while let Some(piece) = reader.next().await {
-                    assert!(
-                        matches!(piece, Piece::Gap { .. }) || Some(piece) == bytes("longer than is kept")
-                    );
-                }
-                assert_eq!(reader.next().await, None);
-            }
-        });
     }
 }

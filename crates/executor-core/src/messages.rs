@@ -218,8 +218,8 @@ pub(crate) struct ProcessStreams {
     pub(crate) shared: SharedOutputs,
 }
 
-/// A request, to tell it from all others of this process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A request, to tell it from all others of this process; a later one is greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Claim(u64);
 
 impl Claim {
@@ -248,6 +248,7 @@ pub struct ProcessParts {
 /// A process as those who wait for it see it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ProcessView {
+    /// Whether it has a terminal, and so a size.
     pub(crate) terminal: bool,
     /// Whether the runtime was asked to start it: its answer comes, whoever is there to take it.
     pub(crate) asked: bool,

@@ -26,8 +26,6 @@ pub struct ExecutorActor {
     world: World,
     bus: Bus,
     containers: BTreeMap<ContainerId, Registered>,
-    /// How many containers there have been.
-    runs: u64,
     draining: bool,
     /// How many containers are registered, for those who wait until none is.
     registered: watch::Sender<usize>,
@@ -37,11 +35,10 @@ pub struct ExecutorActor {
 
 /// A container of this executor.
 struct Registered {
-    /// Which run of the executor it is: ids that were made up are in no order that lasts.
-    run: u64,
     address: Addr<Container>,
     hub: Arc<Hub>,
     shared: SharedOutputs,
+    /// Also the order they were asked for in: ids that were made up are in no order that lasts.
     claim: Claim,
 }
 
@@ -56,7 +53,7 @@ impl ExecutorActor {
     pub(crate) fn spawn(world: World, bus: Bus, stopped: watch::Sender<bool>) -> Addr<Self> {
         world.bystander.clone().begin(|_| {
             let registered = watch::Sender::new(0);
-            Self { world, bus, containers: BTreeMap::new(), runs: 0, draining: false, registered, stopped }
+            Self { world, bus, containers: BTreeMap::new(), draining: false, registered, stopped }
         })
     }
 
@@ -100,8 +97,7 @@ impl Handler<Run> for ExecutorActor {
         let address =
             Container::spawn(id.clone(), spec, streams, self.world.clone(), above, Arc::clone(&hub));
         deliver(&address.clone().recipient(), Start, |_| ());
-        self.runs += 1;
-        let registered = Registered { run: self.runs, address, hub, shared, claim };
+        let registered = Registered { address, hub, shared, claim };
         let parts = registered.parts();
         self.containers.insert(id, registered);
         self.registered.send_replace(self.containers.len());
@@ -198,7 +194,7 @@ impl Handler<Shutdown> for ExecutorActor {
         self.draining = true;
         let cancel = Cancel(executor_lifecycle::Cancel::now().cause(CancelCause::Shutdown));
         let mut containers: Vec<_> = self.containers.values().collect();
-        containers.sort_by_key(|registered| registered.run);
+        containers.sort_by_key(|registered| registered.claim);
         for registered in containers {
             deliver(&registered.address.clone().recipient(), cancel, |_| ());
         }

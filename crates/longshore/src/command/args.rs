@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::terminal;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use longshore::{
     Cancel, ContainerId, ContainerSpec, InvalidSpec, Mount, Network, Resources, Rootfs, TimeLimit,
 };
+
+use super::terminal;
 
 /// Run programs in containers, and never lose track of one.
 #[derive(Debug, Parser)]

@@ -5,6 +5,7 @@
 //!    │   └─▶ the pid file appears (foreground) ───────────▶
 //!    └─────▶ it exits otherwise, is overdue, is abandoned ▶ end its strays ▶ why, from its log
 //! ```
+//! A process with a terminal runs when that has come through the console socket as well.
 
 use std::fs;
 use std::io;

@@ -1,0 +1,162 @@
+//! Outputs with any number of readers: the last bytes are kept on a tape, from which each reads at its own
+//! pace, and is told when it has missed some.
+
+use std::collections::VecDeque;
+
+use futures::Stream;
+use tokio::sync::watch;
+
+/// What any number of readers see of an output, each from where it was attached: first what is kept of
+/// the past, then what comes. It never holds the process back.
+#[derive(Debug)]
+pub struct Attached {
+    tape: watch::Receiver<Tape>,
+    at: u64,
+}
+
+/// What an attached reader gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// What came next.
+    Bytes(Vec<u8>),
+    /// The reader was too slow, or came too late.
+    Gap {
+        /// How many bytes it has missed.
+        missed: u64,
+    },
+}
+
+impl Attached {
+    pub(super) const fn from_start(tape: watch::Receiver<Tape>) -> Self {
+        Self { tape, at: 0 }
+    }
+
+    /// What comes next; `None` at the end.
+    pub async fn next(&mut self) -> Option<Piece> {
+        let at = self.at;
+        let Ok(tape) = self.tape.wait_for(|tape| tape.ended || tape.length() > at).await else {
+            // Nothing writes any more, and what was written may not have been read.
+            return self.read();
+        };
+        drop(tape);
+        self.read()
+    }
+
+    fn read(&mut self) -> Option<Piece> {
+        let tape = self.tape.borrow();
+        let piece = tape.read(self.at)?;
+        self.at += match &piece {
+            Piece::Bytes(bytes) => bytes.len() as u64,
+            Piece::Gap { missed } => *missed,
+        };
+        Some(piece)
+    }
+
+    /// The same as a stream.
+    pub fn into_stream(self) -> impl Stream<Item = Piece> + Send {
+        futures::stream::unfold(self, |mut attached| async move {
+            attached.next().await.map(|piece| (piece, attached))
+        })
+    }
+}
+
+/// The last bytes of an output.
+#[derive(Debug, Default)]
+pub(super) struct Tape {
+    chunks: VecDeque<Vec<u8>>,
+    /// How many bytes came before the first that is kept, and how many are kept, and may be.
+    before: u64,
+    kept: usize,
+    limit: usize,
+    ended: bool,
+}
+
+impl Tape {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit, ..Self::default() }
+    }
+
+    /// Nothing will be written any more.
+    pub(super) const fn end(&mut self) {
+        self.ended = true;
+    }
+
+    const fn length(&self) -> u64 {
+        self.before + self.kept as u64
+    }
+
+    /// Older chunks go as a whole; the last one stays even if it alone is over the limit.
+    pub(super) fn write(&mut self, chunk: Vec<u8>) {
+        self.kept += chunk.len();
+        self.chunks.push_back(chunk);
+        while self.kept > self.limit && self.chunks.len() > 1 {
+            let Some(oldest) = self.chunks.pop_front() else { return };
+            self.kept -= oldest.len();
+            self.before += oldest.len() as u64;
+        }
+    }
+
+    fn read(&self, at: u64) -> Option<Piece> {
+        if at < self.before {
+            return Some(Piece::Gap { missed: self.before - at });
+        }
+        let mut begins = self.before;
+        for chunk in &self.chunks {
+            let ends = begins + chunk.len() as u64;
+            if at < ends {
+                let from = usize::try_from(at - begins).unwrap_or_default();
+                return Some(Piece::Bytes(chunk[from..].to_vec()));
+            }
+            begins = ends;
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tape(limit: usize) -> (watch::Sender<Tape>, watch::Receiver<Tape>) {
+        watch::channel(Tape::new(limit))
+    }
+
+    fn bytes(text: &str) -> Option<Piece> {
+        Some(Piece::Bytes(text.into()))
+    }
+
+    #[test]
+    fn readers_come_and_go_and_the_slow_one_is_told_of_its_gap() {
+        futures::executor::block_on(async {
+            let (sender, tape) = tape(6);
+            let write = |text: &str| sender.send_modify(|tape| tape.write(text.into()));
+            let attach = || Attached::from_start(tape.clone());
+            let mut early = attach();
+            write("abc");
+            assert_eq!(early.next().await, bytes("abc"));
+            write("def");
+            let mut second = attach();
+            assert_eq!(second.next().await, bytes("abc"), "what is kept of the past comes first");
+            write("ghi");
+            assert_eq!(early.next().await, bytes("def"));
+            write("jkl");
+            assert_eq!(second.next().await, Some(Piece::Gap { missed: 3 }));
+            assert_eq!(second.next().await, bytes("ghi"));
+            drop(second);
+            let mut late = attach();
+            assert_eq!(late.next().await, Some(Piece::Gap { missed: 6 }));
+            write("longer than is kept");
+            sender.send_modify(Tape::end);
+            drop(sender);
+            assert_eq!(late.next().await, Some(Piece::Gap { missed: 6 }));
+            for reader in [&mut late, &mut attach()] {
+                while let Some(piece) = reader.next().await {
+                    assert!(
+                        matches!(piece, Piece::Gap { .. }) || Some(piece) == bytes("longer than is kept")
+                    );
+                }
+                assert_eq!(reader.next().await, None);
+            }
+        });
+    }
+}
