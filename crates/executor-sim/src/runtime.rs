@@ -49,10 +49,9 @@ struct State {
 /// What `prepare` makes.
 #[derive(Clone, Default)]
 struct Bundle {
-    args: Vec<String>,
+    /// What init is to run; nothing when it is not found.
+    program: Option<Program>,
     env: BTreeMap<String, String>,
-    /// What the program of its init says goes wrong.
-    troubles: Troubles,
 }
 
 impl Default for SimRuntime {
@@ -144,7 +143,7 @@ impl SimRuntime {
     }
 
     fn freeze(&self, id: &ContainerId, frozen: bool) -> BoxFuture<'static, Result<(), RuntimeError>> {
-        let fails = frozen && self.bundle(id).troubles.pause_fails;
+        let fails = frozen && self.bundle(id).program.is_some_and(|program| program.troubles.pause_fails);
         let (shared, id) = (Arc::clone(&self.shared), id.clone());
         async move {
             shared.dice.take_time().await;
@@ -218,11 +217,10 @@ impl Runtime for SimRuntime {
         spec: Arc<ContainerSpec>,
     ) -> BoxFuture<'static, Result<(), StartFailure>> {
         self.ask(Asked::Prepare(id.clone()));
-        let args = spec.process.args.clone();
         let env = spec.process.env.iter().cloned().collect();
-        let troubles = self.find(&args, &env).unwrap_or_default().troubles;
-        let failure = troubles.prepare.clone();
-        lock(&self.shared.state).containers.insert(id.clone(), Bundle { args, env, troubles });
+        let program = self.find(&spec.process.args, &env);
+        let failure = program.as_ref().and_then(|program| program.troubles.prepare.clone());
+        lock(&self.shared.state).containers.insert(id.clone(), Bundle { program, env });
         let dice = Arc::clone(&self.shared.dice);
         async move {
             dice.take_time().await;
@@ -238,8 +236,8 @@ impl Runtime for SimRuntime {
         id: &ContainerId,
         stdio: ChildStdio,
     ) -> BoxFuture<'static, Result<HostPid, StartFailure>> {
-        let Bundle { args, env, .. } = self.bundle(id);
-        self.start_process(ProcessRef::init(id.clone()), self.find(&args, &env), stdio)
+        let program = self.bundle(id).program;
+        self.start_process(ProcessRef::init(id.clone()), program, stdio)
     }
 
     fn exec(
@@ -249,7 +247,7 @@ impl Runtime for SimRuntime {
         spec: ExecSpec,
         stdio: ChildStdio,
     ) -> BoxFuture<'static, Result<HostPid, StartFailure>> {
-        let Bundle { mut env, .. } = self.bundle(id);
+        let mut env = self.bundle(id).env;
         env.extend(spec.env);
         self.start_process(ProcessRef::exec(id.clone(), exec), self.find(&spec.args, &env), stdio)
     }
@@ -298,16 +296,16 @@ impl Runtime for SimRuntime {
 
     fn release(&self, id: &ContainerId) -> BoxFuture<'static, Vec<String>> {
         self.ask(Asked::Release(id.clone()));
-        let troubles = self.bundle(id).troubles;
-        lock(&self.shared.state).containers.remove(id);
+        let bundle = lock(&self.shared.state).containers.remove(id).unwrap_or_default();
+        let Troubles { release_busy, release_leaves, .. } = bundle.program.unwrap_or_default().troubles;
         self.shared.processes.remove(id);
         let dice = Arc::clone(&self.shared.dice);
         async move {
             dice.take_time().await;
-            if !troubles.release_busy.is_zero() {
-                tokio::time::sleep(troubles.release_busy).await;
+            if !release_busy.is_zero() {
+                tokio::time::sleep(release_busy).await;
             }
-            troubles.release_leaves
+            release_leaves
         }
         .boxed()
     }

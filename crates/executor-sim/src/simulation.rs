@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use actix_rt::System;
 use executor_core::lifecycle::{StartFailure, StartFailureKind, Timestamp};
-use executor_core::{Executor, Notice, Observed, Observer, ShutdownReport};
+use executor_core::{Executor, Notice, Observed, Observer};
 use tokio::time::Instant;
 
 use crate::program::Fault;
@@ -177,7 +177,7 @@ impl Sim {
         let report = executor.shutdown(SHUTDOWN).await;
         drop(executor);
         let _listened = told.await;
-        assert_eq!(report.late, ShutdownReport::default().late, "not released by the shutdown");
+        assert_eq!(report.late, [], "not released by the shutdown");
         assert_eq!(runtime.alive(), [], "alive after the shutdown");
         if let Err(broken) = runtime.timeline().check() {
             panic!("{broken}");
