@@ -163,6 +163,15 @@ pub fn shell(script: &str) -> ContainerSpec {
     ContainerSpec::host(["sh", "-c", script])
 }
 
+/// What a program wrote, as text.
+///
+/// # Panics
+/// When it is none.
+#[expect(clippy::expect_used, reason = "a test cannot go on without")]
+pub fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("UTF-8")
+}
+
 /// Waits until something is so that gives no notice of itself, as a file that another process makes.
 ///
 /// # Panics

@@ -2,8 +2,9 @@
 //! runc kept in the foreground. See `src/contract.rs` for the clauses.
 
 use executor_sim::{SimRuntime, Simulation};
+use longshore::Executor;
 use longshore_tests::contract::clauses;
-use longshore_tests::{for_each_clause, on_stage};
+use longshore_tests::{Stage, for_each_clause, on_stage};
 
 macro_rules! simulated {
     ($($name:ident)*) => {
@@ -18,16 +19,21 @@ macro_rules! simulated {
     };
 }
 
+/// A clause on runc, kept as `executor` says.
+fn on_runc(executor: fn(&Stage) -> Executor, clause: impl AsyncFnOnce(&Executor)) {
+    on_stage(async |stage| {
+        let executor = executor(&stage);
+        clause(&executor).await;
+        stage.finish(executor).await;
+    });
+}
+
 macro_rules! real {
     ($($name:ident)*) => {
         $(
             #[test]
             fn $name() {
-                on_stage(async |stage| {
-                    let executor = stage.executor();
-                    clauses::$name(&executor).await;
-                    stage.finish(executor).await;
-                });
+                on_runc(Stage::executor, clauses::$name);
             }
         )*
     };
@@ -38,11 +44,7 @@ macro_rules! real_in_the_foreground {
         $(
             #[test]
             fn $name() {
-                on_stage(async |stage| {
-                    let executor = stage.foreground_executor();
-                    clauses::$name(&executor).await;
-                    stage.finish(executor).await;
-                });
+                on_runc(Stage::foreground_executor, clauses::$name);
             }
         )*
     };

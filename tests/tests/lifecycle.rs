@@ -1,7 +1,7 @@
 //! The embedding API on the real runtime, beyond the contract: what only a real runtime has, as root
 //! file systems, users, usage and a host.
 
-#![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "a test may fail")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test may fail")]
 
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
@@ -9,11 +9,7 @@ use std::time::Duration;
 use longshore::{
     Cancel, ContainerId, ContainerSpec, ExecSpec, ExitReason, ExitStatus, Signal, StartFailureKind,
 };
-use longshore_tests::{on_bare_stage, on_stage, shell, sleeper};
-
-fn text(bytes: Vec<u8>) -> String {
-    String::from_utf8(bytes).unwrap()
-}
+use longshore_tests::{on_bare_stage, on_stage, shell, sleeper, text};
 
 #[test]
 fn usage_is_told_with_the_exit() {

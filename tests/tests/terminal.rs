@@ -8,17 +8,13 @@ use longshore::{
     Cancel, ContainerHandle, ContainerSpec, ExecSpec, ExitReason, ExitStatus, Output, StartFailureKind,
     Stdio, TerminalSize,
 };
-use longshore_tests::{on_stage, sleeper};
+use longshore_tests::{on_stage, sleeper, text};
 
 fn on_terminal(script: &str) -> ContainerSpec {
     let mut spec = ContainerSpec::host(["sh", "-c", script]).piped();
     spec.process.stdio.stdin = Stdio::Pipe;
     spec.process.terminal = Some(TerminalSize { rows: 40, columns: 100 });
     spec
-}
-
-fn text(bytes: Vec<u8>) -> String {
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Reads until this has come.
@@ -206,7 +202,9 @@ impl User {
 
     /// What is typed before may be lost when the modes change.
     fn waits_until_raw(&self) {
+        let deadline = std::time::Instant::now() + longshore_tests::HUNG;
         while !self.is_raw() {
+            assert!(std::time::Instant::now() < deadline, "the terminal is not made raw");
             std::thread::sleep(Duration::from_millis(1));
         }
     }
