@@ -20,7 +20,7 @@ use crate::{pidfd, procfs};
 pub(crate) const PARENT: &str = "/longshore";
 
 /// How long processes are given to die, and directories to become removable.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One container's (or executor's) directory in each hierarchy.
 #[derive(Clone, Debug)]

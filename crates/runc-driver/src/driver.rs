@@ -429,7 +429,10 @@ impl Shared {
         }
         self.spawner.end_strays(&Strays { cgroup: container.claim.cgroup.clone(), runtime: None, all: true });
         self.spawner.forget(id);
-        lock(&self.containers).remove(id);
+        // What could not be removed is tried again at the end.
+        if left.is_empty() {
+            lock(&self.containers).remove(id);
+        }
         left
     }
 }

@@ -24,6 +24,7 @@ mod find;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod journal;
 mod pidfd;
 mod procfs;
 mod root;

@@ -12,6 +12,8 @@ pub(crate) struct Stat {
     pub(crate) state: char,
     pub(crate) parent: u32,
     pub(crate) group: u32,
+    /// When it was started, in clock ticks since the system was.
+    pub(crate) start: u64,
     flags: u64,
 }
 
@@ -39,7 +41,8 @@ fn parse_stat(stat: &str) -> Option<Stat> {
     let parent = fields.next()?.parse().ok()?;
     let group = fields.next()?.parse().ok()?;
     let flags = fields.nth(3)?.parse().ok()?;
-    Some(Stat { comm, state, parent, group, flags })
+    let start = fields.nth(12)?.parse().ok()?;
+    Some(Stat { comm, state, parent, group, start, flags })
 }
 
 /// The children of this process, zombies included, adopted ones included.
@@ -135,11 +138,9 @@ mod tests {
 
     #[test]
     fn a_name_may_hold_parentheses() {
-        let stat = parse_stat("42 (a) b (c)) S 7 41 41 0 -1 4194308 0 0").unwrap();
-        assert_eq!(
-            stat,
-            Stat { comm: "a) b (c)".into(), state: 'S', parent: 7, group: 41, flags: 0x40_0004 }
-        );
+        let stat = parse_stat("42 (a) b (c)) S 7 41 41 0 -1 4194308 0 0 0 0 0 0 0 0 20 0 1 0 815 0").unwrap();
+        let comm = "a) b (c)".into();
+        assert_eq!(stat, Stat { comm, state: 'S', parent: 7, group: 41, start: 815, flags: 0x40_0004 });
         assert_eq!(parse_stat("42 (x"), None);
     }
 

@@ -3,7 +3,8 @@
 //! ```text
 //! <root>/executors/<executor>   locked (flock) as long as that executor lives
 //! <root>/containers/<id>/       a container's own directory, its bundle
-//!                 └ owner       the executor it belongs to, and its cgroup
+//!                 ├ owner       the executor it belongs to, and its cgroup
+//!                 └ journal     its processes
 //! <root>/runtime/               the runtime's state (`--root`), so that it sees only what is ours
 //! ```
 //! Several executors share a root. Whoever makes or judges a lock holds a lock on the root directory
@@ -14,7 +15,6 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use executor_core::Swept;
 use executor_core::lifecycle::{ContainerId, Signal};
@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use crate::cgroup::{self, Cgroups};
 use crate::command_line::log_prefix;
-use crate::{Bundles, pidfd, procfs};
+use crate::{Bundles, journal, pidfd, procfs};
 
 /// The variable by which the runtimes of an executor are known.
 pub(crate) const MARK: &str = "LONGSHORE_EXECUTOR";
@@ -99,13 +99,16 @@ impl Root {
         }
     }
 
-    /// Leaves the root; answers with what could not be removed.
+    /// Leaves the root; answers with what could not be removed. With something left, the executor stays
+    /// in the root as a dead one, so that the next sweep tries again.
     pub(crate) fn close(&self) -> Vec<String> {
         let left = cgroup::remove_parent(&self.executor);
         let closed = lock_root(&self.dir).and_then(|_judging| {
             remove_logs(&self.dir, &self.executor)?;
-            fs::remove_file(self.dir.join("executors").join(&self.executor))?;
-            remove_empty_parts(&self.dir);
+            if left.is_empty() && claims_of(&self.dir, &self.executor)?.is_empty() {
+                fs::remove_file(self.dir.join("executors").join(&self.executor))?;
+                remove_empty_parts(&self.dir);
+            }
             Ok(())
         });
         let error = closed.err().map(|error| format!("{}: {error}", self.dir.display()));
@@ -119,6 +122,9 @@ impl Claim {
     pub(crate) fn dispose(&self, bundles: &dyn Bundles) -> (usize, Vec<String>) {
         let cgroups = self.cgroups();
         let killed = cgroups.kill();
+        let in_none = journal::kill(&self.dir);
+        cgroup::wait_for_ends(&in_none, cgroup::PATIENCE);
+        let killed = killed + in_none.len();
         let mut left = cgroups.remove();
         left.extend(remove_all(&self.state));
         left.extend(bundles.unmake(&self.dir));
@@ -219,7 +225,7 @@ fn end_runtimes(executor: &str) {
         procfs::has_variable(pid, &mark).then_some(pidfd)
     });
     let ending: Vec<_> = marked.filter(|pidfd| pidfd::send(pidfd, Signal::KILL).is_ok()).collect();
-    cgroup::wait_for_ends(&ending, Duration::from_secs(5));
+    cgroup::wait_for_ends(&ending, cgroup::PATIENCE);
 }
 
 fn remove_logs(root: &Path, executor: &str) -> io::Result<()> {

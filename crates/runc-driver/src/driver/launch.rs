@@ -24,7 +24,7 @@ use crate::command_line::{Launch, LaunchKind, Log};
 use crate::root::Claim;
 use crate::spawner::{Call, CallEnd, Parent, RuntimeChild, Strays};
 use crate::terminal::{ConsoleSocket, Terminal, set_size};
-use crate::{failure, lock, pidfd};
+use crate::{failure, journal, lock, pidfd, procfs};
 
 impl Shared {
     /// Has the runtime start a process, and takes charge of it.
@@ -186,11 +186,18 @@ impl Shared {
         parent: Parent,
         log: Log,
     ) -> Result<HostPid, StartFailure> {
-        let file = pid_file.to_owned();
-        // A container that lives long gets many of them.
-        let read = move || fs::read_to_string(&file).inspect(|_| drop(fs::remove_file(&file)));
-        let text = self.blocking(read).await.map_err(broken)?;
-        let pid = text.ok().as_deref().and_then(crate::procfs::parse_pid);
+        let (file, dir) = (pid_file.to_owned(), claim.dir.clone());
+        let read = move || {
+            let text = fs::read_to_string(&file).ok()?;
+            // A container that lives long gets many of them.
+            let _left_to_release = fs::remove_file(&file);
+            let pid = procfs::parse_pid(&text)?;
+            if let Err(error) = journal::record(&dir, pid) {
+                tracing::warn!(%pid, %error, "a process is not in the journal");
+            }
+            Some(pid)
+        };
+        let pid = self.blocking(read).await.map_err(broken)?;
         let pid = pid.ok_or_else(|| broken(format!("{} has no pid in it", pid_file.display())))?;
         let adopted = ProcessRef { container: claim.id.clone(), process };
         let reaped_by_others = self.spawner.adopt(adopted, pid, parent);

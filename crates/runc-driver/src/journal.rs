@@ -1,0 +1,87 @@
+//! The processes a container has had, on disk, for whoever has to end them when their executor cannot.
+//!
+//! Cgroups show most of them; the journal shows those that are in none, as where no cgroups may be made.
+//! It is one line for each process, in the container's own directory, and goes with it. A pid alone says
+//! nothing about tomorrow: beside it stand what tells its process from every other that has it.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use executor_core::lifecycle::{HostPid, Signal};
+
+use crate::{pidfd, procfs};
+
+const FILE: &str = "journal";
+
+/// Writes down that the process `pid` belongs to the container in `dir`. One that is gone is no error.
+pub(crate) fn record(dir: &Path, pid: HostPid) -> io::Result<()> {
+    let Some(line) = pidfd::open(pid).ok().and_then(|pidfd| identity(pid, &pidfd)) else { return Ok(()) };
+    // One write: a line is there as a whole or, when the machine stops here, cannot be read.
+    OpenOptions::new().append(true).create(true).open(dir.join(FILE))?.write_all(line.as_bytes())
+}
+
+/// Kills those in the journal that still are who they were, and are not about to end anyway; answers with
+/// their pidfds.
+pub(crate) fn kill(dir: &Path) -> Vec<OwnedFd> {
+    let journal = fs::read_to_string(dir.join(FILE)).unwrap_or_default();
+    let same = |line: &str| {
+        let pid = procfs::parse_pid(line.split(' ').next()?)?;
+        let pidfd = pidfd::open(pid).ok()?;
+        let lives = identity(pid, &pidfd)? == line && !procfs::Stat::of(pid)?.is_ending();
+        lives.then_some(pidfd)
+    };
+    let there = journal.split_inclusive('\n').filter_map(same);
+    there.filter(|pidfd| pidfd::send(pidfd, Signal::KILL).is_ok()).collect()
+}
+
+/// The line of a process: its pid, its start in clock ticks since the system's, the inode of its pidfd
+/// (from Linux 6.9 on never given twice; before, the same for all), and which run of the system that is.
+///
+/// The pidfd was opened first: if what `/proc` says is of another process by now, no line can match it.
+fn identity(pid: HostPid, pidfd: &OwnedFd) -> Option<String> {
+    let start = procfs::Stat::of(pid)?.start;
+    let inode = rustix::fs::fstat(pidfd.as_fd()).ok()?.st_ino;
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(format!("{pid} {start} {inode} {}\n", boot.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Child, Command};
+
+    fn sleeper() -> (Child, HostPid) {
+        let child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let pid = HostPid::new(child.id()).unwrap();
+        (child, pid)
+    }
+
+    #[test]
+    fn stale_pid() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = dir.path().join(FILE);
+        let (mut stranger, pid) = sleeper();
+        record(dir.path(), pid).unwrap();
+        let line = fs::read_to_string(&journal).unwrap();
+        // The same pid at another time, of another pidfd, in another run of the system; and what a crash
+        // has left of a line.
+        let mut strangers = String::new();
+        for field in 1..4 {
+            let mut fields: Vec<_> = line.trim().split(' ').collect();
+            fields[field] = "7";
+            strangers += &format!("{}\n", fields.join(" "));
+        }
+        fs::write(&journal, strangers + line.trim()).unwrap();
+        assert!(kill(dir.path()).is_empty());
+        assert!(stranger.try_wait().unwrap().is_none(), "a stranger was killed");
+
+        fs::write(&journal, &line).unwrap();
+        assert_eq!(kill(dir.path()).len(), 1);
+        assert!(!stranger.wait().unwrap().success());
+        assert!(kill(dir.path()).is_empty(), "it is gone");
+        record(dir.path(), pid).unwrap();
+        assert_eq!(fs::read_to_string(&journal).unwrap(), line);
+    }
+}
