@@ -444,18 +444,3 @@ fn frozen() {
         stage.finish(executor).await;
     });
 }
-
-#[test]
-fn many_at_once() {
-    on_stage(async |stage| {
-        let executor = stage.executor();
-        let containers = join_all((0..40).map(|_| executor.run(sleeper()))).await;
-        let containers: Vec<_> = containers.into_iter().map(Result::unwrap).collect();
-        for container in &containers {
-            container.started().await.unwrap();
-        }
-        let exits = join_all(containers.iter().map(|container| container.cancel(Cancel::now()))).await;
-        assert!(exits.iter().all(|exit| exit.status == KILLED));
-        stage.finish(executor).await;
-    });
-}

@@ -1,0 +1,23 @@
+//! An embedder with fifty containers and an exec in each, on the root that is its argument. It says when
+//! all are up, and then waits to be killed.
+
+use futures::future::try_join_all;
+use longshore::{Error, ExecSpec, Executor};
+use longshore_tests::sleeper;
+
+const SIZE: usize = 50;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = std::env::args_os().nth(1).ok_or("give a root directory")?;
+    let executor = Executor::builder(longshore::runc().build()?).root(root).build()?;
+    let one = async || {
+        let container = executor.run(sleeper()).await?;
+        container.exec(ExecSpec::new(["sleep", "1000"])).await?.started().await?;
+        Ok::<_, Error>(container)
+    };
+    let crowd = futures::executor::block_on(try_join_all((0..SIZE).map(|_| one())))?;
+    println!("{} containers and {SIZE} execs are up", crowd.len());
+    loop {
+        std::thread::park();
+    }
+}
