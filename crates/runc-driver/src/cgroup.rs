@@ -99,7 +99,9 @@ impl Cgroups {
             self.thaw();
             let ending: Vec<_> = pids.iter().filter_map(|pid| self.signal_one(*pid, Signal::KILL)).collect();
             killed.extend(pids);
-            wait_for_ends(&ending, Duration::from_millis(200));
+            // Not for long: an init whose exec'd processes are for others to reap, as when their executor
+            // is dead, does not end before they are, and is in no cgroup any more meanwhile.
+            wait_for_ends(&ending, Duration::from_millis(5));
         }
     }
 
