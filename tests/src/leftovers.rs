@@ -91,8 +91,11 @@ fn children() -> BTreeSet<String> {
     let lists =
         entries("/proc/self/task").filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
     let pids = lists.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
-    pids.map(|pid| format!("{pid} {}", fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default()))
-        .collect()
+    let named = |pid: String| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit_once(')').map_or(pid, |(name, _)| format!("{name})"))
+    };
+    pids.map(named).collect()
 }
 
 /// Our directories in any hierarchy: their names are ours alone.

@@ -5,6 +5,7 @@
 //! program: what is counted (children, cgroups, mounts, files, namespaces, file descriptors) is
 //! counted for the whole process. [`Stage::finish`] is the last line of every such test.
 
+pub mod chaos;
 pub mod command;
 pub mod contract;
 pub mod leftovers;
@@ -62,8 +63,12 @@ fn in_turn(test: impl FnOnce(fn() -> Stage)) {
     test(Stage::new);
 }
 
+/// An ordinary tokio runtime with several threads.
+///
+/// # Panics
+/// When there is none to be had.
 #[expect(clippy::expect_used, reason = "a test cannot go on without")]
-fn runtime() -> tokio::runtime::Runtime {
+pub fn runtime() -> tokio::runtime::Runtime {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("a tokio runtime")
 }

@@ -11,7 +11,9 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream;
-use longshore::{Cancel, CancelCause, ContainerHandle, ExecSpec, Executor, Exit, ExitReason, ExitStatus, Signal};
+use longshore::{
+    Cancel, CancelCause, ContainerHandle, ExecSpec, Executor, Exit, ExitReason, ExitStatus, Signal,
+};
 use longshore_tests::command::{call, longshore};
 use longshore_tests::{on_bare_stage, on_stage, run_told, sleeper};
 

@@ -28,6 +28,7 @@ use std::path::{Path, PathBuf};
 
 use executor_core::lifecycle::{ContainerId, HostPid, StartFailure, StartFailureKind};
 use executor_core::{ContainerSpec, ExecSpec, NetworkNamespace, Rootfs};
+use rustix::io::Errno;
 
 pub use config::DEFAULT_HOSTNAME;
 
@@ -110,9 +111,7 @@ pub fn unmake(dir: &Path) -> Vec<String> {
 /// A source that does not exist is told before anything is started.
 fn check_mounts(spec: &ContainerSpec) -> Result<(), StartFailure> {
     let missing = spec.mounts.iter().find_map(|mount| Some((mount, fs::metadata(&mount.source).err()?)));
-    missing.map_or(Ok(()), |(mount, error)| {
-        Err(bad("mount source", &format!("{}: {error}", mount.source.display())))
-    })
+    missing.map_or(Ok(()), |(mount, error)| Err(from_io("mount source:", &mount.source, &error)))
 }
 
 fn bad(field: &str, why: &str) -> StartFailure {
@@ -124,11 +123,11 @@ fn from_io(what: &str, path: &Path, error: &io::Error) -> StartFailure {
 }
 
 fn kind_of(error: &io::Error) -> StartFailureKind {
-    if error.kind() == io::ErrorKind::PermissionDenied {
-        StartFailureKind::PermissionDenied
-    } else if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::OutOfMemory) {
-        StartFailureKind::NoResources
-    } else {
-        StartFailureKind::BadConfig
+    match Errno::from_io_error(error) {
+        Some(Errno::PERM | Errno::ACCESS) => StartFailureKind::PermissionDenied,
+        Some(Errno::NOSPC | Errno::DQUOT | Errno::NOMEM | Errno::AGAIN | Errno::MFILE | Errno::NFILE) => {
+            StartFailureKind::NoResources
+        }
+        Some(_) | None => StartFailureKind::BadConfig,
     }
 }

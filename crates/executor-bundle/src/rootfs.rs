@@ -27,7 +27,7 @@ const MAY_BE_MOUNTS: [&str; 12] =
     ["bin", "etc", "gnu", "home", "lib", "lib64", "nix", "opt", "root", "sbin", "srv", "usr"];
 
 pub(crate) fn directory(path: &Path) -> Result<PathBuf, StartFailure> {
-    let real = path.canonicalize().map_err(|error| bad("rootfs", &format!("{}: {error}", path.display())))?;
+    let real = path.canonicalize().map_err(|error| from_io("rootfs:", path, &error))?;
     if !real.is_dir() {
         return Err(bad("rootfs", &format!("{} is not a directory", path.display())));
     }

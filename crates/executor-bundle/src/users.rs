@@ -5,8 +5,8 @@ use std::path::Path;
 
 use executor_core::lifecycle::StartFailure;
 
-use crate::bad;
 use crate::within::{Unreadable, Within};
+use crate::{bad, from_io};
 
 /// Who a process runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +92,9 @@ fn read(within: &Within, path: &str) -> Result<String, StartFailure> {
         Err(Unreadable::Missing) => Ok(String::new()),
         Err(Unreadable::Because(why)) => {
             Err(bad("user", &format!("the container's {path} cannot be read: {why}")))
+        }
+        Err(Unreadable::Failed(error)) => {
+            Err(from_io("user: cannot read the container's", Path::new(path), &error))
         }
     }
 }

@@ -1,0 +1,210 @@
+//! The judge: makes embedders suffer round after round, ends or kills them, sweeps, and counts what is left.
+
+use std::collections::BTreeSet;
+use std::error::Error;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use fastrand::Rng;
+use tempfile::TempDir;
+
+use super::{Figures, plan};
+use crate::HUNG;
+use crate::leftovers::Leftovers;
+
+/// How long, and what from.
+#[derive(Args, Clone, Debug)]
+pub struct Trial {
+    /// How long new rounds are begun.
+    #[arg(long, default_value_t = 60)]
+    pub seconds: u64,
+    /// What the rounds are drawn from; made up when absent.
+    #[arg(long)]
+    pub seed: Option<u64>,
+}
+
+/// Holds a trial, printing what it does. Answers with the figures.
+///
+/// # Errors
+/// At the first round with something wrong in it, saying what, and how to see it again.
+///
+/// # Panics
+/// When something is left, saying what.
+pub fn judge(trial: &Trial) -> Result<Figures, Box<dyn Error>> {
+    let seed = trial.seed.unwrap_or_else(|| fastrand::u64(0..1_000_000_000));
+    println!("again with: cargo xtask chaos --seconds {} --seed {seed}", trial.seconds);
+    let court = Court::open()?;
+    let mut bystander = Bystander::start(&court.dir.path().join("other-root"))?;
+    let before = Leftovers::count(court.dir.path());
+    let marked = executors_calls();
+    let (mut rng, mut figures) = (Rng::with_seed(seed), Figures::default());
+    let began = Instant::now();
+    let end = began + Duration::from_secs(trial.seconds);
+    for number in 0.. {
+        if number > 0 && Instant::now() > end {
+            break;
+        }
+        let round = Round::any(&mut rng, number);
+        println!("{:>5} s  {round:?}", began.elapsed().as_secs());
+        court.hold(&round, &mut figures)?;
+        if round.sweep {
+            let swept = longshore::sweep(&court.dir.path().join("root"))?;
+            figures.add("swept", swept.len() as u64);
+            let left: Vec<_> = swept.iter().filter(|swept| !swept.left.is_empty()).collect();
+            if !left.is_empty() {
+                return Err(format!("the sweep left something: {left:?}").into());
+            }
+            before.assert_nothing_new(court.dir.path());
+            let calls: Vec<_> = executors_calls().difference(&marked).cloned().collect();
+            if !calls.is_empty() {
+                return Err(format!("calls of the runtime are left: {calls:?}").into());
+            }
+        }
+        bystander.answers()?;
+        figures.count("rounds");
+    }
+    bystander.end()?;
+    figures.add("left", 0);
+    Ok(figures)
+}
+
+/// One embedder, from its start to its end.
+#[derive(Debug)]
+struct Round {
+    number: u64,
+    seed: u64,
+    /// How long it lives before it is ended.
+    length: Duration,
+    killed: bool,
+    abrupt: bool,
+    files: Option<u64>,
+    /// Whether the judge sweeps after it, or leaves that to the next.
+    sweep: bool,
+}
+
+impl Round {
+    fn any(rng: &mut Rng, number: u64) -> Self {
+        let killed = rng.bool();
+        Self {
+            number,
+            seed: rng.u64(..),
+            length: Duration::from_millis(if killed { rng.u64(50..3000) } else { rng.u64(1000..5000) }),
+            killed,
+            abrupt: rng.bool(),
+            files: (rng.u8(0..5) == 0).then(|| rng.u64(40..120)),
+            sweep: !killed || rng.bool(),
+        }
+    }
+}
+
+/// Where it is held.
+struct Court {
+    dir: TempDir,
+}
+
+impl Court {
+    fn open() -> Result<Self, Box<dyn Error>> {
+        let dir = TempDir::with_prefix("longshore-chaos-")?;
+        let runc = longshore::find_runtime(&longshore::CANDIDATES)?;
+        let script = format!("#!/bin/bash\nRUNC={}\n{}", runc.display(), plan::faulty_runtime());
+        let path = dir.path().join("runtime");
+        fs::write(&path, script)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        Ok(Self { dir })
+    }
+
+    /// Lets an embedder live, and ends it.
+    fn hold(&self, round: &Round, figures: &mut Figures) -> Result<(), Box<dyn Error>> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("embed").arg("--dir").arg(self.dir.path());
+        command.arg("--runtime").arg(self.dir.path().join("runtime"));
+        command.args(["--seed", &round.seed.to_string(), "--prefix", &format!("r{}", round.number)]);
+        command.args(round.files.map(|files| format!("--files={files}")));
+        command.args(round.abrupt.then_some("--abrupt"));
+        let mut embedder = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let told = last_figures(&mut embedder);
+        // How long it lives is what varies here.
+        thread::sleep(round.length);
+        if round.killed {
+            embedder.kill()?;
+        } else {
+            drop(embedder.stdin.take());
+        }
+        let deadline = Instant::now() + 3 * HUNG;
+        let status = loop {
+            match embedder.try_wait()? {
+                Some(status) => break status,
+                None if Instant::now() > deadline => {
+                    embedder.kill()?;
+                    embedder.wait()?;
+                    return Err("the embedder does not end".into());
+                }
+                None => thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        figures.take(told.join().map_err(|_| "the figures cannot be read")?);
+        figures.count(if round.killed { "embedders killed" } else { "embedders shut down" });
+        match round.killed || status.success() {
+            true => Ok(()),
+            false => Err(format!("{round:?} ended with {status}").into()),
+        }
+    }
+}
+
+/// The last line of figures an embedder wrote as a whole.
+fn last_figures(embedder: &mut Child) -> JoinHandle<Figures> {
+    let stdout = embedder.stdout.take();
+    thread::spawn(move || {
+        let lines =
+            stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines().map_while(Result::ok));
+        lines.filter_map(|line| serde_json::from_str(&line).ok()).last().unwrap_or_default()
+    })
+}
+
+/// Calls of a runtime, each by an executor's mark in its environment.
+fn executors_calls() -> BTreeSet<String> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let marked = processes.filter(|process| {
+        let environ = fs::read(process.path().join("environ")).unwrap_or_default();
+        environ.split(|byte| *byte == 0).any(|variable| variable.starts_with(b"LONGSHORE_EXECUTOR="))
+    });
+    marked.map(|process| process.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// A container of another root, by another embedder.
+struct Bystander {
+    embedder: Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Bystander {
+    fn start(root: &Path) -> Result<Self, Box<dyn Error>> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("bystander").arg(root).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut embedder = command.spawn()?;
+        let stdout = embedder.stdout.take().ok_or("no stdout")?;
+        let mut bystander = Self { embedder, lines: BufReader::new(stdout).lines() };
+        bystander.answers()?;
+        Ok(bystander)
+    }
+
+    fn answers(&mut self) -> Result<(), Box<dyn Error>> {
+        self.embedder.stdin.as_mut().ok_or("no stdin")?.write_all(b"alive\n")?;
+        match self.lines.next() {
+            Some(Ok(line)) if line == "alive" => Ok(()),
+            other => Err(format!("a container of another root says {other:?}").into()),
+        }
+    }
+
+    fn end(mut self) -> Result<(), Box<dyn Error>> {
+        drop(self.embedder.stdin.take());
+        let status = self.embedder.wait()?;
+        if status.success() { Ok(()) } else { Err(format!("the bystander: {status}").into()) }
+    }
+}
