@@ -93,18 +93,6 @@ fn an_id_is_taken_for_other_executors_on_the_same_root_too() {
 }
 
 #[test]
-fn dropping_the_executor_is_a_shutdown() {
-    on_stage(async |stage| {
-        let executor = stage.executor();
-        let container = executor.run(sleeper()).await.unwrap();
-        container.started().await.unwrap();
-        tokio::task::spawn_blocking(move || drop(executor)).await.unwrap();
-        assert_eq!(container.wait().await.status, ExitStatus::Signal(Signal::KILL));
-        stage.check();
-    });
-}
-
-#[test]
 fn handles_work_without_any_runtime() {
     on_bare_stage(|stage| {
         let executor = stage.executor();

@@ -14,6 +14,7 @@ cargo xtask check     what needs no runtime: format, clippy, documentation
 cargo xtask fmt       format everything
 cargo xtask doc       build the documentation
 cargo xtask examples  run every example, on the simulator and on the runtime
+cargo xtask chaos     make embedders suffer, and count what is left: --seconds N (60), --seed S
 cargo xtask model     walk all of the lifecycle's state space: minutes, and some gigabytes";
 
 type Done = Result<(), String>;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         "fmt" => cargo(&["fmt", "--all"]),
         "doc" => document(),
         "examples" => examples(),
+        "chaos" => chaos(&env::args().skip(2).collect::<Vec<_>>()),
         "model" => model(),
         _ => Err(USAGE.into()),
     };
@@ -67,6 +69,14 @@ fn format_check() -> Done {
 
 fn clippy() -> Done {
     cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])
+}
+
+/// `test` holds a minute of it.
+fn chaos(args: &[String]) -> Done {
+    setup::setup("chaos")?;
+    let mut command =
+        cargo_command(&["run", "--quiet", "--package", "longshore-tests", "--bin", "chaos", "--"]);
+    run(command.args(args))
 }
 
 /// `test` walks what takes seconds of it.

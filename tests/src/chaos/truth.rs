@@ -61,7 +61,8 @@ impl Done {
                     StartFailureKind::NotFound => self.program == Program::Missing || self.starved,
                     StartFailureKind::ContainerGone => !self.init,
                     StartFailureKind::RuntimeTimedOut | StartFailureKind::RuntimeBroken => {
-                        self.faulty || self.starved || self.shutdown
+                        // A signal to all of a container reaches what is on its way into it, too.
+                        self.faulty || self.starved || self.shutdown || !self.init && !self.signals.is_empty()
                     }
                     StartFailureKind::NoResources => self.starved,
                     StartFailureKind::NotExecutable

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -35,10 +35,16 @@ const KEPT_VARIABLES: [&str; 5] = ["PATH", "HOME", "XDG_RUNTIME_DIR", "DBUS_SESS
 /// How long a process that a runtime has let go of may take to become our child.
 const ADOPTION: Duration = Duration::from_millis(100);
 
-type Spawned = io::Result<(HostPid, OwnedFd)>;
+/// What the spawner's thread is told.
+enum Order {
+    /// Execute a runtime.
+    Spawn(Call, oneshot::Sender<io::Result<Arc<Process>>>),
+    /// Execute nothing more. The sender is dropped when that is so.
+    Close(#[expect(dead_code, reason = "its end is the answer")] mpsc::Sender<()>),
+}
 
 pub(crate) struct LocalSpawner {
-    calls: std::sync::mpsc::Sender<(Call, oneshot::Sender<Spawned>)>,
+    orders: mpsc::Sender<Order>,
     exits: ExitQueue,
     family: Arc<Family>,
 }
@@ -103,16 +109,29 @@ struct Process {
 
 impl LocalSpawner {
     pub(crate) fn start() -> io::Result<Self> {
-        let (calls, incoming) = std::sync::mpsc::channel::<(Call, oneshot::Sender<Spawned>)>();
+        let (orders, incoming) = mpsc::channel();
+        let family = Arc::new(Family::default());
+        let spawner = Self { orders, exits: ExitQueue::default(), family: Arc::clone(&family) };
         thread::Builder::new().name("longshore-spawn".into()).spawn(move || {
-            for (call, answer) in incoming {
-                if let Err(Ok((_, pidfd))) = answer.send(execute(call)) {
-                    // Nobody waits any more: the executor's thread has ended.
-                    let _gone = pidfd::send(&pidfd, Signal::KILL);
+            for order in incoming {
+                let Order::Spawn(call, answer) = order else { return };
+                // It is known before anyone is told of it: whoever waits may be gone.
+                let runtime = execute(call).map(Arc::new);
+                if let Ok(runtime) = &runtime {
+                    lock(&family.runtimes).insert(runtime.pid, Arc::clone(runtime));
                 }
+                let _gone = answer.send(runtime);
             }
         })?;
-        Ok(Self { calls, exits: ExitQueue::default(), family: Arc::default() })
+        Ok(spawner)
+    }
+
+    /// From now on nothing is executed.
+    fn close(&self, patience: Duration) {
+        let (closed, answer) = mpsc::channel();
+        if self.orders.send(Order::Close(closed)).is_ok() {
+            let _nobody_answers = answer.recv_timeout(patience);
+        }
     }
 }
 
@@ -136,6 +155,20 @@ impl Family {
         for pid in self.unknown_children() {
             let Some(stat) = Stat::of(pid) else { continue };
             if stat.state == 'Z' && (is_helper(&stat) || procfs::is_in_cgroup(pid, cgroup)) {
+                self.reap_orphan(pid);
+            }
+        }
+    }
+
+    /// Ends and reaps those of the unknown children that are strays.
+    fn end_unknown(&self, is_stray: impl Fn(HostPid, &Stat) -> bool) {
+        for pid in self.unknown_children() {
+            if !Stat::of(pid).is_some_and(|stat| is_stray(pid, &stat)) {
+                continue;
+            }
+            let Ok(pidfd) = pidfd::open(pid) else { continue };
+            if pidfd::send(&pidfd, Signal::KILL).is_ok() {
+                cgroup::wait_for_ends(&[&pidfd], ADOPTION);
                 self.reap_orphan(pid);
             }
         }
@@ -167,14 +200,13 @@ fn is_helper(stat: &Stat) -> bool {
 impl Spawner for LocalSpawner {
     fn spawn(&self, call: Call) -> BoxFuture<'static, io::Result<RuntimeChild>> {
         let (answer, spawned) = oneshot::channel();
-        let sent = self.calls.send((call, answer));
+        let sent = self.orders.send(Order::Spawn(call, answer));
         let family = Arc::clone(&self.family);
         async move {
             let gone = || io::Error::other("the spawner's thread has ended");
             sent.map_err(|_| gone())?;
-            let (pid, pidfd) = spawned.await.map_err(|_| gone())??;
-            let process = Arc::new(Process::new(pid, pidfd));
-            lock(&family.runtimes).insert(pid, Arc::clone(&process));
+            let process = spawned.await.map_err(|_| gone())??;
+            let pid = process.pid;
             let (told, ended) = oneshot::channel();
             let runtime = Arc::clone(&process);
             tokio::spawn(async move {
@@ -242,19 +274,12 @@ impl Spawner for LocalSpawner {
     }
 
     fn end_strays(&self, of: &Strays) {
-        for pid in self.family.unknown_children() {
-            let Some(stat) = Stat::of(pid) else { continue };
+        self.family.end_unknown(|pid, stat| {
             let runtimes_own = of.runtime.is_some_and(|runtime| runtime.get() == stat.group);
             // Whatever else is there may have been started by another call, and be adopted in a moment.
-            let half_made = of.all || is_helper(&stat);
-            if runtimes_own || half_made && procfs::is_in_cgroup(pid, &of.cgroup) {
-                let Ok(pidfd) = pidfd::open(pid) else { continue };
-                if pidfd::send(&pidfd, Signal::KILL).is_ok() {
-                    cgroup::wait_for_ends(&[&pidfd], ADOPTION);
-                    self.family.reap_orphan(pid);
-                }
-            }
-        }
+            let half_made = of.all || is_helper(stat);
+            runtimes_own || half_made && procfs::is_in_cgroup(pid, &of.cgroup)
+        });
         self.family.reap_orphans();
     }
 
@@ -282,7 +307,10 @@ impl Spawner for LocalSpawner {
 
     /// Exec'd processes come before inits: the kernel holds an init until they are reaped.
     fn end_all(&self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        self.close(patience);
         let runtimes: Vec<_> = lock(&self.family.runtimes).drain().map(|(_, runtime)| runtime).collect();
+        let groups: HashSet<_> = runtimes.iter().map(|runtime| runtime.pid.get()).collect();
         let mut adopted: Vec<_> = lock(&self.family.adopted).drain().collect();
         adopted.sort_by_key(|(process, _)| process.process == ProcessId::Init);
         let all: Vec<_> =
@@ -290,11 +318,12 @@ impl Spawner for LocalSpawner {
         for process in &all {
             let _gone = process.signal_group(Signal::KILL);
         }
-        let deadline = Instant::now() + patience;
         for process in &all {
             cgroup::wait_for_ends(&[&process.pidfd], deadline.saturating_duration_since(Instant::now()));
             let _reaped_before = process.reap();
         }
+        // What the runtimes had begun came to us with their ends.
+        self.family.end_unknown(|_, stat| groups.contains(&stat.group));
     }
 }
 
@@ -365,7 +394,7 @@ impl Process {
 }
 
 /// On the spawner's thread. A process group of its own keeps the terminal's signals from the runtime.
-fn execute(call: Call) -> Spawned {
+fn execute(call: Call) -> io::Result<Process> {
     let Call { program, args, stdio, mark } = call;
     let mut command = Command::new(&program);
     command.args(args).process_group(0).env_clear();
@@ -379,7 +408,7 @@ fn execute(call: Call) -> Spawned {
     drop(command);
     let pid = HostPid::new(child.id()).ok_or_else(|| io::Error::other("a child without a pid"))?;
     let pidfd = pidfd::open(pid).inspect_err(|_| end_unwatched(pid))?;
-    Ok((pid, pidfd))
+    Ok(Process::new(pid, pidfd))
 }
 
 /// Out of files, a child of ours cannot be watched. It is ended while its pid is certainly its own.
