@@ -27,8 +27,8 @@ fn start_failure(exit: &Exit) -> (StartFailureKind, &str) {
 fn exit_before_watch() {
     on_stage(async |stage| {
         let executor = stage.executor();
-        for _ in 0..10 {
-            let runs = (0..10_u8).map(|code| {
+        for _ in 0..50 {
+            let runs = (0..20_u8).map(|code| {
                 let executor = executor.clone();
                 async move {
                     let container = executor.run(shell(&format!("exit {code}"))).await.unwrap();
@@ -441,6 +441,47 @@ fn frozen() {
         let asked = Instant::now();
         assert_eq!(container.cancel(Cancel::now()).await.status, KILLED);
         assert!(asked.elapsed() < Duration::from_secs(10), "the kill was not repeated");
+        stage.finish(executor).await;
+    });
+}
+
+/// The runtime says that all is well, and has told nobody which process it started, if any.
+#[test]
+fn pidfile_never() {
+    on_stage(async |stage| {
+        let wrapper = stage.wrapper(r#"[[ " $* " == *" exec "* ]] && exit 0; exec $RUNC "$@""#);
+        let executor = stage.executor_on(longshore::runc().runtime(wrapper.to_str().unwrap()));
+        let container = executor.run(sleeper()).await.unwrap();
+        container.started().await.unwrap();
+        let exit = container.exec(ExecSpec::new(["sleep", "1000"])).await.unwrap().wait().await;
+        let (kind, message) = start_failure(&exit);
+        assert_eq!(kind, StartFailureKind::RuntimeBroken);
+        assert!(message.ends_with(".pid has no pid in it"), "{message}");
+        container.cancel(Cancel::now()).await;
+        stage.finish(executor).await;
+    });
+}
+
+/// A cgroup below the container's, with a process in it that no namespace takes along.
+#[test]
+fn cgroup_busy() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let container = executor.run(sleeper()).await.unwrap();
+        let init = container.started().await.unwrap();
+        let mut outsider = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let cgroups = std::fs::read_to_string(format!("/proc/{init}/cgroup")).unwrap();
+        let pids = cgroups.lines().find(|line| line.contains(":pids:") || line.starts_with("0::")).unwrap();
+        let path = pids.rsplit_once(':').unwrap().1.trim_start_matches('/');
+        let mounts = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].map(std::path::Path::new);
+        let cgroup = mounts.map(|mount| mount.join(path)).into_iter().find(|dir| dir.is_dir()).unwrap();
+        let below = cgroup.join("below");
+        std::fs::create_dir(&below).unwrap();
+        std::fs::write(below.join("cgroup.procs"), outsider.id().to_string()).unwrap();
+        assert_eq!(container.cancel(Cancel::now()).await.status, KILLED);
+        assert_eq!(container.released().await.unwrap(), Vec::<String>::new());
+        assert!(!cgroup.exists(), "{} is left", cgroup.display());
+        assert!(!outsider.wait().unwrap().success(), "what was in it lives on");
         stage.finish(executor).await;
     });
 }
