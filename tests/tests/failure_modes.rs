@@ -272,6 +272,8 @@ fn zombie_exec_wedge_by_a_stray() {
         let container = executor.run(sleeper()).await.unwrap();
         let exec = container.exec(ExecSpec::new(["sleep", "1000"])).await.unwrap();
         assert_eq!(start_failure(&exec.wait().await).0, StartFailureKind::RuntimeBroken);
+        let init = container.started().await.unwrap();
+        assert_eq!(container.processes().await.unwrap(), [init], "what was said not to run does");
         let asked = Instant::now();
         assert_eq!(container.cancel(Cancel::now()).await.status, KILLED);
         assert!(asked.elapsed() < Duration::from_secs(5), "init waited for a zombie");

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use executor_core::Delivery;
@@ -30,13 +31,22 @@ pub(crate) struct Cgroups {
 }
 
 /// Where each hierarchy is mounted.
-fn hierarchies() -> impl Iterator<Item = PathBuf> {
-    let mounts = procfs::mounts().into_iter();
-    mounts.filter(|mount| mount.kind == "cgroup" || mount.kind == "cgroup2").map(|mount| mount.point)
+static HIERARCHIES: OnceLock<Vec<PathBuf>> = OnceLock::new();
+
+/// Learns where the hierarchies are, once for the process: before this nothing is found in them, and
+/// afterwards it takes no file to know.
+pub(crate) fn learn_hierarchies() -> io::Result<()> {
+    if HIERARCHIES.get().is_none() {
+        let mounts = procfs::mounts()?.into_iter();
+        let cgroups = mounts.filter(|mount| mount.kind == "cgroup" || mount.kind == "cgroup2");
+        let _first = HIERARCHIES.set(cgroups.map(|mount| mount.point).collect());
+    }
+    Ok(())
 }
 
 fn in_hierarchies(path: &str) -> BTreeSet<PathBuf> {
-    hierarchies().map(|hierarchy| hierarchy.join(path.trim_start_matches('/'))).collect()
+    let hierarchies = HIERARCHIES.get().into_iter().flatten();
+    hierarchies.map(|hierarchy| hierarchy.join(path.trim_start_matches('/'))).collect()
 }
 
 /// The directories that a runtime's `state.json` names, if they are for the cgroup at `path`.
@@ -54,13 +64,24 @@ pub(crate) fn named_by(state: &[u8], path: &str) -> Vec<PathBuf> {
 
 impl Cgroups {
     /// The cgroups at `path`, which is `/longshore/…`; nothing else is ever touched.
-    ///
-    /// `state` is the runtime's `state.json`, if there is one.
-    pub(crate) fn find(path: &str, state: &Path) -> Self {
-        let mut dirs = in_hierarchies(path);
-        dirs.extend(fs::read(state).into_iter().flat_map(|json| named_by(&json, path)));
-        dirs.retain(|dir| dir.is_dir());
-        Self { path: path.to_owned(), dirs }
+    pub(crate) fn at(path: &str) -> Self {
+        Self { path: path.to_owned(), dirs: in_hierarchies(path) }.that_exist()
+    }
+
+    /// The same, and those that the runtime has put elsewhere, as `state`, its `state.json`, says if there
+    /// is one.
+    pub(crate) fn find(path: &str, state: &Path) -> io::Result<Self> {
+        let json = match fs::read(state) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            json => json?,
+        };
+        let dirs = in_hierarchies(path).into_iter().chain(named_by(&json, path)).collect();
+        Ok(Self { path: path.to_owned(), dirs }.that_exist())
+    }
+
+    fn that_exist(mut self) -> Self {
+        self.dirs.retain(|dir| dir.is_dir());
+        self
     }
 
     /// The host pids of all live processes in it.
@@ -179,7 +200,7 @@ pub(crate) fn make_parent(executor: &str) {
 
 /// Removes an executor's own directory, and the parent when it was the last.
 pub(crate) fn remove_parent(executor: &str) -> Vec<String> {
-    let left = Cgroups::find(&executor_path(executor), Path::new("")).remove();
+    let left = Cgroups::at(&executor_path(executor)).remove();
     for dir in in_hierarchies(PARENT) {
         let _others_use_it = fs::remove_dir(dir);
     }
@@ -262,7 +283,7 @@ mod tests {
         let json =
             serde_json::json!({"cgroup_paths": {"memory": ours, "cpu": dir.path(), "": "/sys/fs/cgroup"}});
         fs::write(&state, json.to_string()).unwrap();
-        let cgroups = Cgroups::find("/longshore/e/c", &state);
+        let cgroups = Cgroups::find("/longshore/e/c", &state).unwrap();
         assert_eq!(cgroups.dirs, BTreeSet::from([ours]));
         assert_eq!(cgroups.remove(), Vec::<String>::new());
         assert!(cgroups.dirs.iter().all(|dir| !dir.exists()));

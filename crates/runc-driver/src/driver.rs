@@ -427,7 +427,7 @@ impl Shared {
         if killed > 0 {
             tracing::debug!(container = %id, killed, "processes were left");
         }
-        self.spawner.end_strays(&Strays { cgroup: container.claim.cgroup.clone(), runtime: None, all: true });
+        self.spawner.end_strays(&Strays { cgroup: container.claim.cgroup.clone(), all: true });
         self.spawner.forget(id);
         // What could not be removed is tried again at the end.
         if left.is_empty() {
@@ -460,9 +460,10 @@ impl Container {
 
     /// Before init runs they may not be there yet; afterwards they are looked for once.
     fn cgroups(&self) -> Cgroups {
+        let find = || self.claim.cgroups().unwrap_or_else(|_| Cgroups::at(&self.claim.cgroup));
         match self.init.get() {
-            Some(_) => self.cgroups.get_or_init(|| self.claim.cgroups()).clone(),
-            None => self.claim.cgroups(),
+            Some(_) => self.cgroups.get_or_init(find).clone(),
+            None => find(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The few things of `/proc` that the driver reads.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use executor_core::lifecycle::HostPid;
@@ -86,17 +87,17 @@ pub(crate) struct MountInfo {
     pub(crate) super_options: String,
 }
 
-pub(crate) fn mounts() -> Vec<MountInfo> {
-    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    text.lines().filter_map(parse_mount).collect()
+pub(crate) fn mounts() -> io::Result<Vec<MountInfo>> {
+    let text = fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(text.lines().filter_map(parse_mount).collect())
 }
 
 /// What is mounted at or below `dir`, the deepest and latest first.
-pub(crate) fn mounts_below(dir: &Path) -> Vec<PathBuf> {
-    let points = mounts().into_iter().map(|mount| mount.point);
+pub(crate) fn mounts_below(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let points = mounts()?.into_iter().map(|mount| mount.point);
     let mut below: Vec<_> = points.filter(|point| point.starts_with(dir)).collect();
     below.reverse();
-    below
+    Ok(below)
 }
 
 fn parse_mount(line: &str) -> Option<MountInfo> {

@@ -31,6 +31,9 @@ pub(crate) const MARK: &str = "LONGSHORE_EXECUTOR";
 
 const OWNER: &str = "owner";
 
+/// How often runtimes of a dead executor are looked for, at most.
+const SCANS: usize = 20;
+
 /// A root directory, in the hands of a live executor.
 #[derive(Debug)]
 pub(crate) struct Root {
@@ -54,6 +57,7 @@ impl Root {
     pub(crate) fn open(dir: &Path, bundles: &dyn Bundles) -> io::Result<(Self, Vec<Swept>)> {
         DirBuilder::new().recursive(true).mode(0o711).create(dir)?;
         let dir = dir.canonicalize()?;
+        cgroup::learn_hierarchies()?;
         let swept = sweep(&dir, bundles)?;
         let _judging = lock_root(&dir)?;
         for (part, mode) in [("executors", 0o700), ("containers", 0o711), ("runtime", 0o711)] {
@@ -120,7 +124,10 @@ impl Claim {
     /// Ends and removes everything the container has: processes, cgroups, the runtime's state, mounts,
     /// files. Answers with how many processes had to be killed and what could not be removed.
     pub(crate) fn dispose(&self, bundles: &dyn Bundles) -> (usize, Vec<String>) {
-        let cgroups = self.cgroups();
+        let cgroups = match self.cgroups() {
+            Ok(cgroups) => cgroups,
+            Err(error) => return (0, vec![format!("{}: {error}", self.state.display())]),
+        };
         let killed = cgroups.kill();
         let in_none = journal::kill(&self.dir);
         cgroup::wait_for_ends(&in_none, cgroup::PATIENCE);
@@ -128,16 +135,18 @@ impl Claim {
         let mut left = cgroups.remove();
         left.extend(remove_all(&self.state));
         left.extend(bundles.unmake(&self.dir));
-        let mounted = procfs::mounts_below(&self.dir);
-        if mounted.is_empty() {
+        match procfs::mounts_below(&self.dir) {
+            Ok(mounts) => left.extend(mounts.iter().map(|point| format!("mount {}", point.display()))),
+            Err(error) => left.push(format!("mounts below {}: {error}", self.dir.display())),
+        }
+        // While anything else is left, the directory says whose it is.
+        if left.is_empty() {
             left.extend(remove_all(&self.dir));
-        } else {
-            left.extend(mounted.iter().map(|point| format!("mount {}", point.display())));
         }
         (killed, left)
     }
 
-    pub(crate) fn cgroups(&self) -> Cgroups {
+    pub(crate) fn cgroups(&self) -> io::Result<Cgroups> {
         Cgroups::find(&self.cgroup, &self.state.join("state.json"))
     }
 }
@@ -152,6 +161,7 @@ pub fn sweep(root: &Path, bundles: &dyn Bundles) -> io::Result<Vec<Swept>> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         root => root?,
     };
+    cgroup::learn_hierarchies()?;
     let dead = dead_executors(&root)?;
     let mut swept = Vec::new();
     for (executor, lock) in dead {
@@ -217,15 +227,23 @@ fn claims_of(root: &Path, executor: &str) -> io::Result<Vec<Claim>> {
     Ok(claims)
 }
 
-/// Kills runtimes that a dead executor had called and that still work.
+/// Kills runtimes that a dead executor had called and that still work. One that executes another program
+/// just now, as runc does with itself, shows no environment: it is looked for until none is found twice.
 fn end_runtimes(executor: &str) {
     let mark = format!("{MARK}={executor}");
-    let marked = procfs::processes().filter_map(|pid| {
-        let pidfd = pidfd::open(pid).ok()?;
-        procfs::has_variable(pid, &mark).then_some(pidfd)
-    });
-    let ending: Vec<_> = marked.filter(|pidfd| pidfd::send(pidfd, Signal::KILL).is_ok()).collect();
-    cgroup::wait_for_ends(&ending, cgroup::PATIENCE);
+    let mut clean = 0;
+    for _ in 0..SCANS {
+        let marked = procfs::processes().filter_map(|pid| {
+            let pidfd = pidfd::open(pid).ok()?;
+            procfs::has_variable(pid, &mark).then_some(pidfd)
+        });
+        let ending: Vec<_> = marked.filter(|pidfd| pidfd::send(pidfd, Signal::KILL).is_ok()).collect();
+        cgroup::wait_for_ends(&ending, cgroup::PATIENCE);
+        clean = if ending.is_empty() { clean + 1 } else { 0 };
+        if clean == 2 {
+            return;
+        }
+    }
 }
 
 fn remove_logs(root: &Path, executor: &str) -> io::Result<()> {

@@ -74,16 +74,14 @@ pub(crate) enum Parent {
 pub(crate) struct Strays {
     /// Those in this container's cgroup.
     pub(crate) cgroup: String,
-    /// Those in the process group of this runtime.
-    pub(crate) runtime: Option<HostPid>,
     /// Whether everything of the container is to be ended, not only what a runtime left half made.
     pub(crate) all: bool,
 }
 
-/// A runtime that was executed. It is reaped whether or not anyone waits.
+/// A runtime that was executed. It is reaped whether or not anyone waits; when it fails, what it has left
+/// in its process group is ended first.
 #[derive(Clone)]
 pub(crate) struct RuntimeChild {
-    pub(crate) pid: HostPid,
     pub(crate) ended: Shared<BoxFuture<'static, ExitStatus>>,
     pub(crate) kill: std::sync::Arc<dyn Fn() + Send + Sync>,
 }

@@ -39,10 +39,9 @@ pub struct Trial {
 pub fn judge(trial: &Trial) -> Result<Figures, Box<dyn Error>> {
     let seed = trial.seed.unwrap_or_else(|| fastrand::u64(0..1_000_000_000));
     println!("again with: cargo xtask chaos --seconds {} --seed {seed}", trial.seconds);
-    let court = Court::open()?;
+    let mut court = Court::open()?;
     let mut bystander = Bystander::start(&court.dir.path().join("other-root"))?;
-    let before = Leftovers::count(court.dir.path());
-    let marked = executors_calls();
+    court.clean = Leftovers::count(court.dir.path());
     let (mut rng, mut figures) = (Rng::with_seed(seed), Figures::default());
     let began = Instant::now();
     let end = began + Duration::from_secs(trial.seconds);
@@ -54,21 +53,12 @@ pub fn judge(trial: &Trial) -> Result<Figures, Box<dyn Error>> {
         println!("{:>5} s  {round:?}", began.elapsed().as_secs());
         court.hold(&round, &mut figures)?;
         if round.sweep {
-            let swept = longshore::sweep(&court.dir.path().join("root"))?;
-            figures.add("swept", swept.len() as u64);
-            let left: Vec<_> = swept.iter().filter(|swept| !swept.left.is_empty()).collect();
-            if !left.is_empty() {
-                return Err(format!("the sweep left something: {left:?}").into());
-            }
-            before.assert_nothing_new(court.dir.path());
-            let calls: Vec<_> = executors_calls().difference(&marked).cloned().collect();
-            if !calls.is_empty() {
-                return Err(format!("calls of the runtime are left: {calls:?}").into());
-            }
+            court.sweep(&mut figures)?;
         }
         bystander.answers()?;
         figures.count("rounds");
     }
+    court.sweep(&mut figures)?;
     bystander.end()?;
     figures.add("left", 0);
     Ok(figures)
@@ -106,6 +96,9 @@ impl Round {
 /// Where it is held.
 struct Court {
     dir: TempDir,
+    /// What there was before the first round.
+    clean: Leftovers,
+    calls: BTreeSet<String>,
 }
 
 impl Court {
@@ -116,7 +109,24 @@ impl Court {
         let path = dir.path().join("runtime");
         fs::write(&path, script)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-        Ok(Self { dir })
+        Ok(Self { dir, clean: Leftovers::default(), calls: executors_calls() })
+    }
+
+    /// Sweeps what dead embedders left, and counts what is left of them then.
+    fn sweep(&self, figures: &mut Figures) -> Result<(), Box<dyn Error>> {
+        let swept = longshore::sweep(&self.dir.path().join("root"))?;
+        figures.add("swept", swept.len() as u64);
+        let left: Vec<_> = swept.iter().filter(|swept| !swept.left.is_empty()).collect();
+        if !left.is_empty() {
+            return Err(format!("the sweep left something: {left:?}").into());
+        }
+        self.clean.assert_nothing_new(self.dir.path());
+        let calls: Vec<_> = executors_calls().difference(&self.calls).cloned().collect();
+        if calls.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("calls of the runtime are left: {calls:?}").into())
+        }
     }
 
     /// Lets an embedder live, and ends it.

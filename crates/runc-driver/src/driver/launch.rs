@@ -14,7 +14,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use executor_core::ChildStdio;
-use executor_core::lifecycle::{ExitStatus, HostPid, ProcessId, ProcessRef, StartFailure, StartFailureKind};
+use executor_core::lifecycle::{
+    ExitStatus, HostPid, ProcessId, ProcessRef, Signal, StartFailure, StartFailureKind,
+};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tokio::io::Interest;
 use tokio::sync::watch;
@@ -24,7 +26,7 @@ use crate::command_line::{Launch, LaunchKind, Log};
 use crate::root::Claim;
 use crate::spawner::{Call, CallEnd, Parent, RuntimeChild, Strays};
 use crate::terminal::{ConsoleSocket, Terminal, set_size};
-use crate::{failure, journal, lock, pidfd, procfs};
+use crate::{cgroup, failure, journal, lock, pidfd, procfs};
 
 impl Shared {
     /// Has the runtime start a process, and takes charge of it.
@@ -67,13 +69,14 @@ impl Shared {
             Launched::Monitored(monitor) => {
                 self.adopt(claim, process, &pid_file, Parent::Runtime(monitor), log).await
             }
-            Launched::Not { runtime, kind, message } => {
-                if let Some(runtime) = runtime {
-                    let strays = Strays { cgroup: claim.cgroup.clone(), runtime: Some(runtime), all: false };
-                    let spawner = Arc::clone(&self.spawner);
-                    self.blocking(move || spawner.end_strays(&strays)).await.ok();
-                }
-                let _never_written = fs::remove_file(&pid_file);
+            Launched::Not { kind, message } => {
+                let spawner = Arc::clone(&self.spawner);
+                let strays = Strays { cgroup: claim.cgroup.clone(), all: false };
+                let ended = move || {
+                    end_started(&pid_file, &strays.cgroup);
+                    spawner.end_strays(&strays);
+                };
+                self.blocking(ended).await.ok();
                 let words = log.take().await;
                 Err(match (kind, words) {
                     // Whatever the runtime says of it, there was nothing left to start a process in.
@@ -125,13 +128,13 @@ impl Shared {
         mut abandoned: watch::Receiver<bool>,
     ) -> Launched {
         let step = format!("{} {}", self.command_line.name(), launch.step());
-        let not = |runtime, kind, message| Launched::Not { runtime, kind, message };
+        let not = |kind, message| Launched::Not { kind, message };
         let appears = match launch.detach {
             true => None,
             false => match PidFile::watch(launch.pid_file) {
                 Ok(watched) => Some(watched),
                 Err(error) => {
-                    return not(None, Some(StartFailureKind::NoResources), format!("inotify: {error}"));
+                    return not(Some(StartFailureKind::NoResources), format!("inotify: {error}"));
                 }
             },
         };
@@ -139,7 +142,7 @@ impl Shared {
             Ok(runtime) => runtime,
             Err(error) => {
                 let failure = from_io(self.command_line.program(), &error);
-                return not(None, Some(failure.kind), failure.message);
+                return not(Some(failure.kind), failure.message);
             }
         };
         let abandoned = async move {
@@ -155,7 +158,6 @@ impl Shared {
                 ended = ended => ended,
             },
         };
-        let own = Some(runtime.pid);
         match ended {
             Ok(CallEnd::Ended(ExitStatus::Code(0))) if launch.detach => Launched::Detached,
             // So short a life that the monitor's end came first.
@@ -163,17 +165,17 @@ impl Shared {
                 Launched::Monitored(runtime)
             }
             Ok(CallEnd::Ended(status)) => {
-                not(own, None, format!("{step} failed with {status} and did not say why"))
+                not(None, format!("{step} failed with {status} and did not say why"))
             }
             Ok(CallEnd::Overdue) => {
                 let message =
                     format!("{step} gave no answer within {:?}; it was killed", self.start_deadline);
-                not(own, Some(StartFailureKind::RuntimeTimedOut), message)
+                not(Some(StartFailureKind::RuntimeTimedOut), message)
             }
             Ok(CallEnd::Abandoned) => {
-                not(own, Some(StartFailureKind::RuntimeTimedOut), format!("{step} was given up and killed"))
+                not(Some(StartFailureKind::RuntimeTimedOut), format!("{step} was given up and killed"))
             }
-            Err(error) => not(own, None, format!("{step}: {error}")),
+            Err(error) => not(None, format!("{step}: {error}")),
         }
     }
 
@@ -207,6 +209,16 @@ impl Shared {
     }
 }
 
+/// Ends what a runtime has started all the same that says it has not, or did not say anything.
+fn end_started(pid_file: &Path, cgroup: &str) {
+    let pid = fs::read_to_string(pid_file).ok().as_deref().and_then(procfs::parse_pid);
+    let _mostly_not_there = fs::remove_file(pid_file);
+    let Some((pid, Ok(pidfd))) = pid.map(|pid| (pid, pidfd::open(pid))) else { return };
+    if procfs::is_in_cgroup(pid, cgroup) && pidfd::send(&pidfd, Signal::KILL).is_ok() {
+        cgroup::wait_for_ends(&[pidfd], cgroup::PATIENCE);
+    }
+}
+
 fn no_terminal_in_the_foreground() -> StartFailure {
     let message = "a terminal needs a runtime that is not kept in the foreground";
     StartFailure::new(StartFailureKind::BadConfig, message)
@@ -216,9 +228,8 @@ fn no_terminal_in_the_foreground() -> StartFailure {
 enum Launched {
     Detached,
     Monitored(RuntimeChild),
-    /// With the runtime if it was spawned, and the kind of failure if its log need not be asked.
+    /// With the kind of failure if the runtime's log need not be asked.
     Not {
-        runtime: Option<HostPid>,
         kind: Option<StartFailureKind>,
         message: String,
     },

@@ -211,6 +211,11 @@ impl Spawner for LocalSpawner {
             let runtime = Arc::clone(&process);
             tokio::spawn(async move {
                 let status = runtime.end().await.unwrap_or(ExitStatus::Unknown);
+                if status != ExitStatus::Code(0) {
+                    let worker = Arc::clone(&family);
+                    let end_rest = move || worker.end_unknown(|_, stat| stat.group == pid.get());
+                    let _panicked = tokio::task::spawn_blocking(end_rest).await;
+                }
                 lock(&family.runtimes).remove(&pid);
                 let _nobody_waits = told.send(status);
             });
@@ -220,7 +225,7 @@ impl Spawner for LocalSpawner {
                     tracing::warn!(pid = %process.pid, %error, "kill a runtime");
                 }
             });
-            Ok(RuntimeChild { pid, ended, kill })
+            Ok(RuntimeChild { ended, kill })
         }
         .boxed()
     }
@@ -275,10 +280,8 @@ impl Spawner for LocalSpawner {
 
     fn end_strays(&self, of: &Strays) {
         self.family.end_unknown(|pid, stat| {
-            let runtimes_own = of.runtime.is_some_and(|runtime| runtime.get() == stat.group);
             // Whatever else is there may have been started by another call, and be adopted in a moment.
-            let half_made = of.all || is_helper(stat);
-            runtimes_own || half_made && procfs::is_in_cgroup(pid, &of.cgroup)
+            (of.all || is_helper(stat)) && procfs::is_in_cgroup(pid, &of.cgroup)
         });
         self.family.reap_orphans();
     }
