@@ -29,7 +29,7 @@ const MAY_DEPEND: [(&str, &[&str]); 7] = [
             "uuid",
         ],
     ),
-    ("executor-bundle", &["executor-core", "oci-spec", "rustix", "serde_json"]),
+    ("executor-bundle", &["executor-core", "oci-spec", "rustix", "serde", "serde_json"]),
     ("executor-network", &["executor-core", "nix", "rustix", "serde_json", "thiserror"]),
     ("executor-sim", &["actix-rt", "executor-core", "fastrand", "futures", "tokio"]),
     ("xtask", &[]),

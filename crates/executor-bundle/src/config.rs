@@ -1,20 +1,28 @@
 //! The OCI runtime specification of a container and of a process, made deliberately: nothing is left
 //! to the defaults of the library that models it.
 
-use std::path::Path;
+use std::collections::{BTreeSet, HashSet};
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use executor_core::lifecycle::{ContainerId, StartFailure, TerminalSize};
-use executor_core::{ContainerSpec, ExecSpec, NetworkNamespace, ProcessSpec, Resources};
+use executor_core::{
+    Capability, ContainerSpec, ExecSpec, NetworkNamespace, ProcessSpec, Resources, Seccomp, Security,
+};
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    BoxBuilder, Capability, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder,
-    LinuxDeviceCgroupBuilder, LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType,
-    LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, Mount, MountBuilder, Process, ProcessBuilder,
-    RootBuilder, Spec, SpecBuilder, UserBuilder,
+    BoxBuilder, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxDevice, LinuxDeviceBuilder,
+    LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder,
+    LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, Mount, MountBuilder,
+    PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
+    UserBuilder,
 };
+use serde_json::json;
 
-use crate::bad;
 use crate::users::User;
+use crate::{bad, seccomp};
 
 /// A container's host name when none is asked for.
 pub const DEFAULT_HOSTNAME: &str = "longshore";
@@ -28,21 +36,21 @@ const OCI_VERSION: &str = "1.0.2";
 const CPU_PERIOD: u64 = 100_000;
 
 /// What root in a container may do: the set that container engines have agreed on.
-const CAPABILITIES: [Capability; 14] = [
-    Capability::AuditWrite,
-    Capability::Chown,
-    Capability::DacOverride,
-    Capability::Fowner,
-    Capability::Fsetid,
-    Capability::Kill,
-    Capability::Mknod,
-    Capability::NetBindService,
-    Capability::NetRaw,
-    Capability::Setfcap,
-    Capability::Setgid,
-    Capability::Setpcap,
-    Capability::Setuid,
-    Capability::SysChroot,
+const CAPABILITIES: [&str; 14] = [
+    "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_MKNOD",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_RAW",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
 ];
 
 /// Parts of /proc and /sys that tell of the host.
@@ -66,7 +74,7 @@ const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
 /// Where from, where to, of what kind, how.
 type DefaultMount = (&'static str, &'static str, &'static str, &'static [&'static str]);
 
-const MOUNTS: [DefaultMount; 6] = [
+const MOUNTS: [DefaultMount; 7] = [
     ("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
     ("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
     (
@@ -78,6 +86,7 @@ const MOUNTS: [DefaultMount; 6] = [
     ("/dev/shm", "shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
     ("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
     ("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+    ("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
 ];
 
 /// The whole of `config.json`.
@@ -89,14 +98,27 @@ pub(crate) fn container(
     cgroup: &str,
     network: &NetworkNamespace,
 ) -> Result<Spec, StartFailure> {
+    let insecure = spec.security == Security::Insecure;
+    let seccomp = if insecure { &Seccomp::Unconfined } else { &spec.seccomp };
+    let seccomp = seccomp::filter(seccomp, &capabilities(&spec.process, spec.security))?;
+    let hidden = |paths: &[&str]| match insecure {
+        true => Vec::new(),
+        false => paths.iter().map(|path| (*path).to_owned()).collect(),
+    };
     let make = || {
-        let linux = LinuxBuilder::default()
+        let mut linux = LinuxBuilder::default()
             .namespaces(namespaces(network)?)
-            .resources(resources(&spec.resources)?)
+            .resources(resources(&spec.resources, spec.security)?)
             .cgroups_path(cgroup)
-            .masked_paths(MASKED.map(str::to_owned))
-            .readonly_paths(READ_ONLY.map(str::to_owned))
-            .build()?;
+            .masked_paths(hidden(&MASKED))
+            .readonly_paths(hidden(&READ_ONLY));
+        if insecure {
+            linux = linux.devices(host_devices()?);
+        }
+        if let Some(seccomp) = seccomp {
+            linux = linux.seccomp(seccomp);
+        }
+        let linux = linux.build()?;
         let annotations = [("io.longshore.container".to_owned(), id.to_string())];
         SpecBuilder::default()
             .version(OCI_VERSION)
@@ -111,21 +133,56 @@ pub(crate) fn container(
     make().map_err(|error: OciSpecError| bad("spec", &error.to_string()))
 }
 
+/// What a process may do at most.
+fn capabilities(process: &ProcessSpec, security: Security) -> BTreeSet<Capability> {
+    let mut all: BTreeSet<_> = match security {
+        Security::Sandbox => Capability::all().filter(|one| CAPABILITIES.contains(&one.name())).collect(),
+        Security::Insecure => Capability::all().filter(|one| is_ours_to_give(*one)).collect(),
+    };
+    all.extend(&process.cap_add);
+    all.retain(|capability| !process.cap_drop.contains(capability));
+    all
+}
+
+/// The capabilities this process can hand on, one in each bit: its bounding set.
+static BOUNDING: LazyLock<Option<u64>> = LazyLock::new(|| {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let set = status.lines().find_map(|line| line.strip_prefix("CapBnd:"))?;
+    u64::from_str_radix(set.trim(), 16).ok()
+});
+
+fn is_ours_to_give(capability: Capability) -> bool {
+    BOUNDING.is_none_or(|set| set >> capability.number() & 1 == 1)
+}
+
 /// The `process` object.
-pub(crate) fn process(spec: &ProcessSpec, user: &User) -> Result<Process, StartFailure> {
+pub(crate) fn process(spec: &ProcessSpec, user: &User, security: Security) -> Result<Process, StartFailure> {
+    if let Some(denied) = spec.cap_add.iter().find(|capability| !is_ours_to_give(**capability)) {
+        return Err(bad("capability", &format!("{denied}: this process has none of it to give")));
+    }
     let make = || {
+        let names: Vec<_> = capabilities(spec, security).iter().map(|capability| capability.name()).collect();
+        let capabilities: HashSet<_> = serde_json::from_value(json!(names))?;
         let capabilities = LinuxCapabilitiesBuilder::default()
-            .bounding(CAPABILITIES)
-            .effective(CAPABILITIES)
-            .permitted(CAPABILITIES)
+            .bounding(capabilities.clone())
+            .effective(capabilities.clone())
+            .permitted(capabilities)
             .inheritable([])
             .ambient([])
             .build()?;
+        let ulimits = spec.ulimits.iter().map(|limit| {
+            let kind: PosixRlimitType = serde_json::from_value(json!(limit.kind()))?;
+            PosixRlimitBuilder::default().typ(kind).soft(limit.soft).hard(limit.hard).build()
+        });
+        let ulimits = ulimits.collect::<Result<Vec<_>, _>>()?;
         let groups: Vec<u32> = user.groups.iter().copied().collect();
         let mut builder = ProcessBuilder::default().terminal(spec.terminal.is_some());
         if let Some(TerminalSize { rows, columns }) = spec.terminal {
             let size = BoxBuilder::default().height(u64::from(rows)).width(u64::from(columns)).build()?;
             builder = builder.console_size(size);
+        }
+        if let Some(score) = spec.oom_score_adj {
+            builder = builder.oom_score_adj(score);
         }
         builder
             .args(spec.args.clone())
@@ -133,8 +190,8 @@ pub(crate) fn process(spec: &ProcessSpec, user: &User) -> Result<Process, StartF
             .cwd(&spec.cwd)
             .user(UserBuilder::default().uid(user.uid).gid(user.gid).additional_gids(groups).build()?)
             .capabilities(capabilities)
-            .rlimits([])
-            .no_new_privileges(false)
+            .rlimits(ulimits)
+            .no_new_privileges(spec.no_new_privileges)
             .build()
     };
     make().map_err(|error: OciSpecError| bad("spec", &error.to_string()))
@@ -150,6 +207,11 @@ pub(crate) fn merged(init: &ProcessSpec, exec: &ExecSpec) -> ProcessSpec {
         stdio: Default::default(),
         terminal: exec.terminal,
         time_limit: None,
+        cap_add: init.cap_add.clone(),
+        cap_drop: init.cap_drop.clone(),
+        no_new_privileges: init.no_new_privileges,
+        ulimits: init.ulimits.clone(),
+        oom_score_adj: init.oom_score_adj,
     }
 }
 
@@ -193,8 +255,10 @@ fn namespaces(network: &NetworkNamespace) -> Result<Vec<LinuxNamespace>, OciSpec
 /// A mount of the caller's takes the place of a default one, or an earlier one, at the same destination.
 fn mounts(spec: &ContainerSpec) -> Result<Vec<Mount>, OciSpecError> {
     let mut all: Vec<Mount> = Vec::new();
+    let writable = spec.security == Security::Insecure;
     let defaults = MOUNTS.into_iter().map(|(destination, source, kind, options)| {
-        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        let options = options.iter().filter(|option| !writable || **option != "ro");
+        let options = options.map(|option| (*option).to_owned()).collect();
         mount(Path::new(destination), Path::new(source), kind, options)
     });
     let asked = spec.mounts.iter().map(|bind| {
@@ -213,10 +277,46 @@ fn mount(destination: &Path, source: &Path, kind: &str, options: Vec<String>) ->
     MountBuilder::default().destination(destination).source(source).typ(kind).options(options).build()
 }
 
-/// No device but those the runtime always allows, and the limits asked for.
-fn resources(limits: &Resources) -> Result<LinuxResources, OciSpecError> {
-    let no_devices = LinuxDeviceCgroupBuilder::default().allow(false).access("rwm").build()?;
-    let mut resources = LinuxResourcesBuilder::default().devices([no_devices]);
+/// The host's devices, as they are in its `/dev`, but for those of terminals, which are each container's own.
+fn host_devices() -> Result<Vec<LinuxDevice>, OciSpecError> {
+    let mut devices = Vec::new();
+    let mut dirs = vec![PathBuf::from("/dev")];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let (path, Ok(meta)) = (entry.path(), entry.metadata()) else { continue };
+            let kind = meta.file_type();
+            if kind.is_dir() && !["pts", "shm", "mqueue", "fd"].iter().any(|own| path.ends_with(own)) {
+                dirs.push(path);
+                continue;
+            }
+            let kind = match (kind.is_char_device(), kind.is_block_device()) {
+                (true, _) => LinuxDeviceType::C,
+                (_, true) => LinuxDeviceType::B,
+                (false, false) => continue,
+            };
+            if ["/dev/console", "/dev/ptmx", "/dev/tty"].iter().any(|own| path == Path::new(own)) {
+                continue;
+            }
+            let number = |part: u32| i64::from(part);
+            let device = LinuxDeviceBuilder::default()
+                .path(path)
+                .typ(kind)
+                .major(number(rustix::fs::major(meta.rdev())))
+                .minor(number(rustix::fs::minor(meta.rdev())))
+                .file_mode(meta.mode() & 0o7777)
+                .uid(meta.uid())
+                .gid(meta.gid());
+            devices.push(device.build()?);
+        }
+    }
+    Ok(devices)
+}
+
+/// The limits asked for; and no device but those the runtime always allows, unless all are.
+fn resources(limits: &Resources, security: Security) -> Result<LinuxResources, OciSpecError> {
+    let all = security == Security::Insecure;
+    let devices = LinuxDeviceCgroupBuilder::default().allow(all).access("rwm").build()?;
+    let mut resources = LinuxResourcesBuilder::default().devices([devices]);
     if let Some(bytes) = limits.memory.and_then(|bytes| i64::try_from(bytes).ok()) {
         resources = resources.memory(LinuxMemoryBuilder::default().limit(bytes).build()?);
     }
@@ -235,7 +335,7 @@ fn resources(limits: &Resources) -> Result<LinuxResources, OciSpecError> {
 mod tests {
     use super::*;
     use executor_core::Mount as Bind;
-    use serde_json::{Value, json};
+    use serde_json::Value;
 
     fn config(change: impl FnOnce(&mut ContainerSpec)) -> Value {
         config_in(&NetworkNamespace::New, change)
@@ -245,7 +345,7 @@ mod tests {
         let mut spec = ContainerSpec::host(["sh", "-c", "true"]);
         change(&mut spec);
         let user = User { uid: 0, gid: 0, groups: [0, 10].into(), home: Some("/root".into()) };
-        let process = process(&spec.process, &user).unwrap();
+        let process = process(&spec.process, &user, spec.security).unwrap();
         let id = ContainerId::new("c").unwrap();
         let config = container(&id, &spec, Path::new("/b/rootfs"), process, "/longshore/e/c", network);
         serde_json::to_value(config.unwrap()).unwrap()
@@ -280,6 +380,41 @@ mod tests {
         assert_eq!(network(NetworkNamespace::New), Some(json!({"type": "network"})));
         let at = json!({"type": "network", "path": "/run/netns/x"});
         assert_eq!(network(NetworkNamespace::At("/run/netns/x".into())), Some(at));
+    }
+
+    #[test]
+    fn an_insecure_container_may_do_all_and_sees_all() {
+        let config = config(|spec| spec.security = Security::Insecure);
+        let known = Capability::all().filter(|capability| is_ours_to_give(*capability)).count();
+        let bounding = config["process"]["capabilities"]["bounding"].as_array().unwrap();
+        assert_eq!(bounding.len(), known);
+        let linux = &config["linux"];
+        assert_eq!(linux.get("seccomp"), None);
+        for hidden in ["maskedPaths", "readonlyPaths"] {
+            assert_eq!(linux.get(hidden).cloned().unwrap_or(json!([])), json!([]));
+        }
+        assert_eq!(linux["resources"]["devices"], json!([{"allow": true, "access": "rwm"}]));
+        let devices = linux["devices"].as_array().unwrap();
+        let null = devices.iter().find(|device| device["path"] == "/dev/null").unwrap();
+        assert_eq!((&null["type"], &null["major"], &null["minor"]), (&json!("c"), &json!(1), &json!(3)));
+        let mounts = config["mounts"].as_array().unwrap();
+        assert!(mounts.iter().all(|mount| !mount["options"].as_array().unwrap().contains(&json!("ro"))));
+    }
+
+    #[test]
+    fn rights_and_limits_are_those_asked_for() {
+        let config = config(|spec| {
+            spec.process.cap_add = vec!["SYS_PTRACE".parse().unwrap(), "NET_RAW".parse().unwrap()];
+            spec.process.cap_drop = vec!["KILL".parse().unwrap(), "CHOWN".parse().unwrap()];
+            spec.process.no_new_privileges = true;
+            spec.process.ulimits = vec!["nofile=64:128".parse().unwrap()];
+            spec.process.oom_score_adj = Some(500);
+        });
+        let process = &config["process"];
+        assert_eq!(process["capabilities"]["bounding"].as_array().map(Vec::len), Some(13));
+        assert_eq!(process["noNewPrivileges"], true);
+        assert_eq!(process["rlimits"], json!([{"type": "RLIMIT_NOFILE", "soft": 64, "hard": 128}]));
+        assert_eq!(process["oomScoreAdj"], 500);
     }
 
     #[test]

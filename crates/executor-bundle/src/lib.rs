@@ -18,6 +18,7 @@ mod config;
 pub mod fuzzing;
 mod program;
 mod rootfs;
+mod seccomp;
 mod users;
 mod within;
 
@@ -51,7 +52,7 @@ pub fn write(
     check_mounts(spec)?;
     let within = within::Within::open(&root)?;
     let user = users::resolve(&within, spec.process.user.as_deref())?;
-    let process = config::process(&spec.process, &user)?;
+    let process = config::process(&spec.process, &user, spec.security)?;
     program::check(&within, &spec.process.args, &process, &spec.mounts)?;
     let config = config::container(id, spec, &root, process, cgroup, network)?;
     let json = serde_json::to_vec(&config).map_err(|error| bad("spec", &error.to_string()))?;
@@ -84,7 +85,7 @@ pub fn preview(
     };
     check_mounts(spec)?;
     let user = users::resolve(&within::Within::open(&seen)?, spec.process.user.as_deref())?;
-    let process = config::process(&spec.process, &user)?;
+    let process = config::process(&spec.process, &user, spec.security)?;
     let config = config::container(id, spec, &root, process, cgroup, network)?;
     serde_json::to_string_pretty(&config).map_err(|error| bad("spec", &error.to_string()))
 }
@@ -97,7 +98,7 @@ pub fn process(spec: &ContainerSpec, init: HostPid, exec: &ExecSpec) -> Result<V
     let within = within::Within::of_process(init)?;
     let merged = config::merged(&spec.process, exec);
     let user = users::resolve(&within, merged.user.as_deref())?;
-    let process = config::process(&merged, &user)?;
+    let process = config::process(&merged, &user, spec.security)?;
     program::check(&within, &merged.args, &process, &[])?;
     serde_json::to_vec(&process).map_err(|error| bad("spec", &error.to_string()))
 }

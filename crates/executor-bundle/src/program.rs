@@ -149,7 +149,7 @@ mod tests {
         let mut spec = ContainerSpec::host([program]);
         spec.process.user = Some(user.into());
         let user = users::resolve(&within, spec.process.user.as_deref()).unwrap();
-        let process = config::process(&spec.process, &user).unwrap();
+        let process = config::process(&spec.process, &user, spec.security).unwrap();
         check(&within, &spec.process.args, &process, mounts).err().map(|failure| failure.kind)
     }
 

@@ -25,6 +25,7 @@ mod io;
 pub mod messages;
 mod observe;
 mod ports;
+mod security;
 mod spec;
 
 pub use error::{Error, InvalidSpec};
@@ -35,6 +36,7 @@ pub use handle::{ContainerHandle, ProcessHandle};
 pub use io::{Attached, ChildFd, ChildStdio, Input, Io, Output, Piece};
 pub use observe::{ContainerTook, ExecutorTook, Observed, Observer, Taken};
 pub use ports::{BoxFuture, BoxStream, Delivery, ExitQueue, ExitSource, Runtime, RuntimeError, Swept};
+pub use security::{Capability, Seccomp, Security, Ulimit};
 pub use spec::{
     ContainerSpec, ExecSpec, Mount, Network, NetworkNamespace, ProcessSpec, Resources, Rootfs, Stdio,
     StdioSpec, TimeLimit,

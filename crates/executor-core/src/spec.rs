@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use executor_lifecycle::{Cancel, ContainerId, TerminalSize};
 
-use crate::InvalidSpec;
+use crate::{Capability, InvalidSpec, Seccomp, Security, Ulimit};
 
 /// A container and its first process.
 ///
@@ -45,6 +45,10 @@ pub struct ContainerSpec {
     pub network: Network,
     /// What it may use at most.
     pub resources: Resources,
+    /// How much it is kept apart from the machine.
+    pub security: Security,
+    /// Which system calls it may make; all in an insecure container.
+    pub seccomp: Seccomp,
     /// Its init.
     pub process: ProcessSpec,
     /// Whether it is killed when the last handle that [`Executor::run`](crate::Executor::run) gave out
@@ -151,6 +155,16 @@ pub struct ProcessSpec {
     pub terminal: Option<TerminalSize>,
     /// The most time it may take.
     pub time_limit: Option<TimeLimit>,
+    /// Capabilities beside the usual ones, or all of these in an insecure container.
+    pub cap_add: Vec<Capability>,
+    /// Capabilities it is denied; counts more than `cap_add`.
+    pub cap_drop: Vec<Capability>,
+    /// Whether it and its children are kept from gaining rights by executing a program, as with set-uid.
+    pub no_new_privileges: bool,
+    /// Limits of its own; what is not named is as the runtime has it.
+    pub ulimits: Vec<Ulimit>,
+    /// How soon the kernel's OOM killer takes it, from -1000 (never) to 1000; as the embedder when absent.
+    pub oom_score_adj: Option<i32>,
 }
 
 /// A process to be added to a container. What is absent is as for the container's init.
@@ -253,6 +267,8 @@ impl ContainerSpec {
             hostname: None,
             network: Network::default(),
             resources: Resources::default(),
+            security: Security::default(),
+            seccomp: Seccomp::default(),
             process: ProcessSpec {
                 args: args.into_iter().map(Into::into).collect(),
                 env: Vec::new(),
@@ -261,6 +277,11 @@ impl ContainerSpec {
                 stdio: StdioSpec::default(),
                 terminal: None,
                 time_limit: None,
+                cap_add: Vec::new(),
+                cap_drop: Vec::new(),
+                no_new_privileges: false,
+                ulimits: Vec::new(),
+                oom_score_adj: None,
             },
             cancel_on_drop: false,
         }
@@ -311,6 +332,9 @@ impl ContainerSpec {
             if mount.destination == Path::new("/") {
                 return Err(invalid("mount destination", "/ is the rootfs; mount somewhere below it"));
             }
+        }
+        if self.process.oom_score_adj.is_some_and(|score| !(-1000..=1000).contains(&score)) {
+            return Err(invalid("oom score", "give a number from -1000 to 1000"));
         }
         self.resources.validate()
     }
@@ -389,7 +413,7 @@ impl Resources {
     }
 }
 
-fn invalid(field: &'static str, why: impl Into<String>) -> InvalidSpec {
+pub(crate) fn invalid(field: &'static str, why: impl Into<String>) -> InvalidSpec {
     InvalidSpec { field, why: why.into() }
 }
 
@@ -472,6 +496,7 @@ mod tests {
         assert_eq!(field(|s| s.resources.cpus = Some(f64::NAN)), Some("cpus"));
         assert_eq!(field(|s| s.resources.cpus = Some(-1.0)), Some("cpus"));
         assert_eq!(field(|s| s.resources.pids = Some(0)), Some("pids"));
+        assert_eq!(field(|s| s.process.oom_score_adj = Some(1001)), Some("oom score"));
         let mount = |source: &str, destination: &str| Mount {
             source: source.into(),
             destination: destination.into(),

@@ -49,11 +49,11 @@ pub use executor_core::lifecycle::{
     StartFailure, StartFailureKind, TerminalSize, Timestamp, Usage,
 };
 pub use executor_core::{
-    Attached, BoxFuture, BoxStream, ChildFd, ChildStdio, ContainerHandle, ContainerSpec, ContainerTook,
-    Delivery, Error, Events, ExecSpec, Executor, ExecutorBuilder, ExecutorTook, ExitQueue, ExitSource, Input,
-    InvalidSpec, Io, Mount, Network, NetworkNamespace, Notice, Observed, Observer, Output, Piece,
-    ProcessHandle, ProcessSpec, Resources, Rootfs, Runtime, RuntimeError, ShutdownReport, Snapshot, Stdio,
-    StdioSpec, Swept, Taken, TimeLimit, actors, messages,
+    Attached, BoxFuture, BoxStream, Capability, ChildFd, ChildStdio, ContainerHandle, ContainerSpec,
+    ContainerTook, Delivery, Error, Events, ExecSpec, Executor, ExecutorBuilder, ExecutorTook, ExitQueue,
+    ExitSource, Input, InvalidSpec, Io, Mount, Network, NetworkNamespace, Notice, Observed, Observer, Output,
+    Piece, ProcessHandle, ProcessSpec, Resources, Rootfs, Runtime, RuntimeError, Seccomp, Security,
+    ShutdownReport, Snapshot, Stdio, StdioSpec, Swept, Taken, TimeLimit, Ulimit, actors, messages,
 };
 pub use runc_driver::{CANDIDATES, CommandLine, Mode, NoRuntime, Runc, RuncBuilder, find_runtime};
 pub use sandbox::Sandbox;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use longshore::{
-    Cancel, ContainerId, ContainerSpec, InvalidSpec, Mount, Network, Resources, Rootfs, TimeLimit,
+    Cancel, Capability, ContainerId, ContainerSpec, InvalidSpec, Mount, Network, Resources, Rootfs, Seccomp,
+    Security, TimeLimit, Ulimit,
 };
 
 use super::terminal;
@@ -106,9 +107,46 @@ pub(crate) struct Container {
     /// Limit of processes and threads
     #[arg(long, value_name = "N")]
     pub(crate) pids: Option<u32>,
+    /// Keep it apart from this machine, or give it every right and device
+    #[arg(long, value_enum, default_value_t = Apart::Sandbox)]
+    pub(crate) security: Apart,
+    /// Add a capability, as in NET_ADMIN; or `all`
+    #[arg(long, value_name = "CAP", value_parser = capabilities)]
+    pub(crate) cap_add: Vec<Capabilities>,
+    /// Take a capability away; or `all`
+    #[arg(long, value_name = "CAP", value_parser = capabilities)]
+    pub(crate) cap_drop: Vec<Capabilities>,
+    /// System calls: `default`, `unconfined`, or a profile of yours
+    #[arg(long, value_name = "PROFILE", default_value = "default")]
+    pub(crate) seccomp: PathBuf,
+    /// Keep programs from gaining rights, as with set-uid
+    #[arg(long)]
+    pub(crate) no_new_privileges: bool,
+    /// Limit of each process, as in nofile=1024:4096
+    #[arg(long, value_name = "NAME=SOFT[:HARD]")]
+    pub(crate) ulimit: Vec<Ulimit>,
+    /// How soon the kernel takes it when memory runs out, -1000 (never) to 1000
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub(crate) oom_score_adj: Option<i32>,
     /// The program and its arguments
     #[arg(last = true, value_name = "CMD")]
     pub(crate) command: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Apart {
+    Sandbox,
+    Insecure,
+}
+
+/// What one option names: one, or all.
+type Capabilities = Vec<Capability>;
+
+fn capabilities(text: &str) -> Result<Capabilities, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "all" => Ok(Capability::all().collect()),
+        _ => text.parse().map(|one| vec![one]).map_err(|error: InvalidSpec| error.why),
+    }
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -150,6 +188,27 @@ impl Container {
         spec.process.env = self.env.iter().filter_map(|entry| variable(entry)).collect();
         spec.process.cwd = self.workdir.clone();
         spec.process.user = self.user.clone();
+        spec.security = match self.security {
+            Apart::Sandbox => Security::Sandbox,
+            Apart::Insecure => Security::Insecure,
+        };
+        spec.seccomp = match self.seccomp.as_path() {
+            path if path == Path::new("default") => Seccomp::Default,
+            path if path == Path::new("unconfined") => Seccomp::Unconfined,
+            path => Seccomp::Profile(absolute(path)),
+        };
+        spec.process.cap_add = self.cap_add.concat();
+        // What is added by name stays when all are dropped.
+        let by_name = self.cap_add.iter().filter(|added| added.len() == 1).flatten();
+        let kept: &Vec<_> = &by_name.collect();
+        let drops = self.cap_drop.iter().flat_map(|dropped| {
+            let all = dropped.len() > 1;
+            dropped.iter().filter(move |capability| !all || !kept.contains(capability))
+        });
+        spec.process.cap_drop = drops.copied().collect();
+        spec.process.no_new_privileges = self.no_new_privileges;
+        spec.process.ulimits = self.ulimit.clone();
+        spec.process.oom_score_adj = self.oom_score_adj;
         spec
     }
 }

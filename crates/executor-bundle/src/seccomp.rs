@@ -1,0 +1,250 @@
+//! The system calls a container may make: a profile in the format of containers-common, made to fit the
+//! container's capabilities, the machine's architecture and its kernel.
+//!
+//! The default profile is that of containers-common, as data. A rule applies when all that it includes is there
+//! and nothing that it excludes; the runtime knows no such conditions, so they are decided here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use executor_core::lifecycle::StartFailure;
+use executor_core::{Capability, Seccomp};
+use oci_spec::runtime::LinuxSeccomp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{bad, from_io};
+
+const DEFAULT: &str = include_str!("../data/seccomp.json");
+
+/// The names of this machine's architecture: Go's, which rules name, and libseccomp's.
+const ARCHITECTURE: (&str, &str) = match std::env::consts::ARCH.as_bytes() {
+    b"x86_64" => ("amd64", "SCMP_ARCH_X86_64"),
+    b"aarch64" => ("arm64", "SCMP_ARCH_AARCH64"),
+    b"riscv64" => ("riscv64", "SCMP_ARCH_RISCV64"),
+    b"s390x" => ("s390x", "SCMP_ARCH_S390X"),
+    b"powerpc64" => ("ppc64le", "SCMP_ARCH_PPC64LE"),
+    _ => ("", ""),
+};
+
+/// A profile, as containers-common writes it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Profile {
+    default_action: String,
+    default_errno_ret: Option<u32>,
+    #[serde(default)]
+    arch_map: Vec<Architecture>,
+    #[serde(default)]
+    syscalls: Vec<Rule>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Architecture {
+    architecture: String,
+    #[serde(default)]
+    sub_architectures: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Rule {
+    names: Vec<String>,
+    action: String,
+    #[serde(default)]
+    args: Option<Vec<Value>>,
+    errno_ret: Option<u32>,
+    #[serde(default)]
+    includes: Condition,
+    #[serde(default)]
+    excludes: Condition,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Condition {
+    arches: Vec<String>,
+    caps: Vec<String>,
+    min_kernel: Option<String>,
+}
+
+/// What a profile is made to fit.
+struct Machine<'a> {
+    architecture: &'a str,
+    kernel: (u32, u32),
+    capabilities: &'a BTreeSet<Capability>,
+}
+
+impl Machine<'_> {
+    fn has_all(&self, condition: &Condition) -> bool {
+        let arches = &condition.arches;
+        (arches.is_empty() || arches.iter().any(|arch| arch == self.architecture))
+            && condition.caps.iter().all(|name| self.has_capability(name))
+            && condition.min_kernel.as_deref().is_none_or(|least| self.kernel >= version(least))
+    }
+
+    fn has_any(&self, condition: &Condition) -> bool {
+        condition.arches.iter().any(|arch| arch == self.architecture)
+            || condition.caps.iter().any(|name| self.has_capability(name))
+            || condition.min_kernel.as_deref().is_some_and(|least| self.kernel >= version(least))
+    }
+
+    fn has_capability(&self, name: &str) -> bool {
+        self.capabilities.iter().any(|capability| capability.name() == name)
+    }
+}
+
+/// The first two numbers of a kernel's version.
+fn version(text: &str) -> (u32, u32) {
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or_default());
+    (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default())
+}
+
+/// The filter of a container whose processes may have these capabilities; `None` when it has none.
+///
+/// # Errors
+/// When the profile cannot be read or is none.
+pub(crate) fn filter(
+    seccomp: &Seccomp,
+    capabilities: &BTreeSet<Capability>,
+) -> Result<Option<LinuxSeccomp>, StartFailure> {
+    match seccomp {
+        Seccomp::Unconfined => Ok(None),
+        Seccomp::Default => default_filter(capabilities).map(Some),
+        Seccomp::Profile(path) => {
+            let text = fs::read_to_string(path).map_err(|error| from_io("seccomp:", path, &error))?;
+            convert(&text, capabilities).map(Some).map_err(|why| wrong(path, &why))
+        }
+    }
+}
+
+fn wrong(path: &Path, why: &serde_json::Error) -> StartFailure {
+    bad("seccomp", &format!("{} is no profile: {why}", path.display()))
+}
+
+/// Kept for each set of capabilities, of which an executor sees few.
+fn default_filter(capabilities: &BTreeSet<Capability>) -> Result<LinuxSeccomp, StartFailure> {
+    static KNOWN: Mutex<BTreeMap<BTreeSet<Capability>, LinuxSeccomp>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(filter) = known.get(capabilities) {
+        return Ok(filter.clone());
+    }
+    let filter =
+        convert(DEFAULT, capabilities).map_err(|why| wrong(Path::new("the default profile"), &why))?;
+    known.insert(capabilities.clone(), filter.clone());
+    Ok(filter)
+}
+
+fn convert(profile: &str, capabilities: &BTreeSet<Capability>) -> Result<LinuxSeccomp, serde_json::Error> {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let machine = Machine { architecture: ARCHITECTURE.0, kernel: version(&release), capabilities };
+    serde_json::from_value(fitted(&serde_json::from_str(profile)?, &machine))
+}
+
+fn fitted(profile: &Profile, machine: &Machine<'_>) -> Value {
+    let native = profile.arch_map.iter().find(|known| known.architecture == ARCHITECTURE.1);
+    let others = native.and_then(|native| native.sub_architectures.as_ref()).into_iter().flatten();
+    let architectures: Vec<_> = native.iter().map(|native| &native.architecture).chain(others).collect();
+    let rules = profile.syscalls.iter().filter(|rule| {
+        let excluded = machine.has_any(&rule.excludes);
+        machine.has_all(&rule.includes) && !excluded
+    });
+    let syscalls: Vec<_> = rules
+        .map(|rule| {
+            let mut syscall = json!({"names": rule.names, "action": rule.action});
+            if let Some(args) = rule.args.as_ref().filter(|args| !args.is_empty()) {
+                syscall["args"] = json!(args);
+            }
+            if let Some(errno) = rule.errno_ret {
+                syscall["errnoRet"] = json!(errno);
+            }
+            syscall
+        })
+        .collect();
+    let mut filter = json!({
+        "defaultAction": profile.default_action,
+        "architectures": architectures,
+        "syscalls": syscalls,
+    });
+    if let Some(errno) = profile.default_errno_ret {
+        filter["defaultErrnoRet"] = json!(errno);
+    }
+    filter
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn capabilities(names: &[&str]) -> BTreeSet<Capability> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    fn allowed(profile: &str, machine: &Machine<'_>) -> BTreeSet<String> {
+        let filter = fitted(&serde_json::from_str(profile).unwrap(), machine);
+        let rules = filter["syscalls"].as_array().unwrap().clone();
+        let allowing = rules.into_iter().filter(|rule| rule["action"] == "SCMP_ACT_ALLOW");
+        let names = allowing.flat_map(|rule| rule["names"].as_array().unwrap().clone());
+        names.map(|name| name.as_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_rule_applies_when_all_it_asks_for_is_there() {
+        let profile = r#"{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
+            {"names": ["always"], "action": "SCMP_ACT_ALLOW"},
+            {"names": ["admin"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN"]}},
+            {"names": ["both"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN", "CAP_BPF"]}},
+            {"names": ["no-admin"], "action": "SCMP_ACT_ALLOW", "excludes": {"caps": ["CAP_SYS_ADMIN"]}},
+            {"names": ["arm"], "action": "SCMP_ACT_ALLOW", "includes": {"arches": ["arm64"]}},
+            {"names": ["no-arm"], "action": "SCMP_ACT_ALLOW", "excludes": {"arches": ["arm64"]}},
+            {"names": ["new"], "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "5.12"}}]}"#;
+        let allowed = |architecture, kernel, names: &[&str]| {
+            allowed(profile, &Machine { architecture, kernel, capabilities: &capabilities(names) })
+        };
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+        assert_eq!(allowed("amd64", (5, 4), &[]), set(&["always", "no-admin", "no-arm"]));
+        assert_eq!(allowed("arm64", (6, 1), &["SYS_ADMIN"]), set(&["always", "admin", "arm", "new"]));
+        let both = set(&["always", "admin", "both", "no-arm", "new"]);
+        assert_eq!(allowed("amd64", (5, 12), &["SYS_ADMIN", "BPF"]), both);
+    }
+
+    #[test]
+    fn the_default_profile_becomes_a_filter() {
+        let filter = |names: &[&str]| {
+            let filter = filter(&Seccomp::Default, &capabilities(names)).unwrap().unwrap();
+            serde_json::to_value(filter).unwrap()
+        };
+        let (plain, admin) = (filter(&[]), filter(&["SYS_ADMIN"]));
+        assert_eq!(
+            (&plain["defaultAction"], &plain["defaultErrnoRet"]),
+            (&json!("SCMP_ACT_ERRNO"), &json!(38))
+        );
+        assert_eq!(plain["architectures"][0], ARCHITECTURE.1);
+        let allows = |filter: &Value, name: &str| {
+            let rules = filter["syscalls"].as_array().unwrap();
+            let named = |rule: &&Value| rule["names"].as_array().unwrap().contains(&json!(name));
+            rules.iter().filter(named).any(|rule| rule["action"] == "SCMP_ACT_ALLOW")
+        };
+        for (name, without, with) in
+            [("openat", true, true), ("bpf", false, true), ("kexec_load", false, false)]
+        {
+            assert_eq!((allows(&plain, name), allows(&admin, name)), (without, with), "{name}");
+        }
+        // Conditions on arguments survive the library's types.
+        let personality = |rule: &&Value| rule["names"] == json!(["personality"]);
+        let rule = plain["syscalls"].as_array().unwrap().iter().find(personality).unwrap();
+        assert_eq!((&rule["args"][0]["index"], &rule["args"][0]["op"]), (&json!(0), &json!("SCMP_CMP_EQ")));
+    }
+
+    #[test]
+    fn what_is_no_profile_is_told() {
+        let profile =
+            |path: &str| filter(&Seccomp::Profile(path.into()), &BTreeSet::new()).unwrap_err().message;
+        assert!(profile("/no/such/profile").starts_with("seccomp: /no/such/profile: "));
+        assert!(profile("/etc/passwd").starts_with("seccomp: /etc/passwd is no profile: "));
+        assert!(filter(&Seccomp::Unconfined, &BTreeSet::new()).unwrap().is_none());
+    }
+}

@@ -1,0 +1,201 @@
+//! What a container may do to the machine: capabilities, system calls, limits of its processes.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::InvalidSpec;
+use crate::spec::invalid;
+
+/// How much a container is kept apart from the machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Security {
+    /// The usual capabilities and devices, the usual system calls, the host's parts of /proc and /sys hidden.
+    #[default]
+    Sandbox,
+    /// All capabilities, devices and system calls; /sys and cgroups writable, nothing hidden.
+    Insecure,
+}
+
+/// Which system calls a container may make.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Seccomp {
+    /// Those of the default profile that fit its capabilities.
+    #[default]
+    Default,
+    /// All of them.
+    Unconfined,
+    /// Those of a profile in this file, in the format of containers-common.
+    Profile(PathBuf),
+}
+
+/// A capability, as in capabilities(7): `CAP_NET_ADMIN`. They are ordered by their numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Capability(u8);
+
+/// The names, each at its number, as in linux/capability.h.
+const CAPABILITIES: [&str; 41] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+];
+
+impl Capability {
+    /// All that there are.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..).take(CAPABILITIES.len()).map(Self)
+    }
+
+    /// Its number, which is that of its bit in the sets of `/proc/<pid>/status`.
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+
+    /// Its name, `CAP_` included.
+    pub fn name(self) -> &'static str {
+        CAPABILITIES.get(usize::from(self.0)).copied().unwrap_or_default()
+    }
+}
+
+impl FromStr for Capability {
+    type Err = InvalidSpec;
+
+    /// Reads a name in either case, with or without `CAP_`.
+    fn from_str(text: &str) -> Result<Self, InvalidSpec> {
+        let name = text.to_ascii_uppercase();
+        let name = name.strip_prefix("CAP_").unwrap_or(&name);
+        let found = Self::all().find(|capability| capability.name().strip_prefix("CAP_") == Some(name));
+        found.ok_or_else(|| invalid("capability", format!("{text:?} is none; give one such as NET_ADMIN")))
+    }
+}
+
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A limit of each process, as in getrlimit(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ulimit {
+    /// Of what, as in `RLIMIT_NOFILE`.
+    kind: &'static str,
+    /// What holds; the process may raise it up to `hard`.
+    pub soft: u64,
+    /// What it can be raised to.
+    pub hard: u64,
+}
+
+const ULIMITS: [&str; 16] = [
+    "RLIMIT_AS",
+    "RLIMIT_CORE",
+    "RLIMIT_CPU",
+    "RLIMIT_DATA",
+    "RLIMIT_FSIZE",
+    "RLIMIT_LOCKS",
+    "RLIMIT_MEMLOCK",
+    "RLIMIT_MSGQUEUE",
+    "RLIMIT_NICE",
+    "RLIMIT_NOFILE",
+    "RLIMIT_NPROC",
+    "RLIMIT_RSS",
+    "RLIMIT_RTPRIO",
+    "RLIMIT_RTTIME",
+    "RLIMIT_SIGPENDING",
+    "RLIMIT_STACK",
+];
+
+impl Ulimit {
+    /// Of what it is, as in `RLIMIT_NOFILE`.
+    pub const fn kind(&self) -> &'static str {
+        self.kind
+    }
+}
+
+impl FromStr for Ulimit {
+    type Err = InvalidSpec;
+
+    /// Reads `nofile=SOFT`, `nofile=SOFT:HARD`; a number can be `unlimited`.
+    fn from_str(text: &str) -> Result<Self, InvalidSpec> {
+        let bad = |why: String| invalid("ulimit", why);
+        let form = || bad(format!("{text:?}: give NAME=SOFT or NAME=SOFT:HARD, as in nofile=1024:4096"));
+        let (name, numbers) = text.split_once('=').ok_or_else(form)?;
+        let upper = name.to_ascii_uppercase();
+        let kind = ULIMITS.into_iter().find(|kind| kind.strip_prefix("RLIMIT_") == Some(&upper));
+        let kind = kind.ok_or_else(|| bad(format!("{name:?} is none; give one such as nofile")))?;
+        let number = |text: &str| match text {
+            "unlimited" | "-1" => Ok(u64::MAX),
+            number => number.parse().map_err(|_| form()),
+        };
+        let (soft, hard) = numbers.split_once(':').unwrap_or((numbers, numbers));
+        let (soft, hard) = (number(soft)?, number(hard)?);
+        if soft > hard {
+            return Err(bad(format!("{text:?}: the soft limit is above the hard one")));
+        }
+        Ok(Self { kind, soft, hard })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_have_names() {
+        for name in ["CAP_NET_ADMIN", "net_admin", "Cap_Net_Admin"] {
+            let capability: Capability = name.parse().unwrap();
+            assert_eq!((capability.name(), capability.number()), ("CAP_NET_ADMIN", 12));
+        }
+        for bad in ["", "CAP_", "ALL", "NET ADMIN"] {
+            assert!(bad.parse::<Capability>().is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn limits_are_read() {
+        let limit: Ulimit = "nofile=64:128".parse().unwrap();
+        assert_eq!((limit.kind(), limit.soft, limit.hard), ("RLIMIT_NOFILE", 64, 128));
+        assert_eq!("core=unlimited".parse::<Ulimit>().unwrap().hard, u64::MAX);
+        for bad in ["", "nofile", "nofile=", "nofile=2:1", "files=1", "nofile=a:b", "nofile=-2"] {
+            assert!(bad.parse::<Ulimit>().is_err(), "{bad:?} was taken");
+        }
+    }
+}
