@@ -83,6 +83,30 @@ fn an_insecure_container_has_every_right_and_device() {
 }
 
 #[test]
+fn names_are_the_containers_own() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let script =
+            "cat /etc/hosts /etc/resolv.conf; hostname; (echo x >> /etc/hosts) 2>/dev/null || echo read-only";
+        let mut spec = shell(script);
+        spec.hostname = Some("ship".into());
+        spec.extra_hosts = vec!["db:10.0.0.7".parse().unwrap()];
+        spec.dns.nameservers = vec!["10.9.8.7".parse().unwrap()];
+        spec.dns.search = vec!["example.org".into()];
+        spec.dns.options = vec!["ndots:3".into()];
+        let expected = "127.0.0.1\tlocalhost ship\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.0.7\tdb\n\
+                        nameserver 10.9.8.7\nsearch example.org\noptions ndots:3\nship\nread-only\n";
+        assert_eq!(says(&executor, spec.clone()).await, expected);
+        // A mount of the caller's takes the place of ours.
+        std::fs::write(stage.path("hosts"), "mine\n").unwrap();
+        spec.process.args = ["cat", "/etc/hosts"].map(str::to_owned).into();
+        spec.mounts.push(format!("{}:/etc/hosts", stage.path("hosts").display()).parse().unwrap());
+        assert_eq!(says(&executor, spec).await, "mine\n");
+        stage.finish(executor).await;
+    });
+}
+
+#[test]
 fn limits_of_processes() {
     on_stage(async |stage| {
         let executor = stage.executor();

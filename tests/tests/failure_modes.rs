@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use longshore::{
-    Cancel, CancelCause, ContainerSpec, Error, ExecSpec, Exit, ExitReason, ExitStatus, Resources, Signal,
-    StartFailureKind, Stdio,
+    Cancel, CancelCause, ContainerSpec, Error, ExecSpec, Exit, ExitReason, ExitStatus, ProcessMode,
+    Resources, Signal, StartFailureKind, Stdio,
 };
 use longshore_tests::{on_stage, run_told, shell, sleeper, until};
 
@@ -484,6 +484,46 @@ fn cgroup_busy() {
         assert_eq!(container.released().await.unwrap(), Vec::<String>::new());
         assert!(!cgroup.exists(), "{} is left", cgroup.display());
         assert!(!outsider.wait().unwrap().success(), "what was in it lives on");
+        stage.finish(executor).await;
+    });
+}
+
+/// Without a pid namespace, the kernel takes nothing along with init.
+#[test]
+fn host_pid_ns() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let open = |script: &str| {
+            let mut spec = shell(script).piped();
+            spec.process_mode = ProcessMode::NoSandbox;
+            spec
+        };
+        // It sees the host's processes under their own numbers.
+        let container = executor.run(open("cat /proc/$PPID/comm; echo $$")).await.unwrap();
+        let said = container.io().take_stdout().unwrap().read_to_end().await;
+        let pid = container.started().await.unwrap();
+        assert!(String::from_utf8(said).unwrap().ends_with(&format!("\n{pid}\n")));
+        assert!(container.wait().await.is_success());
+
+        for cancelled in [false, true] {
+            let script = "setsid sleep 1000 & sleep 1000 & echo up; ";
+            let rest = if cancelled { "wait" } else { "exit 3" };
+            let container = executor.run(open(&format!("{script}{rest}"))).await.unwrap();
+            let mut stdout = container.io().take_stdout().unwrap();
+            stdout.next_chunk().await.unwrap();
+            let exec = container.exec(ExecSpec::new(["sleep", "1000"])).await;
+            let status = match cancelled {
+                true => container.cancel(Cancel::now()).await.status,
+                false => container.wait().await.status,
+            };
+            assert_eq!(status, if cancelled { KILLED } else { ExitStatus::Code(3) });
+            if let Ok(exec) = exec {
+                assert_ne!(exec.wait().await.status, ExitStatus::Code(0));
+            }
+            assert_eq!(container.released().await.unwrap(), Vec::<String>::new());
+            // The children held the pipe.
+            assert_eq!(stdout.next_chunk().await, None);
+        }
         stage.finish(executor).await;
     });
 }

@@ -9,7 +9,8 @@ use std::sync::LazyLock;
 
 use executor_core::lifecycle::{ContainerId, StartFailure, TerminalSize};
 use executor_core::{
-    Capability, ContainerSpec, ExecSpec, NetworkNamespace, ProcessSpec, Resources, Seccomp, Security,
+    Capability, ContainerSpec, ExecSpec, NetworkNamespace, ProcessMode, ProcessSpec, Resources, Seccomp,
+    Security,
 };
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
@@ -89,11 +90,12 @@ const MOUNTS: [DefaultMount; 7] = [
     ("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
 ];
 
-/// The whole of `config.json`.
+/// The whole of `config.json`. `files` are of ours, each with the place where the container finds it.
 pub(crate) fn container(
     id: &ContainerId,
     spec: &ContainerSpec,
     root: &Path,
+    files: &[(PathBuf, PathBuf)],
     process: Process,
     cgroup: &str,
     network: &NetworkNamespace,
@@ -101,13 +103,14 @@ pub(crate) fn container(
     let insecure = spec.security == Security::Insecure;
     let seccomp = if insecure { &Seccomp::Unconfined } else { &spec.seccomp };
     let seccomp = seccomp::filter(seccomp, &capabilities(&spec.process, spec.security))?;
-    let hidden = |paths: &[&str]| match insecure {
-        true => Vec::new(),
-        false => paths.iter().map(|path| (*path).to_owned()).collect(),
+    let hosts_proc = spec.process_mode == ProcessMode::NoSandbox;
+    let hidden = |paths: &[&str]| -> Vec<String> {
+        let shown = |path: &str| insecure || hosts_proc && path.starts_with("/proc/");
+        paths.iter().filter(|path| !shown(path)).map(|path| (*path).to_owned()).collect()
     };
     let make = || {
         let mut linux = LinuxBuilder::default()
-            .namespaces(namespaces(network)?)
+            .namespaces(namespaces(network, spec.process_mode)?)
             .resources(resources(&spec.resources, spec.security)?)
             .cgroups_path(cgroup)
             .masked_paths(hidden(&MASKED))
@@ -125,7 +128,7 @@ pub(crate) fn container(
             .root(RootBuilder::default().path(root).readonly(spec.read_only).build()?)
             .hostname(spec.hostname.as_deref().unwrap_or(DEFAULT_HOSTNAME))
             .process(process)
-            .mounts(mounts(spec)?)
+            .mounts(mounts(spec, files)?)
             .annotations(annotations)
             .linux(linux)
             .build()
@@ -228,7 +231,7 @@ fn environment(env: &[(String, String)], user: &User) -> Vec<String> {
     all
 }
 
-fn namespaces(network: &NetworkNamespace) -> Result<Vec<LinuxNamespace>, OciSpecError> {
+fn namespaces(network: &NetworkNamespace, mode: ProcessMode) -> Result<Vec<LinuxNamespace>, OciSpecError> {
     let make = |kind, path: Option<&Path>| {
         let namespace = LinuxNamespaceBuilder::default().typ(kind);
         match path {
@@ -236,14 +239,14 @@ fn namespaces(network: &NetworkNamespace) -> Result<Vec<LinuxNamespace>, OciSpec
             None => namespace.build(),
         }
     };
+    let pid = (mode == ProcessMode::Sandbox).then_some(LinuxNamespaceType::Pid);
     let own = [
-        LinuxNamespaceType::Pid,
         LinuxNamespaceType::Ipc,
         LinuxNamespaceType::Uts,
         LinuxNamespaceType::Mount,
         LinuxNamespaceType::Cgroup,
     ];
-    let mut all = own.into_iter().map(|kind| make(kind, None)).collect::<Result<Vec<_>, _>>()?;
+    let mut all = own.into_iter().chain(pid).map(|kind| make(kind, None)).collect::<Result<Vec<_>, _>>()?;
     match network {
         NetworkNamespace::Host => {}
         NetworkNamespace::New => all.push(make(LinuxNamespaceType::Network, None)?),
@@ -253,19 +256,26 @@ fn namespaces(network: &NetworkNamespace) -> Result<Vec<LinuxNamespace>, OciSpec
 }
 
 /// A mount of the caller's takes the place of a default one, or an earlier one, at the same destination.
-fn mounts(spec: &ContainerSpec) -> Result<Vec<Mount>, OciSpecError> {
+fn mounts(spec: &ContainerSpec, files: &[(PathBuf, PathBuf)]) -> Result<Vec<Mount>, OciSpecError> {
     let mut all: Vec<Mount> = Vec::new();
     let writable = spec.security == Security::Insecure;
     let defaults = MOUNTS.into_iter().map(|(destination, source, kind, options)| {
         let options = options.iter().filter(|option| !writable || **option != "ro");
         let options = options.map(|option| (*option).to_owned()).collect();
+        if destination == "/proc" && spec.process_mode == ProcessMode::NoSandbox {
+            return mount(Path::new(destination), Path::new("/proc"), "bind", vec!["rbind".to_owned()]);
+        }
         mount(Path::new(destination), Path::new(source), kind, options)
     });
-    let asked = spec.mounts.iter().map(|bind| {
-        let access = if bind.read_only { "ro" } else { "rw" };
-        mount(&bind.destination, &bind.source, "bind", vec!["rbind".to_owned(), access.to_owned()])
-    });
-    for mount in defaults.chain(asked) {
+    let bind = |source: &Path, destination: &Path, access: &str| {
+        mount(destination, source, "bind", vec!["rbind".to_owned(), access.to_owned()])
+    };
+    let files = files.iter().map(|(source, place)| bind(source, place, "ro"));
+    let asked = spec
+        .mounts
+        .iter()
+        .map(|asked| bind(&asked.source, &asked.destination, if asked.read_only { "ro" } else { "rw" }));
+    for mount in defaults.chain(files).chain(asked) {
         let mount = mount?;
         all.retain(|other| other.destination() != mount.destination());
         all.push(mount);
@@ -347,7 +357,7 @@ mod tests {
         let user = User { uid: 0, gid: 0, groups: [0, 10].into(), home: Some("/root".into()) };
         let process = process(&spec.process, &user, spec.security).unwrap();
         let id = ContainerId::new("c").unwrap();
-        let config = container(&id, &spec, Path::new("/b/rootfs"), process, "/longshore/e/c", network);
+        let config = container(&id, &spec, Path::new("/b/rootfs"), &[], process, "/longshore/e/c", network);
         serde_json::to_value(config.unwrap()).unwrap()
     }
 

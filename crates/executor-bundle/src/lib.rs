@@ -6,6 +6,7 @@
 //!        │               ▼ looked at from within, links never followed out
 //!        ├─────────▶ users: uid, gid, groups, home
 //!        ├─────────▶ program: is there something that can be executed
+//!        ├─────────▶ names: its own hosts and resolv.conf, read-only
 //!        ▼
 //!     config: the OCI specification ──▶ <dir>/config.json
 //! ```
@@ -16,6 +17,7 @@ mod config;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod names;
 mod program;
 mod rootfs;
 mod seccomp;
@@ -54,7 +56,8 @@ pub fn write(
     let user = users::resolve(&within, spec.process.user.as_deref())?;
     let process = config::process(&spec.process, &user, spec.security)?;
     program::check(&within, &spec.process.args, &process, &spec.mounts)?;
-    let config = config::container(id, spec, &root, process, cgroup, network)?;
+    names::write(dir, spec)?;
+    let config = config::container(id, spec, &root, &names::mounts(dir), process, cgroup, network)?;
     let json = serde_json::to_vec(&config).map_err(|error| bad("spec", &error.to_string()))?;
     let file = dir.join("config.json");
     write_private(&file, &json).map_err(|error| from_io("write", &file, &error))
@@ -86,7 +89,8 @@ pub fn preview(
     check_mounts(spec)?;
     let user = users::resolve(&within::Within::open(&seen)?, spec.process.user.as_deref())?;
     let process = config::process(&spec.process, &user, spec.security)?;
-    let config = config::container(id, spec, &root, process, cgroup, network)?;
+    let names = names::mounts(Path::new(""));
+    let config = config::container(id, spec, &root, &names, process, cgroup, network)?;
     serde_json::to_string_pretty(&config).map_err(|error| bad("spec", &error.to_string()))
 }
 

@@ -23,6 +23,7 @@ mod executor;
 mod handle;
 mod io;
 pub mod messages;
+mod names;
 mod observe;
 mod ports;
 mod security;
@@ -34,9 +35,10 @@ pub use executor::{Executor, ExecutorBuilder, ShutdownReport};
 pub use executor_lifecycle as lifecycle;
 pub use handle::{ContainerHandle, ProcessHandle};
 pub use io::{Attached, ChildFd, ChildStdio, Input, Io, Output, Piece};
+pub use names::{Dns, ExtraHost};
 pub use observe::{ContainerTook, ExecutorTook, Observed, Observer, Taken};
 pub use ports::{BoxFuture, BoxStream, Delivery, ExitQueue, ExitSource, Runtime, RuntimeError, Swept};
-pub use security::{Capability, Seccomp, Security, Ulimit};
+pub use security::{Capability, ProcessMode, Seccomp, Security, Ulimit};
 pub use spec::{
     ContainerSpec, ExecSpec, Mount, Network, NetworkNamespace, ProcessSpec, Resources, Rootfs, Stdio,
     StdioSpec, TimeLimit,

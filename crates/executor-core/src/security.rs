@@ -17,6 +17,17 @@ pub enum Security {
     Insecure,
 }
 
+/// Whose processes a container sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProcessMode {
+    /// Its own: it has a pid namespace, and its init is process 1.
+    #[default]
+    Sandbox,
+    /// The host's: no pid namespace, and the host's `/proc`. What its init leaves behind is ended with it all
+    /// the same, by its cgroup.
+    NoSandbox,
+}
+
 /// Which system calls a container may make.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Seccomp {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use executor_lifecycle::{Cancel, ContainerId, TerminalSize};
 
-use crate::{Capability, InvalidSpec, Seccomp, Security, Ulimit};
+use crate::{Capability, Dns, ExtraHost, InvalidSpec, ProcessMode, Seccomp, Security, Ulimit};
 
 /// A container and its first process.
 ///
@@ -43,8 +43,14 @@ pub struct ContainerSpec {
     pub hostname: Option<String>,
     /// What it sees of the network.
     pub network: Network,
+    /// Names in its `/etc/hosts` beside localhost and its own.
+    pub extra_hosts: Vec<ExtraHost>,
+    /// How it resolves other names.
+    pub dns: Dns,
     /// What it may use at most.
     pub resources: Resources,
+    /// Whose processes it sees.
+    pub process_mode: ProcessMode,
     /// How much it is kept apart from the machine.
     pub security: Security,
     /// Which system calls it may make; all in an insecure container.
@@ -266,7 +272,10 @@ impl ContainerSpec {
             mounts: Vec::new(),
             hostname: None,
             network: Network::default(),
+            extra_hosts: Vec::new(),
+            dns: Dns::default(),
             resources: Resources::default(),
+            process_mode: ProcessMode::default(),
             security: Security::default(),
             seccomp: Seccomp::default(),
             process: ProcessSpec {
@@ -333,6 +342,8 @@ impl ContainerSpec {
                 return Err(invalid("mount destination", "/ is the rootfs; mount somewhere below it"));
             }
         }
+        self.extra_hosts.iter().try_for_each(ExtraHost::validate)?;
+        self.dns.validate()?;
         if self.process.oom_score_adj.is_some_and(|score| !(-1000..=1000).contains(&score)) {
             return Err(invalid("oom score", "give a number from -1000 to 1000"));
         }
@@ -450,7 +461,7 @@ fn absolute(field: &'static str, path: &Path) -> Result<(), InvalidSpec> {
 }
 
 /// The kernel takes 64 bytes; what names hold is hostname(7)'s.
-fn host_name(name: &str) -> Result<(), InvalidSpec> {
+pub(crate) fn host_name(name: &str) -> Result<(), InvalidSpec> {
     let fine = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
     if name.is_empty() || name.len() > 64 || !name.chars().all(fine) {
         return Err(invalid("hostname", format!("{name:?}: give 1 to 64 letters, digits, '-', '.' or '_'")));
@@ -496,6 +507,7 @@ mod tests {
         assert_eq!(field(|s| s.resources.cpus = Some(f64::NAN)), Some("cpus"));
         assert_eq!(field(|s| s.resources.cpus = Some(-1.0)), Some("cpus"));
         assert_eq!(field(|s| s.resources.pids = Some(0)), Some("pids"));
+        assert_eq!(field(|s| s.dns.search.push("a b".into())), Some("dns"));
         assert_eq!(field(|s| s.process.oom_score_adj = Some(1001)), Some("oom score"));
         let mount = |source: &str, destination: &str| Mount {
             source: source.into(),

@@ -50,10 +50,11 @@ pub use executor_core::lifecycle::{
 };
 pub use executor_core::{
     Attached, BoxFuture, BoxStream, Capability, ChildFd, ChildStdio, ContainerHandle, ContainerSpec,
-    ContainerTook, Delivery, Error, Events, ExecSpec, Executor, ExecutorBuilder, ExecutorTook, ExitQueue,
-    ExitSource, Input, InvalidSpec, Io, Mount, Network, NetworkNamespace, Notice, Observed, Observer, Output,
-    Piece, ProcessHandle, ProcessSpec, Resources, Rootfs, Runtime, RuntimeError, Seccomp, Security,
-    ShutdownReport, Snapshot, Stdio, StdioSpec, Swept, Taken, TimeLimit, Ulimit, actors, messages,
+    ContainerTook, Delivery, Dns, Error, Events, ExecSpec, Executor, ExecutorBuilder, ExecutorTook,
+    ExitQueue, ExitSource, ExtraHost, Input, InvalidSpec, Io, Mount, Network, NetworkNamespace, Notice,
+    Observed, Observer, Output, Piece, ProcessHandle, ProcessMode, ProcessSpec, Resources, Rootfs, Runtime,
+    RuntimeError, Seccomp, Security, ShutdownReport, Snapshot, Stdio, StdioSpec, Swept, Taken, TimeLimit,
+    Ulimit, actors, messages,
 };
 pub use runc_driver::{CANDIDATES, CommandLine, Mode, NoRuntime, Runc, RuncBuilder, find_runtime};
 pub use sandbox::Sandbox;

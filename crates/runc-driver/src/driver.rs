@@ -24,8 +24,8 @@ use executor_core::lifecycle::{
     StartFailure, StartFailureKind, TerminalSize,
 };
 use executor_core::{
-    BoxFuture, BoxStream, ChildStdio, ContainerSpec, Delivery, ExecSpec, ExitSource, Runtime, RuntimeError,
-    Swept,
+    BoxFuture, BoxStream, ChildStdio, ContainerSpec, Delivery, ExecSpec, ExitSource, ProcessMode, Runtime,
+    RuntimeError, Swept,
 };
 use futures::{FutureExt, StreamExt};
 use rustix::io::Errno;
@@ -300,6 +300,10 @@ impl Runtime for Runc {
     fn kill(&self, process: &ProcessRef) -> Result<Delivery, RuntimeError> {
         let killed = self.shared.spawner.kill(process);
         if let Ok(container) = self.shared.container(&process.container) {
+            // Without a pid namespace nothing goes with init by itself.
+            if process.process == ProcessId::Init && container.spec.process_mode == ProcessMode::NoSandbox {
+                container.cgroups().signal(Signal::KILL);
+            }
             let again = !lock(&container.killed).insert(process.process);
             if again || container.frozen.load(Ordering::Relaxed) {
                 container.cgroups().thaw();

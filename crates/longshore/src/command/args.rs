@@ -1,12 +1,13 @@
 //! The command line, and the specification it stands for.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use longshore::{
-    Cancel, Capability, ContainerId, ContainerSpec, InvalidSpec, Mount, Network, Resources, Rootfs, Seccomp,
-    Security, TimeLimit, Ulimit,
+    Cancel, Capability, ContainerId, ContainerSpec, Dns, ExtraHost, InvalidSpec, Mount, Network, ProcessMode,
+    Resources, Rootfs, Seccomp, Security, TimeLimit, Ulimit,
 };
 
 use super::terminal;
@@ -95,6 +96,18 @@ pub(crate) struct Container {
     /// What it sees of the network
     #[arg(long, value_enum, default_value_t = Net::None)]
     pub(crate) net: Net,
+    /// Add a name to its /etc/hosts
+    #[arg(long, value_name = "NAME:IP")]
+    pub(crate) add_host: Vec<ExtraHost>,
+    /// Name server, in place of this machine's
+    #[arg(long, value_name = "IP")]
+    pub(crate) dns: Vec<IpAddr>,
+    /// Domain to look short names up in, in place of this machine's
+    #[arg(long, value_name = "DOMAIN")]
+    pub(crate) dns_search: Vec<String>,
+    /// Option of its resolver, in place of this machine's
+    #[arg(long, value_name = "OPTION")]
+    pub(crate) dns_option: Vec<String>,
     /// Make the root file system read-only
     #[arg(long)]
     pub(crate) read_only: bool,
@@ -107,6 +120,9 @@ pub(crate) struct Container {
     /// Limit of processes and threads
     #[arg(long, value_name = "N")]
     pub(crate) pids: Option<u32>,
+    /// Show it its own processes only, or this machine's
+    #[arg(long, value_enum, default_value_t = Mode::Sandbox)]
+    pub(crate) process_mode: Mode,
     /// Keep it apart from this machine, or give it every right and device
     #[arg(long, value_enum, default_value_t = Apart::Sandbox)]
     pub(crate) security: Apart,
@@ -131,6 +147,12 @@ pub(crate) struct Container {
     /// The program and its arguments
     #[arg(last = true, value_name = "CMD")]
     pub(crate) command: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Mode {
+    Sandbox,
+    NoSandbox,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -184,10 +206,20 @@ impl Container {
             Net::None => Network::None,
             Net::Host => Network::Host,
         };
+        spec.extra_hosts = self.add_host.clone();
+        spec.dns = Dns {
+            nameservers: self.dns.clone(),
+            search: self.dns_search.clone(),
+            options: self.dns_option.clone(),
+        };
         spec.resources = Resources { memory: self.memory, cpus: self.cpus, pids: self.pids };
         spec.process.env = self.env.iter().filter_map(|entry| variable(entry)).collect();
         spec.process.cwd = self.workdir.clone();
         spec.process.user = self.user.clone();
+        spec.process_mode = match self.process_mode {
+            Mode::Sandbox => ProcessMode::Sandbox,
+            Mode::NoSandbox => ProcessMode::NoSandbox,
+        };
         spec.security = match self.security {
             Apart::Sandbox => Security::Sandbox,
             Apart::Insecure => Security::Insecure,
