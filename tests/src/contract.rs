@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use actix::{Actor, Recipient, System};
+use futures::FutureExt;
 use longshore::{
     Cancel, CancelCause, ContainerHandle, ContainerId, ContainerSpec, Error, Event, ExecSpec, Executor, Exit,
     ExitReason, ExitStatus, Happening, Notice, Output, Piece, ProcessHandle, Refused, Signal, SignalScope,
@@ -441,10 +442,14 @@ async fn what_nobody_waits_for_any_more_is_cancelled(executor: &Executor) {
     let container = run(executor, sleeper()).await;
     started(&container).await;
     for _ in 0..20 {
-        // Asked for, and dropped before it is answered.
+        // Asked for, and dropped before it is answered. What is answered at once is somebody's.
         let asked = container.exec(ExecSpec::new(["sleep", "1000"]));
-        let _ = futures::FutureExt::now_or_never(asked);
-        let _ = futures::FutureExt::now_or_never(executor.run(sleeper()));
+        if let Some(Ok(exec)) = asked.now_or_never() {
+            drop(exec.cancel(Cancel::now()));
+        }
+        if let Some(Ok(other)) = executor.run(sleeper()).now_or_never() {
+            drop(other.cancel(Cancel::now()));
+        }
     }
     while executor.list().await.is_ok_and(|all| all.len() > 1 || !all[0].execs.is_empty()) {
         tokio::time::sleep(Duration::from_millis(10)).await;

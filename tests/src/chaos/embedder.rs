@@ -534,9 +534,8 @@ async fn read(handle: Handle, reader: Reader) -> usize {
         Reader::All => {
             let (Some(output), errors) = (io.take_stdout(), errors) else { return 0 };
             let complaints = async {
-                match errors {
-                    Some(errors) => drop(errors.read_to_end().await),
-                    None => {}
+                if let Some(errors) = errors {
+                    errors.read_to_end().await;
                 }
             };
             futures::join!(output.read_to_end(), complaints).0.len()
