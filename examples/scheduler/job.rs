@@ -41,7 +41,12 @@ impl Job {
     ) -> Result<Exit, Error> {
         let mut spec = ContainerSpec::host(["sleep", "0.1"]);
         let (cpus, mib) = self.size;
-        spec.resources = Resources { cpus: Some(cpus.into()), memory: Some(mib << 20), pids: Some(16) };
+        spec.resources = Resources {
+            cpus: Some(cpus.into()),
+            memory: Some(mib << 20),
+            pids: Some(16),
+            ..Resources::default()
+        };
         let container = executor.run(spec).await?;
         Ok(tokio::select! {
             exit = container.wait() => exit,

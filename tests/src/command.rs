@@ -57,7 +57,7 @@ impl From<Output> for Outcome {
 /// The command on `root`, ready to be given arguments.
 pub fn longshore(root: &Path) -> Command {
     let mut command = Command::new(program());
-    command.arg("--root").arg(root);
+    command.arg("--root").arg(root).arg("--runtime").arg(crate::runtime_program());
     command
 }
 

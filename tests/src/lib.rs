@@ -76,7 +76,7 @@ pub fn runtime() -> tokio::runtime::Runtime {
 impl Stage {
     #[expect(clippy::expect_used, reason = "a test cannot go on without")]
     fn new() -> Self {
-        longshore::find_runtime(&longshore::CANDIDATES).expect("`cargo xtask test` installs a runtime");
+        runtime_program();
         let dir = TempDir::with_prefix("longshore-test-").expect("a directory for the test");
         let before = Leftovers::count(dir.path());
         Self { dir, before }
@@ -94,12 +94,17 @@ impl Stage {
 
     /// An executor on this stage's root.
     pub fn executor(&self) -> Executor {
-        self.executor_on(longshore::runc())
+        self.executor_on(self.runtime())
+    }
+
+    /// The runtime that tests run on.
+    pub fn runtime(&self) -> RuncBuilder {
+        runtime_under_test(longshore::runc())
     }
 
     /// An executor that keeps the runtime in the foreground.
     pub fn foreground_executor(&self) -> Executor {
-        self.executor_on(longshore::runc().mode(Mode::Foreground))
+        self.executor_on(self.runtime().mode(Mode::Foreground))
     }
 
     /// An executor on this stage's root, with this runtime.
@@ -113,7 +118,7 @@ impl Stage {
     #[expect(clippy::expect_used, reason = "a test cannot go on without")]
     pub fn wrapper(&self, script: &str) -> PathBuf {
         use std::os::unix::fs::PermissionsExt;
-        let runc = longshore::find_runtime(&longshore::CANDIDATES).expect("a runtime");
+        let runc = runtime_program();
         let path = self.path("wrapper");
         fs::write(&path, format!("#!/bin/bash\nRUNC={}\n{script}\n", runc.display())).expect("a wrapper");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a wrapper");
@@ -132,7 +137,7 @@ impl Stage {
             }
         }
         let mut spec = ContainerSpec::new(Rootfs::Dir(rootfs), args);
-        spec.mounts.push(Mount { source: "/usr".into(), destination: "/usr".into(), read_only: true });
+        spec.mounts.push(Mount::bind("/usr", "/usr").read_only());
         spec
     }
 
@@ -156,6 +161,39 @@ impl Stage {
         let executors = fs::read_dir(self.root().join("executors"));
         assert_eq!(executors.map_or(0, Iterator::count), 0, "an executor's lock is left");
     }
+}
+
+/// The variable that names the runtime to test with, in place of the first that is found.
+pub const RUNTIME_VARIABLE: &str = "LONGSHORE_TEST_RUNTIME";
+
+fn named_runtime() -> Option<String> {
+    std::env::var(RUNTIME_VARIABLE).ok().filter(|name| !name.is_empty())
+}
+
+/// The same, on the runtime that tests run on.
+pub fn runtime_under_test(builder: RuncBuilder) -> RuncBuilder {
+    match named_runtime() {
+        Some(name) => builder.runtime(name),
+        None => builder,
+    }
+}
+
+/// The program of the runtime that tests run on.
+///
+/// # Panics
+/// When there is none.
+#[expect(clippy::expect_used, reason = "a test cannot go on without")]
+pub fn runtime_program() -> PathBuf {
+    match named_runtime() {
+        Some(name) => longshore::find_runtime(&[name]),
+        None => longshore::find_runtime(&longshore::CANDIDATES),
+    }
+    .expect("`cargo xtask test` installs a runtime")
+}
+
+/// Whether tests run on runc: some of what they expect is its own.
+pub fn on_runc() -> bool {
+    runtime_program().file_name().is_some_and(|name| name == "runc")
 }
 
 /// A container that does nothing until it is ended.
@@ -223,4 +261,32 @@ pub async fn run_told(
         panic!("the events ended before the container was released: {story:#?}");
     });
     (container, story)
+}
+
+/// What a container wrote to stdout. It has to end well.
+///
+/// # Panics
+/// When it does not, with what it wrote to stderr.
+#[expect(clippy::expect_used, reason = "that is what it is for")]
+pub async fn says(executor: &Executor, spec: ContainerSpec) -> String {
+    let container = executor.run(spec.piped()).await.expect("a container");
+    let io = container.io();
+    let (stdout, stderr) = (io.take_stdout().expect("a pipe"), io.take_stderr().expect("a pipe"));
+    let (stdout, stderr) = futures::join!(stdout.read_to_end(), stderr.read_to_end());
+    let exit = container.wait().await;
+    assert!(exit.is_success(), "{exit:?}: {}", text(stderr));
+    text(stdout)
+}
+
+/// Why a container did not start, in words.
+///
+/// # Panics
+/// When it did.
+#[expect(clippy::expect_used, reason = "that is what it is for")]
+pub async fn start_failure(executor: &Executor, spec: ContainerSpec) -> longshore::StartFailure {
+    let exit = executor.run(spec).await.expect("a container").wait().await;
+    match exit.reason {
+        longshore::ExitReason::StartFailed(failure) => failure,
+        reason => panic!("it started: {reason:?}"),
+    }
 }

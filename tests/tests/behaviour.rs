@@ -3,18 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
-use longshore::{ContainerSpec, ExecSpec, Executor, ExitStatus, Seccomp, Security};
-use longshore_tests::{on_stage, shell, text};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
 
-/// What a container's script wrote to stdout.
-async fn says(executor: &Executor, spec: ContainerSpec) -> String {
-    let container = executor.run(spec.piped()).await.unwrap();
-    let (stdout, stderr) = (container.io().take_stdout().unwrap(), container.io().take_stderr().unwrap());
-    let (stdout, stderr) = futures::join!(stdout.read_to_end(), stderr.read_to_end());
-    let exit = container.wait().await;
-    assert_eq!(exit.status, ExitStatus::Code(0), "{exit:?}: {}", text(stderr));
-    text(stdout)
-}
+use longshore::{
+    CgroupParent, ContainerSpec, ExecSpec, ExitStatus, Refused, Resources, Seccomp, Security,
+    StartFailureKind, Telemetry,
+};
+use longshore_tests::{on_stage, says, shell, sleeper, start_failure, text, until};
 
 const STATUS: &str = "grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status | tr -s '\\t\\n' ' '";
 
@@ -123,6 +120,291 @@ fn limits_of_processes() {
         let stdout = exec.io().take_stdout().unwrap().read_to_end().await;
         assert_eq!(text(stdout), "1\n2\n321\n");
         assert!(exec.wait().await.is_success());
+        stage.finish(executor).await;
+    });
+}
+
+/// The directory of a container's cgroup in the hierarchy of a controller, v2's where there is no other.
+fn cgroup_of(pid: longshore::HostPid, controller: &str) -> std::path::PathBuf {
+    let list = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let v1 = list.lines().find_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        controllers.split(',').any(|one| one == controller).then_some(path)
+    });
+    let v2 = list.lines().find_map(|line| line.strip_prefix("0::"));
+    let (mount, path) = match v1 {
+        Some(path) => (Path::new("/sys/fs/cgroup").join(controller), path),
+        None => ("/sys/fs/cgroup".into(), v2.unwrap()),
+    };
+    mount.join(path.trim_start_matches('/'))
+}
+
+#[test]
+fn limits_of_each_kind_are_set() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let mut spec = sleeper();
+        spec.resources = Resources {
+            memory: Some(64 << 20),
+            memory_swap: Some(96 << 20),
+            cpu_quota: Some(20_000),
+            cpu_period: Some(50_000),
+            cpu_shares: Some(512),
+            cpuset_cpus: Some("0".into()),
+            cpuset_mems: Some("0".into()),
+            pids: Some(17),
+            ..Resources::default()
+        };
+        let container = executor.run(spec).await.unwrap();
+        let pid = container.started().await.unwrap();
+        let value = |controller: &str, v1: &str, v2: &str| {
+            let dir = cgroup_of(pid, controller);
+            let file = [v1, v2].map(|file| dir.join(file)).into_iter().find(|file| file.exists()).unwrap();
+            std::fs::read_to_string(file).unwrap().trim().to_owned()
+        };
+        assert_eq!(value("memory", "memory.limit_in_bytes", "memory.max"), (64 << 20).to_string());
+        let swap = value("memory", "memory.memsw.limit_in_bytes", "memory.swap.max");
+        assert!([96 << 20, 32 << 20].map(|bytes: u64| bytes.to_string()).contains(&swap), "{swap}");
+        assert!(["20000", "20000 50000"].contains(&value("cpu", "cpu.cfs_quota_us", "cpu.max").as_str()));
+        assert!(["512", "20"].contains(&value("cpu", "cpu.shares", "cpu.weight").as_str()));
+        assert_eq!(value("cpuset", "cpuset.cpus", "cpuset.cpus"), "0");
+        assert_eq!(value("cpuset", "cpuset.mems", "cpuset.mems"), "0");
+        assert_eq!(value("pids", "pids.max", "pids.max"), "17");
+        stage.finish(executor).await;
+    });
+}
+
+/// The parent is the caller's: made when it is not there, and gone with the executor only then.
+#[test]
+fn a_cgroup_parent_of_ones_own() {
+    on_stage(async |stage| {
+        let names = ["longshore-test-parent", "longshore-test-kept"];
+        let hierarchies = || ["memory", "pids", "cpuset"].map(|one| Path::new("/sys/fs/cgroup").join(one));
+        let dirs = |name: &str| -> Vec<_> { hierarchies().into_iter().map(|dir| dir.join(name)).collect() };
+        let there: Vec<_> = hierarchies().into_iter().filter(|dir| dir.is_dir()).collect();
+        there.iter().for_each(|dir| std::fs::create_dir(dir.join(names[1])).unwrap());
+        let default = CgroupParent::Path(format!("/{}/below", names[0]));
+        let executor = stage.executor_on(stage.runtime().cgroup_parent(default));
+        let (mut other, id) = (sleeper(), "in-a-parent".parse().unwrap());
+        other.cgroup_parent = Some(format!("/{}", names[1]).parse().unwrap());
+        let (made, kept) =
+            (executor.run(sleeper().id(id)).await.unwrap(), executor.run(other).await.unwrap());
+        for (container, parent) in
+            [(&made, format!("/{}/below/longshore/", names[0])), (&kept, format!("/{}/longshore/", names[1]))]
+        {
+            let pid = container.started().await.unwrap();
+            assert!(
+                cgroup_of(pid, "pids").to_string_lossy().contains(&parent),
+                "{:?}",
+                cgroup_of(pid, "pids")
+            );
+            assert!(container.processes().await.unwrap().contains(&pid));
+        }
+        drop(kept.cancel(longshore::Cancel::now()).await);
+        let id = made.id().clone();
+        // As with a dead one: the sweep finds them by what the executor has written down.
+        assert_eq!(executor.get(&id).await.unwrap().id(), &id);
+        executor.shutdown(Duration::from_secs(10)).await;
+        drop((executor, made, kept));
+        assert!(dirs(names[0]).iter().all(|dir| !dir.exists()), "a parent that was made is left");
+        for dir in dirs(names[1]).iter().filter(|dir| dir.exists()) {
+            let below = std::fs::read_dir(dir).unwrap().flatten().filter(|entry| entry.path().is_dir());
+            assert_eq!(
+                below.map(|entry| entry.file_name()).collect::<Vec<_>>(),
+                Vec::<std::ffi::OsString>::new()
+            );
+            std::fs::remove_dir(dir).unwrap();
+        }
+        stage.check();
+    });
+}
+
+#[test]
+fn other_codes_may_be_success() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let mut spec = shell("exit 3");
+        spec.process.valid_exit_codes = [3].into();
+        let container = executor.run(spec).await.unwrap();
+        let exit = container.wait().await;
+        assert_eq!((exit.status, exit.is_success()), (ExitStatus::Code(3), true));
+        let late = container.exec(ExecSpec::new(["true"])).await.unwrap_err();
+        assert!(matches!(late, longshore::Error::Refused { refused: Refused::Stopped, .. }), "{late:?}");
+
+        let container = executor.run(sleeper()).await.unwrap();
+        let code = |code: u8, valid: &[u8]| {
+            let mut exec = ExecSpec::new(["sh", "-c", &format!("exit {code}")]);
+            exec.valid_exit_codes = valid.iter().copied().collect::<BTreeSet<_>>();
+            let container = container.clone();
+            async move { container.exec(exec).await.unwrap().wait().await.is_success() }
+        };
+        assert_eq!(
+            (code(0, &[4]).await, code(4, &[4, 5]).await, code(6, &[4, 5]).await),
+            (true, true, false)
+        );
+        stage.finish(executor).await;
+    });
+}
+
+#[test]
+fn usage_is_sampled_until_the_end() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let script = "head -c 20000000 /dev/zero | tail -c 1 >/dev/null; i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; \
+                      sleep 1000 & echo done; wait";
+        let container = executor.run(shell(script).piped()).await.unwrap();
+        let mut samples = container.samples(Duration::from_millis(20)).await;
+        container.io().take_stdout().unwrap().next_chunk().await.unwrap();
+        let now = container.usage().await.unwrap();
+        assert!(now.cpu > Some(Duration::from_millis(20)), "{now:?}");
+        assert!(now.memory > Some(0) && now.memory_peak >= now.memory, "{now:?}");
+        assert!(now.pids >= Some(2) && now.pids_peak.is_none_or(|peak| peak >= 3), "{now:?}");
+        assert_eq!(now.oom_kills, 0);
+        assert_eq!(now.network.map(|network| network.sent_bytes), Some(0), "it has a loopback alone");
+        if Path::new("/proc/pressure").exists() {
+            let pressure = now.pressure.expect("the kernel tells it");
+            assert!(pressure.cpu.some >= pressure.cpu.full);
+        }
+        let exit = container.cancel(longshore::Cancel::now()).await;
+        let mut taken = Vec::new();
+        while let Some(sample) = samples.next().await {
+            taken.push(sample);
+        }
+        let last = taken.last().unwrap();
+        assert_eq!((Some(last.usage), last.at), (exit.usage.map(|usage| *usage), exit.exited_at));
+        assert!(
+            taken.windows(2).all(|pair| pair[0].at <= pair[1].at && pair[0].usage.cpu <= pair[1].usage.cpu)
+        );
+        assert!(container.usage().await.is_err(), "it has ended");
+        assert!(
+            container
+                .samples(Duration::from_millis(1))
+                .await
+                .next()
+                .await
+                .is_none_or(|sample| sample == *last)
+        );
+        stage.finish(executor).await;
+    });
+}
+
+/// Process 1 of ours reaps what is left to it, hands signals on, and ends as the program does.
+#[test]
+fn an_init_in_front_of_the_program() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let init = |script: &str| {
+            let mut spec = shell(script).piped();
+            spec.init = true;
+            spec
+        };
+        let said = says(&executor, init("tr '\\0' ' ' </proc/1/cmdline; echo; echo $PPID")).await;
+        assert!(said.starts_with("/dev/longshore-init sh -c ") && said.ends_with("\n1\n"), "{said}");
+        // An orphan that ends is no zombie.
+        let orphans = "(sh -c 'sleep 0.05 & exit' ) ; sleep 0.3; grep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l";
+        assert_eq!(says(&executor, init(orphans)).await, "0\n");
+        for (script, code) in [("exit 7", 7), ("kill -9 $$", 137)] {
+            assert_eq!(executor.run(init(script)).await.unwrap().wait().await.status, ExitStatus::Code(code));
+        }
+        // Without it a program that is process 1 ignores SIGTERM; and the program gets what is sent to process 1.
+        let container = executor.run(init("echo up; exec sleep 1000")).await.unwrap();
+        container.io().take_stdout().unwrap().next_chunk().await.unwrap();
+        container.signal(longshore::Signal::TERM).await.unwrap();
+        assert_eq!(container.wait().await.status, ExitStatus::Code(143));
+        // It runs where there is no library.
+        let mut bare = stage.directory_spec(["sh", "-c", "echo here"]);
+        bare.init = true;
+        assert_eq!(says(&executor, bare).await, "here\n");
+        let failure = start_failure(&executor, {
+            let mut spec = init("x");
+            spec.process.args = vec!["/no/such".into()];
+            spec
+        })
+        .await;
+        assert_eq!(failure.kind, StartFailureKind::NotFound);
+        stage.finish(executor).await;
+    });
+}
+
+/// What a host does not have is not passed over in silence.
+#[test]
+fn labels_need_a_host_that_knows_them() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        if !Path::new("/sys/module/apparmor/parameters/enabled").exists() {
+            let mut spec = shell("true");
+            spec.apparmor = Some("some-profile".into());
+            let failure = start_failure(&executor, spec).await;
+            assert_eq!(failure.message, "apparmor: some-profile: this host has no AppArmor");
+        }
+        if !Path::new("/sys/fs/selinux/enforce").exists() {
+            let mut spec = shell("true");
+            spec.selinux = Some(longshore::Selinux::Generated);
+            assert_eq!(start_failure(&executor, spec).await.message, "selinux: this host has no SELinux");
+        }
+        stage.finish(executor).await;
+    });
+}
+
+#[test]
+fn traces_have_a_socket_and_a_parent() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let socket = stage.path("otlp.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let mut spec = shell("test -S /dev/otlp.sock && env | grep -E '^(OTEL|TRACE)' | sort");
+        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        spec.telemetry =
+            Telemetry { socket: Some(socket), traceparent: Some(parent.into()), tracestate: None };
+        spec.process.env = vec![("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL".into(), "mine".into())];
+        let expected = format!(
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=unix:///dev/otlp.sock\nOTEL_EXPORTER_OTLP_TRACES_PROTOCOL=mine\n\
+             OTEL_TRACES_EXPORTER=otlp\nTRACEPARENT={parent}\n"
+        );
+        assert_eq!(says(&executor, spec.clone()).await, expected);
+        // Its execs are told the same.
+        spec.process.args = vec!["sleep".into(), "1000".into()];
+        let container = executor.run(spec).await.unwrap();
+        let exec = container.exec(ExecSpec::new(["sh", "-c", "echo $TRACEPARENT"]).piped()).await.unwrap();
+        assert_eq!(text(exec.io().take_stdout().unwrap().read_to_end().await), format!("{parent}\n"));
+        drop(listener);
+        stage.finish(executor).await;
+    });
+}
+
+/// A caller's own config.json runs as it is: hooks, fields nobody here knows, and all.
+#[test]
+fn a_configuration_of_the_callers() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let plain = stage.directory_spec(["true"]);
+        let longshore::Rootfs::Dir(rootfs) = &plain.rootfs else { panic!("no directory") };
+        let bundle = stage.path("bundle");
+        std::fs::create_dir(&bundle).unwrap();
+        let hook = |name: &str| {
+            let out = stage.path(name).display().to_string();
+            serde_json::json!([{"path": "/bin/sh", "args": ["sh", "-c", format!("echo {name} > {out}")]}])
+        };
+        let config = serde_json::json!({
+            "ociVersion": "1.0.2", "x-unknown": [1], "hostname": "theirs",
+            "root": {"path": rootfs},
+            "process": {"args": ["sh", "-c", "hostname; id -u; echo $A; grep CapEff /proc/self/status | tr -d '\t'"], "env": ["PATH=/usr/bin:/bin", "A=b"],
+                        "cwd": "/", "user": {"uid": 12, "gid": 12}},
+            "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"},
+                       {"destination": "/usr", "type": "bind", "source": "/usr", "options": ["rbind", "ro"]}],
+            "hooks": {"createRuntime": hook("created"), "poststop": hook("stopped")},
+            "linux": {"namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "uts"}, {"type": "ipc"}, {"type": "network"}]},
+        });
+        std::fs::write(bundle.join("config.json"), config.to_string()).unwrap();
+        let spec = ContainerSpec::from_config(&bundle).unwrap();
+        assert_eq!(says(&executor, spec.clone()).await, "theirs\n12\nb\nCapEff:0000000000000000\n");
+        until("the hooks", || stage.path("stopped").exists()).await;
+        assert!(stage.path("created").exists());
+        let mut changed = spec;
+        changed.hostname = Some("ours".into());
+        changed.process.user = Some("7:7".into());
+        assert!(says(&executor, changed).await.starts_with("ours\n7\n"));
         stage.finish(executor).await;
     });
 }

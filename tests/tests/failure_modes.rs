@@ -67,11 +67,7 @@ fn cancel_before_start() {
             let marker = stage.path(&format!("ran-{delay}"));
             let mut spec = shell("sleep 0.2; touch /out/$MARKER; sleep 1000");
             spec.process.env.push(("MARKER".into(), marker.file_name().unwrap().to_string_lossy().into()));
-            spec.mounts.push(longshore::Mount {
-                source: marker.parent().unwrap().into(),
-                destination: "/out".into(),
-                read_only: false,
-            });
+            spec.mounts.push(longshore::Mount::bind(marker.parent().unwrap(), "/out"));
             let (container, told) = run_told(&executor, spec).await;
             // The delay is what varies here, not a wait for something to happen.
             tokio::time::sleep(Duration::from_millis(delay)).await;
@@ -209,11 +205,7 @@ fn not_found_and_not_executable() {
         }
         // In a container with a mount the runtime is the judge.
         let mut spec = ContainerSpec::host(["/no/such/program"]);
-        spec.mounts.push(longshore::Mount {
-            source: "/usr".into(),
-            destination: "/mnt".into(),
-            read_only: true,
-        });
+        spec.mounts.push(longshore::Mount::bind("/usr", "/mnt").read_only());
         let exit = executor.run(spec).await.unwrap().wait().await;
         assert_eq!(start_failure(&exit).0, StartFailureKind::NotFound);
         std::fs::remove_file("/tmp/longshore-garbage").unwrap();

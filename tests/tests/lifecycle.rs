@@ -156,7 +156,7 @@ fn nothing_written_to_the_hosts_overlay_reaches_the_host() {
 #[test]
 fn the_runtimes_command_line() {
     on_stage(async |stage| {
-        let runc = longshore::runc().build().unwrap();
+        let runc = longshore_tests::runtime_under_test(longshore::runc()).build().unwrap();
         let executor = longshore::Executor::builder(runc.clone()).root(stage.root()).build().unwrap();
         let runtime = runc.command_line();
         let version = runtime.version().await.unwrap();

@@ -71,7 +71,7 @@ fn dropping_the_embedders_runtime_drops_no_container() {
 }
 
 fn build_here(stage: &Stage) -> Executor {
-    let runtime = longshore::runc().build().unwrap();
+    let runtime = longshore_tests::runtime_under_test(longshore::runc()).build().unwrap();
     Executor::builder(runtime).root(stage.root()).build_here().unwrap()
 }
 
@@ -117,7 +117,7 @@ impl Observer for Bomb {
 }
 
 fn with_bomb(stage: &Stage, bomb: fn(&Taken) -> bool) -> Executor {
-    let runtime = longshore::runc().build().unwrap();
+    let runtime = longshore_tests::runtime_under_test(longshore::runc()).build().unwrap();
     Executor::builder(runtime).root(stage.root()).observer(Bomb(bomb)).build().unwrap()
 }
 

@@ -136,7 +136,7 @@ fn input_and_its_end_reach_the_program_on_a_terminal() {
 fn console_socket() {
     on_stage(async |stage| {
         // A root whose sockets' paths are longer than a socket's path can be.
-        let runtime = longshore::runc().build().unwrap();
+        let runtime = longshore_tests::runtime_under_test(longshore::runc()).build().unwrap();
         let root = stage.root().join("x".repeat(100));
         let executor = longshore::Executor::builder(runtime).root(&root).build().unwrap();
         let container = executor.run(on_terminal("tty")).await.unwrap();

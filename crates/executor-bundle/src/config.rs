@@ -1,5 +1,6 @@
-//! The OCI runtime specification of a container and of a process, made deliberately: nothing is left
-//! to the defaults of the library that models it.
+//! The OCI runtime specification of a container and of a process, made deliberately: nothing is left to the
+//! defaults of the library that models it. A caller's own configuration takes the place of ours; what the
+//! container's specification says beside it is added by [`edit`], to either, as JSON: unknown fields stay.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
@@ -9,21 +10,19 @@ use std::sync::LazyLock;
 
 use executor_core::lifecycle::{ContainerId, StartFailure, TerminalSize};
 use executor_core::{
-    Capability, ContainerSpec, ExecSpec, NetworkNamespace, ProcessMode, ProcessSpec, Resources, Seccomp,
-    Security,
+    Capability, ContainerSpec, ExecSpec, IdMap, NetworkNamespace, ProcessMode, ProcessSpec, Security,
 };
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    BoxBuilder, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxCpuBuilder, LinuxDevice, LinuxDeviceBuilder,
-    LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxMemoryBuilder, LinuxNamespace, LinuxNamespaceBuilder,
-    LinuxNamespaceType, LinuxPidsBuilder, LinuxResources, LinuxResourcesBuilder, Mount, MountBuilder,
-    PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder,
-    UserBuilder,
+    LinuxBuilder, LinuxCapabilitiesBuilder, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroupBuilder,
+    LinuxDeviceType, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources,
+    LinuxResourcesBuilder, ProcessBuilder, RootBuilder, SpecBuilder,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::rootfs::Made;
 use crate::users::User;
-use crate::{bad, seccomp};
+use crate::{bad, edit, mounts};
 
 /// A container's host name when none is asked for.
 pub const DEFAULT_HOSTNAME: &str = "longshore";
@@ -32,9 +31,6 @@ const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 
 /// The version of the specification that is written; runc 1.1 and crun 1.8 take it.
 const OCI_VERSION: &str = "1.0.2";
-
-/// The scheduler's period, in microseconds, of which a container gets its share.
-const CPU_PERIOD: u64 = 100_000;
 
 /// What root in a container may do: the set that container engines have agreed on.
 const CAPABILITIES: [&str; 14] = [
@@ -90,19 +86,37 @@ const MOUNTS: [DefaultMount; 7] = [
     ("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
 ];
 
-/// The whole of `config.json`. `files` are of ours, each with the place where the container finds it.
-pub(crate) fn container(
-    id: &ContainerId,
-    spec: &ContainerSpec,
-    root: &Path,
-    files: &[(PathBuf, PathBuf)],
-    process: Process,
-    cgroup: &str,
-    network: &NetworkNamespace,
-) -> Result<Spec, StartFailure> {
+/// What goes into a configuration beside the specification.
+pub(crate) struct Ground<'a> {
+    pub(crate) id: &'a ContainerId,
+    pub(crate) spec: &'a ContainerSpec,
+    pub(crate) rootfs: &'a Made,
+    /// Files of ours, each with the place where the container finds it.
+    pub(crate) files: Vec<(PathBuf, PathBuf)>,
+    /// The mounts asked for.
+    pub(crate) mounts: Vec<Value>,
+    pub(crate) cgroup: Option<&'a str>,
+    pub(crate) network: &'a NetworkNamespace,
+    pub(crate) map: Option<&'a IdMap>,
+    /// Where the bundle is, for what is put beside it.
+    pub(crate) dir: &'a Path,
+}
+
+/// The whole of `config.json`: ours, or the caller's with what the specification adds to it.
+pub(crate) fn container(ground: &Ground<'_>, process: Value) -> Result<Value, StartFailure> {
+    let mut config = match &ground.spec.config {
+        Some(config) => config.json().clone(),
+        None => default(ground)?,
+    };
+    config["process"] = process;
+    edit::all(&mut config, ground)?;
+    Ok(config)
+}
+
+/// A container's configuration where the caller has none.
+fn default(ground: &Ground<'_>) -> Result<Value, StartFailure> {
+    let spec = ground.spec;
     let insecure = spec.security == Security::Insecure;
-    let seccomp = if insecure { &Seccomp::Unconfined } else { &spec.seccomp };
-    let seccomp = seccomp::filter(seccomp, &capabilities(&spec.process, spec.security))?;
     let hosts_proc = spec.process_mode == ProcessMode::NoSandbox;
     let hidden = |paths: &[&str]| -> Vec<String> {
         let shown = |path: &str| insecure || hosts_proc && path.starts_with("/proc/");
@@ -110,34 +124,35 @@ pub(crate) fn container(
     };
     let make = || {
         let mut linux = LinuxBuilder::default()
-            .namespaces(namespaces(network, spec.process_mode)?)
-            .resources(resources(&spec.resources, spec.security)?)
-            .cgroups_path(cgroup)
+            .namespaces(namespaces(spec.process_mode)?)
+            .resources(devices(spec.security)?)
             .masked_paths(hidden(&MASKED))
             .readonly_paths(hidden(&READ_ONLY));
         if insecure {
             linux = linux.devices(host_devices()?);
         }
-        if let Some(seccomp) = seccomp {
-            linux = linux.seccomp(seccomp);
-        }
         let linux = linux.build()?;
-        let annotations = [("io.longshore.container".to_owned(), id.to_string())];
+        let annotations = [("io.longshore.container".to_owned(), ground.id.to_string())];
         SpecBuilder::default()
             .version(OCI_VERSION)
-            .root(RootBuilder::default().path(root).readonly(spec.read_only).build()?)
-            .hostname(spec.hostname.as_deref().unwrap_or(DEFAULT_HOSTNAME))
-            .process(process)
-            .mounts(mounts(spec, files)?)
+            .root(RootBuilder::default().path(&ground.rootfs.root).build()?)
+            .hostname(DEFAULT_HOSTNAME)
+            // Both are put in later.
+            .process(ProcessBuilder::default().cwd("/").build()?)
+            .mounts([])
             .annotations(annotations)
             .linux(linux)
             .build()
     };
-    make().map_err(|error: OciSpecError| bad("spec", &error.to_string()))
+    let spec_of_ours = make().map_err(|error: OciSpecError| bad("spec", &error.to_string()))?;
+    let mut config = serde_json::to_value(spec_of_ours).map_err(|error| bad("spec", &error.to_string()))?;
+    let mounts = default_mounts(spec);
+    config["mounts"] = json!(mounts);
+    Ok(config)
 }
 
 /// What a process may do at most.
-fn capabilities(process: &ProcessSpec, security: Security) -> BTreeSet<Capability> {
+pub(crate) fn capabilities(process: &ProcessSpec, security: Security) -> BTreeSet<Capability> {
     let mut all: BTreeSet<_> = match security {
         Security::Sandbox => Capability::all().filter(|one| CAPABILITIES.contains(&one.name())).collect(),
         Security::Insecure => Capability::all().filter(|one| is_ours_to_give(*one)).collect(),
@@ -158,13 +173,50 @@ fn is_ours_to_give(capability: Capability) -> bool {
     BOUNDING.is_none_or(|set| set >> capability.number() & 1 == 1)
 }
 
-/// The `process` object.
-pub(crate) fn process(spec: &ProcessSpec, user: &User, security: Security) -> Result<Process, StartFailure> {
-    if let Some(denied) = spec.cap_add.iter().find(|capability| !is_ours_to_give(**capability)) {
+/// The `process` object of a container's init.
+pub(crate) fn process(spec: &ContainerSpec, user: &User) -> Result<Value, StartFailure> {
+    if let Some(denied) = spec.process.cap_add.iter().find(|capability| !is_ours_to_give(**capability)) {
         return Err(bad("capability", &format!("{denied}: this process has none of it to give")));
     }
+    let mut process = match &spec.config {
+        Some(config) => config.json().get("process").cloned().unwrap_or_default(),
+        None => default_process(spec)?,
+    };
+    let asked = &spec.process;
+    match &spec.config {
+        Some(config) => {
+            process["env"] = json!(pairs(&asked.env).collect::<Vec<_>>());
+            if asked.user != config.user() {
+                process["user"] = user_object(user);
+            }
+            change_capabilities(&mut process, asked);
+        }
+        None => {
+            process["env"] = json!(environment(&asked.env, user));
+            process["user"] = user_object(user);
+        }
+    }
+    process["args"] = json!(asked.args);
+    process["cwd"] = json!(asked.cwd);
+    set_terminal(&mut process, asked.terminal);
+    if asked.no_new_privileges {
+        process["noNewPrivileges"] = json!(true);
+    }
+    if let Some(score) = asked.oom_score_adj {
+        process["oomScoreAdj"] = json!(score);
+    }
+    for limit in &asked.ulimits {
+        let limits = edit::list(&mut process, &["rlimits"])?;
+        limits.retain(|other| other["type"] != limit.kind());
+        limits.push(json!({"type": limit.kind(), "soft": limit.soft, "hard": limit.hard}));
+    }
+    Ok(process)
+}
+
+fn default_process(spec: &ContainerSpec) -> Result<Value, StartFailure> {
     let make = || {
-        let names: Vec<_> = capabilities(spec, security).iter().map(|capability| capability.name()).collect();
+        let names: Vec<_> =
+            capabilities(&spec.process, spec.security).iter().map(|capability| capability.name()).collect();
         let capabilities: HashSet<_> = serde_json::from_value(json!(names))?;
         let capabilities = LinuxCapabilitiesBuilder::default()
             .bounding(capabilities.clone())
@@ -173,72 +225,95 @@ pub(crate) fn process(spec: &ProcessSpec, user: &User, security: Security) -> Re
             .inheritable([])
             .ambient([])
             .build()?;
-        let ulimits = spec.ulimits.iter().map(|limit| {
-            let kind: PosixRlimitType = serde_json::from_value(json!(limit.kind()))?;
-            PosixRlimitBuilder::default().typ(kind).soft(limit.soft).hard(limit.hard).build()
-        });
-        let ulimits = ulimits.collect::<Result<Vec<_>, _>>()?;
-        let groups: Vec<u32> = user.groups.iter().copied().collect();
-        let mut builder = ProcessBuilder::default().terminal(spec.terminal.is_some());
-        if let Some(TerminalSize { rows, columns }) = spec.terminal {
-            let size = BoxBuilder::default().height(u64::from(rows)).width(u64::from(columns)).build()?;
-            builder = builder.console_size(size);
-        }
-        if let Some(score) = spec.oom_score_adj {
-            builder = builder.oom_score_adj(score);
-        }
-        builder
-            .args(spec.args.clone())
-            .env(environment(&spec.env, user))
-            .cwd(&spec.cwd)
-            .user(UserBuilder::default().uid(user.uid).gid(user.gid).additional_gids(groups).build()?)
-            .capabilities(capabilities)
-            .rlimits(ulimits)
-            .no_new_privileges(spec.no_new_privileges)
-            .build()
+        let process =
+            ProcessBuilder::default().cwd("/").args([]).env([]).rlimits([]).no_new_privileges(false);
+        Ok(serde_json::to_value(process.capabilities(capabilities).build()?)?)
     };
     make().map_err(|error: OciSpecError| bad("spec", &error.to_string()))
 }
 
-/// An exec's settings, with those of the container's init where it has none.
-pub(crate) fn merged(init: &ProcessSpec, exec: &ExecSpec) -> ProcessSpec {
-    ProcessSpec {
-        args: exec.args.clone(),
-        env: init.env.iter().chain(&exec.env).cloned().collect(),
-        cwd: exec.cwd.clone().unwrap_or_else(|| init.cwd.clone()),
-        user: exec.user.clone().or_else(|| init.user.clone()),
-        stdio: Default::default(),
-        terminal: exec.terminal,
-        time_limit: None,
-        cap_add: init.cap_add.clone(),
-        cap_drop: init.cap_drop.clone(),
-        no_new_privileges: init.no_new_privileges,
-        ulimits: init.ulimits.clone(),
-        oom_score_adj: init.oom_score_adj,
+/// Of a configuration of the caller's.
+fn change_capabilities(process: &mut Value, asked: &ProcessSpec) {
+    if asked.cap_add.is_empty() && asked.cap_drop.is_empty() {
+        return;
+    }
+    for set in ["bounding", "effective", "permitted"] {
+        let before = process["capabilities"][set].as_array().cloned().unwrap_or_default();
+        let mut names: BTreeSet<String> =
+            before.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect();
+        names.extend(asked.cap_add.iter().map(|capability| capability.name().to_owned()));
+        names.retain(|name| asked.cap_drop.iter().all(|dropped| dropped.name() != name));
+        process["capabilities"][set] = json!(names);
     }
 }
 
-/// Defaults first, so that what is asked for replaces them; the last value of a name counts.
-fn environment(env: &[(String, String)], user: &User) -> Vec<String> {
-    let home = user.home.as_deref().unwrap_or(if user.uid == 0 { "/root" } else { "/" });
-    let asked = env.iter().map(|(key, value)| format!("{key}={value}"));
-    let mut all: Vec<String> = Vec::new();
-    for entry in [DEFAULT_PATH.to_owned(), format!("HOME={home}")].into_iter().chain(asked) {
-        let name = entry.split_inclusive('=').next().unwrap_or_default();
-        all.retain(|other| !other.starts_with(name));
-        all.push(entry);
+fn user_object(user: &User) -> Value {
+    json!({"uid": user.uid, "gid": user.gid, "additionalGids": user.groups})
+}
+
+fn set_terminal(process: &mut Value, terminal: Option<TerminalSize>) {
+    process["terminal"] = json!(terminal.is_some());
+    match terminal {
+        Some(TerminalSize { rows, columns }) => {
+            process["consoleSize"] = json!({"height": rows, "width": columns});
+        }
+        None => {
+            process.as_object_mut().map(|process| process.remove("consoleSize"));
+        }
     }
+}
+
+/// The `process` object of an exec: the one of its container's init, with what it asks for in its place.
+pub(crate) fn exec(mut process: Value, init: &ProcessSpec, exec: &ExecSpec, user: Option<&User>) -> Value {
+    process["args"] = json!(exec.args);
+    if let Some(cwd) = &exec.cwd {
+        process["cwd"] = json!(cwd);
+    }
+    let mut env: Vec<String> = process["env"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect();
+    if let Some(user) = user {
+        process["user"] = user_object(user);
+        // The home of init's user is not this one's, unless somebody has said so.
+        if init.env.iter().all(|(key, _)| key != "HOME") {
+            set_variable(&mut env, format!("HOME={}", home(user)));
+        }
+    }
+    pairs(&exec.env).for_each(|entry| set_variable(&mut env, entry));
+    process["env"] = json!(env);
+    set_terminal(&mut process, exec.terminal);
+    process
+}
+
+fn pairs(env: &[(String, String)]) -> impl Iterator<Item = String> {
+    env.iter().map(|(key, value)| format!("{key}={value}"))
+}
+
+fn home(user: &User) -> &str {
+    user.home.as_deref().unwrap_or(if user.uid == 0 { "/root" } else { "/" })
+}
+
+/// The last value of a name counts.
+pub(crate) fn set_variable(env: &mut Vec<String>, entry: String) {
+    let name = entry.split_inclusive('=').next().unwrap_or_default();
+    env.retain(|other| !other.starts_with(name));
+    env.push(entry);
+}
+
+/// Defaults first, so that what is asked for replaces them.
+fn environment(env: &[(String, String)], user: &User) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    let defaults = [DEFAULT_PATH.to_owned(), format!("HOME={}", home(user))];
+    defaults.into_iter().chain(pairs(env)).for_each(|entry| set_variable(&mut all, entry));
     all
 }
 
-fn namespaces(network: &NetworkNamespace, mode: ProcessMode) -> Result<Vec<LinuxNamespace>, OciSpecError> {
-    let make = |kind, path: Option<&Path>| {
-        let namespace = LinuxNamespaceBuilder::default().typ(kind);
-        match path {
-            Some(path) => namespace.path(path).build(),
-            None => namespace.build(),
-        }
-    };
+/// All but that of the network, which comes with it.
+fn namespaces(mode: ProcessMode) -> Result<Vec<LinuxNamespace>, OciSpecError> {
     let pid = (mode == ProcessMode::Sandbox).then_some(LinuxNamespaceType::Pid);
     let own = [
         LinuxNamespaceType::Ipc,
@@ -246,45 +321,20 @@ fn namespaces(network: &NetworkNamespace, mode: ProcessMode) -> Result<Vec<Linux
         LinuxNamespaceType::Mount,
         LinuxNamespaceType::Cgroup,
     ];
-    let mut all = own.into_iter().chain(pid).map(|kind| make(kind, None)).collect::<Result<Vec<_>, _>>()?;
-    match network {
-        NetworkNamespace::Host => {}
-        NetworkNamespace::New => all.push(make(LinuxNamespaceType::Network, None)?),
-        NetworkNamespace::At(path) => all.push(make(LinuxNamespaceType::Network, Some(path))?),
-    }
-    Ok(all)
+    let make = |kind| LinuxNamespaceBuilder::default().typ(kind).build();
+    own.into_iter().chain(pid).map(make).collect()
 }
 
-/// A mount of the caller's takes the place of a default one, or an earlier one, at the same destination.
-fn mounts(spec: &ContainerSpec, files: &[(PathBuf, PathBuf)]) -> Result<Vec<Mount>, OciSpecError> {
-    let mut all: Vec<Mount> = Vec::new();
+fn default_mounts(spec: &ContainerSpec) -> Vec<Value> {
     let writable = spec.security == Security::Insecure;
-    let defaults = MOUNTS.into_iter().map(|(destination, source, kind, options)| {
-        let options = options.iter().filter(|option| !writable || **option != "ro");
-        let options = options.map(|option| (*option).to_owned()).collect();
+    let mounts = MOUNTS.into_iter().map(|(destination, source, kind, options)| {
         if destination == "/proc" && spec.process_mode == ProcessMode::NoSandbox {
-            return mount(Path::new(destination), Path::new("/proc"), "bind", vec!["rbind".to_owned()]);
+            return mounts::mount(Path::new(destination), "bind", Path::new("/proc"), &["rbind"]);
         }
-        mount(Path::new(destination), Path::new(source), kind, options)
+        let options: Vec<_> = options.iter().copied().filter(|option| !writable || *option != "ro").collect();
+        mounts::mount(Path::new(destination), kind, Path::new(source), &options)
     });
-    let bind = |source: &Path, destination: &Path, access: &str| {
-        mount(destination, source, "bind", vec!["rbind".to_owned(), access.to_owned()])
-    };
-    let files = files.iter().map(|(source, place)| bind(source, place, "ro"));
-    let asked = spec
-        .mounts
-        .iter()
-        .map(|asked| bind(&asked.source, &asked.destination, if asked.read_only { "ro" } else { "rw" }));
-    for mount in defaults.chain(files).chain(asked) {
-        let mount = mount?;
-        all.retain(|other| other.destination() != mount.destination());
-        all.push(mount);
-    }
-    Ok(all)
-}
-
-fn mount(destination: &Path, source: &Path, kind: &str, options: Vec<String>) -> Result<Mount, OciSpecError> {
-    MountBuilder::default().destination(destination).source(source).typ(kind).options(options).build()
+    mounts.collect()
 }
 
 /// The host's devices, as they are in its `/dev`, but for those of terminals, which are each container's own.
@@ -322,30 +372,17 @@ fn host_devices() -> Result<Vec<LinuxDevice>, OciSpecError> {
     Ok(devices)
 }
 
-/// The limits asked for; and no device but those the runtime always allows, unless all are.
-fn resources(limits: &Resources, security: Security) -> Result<LinuxResources, OciSpecError> {
+/// No device but those the runtime always allows, unless all are.
+fn devices(security: Security) -> Result<LinuxResources, OciSpecError> {
     let all = security == Security::Insecure;
     let devices = LinuxDeviceCgroupBuilder::default().allow(all).access("rwm").build()?;
-    let mut resources = LinuxResourcesBuilder::default().devices([devices]);
-    if let Some(bytes) = limits.memory.and_then(|bytes| i64::try_from(bytes).ok()) {
-        resources = resources.memory(LinuxMemoryBuilder::default().limit(bytes).build()?);
-    }
-    if let Some(cpus) = limits.cpus {
-        #[expect(clippy::cast_possible_truncation, reason = "validated: 0.01 to 100,000 CPUs")]
-        let quota = (cpus * 100_000.0).round() as i64;
-        resources = resources.cpu(LinuxCpuBuilder::default().quota(quota).period(CPU_PERIOD).build()?);
-    }
-    if let Some(pids) = limits.pids {
-        resources = resources.pids(LinuxPidsBuilder::default().limit(i64::from(pids)).build()?);
-    }
-    resources.build()
+    LinuxResourcesBuilder::default().devices([devices]).build()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use executor_core::Mount as Bind;
-    use serde_json::Value;
+    use executor_core::{CgroupParent, Mount as Bind, Resources, Seccomp, Telemetry};
 
     fn config(change: impl FnOnce(&mut ContainerSpec)) -> Value {
         config_in(&NetworkNamespace::New, change)
@@ -354,11 +391,23 @@ mod tests {
     fn config_in(network: &NetworkNamespace, change: impl FnOnce(&mut ContainerSpec)) -> Value {
         let mut spec = ContainerSpec::host(["sh", "-c", "true"]);
         change(&mut spec);
+        spec.validate().unwrap();
         let user = User { uid: 0, gid: 0, groups: [0, 10].into(), home: Some("/root".into()) };
-        let process = process(&spec.process, &user, spec.security).unwrap();
+        let process = process(&spec, &user).unwrap();
         let id = ContainerId::new("c").unwrap();
-        let config = container(&id, &spec, Path::new("/b/rootfs"), &[], process, "/longshore/e/c", network);
-        serde_json::to_value(config.unwrap()).unwrap()
+        let rootfs = Made { root: "/b/rootfs".into(), seen: "/".into(), mounts: Vec::new(), is_kept: false };
+        let ground = Ground {
+            id: &id,
+            spec: &spec,
+            rootfs: &rootfs,
+            files: Vec::new(),
+            mounts: mounts::asked(None, &spec, spec.id_map.is_some()).unwrap(),
+            cgroup: Some("/longshore/e/c"),
+            network,
+            map: spec.id_map.as_ref(),
+            dir: Path::new("/b"),
+        };
+        container(&ground, process).unwrap()
     }
 
     #[test]
@@ -429,43 +478,169 @@ mod tests {
 
     #[test]
     fn limits_are_written_as_the_specification_has_them() {
-        let limits = Resources { memory: Some(64 << 20), cpus: Some(0.5), pids: Some(64) };
+        let limits =
+            Resources { memory: Some(64 << 20), cpus: Some(0.5), pids: Some(64), ..Resources::default() };
         let resources = config(|spec| spec.resources = limits)["linux"]["resources"].clone();
         assert_eq!(resources["memory"]["limit"], 64 << 20);
         assert_eq!(resources["cpu"], json!({"quota": 50_000, "period": 100_000}));
         assert_eq!(resources["pids"]["limit"], 64);
+        let limits = Resources {
+            memory: Some(64 << 20),
+            memory_swap: Some(u64::MAX),
+            cpu_quota: Some(20_000),
+            cpu_period: Some(50_000),
+            cpu_shares: Some(512),
+            cpuset_cpus: Some("0".into()),
+            cpuset_mems: Some("0".into()),
+            ..Resources::default()
+        };
+        let resources = config(|spec| spec.resources = limits)["linux"]["resources"].clone();
+        assert_eq!(resources["memory"], json!({"limit": 64 << 20, "swap": -1}));
+        let cpu = json!({"quota": 20_000, "period": 50_000, "shares": 512, "cpus": "0", "mems": "0"});
+        assert_eq!(resources["cpu"], cpu);
     }
 
     #[test]
     fn later_mounts_and_variables_replace_former_ones() {
-        let bind =
-            |source: &str| Bind { source: source.into(), destination: "/dev/shm".into(), read_only: true };
+        let bind = |source: &str| Bind::bind(source, "/dev/shm").read_only();
         let config = config(|spec| {
-            spec.mounts = vec![bind("/a"), bind("/b")];
+            spec.mounts = vec![bind("/etc"), bind("/usr")];
             spec.process.env =
                 vec![("PATH".into(), "/x".into()), ("A".into(), "1".into()), ("A".into(), "2".into())];
         });
         let mounts = config["mounts"].as_array().unwrap();
         let shm: Vec<_> = mounts.iter().filter(|mount| mount["destination"] == "/dev/shm").collect();
         assert_eq!(shm.len(), 1);
-        assert_eq!(shm[0]["source"], "/b");
+        assert_eq!(shm[0]["source"], "/usr");
         assert_eq!(shm[0]["options"], json!(["rbind", "ro"]));
         assert_eq!(config["process"]["env"], json!(["HOME=/root", "PATH=/x", "A=2"]));
     }
 
     #[test]
     fn an_exec_starts_from_the_containers_settings() {
-        let mut spec = ContainerSpec::host(["init"]).process;
-        spec.env = vec![("A".into(), "1".into()), ("B".into(), "1".into())];
-        spec.user = Some("ann".into());
-        let mut exec = ExecSpec::new(["ls"]);
-        exec.env = vec![("B".into(), "2".into())];
-        exec.cwd = Some("/tmp".into());
-        let both = merged(&spec, &exec);
+        let mut spec = ContainerSpec::host(["init"]);
+        spec.process.env = vec![("A".into(), "1".into()), ("B".into(), "1".into())];
+        spec.process.no_new_privileges = true;
+        spec.process.terminal = Some(TerminalSize::default());
+        let user = |uid, home: &str| User { uid, gid: uid, groups: [uid].into(), home: Some(home.into()) };
+        let init = process(&spec, &user(1, "/one")).unwrap();
+        let mut asked = ExecSpec::new(["ls"]);
+        asked.env = vec![("B".into(), "2".into())];
+        asked.cwd = Some("/tmp".into());
+        let same = exec(init.clone(), &spec.process, &asked, None);
         assert_eq!(
-            (both.args, both.user, both.cwd),
-            (vec!["ls".to_owned()], Some("ann".into()), "/tmp".into())
+            (&same["args"], &same["cwd"], &same["user"]),
+            (&json!(["ls"]), &json!("/tmp"), &init["user"])
         );
-        assert_eq!(both.env.last(), Some(&("B".into(), "2".into())));
+        assert_eq!(same["env"], json!([DEFAULT_PATH, "HOME=/one", "A=1", "B=2"]));
+        assert_eq!((&same["noNewPrivileges"], &same["terminal"]), (&json!(true), &json!(false)));
+        assert_eq!(same["capabilities"], init["capabilities"]);
+        let other = exec(init.clone(), &spec.process, &ExecSpec::new(["ls"]), Some(&user(2, "/two")));
+        assert_eq!((&other["user"]["uid"], &other["cwd"]), (&json!(2), &json!("/")));
+        assert!(other["env"].as_array().unwrap().contains(&json!("HOME=/two")));
+    }
+
+    /// What Longshore has no name for stays, and what was changed replaces what was there.
+    #[test]
+    fn a_configuration_of_the_callers_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let theirs = json!({
+            "ociVersion": "1.2.0", "unknown": {"deep": [1, 2]}, "hostname": "theirs",
+            "root": {"path": "rootfs"},
+            "process": {
+                "args": ["a"], "env": ["X=1"], "cwd": "/", "user": {"uid": 5, "gid": 6, "umask": 18},
+                "capabilities": {"bounding": ["CAP_KILL"], "effective": ["CAP_KILL"], "ambient": ["CAP_KILL"]},
+                "scheduler": {"policy": "SCHED_BATCH"}, "rlimits": [{"type": "RLIMIT_CORE", "soft": 1, "hard": 1}],
+            },
+            "mounts": [{"destination": "/proc", "type": "proc", "source": "proc", "x": true}],
+            "linux": {"namespaces": [{"type": "mount"}, {"type": "network", "path": "/n"}], "intelRdt": {"closID": "c"},
+                      "resources": {"unified": {"memory.high": "1"}, "memory": {"reservation": 5}}, "cgroupsPath": "/theirs",
+                      "seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}},
+        });
+        std::fs::write(dir.path().join("config.json"), theirs.to_string()).unwrap();
+        let bundle = dir.path().to_owned();
+        let plain = config(|spec| *spec = ContainerSpec::from_config(&bundle).unwrap());
+        let mut expected = theirs.clone();
+        expected["root"] = json!({"path": "/b/rootfs"});
+        expected["linux"]["cgroupsPath"] = json!("/longshore/e/c");
+        expected["process"]["terminal"] = json!(false);
+        assert_eq!(plain, expected);
+
+        let changed = config(|spec| {
+            *spec = ContainerSpec::from_config(&bundle).unwrap();
+            spec.hostname = Some("ours".into());
+            spec.read_only = true;
+            spec.process.user = Some("0:0".into());
+            spec.process.cap_add = vec!["CHOWN".parse().unwrap()];
+            spec.process.cap_drop = vec!["KILL".parse().unwrap()];
+            spec.process.ulimits = vec!["core=2:3".parse().unwrap()];
+            spec.mounts.push(Bind::bind("/etc", "/proc"));
+            spec.resources.memory = Some(64 << 20);
+            spec.network = executor_core::Network::Host;
+            spec.seccomp = Seccomp::Unconfined;
+        });
+        assert_eq!((&changed["hostname"], &changed["root"]["readonly"]), (&json!("ours"), &json!(true)));
+        assert_eq!(changed["process"]["user"], json!({"uid": 0, "gid": 0, "additionalGids": [0, 10]}));
+        assert_eq!(changed["process"]["capabilities"]["bounding"], json!(["CAP_CHOWN"]));
+        assert_eq!(changed["process"]["rlimits"], json!([{"type": "RLIMIT_CORE", "soft": 2, "hard": 3}]));
+        assert_eq!(changed["process"]["scheduler"], theirs["process"]["scheduler"]);
+        assert_eq!(changed["mounts"].as_array().map(Vec::len), Some(1));
+        assert_eq!(changed["linux"]["resources"]["memory"], json!({"reservation": 5, "limit": 64 << 20}));
+        assert_eq!(changed["linux"]["resources"]["unified"], theirs["linux"]["resources"]["unified"]);
+        assert_eq!(changed["linux"].get("seccomp"), None);
+    }
+
+    #[test]
+    fn a_user_namespace_has_its_ids_and_mounts_that_fit() {
+        let mapped = |network: &NetworkNamespace, size| {
+            let range = executor_core::IdRange { container: 0, host: 100_000, size };
+            config_in(network, |spec| spec.id_map = Some(IdMap::both(vec![range])))
+        };
+        let own = mapped(&NetworkNamespace::New, 65_536);
+        let ranges = json!([{"containerID": 0, "hostID": 100_000, "size": 65_536}]);
+        assert_eq!((&own["linux"]["uidMappings"], &own["linux"]["gidMappings"]), (&ranges, &ranges));
+        assert!(own["linux"]["namespaces"].as_array().unwrap().contains(&json!({"type": "user"})));
+        let at = |config: &Value, destination: &str| {
+            config["mounts"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .find(|mount| mount["destination"] == destination)
+                .cloned()
+        };
+        assert_eq!(at(&own, "/sys").unwrap()["type"], "sysfs");
+        // A network that is not its own may not be shown by a sysfs of its own.
+        let shared = mapped(&NetworkNamespace::Host, 1);
+        assert_eq!(at(&shared, "/sys").unwrap()["type"], "bind");
+        assert_eq!(at(&shared, "/sys/fs/cgroup"), None);
+        let pts = at(&shared, "/dev/pts").unwrap()["options"].as_array().unwrap().clone();
+        assert!(!pts.contains(&json!("gid=5")), "the group 5 is not there");
+    }
+
+    #[test]
+    fn labels_traces_and_cgroups_are_said() {
+        let with = config(|spec| {
+            spec.telemetry = Telemetry {
+                socket: Some("/run/otlp.sock".into()),
+                traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
+                tracestate: Some("a=b".into()),
+            };
+            spec.process.env = vec![("OTEL_TRACES_EXPORTER".into(), "none".into())];
+            spec.cgroup_parent = Some(CgroupParent::Path("/ci".into()));
+        });
+        let env = with["process"]["env"].as_array().unwrap();
+        for entry in [
+            "OTEL_TRACES_EXPORTER=none",
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=unix:///dev/otlp.sock",
+            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL=grpc",
+            "TRACEPARENT=00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "TRACESTATE=a=b",
+        ] {
+            assert!(env.contains(&json!(entry)), "{entry} in {env:?}");
+        }
+        let bound = json!({"destination": "/dev/otlp.sock", "type": "bind", "source": "/run/otlp.sock", "options": ["rbind", "rw"]});
+        assert!(with["mounts"].as_array().unwrap().contains(&bound));
+        let init = config(|spec| spec.init = true);
+        assert_eq!(init["process"]["args"], json!(["/dev/longshore-init", "sh", "-c", "true"]));
     }
 }

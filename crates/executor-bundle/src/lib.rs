@@ -1,26 +1,36 @@
 //! From a container's specification to an OCI bundle on disk.
 //!
 //! ```text
-//!  ContainerSpec ──▶ rootfs: a directory, or an overlay of the host's root
+//!  ContainerSpec ──▶ rootfs: a directory, an overlay of layers or of the host's root
 //!        │               │
 //!        │               ▼ looked at from within, links never followed out
-//!        ├─────────▶ users: uid, gid, groups, home
+//!        ├─────────▶ users: uid, gid, groups, home ──▶ ids: whom of the host they are
 //!        ├─────────▶ program: is there something that can be executed
+//!        ├─────────▶ mounts: sources looked at, selectors resolved
 //!        ├─────────▶ names: its own hosts and resolv.conf, read-only
 //!        ▼
-//!     config: the OCI specification ──▶ <dir>/config.json
+//!     config: ours or the caller's ──▶ edit: seccomp, labels, cdi, init, ids ──▶ <dir>/config.json
+//!                                       └──▶ stubs: mount points that are missing in a kept rootfs
 //! ```
 //! Everything here may block. Errors are [`StartFailure`]s: a bundle that cannot be made is a process
 //! that cannot be started, and each says which field of the specification is to blame.
 
+#[cfg(feature = "cdi")]
+mod cdi;
 mod config;
+mod edit;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod ids;
+mod init;
+mod labels;
+mod mounts;
 mod names;
 mod program;
 mod rootfs;
 mod seccomp;
+mod stubs;
 mod users;
 mod within;
 
@@ -30,42 +40,151 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use executor_core::lifecycle::{ContainerId, HostPid, StartFailure, StartFailureKind};
-use executor_core::{ContainerSpec, ExecSpec, NetworkNamespace, Rootfs};
+use executor_core::{ContainerSpec, ExecSpec, IdMap, NetworkAttachment};
 use rustix::io::Errno;
+use serde_json::Value;
+
+use crate::config::Ground;
+use crate::program::Subject;
+use crate::rootfs::Made;
+use crate::users::User;
+use crate::within::Within;
 
 pub use config::DEFAULT_HOSTNAME;
 
-/// Writes the bundle of a container into `dir`, which exists: mounts its root file system if one has
-/// to be mounted, and writes `config.json`.
+/// What a bundle is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The container's id.
+    pub id: &'a ContainerId,
+    /// What it was asked to be.
+    pub spec: &'a ContainerSpec,
+    /// Its cgroup, as the runtime is told it; none where no cgroups may be made.
+    pub cgroup: Option<&'a str>,
+    /// Its network.
+    pub network: &'a NetworkAttachment,
+}
+
+/// The `process` object of a container, below its bundle: its execs start from it.
+const PROCESS: &str = "process.json";
+
+/// Writes the bundle of a container into `dir`, which exists: mounts its root file system if one has to be
+/// mounted, makes what is missing in one that is kept, and writes `config.json`.
 ///
 /// # Errors
-/// Names the field that cannot be carried out. What was mounted is left for [`unmake`].
-pub fn write(
-    dir: &Path,
-    id: &ContainerId,
-    spec: &ContainerSpec,
-    cgroup: &str,
-    network: &NetworkNamespace,
-) -> Result<(), StartFailure> {
-    let root = match &spec.rootfs {
-        Rootfs::Dir(path) => rootfs::directory(path)?,
-        Rootfs::Host => rootfs::overlay_of_host(dir)?,
+/// Names the field that cannot be carried out. What was mounted or made is left for [`unmake`].
+pub fn write(dir: &Path, request: &Request<'_>) -> Result<(), StartFailure> {
+    let spec = request.spec;
+    let map = ids::of(spec);
+    let rootfs = rootfs::make(dir, &spec.rootfs, map.as_ref())?;
+    let mounts = mounts::asked(Some(dir), spec, map.is_some())?;
+    let within = Within::open(&rootfs.seen)?;
+    let covered = covered(spec);
+    let process = process_of(&within, spec, map.as_ref(), &covered)?;
+    let own = ["/proc", "/dev", "/sys"].map(PathBuf::from);
+    let is_covered = covered.iter().chain(&own).any(|place| spec.process.cwd.starts_with(place));
+    if rootfs.mounts.is_empty() && !is_covered {
+        make_cwd(&within, spec, &process, map.as_ref())?;
+    }
+    let files = match names::are_ours(spec) {
+        true => names::write(dir, spec, request.network, map.as_ref())?,
+        false => Vec::new(),
     };
-    check_mounts(spec)?;
-    let within = within::Within::open(&root)?;
-    let user = users::resolve(&within, spec.process.user.as_deref())?;
-    let process = config::process(&spec.process, &user, spec.security)?;
-    program::check(&within, &spec.process.args, &process, &spec.mounts)?;
-    names::write(dir, spec)?;
-    let config = config::container(id, spec, &root, &names::mounts(dir), process, cgroup, network)?;
-    let json = serde_json::to_vec(&config).map_err(|error| bad("spec", &error.to_string()))?;
-    let file = dir.join("config.json");
-    write_private(&file, &json).map_err(|error| from_io("write", &file, &error))
+    if spec.init {
+        init::write(dir)?;
+    }
+    let config = configuration(dir, request, &rootfs, files, mounts, process, map.as_ref())?;
+    if rootfs.is_kept {
+        let mounts = config["mounts"].as_array().map(Vec::as_slice).unwrap_or_default();
+        stubs::make(dir, &rootfs.root, mounts, spec.remove_stub_parents, map.as_ref())?;
+    }
+    // An exec is a program of its own, with nothing in front of it.
+    for (name, json) in [(PROCESS, &config["process"]), ("config.json", &config)] {
+        let file = dir.join(name);
+        write_private(&file, json.to_string().as_bytes()).map_err(|error| from_io("write", &file, &error))?;
+    }
+    Ok(())
+}
+
+/// The `process` object of init, once it is known that there is a program for it.
+fn process_of(
+    within: &Within,
+    spec: &ContainerSpec,
+    map: Option<&IdMap>,
+    mounts: &[PathBuf],
+) -> Result<Value, StartFailure> {
+    let asked = &spec.process;
+    let mut user = users::resolve(within, asked.user.as_deref())?;
+    ids::check(&mut user, map)?;
+    let process = config::process(spec, &user)?;
+    check_program(within, &process, asked.args.first(), &user, map, mounts)?;
+    Ok(process)
+}
+
+fn check_program(
+    within: &Within,
+    process: &Value,
+    program: Option<&String>,
+    user: &User,
+    map: Option<&IdMap>,
+    mounts: &[PathBuf],
+) -> Result<(), StartFailure> {
+    let entries = || process["env"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let Some(path) = entries().rev().find_map(|entry| entry.strip_prefix("PATH=")) else {
+        // The runtime has ideas of its own then.
+        return Ok(());
+    };
+    let (uid, gid) = ids::on_the_host(map, user.uid, user.gid);
+    let groups = user.groups.iter().map(|group| ids::on_the_host(map, 0, *group).1).collect();
+    // Root stays root: what it may execute does not depend on whose it is.
+    let user = User { uid: if user.uid == 0 { 0 } else { uid }, gid, groups, home: None };
+    let cwd = Path::new(process["cwd"].as_str().unwrap_or("/"));
+    program::check(within, &Subject { program: program.map(String::as_str), cwd, path, user: &user }, mounts)
+}
+
+/// Where something is mounted that the root file system does not show.
+fn covered(spec: &ContainerSpec) -> Vec<PathBuf> {
+    let theirs = spec.config.as_ref().and_then(|config| config.json()["mounts"].as_array());
+    let theirs =
+        theirs.into_iter().flatten().filter_map(|mount| mount["destination"].as_str()).map(PathBuf::from);
+    spec.mounts.iter().map(|mount| mount.destination.clone()).chain(theirs).collect()
+}
+
+/// The runtime would make it too, and leave it to the container's root.
+fn make_cwd(
+    within: &Within,
+    spec: &ContainerSpec,
+    process: &Value,
+    map: Option<&IdMap>,
+) -> Result<(), StartFailure> {
+    let id =
+        |name: &str| process["user"][name].as_u64().and_then(|id| u32::try_from(id).ok()).unwrap_or_default();
+    let cwd = &spec.process.cwd;
+    let made = within.make_dirs(cwd, ids::on_the_host(map, id("uid"), id("gid")));
+    made.map_err(|error| from_io("cwd:", cwd, &error))
+}
+
+fn configuration(
+    dir: &Path,
+    request: &Request<'_>,
+    rootfs: &Made,
+    files: Vec<(PathBuf, PathBuf)>,
+    mounts: Vec<Value>,
+    process: Value,
+    map: Option<&IdMap>,
+) -> Result<Value, StartFailure> {
+    let &Request { id, spec, cgroup, network } = request;
+    let network = &network.namespace;
+    config::container(&Ground { id, spec, rootfs, files, mounts, cgroup, network, map, dir }, process)
 }
 
 /// The environment of a process may hold what others must not read.
 fn write_private(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?.write_all(bytes)
+    write_new(file, bytes, 0o600)
+}
+
+fn write_new(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    OpenOptions::new().write(true).create_new(true).mode(mode).open(file)?.write_all(bytes)
 }
 
 /// What `write` would write, as JSON for people, without making anything. A root file system that
@@ -73,50 +192,53 @@ fn write_private(file: &Path, bytes: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// As [`write()`].
-pub fn preview(
-    id: &ContainerId,
-    spec: &ContainerSpec,
-    cgroup: &str,
-    network: &NetworkNamespace,
-) -> Result<String, StartFailure> {
-    let (seen, root) = match &spec.rootfs {
-        Rootfs::Dir(path) => {
-            let root = rootfs::directory(path)?;
-            (root.clone(), root)
-        }
-        Rootfs::Host => (PathBuf::from("/"), PathBuf::from(rootfs::MOUNT_POINT)),
-    };
-    check_mounts(spec)?;
-    let user = users::resolve(&within::Within::open(&seen)?, spec.process.user.as_deref())?;
-    let process = config::process(&spec.process, &user, spec.security)?;
-    let names = names::mounts(Path::new(""));
-    let config = config::container(id, spec, &root, &names, process, cgroup, network)?;
+pub fn preview(request: &Request<'_>) -> Result<String, StartFailure> {
+    let spec = request.spec;
+    let map = ids::of(spec);
+    let rootfs = rootfs::preview(&spec.rootfs)?;
+    let mut user = users::resolve(&Within::open(&rootfs.seen)?, spec.process.user.as_deref())?;
+    ids::check(&mut user, map.as_ref())?;
+    let process = config::process(spec, &user)?;
+    let here = Path::new("");
+    let files = if names::are_ours(spec) { names::mounts(here) } else { Vec::new() };
+    let mounts = mounts::asked(None, spec, map.is_some())?;
+    let config = configuration(here, request, &rootfs, files, mounts, process, map.as_ref())?;
+    labels::release(here);
     serde_json::to_string_pretty(&config).map_err(|error| bad("spec", &error.to_string()))
 }
 
-/// The `process` object of a process to be added to a container whose init is `init`, as JSON.
+/// The `process` object of a process to be added to the container in `dir` whose init is `init`, as JSON.
 ///
 /// # Errors
 /// Names the field that cannot be carried out, or says that the container has ended.
-pub fn process(spec: &ContainerSpec, init: HostPid, exec: &ExecSpec) -> Result<Vec<u8>, StartFailure> {
-    let within = within::Within::of_process(init)?;
-    let merged = config::merged(&spec.process, exec);
-    let user = users::resolve(&within, merged.user.as_deref())?;
-    let process = config::process(&merged, &user, spec.security)?;
-    program::check(&within, &merged.args, &process, &[])?;
-    serde_json::to_vec(&process).map_err(|error| bad("spec", &error.to_string()))
+pub fn process(
+    dir: &Path,
+    spec: &ContainerSpec,
+    init: HostPid,
+    exec: &ExecSpec,
+) -> Result<Vec<u8>, StartFailure> {
+    let file = dir.join(PROCESS);
+    let json = fs::read(&file).map_err(|error| from_io("read", &file, &error))?;
+    let own: Value = serde_json::from_slice(&json).map_err(|error| bad("spec", &error.to_string()))?;
+    let within = Within::of_process(init)?;
+    let map = ids::of(spec);
+    let mut user = users::resolve(&within, exec.user.as_deref().or(spec.process.user.as_deref()))?;
+    ids::check(&mut user, map.as_ref())?;
+    let other = exec.user.is_some().then_some(&user);
+    let process = config::exec(own, &spec.process, exec, other);
+    check_program(&within, &process, exec.args.first(), &user, map.as_ref(), &[])?;
+    Ok(process.to_string().into_bytes())
 }
 
-/// Unmounts what [`write()`] mounted below `dir`; answers with what could not be unmounted. Calling it
-/// for a bundle that has nothing mounted, or does not exist, is fine.
+/// Gives back what [`write()`] took, for the bundle in `dir`: unmounts what it mounted, takes mount points out of a
+/// root file system that is kept. Answers with what could not be unmounted. Calling it for a bundle that has
+/// nothing of the kind, or does not exist, is fine.
 pub fn unmake(dir: &Path) -> Vec<String> {
-    rootfs::unmount(dir)
-}
-
-/// A source that does not exist is told before anything is started.
-fn check_mounts(spec: &ContainerSpec) -> Result<(), StartFailure> {
-    let missing = spec.mounts.iter().find_map(|mount| Some((mount, fs::metadata(&mount.source).err()?)));
-    missing.map_or(Ok(()), |(mount, error)| Err(from_io("mount source:", &mount.source, &error)))
+    stubs::remove(dir);
+    labels::release(dir);
+    let mut left = mounts::unmount_selected(dir);
+    left.extend(rootfs::unmount(dir));
+    left
 }
 
 fn bad(field: &str, why: &str) -> StartFailure {

@@ -2,15 +2,16 @@
 //! with it.
 
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use executor_core::lifecycle::StartFailure;
-use executor_core::{ContainerSpec, Dns, ExtraHost, Network};
+use executor_core::{ContainerSpec, Dns, ExtraHost, IdMap, Network, NetworkAttachment};
 
 use crate::config::DEFAULT_HOSTNAME;
-use crate::from_io;
+use crate::{from_io, ids};
 
 /// The files' names below the bundle, and what they are in the container.
 const HOSTS: (&str, &str) = ("hosts", "/etc/hosts");
@@ -23,12 +24,23 @@ const OF_THE_HOST: &str = "/etc/resolv.conf";
 const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 
 /// Where the two files are, each with its place in the container.
-pub(crate) fn mounts(dir: &Path) -> [(PathBuf, PathBuf); 2] {
-    [HOSTS, RESOLV_CONF].map(|(file, place)| (dir.join(file), place.into()))
+pub(crate) fn mounts(dir: &Path) -> Vec<(PathBuf, PathBuf)> {
+    [HOSTS, RESOLV_CONF].map(|(file, place)| (dir.join(file), place.into())).into()
 }
 
-/// Writes the two files below `dir`.
-pub(crate) fn write(dir: &Path, spec: &ContainerSpec) -> Result<(), StartFailure> {
+/// Whether they are ours to make: a configuration of the caller's has its own, unless some of it is asked for.
+pub(crate) fn are_ours(spec: &ContainerSpec) -> bool {
+    let is_cni = matches!(spec.network, Network::Cni { .. });
+    spec.config.is_none() || is_cni || !spec.extra_hosts.is_empty() || spec.dns != Dns::default()
+}
+
+/// Writes the two files below `dir`; answers with where they are, as [`mounts`].
+pub(crate) fn write(
+    dir: &Path,
+    spec: &ContainerSpec,
+    network: &NetworkAttachment,
+    map: Option<&IdMap>,
+) -> Result<Vec<(PathBuf, PathBuf)>, StartFailure> {
     let read = |path: &str| match fs::read_to_string(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
         text => text.map_err(|error| from_io("read", Path::new(path), &error)),
@@ -38,15 +50,26 @@ pub(crate) fn write(dir: &Path, spec: &ContainerSpec) -> Result<(), StartFailure
     if !on_the_host && asks_only_resolved(&conf) {
         conf = read(RESOLVED)?;
     }
-    let put = |(name, _): (&str, &str), text: String| -> io::Result<()> { fs::write(dir.join(name), text) };
-    let hosts = hosts(spec.hostname.as_deref().unwrap_or(DEFAULT_HOSTNAME), &spec.extra_hosts);
-    put(HOSTS, hosts)
-        .and_then(|()| put(RESOLV_CONF, resolv_conf(&conf, &spec.dns, on_the_host)))
-        .map_err(|error| from_io("write names below", dir, &error))
+    let hostname = spec.hostname.as_deref().unwrap_or(DEFAULT_HOSTNAME);
+    let hosts = hosts(hostname, &network.addresses, &spec.extra_hosts);
+    let or_the_networks =
+        |asked: &Dns| if *asked == Dns::default() { network.dns.clone() } else { asked.clone() };
+    let conf = resolv_conf(&conf, &or_the_networks(&spec.dns), on_the_host);
+    for ((name, _), text) in [(HOSTS, hosts), (RESOLV_CONF, conf)] {
+        let file = dir.join(name);
+        crate::write_new(&file, text.as_bytes(), 0o644).map_err(|error| from_io("write", &file, &error))?;
+        // Whatever our umask is, and whoever is root.
+        let open = fs::set_permissions(&file, fs::Permissions::from_mode(0o644));
+        open.map_err(|error| from_io("write", &file, &error))?;
+        ids::give_to_root(map, &file)?;
+    }
+    Ok(mounts(dir))
 }
 
-fn hosts(hostname: &str, extra: &[ExtraHost]) -> String {
-    let own = format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+fn hosts(hostname: &str, addresses: &[IpAddr], extra: &[ExtraHost]) -> String {
+    let alone = if addresses.is_empty() { format!(" {hostname}") } else { String::new() };
+    let mut own = format!("127.0.0.1\tlocalhost{alone}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    own.extend(addresses.iter().map(|address| format!("{address}\t{hostname}\n")));
     let extra = extra.iter().map(|host| format!("{}\t{}\n", host.address, host.name));
     std::iter::once(own).chain(extra).collect()
 }
@@ -99,7 +122,9 @@ mod tests {
     fn hosts_has_localhost_the_name_and_what_was_added() {
         let extra = ["db:10.0.0.7".parse().unwrap(), "six:fd00::1".parse().unwrap()];
         let expected = "127.0.0.1\tlocalhost ship\n::1\tlocalhost ip6-localhost ip6-loopback\n10.0.0.7\tdb\nfd00::1\tsix\n";
-        assert_eq!(hosts("ship", &extra), expected);
+        assert_eq!(hosts("ship", &[], &extra), expected);
+        let own = hosts("ship", &["10.88.0.2".parse().unwrap()], &[]);
+        assert_eq!(own, "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n10.88.0.2\tship\n");
     }
 
     #[test]

@@ -8,11 +8,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use executor_core::Mount;
 use executor_core::lifecycle::{StartFailure, StartFailureKind};
-use oci_spec::runtime::Process;
 use rustix::fs::FileType;
 
+use crate::users::User;
 use crate::within::{Found, Within};
 
 /// What is at a path, as far as executing it goes.
@@ -25,14 +24,17 @@ enum Verdict {
     Hidden,
 }
 
-/// Checks the program of `process`. `mounts` are those that `within` does not show.
-pub(crate) fn check(
-    within: &Within,
-    args: &[String],
-    process: &Process,
-    mounts: &[Mount],
-) -> Result<(), StartFailure> {
-    let Some(program) = args.first() else {
+/// What of a process decides whether its program can be executed.
+pub(crate) struct Subject<'a> {
+    pub(crate) program: Option<&'a str>,
+    pub(crate) cwd: &'a Path,
+    pub(crate) path: &'a str,
+    pub(crate) user: &'a User,
+}
+
+/// Checks the program of `process`. `mounts` are the places of those that `within` does not show.
+pub(crate) fn check(within: &Within, process: &Subject<'_>, mounts: &[PathBuf]) -> Result<(), StartFailure> {
+    let Some(program) = process.program else {
         return Ok(());
     };
     let failure = |kind, why: &str| Err(StartFailure::new(kind, format!("{program}: {why}")));
@@ -53,17 +55,20 @@ pub(crate) fn check(
     }
 }
 
-fn candidates(program: &str, process: &Process) -> Vec<PathBuf> {
+fn candidates(program: &str, process: &Subject<'_>) -> Vec<PathBuf> {
     if program.contains('/') {
-        return vec![process.cwd().join(program)];
+        return vec![process.cwd.join(program)];
     }
-    let env = process.env().as_deref().unwrap_or_default();
-    let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or_default();
-    path.split(':').filter(|dir| dir.starts_with('/')).map(|dir| Path::new(dir).join(program)).collect()
+    process
+        .path
+        .split(':')
+        .filter(|dir| dir.starts_with('/'))
+        .map(|dir| Path::new(dir).join(program))
+        .collect()
 }
 
-fn judge(within: &Within, path: &Path, process: &Process, mounts: &[Mount]) -> Verdict {
-    let hidden = |path: &Path| mounts.iter().any(|mount| path.starts_with(&mount.destination));
+fn judge(within: &Within, path: &Path, process: &Subject<'_>, mounts: &[PathBuf]) -> Verdict {
+    let hidden = |path: &Path| mounts.iter().any(|mount| path.starts_with(mount));
     if hidden(path) {
         return Verdict::Hidden;
     }
@@ -81,7 +86,7 @@ fn judge(within: &Within, path: &Path, process: &Process, mounts: &[Mount]) -> V
     if !found.is(FileType::RegularFile) {
         return Verdict::NotExecutable("is no regular file");
     }
-    if !may_execute(&found, process) {
+    if !may_execute(&found, process.user) {
         return Verdict::NotExecutable("permission denied: it is not executable");
     }
     if has_known_format(&found) { Verdict::Executable } else { Verdict::NotExecutable(FORMAT) }
@@ -99,14 +104,12 @@ fn is_format(within: &Within, path: &Path) -> bool {
 }
 
 /// Root may execute what anyone may.
-fn may_execute(found: &Found, process: &Process) -> bool {
-    let user = process.user();
+fn may_execute(found: &Found, user: &User) -> bool {
     let stat = &found.stat;
-    let groups = user.additional_gids().as_deref().unwrap_or_default();
-    let bits = match (user.uid(), user.gid()) {
+    let bits = match (user.uid, user.gid) {
         (0, _) => 0o111,
         (uid, _) if uid == stat.st_uid => 0o100,
-        (_, gid) if gid == stat.st_gid || groups.contains(&stat.st_gid) => 0o010,
+        (_, gid) if gid == stat.st_gid || user.groups.contains(&stat.st_gid) => 0o010,
         _ => 0o001,
     };
     stat.st_mode & bits != 0
@@ -127,11 +130,10 @@ fn others_are_registered() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{config, users};
-    use executor_core::ContainerSpec;
+    use crate::users;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
-    fn kind(program: &str, user: &str, mounts: &[Mount]) -> Option<StartFailureKind> {
+    fn kind(program: &str, user: &str, mounts: &[PathBuf]) -> Option<StartFailureKind> {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, bytes: &[u8], mode| {
             let path = dir.path().join(name);
@@ -146,11 +148,10 @@ mod tests {
         write("bin/private", b"\x7fELF", 0o700);
         symlink("/mnt/tool", dir.path().join("bin/mounted")).unwrap();
         let within = Within::open(dir.path()).unwrap();
-        let mut spec = ContainerSpec::host([program]);
-        spec.process.user = Some(user.into());
-        let user = users::resolve(&within, spec.process.user.as_deref()).unwrap();
-        let process = config::process(&spec.process, &user, spec.security).unwrap();
-        check(&within, &spec.process.args, &process, mounts).err().map(|failure| failure.kind)
+        let user = users::resolve(&within, Some(user)).unwrap();
+        let path = "/usr/local/bin:/usr/bin:/bin";
+        let subject = Subject { program: Some(program), cwd: Path::new("/"), path, user: &user };
+        check(&within, &subject, mounts).err().map(|failure| failure.kind)
     }
 
     #[test]
@@ -180,7 +181,7 @@ mod tests {
 
     #[test]
     fn what_a_mount_will_bring_is_not_judged() {
-        let mount = Mount { source: "/".into(), destination: "/mnt".into(), read_only: true };
+        let mount = PathBuf::from("/mnt");
         assert_eq!(kind("/mnt/tool", "0:0", std::slice::from_ref(&mount)), None);
         assert_eq!(kind("mounted", "0:0", std::slice::from_ref(&mount)), None);
         assert_eq!(kind("/bin/plain", "0:0", &[mount]), Some(StartFailureKind::NotExecutable));

@@ -6,11 +6,13 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
 
 use executor_core::lifecycle::{HostPid, StartFailure, StartFailureKind};
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat, fstat, openat2};
+use rustix::fs::{
+    FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, fchmod, fchown, fstat, mkdirat, openat, openat2,
+};
 use rustix::io::Errno;
 
 /// The most that is read of a file of a container's: no passwd of this size is one.
@@ -62,15 +64,61 @@ impl Within {
 
     /// What is at `path`, links followed; `None` when there is nothing.
     pub(crate) fn find(&self, path: &Path) -> io::Result<Option<Found>> {
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let open = || openat2(&self.root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve);
-        // The kernel gives up when something is renamed or mounted anywhere meanwhile.
-        let found = (0..RACES).map(|_| open()).find(|found| !matches!(found, Err(Errno::AGAIN)));
-        match found.unwrap_or(Err(Errno::AGAIN)) {
+        match self.open_as(path, OFlags::PATH | OFlags::CLOEXEC) {
             Ok(handle) => Ok(Some(Found { stat: fstat(&handle)?, handle })),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// A directory, to do something in it.
+    pub(crate) fn open_dir(&self, path: &Path) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        self.open_as(path, flags).map_err(io::Error::from)
+    }
+
+    /// Makes an empty file or directory in a directory of it, with this owner on the host. One that is there, of
+    /// whatever kind, is an error.
+    pub(crate) fn make(&self, parent: &OwnedFd, name: &Path, dir: bool, owner: (u32, u32)) -> io::Result<()> {
+        let new = if dir {
+            mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
+            openat(
+                parent,
+                name,
+                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                Mode::empty(),
+            )?
+        } else {
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            openat(parent, name, flags, Mode::from_raw_mode(0o644))?
+        };
+        // Whatever our umask is.
+        fchmod(&new, Mode::from_raw_mode(if dir { 0o755 } else { 0o644 }))?;
+        if rustix::process::geteuid().is_root() {
+            fchown(&new, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))?;
+        }
+        Ok(())
+    }
+
+    /// Makes a directory, and those above it, with this owner on the host; one that is there is left as it is.
+    pub(crate) fn make_dirs(&self, path: &Path, owner: (u32, u32)) -> io::Result<()> {
+        let mut whole = PathBuf::from("/");
+        for part in path.components().filter(|part| matches!(part, Component::Normal(_))) {
+            let parent = || self.open_dir(&whole);
+            if self.find(&whole.join(part))?.is_none() {
+                self.make(&parent()?, Path::new(part.as_os_str()), true, owner)?;
+            }
+            whole.push(part);
+        }
+        Ok(())
+    }
+
+    fn open_as(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let open = || openat2(&self.root, path, flags, Mode::empty(), resolve);
+        // The kernel gives up when something is renamed or mounted anywhere meanwhile.
+        let found = (0..RACES).map(|_| open()).find(|found| !matches!(found, Err(Errno::AGAIN)));
+        found.unwrap_or(Err(Errno::AGAIN))
     }
 
     /// A whole file. FIFOs, devices and what is larger than 4 MiB are refused without being opened.
@@ -96,6 +144,10 @@ impl Found {
     /// The kernel's own name of what was found, whatever its path leads to by now.
     fn link(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.handle.as_raw_fd()).into()
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
     }
 
     pub(crate) fn is(&self, kind: FileType) -> bool {

@@ -256,7 +256,8 @@ impl Executor {
             io::connect(stdio, spec.process.terminal).map_err(Error::Pipe)?;
         let streams_to_be = ProcessStreams { stdio, copiers, shared };
         let claim = Claim::new();
-        let run = Run { id: id.clone(), spec, streams: streams_to_be, claim };
+        let span = tracing::info_span!("run", container = %id, exit.code = tracing::field::Empty);
+        let run = Run { id: id.clone(), spec, streams: streams_to_be, claim, span };
         let answer = ask_or_cancel(&self.inner.address.downgrade(), run, claim).await;
         Ok(ContainerHandle::new(id, answer.ok_or(Error::Stopped)??, streams, cancel_on_drop))
     }

@@ -5,11 +5,13 @@
 //! the specification says that the last one cancels.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::dev::ToEnvelope;
 use actix::{Actor, Handler, Message, Recipient, WeakAddr};
 use executor_lifecycle::{
     Cancel, ContainerId, Exit, HostPid, ProcessRef, Refused, Signal, SignalScope, TerminalSize, Timestamp,
+    Usage,
 };
 use tokio::sync::watch;
 
@@ -17,7 +19,7 @@ use crate::actors::{Container, Process};
 use crate::events::View;
 use crate::io::{self, Connected, Io, Streams};
 use crate::messages::{self, Claim, ContainerParts, FreezeError, ProcessParts, ProcessStreams, ProcessView};
-use crate::{Error, Events, ExecSpec, Snapshot};
+use crate::{Error, Events, ExecSpec, Samples, Snapshot};
 
 /// A container of an executor.
 #[derive(Clone)]
@@ -160,7 +162,9 @@ impl ContainerHandle {
             io::connect(std::mem::take(&mut spec.stdio), spec.terminal).map_err(Error::Pipe)?;
         let io = Io::new(streams, shared.clone());
         let (claim, cancel_on_drop) = (Claim::new(), spec.cancel_on_drop);
-        let exec = messages::Exec { spec, streams: ProcessStreams { stdio, copiers, shared }, claim };
+        let span = tracing::info_span!("exec", container = %self.id, exit.code = tracing::field::Empty);
+        let streams = ProcessStreams { stdio, copiers, shared };
+        let exec = messages::Exec { spec, streams, claim, span };
         let answer = ask_or_cancel(&self.address, exec, claim).await.unwrap_or_else(|| Err(self.gone()));
         let ProcessParts { id, address, view } = answer.map_err(|refused| self.refused(refused))?;
         let cancel = cancel_on_drop.then(|| OnDrop::cancel(&address));
@@ -274,6 +278,22 @@ impl ContainerHandle {
         let answer = ask(&self.address, messages::ListProcesses).await;
         let answer = answer.ok_or_else(|| self.refused(Refused::Exited))?;
         answer.map_err(Error::Runtime)
+    }
+
+    /// What it has used so far.
+    ///
+    /// # Errors
+    /// [`Error::Runtime`] when it does not run, or the runtime does not tell.
+    pub async fn usage(&self) -> Result<Usage, Error> {
+        let answer = ask(&self.address, messages::ReadUsage).await;
+        answer.ok_or_else(|| self.refused(Refused::Exited))?.map_err(Error::Runtime)
+    }
+
+    /// What it has used, every so often from now on until its end. The last sample is what its exit tells. A
+    /// reader that is slow is sent less, and holds nothing up.
+    pub async fn samples(&self, every: Duration) -> Samples {
+        let every = every.max(Duration::from_millis(1));
+        ask(&self.address, messages::SampleUsage { every }).await.unwrap_or_else(Samples::none)
     }
 
     fn freeze_answer(&self, answer: Option<Result<(), FreezeError>>) -> Result<(), Error> {

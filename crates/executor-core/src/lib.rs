@@ -17,29 +17,41 @@
 
 pub mod actors;
 mod clock;
+mod config;
 mod error;
 mod events;
 mod executor;
 mod handle;
+mod id_map;
 mod io;
 pub mod messages;
+mod mount;
 mod names;
 mod observe;
 mod ports;
+mod resources;
 mod security;
 mod spec;
+mod telemetry;
+mod usage;
 
+pub use config::Config;
 pub use error::{Error, InvalidSpec};
 pub use events::{Events, Notice, Snapshot};
 pub use executor::{Executor, ExecutorBuilder, ShutdownReport};
 pub use executor_lifecycle as lifecycle;
 pub use handle::{ContainerHandle, ProcessHandle};
+pub use id_map::{IdMap, IdRange};
 pub use io::{Attached, ChildFd, ChildStdio, Input, Io, Output, Piece};
+pub use mount::{Mount, MountSource};
 pub use names::{Dns, ExtraHost};
 pub use observe::{ContainerTook, ExecutorTook, Observed, Observer, Taken};
 pub use ports::{BoxFuture, BoxStream, Delivery, ExitQueue, ExitSource, Runtime, RuntimeError, Swept};
-pub use security::{Capability, ProcessMode, Seccomp, Security, Ulimit};
+pub use resources::{CgroupParent, Resources};
+pub use security::{Capability, ProcessMode, Seccomp, Security, Selinux, Ulimit};
 pub use spec::{
-    ContainerSpec, ExecSpec, Mount, Network, NetworkNamespace, ProcessSpec, Resources, Rootfs, Stdio,
-    StdioSpec, TimeLimit,
+    ContainerSpec, ExecSpec, Network, NetworkAttachment, NetworkNamespace, ProcessSpec, Rootfs, Stdio,
+    StdioSpec, TimeLimit, UpperLayer,
 };
+pub use telemetry::Telemetry;
+pub use usage::{Sample, Samples};

@@ -6,18 +6,20 @@
 //! the reply it waits for. Facts are sent so that a closed mailbox is noticed, never with `do_send`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use actix::{Message, Recipient, WeakAddr};
 use executor_lifecycle::{
     ContainerId, Ending, Exit, HostPid, ProcessId, ProcessRef, Refused, SignalScope, StartFailure,
-    TerminalSize, Timestamp,
+    TerminalSize, Timestamp, Usage,
 };
 
 use crate::actors::{Container, Process};
 use crate::events::View;
 use crate::io::{ChildStdio, Copiers, SharedOutputs};
-use crate::{ContainerSpec, Error, ExecSpec, Notice, RuntimeError, Snapshot};
+use crate::{ContainerSpec, Error, ExecSpec, Notice, RuntimeError, Samples, Snapshot};
 use tokio::sync::watch;
+use tracing::Span;
 
 /// Register a container and start it. From an [`Executor`](crate::Executor) handle to the executor;
 /// replied when the id is registered. With the executor gone, the caller gets [`Error::Stopped`].
@@ -28,6 +30,7 @@ pub struct Run {
     pub(crate) spec: ContainerSpec,
     pub(crate) streams: ProcessStreams,
     pub(crate) claim: Claim,
+    pub(crate) span: Span,
 }
 
 /// Find a container by its id. From a handle to the executor.
@@ -46,7 +49,7 @@ pub struct List;
 #[rtype(result = "Vec<ContainerId>")]
 pub struct Shutdown {
     /// How long it may take.
-    pub deadline: std::time::Duration,
+    pub deadline: Duration,
 }
 
 /// Stop, whatever there is still to do. From what drives the executor's actors to the executor and its
@@ -87,6 +90,7 @@ pub struct Exec {
     pub(crate) spec: ExecSpec,
     pub(crate) streams: ProcessStreams,
     pub(crate) claim: Claim,
+    pub(crate) span: Span,
 }
 
 /// End it. To a container: everything in it; to a process: that one. Replied when the intent is
@@ -129,6 +133,20 @@ pub struct Resume;
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<Vec<HostPid>, RuntimeError>")]
 pub struct ListProcesses;
+
+/// Tell what it has used so far. From a handle to a container.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<Usage, RuntimeError>")]
+pub struct ReadUsage;
+
+/// Send me what it has used so far, so often, up to its end. From a handle to a container; replied at once. Who
+/// reads slowly is sent less.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Samples")]
+pub struct SampleUsage {
+    /// From one sample to the next.
+    pub every: Duration,
+}
 
 /// Send me a snapshot, then every event after it. From any actor to a container. The subscriber is
 /// waited for before it gets the next; when it is slow it is told of the gap, when it is gone the
@@ -181,7 +199,7 @@ pub struct Watch {
 
 /// The kernel says it ended. From the reaper to the process that watches, once. With that one gone
 /// it is kept for the next `Watch`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Message)]
+#[derive(Clone, Debug, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
 pub struct Ended(pub Ending);
 

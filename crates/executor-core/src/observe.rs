@@ -107,6 +107,10 @@ pub enum ContainerTook {
     Event(ContainerEvent),
     /// [`ListProcesses`](crate::messages::ListProcesses).
     ListProcesses,
+    /// [`ReadUsage`](crate::messages::ReadUsage).
+    ReadUsage,
+    /// [`SampleUsage`](crate::messages::SampleUsage).
+    SampleUsage,
     /// [`Subscribe`](crate::messages::Subscribe).
     Subscribe,
     /// [`ProcessLost`](crate::messages::ProcessLost).

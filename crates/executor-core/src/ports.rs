@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use executor_lifecycle::{
-    ContainerId, Ending, ExecId, HostPid, ProcessRef, Signal, SignalScope, StartFailure, TerminalSize,
+    ContainerId, Ending, ExecId, HostPid, ProcessRef, Signal, SignalScope, StartFailure, TerminalSize, Usage,
 };
 use futures::channel::mpsc;
 pub use futures::future::BoxFuture;
@@ -83,6 +83,12 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// The pids, on the host, of all processes in a container.
     fn processes(&self, id: &ContainerId) -> BoxFuture<'static, Result<Vec<HostPid>, RuntimeError>>;
+
+    /// What a container has used so far. By default it is not known.
+    fn usage(&self, id: &ContainerId) -> BoxFuture<'static, Result<Usage, RuntimeError>> {
+        let error = RuntimeError::new("read the usage", "this runtime does not tell it").of(id);
+        futures::future::ready(Err(error)).boxed()
+    }
 
     /// Ends what is left in a container and gives back all it had. Answers with what could not be
     /// removed, in words; empty when all is well.

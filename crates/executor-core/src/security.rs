@@ -40,6 +40,20 @@ pub enum Seccomp {
     Profile(PathBuf),
 }
 
+/// The SELinux labels of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selinux {
+    /// The usual types of containers, with a pair of categories that no other container of this process has.
+    Generated,
+    /// These.
+    Labels {
+        /// Of its processes.
+        process: String,
+        /// Of its files.
+        mount: String,
+    },
+}
+
 /// A capability, as in capabilities(7): `CAP_NET_ADMIN`. They are ordered by their numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Capability(u8);

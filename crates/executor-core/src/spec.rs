@@ -1,15 +1,19 @@
 //! What a caller asks for: a container, a process in it, and where its streams go.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use executor_lifecycle::{Cancel, ContainerId, TerminalSize};
 
-use crate::{Capability, Dns, ExtraHost, InvalidSpec, ProcessMode, Seccomp, Security, Ulimit};
+use crate::{
+    Capability, CgroupParent, Config, Dns, ExtraHost, IdMap, InvalidSpec, Mount, ProcessMode, Resources,
+    Seccomp, Security, Selinux, Telemetry, Ulimit,
+};
 
 /// A container and its first process.
 ///
@@ -49,12 +53,34 @@ pub struct ContainerSpec {
     pub dns: Dns,
     /// What it may use at most.
     pub resources: Resources,
+    /// The cgroup that its own lies in; the executor's default when absent.
+    pub cgroup_parent: Option<CgroupParent>,
+    /// A user namespace, with these of the host's ids in it. As an ordinary user there is always one; then
+    /// this is what it has when absent: the user as root, and the user's subordinate ids where they can be had.
+    pub id_map: Option<IdMap>,
+    /// Devices by their CDI names, as in `vendor.com/gpu=0`.
+    pub devices: Vec<String>,
+    /// Whether directories above a mount stub, made with it, are removed with it when they are empty. A stub
+    /// itself always is: a mount point that had to be made in a root file system that is kept.
+    pub remove_stub_parents: bool,
+    /// Whether a small program of Longshore's is its process 1, which starts the program, hands signals on
+    /// to it and reaps orphans.
+    pub init: bool,
     /// Whose processes it sees.
     pub process_mode: ProcessMode,
     /// How much it is kept apart from the machine.
     pub security: Security,
     /// Which system calls it may make; all in an insecure container.
     pub seccomp: Seccomp,
+    /// The AppArmor profile of its processes; a host without AppArmor is an error then.
+    pub apparmor: Option<String>,
+    /// The SELinux labels of its processes and files; a host without SELinux is an error then.
+    pub selinux: Option<Selinux>,
+    /// What its processes are told of where to send traces.
+    pub telemetry: Telemetry,
+    /// A configuration of the caller's, which everything above adds to or replaces;
+    /// [`ContainerSpec::from_config`] reads one.
+    pub config: Option<Config>,
     /// Its init.
     pub process: ProcessSpec,
     /// Whether it is killed when the last handle that [`Executor::run`](crate::Executor::run) gave out
@@ -69,56 +95,37 @@ pub enum Rootfs {
     Host,
     /// A directory, used as it is.
     Dir(PathBuf),
+    /// Directories over one another.
+    Overlay {
+        /// The layers that are only read, the topmost first.
+        lower: Vec<PathBuf>,
+        /// Where what is written goes; nowhere that lasts when absent.
+        upper: Option<UpperLayer>,
+    },
 }
 
-/// A directory or file of the host, bound into a container.
+/// The layer of an overlay that is written to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mount {
-    /// An absolute path on the host.
-    pub source: PathBuf,
-    /// An absolute path in the container.
-    pub destination: PathBuf,
-    /// Whether the container may only read it.
-    pub read_only: bool,
-}
-
-impl FromStr for Mount {
-    type Err = InvalidSpec;
-
-    /// Reads `SOURCE:DESTINATION`, with `:ro` or `:rw` after it. Whether the paths are absolute is left to
-    /// [`ContainerSpec::validate`].
-    fn from_str(text: &str) -> Result<Self, InvalidSpec> {
-        let parts: Vec<_> = text.split(':').collect();
-        let (source, destination, read_only) = match parts.as_slice() {
-            [source, destination] | [source, destination, "rw"] => (source, destination, false),
-            [source, destination, "ro"] => (source, destination, true),
-            [_, _, option] => {
-                return Err(invalid("mount", format!("{option:?} is no option of a mount; give ro or rw")));
-            }
-            _ => return Err(invalid("mount", "give SOURCE:DESTINATION or SOURCE:DESTINATION:ro")),
-        };
-        if source.is_empty() || destination.is_empty() {
-            return Err(invalid("mount", "neither the source nor the destination can be empty"));
-        }
-        Ok(Self { source: source.into(), destination: destination.into(), read_only })
-    }
-}
-
-impl fmt::Display for Mount {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { source, destination, read_only } = self;
-        write!(f, "{}:{}{}", source.display(), destination.display(), if *read_only { ":ro" } else { "" })
-    }
+pub struct UpperLayer {
+    /// The directory that holds what was written.
+    pub dir: PathBuf,
+    /// An empty directory on the same file system, for the kernel's own use.
+    pub work: PathBuf,
 }
 
 /// What a container sees of the network.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Network {
     /// Its own loopback and nothing else.
     #[default]
     None,
     /// The host's network.
     Host,
+    /// What CNI plugins make of it.
+    Cni {
+        /// The network's name, as its configuration has it; the first configuration there is when absent.
+        name: Option<String>,
+    },
 }
 
 /// The network namespace a container is started in, once its network is set up.
@@ -132,15 +139,22 @@ pub enum NetworkNamespace {
     At(PathBuf),
 }
 
-/// The most a container may use; absent means as much as there is.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Resources {
-    /// Memory in bytes.
-    pub memory: Option<u64>,
-    /// CPUs, as in 0.5 for half of one.
-    pub cpus: Option<f64>,
-    /// Processes and threads.
-    pub pids: Option<u32>,
+/// What a container has of a network, once it is set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkAttachment {
+    /// The namespace it is started in.
+    pub namespace: NetworkNamespace,
+    /// Its addresses there, as far as they are known before it starts.
+    pub addresses: Vec<IpAddr>,
+    /// How names are resolved there, for a container that does not say otherwise.
+    pub dns: Dns,
+}
+
+impl From<NetworkNamespace> for NetworkAttachment {
+    /// With nothing known of it.
+    fn from(namespace: NetworkNamespace) -> Self {
+        Self { namespace, addresses: Vec::new(), dns: Dns::default() }
+    }
 }
 
 /// A process to be init.
@@ -161,6 +175,8 @@ pub struct ProcessSpec {
     pub terminal: Option<TerminalSize>,
     /// The most time it may take.
     pub time_limit: Option<TimeLimit>,
+    /// Exit codes that count as success, beside 0.
+    pub valid_exit_codes: BTreeSet<u8>,
     /// Capabilities beside the usual ones, or all of these in an insecure container.
     pub cap_add: Vec<Capability>,
     /// Capabilities it is denied; counts more than `cap_add`.
@@ -191,6 +207,8 @@ pub struct ExecSpec {
     pub terminal: Option<TerminalSize>,
     /// The most time it may take.
     pub time_limit: Option<TimeLimit>,
+    /// Exit codes that count as success, beside 0.
+    pub valid_exit_codes: BTreeSet<u8>,
     /// Whether it is killed when the last handle of it is dropped.
     pub cancel_on_drop: bool,
 }
@@ -275,9 +293,18 @@ impl ContainerSpec {
             extra_hosts: Vec::new(),
             dns: Dns::default(),
             resources: Resources::default(),
+            cgroup_parent: None,
+            id_map: None,
+            devices: Vec::new(),
+            remove_stub_parents: false,
+            init: false,
             process_mode: ProcessMode::default(),
             security: Security::default(),
             seccomp: Seccomp::default(),
+            apparmor: None,
+            selinux: None,
+            telemetry: Telemetry::default(),
+            config: None,
             process: ProcessSpec {
                 args: args.into_iter().map(Into::into).collect(),
                 env: Vec::new(),
@@ -286,6 +313,7 @@ impl ContainerSpec {
                 stdio: StdioSpec::default(),
                 terminal: None,
                 time_limit: None,
+                valid_exit_codes: BTreeSet::new(),
                 cap_add: Vec::new(),
                 cap_drop: Vec::new(),
                 no_new_privileges: false,
@@ -332,22 +360,34 @@ impl ContainerSpec {
         if let Some(hostname) = &self.hostname {
             host_name(hostname)?;
         }
-        if let Rootfs::Dir(dir) = &self.rootfs {
-            absolute("rootfs", dir)?;
-        }
-        for mount in &self.mounts {
-            absolute("mount source", &mount.source)?;
-            absolute("mount destination", &mount.destination)?;
-            if mount.destination == Path::new("/") {
-                return Err(invalid("mount destination", "/ is the rootfs; mount somewhere below it"));
-            }
-        }
+        self.rootfs.validate()?;
+        self.mounts.iter().try_for_each(Mount::validate)?;
+        self.id_map.as_ref().map_or(Ok(()), IdMap::validate)?;
+        self.cgroup_parent.as_ref().map_or(Ok(()), CgroupParent::validate)?;
+        self.apparmor.as_deref().map_or(Ok(()), |profile| word("apparmor", profile))?;
+        self.telemetry.validate()?;
         self.extra_hosts.iter().try_for_each(ExtraHost::validate)?;
         self.dns.validate()?;
         if self.process.oom_score_adj.is_some_and(|score| !(-1000..=1000).contains(&score)) {
             return Err(invalid("oom score", "give a number from -1000 to 1000"));
         }
         self.resources.validate()
+    }
+}
+
+impl Rootfs {
+    fn validate(&self) -> Result<(), InvalidSpec> {
+        match self {
+            Self::Host => Ok(()),
+            Self::Dir(dir) => absolute("rootfs", dir),
+            Self::Overlay { lower, upper } => {
+                if lower.is_empty() {
+                    return Err(invalid("rootfs", "an overlay needs a layer"));
+                }
+                let upper = upper.iter().flat_map(|upper| [&upper.dir, &upper.work]);
+                lower.iter().chain(upper).try_for_each(|dir| absolute("rootfs", dir))
+            }
+        }
     }
 }
 
@@ -362,6 +402,7 @@ impl ExecSpec {
             stdio: StdioSpec::default(),
             terminal: None,
             time_limit: None,
+            valid_exit_codes: BTreeSet::new(),
             cancel_on_drop: false,
         }
     }
@@ -403,36 +444,15 @@ impl StdioSpec {
     }
 }
 
-impl Resources {
-    /// The least memory a container can be started with: the runtime's own init needs some.
-    pub const LEAST_MEMORY: u64 = 6 << 20;
-
-    fn validate(&self) -> Result<(), InvalidSpec> {
-        if self.memory.is_some_and(|bytes| bytes < Self::LEAST_MEMORY) {
-            return Err(invalid("memory", "less than 6 MiB: not even the runtime's init can start"));
-        }
-        if self.memory.is_some_and(|bytes| i64::try_from(bytes).is_err()) {
-            return Err(invalid("memory", "more than any machine has"));
-        }
-        if self.cpus.is_some_and(|cpus| !(0.01..=100_000.0).contains(&cpus)) {
-            return Err(invalid("cpus", "give a number of CPUs from 0.01 on"));
-        }
-        if self.pids == Some(0) {
-            return Err(invalid("pids", "at least one process has to be allowed"));
-        }
-        Ok(())
-    }
-}
-
 pub(crate) fn invalid(field: &'static str, why: impl Into<String>) -> InvalidSpec {
     InvalidSpec { field, why: why.into() }
 }
 
-fn no_nul(field: &'static str, text: &str) -> Result<(), InvalidSpec> {
+pub(crate) fn no_nul(field: &'static str, text: &str) -> Result<(), InvalidSpec> {
     if text.contains('\0') { Err(invalid(field, format!("{text:?} holds a NUL byte"))) } else { Ok(()) }
 }
 
-fn word(field: &'static str, text: &str) -> Result<(), InvalidSpec> {
+pub(crate) fn word(field: &'static str, text: &str) -> Result<(), InvalidSpec> {
     if text.is_empty() { Err(invalid(field, "cannot be empty")) } else { no_nul(field, text) }
 }
 
@@ -454,7 +474,7 @@ fn environment(field: &'static str, env: &[(String, String)]) -> Result<(), Inva
     })
 }
 
-fn absolute(field: &'static str, path: &Path) -> Result<(), InvalidSpec> {
+pub(crate) fn absolute(field: &'static str, path: &Path) -> Result<(), InvalidSpec> {
     let text = path.to_str().ok_or_else(|| invalid(field, format!("{path:?} is not UTF-8")))?;
     no_nul(field, text)?;
     if path.is_absolute() { Ok(()) } else { Err(invalid(field, format!("{text:?} is not an absolute path"))) }
@@ -472,17 +492,6 @@ pub(crate) fn host_name(name: &str) -> Result<(), InvalidSpec> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mounts_are_read_and_shown_alike() {
-        let mount: Mount = "/a:/b:ro".parse().unwrap();
-        assert_eq!(mount, Mount { source: "/a".into(), destination: "/b".into(), read_only: true });
-        assert_eq!(mount.to_string(), "/a:/b:ro");
-        assert_eq!("/a:/b:rw".parse::<Mount>().unwrap().to_string(), "/a:/b");
-        for bad in ["", "/a", "/a:", ":/b", "/a:/b:rx", "/a:/b:ro:z"] {
-            assert!(bad.parse::<Mount>().is_err(), "{bad:?} was taken");
-        }
-    }
 
     fn field(change: impl FnOnce(&mut ContainerSpec)) -> Option<&'static str> {
         let mut spec = ContainerSpec::host(["true"]);
@@ -509,11 +518,7 @@ mod tests {
         assert_eq!(field(|s| s.resources.pids = Some(0)), Some("pids"));
         assert_eq!(field(|s| s.dns.search.push("a b".into())), Some("dns"));
         assert_eq!(field(|s| s.process.oom_score_adj = Some(1001)), Some("oom score"));
-        let mount = |source: &str, destination: &str| Mount {
-            source: source.into(),
-            destination: destination.into(),
-            read_only: false,
-        };
+        let mount = |source: &str, destination: &str| Mount::bind(source, destination);
         assert_eq!(field(|s| s.mounts.push(mount("a", "/b"))), Some("mount source"));
         assert_eq!(field(|s| s.mounts.push(mount("/a", "b"))), Some("mount destination"));
         assert_eq!(field(|s| s.mounts.push(mount("/a", "/"))), Some("mount destination"));

@@ -156,6 +156,7 @@ mod tests {
         Exit {
             status: ExitStatus::Code(0),
             reason: ExitReason::Normal,
+            success: true,
             started_at: ran.then(Timestamp::default),
             exited_at: Timestamp::default(),
             usage: None,

@@ -18,23 +18,32 @@ pub struct Exit {
     pub status: ExitStatus,
     /// Why it ended.
     pub reason: ExitReason,
+    /// Whether the program ran and ended with code 0, or with another code that counts as success.
+    pub success: bool,
     /// When it was known to run; `None` when it never did.
     pub started_at: Option<Timestamp>,
     /// When its end was known.
     pub exited_at: Timestamp,
     /// What the container used until then, when the runtime could tell.
-    pub usage: Option<Usage>,
+    pub usage: Option<Box<Usage>>,
 }
 
 impl Exit {
     /// The end of something nobody saw the end of.
     pub const fn lost(started_at: Option<Timestamp>, exited_at: Timestamp) -> Self {
-        Self { status: ExitStatus::Unknown, reason: ExitReason::Lost, started_at, exited_at, usage: None }
+        Self {
+            status: ExitStatus::Unknown,
+            reason: ExitReason::Lost,
+            success: false,
+            started_at,
+            exited_at,
+            usage: None,
+        }
     }
 
-    /// Whether the program ran and ended with code 0.
-    pub fn is_success(&self) -> bool {
-        self.status == ExitStatus::Code(0)
+    /// Whether the program ran and ended with code 0, or with another code that counts as success.
+    pub const fn is_success(&self) -> bool {
+        self.success
     }
 }
 
@@ -99,24 +108,121 @@ pub enum ExitReason {
     Lost,
 }
 
-/// What a container used, read from its cgroups at the end.
+/// What a container has used so far, all its processes together. What the host does not tell is absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Usage {
-    /// CPU time, user and system, of all its processes.
+    /// CPU time, user and system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu: Option<Duration>,
+    /// CPU time in user mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_user: Option<Duration>,
+    /// CPU time in the kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_system: Option<Duration>,
+    /// How long it was held back by its CPU limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_throttled: Option<Duration>,
+    /// Memory charged now, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
     /// The most memory ever charged, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_peak: Option<u64>,
+    /// Swap used now, in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub swap: Option<u64>,
     /// How many processes inside the OOM killer ended. Not zero does not mean that init was one.
     pub oom_kills: u64,
+    /// Processes and threads now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids: Option<u64>,
+    /// The most processes and threads there ever were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pids_peak: Option<u64>,
+    /// What went to and came from block devices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub io: Option<IoUsage>,
+    /// How long it waited for what others were using.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pressure: Option<Pressure>,
+    /// What went over its network interfaces but the loopback; absent on the host's network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<NetworkUsage>,
+}
+
+/// Traffic with block devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct IoUsage {
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub write_bytes: u64,
+    /// Reads.
+    pub reads: u64,
+    /// Writes.
+    pub writes: u64,
+}
+
+/// Stalls, as in the kernel's documentation of PSI.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Pressure {
+    /// For a CPU.
+    pub cpu: Stall,
+    /// For memory.
+    pub memory: Stall,
+    /// For block devices.
+    pub io: Stall,
+}
+
+/// How long processes have stood still for want of something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Stall {
+    /// At least one of them.
+    pub some: Duration,
+    /// All of them at once.
+    pub full: Duration,
+}
+
+/// Traffic over network interfaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct NetworkUsage {
+    /// Bytes received.
+    pub received_bytes: u64,
+    /// Packets received.
+    pub received_packets: u64,
+    /// Bytes sent.
+    pub sent_bytes: u64,
+    /// Packets sent.
+    pub sent_packets: u64,
+}
+
+impl NetworkUsage {
+    /// Adds up the text of `/proc/<pid>/net/dev`, the loopback apart. Lines that make no sense count as nothing.
+    pub fn of_interfaces(text: &str) -> Self {
+        let mut sum = Self::default();
+        for (name, counters) in text.lines().filter_map(|line| line.split_once(':')) {
+            let counters: Vec<u64> =
+                counters.split_whitespace().map(|number| number.parse().unwrap_or_default()).collect();
+            let counter = |index: usize| counters.get(index).copied().unwrap_or_default();
+            if name.trim() != "lo" {
+                sum.received_bytes = sum.received_bytes.saturating_add(counter(0));
+                sum.received_packets = sum.received_packets.saturating_add(counter(1));
+                sum.sent_bytes = sum.sent_bytes.saturating_add(counter(8));
+                sum.sent_packets = sum.sent_packets.saturating_add(counter(9));
+            }
+        }
+        sum
+    }
 }
 
 /// What the exit source says of an end: the status, and what was used until then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Ending {
     /// What the kernel said.
     pub status: ExitStatus,
     /// What the container used, when known.
-    pub usage: Option<Usage>,
+    pub usage: Option<Box<Usage>>,
 }
 
 impl Ending {
@@ -165,4 +271,20 @@ pub enum StartFailureKind {
     RuntimeBroken,
     /// The container ended before the process could start in it.
     ContainerGone,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interfaces_are_added_up_but_for_the_loopback() {
+        let text = "Inter-|   Receive |  Transmit\n face |bytes packets errs|bytes packets\n\
+                    lo:    3193      29    0    0    0     0          0         0     3193      29    0 0 0 0 0 0\n\
+                    eth0: 100       2    0    0    0     0          0         0  200    3    0 0 0 0 0 0\n  e1:1 1 0 0 0 0 0 0 1 1\n";
+        let expected =
+            NetworkUsage { received_bytes: 101, received_packets: 3, sent_bytes: 201, sent_packets: 4 };
+        assert_eq!(NetworkUsage::of_interfaces(text), expected);
+        assert_eq!(NetworkUsage::of_interfaces("nonsense"), NetworkUsage::default());
+    }
 }

@@ -35,7 +35,10 @@ pub mod terminal;
 
 pub use cancel::{Cancel, CancelCause};
 pub use event::{Event, EventOrder, Happening, OutOfOrder};
-pub use exit::{Ending, Exit, ExitReason, ExitStatus, StartFailure, StartFailureKind, Usage};
+pub use exit::{
+    Ending, Exit, ExitReason, ExitStatus, IoUsage, NetworkUsage, Pressure, Stall, StartFailure,
+    StartFailureKind, Usage,
+};
 pub use id::{ContainerId, ExecId, HostPid, InvalidId, ProcessId, ProcessRef};
 pub use signal::{InvalidSignal, Signal, SignalScope};
 pub use step::{Effects, Refused, Timestamp};

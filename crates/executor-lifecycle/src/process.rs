@@ -11,6 +11,7 @@
 //! `Ended` that overtakes its `Started` is kept too. Neighbours: the `Process` actor feeds it; the
 //! [`container`](crate::container) machine says when to launch and is told of start and end.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::{
@@ -55,6 +56,8 @@ pub struct Process {
     /// The last size asked for before the start.
     resize: Option<TerminalSize>,
     sent_sigkill: bool,
+    /// Exit codes beside 0 that count as success.
+    valid_codes: BTreeSet<u8>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -160,7 +163,14 @@ impl Process {
             parked: Vec::new(),
             resize: None,
             sent_sigkill: false,
+            valid_codes: BTreeSet::new(),
         }
+    }
+
+    /// The same, with exit codes beside 0 that count as success.
+    #[must_use]
+    pub fn valid_codes(self, valid_codes: BTreeSet<u8>) -> Self {
+        Self { valid_codes, ..self }
     }
 
     /// A process whose actor failed, in the hands of another: it is ended, and its end reported.
@@ -256,7 +266,7 @@ impl Process {
 
     fn started(&mut self, now: Timestamp, pid: HostPid) -> Result<Vec<ProcessEffect>, Refused> {
         let early = match &self.state {
-            State::Starting { early } => *early,
+            State::Starting { early } => early.clone(),
             State::Waiting | State::Running { .. } | State::Exited => return Err(Refused::Stale),
         };
         self.state = State::Running { pid, started_at: now };
@@ -409,6 +419,7 @@ impl Process {
         vec![ProcessEffect::ReportExited(Exit {
             status,
             reason,
+            success: false,
             started_at: None,
             exited_at: now,
             usage: None,
@@ -419,7 +430,11 @@ impl Process {
         self.state = State::Exited;
         let reason = self.reason(&ending);
         let Ending { status, usage } = ending;
-        ProcessEffect::ReportExited(Exit { status, reason, started_at, exited_at: now, usage })
+        let success = match status {
+            ExitStatus::Code(code) => code == 0 || self.valid_codes.contains(&code),
+            ExitStatus::Signal(_) | ExitStatus::Unknown => false,
+        };
+        ProcessEffect::ReportExited(Exit { status, reason, success, started_at, exited_at: now, usage })
     }
 
     /// Why a process that ran has ended. A cancel that was never carried out is no reason.
@@ -429,7 +444,7 @@ impl Process {
             Some((cause, Strike::Killed { .. })) => return cancelled(cause, true),
             None | Some((_, Strike::Pending { .. } | Strike::Abandoning)) => {}
         }
-        let oom_kills = ending.usage.map_or(0, |usage| usage.oom_kills);
+        let oom_kills = ending.usage.as_ref().map_or(0, |usage| usage.oom_kills);
         match ending.status {
             ExitStatus::Unknown => ExitReason::Lost,
             ExitStatus::Signal(Signal::KILL) if oom_kills > 0 && !self.sent_sigkill => {

@@ -24,7 +24,15 @@ fn failure() -> StartFailure {
 
 fn exit(code: u8) -> Exit {
     let status = ExitStatus::Code(code);
-    Exit { status, reason: ExitReason::Normal, started_at: Some(at(1)), exited_at: at(2), usage: None }
+    let success = code == 0;
+    Exit {
+        status,
+        reason: ExitReason::Normal,
+        success,
+        started_at: Some(at(1)),
+        exited_at: at(2),
+        usage: None,
+    }
 }
 
 fn compare(name: &str, table: &str) {
@@ -83,7 +91,7 @@ fn process_table() {
         ("", 1, ProcessEvent::StartFailed(failure())),
         ("", 1, ended()),
         (" Signal(KILL) with OOM", 1, {
-            let usage = Some(Usage { oom_kills: 1, ..Usage::default() });
+            let usage = Some(Box::new(Usage { oom_kills: 1, ..Usage::default() }));
             ProcessEvent::Ended(Ending { status: ExitStatus::Signal(Signal::KILL), usage })
         }),
         (" Unknown", 1, ProcessEvent::Ended(Ending::with(ExitStatus::Unknown))),

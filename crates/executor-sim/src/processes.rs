@@ -154,7 +154,7 @@ impl Processes {
                         tokio::task::yield_now().await;
                     }
                     Step::OutOfMemory => {
-                        let usage = Some(Usage { oom_kills: 1, ..Usage::default() });
+                        let usage = Some(Box::new(Usage { oom_kills: 1, ..Usage::default() }));
                         return Some(Ending { status: ExitStatus::Signal(Signal::KILL), usage });
                     }
                 }
@@ -276,7 +276,7 @@ impl Processes {
     }
 
     fn report(&self, process: ProcessRef, ending: Ending) {
-        self.timeline.push(What::Ended(process.clone(), ending));
+        self.timeline.push(What::Ended(process.clone(), ending.clone()));
         let exits = self.exits.clone();
         match self.dice.delay() {
             None => exits.tell(process, ending),

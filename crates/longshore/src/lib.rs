@@ -45,24 +45,33 @@ use std::sync::Arc;
 
 pub use executor_core::lifecycle::{
     self, Cancel, CancelCause, ContainerId, Event, EventOrder, ExecId, Exit, ExitReason, ExitStatus,
-    Happening, HostPid, InvalidId, OutOfOrder, ProcessId, ProcessRef, Refused, Signal, SignalScope,
-    StartFailure, StartFailureKind, TerminalSize, Timestamp, Usage,
+    Happening, HostPid, InvalidId, IoUsage, NetworkUsage, OutOfOrder, Pressure, ProcessId, ProcessRef,
+    Refused, Signal, SignalScope, Stall, StartFailure, StartFailureKind, TerminalSize, Timestamp, Usage,
 };
 pub use executor_core::{
-    Attached, BoxFuture, BoxStream, Capability, ChildFd, ChildStdio, ContainerHandle, ContainerSpec,
-    ContainerTook, Delivery, Dns, Error, Events, ExecSpec, Executor, ExecutorBuilder, ExecutorTook,
-    ExitQueue, ExitSource, ExtraHost, Input, InvalidSpec, Io, Mount, Network, NetworkNamespace, Notice,
-    Observed, Observer, Output, Piece, ProcessHandle, ProcessMode, ProcessSpec, Resources, Rootfs, Runtime,
-    RuntimeError, Seccomp, Security, ShutdownReport, Snapshot, Stdio, StdioSpec, Swept, Taken, TimeLimit,
-    Ulimit, actors, messages,
+    Attached, BoxFuture, BoxStream, Capability, CgroupParent, ChildFd, ChildStdio, Config, ContainerHandle,
+    ContainerSpec, ContainerTook, Delivery, Dns, Error, Events, ExecSpec, Executor, ExecutorBuilder,
+    ExecutorTook, ExitQueue, ExitSource, ExtraHost, IdMap, IdRange, Input, InvalidSpec, Io, Mount,
+    MountSource, Network, NetworkAttachment, NetworkNamespace, Notice, Observed, Observer, Output, Piece,
+    ProcessHandle, ProcessMode, ProcessSpec, Resources, Rootfs, Runtime, RuntimeError, Sample, Samples,
+    Seccomp, Security, Selinux, ShutdownReport, Snapshot, Stdio, StdioSpec, Swept, Taken, Telemetry,
+    TimeLimit, Ulimit, UpperLayer, actors, messages,
 };
-pub use runc_driver::{CANDIDATES, CommandLine, Mode, NoRuntime, Runc, RuncBuilder, find_runtime};
+pub use executor_network::Cni;
+pub use runc_driver::{
+    CANDIDATES, CommandLine, Mode, NoRuntime, Runc, RuncBuilder, default_cgroup_parent, find_runtime,
+};
 pub use sandbox::Sandbox;
 
 /// A runtime to build an [`Executor`] on: runc or what takes its command line, found on `PATH`, with
 /// bundles and networks made by Longshore.
 pub fn runc() -> RuncBuilder {
-    Runc::builder(Arc::new(Sandbox))
+    runc_with(Sandbox::default())
+}
+
+/// The same with a sandbox that is set up otherwise than usual.
+pub fn runc_with(sandbox: Sandbox) -> RuncBuilder {
+    Runc::builder(Arc::new(sandbox))
 }
 
 /// Removes what dead executors left under `root`, and only that; what live ones own stays.
@@ -72,7 +81,7 @@ pub fn runc() -> RuncBuilder {
 /// # Errors
 /// When the root cannot be read or locked.
 pub fn sweep(root: &Path) -> io::Result<Vec<Swept>> {
-    runc_driver::sweep(root, &Sandbox)
+    runc_driver::sweep(root, &Sandbox::default())
 }
 
 /// The root directory for this user when none is named: `/run/longshore` for root, else

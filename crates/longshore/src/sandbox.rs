@@ -1,51 +1,81 @@
 //! What the driver is given to run: a bundle from `executor-bundle`, in a network from
 //! `executor-network`.
 
+use std::io;
 use std::path::Path;
 
-use executor_core::lifecycle::{ContainerId, HostPid, StartFailure, StartFailureKind};
-use executor_core::{ContainerSpec, ExecSpec};
+use executor_bundle::Request;
+use executor_core::lifecycle::{ContainerId, HostPid, NetworkUsage, StartFailure, StartFailureKind};
+use executor_core::{ContainerSpec, ExecSpec, Network, NetworkNamespace};
+use executor_network::{Cni, Networks};
 use runc_driver::{Bundles, Place};
 
-/// Bundles and networks together.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Sandbox;
+/// Bundles and networks together. One is good for one executor.
+#[derive(Debug, Default)]
+pub struct Sandbox {
+    networks: Networks,
+}
 
 impl Sandbox {
+    /// With this provider of CNI networks, in place of one that looks where the plugins usually are.
+    pub fn cni(cni: Cni) -> Self {
+        Self { networks: Networks::new(cni) }
+    }
+
     /// The `config.json` that a container of this specification would be started with, indented.
-    /// Nothing is made.
+    /// Nothing is made; the namespace of a network that would have to be is called `netns`.
     ///
     /// # Errors
     /// Names the field that cannot be carried out.
-    pub fn preview(self, id: &ContainerId, spec: &ContainerSpec) -> Result<String, StartFailure> {
-        let cgroup = format!("/longshore/executor/{id}");
-        executor_bundle::preview(id, spec, &cgroup, &attach(id, spec)?)
+    pub fn preview(id: &ContainerId, spec: &ContainerSpec) -> Result<String, StartFailure> {
+        let parent = spec.cgroup_parent.as_ref().map(ToString::to_string).unwrap_or_default();
+        let cgroup = match parent.strip_suffix(':') {
+            Some(slice) => format!("{slice}:longshore:executor-{id}"),
+            None => format!("{parent}/longshore/executor/{id}"),
+        };
+        let network = match spec.network {
+            Network::None => NetworkNamespace::New,
+            Network::Host => NetworkNamespace::Host,
+            Network::Cni { .. } => NetworkNamespace::At("netns".into()),
+        };
+        executor_bundle::preview(&Request { id, spec, cgroup: Some(&cgroup), network: &network.into() })
     }
 }
 
-fn attach(id: &ContainerId, spec: &ContainerSpec) -> Result<executor_core::NetworkNamespace, StartFailure> {
-    let attached = executor_network::provider(spec.network).attach(id);
-    attached.map_err(|error| StartFailure::new(StartFailureKind::BadConfig, error.to_string()))
-}
-
 impl Bundles for Sandbox {
+    fn open(&self, root: &Path, executor: &str) -> io::Result<()> {
+        self.networks.open(root, executor)
+    }
+
     fn write(&self, place: &Place<'_>, spec: &ContainerSpec) -> Result<(), StartFailure> {
-        let network = attach(place.id, spec)?;
-        executor_bundle::write(place.dir, place.id, spec, place.cgroup, &network)
+        let &Place { id, dir, cgroup } = place;
+        let attached = self.networks.attach(dir, id, &spec.network);
+        let network =
+            attached.map_err(|error| StartFailure::new(StartFailureKind::BadConfig, error.to_string()))?;
+        executor_bundle::write(dir, &Request { id, spec, cgroup, network: &network })
     }
 
     fn process(
         &self,
-        _: &Place<'_>,
+        place: &Place<'_>,
         spec: &ContainerSpec,
         init: HostPid,
         exec: &ExecSpec,
     ) -> Result<Vec<u8>, StartFailure> {
-        executor_bundle::process(spec, init, exec)
+        executor_bundle::process(place.dir, spec, init, exec)
     }
 
-    /// Both kinds of network there are go with the container's last process.
+    fn network_usage(&self, dir: &Path) -> Option<NetworkUsage> {
+        self.networks.usage(dir)
+    }
+
     fn unmake(&self, dir: &Path) -> Vec<String> {
-        executor_bundle::unmake(dir)
+        let mut left = executor_bundle::unmake(dir);
+        left.extend(self.networks.detach(dir));
+        left
+    }
+
+    fn close(&self, root: &Path, executor: &str) -> Vec<String> {
+        self.networks.close(root, executor)
     }
 }

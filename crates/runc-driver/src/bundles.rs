@@ -1,12 +1,19 @@
 //! What the driver needs of the one who makes bundles.
 
+use std::io;
 use std::path::Path;
 
-use executor_core::lifecycle::{ContainerId, HostPid, StartFailure};
+use executor_core::lifecycle::{ContainerId, HostPid, NetworkUsage, StartFailure};
 use executor_core::{ContainerSpec, ExecSpec};
 
 /// Makes what the runtime is pointed at, and unmakes it. Every call may block.
 pub trait Bundles: Send + Sync + 'static {
+    /// An executor of this name begins on `root`. Called once, before anything is made for it.
+    fn open(&self, root: &Path, executor: &str) -> io::Result<()> {
+        let (_, _) = (root, executor);
+        Ok(())
+    }
+
     /// Fills `place.dir` with a bundle: `config.json`, and whatever it refers to.
     fn write(&self, place: &Place<'_>, spec: &ContainerSpec) -> Result<(), StartFailure>;
 
@@ -19,9 +26,22 @@ pub trait Bundles: Send + Sync + 'static {
         exec: &ExecSpec,
     ) -> Result<Vec<u8>, StartFailure>;
 
+    /// What went over the network of the container in `dir`, where that outlives its processes.
+    fn network_usage(&self, dir: &Path) -> Option<NetworkUsage> {
+        let _ = dir;
+        None
+    }
+
     /// Gives back what `write` took outside of files: mounts below `dir`. Also called for what a dead
     /// executor left, and when `write` failed half way. Answers with what could not be given back.
     fn unmake(&self, dir: &Path) -> Vec<String>;
+
+    /// Gives back what the executor of this name has on `root` beside its containers: it ends, or is found dead.
+    /// Answers as `unmake`.
+    fn close(&self, root: &Path, executor: &str) -> Vec<String> {
+        let (_, _) = (root, executor);
+        Vec::new()
+    }
 }
 
 /// Where a container's bundle goes.
@@ -31,6 +51,6 @@ pub struct Place<'a> {
     pub id: &'a ContainerId,
     /// Its own directory, which exists.
     pub dir: &'a Path,
-    /// Its cgroup, as an absolute path within each hierarchy.
-    pub cgroup: &'a str,
+    /// Its cgroup, as the runtime is told it; none where no cgroups may be made.
+    pub cgroup: Option<&'a str>,
 }

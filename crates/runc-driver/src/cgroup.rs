@@ -1,8 +1,11 @@
 //! The cgroups of a container: who is in them, what was used, ending and removing them.
 //!
-//! Each container has one path, `/longshore/<executor>/<id>`, the same in every hierarchy: v1, v2 and
-//! hybrid differ in how many there are. The runtime may have put a controller elsewhere (a memory
+//! Each container has one path, the same in every hierarchy ([`place`]): v1, v2 and hybrid differ in how many there
+//! are. The runtime may have put a controller elsewhere (a memory
 //! hierarchy that is itself delegated), so the paths in its `state.json` count too.
+
+pub(crate) mod place;
+mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,9 +19,6 @@ use executor_core::lifecycle::{HostPid, Signal, Usage};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{pidfd, procfs};
-
-/// The directory of all our cgroups, in each hierarchy.
-pub(crate) const PARENT: &str = "/longshore";
 
 /// How long processes are given to die, and directories to become removable.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
@@ -44,9 +44,12 @@ pub(crate) fn learn_hierarchies() -> io::Result<()> {
     Ok(())
 }
 
+fn hierarchies() -> impl Iterator<Item = &'static PathBuf> {
+    HIERARCHIES.get().into_iter().flatten()
+}
+
 fn in_hierarchies(path: &str) -> BTreeSet<PathBuf> {
-    let hierarchies = HIERARCHIES.get().into_iter().flatten();
-    hierarchies.map(|hierarchy| hierarchy.join(path.trim_start_matches('/'))).collect()
+    hierarchies().map(|hierarchy| hierarchy.join(path.trim_start_matches('/'))).collect()
 }
 
 /// The directories that a runtime's `state.json` names, if they are for the cgroup at `path`.
@@ -63,7 +66,7 @@ pub(crate) fn named_by(state: &[u8], path: &str) -> Vec<PathBuf> {
 }
 
 impl Cgroups {
-    /// The cgroups at `path`, which is `/longshore/…`; nothing else is ever touched.
+    /// The cgroups at `path`, which is a container's or an executor's; nothing else is ever touched.
     pub(crate) fn at(path: &str) -> Self {
         Self { path: path.to_owned(), dirs: in_hierarchies(path) }.that_exist()
     }
@@ -77,6 +80,11 @@ impl Cgroups {
         };
         let dirs = in_hierarchies(path).into_iter().chain(named_by(&json, path)).collect();
         Ok(Self { path: path.to_owned(), dirs }.that_exist())
+    }
+
+    /// Those of a container that has none.
+    pub(crate) const fn none() -> Self {
+        Self { path: String::new(), dirs: BTreeSet::new() }
     }
 
     fn that_exist(mut self) -> Self {
@@ -168,48 +176,8 @@ impl Cgroups {
 
     /// What was used so far, as far as the hierarchies tell.
     pub(crate) fn usage(&self) -> Usage {
-        let find = |file: &str| self.dirs.iter().find_map(|dir| fs::read_to_string(dir.join(file)).ok());
-        let number = |file| find(file).and_then(|text| text.trim().parse::<u64>().ok());
-        let value = |file, key| find(file).and_then(|text| keyed(&text, key));
-        Usage {
-            cpu: (number("cpuacct.usage").map(Duration::from_nanos))
-                .or_else(|| value("cpu.stat", "usage_usec").map(Duration::from_micros)),
-            memory_peak: number("memory.max_usage_in_bytes").or_else(|| number("memory.peak")),
-            oom_kills: (value("memory.oom_control", "oom_kill")
-                .or_else(|| value("memory.events", "oom_kill")))
-            .unwrap_or_default(),
-        }
+        usage::read(&self.dirs)
     }
-}
-
-/// Makes an executor's own directory in every hierarchy, where that is permitted.
-///
-/// With it in place nobody else's clean-up can remove the parent under the runtime's feet.
-pub(crate) fn make_parent(executor: &str) {
-    for dir in in_hierarchies(&executor_path(executor)) {
-        // Between the two levels another executor may remove the upper one, when it was its last.
-        let made = (0..100).find_map(|_| match fs::create_dir_all(&dir) {
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            done => Some(done),
-        });
-        if let Some(Err(error)) = made {
-            tracing::debug!(dir = %dir.display(), %error, "cgroup parent");
-        }
-    }
-}
-
-/// Removes an executor's own directory, and the parent when it was the last.
-pub(crate) fn remove_parent(executor: &str) -> Vec<String> {
-    let left = Cgroups::at(&executor_path(executor)).remove();
-    for dir in in_hierarchies(PARENT) {
-        let _others_use_it = fs::remove_dir(dir);
-    }
-    left
-}
-
-/// Where an executor's containers are.
-pub(crate) fn executor_path(executor: &str) -> String {
-    format!("{PARENT}/{executor}")
 }
 
 /// `dir` and every directory below it, the deepest first.
@@ -219,11 +187,6 @@ fn tree(dir: &Path) -> Vec<PathBuf> {
     let mut all: Vec<_> = dirs.flat_map(|entry| tree(&entry.path())).collect();
     all.push(dir.to_owned());
     all
-}
-
-/// The number after `key` in a file of lines `key number`.
-fn keyed(text: &str, key: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
 }
 
 /// Waits until these processes have ended, or `patience` is over.
@@ -244,35 +207,6 @@ pub(crate) fn wait_for_ends<Fd: std::os::fd::AsFd>(pidfds: &[Fd], patience: Dura
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn fixture(files: &[(&str, &str)]) -> (tempfile::TempDir, Cgroups) {
-        let dir = tempfile::tempdir().unwrap();
-        for (file, text) in files {
-            fs::write(dir.path().join(file), text).unwrap();
-        }
-        let cgroups = Cgroups { path: "/longshore/x".into(), dirs: [dir.path().to_owned()].into() };
-        (dir, cgroups)
-    }
-
-    #[test]
-    fn usage_of_v1_and_v2() {
-        let (_v1, cgroups) = fixture(&[
-            ("cpuacct.usage", "1500000000\n"),
-            ("memory.max_usage_in_bytes", "4096\n"),
-            ("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n"),
-        ]);
-        let v1 = Usage { cpu: Some(Duration::from_millis(1500)), memory_peak: Some(4096), oom_kills: 2 };
-        assert_eq!(cgroups.usage(), v1);
-        let (_v2, cgroups) = fixture(&[
-            ("cpu.stat", "usage_usec 250\nuser_usec 100\n"),
-            ("memory.peak", "8192\n"),
-            ("memory.events", "low 0\noom 3\noom_kill 1\noom_group_kill 0\n"),
-        ]);
-        let v2 = Usage { cpu: Some(Duration::from_micros(250)), memory_peak: Some(8192), oom_kills: 1 };
-        assert_eq!(cgroups.usage(), v2);
-        let (_none, cgroups) = fixture(&[]);
-        assert_eq!(cgroups.usage(), Usage::default());
-    }
 
     #[test]
     fn only_paths_of_our_own_are_taken_from_the_runtimes_state() {

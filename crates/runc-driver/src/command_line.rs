@@ -69,6 +69,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) detach: bool,
     /// Where the runtime is to hand over the terminal of a process that gets one.
     pub(crate) console: Option<String>,
+    /// Whether systemd is to make its cgroup.
+    pub(crate) systemd: bool,
 }
 
 pub(crate) enum LaunchKind<'a> {
@@ -86,7 +88,9 @@ impl Launch<'_> {
     }
 
     pub(crate) fn args(&self) -> Vec<OsString> {
-        let mut args: Vec<OsString> = vec![self.step().into()];
+        let mut args: Vec<OsString> = Vec::new();
+        args.extend(self.systemd.then(|| "--systemd-cgroup".into()));
+        args.push(self.step().into());
         if self.detach {
             args.push("--detach".into());
         }
@@ -304,13 +308,13 @@ mod tests {
         let id = ContainerId::new("c1").unwrap();
         let pid_file = Path::new("/b/init.pid");
         let kind = LaunchKind::Run { bundle: Path::new("/b"), no_pivot: true };
-        let run = Launch { id: &id, kind, pid_file, detach: true, console: None }.args();
+        let run = Launch { id: &id, kind, pid_file, detach: true, console: None, systemd: true }.args();
         assert_eq!(
             run.join(" ".as_ref()),
-            "run --detach --pid-file /b/init.pid --bundle /b --no-pivot -- c1"
+            "--systemd-cgroup run --detach --pid-file /b/init.pid --bundle /b --no-pivot -- c1"
         );
         let kind = LaunchKind::Exec { process: Path::new("/b/p.json") };
-        let exec = Launch { id: &id, kind, pid_file, detach: false, console: None }.args();
+        let exec = Launch { id: &id, kind, pid_file, detach: false, console: None, systemd: false }.args();
         assert_eq!(exec.join(" ".as_ref()), "exec --pid-file /b/init.pid --process /b/p.json -- c1");
     }
 

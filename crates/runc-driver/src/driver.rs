@@ -10,7 +10,7 @@
 
 mod launch;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -20,12 +20,12 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use executor_core::lifecycle::{
-    ContainerId, Ending, ExecId, ExitStatus, HostPid, ProcessId, ProcessRef, Signal, SignalScope,
-    StartFailure, StartFailureKind, TerminalSize,
+    ContainerId, Ending, ExecId, ExitStatus, HostPid, NetworkUsage, ProcessId, ProcessRef, Signal,
+    SignalScope, StartFailure, StartFailureKind, TerminalSize, Usage,
 };
 use executor_core::{
-    BoxFuture, BoxStream, ChildStdio, ContainerSpec, Delivery, ExecSpec, ExitSource, ProcessMode, Runtime,
-    RuntimeError, Swept,
+    BoxFuture, BoxStream, CgroupParent, ChildStdio, ContainerSpec, Delivery, ExecSpec, ExitSource, Network,
+    ProcessMode, Runtime, RuntimeError, Swept,
 };
 use futures::{FutureExt, StreamExt};
 use rustix::io::Errno;
@@ -35,10 +35,10 @@ use crate::cgroup::Cgroups;
 use crate::command_line::{CommandLine, LaunchKind};
 use crate::procfs::Stat;
 use crate::root::{Claim, Root};
+use crate::spawner::Spawner;
 use crate::spawner::local::{LocalSpawner, Subreaper};
-use crate::spawner::{Spawner, Strays};
 use crate::terminal::Terminal;
-use crate::{Bundles, CANDIDATES, Place, cgroup, find_runtime, lock};
+use crate::{Bundles, CANDIDATES, Place, find_runtime, lock, pidfd, procfs};
 
 /// Blocking work that goes on at once; more waits its turn.
 const BLOCKING_AT_ONCE: usize = 8;
@@ -75,6 +75,7 @@ pub struct RuncBuilder {
     mode: Mode,
     no_pivot: bool,
     start_deadline: Duration,
+    cgroup_parent: Option<CgroupParent>,
 }
 
 struct Shared {
@@ -83,6 +84,7 @@ struct Shared {
     mode: Mode,
     no_pivot: bool,
     start_deadline: Duration,
+    cgroup_parent: Option<CgroupParent>,
     spawner: Arc<dyn Spawner>,
     blocking: Semaphore,
     opened: OnceLock<Opened>,
@@ -138,12 +140,19 @@ impl RuncBuilder {
         Self { start_deadline, ..self }
     }
 
+    /// The cgroup that those of containers lie in which ask for no other; by default the root of the hierarchies,
+    /// or what systemd has given to an ordinary user.
+    #[must_use]
+    pub fn cgroup_parent(self, parent: CgroupParent) -> Self {
+        Self { cgroup_parent: Some(parent), ..self }
+    }
+
     /// Finds the runtime and starts the spawner's thread.
     ///
     /// # Errors
     /// When there is no runtime, or no thread can be started.
     pub fn build(self) -> Result<Runc, RuntimeError> {
-        let Self { candidates, bundles, mode, no_pivot, start_deadline } = self;
+        let Self { candidates, bundles, mode, no_pivot, start_deadline, cgroup_parent } = self;
         let program = find_runtime(&candidates)
             .map_err(|error| RuntimeError::new("find a runtime", error.to_string()))?;
         let spawner =
@@ -157,6 +166,7 @@ impl RuncBuilder {
                 mode,
                 no_pivot,
                 start_deadline,
+                cgroup_parent,
                 spawner,
                 blocking: Semaphore::new(BLOCKING_AT_ONCE),
                 opened: OnceLock::new(),
@@ -175,6 +185,7 @@ impl Runc {
             mode: Mode::default(),
             no_pivot: false,
             start_deadline: START_DEADLINE,
+            cgroup_parent: None,
         }
     }
 
@@ -285,7 +296,7 @@ impl Runtime for Runc {
         let sent = match scope {
             SignalScope::Process => spawner.signal(process, signal),
             SignalScope::Group => spawner.signal_group(process, signal),
-            SignalScope::Container => Ok(self.shared.container(&process.container)?.cgroups().signal(signal)),
+            SignalScope::Container => Ok(self.shared.container(&process.container)?.signal_all(signal)),
         };
         sent.map_err(|error| RuntimeError::new(format!("send {signal}"), error.to_string()).of(process))
     }
@@ -302,7 +313,7 @@ impl Runtime for Runc {
         if let Ok(container) = self.shared.container(&process.container) {
             // Without a pid namespace nothing goes with init by itself.
             if process.process == ProcessId::Init && container.spec.process_mode == ProcessMode::NoSandbox {
-                container.cgroups().signal(Signal::KILL);
+                container.signal_all(Signal::KILL);
             }
             let again = !lock(&container.killed).insert(process.process);
             if again || container.frozen.load(Ordering::Relaxed) {
@@ -329,9 +340,23 @@ impl Runtime for Runc {
         let (shared, id) = (Arc::clone(&self.shared), id.clone());
         async move {
             let container = shared.container(&id)?;
-            let listed = shared.blocking(move || container.cgroups().processes()).await;
+            let listed = shared.blocking(move || container.processes()).await;
             let pids = listed.map_err(|error| RuntimeError::new("list processes", error).of(&id))?;
             Ok(pids.into_iter().collect())
+        }
+        .boxed()
+    }
+
+    fn usage(&self, id: &ContainerId) -> BoxFuture<'static, Result<Usage, RuntimeError>> {
+        let (shared, id) = (Arc::clone(&self.shared), id.clone());
+        async move {
+            let error = |message: &str| RuntimeError::new("read the usage", message).of(&id);
+            let container = shared.container(&id)?;
+            if container.has_ended() {
+                return Err(error("it does not run"));
+            }
+            let worker = Arc::clone(&shared);
+            shared.blocking(move || worker.usage(&container)).await.map_err(|panicked| error(&panicked))
         }
         .boxed()
     }
@@ -340,6 +365,7 @@ impl Runtime for Runc {
         let (shared, id) = (Arc::clone(&self.shared), id.clone());
         async move {
             let worker = Arc::clone(&shared);
+            shared.run_poststop_hooks(&id).await;
             let released = shared.blocking(move || worker.release(&id)).await;
             released.unwrap_or_else(|error| vec![error])
         }
@@ -352,7 +378,7 @@ impl Runtime for Runc {
         let rest: Vec<_> = lock(&shared.containers).keys().cloned().collect();
         let mut left: Vec<_> = rest.iter().flat_map(|id| shared.release(id)).collect();
         if let Some(opened) = shared.opened.get() {
-            left.extend(opened.root.close());
+            left.extend(opened.root.close(&*shared.bundles));
             drop(lock(&opened.subreaper).take());
         }
         left
@@ -364,8 +390,7 @@ impl ExitSource for Runc {
         let shared = Arc::clone(&self.shared);
         let exits = self.shared.spawner.exits();
         if let (Mode::Detached, Ok(opened)) = (shared.mode, shared.opened()) {
-            let cgroup = cgroup::executor_path(opened.root.executor());
-            if let Err(error) = shared.spawner.reap_orphans_in(cgroup) {
+            if let Err(error) = shared.spawner.reap_orphans(opened.root.containers()) {
                 tracing::error!(%error, "orphans are reaped only when their container is released");
             }
         }
@@ -394,7 +419,9 @@ impl Shared {
 
     fn claim_and_write(&self, id: &ContainerId, spec: Arc<ContainerSpec>) -> Result<(), StartFailure> {
         let opened = self.opened().map_err(|error| broken(error.message))?;
-        let claimed = opened.root.claim(id).map_err(|error| from_io(&opened.root.runtime_state(), &error))?;
+        let parent = spec.cgroup_parent.as_ref().or(self.cgroup_parent.as_ref());
+        let claimed = opened.root.claim(id, parent);
+        let claimed = claimed.map_err(|error| from_io(&opened.root.runtime_state(), &error))?;
         let claim = claimed.ok_or_else(|| {
             StartFailure::new(
                 StartFailureKind::IdTaken,
@@ -403,6 +430,10 @@ impl Shared {
         })?;
         let container = Arc::new(Container::new(claim, spec));
         lock(&self.containers).insert(id.clone(), Arc::clone(&container));
+        if container.claim.cgroup.is_none() && !container.spec.resources.is_unlimited() {
+            let message = "resources: limits need cgroups, and none are delegated to this user";
+            return Err(StartFailure::new(StartFailureKind::PermissionDenied, message));
+        }
         self.bundles.write(&container.place(), &container.spec)
     }
 
@@ -416,10 +447,41 @@ impl Shared {
 
     fn ending(&self, process: ProcessRef, status: ExitStatus) -> (ProcessRef, Ending) {
         let usage = match (process.process, self.container(&process.container)) {
-            (ProcessId::Init, Ok(container)) => Some(container.cgroups().usage()),
+            (ProcessId::Init, Ok(container)) => Some(Box::new(self.usage(&container))),
             (ProcessId::Init | ProcessId::Exec(_), _) => None,
         };
         (process, Ending { status, usage })
+    }
+
+    /// What a container has used so far, of the network too as long as that can be told. Blocks for a moment.
+    fn usage(&self, container: &Container) -> Usage {
+        let live = || {
+            let own = container.spec.network != Network::Host;
+            let init = container
+                .init
+                .get()
+                .filter(|init| own && Stat::of(**init).is_some_and(|stat| !stat.is_ending()))?;
+            fs::read_to_string(format!("/proc/{init}/net/dev"))
+                .ok()
+                .map(|text| NetworkUsage::of_interfaces(&text))
+        };
+        let network = self.bundles.network_usage(&container.claim.dir).or_else(live);
+        Usage { network, ..container.cgroups().usage() }
+    }
+
+    /// Our own removal runs no hooks: where a caller's configuration has some for after the end, the runtime's own
+    /// delete comes first.
+    async fn run_poststop_hooks(&self, id: &ContainerId) {
+        let Ok((opened, container)) = self.opened().and_then(|opened| Ok((opened, self.container(id)?)))
+        else {
+            return;
+        };
+        let config = container.spec.config.as_ref();
+        if config.is_some_and(|config| config.json().pointer("/hooks/poststop").is_some())
+            && let Err(error) = opened.command_line.delete(id).await
+        {
+            tracing::warn!(container = %id, %error, "poststop hooks");
+        }
     }
 
     /// Ends and removes everything a container has. Blocks.
@@ -431,7 +493,9 @@ impl Shared {
         if killed > 0 {
             tracing::debug!(container = %id, killed, "processes were left");
         }
-        self.spawner.end_strays(&Strays { cgroup: container.claim.cgroup.clone(), all: true });
+        if let Some(strays) = container.claim.strays(true) {
+            self.spawner.end_strays(&strays);
+        }
         self.spawner.forget(id);
         // What could not be removed is tried again at the end.
         if left.is_empty() {
@@ -464,11 +528,34 @@ impl Container {
 
     /// Before init runs they may not be there yet; afterwards they are looked for once.
     fn cgroups(&self) -> Cgroups {
-        let find = || self.claim.cgroups().unwrap_or_else(|_| Cgroups::at(&self.claim.cgroup));
+        let at = || self.claim.cgroup.as_ref().map_or_else(Cgroups::none, |place| Cgroups::at(&place.path));
+        let find = || self.claim.cgroups().unwrap_or_else(|_| at());
         match self.init.get() {
             Some(_) => self.cgroups.get_or_init(find).clone(),
             None => find(),
         }
+    }
+
+    /// The host pids of what is in it: by its cgroup, or by its pid namespace where no cgroups may be made.
+    fn processes(&self) -> BTreeSet<HostPid> {
+        match (&self.claim.cgroup, self.init.get()) {
+            (None, Some(init)) => procfs::in_pid_namespace_of(*init).collect(),
+            (Some(_), _) | (None, None) => self.cgroups().processes(),
+        }
+    }
+
+    /// Sends a signal to everything in it.
+    fn signal_all(&self, signal: Signal) -> Delivery {
+        if self.claim.cgroup.is_some() {
+            return self.cgroups().signal(signal);
+        }
+        let send = |pid: HostPid| {
+            let pidfd = pidfd::open(pid).ok()?;
+            // It was looked up before the pidfd was open.
+            self.processes().contains(&pid).then(|| pidfd::send(&pidfd, signal).ok()).flatten()
+        };
+        let signalled = self.processes().into_iter().filter_map(send).count();
+        if signalled > 0 { Delivery::Sent } else { Delivery::Gone }
     }
 
     fn has_ended(&self) -> bool {
@@ -476,7 +563,8 @@ impl Container {
     }
 
     fn place(&self) -> Place<'_> {
-        Place { id: &self.claim.id, dir: &self.claim.dir, cgroup: &self.claim.cgroup }
+        let cgroup = self.claim.cgroup.as_ref().map(|place| place.asked.as_str());
+        Place { id: &self.claim.id, dir: &self.claim.dir, cgroup }
     }
 }
 

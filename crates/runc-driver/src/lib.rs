@@ -35,7 +35,7 @@ pub use bundles::{Bundles, Place};
 pub use command_line::{CommandLine, Features, State};
 pub use driver::{Mode, Runc, RuncBuilder};
 pub use find::{CANDIDATES, NoRuntime, find_runtime};
-pub use root::sweep;
+pub use root::{default_cgroup_parent, sweep};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -63,13 +63,37 @@ pub(crate) fn parse_pid(text: &str) -> Option<HostPid> {
     text.trim().parse().ok().and_then(HostPid::new)
 }
 
+/// The paths of a process's cgroups, one in each hierarchy.
+pub(crate) fn cgroups_of(pid: HostPid) -> impl Iterator<Item = String> {
+    let list = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    let paths = list.lines().filter_map(|line| line.splitn(3, ':').nth(2)).map(str::to_owned);
+    paths.collect::<Vec<_>>().into_iter()
+}
+
 /// Whether a process is in this cgroup, or below it, in any hierarchy. Zombies still are.
 pub(crate) fn is_in_cgroup(pid: HostPid, cgroup: &str) -> bool {
-    let list = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    list.lines().filter_map(|line| line.splitn(3, ':').nth(2)).any(|path| {
-        path.strip_prefix(cgroup)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || rest.starts_with(' '))
+    cgroups_of(pid).any(|path| {
+        // The runtime may have put a controller below another directory.
+        let below = path.strip_prefix(cgroup);
+        below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || rest.starts_with(' '))
     })
+}
+
+/// Whether a process is in a pid namespace below this process's. Zombies still are.
+pub(crate) fn is_in_nested_pid_namespace(pid: HostPid) -> bool {
+    let depth = |pid: &str| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        pids.map_or(0, |pids| pids.split_whitespace().count())
+    };
+    depth(&pid.to_string()) > depth("self")
+}
+
+/// The processes in the pid namespace of `init`, which is not ours.
+pub(crate) fn in_pid_namespace_of(init: HostPid) -> impl Iterator<Item = HostPid> {
+    let namespace = |pid: HostPid| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let of_init = namespace(init).filter(|_| is_in_nested_pid_namespace(init));
+    processes().filter(move |pid| of_init.is_some() && namespace(*pid) == of_init)
 }
 
 /// Whether a process was given this variable when it was executed.

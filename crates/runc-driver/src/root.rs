@@ -1,7 +1,7 @@
 //! The root directory: who owns which container, across executors and their deaths.
 //!
 //! ```text
-//! <root>/executors/<executor>   locked (flock) as long as that executor lives
+//! <root>/executors/<executor>   locked (flock) as long as that executor lives; where its cgroups are
 //! <root>/containers/<id>/       a container's own directory, its bundle
 //!                 ├ owner       the executor it belongs to, and its cgroup
 //!                 └ journal     its processes
@@ -11,25 +11,32 @@
 //! itself meanwhile, so an executor that is being born is never taken for a dead one. A container's
 //! directory appears in one step, with its owner in it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::DirBuilderExt;
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
-use executor_core::Swept;
-use executor_core::lifecycle::{ContainerId, Signal};
+use executor_core::lifecycle::{ContainerId, HostPid, Signal};
+use executor_core::{CgroupParent, Swept};
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 use uuid::Uuid;
 
+use crate::cgroup::place::{self, Place};
 use crate::cgroup::{self, Cgroups};
 use crate::command_line::log_prefix;
-use crate::{Bundles, journal, pidfd, procfs};
+use crate::spawner::{Containers, Strays};
+use crate::{Bundles, journal, lock, pidfd, procfs};
 
 /// The variable by which the runtimes of an executor are known.
 pub(crate) const MARK: &str = "LONGSHORE_EXECUTOR";
 
 const OWNER: &str = "owner";
+
+/// What stands there for the cgroup of a container that has none.
+const NO_CGROUP: &str = "-";
 
 /// How often runtimes of a dead executor are looked for, at most.
 const SCANS: usize = 20;
@@ -39,7 +46,11 @@ const SCANS: usize = 20;
 pub(crate) struct Root {
     dir: PathBuf,
     executor: String,
-    _alive: File,
+    /// Where its cgroups go by default; nowhere where none may be made.
+    parent: Option<String>,
+    /// The parents below which it has a directory among the cgroups; its file has a line for each.
+    parents: Mutex<BTreeSet<String>>,
+    alive: File,
 }
 
 /// A container's place on disk.
@@ -47,7 +58,8 @@ pub(crate) struct Root {
 pub(crate) struct Claim {
     pub(crate) id: ContainerId,
     pub(crate) dir: PathBuf,
-    pub(crate) cgroup: String,
+    /// None where no cgroups may be made.
+    pub(crate) cgroup: Option<Place>,
     /// The runtime's own directory for it.
     pub(crate) state: PathBuf,
 }
@@ -66,8 +78,13 @@ impl Root {
         let executor = short_uuid();
         let alive = File::create_new(dir.join("executors").join(&executor))?;
         flock(&alive, FlockOperation::NonBlockingLockExclusive)?;
-        cgroup::make_parent(&executor);
-        Ok((Self { dir, executor, _alive: alive }, swept))
+        bundles.open(&dir, &executor)?;
+        let parent = place::default_parent();
+        let root = Self { dir, executor, parent, parents: Mutex::default(), alive };
+        if let Some(parent) = &root.parent {
+            root.enter(parent)?;
+        }
+        Ok((root, swept))
     }
 
     /// This executor's name.
@@ -75,24 +92,61 @@ impl Root {
         &self.executor
     }
 
+    /// What tells that a process is in a container of this executor.
+    pub(crate) fn containers(&self) -> Containers {
+        match self.parent {
+            Some(_) => Containers::Of(self.executor.clone()),
+            None => Containers::InNestedNamespaces,
+        }
+    }
+
     /// The runtime's `--root`.
     pub(crate) fn runtime_state(&self) -> PathBuf {
         self.dir.join("runtime")
     }
 
-    /// Takes an id. `None` when it is taken.
-    pub(crate) fn claim(&self, id: &ContainerId) -> io::Result<Option<Claim>> {
+    /// Makes this executor's directory among the cgroups below `parent`, and writes down that it has.
+    fn enter(&self, parent: &str) -> io::Result<()> {
+        let mut parents = lock(&self.parents);
+        if !parents.contains(parent) {
+            let topmost = place::make_parent(parent, &self.executor).unwrap_or_default();
+            (&self.alive).write_all(format!("{parent}\t{topmost}\n").as_bytes())?;
+            parents.insert(parent.to_owned());
+        }
+        Ok(())
+    }
+
+    /// Where a container's cgroups go; `None` where none may be made.
+    fn place(&self, parent: Option<&CgroupParent>, id: &ContainerId) -> io::Result<Option<Place>> {
+        let path = match parent {
+            None => self.parent.clone(),
+            Some(CgroupParent::Slice(_)) => return Ok(Some(Place::new(parent, &self.executor, id))),
+            Some(CgroupParent::Path(path)) if place::is_delegated(path) => Some(path.clone()),
+            Some(CgroupParent::Path(path)) => {
+                let message = format!("cgroup parent: {path} is not delegated to this user");
+                return Err(io::Error::new(ErrorKind::PermissionDenied, message));
+            }
+        };
+        let Some(path) = path else { return Ok(None) };
+        self.enter(&path)?;
+        let parent = (!path.is_empty()).then_some(CgroupParent::Path(path));
+        Ok(Some(Place::new(parent.as_ref(), &self.executor, id)))
+    }
+
+    /// Takes an id, for a container whose cgroups are below `parent`. `None` when it is taken.
+    pub(crate) fn claim(&self, id: &ContainerId, parent: Option<&CgroupParent>) -> io::Result<Option<Claim>> {
         let containers = self.dir.join("containers");
         let claim = Claim {
             id: id.clone(),
             dir: containers.join(id.as_str()),
-            cgroup: format!("{}/{id}", cgroup::executor_path(&self.executor)),
+            cgroup: self.place(parent, id)?,
             state: self.runtime_state().join(id.as_str()),
         };
         // Names that begin with a dot are no ids; this one tells whose it is should we die here.
         let new = containers.join(format!(".{}.{}", self.executor, short_uuid()));
         DirBuilder::new().mode(0o711).create(&new)?;
-        let claimed = fs::write(new.join(OWNER), format!("{}\n{}\n", self.executor, claim.cgroup))
+        let cgroup = claim.cgroup.as_ref().map_or(NO_CGROUP, |place| &place.asked);
+        let claimed = fs::write(new.join(OWNER), format!("{}\n{cgroup}\n", self.executor))
             .and_then(|()| Ok(renameat_with(CWD, &new, CWD, &claim.dir, RenameFlags::NOREPLACE)?));
         match claimed {
             Ok(()) => Ok(Some(claim)),
@@ -105,18 +159,9 @@ impl Root {
 
     /// Leaves the root; answers with what could not be removed. With something left, the executor stays
     /// in the root as a dead one, so that the next sweep tries again.
-    pub(crate) fn close(&self) -> Vec<String> {
-        let left = cgroup::remove_parent(&self.executor);
-        let closed = lock_root(&self.dir).and_then(|_judging| {
-            remove_logs(&self.dir, &self.executor)?;
-            if left.is_empty() && claims_of(&self.dir, &self.executor)?.is_empty() {
-                fs::remove_file(self.dir.join("executors").join(&self.executor))?;
-                remove_empty_parts(&self.dir);
-            }
-            Ok(())
-        });
-        let error = closed.err().map(|error| format!("{}: {error}", self.dir.display()));
-        left.into_iter().chain(error).collect()
+    pub(crate) fn close(&self, bundles: &dyn Bundles) -> Vec<String> {
+        leave(&self.dir, &self.executor, bundles)
+            .unwrap_or_else(|error| vec![format!("{}: {error}", self.dir.display())])
     }
 }
 
@@ -147,8 +192,35 @@ impl Claim {
     }
 
     pub(crate) fn cgroups(&self) -> io::Result<Cgroups> {
-        Cgroups::find(&self.cgroup, &self.state.join("state.json"))
+        match &self.cgroup {
+            Some(place) => Cgroups::find(&place.path, &self.state.join("state.json")),
+            None => Ok(Cgroups::none()),
+        }
     }
+
+    /// What tells a stray of its; nothing does where there are no cgroups.
+    pub(crate) fn strays(&self, all: bool) -> Option<Strays> {
+        self.cgroup.as_ref().map(|place| Strays { cgroup: place.path.clone(), all })
+    }
+
+    /// Whether a process that a runtime says it has started can be this container's. Where there are no cgroups,
+    /// it is in a pid namespace below ours.
+    pub(crate) fn may_own(&self, pid: HostPid) -> bool {
+        match &self.cgroup {
+            Some(place) => procfs::is_in_cgroup(pid, &place.path),
+            None => procfs::is_in_nested_pid_namespace(pid),
+        }
+    }
+}
+
+/// Where the cgroups of containers go that ask for no parent, as a path within each hierarchy; `None` where this
+/// user may make none.
+///
+/// # Errors
+/// When the mounts of the hierarchies cannot be read.
+pub fn default_cgroup_parent() -> io::Result<Option<String>> {
+    cgroup::learn_hierarchies()?;
+    Ok(place::default_parent())
 }
 
 /// Removes what dead executors left under `root`, and only that. What a live one owns, and what is
@@ -170,16 +242,35 @@ pub fn sweep(root: &Path, bundles: &dyn Bundles) -> io::Result<Vec<Swept>> {
             let (killed, left) = claim.dispose(bundles);
             swept.push(Swept { container: claim.id.to_string(), killed, left });
         }
-        remove_logs(&root, &executor)?;
-        let left = cgroup::remove_parent(&executor);
-        if left.is_empty() && claims_of(&root, &executor)?.is_empty() {
-            let _judging = lock_root(&root)?;
-            fs::remove_file(root.join("executors").join(&executor))?;
-            remove_empty_parts(&root);
+        let left = leave(&root, &executor, bundles)?;
+        if !left.is_empty() {
+            tracing::warn!(executor, ?left, "not all of a dead executor could be removed");
         }
         drop(lock);
     }
     Ok(swept)
+}
+
+/// Gives back what an executor has beside its containers, and takes it out of the root; answers with what could
+/// not be removed. With something left, it stays there.
+fn leave(root: &Path, executor: &str, bundles: &dyn Bundles) -> io::Result<Vec<String>> {
+    let file = root.join("executors").join(executor);
+    let parents = fs::read_to_string(&file)?;
+    let parents = parents.lines().filter_map(|line| line.split_once('\t'));
+    let mut left: Vec<_> = parents
+        .filter(|(parent, _)| parent.is_empty() || matches!(parent.parse(), Ok(CgroupParent::Path(_))))
+        .flat_map(|(parent, topmost)| {
+            place::remove_parent(parent, executor, Some(topmost).filter(|topmost| !topmost.is_empty()))
+        })
+        .collect();
+    left.extend(bundles.close(root, executor));
+    let _judging = lock_root(root)?;
+    remove_logs(root, executor)?;
+    if left.is_empty() && claims_of(root, executor)?.is_empty() {
+        fs::remove_file(file)?;
+        remove_empty_parts(root);
+    }
+    Ok(left)
 }
 
 /// Executors that hold no lock. The locks are ours now, so nobody else sweeps the same.
@@ -218,10 +309,16 @@ fn claims_of(root: &Path, executor: &str) -> io::Result<Vec<Claim>> {
         else {
             continue;
         };
-        // The cgroup is read to be compared, not to be trusted.
-        if owner == executor && cgroup == format!("{}/{id}", cgroup::executor_path(executor)) {
+        let cgroup = match cgroup {
+            NO_CGROUP => None,
+            asked => match Place::parse(asked, executor, &id) {
+                Some(place) => Some(place),
+                None => continue,
+            },
+        };
+        if owner == executor {
             let state = root.join("runtime").join(&name);
-            claims.push(Claim { id, dir, cgroup: cgroup.to_owned(), state });
+            claims.push(Claim { id, dir, cgroup, state });
         }
     }
     Ok(claims)
@@ -274,11 +371,25 @@ fn remove_empty_parts(root: &Path) {
 }
 
 fn remove_all(dir: &Path) -> Option<String> {
-    match fs::remove_dir_all(dir) {
+    let mut removed = fs::remove_dir_all(dir);
+    if removed.as_ref().is_err_and(|error| error.kind() == ErrorKind::PermissionDenied) {
+        // An ordinary user's container, or the kernel for its overlay, may have closed directories of his.
+        open_all(dir);
+        removed = fs::remove_dir_all(dir);
+    }
+    match removed {
         Ok(()) => None,
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => Some(format!("{}: {error}", dir.display())),
     }
+}
+
+/// Lets their owner into directories, the topmost first.
+fn open_all(dir: &Path) {
+    let _not_ours = fs::set_permissions(dir, fs::Permissions::from_mode(0o700));
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let dirs = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    dirs.for_each(|entry| open_all(&entry.path()));
 }
 
 fn short_uuid() -> String {
@@ -326,15 +437,15 @@ mod tests {
         let (one, _) = Root::open(dir.path(), &NoBundles).unwrap();
         let (other, swept) = Root::open(dir.path(), &NoBundles).unwrap();
         assert_eq!(swept, [], "a live executor was swept");
-        let claim = one.claim(&id("a")).unwrap().unwrap();
+        let claim = one.claim(&id("a"), None).unwrap().unwrap();
         fs::write(claim.dir.join("mine"), "").unwrap();
-        assert!(other.claim(&id("a")).unwrap().is_none());
+        assert!(other.claim(&id("a"), None).unwrap().is_none());
         assert!(claim.dir.join("mine").exists());
         assert_eq!(names(&dir.path().join("containers")).unwrap(), ["a"]);
         assert_eq!(claim.dispose(&NoBundles), (0, vec![]));
-        let claim = other.claim(&id("a")).unwrap().unwrap();
+        let claim = other.claim(&id("a"), None).unwrap().unwrap();
         assert_eq!(claim.dispose(&NoBundles), (0, vec![]));
-        assert_eq!([one.close(), other.close()], [vec![], Vec::<String>::new()]);
+        assert_eq!([one.close(&NoBundles), other.close(&NoBundles)], [vec![], Vec::<String>::new()]);
     }
 
     #[test]
@@ -342,8 +453,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (live, _) = Root::open(dir.path(), &NoBundles).unwrap();
         let (dead, _) = Root::open(dir.path(), &NoBundles).unwrap();
-        let kept = live.claim(&id("kept")).unwrap().unwrap();
-        let gone = dead.claim(&id("gone")).unwrap().unwrap();
+        let kept = live.claim(&id("kept"), None).unwrap().unwrap();
+        let gone = dead.claim(&id("gone"), None).unwrap().unwrap();
         fs::create_dir(dir.path().join("containers/strangers")).unwrap();
         fs::create_dir(dir.path().join(format!("containers/.{}.x", dead.executor()))).unwrap();
         fs::create_dir_all(&gone.state).unwrap();
@@ -356,7 +467,7 @@ mod tests {
         assert_eq!(names(&dir.path().join("executors")).unwrap(), [live.executor()]);
         assert_eq!(sweep(dir.path(), &NoBundles).unwrap(), []);
         assert_eq!(kept.dispose(&NoBundles), (0, vec![]));
-        assert_eq!(live.close(), Vec::<String>::new());
+        assert_eq!(live.close(&NoBundles), Vec::<String>::new());
     }
 
     #[test]

@@ -36,9 +36,9 @@ pub(crate) trait Spawner: Send + Sync {
     /// Ends and reaps children of ours that nobody adopted: what a runtime left half made.
     fn end_strays(&self, of: &Strays);
 
-    /// From now on, reaps processes that end in this cgroup or below, and that nobody adopted, as
-    /// they end. Needs a tokio runtime.
-    fn reap_orphans_in(&self, cgroup: String) -> io::Result<()>;
+    /// From now on, reaps processes that end in a container and that nobody adopted, as they end. Needs a tokio
+    /// runtime.
+    fn reap_orphans(&self, containers: Containers) -> io::Result<()>;
 
     /// Nothing of this container will be asked for any more.
     fn forget(&self, container: &ContainerId);
@@ -69,10 +69,19 @@ pub(crate) enum Parent {
     Runtime(RuntimeChild),
 }
 
+/// What tells that a process is in a container of an executor.
+#[derive(Clone, Debug)]
+pub(crate) enum Containers {
+    /// Its cgroup: the containers of the executor of this name.
+    Of(String),
+    /// Its pid namespace, where no cgroups may be made: it lies below this process's.
+    InNestedNamespaces,
+}
+
 /// Which strays are meant.
 #[derive(Clone, Debug)]
 pub(crate) struct Strays {
-    /// Those in this container's cgroup.
+    /// Those in this container's cgroup, as its directory in each hierarchy.
     pub(crate) cgroup: String,
     /// Whether everything of the container is to be ended, not only what a runtime left half made.
     pub(crate) all: bool,

@@ -9,7 +9,9 @@ const SIZE: usize = 50;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = std::env::args_os().nth(1).ok_or("give a root directory")?;
-    let executor = Executor::builder(longshore::runc().build()?).root(root).build()?;
+    let executor = Executor::builder(longshore_tests::runtime_under_test(longshore::runc()).build()?)
+        .root(root)
+        .build()?;
     let one = async || {
         let container = executor.run(sleeper()).await?;
         container.exec(ExecSpec::new(["sleep", "1000"])).await?.started().await?;

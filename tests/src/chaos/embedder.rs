@@ -140,7 +140,8 @@ pub async fn embed(orders: Orders) -> Result<Vec<String>, Box<dyn std::error::Er
 /// # Errors
 /// When it cannot be run.
 pub async fn bystander(root: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    let executor = Executor::builder(longshore::runc().build()?).root(root).build()?;
+    let executor =
+        Executor::builder(crate::runtime_under_test(longshore::runc()).build()?).root(root).build()?;
     let mut spec = ContainerSpec::host(["cat"]);
     spec.process.stdio = StdioSpec { stdin: Stdio::Inherit, stdout: Stdio::Inherit, stderr: Stdio::Null };
     let exit = executor.run(spec).await?.wait().await;

@@ -113,7 +113,8 @@ mod tests {
 
     fn exit(status: ExitStatus, reason: ExitReason, started: bool) -> Exit {
         let started_at = started.then(Timestamp::default);
-        Exit { status, reason, started_at, exited_at: Timestamp::default(), usage: None }
+        let success = status == ExitStatus::Code(0);
+        Exit { status, reason, success, started_at, exited_at: Timestamp::default(), usage: None }
     }
 
     #[test]

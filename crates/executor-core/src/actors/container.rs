@@ -1,27 +1,31 @@
 //! A container: has its bundle made and released, owns its processes, tells its subscribers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use actix::{
-    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Recipient, ResponseFuture, WrapFuture,
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, MessageResult, Recipient, ResponseFuture,
+    WrapFuture,
 };
 use executor_lifecycle::container::{Container as Machine, ContainerEffect, ContainerEvent};
 use executor_lifecycle::process::{Process as ProcessMachine, Timeout};
-use executor_lifecycle::{ContainerId, Effects, ExecId, HostPid, ProcessId, ProcessRef, Refused};
+use executor_lifecycle::{
+    ContainerId, Effects, ExecId, Exit, ExitStatus, Happening, HostPid, ProcessId, ProcessRef, Refused, Usage,
+};
 use futures::FutureExt;
 use tokio::sync::{oneshot, watch};
+use tracing::Span;
 
 use super::process::{Owner, Process, Work};
 use super::{World, deliver, tell};
 use crate::events::Hub;
 use crate::messages::{
     Cancel, Claim, ContainerLost, Event, Exec, Exited, FreezeError, LaunchEnded, ListProcesses, Pause,
-    ProcessLost, ProcessParts, ProcessStreams, ProcessView, Released, Resize, Resume, Signal, Start, Started,
-    Subscribe, Unclaimed, Withdraw,
+    ProcessLost, ProcessParts, ProcessStreams, ProcessView, ReadUsage, Released, Resize, Resume, SampleUsage,
+    Signal, Start, Started, Subscribe, Unclaimed, Withdraw,
 };
 use crate::observe::{ContainerTook, Taken};
-use crate::{ContainerSpec, Notice, RuntimeError, TimeLimit};
+use crate::{ContainerSpec, Notice, RuntimeError, TimeLimit, usage};
 
 /// The actor; one for each container. See [`executor_lifecycle::container`] for its states.
 pub struct Container {
@@ -33,7 +37,7 @@ pub struct Container {
     hub: Arc<Hub>,
     processes: HashMap<ProcessId, Supervised>,
     /// What the next `AddExec` effect is about.
-    incoming: Option<(Work, Option<TimeLimit>, Claim)>,
+    incoming: Option<Incoming>,
     freeze_replies: Vec<oneshot::Sender<Result<(), FreezeError>>>,
     released: bool,
 }
@@ -43,6 +47,16 @@ struct Supervised {
     address: Addr<Process>,
     view: watch::Sender<ProcessView>,
     claim: Option<Claim>,
+    span: Span,
+}
+
+/// A process that is to be added.
+struct Incoming {
+    work: Work,
+    limit: Option<TimeLimit>,
+    valid_codes: BTreeSet<u8>,
+    claim: Option<Claim>,
+    span: Span,
 }
 
 /// The executor, as its containers see it.
@@ -58,12 +72,19 @@ impl Container {
         id: ContainerId,
         spec: ContainerSpec,
         streams: ProcessStreams,
+        span: Span,
         world: World,
         executor: Above,
         hub: Arc<Hub>,
     ) -> Addr<Self> {
         world.bystander.clone().begin(|context| {
-            let limit = spec.process.time_limit;
+            let init = Incoming {
+                work: Work { exec: None, streams },
+                limit: spec.process.time_limit,
+                valid_codes: spec.process.valid_exit_codes.clone(),
+                claim: None,
+                span,
+            };
             let mut container = Self {
                 machine: Machine::new(id.clone()),
                 id,
@@ -76,7 +97,7 @@ impl Container {
                 freeze_replies: Vec::new(),
                 released: false,
             };
-            container.add_process(ProcessId::Init, Work { exec: None, streams }, limit, None, context);
+            container.add_process(ProcessId::Init, init, context);
             container
         })
     }
@@ -106,8 +127,8 @@ impl Container {
             match effect {
                 ContainerEffect::Prepare => self.prepare(context),
                 ContainerEffect::AddExec(exec) => {
-                    if let Some((work, limit, claim)) = self.incoming.take() {
-                        self.add_process(ProcessId::Exec(exec), work, limit, Some(claim), context);
+                    if let Some(incoming) = self.incoming.take() {
+                        self.add_process(ProcessId::Exec(exec), incoming, context);
                     }
                 }
                 ContainerEffect::Launch(process) => self.command(process, Start),
@@ -127,24 +148,17 @@ impl Container {
         }
     }
 
-    fn add_process(
-        &mut self,
-        id: ProcessId,
-        work: Work,
-        limit: Option<TimeLimit>,
-        claim: Option<Claim>,
-        context: &Context<Self>,
-    ) {
+    fn add_process(&mut self, id: ProcessId, incoming: Incoming, context: &Context<Self>) {
+        let Incoming { work, limit, valid_codes, claim, span } = incoming;
         let now = self.world.clock.now();
-        let machine = ProcessMachine::new(
-            limit.map(|limit| Timeout { at: now.after(limit.after), cancel: limit.cancel }),
-        );
+        let timeout = limit.map(|limit| Timeout { at: now.after(limit.after), cancel: limit.cancel });
+        let machine = ProcessMachine::new(timeout).valid_codes(valid_codes);
         let terminal = work.streams.stdio.terminal.is_some();
         let view = watch::Sender::new(ProcessView { terminal, ..ProcessView::default() });
         let process = ProcessRef { container: self.id.clone(), process: id };
         let address =
             Process::spawn(process, machine, self.world.clone(), owner(context), work, view.clone());
-        self.processes.insert(id, Supervised { address, view, claim });
+        self.processes.insert(id, Supervised { address, view, claim, span });
     }
 
     /// A process actor that is gone has said so, and its place is being taken by one that ends the
@@ -177,10 +191,41 @@ impl Container {
 
     fn publish(&mut self, event: executor_lifecycle::Event) {
         tracing::debug!(container = %self.id, seq = event.seq, happening = ?event.happening);
+        self.trace(&event.happening);
         self.hub.publish(event);
         let phase = self.machine.phase();
         if phase > executor_lifecycle::container::Phase::Paused {
             self.reply_freeze(|| Err(Refused::Exited.into()));
+        }
+    }
+
+    /// Tells the spans of a run and of an exec what becomes of them.
+    fn trace(&self, happening: &Happening) {
+        let span = |process| self.processes.get(&process).map(|supervised| &supervised.span);
+        let exited = |span: &Span, exit: &Exit| {
+            if let ExitStatus::Code(code) = exit.status {
+                span.record("exit.code", code);
+            }
+            span.in_scope(|| tracing::info!(%exit, "exited"));
+        };
+        match happening {
+            Happening::Created => {
+                span(ProcessId::Init).inspect(|span| span.in_scope(|| tracing::info!("Container created")));
+            }
+            Happening::Started { pid } => {
+                span(ProcessId::Init).inspect(|span| span.in_scope(|| tracing::info!(%pid, "started")));
+            }
+            Happening::ExecStarted { exec, pid } => {
+                span(ProcessId::Exec(*exec))
+                    .inspect(|span| span.in_scope(|| tracing::info!(%pid, "started")));
+            }
+            Happening::Exited { exit } => {
+                span(ProcessId::Init).inspect(|span| exited(span, exit));
+            }
+            Happening::ExecExited { exec, exit } => {
+                span(ProcessId::Exec(*exec)).inspect(|span| exited(span, exit));
+            }
+            Happening::Paused | Happening::Resumed | Happening::Released { .. } => {}
         }
     }
 
@@ -289,10 +334,12 @@ impl Handler<Start> for Container {
 impl Handler<Exec> for Container {
     type Result = Result<ProcessParts, Refused>;
 
-    fn handle(&mut self, Exec { spec, streams, claim }: Exec, context: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, exec: Exec, context: &mut Context<Self>) -> Self::Result {
+        let Exec { spec, streams, claim, span } = exec;
         let exec: ExecId = self.machine.next_exec();
-        let limit = spec.time_limit;
-        self.incoming = Some((Work { exec: Some(spec), streams }, limit, claim));
+        let (limit, valid_codes) = (spec.time_limit, spec.valid_exit_codes.clone());
+        let work = Work { exec: Some(spec), streams };
+        self.incoming = Some(Incoming { work, limit, valid_codes, claim: Some(claim), span });
         let accepted = self.on(ContainerEvent::Exec, context);
         self.incoming = None;
         accepted?;
@@ -371,6 +418,24 @@ impl Handler<ListProcesses> for Container {
     }
 }
 
+impl Handler<ReadUsage> for Container {
+    type Result = ResponseFuture<Result<Usage, RuntimeError>>;
+
+    fn handle(&mut self, _: ReadUsage, _: &mut Context<Self>) -> Self::Result {
+        self.show(ContainerTook::ReadUsage);
+        self.world.runtime.usage(&self.id)
+    }
+}
+
+impl Handler<SampleUsage> for Container {
+    type Result = MessageResult<SampleUsage>;
+
+    fn handle(&mut self, SampleUsage { every }: SampleUsage, _: &mut Context<Self>) -> Self::Result {
+        self.show(ContainerTook::SampleUsage);
+        MessageResult(usage::sample(self.world.clone(), self.id.clone(), self.hub.view(), every))
+    }
+}
+
 impl Handler<Subscribe> for Container {
     type Result = ();
 
@@ -401,10 +466,10 @@ impl Handler<Exited> for Container {
 
     /// With an exec'd process goes its actor: what handles still ask of it is answered by its end.
     fn handle(&mut self, Exited { process, exit }: Exited, context: &mut Context<Self>) {
+        self.take(ContainerEvent::ProcessExited { process, exit }, context);
         if process != ProcessId::Init {
             self.processes.remove(&process);
         }
-        self.take(ContainerEvent::ProcessExited { process, exit }, context);
     }
 }
 

@@ -83,7 +83,7 @@ impl Handler<Run> for ExecutorActor {
     type Result = Result<ContainerParts, Error>;
 
     fn handle(&mut self, run: Run, context: &mut Context<Self>) -> Self::Result {
-        let Run { id, spec, streams, claim } = run;
+        let Run { id, spec, streams, claim, span } = run;
         self.show(|| ExecutorTook::Run(id.clone()));
         if self.draining {
             return Err(Error::ShuttingDown);
@@ -95,7 +95,7 @@ impl Handler<Run> for ExecutorActor {
         let shared = streams.shared.clone();
         let above = Self::above(context);
         let address =
-            Container::spawn(id.clone(), spec, streams, self.world.clone(), above, Arc::clone(&hub));
+            Container::spawn(id.clone(), spec, streams, span, self.world.clone(), above, Arc::clone(&hub));
         deliver(&address.clone().recipient(), Start, |_| ());
         let registered = Registered { address, hub, shared, claim };
         let parts = registered.parts();

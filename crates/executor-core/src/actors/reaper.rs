@@ -40,7 +40,7 @@ impl Reaper {
     fn perform(&mut self, ReaperEffect::Deliver(process, ending): ReaperEffect, context: &Context<Self>) {
         if let Some(to) = self.watchers.remove(&process) {
             let reaper = context.address();
-            deliver(&to, Ended(ending), move |_| reaper.do_send(Undelivered(process, ending)));
+            deliver(&to, Ended(ending.clone()), move |_| reaper.do_send(Undelivered(process, ending)));
         }
     }
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use longshore::{
-    Cancel, Capability, ContainerId, ContainerSpec, Dns, ExtraHost, InvalidSpec, Mount, Network, ProcessMode,
-    Resources, Rootfs, Seccomp, Security, TimeLimit, Ulimit,
+    Cancel, Capability, CgroupParent, ContainerId, ContainerSpec, Dns, ExtraHost, IdMap, IdRange,
+    InvalidSpec, Mount, MountSource, Network, ProcessMode, Resources, Rootfs, Seccomp, Security, Selinux,
+    TimeLimit, Ulimit,
 };
 
 use super::terminal;
@@ -30,6 +31,12 @@ pub(crate) struct Global {
     /// The OCI runtime, by name or path [default: the first of longshore-runc, runc, crun, youki on PATH]
     #[arg(long, value_name = "CMD", global = true)]
     pub(crate) runtime: Option<String>,
+    /// Directory with the configurations of CNI networks [default: /etc/cni/net.d]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub(crate) cni_configs: Option<PathBuf>,
+    /// Directory with CNI plugins [default: /opt/cni/bin, /usr/lib/cni]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub(crate) cni_plugins: Vec<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -78,24 +85,36 @@ pub(crate) struct Container {
     /// The root file system: a directory, or `host` for a throw-away overlay of this machine's own
     #[arg(long, value_name = "DIR|host", default_value = "host")]
     pub(crate) rootfs: PathBuf,
+    /// In place of --rootfs, directories over one another; the topmost first, what is written is thrown away
+    #[arg(long, value_name = "DIR", conflicts_with = "rootfs")]
+    pub(crate) layer: Vec<PathBuf>,
     /// Set a variable; without a value it is passed on as it is here
     #[arg(short, long, value_name = "K=V")]
     pub(crate) env: Vec<String>,
-    /// Working directory in the container
-    #[arg(short, long, value_name = "DIR", default_value = "/")]
-    pub(crate) workdir: PathBuf,
+    /// Working directory in the container [default: /]
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) workdir: Option<PathBuf>,
     /// User, by name or number, with or without a group: USER[:GROUP]
     #[arg(short, long)]
     pub(crate) user: Option<String>,
     /// Bind a file or directory of this machine into the container
     #[arg(short, long, value_name = "SRC:DST[:ro]", value_parser = volume)]
     pub(crate) volume: Vec<Mount>,
+    /// Mount something: bind (with selector=PATH below the source), tmpfs, or another kind of file system
+    #[arg(long, value_name = "type=T,src=S,dst=D[,ro]", value_parser = mount)]
+    pub(crate) mount: Vec<Mount>,
+    /// Remove directories that were made above a mount point in --rootfs DIR, as the mount point itself is
+    #[arg(long)]
+    pub(crate) remove_stub_parents: bool,
+    /// Start from this bundle's config.json: what is said beside it is added or takes its place
+    #[arg(long, value_name = "BUNDLE", conflicts_with_all = ["rootfs"])]
+    pub(crate) config: Option<PathBuf>,
     /// Host name in the container [default: longshore]
     #[arg(long)]
     pub(crate) hostname: Option<String>,
-    /// What it sees of the network
-    #[arg(long, value_enum, default_value_t = Net::None)]
-    pub(crate) net: Net,
+    /// What it sees of the network: a loopback of its own (none), this machine's (host), or a network of CNI's
+    #[arg(long, value_name = "none|host|cni[:NAME]", value_parser = network, default_value = "none")]
+    pub(crate) net: Network,
     /// Add a name to its /etc/hosts
     #[arg(long, value_name = "NAME:IP")]
     pub(crate) add_host: Vec<ExtraHost>,
@@ -114,12 +133,45 @@ pub(crate) struct Container {
     /// Memory limit, as in 64m
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) memory: Option<u64>,
+    /// Limit of memory and swap together; -1 is none
+    #[arg(long, value_name = "SIZE", value_parser = swap, allow_hyphen_values = true)]
+    pub(crate) memory_swap: Option<u64>,
     /// CPU limit, as in 0.5
     #[arg(long, value_name = "N")]
     pub(crate) cpus: Option<f64>,
+    /// Share of the CPU when there is not enough for all; 1024 is usual
+    #[arg(long, value_name = "N")]
+    pub(crate) cpu_shares: Option<u64>,
+    /// CPU time in each period, in microseconds
+    #[arg(long, value_name = "US")]
+    pub(crate) cpu_quota: Option<u64>,
+    /// The period of --cpu-quota, in microseconds
+    #[arg(long, value_name = "US")]
+    pub(crate) cpu_period: Option<u64>,
+    /// CPUs it runs on, as in 0-2,7
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpuset_cpus: Option<String>,
+    /// Memory nodes it uses
+    #[arg(long, value_name = "LIST")]
+    pub(crate) cpuset_mems: Option<String>,
     /// Limit of processes and threads
     #[arg(long, value_name = "N")]
     pub(crate) pids: Option<u32>,
+    /// Put its cgroup below this one, or into a slice of systemd's
+    #[arg(long, value_name = "PATH|SLICE:")]
+    pub(crate) cgroup_parent: Option<CgroupParent>,
+    /// Map users of the container to this machine's; groups as well, without --gidmap
+    #[arg(long, value_name = "CONTAINER:HOST:SIZE")]
+    pub(crate) uidmap: Vec<IdRange>,
+    /// Map groups
+    #[arg(long, value_name = "CONTAINER:HOST:SIZE")]
+    pub(crate) gidmap: Vec<IdRange>,
+    /// Add a device by its CDI name, as in vendor.com/gpu=0
+    #[arg(long, value_name = "NAME")]
+    pub(crate) device: Vec<String>,
+    /// Put a small process 1 in front of the program, which reaps orphans and hands signals on
+    #[arg(long)]
+    pub(crate) init: bool,
     /// Show it its own processes only, or this machine's
     #[arg(long, value_enum, default_value_t = Mode::Sandbox)]
     pub(crate) process_mode: Mode,
@@ -135,6 +187,15 @@ pub(crate) struct Container {
     /// System calls: `default`, `unconfined`, or a profile of yours
     #[arg(long, value_name = "PROFILE", default_value = "default")]
     pub(crate) seccomp: PathBuf,
+    /// AppArmor profile of its processes
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) apparmor: Option<String>,
+    /// Give it SELinux labels of its own
+    #[arg(long)]
+    pub(crate) selinux: bool,
+    /// Bind this OTLP socket into it, and tell its programs of it
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) tracing_socket: Option<PathBuf>,
     /// Keep programs from gaining rights, as with set-uid
     #[arg(long)]
     pub(crate) no_new_privileges: bool,
@@ -144,6 +205,9 @@ pub(crate) struct Container {
     /// How soon the kernel takes it when memory runs out, -1000 (never) to 1000
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) oom_score_adj: Option<i32>,
+    /// Exit code that counts as success: the command's own is 0 then
+    #[arg(long, value_name = "CODE")]
+    pub(crate) valid_exit_code: Vec<u8>,
     /// The program and its arguments
     #[arg(last = true, value_name = "CMD")]
     pub(crate) command: Vec<String>,
@@ -171,51 +235,84 @@ fn capabilities(text: &str) -> Result<Capabilities, String> {
     }
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub(crate) enum Net {
-    /// A loopback of its own
-    None,
-    /// The host's network
-    Host,
+fn network(text: &str) -> Result<Network, String> {
+    match text.split_once(':').unwrap_or((text, "")) {
+        ("none", "") => Ok(Network::None),
+        ("host", "") => Ok(Network::Host),
+        ("cni", "") if text == "cni" => Ok(Network::Cni { name: None }),
+        ("cni", name) if !name.is_empty() => Ok(Network::Cni { name: Some(name.to_owned()) }),
+        _ => Err("give none, host, cni or cni:NAME".into()),
+    }
 }
 
 impl Run {
     /// The specification this stands for, streams apart.
-    pub(crate) fn spec(&self) -> ContainerSpec {
-        let mut spec = self.container.spec();
+    pub(crate) fn spec(&self) -> Result<ContainerSpec, InvalidSpec> {
+        let mut spec = self.container.spec()?;
         let cancel = Cancel::with_grace(self.grace);
         spec.process.time_limit = self.timeout.map(|after| TimeLimit { after, cancel });
         spec.process.terminal = self.tty.then(terminal::size);
-        spec
+        Ok(spec)
     }
 }
 
 impl Container {
     /// The specification this stands for. What makes no sense is left for it to find out.
-    pub(crate) fn spec(&self) -> ContainerSpec {
+    pub(crate) fn spec(&self) -> Result<ContainerSpec, InvalidSpec> {
         let rootfs = match self.rootfs.as_path() {
+            _ if !self.layer.is_empty() => {
+                let lower = self.layer.iter().map(|layer| absolute(layer)).collect();
+                Rootfs::Overlay { lower, upper: None }
+            }
             host if host == Path::new("host") => Rootfs::Host,
             dir => Rootfs::Dir(absolute(dir)),
         };
-        let mut spec = ContainerSpec::new(rootfs, self.command.iter().cloned());
-        spec.id = self.id.clone();
-        spec.read_only = self.read_only;
-        spec.mounts = self.volume.clone();
-        spec.hostname = self.hostname.clone();
-        spec.network = match self.net {
-            Net::None => Network::None,
-            Net::Host => Network::Host,
+        let mut spec = match &self.config {
+            Some(bundle) => ContainerSpec::from_config(bundle)?,
+            None => ContainerSpec::new(rootfs, self.command.iter().cloned()),
         };
+        if !self.command.is_empty() {
+            spec.process.args = self.command.clone();
+        }
+        spec.id = self.id.clone();
+        spec.read_only |= self.read_only;
+        spec.mounts = self.volume.iter().chain(&self.mount).cloned().collect();
+        spec.remove_stub_parents = self.remove_stub_parents;
+        spec.hostname = self.hostname.clone().or(spec.hostname);
+        spec.network = self.net.clone();
         spec.extra_hosts = self.add_host.clone();
         spec.dns = Dns {
             nameservers: self.dns.clone(),
             search: self.dns_search.clone(),
             options: self.dns_option.clone(),
         };
-        spec.resources = Resources { memory: self.memory, cpus: self.cpus, pids: self.pids };
-        spec.process.env = self.env.iter().filter_map(|entry| variable(entry)).collect();
-        spec.process.cwd = self.workdir.clone();
-        spec.process.user = self.user.clone();
+        spec.resources = Resources {
+            memory: self.memory,
+            memory_swap: self.memory_swap,
+            cpus: self.cpus,
+            cpu_quota: self.cpu_quota,
+            cpu_period: self.cpu_period,
+            cpu_shares: self.cpu_shares,
+            cpuset_cpus: self.cpuset_cpus.clone(),
+            cpuset_mems: self.cpuset_mems.clone(),
+            pids: self.pids,
+        };
+        spec.cgroup_parent = self.cgroup_parent.clone();
+        spec.id_map = (!self.uidmap.is_empty()).then(|| IdMap {
+            uids: self.uidmap.clone(),
+            gids: if self.gidmap.is_empty() { self.uidmap.clone() } else { self.gidmap.clone() },
+        });
+        spec.devices = self.device.clone();
+        spec.init = self.init;
+        spec.apparmor = self.apparmor.clone();
+        spec.selinux = self.selinux.then_some(Selinux::Generated);
+        spec.telemetry.socket = self.tracing_socket.as_deref().map(absolute);
+        spec.process.valid_exit_codes = self.valid_exit_code.iter().copied().collect();
+        spec.process.env.extend(self.env.iter().filter_map(|entry| variable(entry)));
+        if let Some(workdir) = &self.workdir {
+            spec.process.cwd = workdir.clone();
+        }
+        spec.process.user = self.user.clone().or(spec.process.user);
         spec.process_mode = match self.process_mode {
             Mode::Sandbox => ProcessMode::Sandbox,
             Mode::NoSandbox => ProcessMode::NoSandbox,
@@ -241,7 +338,7 @@ impl Container {
         spec.process.no_new_privileges = self.no_new_privileges;
         spec.process.ulimits = self.ulimit.clone();
         spec.process.oom_score_adj = self.oom_score_adj;
-        spec
+        Ok(spec)
     }
 }
 
@@ -258,8 +355,22 @@ fn absolute(path: &Path) -> PathBuf {
 }
 
 fn volume(text: &str) -> Result<Mount, String> {
-    let mount: Mount = text.parse().map_err(|error: InvalidSpec| error.why)?;
-    Ok(Mount { source: absolute(&mount.source), ..mount })
+    text.parse().map(from_here).map_err(|error: InvalidSpec| error.why)
+}
+
+fn mount(text: &str) -> Result<Mount, String> {
+    Mount::from_words(text).map(from_here).map_err(|error| error.why)
+}
+
+fn from_here(mut mount: Mount) -> Mount {
+    if let MountSource::Bind { path, .. } = &mut mount.source {
+        *path = absolute(path);
+    }
+    mount
+}
+
+fn swap(text: &str) -> Result<u64, String> {
+    if text == "-1" { Ok(u64::MAX) } else { size(text) }
 }
 
 /// Bytes, or with k, m, g or t for powers of 1024.
@@ -305,7 +416,8 @@ mod tests {
 
     #[test]
     fn volumes_may_be_relative_to_here() {
-        assert!(volume("rel:/b").unwrap().source.is_absolute());
+        assert!(volume("rel:/b").unwrap().host_path().unwrap().is_absolute());
+        assert!(mount("src=rel,dst=/b").unwrap().host_path().unwrap().is_absolute());
         assert!(volume("/a").is_err());
     }
 
@@ -315,11 +427,13 @@ mod tests {
                     --read-only -i --timeout 30s --grace 1s --memory 64m --cpus 0.5 --pids 64 --events - -- sh -c true";
         let arguments = Arguments::try_parse_from(line.split_whitespace()).unwrap();
         let Action::Run(run) = arguments.action else { panic!("not run") };
-        let spec = run.spec();
+        let spec = run.spec().unwrap();
         assert_eq!(spec.validate(), Ok(()));
         assert_eq!(spec.process.args, ["sh", "-c", "true"]);
         assert_eq!(spec.rootfs, Rootfs::Dir("/x".into()));
-        assert_eq!(spec.resources, Resources { memory: Some(64 << 20), cpus: Some(0.5), pids: Some(64) });
+        let limits =
+            Resources { memory: Some(64 << 20), cpus: Some(0.5), pids: Some(64), ..Resources::default() };
+        assert_eq!(spec.resources, limits);
         assert_eq!(spec.process.time_limit.map(|limit| limit.after), Some(Duration::from_secs(30)));
     }
 

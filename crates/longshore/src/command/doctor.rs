@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use longshore::{CANDIDATES, find_runtime};
+use longshore::{CANDIDATES, default_cgroup_parent, find_runtime};
 use rustix::process::{PidfdFlags, geteuid, getpid, pidfd_open};
 
 use super::args::Global;
@@ -57,7 +57,10 @@ pub(crate) fn doctor(global: &Global) -> ExitCode {
 fn user() -> Verdict {
     match geteuid() {
         uid if uid.is_root() => Verdict::Fine("root".into()),
-        uid => Verdict::Missing(format!("uid {}", uid.as_raw()), "run as root, as in sudo longshore"),
+        uid => Verdict::Limited(
+            format!("uid {}: containers run in a user namespace, with this user as their root", uid.as_raw()),
+            "as root they also have overlays, selectors of mounts and CNI networks",
+        ),
     }
 }
 
@@ -107,11 +110,22 @@ fn mode_of(mounts: &str) -> CgroupMode {
 }
 
 fn cgroups() -> Verdict {
-    match cgroup_mode() {
-        CgroupMode::V1 => Verdict::Fine("v1".into()),
-        CgroupMode::Hybrid => Verdict::Fine("v1 with an unused v2 beside it (hybrid)".into()),
-        CgroupMode::V2 => Verdict::Fine("v2".into()),
-        CgroupMode::None => Verdict::Missing("not mounted".into(), "mount them at /sys/fs/cgroup"),
+    let kind = match cgroup_mode() {
+        CgroupMode::V1 => "v1",
+        CgroupMode::Hybrid => "v1 with an unused v2 beside it (hybrid)",
+        CgroupMode::V2 => "v2",
+        CgroupMode::None => {
+            return Verdict::Missing("not mounted".into(), "mount them at /sys/fs/cgroup");
+        }
+    };
+    match default_cgroup_parent() {
+        Ok(Some(parent)) if parent.is_empty() => Verdict::Fine(kind.into()),
+        Ok(Some(parent)) => Verdict::Fine(format!("{kind}, delegated to this user at {parent}")),
+        Ok(None) => Verdict::Limited(
+            format!("{kind}, and none delegated to this user: no limits, pause or usage"),
+            "start it with systemd-run --user --scope -p Delegate=yes, or give --cgroup-parent",
+        ),
+        Err(error) => Verdict::Missing(format!("/proc/self/mountinfo: {error}"), "mount /proc"),
     }
 }
 
@@ -175,11 +189,11 @@ fn id_maps() -> Verdict {
         (true, true) => Verdict::Fine("newuidmap, newgidmap, /etc/subuid and /etc/subgid are there".into()),
         (false, _) => Verdict::Limited(
             "no newuidmap and newgidmap".into(),
-            "rootless containers will need the package uidmap",
+            "with the package uidmap an ordinary user's containers have more users than their root",
         ),
         (true, false) => Verdict::Limited(
             "no ranges in /etc/subuid and /etc/subgid".into(),
-            "rootless containers will need usermod --add-subuids and --add-subgids",
+            "with usermod --add-subuids and --add-subgids an ordinary user's containers have more users than root",
         ),
     }
 }

@@ -51,7 +51,9 @@ fn readable(value: &mut Value) {
         let moment = || serde_json::from_value::<Timestamp>(value.clone()).ok();
         let replaced = match key.as_str() {
             "started_at" | "exited_at" => moment().map(|moment| json!(rfc3339(moment))),
-            "cpu" => moment().map(|span| json!(span.since_epoch().as_secs_f64())),
+            "cpu" | "cpu_user" | "cpu_system" | "cpu_throttled" | "some" | "full" => {
+                moment().map(|span| json!(span.since_epoch().as_secs_f64()))
+            }
             _ => None,
         };
         match replaced {
@@ -70,16 +72,21 @@ fn rfc3339(moment: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use longshore::{ContainerId, Exit, ExitReason, ExitStatus, Usage};
+    use longshore::{ContainerId, Exit, ExitReason, ExitStatus, Pressure, Stall, Usage};
 
     #[test]
     fn a_line_has_what_was_promised() {
         let at = Timestamp::from_epoch(Duration::from_micros(1_700_000_000_250_000));
-        let usage =
-            Some(Usage { cpu: Some(Duration::from_millis(1500)), memory_peak: Some(7), oom_kills: 0 });
+        let cpu = Some(Duration::from_millis(1500));
+        let pressure = Some(Pressure {
+            io: Stall { some: Duration::from_millis(20), ..Stall::default() },
+            ..Pressure::default()
+        });
+        let usage = Some(Box::new(Usage { cpu, memory_peak: Some(7), pressure, ..Usage::default() }));
         let exit = Exit {
             status: ExitStatus::Code(3),
             reason: ExitReason::TimedOut { killed: true },
+            success: false,
             started_at: Some(at),
             exited_at: at,
             usage,
@@ -92,9 +99,15 @@ mod tests {
             json!({
                 "seq": 3, "container": "c", "event": "exited", "at": time,
                 "exit": {
-                    "status": {"code": 3}, "reason": {"timed_out": {"killed": true}},
+                    "status": {"code": 3}, "reason": {"timed_out": {"killed": true}}, "success": false,
                     "started_at": time, "exited_at": time,
-                    "usage": {"cpu": 1.5, "memory_peak": 7, "oom_kills": 0},
+                    "usage": {
+                        "cpu": 1.5, "memory_peak": 7, "oom_kills": 0,
+                        "pressure": {
+                            "cpu": {"some": 0.0, "full": 0.0}, "memory": {"some": 0.0, "full": 0.0},
+                            "io": {"some": 0.02, "full": 0.0},
+                        },
+                    },
                 },
             })
         );

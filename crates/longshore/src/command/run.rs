@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use longshore::{Cancel, ContainerHandle, Executor, Exit, Signal, Stdio, StdioSpec};
+use longshore::{Cancel, Cni, ContainerHandle, Executor, Exit, Sandbox, Signal, Stdio, StdioSpec};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -25,9 +25,8 @@ pub(crate) fn run(global: &Global, arguments: Box<Run>) -> Result<ExitCode, Fail
 }
 
 async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure> {
-    let mut spec = arguments.spec();
+    let mut spec = arguments.spec().map_err(longshore::Error::from)?;
     spec.validate().map_err(longshore::Error::from)?;
-    require_root()?;
     let mut signals = terminations()?;
     let log = arguments.events.as_deref().map(open_log).transpose()?;
     let executor = executor(global)?;
@@ -128,7 +127,14 @@ fn terminations() -> Result<mpsc::Receiver<Signal>, Failure> {
 }
 
 pub(crate) fn executor(global: &Global) -> Result<Executor, Failure> {
-    let mut runtime = longshore::runc();
+    let mut cni = Cni::default();
+    if let Some(configs) = &global.cni_configs {
+        cni = cni.configs(configs);
+    }
+    if !global.cni_plugins.is_empty() {
+        cni = cni.plugins(global.cni_plugins.iter().cloned());
+    }
+    let mut runtime = longshore::runc_with(Sandbox::cni(cni));
     if let Some(command) = &global.runtime {
         runtime = runtime.runtime(command);
     }
@@ -138,16 +144,6 @@ pub(crate) fn executor(global: &Global) -> Result<Executor, Failure> {
         tracing::info!(container = swept.container, killed = swept.killed, left = ?swept.left, "swept");
     }
     Ok(executor)
-}
-
-fn require_root() -> Result<(), Failure> {
-    if rustix::process::geteuid().is_root() {
-        return Ok(());
-    }
-    Err(Failure::new(
-        "not root: running containers as an ordinary user is not supported yet",
-        "run it with sudo",
-    ))
 }
 
 fn open_log(path: &Path) -> Result<Box<dyn Write + Send>, Failure> {

@@ -113,7 +113,7 @@ pub(crate) struct Asked {
 /// The exit code for an end, and the sentence if there is one to say: none when only the program failed.
 pub(crate) fn of(exit: Exit, asked: &Asked) -> (Code, Option<String>) {
     let grace = humantime::format_duration(asked.grace);
-    let own = program(exit.status, asked);
+    let own = if exit.success { Code(0) } else { program(exit.status, asked) };
     match exit.reason {
         ExitReason::Normal => (own, None),
         ExitReason::StartFailed(failure) => {
@@ -167,7 +167,8 @@ mod tests {
 
     fn ended(status: ExitStatus, reason: ExitReason) -> (u8, bool) {
         let at = Timestamp::default();
-        let exit = Exit { status, reason, started_at: Some(at), exited_at: at, usage: None };
+        let success = status == ExitStatus::Code(0);
+        let exit = Exit { status, reason, success, started_at: Some(at), exited_at: at, usage: None };
         let (code, sentence) = of(exit, &Asked { interrupted: Some(Signal::INT), ..Asked::default() });
         (code.0, sentence.is_some())
     }

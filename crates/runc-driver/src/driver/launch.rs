@@ -22,9 +22,10 @@ use tokio::io::Interest;
 use tokio::sync::watch;
 
 use super::{Container, Mode, Shared, broken, from_io, gone};
+use crate::cgroup::place::Place;
 use crate::command_line::{Launch, LaunchKind, Log};
 use crate::root::Claim;
-use crate::spawner::{Call, CallEnd, Parent, RuntimeChild, Strays};
+use crate::spawner::{Call, CallEnd, Parent, RuntimeChild};
 use crate::terminal::{ConsoleSocket, Terminal, set_size};
 use crate::{cgroup, failure, journal, lock, pidfd, procfs};
 
@@ -53,7 +54,8 @@ impl Shared {
         let (own, pipes) =
             if console.is_some() { (ChildStdio::default(), stdio) } else { (stdio, ChildStdio::default()) };
         let path = console.as_ref().map(ConsoleSocket::path);
-        let launch = Launch { id: &claim.id, kind, pid_file: &pid_file, detach, console: path };
+        let systemd = claim.cgroup.as_ref().is_some_and(Place::is_systemds);
+        let launch = Launch { id: &claim.id, kind, pid_file: &pid_file, detach, console: path, systemd };
         let (call, log) = opened.command_line.call(&launch.args(), own);
         let started = self.launched(call, &launch, abandoned).await;
         lock(&container.abandon).remove(&process);
@@ -71,10 +73,12 @@ impl Shared {
             }
             Launched::Not { kind, message } => {
                 let spawner = Arc::clone(&self.spawner);
-                let strays = Strays { cgroup: claim.cgroup.clone(), all: false };
+                let claim = claim.clone();
                 let ended = move || {
-                    end_started(&pid_file, &strays.cgroup);
-                    spawner.end_strays(&strays);
+                    end_started(&pid_file, &claim);
+                    if let Some(strays) = claim.strays(false) {
+                        spawner.end_strays(&strays);
+                    }
                 };
                 self.blocking(ended).await.ok();
                 let words = log.take().await;
@@ -210,11 +214,11 @@ impl Shared {
 }
 
 /// Ends what a runtime has started all the same that says it has not, or did not say anything.
-fn end_started(pid_file: &Path, cgroup: &str) {
+fn end_started(pid_file: &Path, claim: &Claim) {
     let pid = fs::read_to_string(pid_file).ok().as_deref().and_then(procfs::parse_pid);
     let _mostly_not_there = fs::remove_file(pid_file);
     let Some((pid, Ok(pidfd))) = pid.map(|pid| (pid, pidfd::open(pid))) else { return };
-    if procfs::is_in_cgroup(pid, cgroup) && pidfd::send(&pidfd, Signal::KILL).is_ok() {
+    if claim.may_own(pid) && pidfd::send(&pidfd, Signal::KILL).is_ok() {
         cgroup::wait_for_ends(&[pidfd], cgroup::PATIENCE);
     }
 }

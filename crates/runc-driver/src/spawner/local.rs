@@ -23,7 +23,8 @@ use tokio::io::Interest;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::{Call, Parent, RuntimeChild, Spawner, Strays};
+use super::{Call, Containers, Parent, RuntimeChild, Spawner, Strays};
+use crate::cgroup::place::is_of_executor;
 use crate::procfs::{self, Stat};
 use crate::root::MARK;
 use crate::{cgroup, lock, pidfd};
@@ -58,8 +59,8 @@ struct Family {
     /// Orphans that were reaped before anyone adopted them, the latest first. One may be a process
     /// whose runtime has just said that it runs.
     orphans: Mutex<VecDeque<(HostPid, ExitStatus)>>,
-    /// The cgroup below which unknown children are ours to reap.
-    cgroup: OnceLock<String>,
+    /// Where unknown children are ours to reap.
+    containers: OnceLock<Containers>,
 }
 
 /// Orphans that are remembered: far more than can be on their way to be adopted at once.
@@ -151,10 +152,10 @@ impl Family {
     /// kernel holds an init until all of its pid namespace are reaped, so one that is forgotten is a
     /// container that never ends. Children of the embedder's own are neither, and are left to it.
     fn reap_orphans(&self) {
-        let Some(cgroup) = self.cgroup.get() else { return };
+        let Some(containers) = self.containers.get() else { return };
         for pid in self.unknown_children() {
             let Some(stat) = Stat::of(pid) else { continue };
-            if stat.state == 'Z' && (is_helper(&stat) || procfs::is_in_cgroup(pid, cgroup)) {
+            if stat.state == 'Z' && (is_helper(&stat) || containers.have(pid)) {
                 self.reap_orphan(pid);
             }
         }
@@ -188,6 +189,15 @@ impl Family {
         let mut orphans = lock(&self.orphans);
         let index = orphans.iter().position(|(orphan, _)| *orphan == pid)?;
         orphans.remove(index).map(|(_, status)| status)
+    }
+}
+
+impl Containers {
+    fn have(&self, pid: HostPid) -> bool {
+        match self {
+            Self::Of(executor) => procfs::cgroups_of(pid).any(|path| is_of_executor(&path, executor)),
+            Self::InNestedNamespaces => procfs::is_in_nested_pid_namespace(pid),
+        }
     }
 }
 
@@ -294,8 +304,8 @@ impl Spawner for LocalSpawner {
         self.exits.take()
     }
 
-    fn reap_orphans_in(&self, cgroup: String) -> io::Result<()> {
-        let _once = self.family.cgroup.set(cgroup);
+    fn reap_orphans(&self, containers: Containers) -> io::Result<()> {
+        let _once = self.family.containers.set(containers);
         let mut ended = signal(SignalKind::child())?;
         let family = Arc::downgrade(&self.family);
         tokio::spawn(async move {

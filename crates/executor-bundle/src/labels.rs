@@ -1,0 +1,99 @@
+//! Labels of the host's security modules: AppArmor's profile and SELinux's contexts. A host that has not the module
+//! is an error: who asks for a label would otherwise run without it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use executor_core::Selinux;
+use executor_core::lifecycle::StartFailure;
+use serde_json::{Value, json};
+
+use crate::config::Ground;
+use crate::edit::{object, says};
+use crate::{bad, kind_of};
+
+/// Two categories of SELinux, the lower first.
+type Pair = (u16, u16);
+
+/// How many categories there are, as the usual policies have them.
+const CATEGORIES: u16 = 1024;
+
+/// Pairs that containers of this process have, by their bundles.
+static TAKEN: Mutex<BTreeMap<PathBuf, Pair>> = Mutex::new(BTreeMap::new());
+
+/// Adds the labels that are asked for.
+pub(crate) fn add(config: &mut Value, ground: &Ground<'_>) -> Result<(), StartFailure> {
+    if let Some(profile) = &ground.spec.apparmor {
+        if !says("/sys/module/apparmor/parameters/enabled", "Y") {
+            return Err(bad("apparmor", &format!("{profile}: this host has no AppArmor")));
+        }
+        object(config, &["process"])?.insert("apparmorProfile".into(), json!(profile));
+    }
+    if let Some(selinux) = &ground.spec.selinux {
+        if !Path::new("/sys/fs/selinux/enforce").exists() {
+            return Err(bad("selinux", "this host has no SELinux"));
+        }
+        add_selinux(config, selinux, ground.dir)?;
+    }
+    Ok(())
+}
+
+fn add_selinux(config: &mut Value, selinux: &Selinux, dir: &Path) -> Result<(), StartFailure> {
+    let (process, mount) = match selinux {
+        Selinux::Labels { process, mount } => (process.clone(), mount.clone()),
+        Selinux::Generated => {
+            let (low, high) = take(dir).ok_or_else(|| {
+                let error = std::io::Error::from(rustix::io::Errno::AGAIN);
+                StartFailure::new(kind_of(&error), "selinux: every pair of categories is taken")
+            })?;
+            let label = |kind: &str| format!("system_u:{kind}:s0:c{low},c{high}");
+            (label("system_r:container_t"), label("object_r:container_file_t"))
+        }
+    };
+    object(config, &["process"])?.insert("selinuxLabel".into(), json!(process));
+    object(config, &["linux"])?.insert("mountLabel".into(), json!(mount));
+    Ok(())
+}
+
+/// A pair that no other container of this process has.
+fn take(dir: &Path) -> Option<Pair> {
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut pairs = (1..CATEGORIES).flat_map(|high| (0..high).map(move |low| (low, high)));
+    let free = pairs.find(|pair| taken.values().all(|other| other != pair))?;
+    taken.insert(dir.to_owned(), free);
+    Some(free)
+}
+
+/// The container in `dir` needs its categories no more.
+pub(crate) fn release(dir: &Path) {
+    TAKEN.lock().unwrap_or_else(PoisonError::into_inner).remove(dir);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn categories_are_a_containers_own_until_they_are_released() {
+        let label = |dir: &str| {
+            let mut config = json!({"process": {}, "linux": {}});
+            add_selinux(&mut config, &Selinux::Generated, Path::new(dir)).unwrap();
+            let file = config["linux"]["mountLabel"].as_str().unwrap().to_owned();
+            assert!(file.starts_with("system_u:object_r:container_file_t:s0:c"));
+            let process = config["process"]["selinuxLabel"].as_str().unwrap().to_owned();
+            assert_eq!(process.rsplit(':').next(), file.rsplit(':').next());
+            process
+        };
+        let (one, other) = (label("/one"), label("/other"));
+        assert_ne!(one, other);
+        release(Path::new("/one"));
+        assert_eq!(label("/third"), one);
+        release(Path::new("/other"));
+        release(Path::new("/third"));
+        let mut config = json!({});
+        let labels = Selinux::Labels { process: "p".into(), mount: "m".into() };
+        add_selinux(&mut config, &labels, Path::new("/x")).unwrap();
+        assert_eq!(config, json!({"process": {"selinuxLabel": "p"}, "linux": {"mountLabel": "m"}}));
+    }
+}

@@ -1,0 +1,252 @@
+//! Mount points that a root file system does not have. Where it is kept, they are made before the runtime does,
+//! and come away afterwards, so that it is as it was: times of the directories above included.
+//!
+//! What will be made is written down first, in the bundle: the next executor can take it away as well. A stub
+//! that the container has put something into, or has replaced, stays.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use executor_core::IdMap;
+use executor_core::lifecycle::StartFailure;
+use rustix::fs::{
+    AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, fstat, futimens, openat, statat,
+    unlinkat,
+};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::within::Within;
+use crate::{bad, from_io, ids};
+
+const FILE: &str = "stubs.json";
+
+/// What was made in a root file system.
+#[derive(Serialize, Deserialize)]
+struct Stubs {
+    root: PathBuf,
+    /// Paths within it, those above before those below.
+    made: Vec<PathBuf>,
+}
+
+/// Makes the mount points of `mounts` that are missing in `root`, and writes down which come away again: each
+/// stub, and with `parents` the directories that had to be made above it.
+pub(crate) fn make(
+    dir: &Path,
+    root: &Path,
+    mounts: &[Value],
+    parents: bool,
+    map: Option<&IdMap>,
+) -> Result<(), StartFailure> {
+    let within = Within::open(root)?;
+    let missing = missing(&within, mounts)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let kept = |stub: &&Missing| parents || stub.is_target;
+    let made = missing.iter().filter(kept).map(|stub| stub.path.clone()).collect();
+    let stubs = Stubs { root: root.to_owned(), made };
+    let json = serde_json::to_vec(&stubs).map_err(|error| bad("stubs", &error.to_string()))?;
+    crate::write_private(&dir.join(FILE), &json)
+        .map_err(|error| from_io("write", &dir.join(FILE), &error))?;
+    let owner = ids::on_the_host(map, 0, 0);
+    for stub in missing {
+        let failed = |error: io::Error| from_io("make the mount point", &stub.path, &error);
+        let parent = parent_of(&within, &stub.path).map_err(failed)?;
+        // Nobody but us has changed this directory.
+        keeping_times(&parent, || within.make(&parent, name_of(&stub.path), stub.is_dir, owner))
+            .map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// A path that does not exist and has to.
+struct Missing {
+    path: PathBuf,
+    is_dir: bool,
+    /// Whether something is to be mounted right there.
+    is_target: bool,
+}
+
+/// In the order in which they can be made.
+fn missing(within: &Within, mounts: &[Value]) -> Result<Vec<Missing>, StartFailure> {
+    let mut all: Vec<Missing> = Vec::new();
+    let destinations = || mounts.iter().filter_map(|mount| mount["destination"].as_str().map(Path::new));
+    for (index, mount) in mounts.iter().enumerate() {
+        let Some(destination) = destinations().nth(index) else { continue };
+        // What lies below another mount is made in that.
+        let covered = destinations().any(|other| destination != other && destination.starts_with(other));
+        if covered {
+            continue;
+        }
+        let source = mount["source"].as_str().map(Path::new);
+        let is_bind = mount["type"] == "bind";
+        let is_dir = !is_bind || source.is_none_or(Path::is_dir);
+        let mut path = PathBuf::from("/");
+        let normal = destination.components().filter(|part| matches!(part, Component::Normal(_)));
+        let count = normal.clone().count();
+        for (part, number) in normal.zip(1..) {
+            path.push(part);
+            let found = within.find(&path).map_err(|error| from_io("mount point", &path, &error))?;
+            if found.is_none() && all.iter().all(|stub| stub.path != path) {
+                let is_target = number == count;
+                all.push(Missing { path: path.clone(), is_dir: is_dir || !is_target, is_target });
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn name_of(path: &Path) -> &Path {
+    path.file_name().map_or(path, Path::new)
+}
+
+fn parent_of(within: &Within, path: &Path) -> io::Result<OwnedFd> {
+    within.open_dir(path.parent().unwrap_or(Path::new("/")))
+}
+
+/// Does something to a directory without its times telling of it.
+fn keeping_times<T>(dir: &OwnedFd, change: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let Stat { st_atime, st_atime_nsec, st_mtime, st_mtime_nsec, .. } = fstat(dir)?;
+    let time =
+        |tv_sec: i64, tv_nsec: u64| Timespec { tv_sec, tv_nsec: tv_nsec.try_into().unwrap_or_default() };
+    let changed = change()?;
+    let times = Timestamps {
+        last_access: time(st_atime, st_atime_nsec),
+        last_modification: time(st_mtime, st_mtime_nsec),
+    };
+    futimens(dir, &times)?;
+    Ok(changed)
+}
+
+/// Takes away what [`make`] made and is still empty. What cannot be looked at stays where it is: a stub does no
+/// harm.
+pub(crate) fn remove(dir: &Path) {
+    let Some(stubs) =
+        fs::read(dir.join(FILE)).ok().and_then(|json| serde_json::from_slice::<Stubs>(&json).ok())
+    else {
+        return;
+    };
+    let Ok(within) = Within::open(&stubs.root) else { return };
+    for path in stubs.made.iter().rev() {
+        let _stays = parent_of(&within, path).and_then(|parent| remove_empty(&parent, name_of(path)));
+    }
+}
+
+/// Removes an empty file or directory, and nothing that is mounted upon.
+fn remove_empty(parent: &OwnedFd, name: &Path) -> io::Result<()> {
+    let stat = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let dir = openat(parent, name, flags, Mode::empty())?;
+            let mut entries = Dir::read_from(dir.as_fd())?;
+            let own = |name: &[u8]| name == b"." || name == b"..";
+            if entries.any(|entry| entry.is_ok_and(|entry| !own(entry.file_name().to_bytes()))) {
+                return Err(Errno::NOTEMPTY.into());
+            }
+            keeping_times(parent, || Ok(unlinkat(parent, name, AtFlags::REMOVEDIR)?))
+        }
+        FileType::RegularFile if stat.st_size == 0 => {
+            keeping_times(parent, || Ok(unlinkat(parent, name, AtFlags::empty())?))
+        }
+        _ => Err(Errno::NOTEMPTY.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mounts::bind;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    struct Ground {
+        bundle: tempfile::TempDir,
+        root: tempfile::TempDir,
+    }
+
+    impl Ground {
+        fn new() -> Self {
+            let ground = Self { bundle: tempfile::tempdir().unwrap(), root: tempfile::tempdir().unwrap() };
+            fs::create_dir(ground.root.path().join("etc")).unwrap();
+            ground
+        }
+
+        fn make(&self, destinations: &[(&str, &str)], parents: bool) -> Result<(), StartFailure> {
+            let mounts: Vec<_> = destinations
+                .iter()
+                .map(|(source, destination)| bind(Path::new(source), Path::new(destination), "rw"))
+                .collect();
+            make(self.bundle.path(), self.root.path(), &mounts, parents, None)
+        }
+
+        fn times(&self) -> Vec<(i64, i64)> {
+            let of = |path: &Path| fs::metadata(path).map(|meta| (meta.mtime(), meta.mtime_nsec())).unwrap();
+            [self.root.path().to_owned(), self.root.path().join("etc")].iter().map(|path| of(path)).collect()
+        }
+
+        fn has(&self, path: &str) -> bool {
+            fs::symlink_metadata(self.root.path().join(path)).is_ok()
+        }
+    }
+
+    #[test]
+    fn stubs_come_away_and_times_stay() {
+        let ground = Ground::new();
+        let before = ground.times();
+        ground
+            .make(&[("/etc/passwd", "/etc/hosts"), ("/etc", "/a/b/c"), ("/etc", "/a/b/c/d")], false)
+            .unwrap();
+        assert!(ground.root.path().join("etc/hosts").is_file() && ground.root.path().join("a/b/c").is_dir());
+        assert!(!ground.has("a/b/c/d"), "it is below a mount");
+        assert_eq!(ground.times(), before);
+        remove(ground.bundle.path());
+        assert!(!ground.has("etc/hosts") && !ground.has("a/b/c") && ground.has("a/b"));
+        assert_eq!(ground.times(), before);
+    }
+
+    #[test]
+    fn directories_above_come_away_when_asked() {
+        let ground = Ground::new();
+        ground.make(&[("/etc", "/a/b/c"), ("/etc", "/a/x")], true).unwrap();
+        remove(ground.bundle.path());
+        assert!(!ground.has("a"));
+        ground.make(&[("/etc", "/etc")], true).unwrap();
+        remove(ground.bundle.path());
+        assert!(ground.has("etc"), "it was there before");
+    }
+
+    #[test]
+    fn what_is_not_a_stub_any_more_stays() {
+        let ground = Ground::new();
+        let outside = tempfile::tempdir().unwrap();
+        ground.make(&[("/etc/passwd", "/file"), ("/etc", "/full/x"), ("/etc", "/link")], true).unwrap();
+        fs::write(ground.root.path().join("file"), "mine").unwrap();
+        fs::write(ground.root.path().join("full/mine"), "").unwrap();
+        fs::remove_dir(ground.root.path().join("link")).unwrap();
+        symlink(outside.path(), ground.root.path().join("link")).unwrap();
+        remove(ground.bundle.path());
+        assert!(ground.has("file") && ground.has("full/mine") && !ground.has("full/x") && ground.has("link"));
+        assert!(outside.path().is_dir());
+    }
+
+    #[test]
+    fn a_link_leads_to_no_place_outside() {
+        let ground = Ground::new();
+        let outside = tempfile::tempdir().unwrap();
+        symlink(outside.path(), ground.root.path().join("out")).unwrap();
+        symlink("/etc", ground.root.path().join("inside")).unwrap();
+        // A link to nowhere within the root can be no mount point.
+        assert!(ground.make(&[("/etc", "/out/x")], true).is_err());
+        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
+        remove(ground.bundle.path());
+        fs::remove_file(ground.bundle.path().join(FILE)).unwrap();
+        ground.make(&[("/etc", "/inside/x")], true).unwrap();
+        assert!(ground.has("etc/x"));
+        remove(ground.bundle.path());
+        assert!(!ground.has("etc/x"));
+    }
+}

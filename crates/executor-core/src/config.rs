@@ -1,0 +1,115 @@
+//! A configuration of the caller's own, as the OCI runtime specification has it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use executor_lifecycle::TerminalSize;
+use serde_json::Value;
+
+use crate::spec::invalid;
+use crate::{ContainerSpec, InvalidSpec, Rootfs};
+
+/// A `config.json`. What this crate has no name for stays in it as it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config(Arc<Value>);
+
+impl Config {
+    /// The whole of it.
+    pub fn json(&self) -> &Value {
+        &self.0
+    }
+
+    fn text(&self, pointer: &str) -> Option<&str> {
+        self.0.pointer(pointer).and_then(Value::as_str)
+    }
+
+    fn texts(&self, pointer: &str) -> impl Iterator<Item = &str> {
+        let list = self.0.pointer(pointer).and_then(Value::as_array);
+        list.into_iter().flatten().filter_map(Value::as_str)
+    }
+
+    /// Its user and group by number, as in [`ProcessSpec::user`](crate::ProcessSpec::user).
+    pub fn user(&self) -> Option<String> {
+        let number = |name| self.0.pointer(&format!("/process/user/{name}")).and_then(Value::as_u64);
+        Some(format!("{}:{}", number("uid")?, number("gid")?))
+    }
+}
+
+impl ContainerSpec {
+    /// A container as a bundle of the caller's describes it. `bundle` is its directory; a file is taken for its
+    /// `config.json`.
+    ///
+    /// The fields of the specification have the values of the configuration, or their defaults: what is changed
+    /// then replaces the configuration's, or is added to it, and the rest of that is kept, with fields that
+    /// nobody here knows. Only its place among the cgroups is always Longshore's.
+    ///
+    /// # Errors
+    /// When it cannot be read, is no JSON object, or has no root file system or program.
+    pub fn from_config(bundle: impl AsRef<Path>) -> Result<Self, InvalidSpec> {
+        let bundle =
+            std::path::absolute(bundle.as_ref()).map_err(|error| invalid("config", error.to_string()))?;
+        let file = if bundle.is_dir() { bundle.join("config.json") } else { bundle };
+        let wrong = |why: String| invalid("config", format!("{}: {why}", file.display()));
+        let text = fs::read(&file).map_err(|error| wrong(error.to_string()))?;
+        let json: Value = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
+        if !json.is_object() {
+            return Err(wrong("it is no object".into()));
+        }
+        let config = Config(Arc::new(json));
+        let root = config.text("/root/path").ok_or_else(|| wrong("it has no root.path".into()))?;
+        let dir = file.parent().unwrap_or(Path::new("/")).join(root);
+        let mut spec = Self::new(Rootfs::Dir(dir), config.texts("/process/args"));
+        let flag = |pointer| config.json().pointer(pointer).and_then(Value::as_bool).unwrap_or_default();
+        spec.read_only = flag("/root/readonly");
+        spec.hostname = config.text("/hostname").map(str::to_owned);
+        let process = &mut spec.process;
+        let variables = config.texts("/process/env").filter_map(|entry| entry.split_once('='));
+        process.env = variables.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        process.cwd = config.text("/process/cwd").map_or_else(|| PathBuf::from("/"), PathBuf::from);
+        process.user = config.user();
+        process.terminal = flag("/process/terminal").then(TerminalSize::default);
+        spec.config = Some(config);
+        Ok(spec)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<ContainerSpec, InvalidSpec> {
+        let dir =
+            std::env::temp_dir().join(format!("longshore-config-{}-{}", std::process::id(), text.len()));
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("config.json"), text).unwrap();
+        let spec = ContainerSpec::from_config(&dir);
+        fs::remove_dir_all(&dir).unwrap();
+        spec
+    }
+
+    #[test]
+    fn the_fields_have_the_values_of_the_configuration() {
+        let spec = read(
+            r#"{"root": {"path": "rootfs", "readonly": true}, "hostname": "h", "x": {"y": 1},
+                "process": {"args": ["sh", "-c", "true"], "env": ["A=1=2"], "cwd": "/w", "terminal": true,
+                            "user": {"uid": 7, "gid": 8, "additionalGids": [9]}}}"#,
+        )
+        .unwrap();
+        assert!(matches!(&spec.rootfs, Rootfs::Dir(dir) if dir.is_absolute() && dir.ends_with("rootfs")));
+        assert!(spec.read_only && spec.process.terminal.is_some());
+        assert_eq!(spec.process.args, ["sh", "-c", "true"]);
+        assert_eq!(spec.process.env, [("A".to_owned(), "1=2".to_owned())]);
+        assert_eq!((spec.process.user.as_deref(), spec.hostname.as_deref()), (Some("7:8"), Some("h")));
+        assert_eq!(spec.config.unwrap().json()["x"]["y"], 1);
+    }
+
+    #[test]
+    fn what_is_none_is_told() {
+        for (text, why) in [("[]", "no object"), ("{", "EOF"), ("{}", "root.path")] {
+            let error = read(text).unwrap_err();
+            assert!(error.field == "config" && error.why.contains(why), "{error}");
+        }
+        assert!(ContainerSpec::from_config("/nowhere/bundle").unwrap_err().why.contains("/nowhere/bundle"));
+    }
+}

@@ -1,0 +1,258 @@
+//! What is mounted into a container beside its root file system.
+
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
+
+use crate::InvalidSpec;
+use crate::spec::{absolute, invalid, no_nul, word};
+
+/// A file system, directory or file that is mounted into a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    /// What is mounted.
+    pub source: MountSource,
+    /// An absolute path in the container.
+    pub destination: PathBuf,
+    /// Whether the container may only read it.
+    pub read_only: bool,
+    /// Options beside, each a word of mount(8): `nosuid`, or `size=64m` for a tmpfs.
+    pub options: Vec<String>,
+}
+
+/// What is mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MountSource {
+    /// A directory or file of the host, with what is mounted below it.
+    Bind {
+        /// An absolute path on the host.
+        path: PathBuf,
+        /// A path below `path`, which alone is shown. Links in it are resolved as if `path` were the root,
+        /// whatever others do there meanwhile.
+        selector: Option<PathBuf>,
+    },
+    /// An empty file system in memory, gone with the container.
+    Tmpfs,
+    /// A file system of another kind.
+    FileSystem {
+        /// The kernel's name of the kind.
+        kind: String,
+        /// What mount(2) calls its source.
+        source: String,
+    },
+}
+
+/// What can be said of a bind mount. The rest are options of file systems.
+const BIND_OPTIONS: [&str; 22] = [
+    "async",
+    "atime",
+    "dev",
+    "diratime",
+    "exec",
+    "noatime",
+    "nodev",
+    "nodiratime",
+    "noexec",
+    "norelatime",
+    "nostrictatime",
+    "nosuid",
+    "private",
+    "relatime",
+    "rprivate",
+    "rshared",
+    "rslave",
+    "shared",
+    "slave",
+    "strictatime",
+    "suid",
+    "sync",
+];
+
+impl Mount {
+    /// A directory or file of the host, writable.
+    pub fn bind(path: impl Into<PathBuf>, destination: impl Into<PathBuf>) -> Self {
+        Self::new(MountSource::Bind { path: path.into(), selector: None }, destination)
+    }
+
+    /// An empty file system in memory.
+    pub fn tmpfs(destination: impl Into<PathBuf>) -> Self {
+        Self::new(MountSource::Tmpfs, destination)
+    }
+
+    fn new(source: MountSource, destination: impl Into<PathBuf>) -> Self {
+        Self { source, destination: destination.into(), read_only: false, options: Vec::new() }
+    }
+
+    /// The same, only to be read.
+    #[must_use]
+    pub fn read_only(self) -> Self {
+        Self { read_only: true, ..self }
+    }
+
+    /// Reads `type=bind,source=/src,destination=/dst,readonly`: words between commas, most of them a key and
+    /// a value.
+    ///
+    /// Keys are `type` (`bind` when absent), `source` (`src`), `destination` (`dst`, `target`), `selector`;
+    /// `readonly` (`ro`) and `rw` need no value. Every other word is an option of the mount.
+    ///
+    /// # Errors
+    /// When a path is missing, or does not belong to the type.
+    pub fn from_words(text: &str) -> Result<Self, InvalidSpec> {
+        let (mut kind, mut source, mut selector) = ("bind", None, None);
+        let mut destination = None;
+        let (mut read_only, mut options) = (false, Vec::new());
+        for part in text.split(',') {
+            match part.split_once('=').unwrap_or((part, "")) {
+                ("type", value) => kind = value,
+                ("source" | "src", value) => source = Some(value),
+                ("destination" | "dst" | "target", value) => destination = Some(value),
+                ("selector", value) => selector = Some(PathBuf::from(value)),
+                ("readonly" | "ro", "" | "true") => read_only = true,
+                ("readonly", "false") | ("rw", "") => read_only = false,
+                _ => options.push(part.to_owned()),
+            }
+        }
+        let path = |path: Option<&str>, what: &str| {
+            path.filter(|path| !path.is_empty()).map(str::to_owned).ok_or_else(|| {
+                invalid("mount", format!("{text:?}: give {what}=, as in type=bind,source=/a,destination=/b"))
+            })
+        };
+        let destination = path(destination, "destination")?;
+        let source = match (kind, source) {
+            ("bind", _) => MountSource::Bind { path: path(source, "source")?.into(), selector },
+            (_, _) if selector.is_some() => return Err(invalid("mount", "only a bind mount has a selector")),
+            ("tmpfs", None) => MountSource::Tmpfs,
+            ("tmpfs", Some(_)) => return Err(invalid("mount", "a tmpfs has no source")),
+            (kind, source) => {
+                MountSource::FileSystem { kind: kind.to_owned(), source: source.unwrap_or(kind).to_owned() }
+            }
+        };
+        Ok(Self { source, destination: destination.into(), read_only, options })
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), InvalidSpec> {
+        absolute("mount destination", &self.destination)?;
+        // Compared by their parts: `/dev/../` is no other place than `/`.
+        if !self.destination.components().any(|part| matches!(part, Component::Normal(_))) {
+            return Err(invalid("mount destination", "/ is the rootfs; mount somewhere below it"));
+        }
+        if self.destination.components().any(|part| part == Component::ParentDir) {
+            return Err(invalid(
+                "mount destination",
+                format!("{}: leave the .. out", self.destination.display()),
+            ));
+        }
+        match &self.source {
+            MountSource::Bind { path, selector } => {
+                absolute("mount source", path)?;
+                selector
+                    .as_deref()
+                    .map_or(Ok(()), |selector| no_nul("mount selector", &selector.to_string_lossy()))?;
+                let unknown = |option: &&String| !BIND_OPTIONS.contains(&option.as_str());
+                if let Some(option) = self.options.iter().find(unknown) {
+                    return Err(invalid("mount option", format!("{option:?} is none of a bind mount")));
+                }
+            }
+            MountSource::Tmpfs => {}
+            MountSource::FileSystem { kind, source } => {
+                word("mount type", kind)?;
+                no_nul("mount source", source)?;
+            }
+        }
+        self.options.iter().try_for_each(|option| match option.contains(',') {
+            true => Err(invalid("mount option", format!("{option:?} is more than one"))),
+            false => word("mount option", option),
+        })
+    }
+
+    /// The path on the host that a bind mount shows, its selector apart.
+    pub fn host_path(&self) -> Option<&Path> {
+        match &self.source {
+            MountSource::Bind { path, .. } => Some(path),
+            MountSource::Tmpfs | MountSource::FileSystem { .. } => None,
+        }
+    }
+}
+
+impl FromStr for Mount {
+    type Err = InvalidSpec;
+
+    /// Reads `SOURCE:DESTINATION`, with `:ro` or `:rw` after it. Whether the paths are absolute is left to
+    /// [`ContainerSpec::validate`](crate::ContainerSpec::validate).
+    fn from_str(text: &str) -> Result<Self, InvalidSpec> {
+        let parts: Vec<_> = text.split(':').collect();
+        let (source, destination, read_only) = match parts.as_slice() {
+            [source, destination] | [source, destination, "rw"] => (source, destination, false),
+            [source, destination, "ro"] => (source, destination, true),
+            [_, _, option] => {
+                return Err(invalid("mount", format!("{option:?} is no option of a mount; give ro or rw")));
+            }
+            _ => return Err(invalid("mount", "give SOURCE:DESTINATION or SOURCE:DESTINATION:ro")),
+        };
+        if source.is_empty() || destination.is_empty() {
+            return Err(invalid("mount", "neither the source nor the destination can be empty"));
+        }
+        Ok(Self { read_only, ..Self::bind(*source, *destination) })
+    }
+}
+
+impl fmt::Display for Mount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source, destination, read_only, .. } = self;
+        match source {
+            MountSource::Bind { path, selector: None } => write!(f, "{}", path.display())?,
+            MountSource::Bind { path, selector: Some(below) } => {
+                write!(f, "{}[{}]", path.display(), below.display())?;
+            }
+            MountSource::Tmpfs => f.write_str("tmpfs")?,
+            MountSource::FileSystem { kind, source } => write!(f, "{kind} {source}")?,
+        }
+        write!(f, ":{}{}", destination.display(), if *read_only { ":ro" } else { "" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_are_read_and_shown_alike() {
+        let mount: Mount = "/a:/b:ro".parse().unwrap();
+        assert_eq!(mount, Mount::bind("/a", "/b").read_only());
+        assert_eq!(mount.to_string(), "/a:/b:ro");
+        assert_eq!("/a:/b:rw".parse::<Mount>().unwrap().to_string(), "/a:/b");
+        for bad in ["", "/a", "/a:", ":/b", "/a:/b:rx", "/a:/b:ro:z"] {
+            assert!(bad.parse::<Mount>().is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn mounts_are_read_from_words() {
+        let read = |text: &str| Mount::from_words(text).map_err(|error| error.why);
+        assert_eq!(read("type=bind,src=/a,dst=/b,readonly"), Ok(Mount::bind("/a", "/b").read_only()));
+        let mut selected = Mount::bind("/a", "/b");
+        selected.source = MountSource::Bind { path: "/a".into(), selector: Some("x/y".into()) };
+        assert_eq!(read("source=/a,target=/b,selector=x/y"), Ok(selected));
+        let tmpfs = Mount { options: vec!["size=1m".into(), "noexec".into()], ..Mount::tmpfs("/t") };
+        assert_eq!(read("type=tmpfs,destination=/t,size=1m,noexec"), Ok(tmpfs));
+        assert_eq!(read("type=proc,dst=/p").map(|mount| mount.to_string()), Ok("proc proc:/p".into()));
+        for bad in
+            ["", "type=bind,dst=/b", "src=/a", "type=tmpfs,src=/a,dst=/b", "type=tmpfs,dst=/b,selector=x"]
+        {
+            assert!(read(bad).is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_mounted_is_named() {
+        let field = |mount: Mount| mount.validate().err().map(|error| error.field);
+        let with = |option: &str| Mount { options: vec![option.into()], ..Mount::bind("/a", "/b") };
+        assert_eq!(field(with("nosuid")), None);
+        assert_eq!(field(with("size=1m")), Some("mount option"));
+        assert_eq!(field(Mount { options: vec!["size=1m".into()], ..Mount::tmpfs("/b") }), None);
+        assert_eq!(field(Mount { options: vec!["a,b".into()], ..Mount::tmpfs("/b") }), Some("mount option"));
+        for bad in ["/", "//", "/.", "/b/../..", "b"] {
+            assert_eq!(field(Mount::bind("/a", bad)), Some("mount destination"), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! What a container may use at most, and the cgroup that holds it to that.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::InvalidSpec;
+use crate::spec::invalid;
+
+/// The most a container may use; absent means as much as there is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Resources {
+    /// Memory in bytes.
+    pub memory: Option<u64>,
+    /// Memory and swap together, in bytes; `u64::MAX` is no limit.
+    pub memory_swap: Option<u64>,
+    /// CPUs, as in 0.5 for half of one: in place of a quota and a period.
+    pub cpus: Option<f64>,
+    /// CPU time in each period, in microseconds.
+    pub cpu_quota: Option<u64>,
+    /// The period of the quota, in microseconds; 100,000 when absent.
+    pub cpu_period: Option<u64>,
+    /// Its share of the CPU time when there is not enough for all, to others'; 1,024 is usual.
+    pub cpu_shares: Option<u64>,
+    /// The CPUs it runs on, as in `0-2,7`.
+    pub cpuset_cpus: Option<String>,
+    /// The memory nodes it uses, as in `0`.
+    pub cpuset_mems: Option<String>,
+    /// Processes and threads.
+    pub pids: Option<u32>,
+}
+
+impl Resources {
+    /// The least memory a container can be started with: the runtime's own init needs some.
+    pub const LEAST_MEMORY: u64 = 6 << 20;
+
+    /// The scheduler's period, in microseconds, where none is given.
+    pub const CPU_PERIOD: u64 = 100_000;
+
+    /// What of it is a limit at all.
+    pub fn is_unlimited(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), InvalidSpec> {
+        if self.memory.is_some_and(|bytes| bytes < Self::LEAST_MEMORY) {
+            return Err(invalid("memory", "less than 6 MiB: not even the runtime's init can start"));
+        }
+        let bytes = self.memory.into_iter().chain(self.memory_swap.filter(|bytes| *bytes != u64::MAX));
+        if bytes.into_iter().any(|bytes| i64::try_from(bytes).is_err()) {
+            return Err(invalid("memory", "more than any machine has"));
+        }
+        match (self.memory, self.memory_swap) {
+            (None, Some(_)) => return Err(invalid("memory and swap", "needs a limit of memory as well")),
+            (Some(memory), Some(both)) if both < memory => {
+                return Err(invalid("memory and swap", "less than the memory alone"));
+            }
+            (_, _) => {}
+        }
+        if self.cpus.is_some_and(|cpus| !(0.01..=100_000.0).contains(&cpus)) {
+            return Err(invalid("cpus", "give a number of CPUs from 0.01 on"));
+        }
+        if self.cpus.is_some() && (self.cpu_quota.is_some() || self.cpu_period.is_some()) {
+            return Err(invalid("cpus", "stands for a quota and a period: give the one or the others"));
+        }
+        // What the kernel takes.
+        if self.cpu_period.is_some_and(|period| !(1_000..=1_000_000).contains(&period)) {
+            return Err(invalid("cpu period", "give 1,000 to 1,000,000 microseconds"));
+        }
+        if self.cpu_quota.is_some_and(|quota| quota < 1_000 || i64::try_from(quota).is_err()) {
+            return Err(invalid("cpu quota", "give 1,000 microseconds or more"));
+        }
+        if self.cpu_shares.is_some_and(|shares| !(2..=262_144).contains(&shares)) {
+            return Err(invalid("cpu shares", "give 2 to 262,144"));
+        }
+        for (field, set) in [("cpuset cpus", &self.cpuset_cpus), ("cpuset mems", &self.cpuset_mems)] {
+            set.as_deref().map_or(Ok(()), |set| numbers(field, set))?;
+        }
+        if self.pids == Some(0) {
+            return Err(invalid("pids", "at least one process has to be allowed"));
+        }
+        Ok(())
+    }
+}
+
+/// A list of numbers and ranges, as in cpuset(7).
+fn numbers(field: &'static str, set: &str) -> Result<(), InvalidSpec> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let number = |text: &str| text.parse::<u16>().ok();
+        number(first).zip(number(last)).is_some_and(|(first, last)| first <= last)
+    };
+    match set.split(',').all(range) {
+        true => Ok(()),
+        false => Err(invalid(field, format!("{set:?}: give numbers and ranges, as in 0-2,7"))),
+    }
+}
+
+/// The cgroup that a container's own lies in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CgroupParent {
+    /// A path within each hierarchy, as in `/ci/jobs`; made when absent, and removed with the executor then.
+    Path(String),
+    /// A slice of systemd's, which is asked for the container's scope. The runtime needs systemd for that.
+    Slice(String),
+}
+
+impl CgroupParent {
+    pub(crate) fn validate(&self) -> Result<(), InvalidSpec> {
+        let fine = |c: char| c.is_ascii_alphanumeric() || "-_.@:\\".contains(c);
+        match self {
+            Self::Path(path) => {
+                let parts: Vec<_> = path.strip_prefix('/').unwrap_or_default().split('/').collect();
+                let part =
+                    |part: &&str| !part.is_empty() && *part != "." && *part != ".." && part.chars().all(fine);
+                if !parts.iter().all(part) {
+                    return Err(invalid(
+                        "cgroup parent",
+                        format!("{path:?}: give an absolute path such as /ci/jobs"),
+                    ));
+                }
+            }
+            Self::Slice(slice) => {
+                let name = slice.strip_suffix(".slice").unwrap_or_default();
+                if name.is_empty() || !name.chars().all(fine) || name.contains(':') {
+                    return Err(invalid(
+                        "cgroup parent",
+                        format!("{slice:?}: give a slice such as ci.slice"),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for CgroupParent {
+    type Err = InvalidSpec;
+
+    /// Reads a path, with or without the first `/`, or a slice with a colon behind it: `ci.slice:`.
+    fn from_str(text: &str) -> Result<Self, InvalidSpec> {
+        let parent = match text.strip_suffix(':') {
+            Some(slice) => Self::Slice(slice.to_owned()),
+            None => Self::Path(format!("/{}", text.trim_matches('/'))),
+        };
+        parent.validate().map(|()| parent)
+    }
+}
+
+impl fmt::Display for CgroupParent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => f.write_str(path),
+            Self::Slice(slice) => write!(f, "{slice}:"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field(resources: Resources) -> Option<&'static str> {
+        resources.validate().err().map(|error| error.field)
+    }
+
+    #[test]
+    fn limits_that_cannot_be_set_are_named() {
+        let none = Resources::default;
+        assert!(none().is_unlimited());
+        assert_eq!(field(none()), None);
+        assert_eq!(field(Resources { memory: Some(1), ..none() }), Some("memory"));
+        assert_eq!(field(Resources { memory: Some(u64::MAX), ..none() }), Some("memory"));
+        assert_eq!(field(Resources { memory_swap: Some(8 << 20), ..none() }), Some("memory and swap"));
+        let both = |memory, swap| Resources { memory: Some(memory), memory_swap: Some(swap), ..none() };
+        assert_eq!(field(both(8 << 20, 7 << 20)), Some("memory and swap"));
+        assert_eq!(field(both(8 << 20, u64::MAX)), None);
+        assert_eq!(field(Resources { cpus: Some(f64::NAN), ..none() }), Some("cpus"));
+        assert_eq!(field(Resources { cpus: Some(-1.0), ..none() }), Some("cpus"));
+        assert_eq!(field(Resources { cpus: Some(1.0), cpu_quota: Some(5000), ..none() }), Some("cpus"));
+        assert_eq!(field(Resources { cpu_period: Some(10), ..none() }), Some("cpu period"));
+        assert_eq!(field(Resources { cpu_quota: Some(10), ..none() }), Some("cpu quota"));
+        assert_eq!(field(Resources { cpu_shares: Some(1), ..none() }), Some("cpu shares"));
+        for (set, expected) in
+            [("0", None), ("0-2,7", None), ("", Some("cpuset cpus")), ("2-0", Some("cpuset cpus"))]
+        {
+            assert_eq!(field(Resources { cpuset_cpus: Some(set.into()), ..none() }), expected, "{set:?}");
+        }
+        assert_eq!(field(Resources { pids: Some(0), ..none() }), Some("pids"));
+    }
+
+    #[test]
+    fn parents_are_paths_or_slices() {
+        for (text, shown) in
+            [("/ci/jobs", "/ci/jobs"), ("ci", "/ci"), ("ci.slice:", "ci.slice:"), ("a.slice", "/a.slice")]
+        {
+            assert_eq!(text.parse::<CgroupParent>().unwrap().to_string(), shown);
+        }
+        for bad in ["", "/", "/a/../b", "a//b", ":", "ci:", "a b", ".slice:", "/."] {
+            assert!(bad.parse::<CgroupParent>().is_err(), "{bad:?} was taken");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Networks that CNI plugins make, from configurations in a directory.
+
+use std::fs::{self, DirBuilder};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use executor_core::NetworkAttachment;
+use executor_core::lifecycle::{ContainerId, NetworkUsage};
+
+use crate::attachment::{self, Attachment};
+use crate::pool::Pool;
+use crate::{NetworkError, Provider, config, namespace};
+
+/// Where configurations are, by convention.
+const CONFIGS: &str = "/etc/cni/net.d";
+
+/// Where plugins are: by convention, and where Debian has them.
+const PLUGINS: [&str; 2] = ["/opt/cni/bin", "/usr/lib/cni"];
+
+/// The directory of all networks, below an executor's root.
+const NETWORKS: &str = "networks";
+
+/// The file in a container's bundle that names its network's directory.
+const NAME: &str = "network";
+
+/// When nobody has asked for so long, none is kept ready.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Networks by CNI.
+#[derive(Debug)]
+pub struct Cni {
+    configs: PathBuf,
+    plugins: Vec<PathBuf>,
+    ready: usize,
+    idle: Duration,
+    opened: Mutex<Option<Opened>>,
+}
+
+#[derive(Debug)]
+struct Opened {
+    executor: String,
+    pool: Arc<Pool>,
+}
+
+impl Default for Cni {
+    fn default() -> Self {
+        Self {
+            configs: CONFIGS.into(),
+            plugins: PLUGINS.map(PathBuf::from).into(),
+            ready: 0,
+            idle: IDLE,
+            opened: Mutex::default(),
+        }
+    }
+}
+
+impl Cni {
+    /// The directory with the networks' configurations, in place of `/etc/cni/net.d`.
+    #[must_use]
+    pub fn configs(self, configs: impl Into<PathBuf>) -> Self {
+        Self { configs: configs.into(), ..self }
+    }
+
+    /// The directories with the plugins, in place of `/opt/cni/bin` and `/usr/lib/cni`.
+    #[must_use]
+    pub fn plugins(self, plugins: impl IntoIterator<Item = PathBuf>) -> Self {
+        Self { plugins: plugins.into_iter().collect(), ..self }
+    }
+
+    /// How many of each network are kept ready once it was asked for, and when none is any more because nobody has
+    /// asked again. By default none is.
+    #[must_use]
+    pub fn keep_ready(self, ready: usize, idle: Duration) -> Self {
+        Self { ready, idle, ..self }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Opened>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pool(&self, root: PathBuf, executor: String) -> io::Result<Pool> {
+        let (configs, plugins) = (self.configs.clone(), self.plugins.clone());
+        let number = AtomicU64::new(1);
+        let make = move |name: Option<&str>| {
+            let config = config::find(&configs, name).map_err(|error| error.message)?;
+            let networks = root.join(NETWORKS);
+            let made = DirBuilder::new().recursive(true).mode(0o711).create(&networks);
+            made.map_err(|error| format!("{}: {error}", networks.display()))?;
+            let dir = networks.join(format!("{executor}.{}", number.fetch_add(1, Ordering::Relaxed)));
+            Attachment::make(dir, config, plugins.clone())
+        };
+        Pool::new(self.ready, self.idle, Box::new(make))
+    }
+}
+
+impl Provider for Cni {
+    fn open(&self, root: &Path, executor: &str) -> io::Result<()> {
+        let pool = Arc::new(self.pool(root.to_owned(), executor.to_owned())?);
+        *self.lock() = Some(Opened { executor: executor.to_owned(), pool });
+        Ok(())
+    }
+
+    fn attach(
+        &self,
+        dir: &Path,
+        _: &ContainerId,
+        name: Option<&str>,
+    ) -> Result<NetworkAttachment, NetworkError> {
+        let failed = |why: String| NetworkError::new(name.unwrap_or("cni"), why);
+        let pool = self.lock().as_ref().map(|opened| Arc::clone(&opened.pool));
+        let pool = pool.ok_or_else(|| failed("no executor was built on it".into()))?;
+        let attachment = pool.take(name).map_err(failed)?;
+        let file = dir.join(NAME);
+        if let Err(error) = fs::write(&file, attachment.dir.to_string_lossy().as_bytes()) {
+            attachment.remove();
+            return Err(failed(format!("{}: {error}", file.display())));
+        }
+        Ok(attachment.told())
+    }
+
+    fn usage(&self, dir: &Path) -> Option<NetworkUsage> {
+        namespace::usage(&Attachment::read(&of_bundle(dir)?).ok()?.namespace())
+    }
+
+    fn detach(&self, dir: &Path) -> Vec<String> {
+        of_bundle(dir).map(|network| attachment::remove(&network)).unwrap_or_default()
+    }
+
+    fn close(&self, root: &Path, executor: &str) -> Vec<String> {
+        let mut opened = self.lock();
+        let own = opened.take_if(|opened| opened.executor == executor);
+        drop(opened);
+        let mut left = own.map(|own| own.pool.close()).unwrap_or_default();
+        let networks = root.join(NETWORKS);
+        let entries = match fs::read_dir(&networks) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return left,
+            Err(error) => return vec![format!("{}: {error}", networks.display())],
+            Ok(entries) => entries,
+        };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.split_once('.').is_some_and(|(owner, _)| owner == executor) {
+                left.extend(attachment::remove(&entry.path()));
+            }
+        }
+        let _others_use_it = fs::remove_dir(networks);
+        left
+    }
+}
+
+/// The network's directory, as a container's bundle names it: one among the networks of the same root.
+fn of_bundle(dir: &Path) -> Option<PathBuf> {
+    let network = PathBuf::from(fs::read_to_string(dir.join(NAME)).ok()?);
+    let root = dir.parent()?.parent()?;
+    (network.parent()? == root.join(NETWORKS) && network.file_name().is_some()).then_some(network)
+}

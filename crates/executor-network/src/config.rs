@@ -1,0 +1,139 @@
+//! Configurations of CNI networks, as CNI's specification has them: lists of plugins, one to a file.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::NetworkError;
+
+/// A network: its name, and the plugins that make it, in their order.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct NetworkConfig {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    /// Whether its plugins are not to be asked if all is well.
+    pub(crate) disable_check: bool,
+    pub(crate) plugins: Vec<Value>,
+}
+
+impl NetworkConfig {
+    /// Reads a list (`.conflist`), or a single plugin (`.conf`, `.json`).
+    pub(crate) fn read(text: &str) -> Result<Self, String> {
+        let json: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let name = json["name"].as_str().filter(|name| !name.is_empty()).ok_or("it has no name")?;
+        let plugins = match json.get("plugins") {
+            Some(plugins) => plugins.as_array().cloned().ok_or("its plugins are no list")?,
+            None => vec![json.clone()],
+        };
+        if plugins.is_empty() {
+            return Err("it has no plugins".into());
+        }
+        if plugins
+            .iter()
+            .any(|plugin| plugin["type"].as_str().is_none_or(|kind| kind.is_empty() || kind.contains('/')))
+        {
+            return Err("a plugin has no type that could be a program's name".into());
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            version: json["cniVersion"].as_str().unwrap_or("0.2.0").to_owned(),
+            disable_check: json["disableCheck"].as_bool().unwrap_or_default(),
+            plugins,
+        })
+    }
+
+    /// The same as text, for `read`.
+    pub(crate) fn to_json(&self) -> Value {
+        let Self { name, version, disable_check, plugins } = self;
+        json!({"name": name, "cniVersion": version, "disableCheck": disable_check, "plugins": plugins})
+    }
+
+    /// What a plugin of it is told.
+    pub(crate) fn for_plugin(&self, plugin: &Value, previous: Option<&Value>) -> Value {
+        let mut config = plugin.clone();
+        config["name"] = json!(self.name);
+        config["cniVersion"] = json!(self.version);
+        if let Some(previous) = previous {
+            config["prevResult"] = previous.clone();
+        }
+        config
+    }
+}
+
+/// The network of this name in a directory; the first, in the order of the files' names, without one.
+pub(crate) fn find(dir: &Path, name: Option<&str>) -> Result<NetworkConfig, NetworkError> {
+    let shown = name.unwrap_or("cni");
+    let failed = |why: String| NetworkError::new(shown, why);
+    let entries = fs::read_dir(dir).map_err(|error| failed(format!("{}: {error}", dir.display())))?;
+    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    files.retain(|file| {
+        file.extension().is_some_and(|kind| kind == "conflist" || kind == "conf" || kind == "json")
+    });
+    files.sort();
+    let mut wrong = Vec::new();
+    for file in &files {
+        match fs::read_to_string(file)
+            .map_err(|error| error.to_string())
+            .and_then(|text| NetworkConfig::read(&text))
+        {
+            Ok(config) if name.is_none_or(|name| name == config.name) => return Ok(config),
+            Ok(_) => {}
+            // It may be another's, and nobody's business; it is told when nothing else is found.
+            Err(why) => wrong.push(format!("{}: {why}", file.display())),
+        }
+    }
+    let beside = if wrong.is_empty() { String::new() } else { format!(" ({})", wrong.join("; ")) };
+    Err(failed(format!("no configuration of it in {}{beside}", dir.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_and_single_plugins_are_read() {
+        let list = r#"{"cniVersion": "0.4.0", "name": "n", "plugins": [{"type": "bridge", "x": 1}, {"type": "portmap"}]}"#;
+        let config = NetworkConfig::read(list).unwrap();
+        assert_eq!((config.name.as_str(), config.plugins.len()), ("n", 2));
+        assert_eq!(NetworkConfig::read(&config.to_json().to_string()), Ok(config.clone()));
+        let told = config.for_plugin(&config.plugins[0], Some(&json!({"ips": []})));
+        assert_eq!(
+            told,
+            json!({"type": "bridge", "x": 1, "name": "n", "cniVersion": "0.4.0", "prevResult": {"ips": []}})
+        );
+        let single = NetworkConfig::read(r#"{"name": "s", "type": "bridge"}"#).unwrap();
+        assert_eq!(single.plugins[0]["type"], "bridge");
+        for bad in [
+            "",
+            "{}",
+            r#"{"name": ""}"#,
+            r#"{"name": "n", "plugins": []}"#,
+            r#"{"name": "n"}"#,
+            r#"{"name": "n", "plugins": [{"type": "../sh"}]}"#,
+        ] {
+            assert!(NetworkConfig::read(bad).is_err(), "{bad:?} was taken");
+        }
+    }
+
+    #[test]
+    fn the_first_is_taken_where_none_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        for (file, text) in [
+            ("05-broken.conflist", "{"),
+            ("10-a.conflist", r#"{"name": "a", "plugins": [{"type": "bridge"}]}"#),
+            ("20-b.conf", r#"{"name": "b", "type": "ptp"}"#),
+            ("00-other.txt", r#"{"name": "c", "type": "ptp"}"#),
+        ] {
+            fs::write(dir.path().join(file), text).unwrap();
+        }
+        assert_eq!(find(dir.path(), None).unwrap().name, "a");
+        assert_eq!(find(dir.path(), Some("b")).unwrap().name, "b");
+        let error = find(dir.path(), Some("c")).unwrap_err().to_string();
+        assert!(
+            error.starts_with("network c: no configuration of it in ") && error.contains("05-broken"),
+            "{error}"
+        );
+        assert!(find(Path::new("/nowhere"), None).unwrap_err().to_string().contains("/nowhere"));
+    }
+}

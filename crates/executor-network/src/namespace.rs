@@ -1,0 +1,51 @@
+//! Network namespaces that have a name in the file system, and so outlive whoever made them.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+use std::thread;
+
+use executor_core::lifecycle::NetworkUsage;
+use nix::sched::{CloneFlags, setns, unshare};
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, mount_bind, unmount};
+
+/// Makes a namespace whose name is `file`, which must not exist.
+pub(crate) fn make(file: &Path) -> io::Result<()> {
+    File::create_new(file)?;
+    // A thread of its own is in the new namespace alone, and ends.
+    let named = thread::scope(|scope| {
+        let maker = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            Ok(mount_bind("/proc/thread-self/ns/net", file)?)
+        });
+        maker.join().unwrap_or_else(|_| Err(io::Error::other("the thread that makes it panicked")))
+    });
+    if named.is_err() {
+        fs::remove_file(file)?;
+    }
+    named
+}
+
+/// Takes the name away; the namespace goes with its last process. Doing so twice is fine.
+pub(crate) fn remove(file: &Path) -> io::Result<()> {
+    match unmount(file, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        // Not a mount point, or not there at all.
+        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
+        Err(error) => return Err(error.into()),
+    }
+    match fs::remove_file(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
+/// What went over its interfaces.
+pub(crate) fn usage(file: &Path) -> Option<NetworkUsage> {
+    let namespace = File::open(file).ok()?;
+    let reader = thread::spawn(move || {
+        setns(namespace, CloneFlags::CLONE_NEWNET).ok()?;
+        fs::read_to_string("/proc/thread-self/net/dev").ok()
+    });
+    Some(NetworkUsage::of_interfaces(&reader.join().ok()??))
+}

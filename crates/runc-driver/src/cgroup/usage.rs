@@ -1,0 +1,153 @@
+//! What a container has used, as the files of its cgroups tell it: those of v1, each hierarchy with its own, and
+//! those of v2, in one directory. A file that is not there is something the host does not tell.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use executor_core::lifecycle::{IoUsage, Pressure, Stall, Usage};
+
+/// The files of a cgroup, in whichever hierarchy they are.
+struct Files<'a>(&'a BTreeSet<PathBuf>);
+
+impl Files<'_> {
+    fn text(&self, file: &str) -> Option<String> {
+        self.0.iter().find_map(|dir| fs::read_to_string(dir.join(file)).ok())
+    }
+
+    fn number(&self, file: &str) -> Option<u64> {
+        self.text(file)?.trim().parse().ok()
+    }
+
+    fn value(&self, file: &str, key: &str) -> Option<u64> {
+        keyed(&self.text(file)?, key)
+    }
+}
+
+/// What the cgroup in these directories has used.
+pub(super) fn read(dirs: &BTreeSet<PathBuf>) -> Usage {
+    let files = Files(dirs);
+    let (nanos, micros) = (Duration::from_nanos, Duration::from_micros);
+    let number = |file| files.number(file);
+    let value = |file, key| files.value(file, key);
+    // On a hybrid host the unused v2 hierarchy has a cpu.stat as well; that of v1 counts throttling in nanoseconds.
+    let v1_throttled = value("cpu.stat", "throttled_time").map(nanos);
+    let swap_v1 = || number("memory.memsw.usage_in_bytes")?.checked_sub(number("memory.usage_in_bytes")?);
+    Usage {
+        cpu: number("cpuacct.usage").map(nanos).or_else(|| value("cpu.stat", "usage_usec").map(micros)),
+        cpu_user: number("cpuacct.usage_user")
+            .map(nanos)
+            .or_else(|| value("cpu.stat", "user_usec").map(micros)),
+        cpu_system: number("cpuacct.usage_sys")
+            .map(nanos)
+            .or_else(|| value("cpu.stat", "system_usec").map(micros)),
+        cpu_throttled: v1_throttled.or_else(|| value("cpu.stat", "throttled_usec").map(micros)),
+        memory: number("memory.usage_in_bytes").or_else(|| number("memory.current")),
+        memory_peak: number("memory.max_usage_in_bytes").or_else(|| number("memory.peak")),
+        swap: swap_v1().or_else(|| number("memory.swap.current")),
+        oom_kills: value("memory.oom_control", "oom_kill")
+            .or_else(|| value("memory.events", "oom_kill"))
+            .unwrap_or_default(),
+        pids: number("pids.current"),
+        pids_peak: number("pids.peak"),
+        io: io_v1(&files).or_else(|| files.text("io.stat").map(|text| io_v2(&text))),
+        pressure: pressure(&files),
+        network: None,
+    }
+}
+
+/// The number after `key` in a file of lines `key number`.
+fn keyed(text: &str, key: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
+}
+
+/// Lines `major:minor Read number`. From Linux 5.19 on there are none but where a limit is set: then nobody knows.
+fn io_v1(files: &Files<'_>) -> Option<IoUsage> {
+    let sums = |file: &str| {
+        let text = files.text(&format!("blkio.throttle.{file}_recursive"))?;
+        let sum = |operation: &str| -> Option<u64> {
+            let lines = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+            let of_it = lines.filter(|fields| fields.get(1) == Some(&operation));
+            let numbers: Vec<u64> = of_it.filter_map(|fields| fields.get(2)?.parse().ok()).collect();
+            (!numbers.is_empty()).then(|| numbers.into_iter().sum())
+        };
+        Some((sum("Read")?, sum("Write")?))
+    };
+    let ((read_bytes, write_bytes), (reads, writes)) = (sums("io_service_bytes")?, sums("io_serviced")?);
+    Some(IoUsage { read_bytes, write_bytes, reads, writes })
+}
+
+/// Lines `major:minor rbytes=number wbytes=number …`.
+fn io_v2(text: &str) -> IoUsage {
+    let sum = |key: &str| {
+        let fields = text.split_whitespace().filter_map(|field| field.strip_prefix(key)?.strip_prefix('='));
+        fields.filter_map(|number| number.parse::<u64>().ok()).sum()
+    };
+    IoUsage { read_bytes: sum("rbytes"), write_bytes: sum("wbytes"), reads: sum("rios"), writes: sum("wios") }
+}
+
+fn pressure(files: &Files<'_>) -> Option<Pressure> {
+    let stall = |resource: &str| Some(stall(&files.text(&format!("{resource}.pressure"))?));
+    Some(Pressure { cpu: stall("cpu")?, memory: stall("memory")?, io: stall("io")? })
+}
+
+/// Lines `some avg10=… total=microseconds`.
+fn stall(text: &str) -> Stall {
+    let total = |kind: &str| {
+        let line = text.lines().find(|line| line.split(' ').next() == Some(kind))?;
+        let total = line.split(' ').find_map(|field| field.strip_prefix("total="))?;
+        total.parse().ok().map(Duration::from_micros)
+    };
+    Stall { some: total("some").unwrap_or_default(), full: total("full").unwrap_or_default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Trees of `tests/cgroups`: what a container's directories held on a host of each kind.
+    fn tree(kind: &str) -> Usage {
+        let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/cgroups").join(kind);
+        let entries: Vec<_> = fs::read_dir(&root).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let dirs = if entries.iter().all(|path| path.is_dir()) {
+            entries.into_iter().collect()
+        } else {
+            [root].into()
+        };
+        read(&dirs)
+    }
+
+    #[test]
+    fn recorded_trees_of_each_kind() {
+        let millis = |number: u64| Some(Duration::from_micros(number));
+        let v2 = tree("v2");
+        assert_eq!(
+            (v2.cpu, v2.cpu_user, v2.cpu_system),
+            (millis(1_500_250), millis(1_000_200), millis(500_050))
+        );
+        assert_eq!((v2.cpu_throttled, v2.memory, v2.memory_peak), (millis(70_000), Some(4096), Some(8192)));
+        assert_eq!((v2.swap, v2.oom_kills, v2.pids, v2.pids_peak), (Some(512), 1, Some(2), Some(5)));
+        assert_eq!(v2.io, Some(IoUsage { read_bytes: 4196, write_bytes: 8192, reads: 3, writes: 2 }));
+        let stall =
+            |some, full| Stall { some: Duration::from_micros(some), full: Duration::from_micros(full) };
+        assert_eq!(
+            v2.pressure,
+            Some(Pressure { cpu: stall(1500, 0), memory: stall(20, 10), io: stall(7, 5) })
+        );
+
+        for (kind, pressure) in [("v1", false), ("hybrid", true)] {
+            let usage = tree(kind);
+            assert!(usage.cpu > Some(Duration::from_millis(50)), "{kind}: {usage:?}");
+            let both = usage.cpu_user.unwrap() + usage.cpu_system.unwrap();
+            assert!(both > Duration::from_millis(50) && both < usage.cpu.unwrap() * 2, "{kind}: {usage:?}");
+            assert!(usage.memory_peak >= usage.memory && usage.memory > Some(0), "{kind}: {usage:?}");
+            assert!(usage.pids_peak >= usage.pids && usage.pids == Some(2), "{kind}: {usage:?}");
+            let io = IoUsage { read_bytes: 4096, write_bytes: 2 << 20, reads: 1, writes: 2 };
+            assert_eq!(usage.io, (kind == "v1").then_some(io), "{kind}");
+            assert_eq!(usage.pressure.is_some(), pressure, "{kind}");
+            assert_eq!(usage.oom_kills, 0, "{kind}");
+        }
+        assert_eq!(read(&BTreeSet::new()), Usage::default());
+    }
+}
