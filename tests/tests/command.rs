@@ -231,29 +231,6 @@ fn bad_input_is_one_clear_sentence_and_nothing_is_made() {
 }
 
 #[test]
-fn without_root_there_is_one_clear_sentence() {
-    on_bare_stage(|stage| {
-        // The program is where an ordinary user may not look; it is handed over as an open file.
-        let program = fs::File::open(longshore_tests::command::program()).unwrap();
-        let mut command = std::process::Command::new("setpriv");
-        command.args([
-            "--reuid=65534",
-            "--regid=65534",
-            "--clear-groups",
-            "/proc/self/fd/0",
-            "run",
-            "--",
-            "true",
-        ]);
-        let outcome = Outcome::from(command.stdin(program).output().unwrap());
-        drop(command);
-        assert_eq!(outcome.code, Some(125), "{outcome:?}");
-        assert!(outcome.stderr.starts_with("longshore: not root"), "{}", outcome.stderr);
-        stage.check();
-    });
-}
-
-#[test]
 fn a_taken_id_is_left_alone() {
     on_bare_stage(|stage| {
         let (child, mut stdout) = start(

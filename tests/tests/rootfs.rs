@@ -85,6 +85,31 @@ fn stubs_come_away_with_times_intact() {
     });
 }
 
+/// Two containers in one directory: what the one made the other stands on.
+#[test]
+fn stubs_stay_while_another_container_uses_them() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let first = executor.run(stage.directory_spec(["sleep", "1000"])).await.unwrap();
+        first.started().await.unwrap();
+        let script = "echo up; read x; ls /proc/self/status && ls -d /usr/bin && cat /etc/hosts | head -c 9";
+        let mut spec = stage.directory_spec(["sh", "-c", script]).piped();
+        spec.process.stdio.stdin = longshore::Stdio::Pipe;
+        let dir = rootfs(&spec);
+        let second = executor.run(spec).await.unwrap();
+        let mut stdout = second.io().take_stdout().unwrap();
+        stdout.next_chunk().await.unwrap();
+        first.cancel(longshore::Cancel::now()).await;
+        first.released().await.unwrap();
+        assert!(dir.join("proc").is_dir());
+        second.io().take_stdin().unwrap().write("go\n").await.unwrap();
+        assert_eq!(text(stdout.read_to_end().await), "/proc/self/status\n/usr/bin\n127.0.0.1");
+        second.released().await.unwrap();
+        assert!(!dir.join("proc").exists() && !dir.join("etc/hosts").exists());
+        stage.finish(executor).await;
+    });
+}
+
 #[test]
 fn a_dead_executors_stubs_are_swept() {
     on_stage(async |stage| {

@@ -75,8 +75,8 @@ pub(crate) fn check(user: &mut User, map: Option<&IdMap>) -> Result<(), StartFai
         return Err(bad("user", &format!("the group {} is not in the container's id map", user.gid)));
     }
     user.groups.retain(|group| map.host_gid(*group).is_some());
-    if rootless() && map.gids.iter().map(|range| range.size).sum::<u32>() == 1 {
-        // The kernel denies setgroups(2) to whoever has mapped nothing but himself.
+    if rootless() {
+        // The kernel denies setgroups(2) to whoever has mapped nothing but himself, and runc to every ordinary user.
         user.groups.clear();
     }
     Ok(())

@@ -3,24 +3,31 @@
 //!
 //! What will be made is written down first, in the bundle: the next executor can take it away as well. A stub
 //! that the container has put something into, or has replaced, stays.
+//!
+//! Several containers may use one root file system at a time, and what is a mount point to one must not be taken
+//! away by another. Each holds a shared lock on its root directory; who comes first to its end leaves its stubs to
+//! another container of this process, and who cannot have the lock alone, because another process has a container there,
+//! leaves them where they are.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use executor_core::IdMap;
 use executor_core::lifecycle::StartFailure;
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, Stat, Timespec, Timestamps, fstat, futimens, openat, statat,
-    unlinkat,
+    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat, Timespec, Timestamps, flock, fstat, futimens,
+    openat, statat, unlinkat,
 };
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::within::Within;
-use crate::{bad, from_io, ids};
+use crate::{from_io, ids};
 
 const FILE: &str = "stubs.json";
 
@@ -32,6 +39,27 @@ struct Stubs {
     made: Vec<PathBuf>,
 }
 
+/// A root directory that is in use.
+struct InUse {
+    /// Which one: its device and inode.
+    root: (u64, u64),
+    _shared: OwnedFd,
+}
+
+/// The root directories of this process's containers, by their bundles.
+static IN_USE: Mutex<BTreeMap<PathBuf, InUse>> = Mutex::new(BTreeMap::new());
+
+fn in_use() -> MutexGuard<'static, BTreeMap<PathBuf, InUse>> {
+    IN_USE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Opens a root directory and locks it; who holds it alone does so for moments.
+fn locked(root: &Path, how: FlockOperation) -> io::Result<OwnedFd> {
+    let dir = rustix::fs::open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    flock(&dir, how)?;
+    Ok(dir)
+}
+
 /// Makes the mount points of `mounts` that are missing in `root`, and writes down which come away again: each
 /// stub, and with `parents` the directories that had to be made above it.
 pub(crate) fn make(
@@ -41,6 +69,10 @@ pub(crate) fn make(
     parents: bool,
     map: Option<&IdMap>,
 ) -> Result<(), StartFailure> {
+    let shared = locked(root, FlockOperation::LockShared).map_err(|error| from_io("lock", root, &error))?;
+    let stat = fstat(&shared).map_err(|error| from_io("look at", root, &error.into()))?;
+    let id = (stat.st_dev, stat.st_ino);
+    in_use().insert(dir.to_owned(), InUse { root: id, _shared: shared });
     let within = Within::open(root)?;
     let missing = missing(&within, mounts)?;
     if missing.is_empty() {
@@ -48,10 +80,8 @@ pub(crate) fn make(
     }
     let kept = |stub: &&Missing| parents || stub.is_target;
     let made = missing.iter().filter(kept).map(|stub| stub.path.clone()).collect();
-    let stubs = Stubs { root: root.to_owned(), made };
-    let json = serde_json::to_vec(&stubs).map_err(|error| bad("stubs", &error.to_string()))?;
-    crate::write_private(&dir.join(FILE), &json)
-        .map_err(|error| from_io("write", &dir.join(FILE), &error))?;
+    let written = Stubs { root: root.to_owned(), made }.write(dir);
+    written.map_err(|error| from_io("write", &dir.join(FILE), &error))?;
     let owner = ids::on_the_host(map, 0, 0);
     for stub in missing {
         let failed = |error: io::Error| from_io("make the mount point", &stub.path, &error);
@@ -122,14 +152,35 @@ fn keeping_times<T>(dir: &OwnedFd, change: impl FnOnce() -> io::Result<T>) -> io
     Ok(changed)
 }
 
-/// Takes away what [`make`] made and is still empty. What cannot be looked at stays where it is: a stub does no
-/// harm.
+impl Stubs {
+    fn read(dir: &Path) -> Option<Self> {
+        serde_json::from_slice(&fs::read(dir.join(FILE)).ok()?).ok()
+    }
+
+    fn write(&self, dir: &Path) -> io::Result<()> {
+        // In one step: half of it would be nothing.
+        let new = dir.join("stubs.new");
+        fs::write(&new, serde_json::to_vec(self)?)?;
+        fs::rename(new, dir.join(FILE))
+    }
+}
+
+/// Takes away what [`make`] made and is still empty, unless another container uses the root file system. What cannot
+/// be looked at stays where it is: a stub does no harm.
 pub(crate) fn remove(dir: &Path) {
-    let Some(stubs) =
-        fs::read(dir.join(FILE)).ok().and_then(|json| serde_json::from_slice::<Stubs>(&json).ok())
-    else {
+    let mut in_use = in_use();
+    let own = in_use.remove(dir);
+    let Some(stubs) = Stubs::read(dir) else { return };
+    let heir = own.as_ref().and_then(|own| in_use.iter().find(|(_, other)| other.root == own.root));
+    if let Some((heir, _)) = heir {
+        let mut all = Stubs::read(heir).unwrap_or(Stubs { root: stubs.root.clone(), made: Vec::new() });
+        all.made.splice(0..0, stubs.made);
+        // When it cannot be written, they stay.
+        let _stay = all.write(heir).and_then(|()| fs::remove_file(dir.join(FILE)));
         return;
-    };
+    }
+    drop(own);
+    let Ok(_alone) = locked(&stubs.root, FlockOperation::NonBlockingLockExclusive) else { return };
     let Ok(within) = Within::open(&stubs.root) else { return };
     for path in stubs.made.iter().rev() {
         let _stays = parent_of(&within, path).and_then(|parent| remove_empty(&parent, name_of(path)));
@@ -248,5 +299,24 @@ mod tests {
         assert!(ground.has("etc/x"));
         remove(ground.bundle.path());
         assert!(!ground.has("etc/x"));
+    }
+
+    #[test]
+    fn what_another_container_uses_stays_until_its_end() {
+        let ground = Ground::new();
+        let other = Ground { bundle: tempfile::tempdir().unwrap(), root: tempfile::tempdir().unwrap() };
+        ground.make(&[("/etc", "/a")], false).unwrap();
+        let mounts = [("/etc", "/a"), ("/etc", "/b")]
+            .map(|(source, place)| bind(Path::new(source), Path::new(place), "rw"));
+        make(other.bundle.path(), ground.root.path(), &mounts, false, None).unwrap();
+        remove(ground.bundle.path());
+        assert!(ground.has("a") && ground.has("b"));
+        // Another process that has a container there.
+        let theirs = locked(ground.root.path(), FlockOperation::LockShared).unwrap();
+        remove(other.bundle.path());
+        assert!(ground.has("a") && ground.has("b"), "there is one left that uses them");
+        drop(theirs);
+        remove(other.bundle.path());
+        assert!(!ground.has("a") && !ground.has("b"));
     }
 }

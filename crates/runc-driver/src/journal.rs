@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use executor_core::lifecycle::{HostPid, Signal};
+use serde_json::Value;
 
 use crate::{pidfd, procfs};
 
@@ -36,6 +37,22 @@ pub(crate) fn kill(dir: &Path) -> Vec<OwnedFd> {
     there.filter(|pidfd| pidfd::send(pidfd, Signal::KILL).is_ok()).collect()
 }
 
+/// Kills the init that a runtime's own state names, if it still is who it was and is not about to end anyway. runc
+/// writes `state.json` before the program runs, crun `status`; both have the start in clock ticks.
+pub(crate) fn kill_init(state: &Path) -> Option<OwnedFd> {
+    let read = |file: &str, pid: &str, start: &str| {
+        let json: Value = serde_json::from_slice(&fs::read(state.join(file)).ok()?).ok()?;
+        Some((u32::try_from(json[pid].as_u64()?).ok().and_then(HostPid::new)?, json[start].as_u64()?))
+    };
+    let named = read("state.json", "init_process_pid", "init_process_start")
+        .or_else(|| read("status", "pid", "process-start-time"));
+    let (pid, start) = named?;
+    let pidfd = pidfd::open(pid).ok()?;
+    let stat = procfs::Stat::of(pid)?;
+    let lives = stat.start == start && !stat.is_ending();
+    (lives && pidfd::send(&pidfd, Signal::KILL).is_ok()).then_some(pidfd)
+}
+
 /// The line of a process: its pid, its start in clock ticks since the system's, the inode of its pidfd
 /// (from Linux 6.9 on never given twice; before, the same for all), and which run of the system that is.
 ///
@@ -56,6 +73,33 @@ mod tests {
         let child = Command::new("sleep").arg("1000").spawn().unwrap();
         let pid = HostPid::new(child.id()).unwrap();
         (child, pid)
+    }
+
+    #[test]
+    fn an_init_is_known_by_its_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut init, pid) = sleeper();
+        let start = procfs::Stat::of(pid).unwrap().start;
+        assert!(kill_init(dir.path()).is_none());
+        for (file, pid_key, start_key) in [
+            ("state.json", "init_process_pid", "init_process_start"),
+            ("status", "pid", "process-start-time"),
+        ] {
+            let write = |start: u64| {
+                let json = serde_json::json!({ pid_key: pid.get(), start_key: start });
+                fs::write(dir.path().join(file), json.to_string()).unwrap();
+            };
+            write(start + 1);
+            assert!(kill_init(dir.path()).is_none(), "a stranger");
+            if file == "status" {
+                write(start);
+                assert!(kill_init(dir.path()).is_some());
+                assert!(!init.wait().unwrap().success());
+                assert!(kill_init(dir.path()).is_none(), "it is gone");
+            } else {
+                fs::remove_file(dir.path().join(file)).unwrap();
+            }
+        }
     }
 
     #[test]

@@ -174,7 +174,9 @@ impl Claim {
             Err(error) => return (0, vec![format!("{}: {error}", self.state.display())]),
         };
         let killed = cgroups.kill();
-        let in_none = journal::kill(&self.dir);
+        // A runtime may have been killed between starting init and telling us.
+        let in_none: Vec<_> =
+            journal::kill(&self.dir).into_iter().chain(journal::kill_init(&self.state)).collect();
         cgroup::wait_for_ends(&in_none, cgroup::PATIENCE);
         let killed = killed + in_none.len();
         let mut left = cgroups.remove();

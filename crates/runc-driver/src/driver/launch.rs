@@ -194,13 +194,12 @@ impl Shared {
     ) -> Result<HostPid, StartFailure> {
         let (file, dir) = (pid_file.to_owned(), claim.dir.clone());
         let read = move || {
-            let text = fs::read_to_string(&file).ok()?;
-            // A container that lives long gets many of them.
-            let _left_to_release = fs::remove_file(&file);
-            let pid = procfs::parse_pid(&text)?;
+            let pid = procfs::parse_pid(&fs::read_to_string(&file).ok()?)?;
             if let Err(error) = journal::record(&dir, pid) {
                 tracing::warn!(%pid, %error, "a process is not in the journal");
             }
+            // A container that lives long gets many of them.
+            let _left_to_release = fs::remove_file(&file);
             Some(pid)
         };
         let pid = self.blocking(read).await.map_err(broken)?;
