@@ -7,12 +7,12 @@ use std::sync::OnceLock;
 /// The command's program, built from this workspace.
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| build(&["--package", "longshore", "--bin", "longshore"]).join("longshore"))
+    PROGRAM.get_or_init(|| build(&["--bin", "longshore"]).join("longshore"))
 }
 
 /// An example's program, built from this workspace.
 pub fn example(name: &str) -> PathBuf {
-    build(&["--package", "longshore-examples", "--example", name]).join("examples").join(name)
+    build(&["--example", name]).join("examples").join(name)
 }
 
 /// Builds something beside this test, with its profile; answers with where such things are.
@@ -26,7 +26,8 @@ fn build(what: &[&str]) -> PathBuf {
     let profile = own.ancestors().nth(2).expect("a target directory");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--quiet"]).args(what);
+    // With the whole workspace, so that every crate has the features that `cargo test` builds it with.
+    build.args(["build", "--quiet", "--workspace"]).args(what);
     build.arg("--target-dir").arg(profile.parent().expect("a target directory"));
     if profile.ends_with("release") {
         build.arg("--release");
@@ -57,7 +58,8 @@ impl From<Output> for Outcome {
 /// The command on `root`, ready to be given arguments.
 pub fn longshore(root: &Path) -> Command {
     let mut command = Command::new(program());
-    command.arg("--root").arg(root).arg("--runtime").arg(crate::runtime_program());
+    command.arg("--root").arg(root);
+    command.args(crate::named_runtime().map(|name| format!("--runtime={name}")));
     command
 }
 

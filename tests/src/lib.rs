@@ -166,7 +166,7 @@ impl Stage {
 /// The variable that names the runtime to test with, in place of the first that is found.
 pub const RUNTIME_VARIABLE: &str = "LONGSHORE_TEST_RUNTIME";
 
-fn named_runtime() -> Option<String> {
+pub(crate) fn named_runtime() -> Option<String> {
     std::env::var(RUNTIME_VARIABLE).ok().filter(|name| !name.is_empty())
 }
 
@@ -285,8 +285,6 @@ pub async fn says(executor: &Executor, spec: ContainerSpec) -> String {
 #[expect(clippy::expect_used, reason = "that is what it is for")]
 pub async fn start_failure(executor: &Executor, spec: ContainerSpec) -> longshore::StartFailure {
     let exit = executor.run(spec).await.expect("a container").wait().await;
-    match exit.reason {
-        longshore::ExitReason::StartFailed(failure) => failure,
-        reason => panic!("it started: {reason:?}"),
-    }
+    let longshore::ExitReason::StartFailed(failure) = exit.reason else { panic!("it started: {exit:?}") };
+    failure
 }

@@ -11,7 +11,7 @@ use longshore::{
     CgroupParent, ContainerSpec, ExecSpec, ExitStatus, Refused, Resources, Seccomp, Security,
     StartFailureKind, Telemetry,
 };
-use longshore_tests::{on_stage, says, shell, sleeper, start_failure, text, until};
+use longshore_tests::{on_bare_stage, on_stage, says, shell, sleeper, start_failure, text, until};
 
 const STATUS: &str = "grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status | tr -s '\\t\\n' ' '";
 
@@ -406,5 +406,34 @@ fn a_configuration_of_the_callers() {
         changed.process.user = Some("7:7".into());
         assert!(says(&executor, changed).await.starts_with("ours\n7\n"));
         stage.finish(executor).await;
+    });
+}
+
+/// A device by its CDI name: a fixture whose node is another name for `/dev/null`.
+#[test]
+fn a_device_by_its_cdi_name() {
+    on_bare_stage(|stage| {
+        let fixture = serde_json::json!({
+            "cdiVersion": "0.6.0", "kind": "example.com/widget",
+            "devices": [{"name": "one", "containerEdits": {
+                "env": ["WIDGET=one"], "deviceNodes": [{"path": "/dev/widget", "hostPath": "/dev/null"}],
+                "mounts": [{"hostPath": "/etc/hostname", "containerPath": "/widget", "options": ["ro", "bind"]}]}}],
+        });
+        std::fs::create_dir(stage.path("cdi")).unwrap();
+        std::fs::write(stage.path("cdi/widget.json"), fixture.to_string()).unwrap();
+        let call = |device: &str, script: &str| {
+            let mut command = longshore_tests::command::longshore(&stage.root());
+            command
+                .env("LONGSHORE_CDI_DIRS", stage.path("cdi"))
+                .args(["run", "--device", device, "--", "sh", "-c", script]);
+            longshore_tests::command::Outcome::from(command.output().unwrap())
+        };
+        let script = "echo $WIDGET; echo x > /dev/widget && echo written; test -f /widget && echo mounted";
+        let outcome = call("example.com/widget=one", script);
+        assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("one\nwritten\nmounted\n", ""));
+        let missing = call("example.com/widget=two", "true");
+        assert_eq!(missing.code, Some(125));
+        assert!(missing.stderr.contains("device: example.com/widget=two: "), "{missing:?}");
+        stage.check();
     });
 }

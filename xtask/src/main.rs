@@ -48,7 +48,7 @@ fn demo() -> Done {
 }
 
 fn test() -> Done {
-    setup::setup("test")?;
+    setup::setup_for_tests("test")?;
     // The tests call the command and the examples as their users do.
     cargo(&["build", "--workspace", "--bins", "--examples"])?;
     cargo(&["test", "--workspace", "--lib", "--bins", "--tests"])?;

@@ -31,6 +31,25 @@ const MANAGERS: [Manager; 6] = [
     Manager { program: "pacman", refresh: &[], install: &["--sync", "--refresh", "--noconfirm"] },
 ];
 
+/// What only tests need, by a program of it, and the package that has it. Where one is not to be had, the tests that
+/// need it say so.
+const FOR_TESTS: [(&str, &str); 4] = [
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
+    ("newuidmap", "uidmap"),
+    ("ip", "iproute2"),
+    ("crun", "crun"),
+];
+
+/// The same as `setup`, and what tests need beside a runtime.
+pub(crate) fn setup_for_tests(task: &str) -> Done {
+    setup(task)?;
+    let missing: Vec<_> = FOR_TESTS.into_iter().filter(|(program, _)| find(&[program]).is_none()).collect();
+    match missing.is_empty() {
+        true => Ok(()),
+        false => install(&missing.into_iter().map(|(_, package)| package).collect::<Vec<_>>()),
+    }
+}
+
 /// Sees to it that containers can be run, or says the one command that does. `task` is what is to be
 /// called then.
 pub(crate) fn setup(task: &str) -> Done {
@@ -47,7 +66,7 @@ pub(crate) fn setup(task: &str) -> Done {
         return Err(format!("containers are run as root; type:\n\n    {command}\n"));
     }
     if missing {
-        install(RUNC)?;
+        install(&[RUNC])?;
     }
     match runtime() {
         Some(runtime) => {
@@ -66,11 +85,12 @@ fn runtime() -> Option<PathBuf> {
     find(&[RUNC]).or_else(|| if hybrid { None } else { find(&OTHERS) })
 }
 
-fn install(package: &str) -> Done {
+fn install(packages: &[&str]) -> Done {
     let manager = MANAGERS.iter().find(|manager| find(&[manager.program]).is_some());
     let Some(Manager { program, refresh, install }) = manager else {
         return Err(format!(
-            "there is no package manager that is known here; install {package} and try again"
+            "there is no package manager that is known here; install {} and try again",
+            packages.join(" ")
         ));
     };
     let command = |args: &[&str]| {
@@ -81,7 +101,7 @@ fn install(package: &str) -> Done {
     if !refresh.is_empty() {
         run(&mut command(refresh))?;
     }
-    run(command(install).arg(package))
+    run(command(install).args(packages))
 }
 
 fn find(programs: &[&str]) -> Option<PathBuf> {

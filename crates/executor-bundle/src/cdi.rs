@@ -57,8 +57,8 @@ fn edits(devices: &[String], dirs: &[&str]) -> Result<Value, StartFailure> {
     let mut cache = cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     // A specification that is wrong is nobody's business who does not ask for its devices.
     let refreshed = cache.refresh().err().map(|error| error.to_string());
-    let mut spec = Some(empty().map_err(|error| told(error.to_string()))?);
-    cache.inject_devices(&mut spec, devices.to_vec()).map_err(|error| {
+    let mut spec = empty().map_err(|error| told(error.to_string()))?;
+    cache.inject_devices(Some(&mut spec), devices.to_vec()).map_err(|error| {
         let beside = refreshed.map(|error| format!(" ({error})")).unwrap_or_default();
         told(format!("{}: {error}{beside}; looked in {}", devices.join(", "), dirs.join(", ")))
     })?;

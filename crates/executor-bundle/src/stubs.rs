@@ -204,7 +204,13 @@ fn remove_empty(parent: &OwnedFd, name: &Path) -> io::Result<()> {
         FileType::RegularFile if stat.st_size == 0 => {
             keeping_times(parent, || Ok(unlinkat(parent, name, AtFlags::empty())?))
         }
-        _ => Err(Errno::NOTEMPTY.into()),
+        FileType::RegularFile
+        | FileType::Symlink
+        | FileType::Fifo
+        | FileType::Socket
+        | FileType::CharacterDevice
+        | FileType::BlockDevice
+        | FileType::Unknown => Err(Errno::NOTEMPTY.into()),
     }
 }
 

@@ -43,7 +43,11 @@ impl Attachment {
         match new.set_up() {
             Ok(()) => Ok(new),
             Err(why) => {
-                let left = new.remove();
+                // Who could not add it may not be able to delete it either, for the same reason; the interfaces go
+                // with the namespace in any case.
+                let _said_already = new.delete();
+                let left: Vec<_> =
+                    remove_namespace(&new.dir).into_iter().chain(remove_dir(&new.dir)).collect();
                 Err(if left.is_empty() { why } else { format!("{why}; left: {}", left.join(", ")) })
             }
         }
@@ -107,18 +111,23 @@ impl Attachment {
 
     /// Takes it back; answers with what could not be. Doing so twice is fine.
     pub(crate) fn remove(&self) -> Vec<String> {
-        let mut left = Vec::new();
-        // The loopback goes with its namespace.
-        for plugin in self.config.plugins.iter().rev() {
-            let told = self.config.for_plugin(plugin, self.result.as_ref());
-            left.extend(call(&self.plugins, Action::Del, &self.subject(INTERFACE), &told).err());
-        }
+        let mut left = self.delete();
         left.extend(remove_namespace(&self.dir));
         // With something left, the directory tells how to undo it.
         if left.is_empty() {
             left.extend(remove_dir(&self.dir));
         }
         left
+    }
+
+    /// Has the plugins take back what they made; answers with what they could not. The loopback goes with its
+    /// namespace.
+    fn delete(&self) -> Vec<String> {
+        let delete = |plugin| {
+            let told = self.config.for_plugin(plugin, self.result.as_ref());
+            call(&self.plugins, Action::Del, &self.subject(INTERFACE), &told).err()
+        };
+        self.config.plugins.iter().rev().filter_map(delete).collect()
     }
 
     /// The namespace's name.

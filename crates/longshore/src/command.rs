@@ -9,3 +9,4 @@ pub(crate) mod spec;
 pub(crate) mod status;
 pub(crate) mod sweep;
 pub(crate) mod terminal;
+pub(crate) mod trace;

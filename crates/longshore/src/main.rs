@@ -11,23 +11,20 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use command::args::{Action, Arguments};
 use command::status;
+use command::trace::Tracing;
 
 fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return answer_without_arguments(&error),
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_env("LONGSHORE_LOG"))
-        .with_writer(std::io::stderr)
-        .init();
     let Arguments { global, action } = arguments;
-    let done = match action {
+    let done = Tracing::begin(&global).and_then(|_tracing| match action {
         Action::Run(run) => command::run::run(&global, run),
         Action::Doctor => Ok(command::doctor::doctor(&global)),
         Action::Spec(spec) => command::spec::spec(spec),
         Action::Sweep => command::sweep::sweep(&global),
-    };
+    });
     done.unwrap_or_else(|failure| {
         eprintln!("longshore: {failure}");
         failure.code.into()

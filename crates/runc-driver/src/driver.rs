@@ -389,10 +389,10 @@ impl ExitSource for Runc {
     fn exits(&self) -> BoxStream<'static, (ProcessRef, Ending)> {
         let shared = Arc::clone(&self.shared);
         let exits = self.shared.spawner.exits();
-        if let (Mode::Detached, Ok(opened)) = (shared.mode, shared.opened()) {
-            if let Err(error) = shared.spawner.reap_orphans(opened.root.containers()) {
-                tracing::error!(%error, "orphans are reaped only when their container is released");
-            }
+        if let (Mode::Detached, Ok(opened)) = (shared.mode, shared.opened())
+            && let Err(error) = shared.spawner.reap_orphans(opened.root.containers())
+        {
+            tracing::error!(%error, "orphans are reaped only when their container is released");
         }
         exits.map(move |(process, ending)| shared.ending(process, ending.status)).boxed()
     }

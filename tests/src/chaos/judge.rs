@@ -104,7 +104,7 @@ struct Court {
 impl Court {
     fn open() -> Result<Self, Box<dyn Error>> {
         let dir = TempDir::with_prefix("longshore-chaos-")?;
-        let runc = longshore::find_runtime(&longshore::CANDIDATES)?;
+        let runc = crate::runtime_program();
         let script = format!("#!/bin/bash\nRUNC={}\n{}", runc.display(), plan::faulty_runtime());
         let path = dir.path().join("runtime");
         fs::write(&path, script)?;

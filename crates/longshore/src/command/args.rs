@@ -34,6 +34,10 @@ pub(crate) struct Global {
     /// Directory with the configurations of CNI networks [default: /etc/cni/net.d]
     #[arg(long, value_name = "DIR", global = true)]
     pub(crate) cni_configs: Option<PathBuf>,
+    /// Send spans to an OTLP collector (HTTP), as in http://localhost:4318/v1/traces
+    #[cfg(feature = "otlp")]
+    #[arg(long, value_name = "ENDPOINT", global = true)]
+    pub(crate) otlp: Option<String>,
     /// Directory with CNI plugins [default: /opt/cni/bin, /usr/lib/cni]
     #[arg(long, value_name = "DIR", global = true)]
     pub(crate) cni_plugins: Vec<PathBuf>,

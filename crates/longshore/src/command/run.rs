@@ -9,11 +9,12 @@ use std::time::Duration;
 use longshore::{Cancel, Cni, ContainerHandle, Executor, Exit, Sandbox, Signal, Stdio, StdioSpec};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use super::args::{Global, Run};
 use super::relay::Relay;
 use super::status::{self, Asked, Failure};
-use super::{events, terminal};
+use super::{events, terminal, trace};
 
 /// How long the end of everything may take, after the program's own.
 const RELEASE: Duration = Duration::from_secs(30);
@@ -21,7 +22,8 @@ const RELEASE: Duration = Duration::from_secs(30);
 pub(crate) fn run(global: &Global, arguments: Box<Run>) -> Result<ExitCode, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::new(error.to_string(), "free some files or memory"))?;
-    runtime.block_on(supervise(global, *arguments))
+    let span = tracing::info_span!("longshore run");
+    runtime.block_on(supervise(global, *arguments).instrument(span))
 }
 
 async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure> {
@@ -42,6 +44,7 @@ async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure>
         true => (StdioSpec { stdin, stdout: Stdio::Pipe, stderr: Stdio::Null }, Relay::default()),
     };
     spec.process.stdio = stdio;
+    spec.telemetry.traceparent = trace::traceparent();
     let logged = log.map(|out| tokio::spawn(events::write(executor.events(), out)));
     let mut asked = Asked {
         timeout: arguments.timeout,
