@@ -302,7 +302,9 @@ fn doctor_says_that_containers_can_be_run() {
         for check in ["runtime", "cgroups", "subreaper", "pidfd", "overlay", "user namespaces", "id maps"] {
             assert!(outcome.stdout.contains(check), "{check} is not checked: {}", outcome.stdout);
         }
-        let outcome = call(&stage.root(), &["--runtime", "no-such-runtime", "doctor"]);
+        let mut doctor = std::process::Command::new(longshore_tests::command::program());
+        let outcome =
+            Outcome::from(doctor.args(["--runtime", "no-such-runtime", "doctor"]).output().unwrap());
         assert_eq!(outcome.code, Some(1));
         assert!(outcome.stdout.contains("FAIL runtime"), "{}", outcome.stdout);
         stage.check();

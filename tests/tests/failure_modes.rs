@@ -428,7 +428,7 @@ fn frozen() {
         let executor = stage.executor();
         let container = executor.run(sleeper()).await.unwrap();
         container.started().await.unwrap();
-        let runtime = longshore::find_runtime(&longshore::CANDIDATES).unwrap();
+        let runtime = longshore_tests::runtime_program();
         let mut pause = std::process::Command::new(runtime);
         pause.arg("--root").arg(stage.root().join("runtime")).args(["pause", container.id().as_str()]);
         assert!(pause.status().unwrap().success());

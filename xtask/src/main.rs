@@ -15,6 +15,7 @@ cargo xtask fmt       format everything
 cargo xtask doc       build the documentation
 cargo xtask examples  run every example, on the simulator and on the runtime
 cargo xtask chaos     make embedders suffer, and count what is left: --seconds N (60), --seed S
+cargo xtask crun      the tests on the real runtime with crun in runc's place, where it can run
 cargo xtask model     walk all of the lifecycle's state space: minutes, and some gigabytes";
 
 type Done = Result<(), String>;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         "doc" => document(),
         "examples" => examples(),
         "chaos" => chaos(&env::args().skip(2).collect::<Vec<_>>()),
+        "crun" => crun(),
         "model" => model(),
         _ => Err(USAGE.into()),
     };
@@ -52,6 +54,7 @@ fn test() -> Done {
     // The tests call the command and the examples as their users do.
     cargo(&["build", "--workspace", "--bins", "--examples"])?;
     cargo(&["test", "--workspace", "--lib", "--bins", "--tests"])?;
+    crun()?;
     cargo(&["test", "--workspace", "--doc"])?;
     clippy()?;
     format_check()
@@ -77,6 +80,32 @@ fn chaos(args: &[String]) -> Done {
     let mut command =
         cargo_command(&["run", "--quiet", "--package", "longshore-tests", "--bin", "chaos", "--"]);
     run(command.args(args))
+}
+
+/// The tests that a runtime other than runc has to pass as well. crun 1.8 refuses hybrid cgroups: the unified hierarchy
+/// is hidden from it in a mount namespace of its own.
+const ON_CRUN: [&str; 11] = [
+    "behaviour",
+    "command",
+    "contract",
+    "failure_modes",
+    "ids",
+    "lifecycle",
+    "network",
+    "output",
+    "rootfs",
+    "shutdown",
+    "terminal",
+];
+
+fn crun() -> Done {
+    setup::setup_for_tests("crun")?;
+    let script = "mount --make-rprivate / && if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi && exec \"$@\"";
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, "crun"]).arg(cargo).args(["test", "--workspace"]);
+    command.args(ON_CRUN.iter().flat_map(|test| ["--test", test])).env("LONGSHORE_TEST_RUNTIME", "crun");
+    run(&mut command)
 }
 
 /// `test` walks what takes seconds of it.

@@ -44,6 +44,11 @@ pub(crate) fn learn_hierarchies() -> io::Result<()> {
     Ok(())
 }
 
+/// Whether a process that is ending still is in the cgroup it was in: in those of v2, which a hybrid host has as well.
+pub(crate) fn remembers_the_dead() -> bool {
+    hierarchies().any(|hierarchy| hierarchy.join("cgroup.controllers").exists())
+}
+
 fn hierarchies() -> impl Iterator<Item = &'static PathBuf> {
     HIERARCHIES.get().into_iter().flatten()
 }

@@ -198,7 +198,14 @@ impl CommandLine {
     pub async fn delete(&self, id: &ContainerId) -> Result<(), RuntimeError> {
         let args = ["delete", "--force", "--", id.as_str()].map(OsString::from);
         match self.answer(Some(id), &args).await {
-            Err(error) if error.message.contains("does not exist") => Ok(()),
+            // As runc says it, and as crun does.
+            Err(error)
+                if ["does not exist", "/status`: No such file"]
+                    .iter()
+                    .any(|words| error.message.contains(words)) =>
+            {
+                Ok(())
+            }
             answer => answer.map(drop),
         }
     }

@@ -13,6 +13,7 @@ mod launch;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -110,6 +111,8 @@ struct Container {
     terminals: Mutex<HashMap<ProcessId, Terminal>>,
     /// Whether we have frozen it.
     frozen: AtomicBool,
+    /// Those that no pid namespace takes along with init, when they were killed: they become our children.
+    orphans: Mutex<Vec<(HostPid, OwnedFd)>>,
     /// Processes that SIGKILL was sent to.
     killed: Mutex<HashSet<ProcessId>>,
 }
@@ -313,6 +316,7 @@ impl Runtime for Runc {
         if let Ok(container) = self.shared.container(&process.container) {
             // Without a pid namespace nothing goes with init by itself.
             if process.process == ProcessId::Init && container.spec.process_mode == ProcessMode::NoSandbox {
+                container.note_orphans();
                 container.signal_all(Signal::KILL);
             }
             let again = !lock(&container.killed).insert(process.process);
@@ -489,7 +493,9 @@ impl Shared {
         let Ok(container) = self.container(id) else {
             return Vec::new();
         };
+        container.note_orphans();
         let (killed, left) = container.claim.dispose(&*self.bundles);
+        self.spawner.reap(&lock(&container.orphans));
         if killed > 0 {
             tracing::debug!(container = %id, killed, "processes were left");
         }
@@ -515,6 +521,7 @@ impl Container {
             abandon: Mutex::default(),
             terminals: Mutex::default(),
             frozen: AtomicBool::new(false),
+            orphans: Mutex::default(),
             killed: Mutex::default(),
         }
     }
@@ -541,6 +548,14 @@ impl Container {
         match (&self.claim.cgroup, self.init.get()) {
             (None, Some(init)) => procfs::in_pid_namespace_of(*init).collect(),
             (Some(_), _) | (None, None) => self.cgroups().processes(),
+        }
+    }
+
+    /// Notes who is in it now, where a pid namespace does not end and reap them with init.
+    fn note_orphans(&self) {
+        if self.spec.process_mode == ProcessMode::NoSandbox {
+            let open = |pid| Some((pid, pidfd::open(pid).ok()?));
+            lock(&self.orphans).extend(self.processes().into_iter().filter_map(open));
         }
     }
 

@@ -13,6 +13,7 @@ pub(crate) struct Stat {
     pub(crate) state: char,
     pub(crate) parent: u32,
     pub(crate) group: u32,
+    pub(crate) session: u32,
     /// When it was started, in clock ticks since the system was.
     pub(crate) start: u64,
     flags: u64,
@@ -41,9 +42,10 @@ fn parse_stat(stat: &str) -> Option<Stat> {
     let state = fields.next()?.chars().next()?;
     let parent = fields.next()?.parse().ok()?;
     let group = fields.next()?.parse().ok()?;
-    let flags = fields.nth(3)?.parse().ok()?;
+    let session = fields.next()?.parse().ok()?;
+    let flags = fields.nth(2)?.parse().ok()?;
     let start = fields.nth(12)?.parse().ok()?;
-    Some(Stat { comm, state, parent, group, start, flags })
+    Some(Stat { comm, state, parent, group, session, start, flags })
 }
 
 /// The children of this process, zombies included, adopted ones included.
@@ -163,9 +165,12 @@ mod tests {
 
     #[test]
     fn a_name_may_hold_parentheses() {
-        let stat = parse_stat("42 (a) b (c)) S 7 41 41 0 -1 4194308 0 0 0 0 0 0 0 0 20 0 1 0 815 0").unwrap();
+        let stat = parse_stat("42 (a) b (c)) S 7 41 40 0 -1 4194308 0 0 0 0 0 0 0 0 20 0 1 0 815 0").unwrap();
         let comm = "a) b (c)".into();
-        assert_eq!(stat, Stat { comm, state: 'S', parent: 7, group: 41, start: 815, flags: 0x40_0004 });
+        assert_eq!(
+            stat,
+            Stat { comm, state: 'S', parent: 7, group: 41, session: 40, start: 815, flags: 0x40_0004 }
+        );
         assert_eq!(parse_stat("42 (x"), None);
     }
 

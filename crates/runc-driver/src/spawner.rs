@@ -9,6 +9,7 @@ pub(crate) mod local;
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -39,6 +40,9 @@ pub(crate) trait Spawner: Send + Sync {
     /// From now on, reaps processes that end in a container and that nobody adopted, as they end. Needs a tokio
     /// runtime.
     fn reap_orphans(&self, containers: Containers) -> io::Result<()>;
+
+    /// Reaps those of these processes that have become our children, have ended, and were not adopted.
+    fn reap(&self, orphans: &[(HostPid, OwnedFd)]);
 
     /// Nothing of this container will be asked for any more.
     fn forget(&self, container: &ContainerId);

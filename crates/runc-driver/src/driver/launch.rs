@@ -9,7 +9,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -218,7 +218,9 @@ fn end_started(pid_file: &Path, claim: &Claim) {
     let _mostly_not_there = fs::remove_file(pid_file);
     let Some((pid, Ok(pidfd))) = pid.map(|pid| (pid, pidfd::open(pid))) else { return };
     if claim.may_own(pid) && pidfd::send(&pidfd, Signal::KILL).is_ok() {
-        cgroup::wait_for_ends(&[pidfd], cgroup::PATIENCE);
+        cgroup::wait_for_ends(&[&pidfd], cgroup::PATIENCE);
+        // Unreaped, it would hold its container's init.
+        let _not_our_child = pidfd::reap(pidfd.as_fd());
     }
 }
 

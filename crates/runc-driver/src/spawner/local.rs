@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread;
@@ -27,7 +28,7 @@ use super::{Call, Containers, Parent, RuntimeChild, Spawner, Strays};
 use crate::cgroup::place::is_of_executor;
 use crate::procfs::{self, Stat};
 use crate::root::MARK;
-use crate::{cgroup, lock, pidfd};
+use crate::{CANDIDATES, cgroup, lock, pidfd};
 
 /// What of our environment a runtime gets. Above all not `NOTIFY_SOCKET`, with which runc waits for a
 /// message that never comes, nor `LISTEN_FDS`, with which it hands our sockets on.
@@ -59,6 +60,10 @@ struct Family {
     /// Orphans that were reaped before anyone adopted them, the latest first. One may be a process
     /// whose runtime has just said that it runs.
     orphans: Mutex<VecDeque<(HostPid, ExitStatus)>>,
+    /// The last runtimes that were executed; each led a process group.
+    groups: Mutex<VecDeque<HostPid>>,
+    /// The name that the runtime's processes have.
+    runtime: OnceLock<String>,
     /// Where unknown children are ours to reap.
     containers: OnceLock<Containers>,
 }
@@ -117,9 +122,11 @@ impl LocalSpawner {
             for order in incoming {
                 let Order::Spawn(call, answer) = order else { return };
                 // It is known before anyone is told of it: whoever waits may be gone.
+                family.runtime.get_or_init(|| short_name(&call.program));
                 let runtime = execute(call).map(Arc::new);
                 if let Ok(runtime) = &runtime {
                     lock(&family.runtimes).insert(runtime.pid, Arc::clone(runtime));
+                    family.remember_group(runtime.pid);
                 }
                 let _gone = answer.send(runtime);
             }
@@ -155,10 +162,42 @@ impl Family {
         let Some(containers) = self.containers.get() else { return };
         for pid in self.unknown_children() {
             let Some(stat) = Stat::of(pid) else { continue };
-            if stat.state == 'Z' && (is_helper(&stat) || containers.have(pid)) {
+            let is_ours = || {
+                is_helper(&stat)
+                    || self.is_of_runtime(&stat)
+                    || containers.have(pid, &stat)
+                    || self.is_in_a_known_session(&stat)
+            };
+            if stat.state == 'Z' && is_ours() {
                 self.reap_orphan(pid);
             }
         }
+    }
+
+    fn remember_group(&self, leader: HostPid) {
+        let mut groups = lock(&self.groups);
+        groups.truncate(ORPHANS - 1);
+        groups.push_front(leader);
+    }
+
+    /// Whether it is what a runtime has left behind under its own name: crun forks a helper for each container that it
+    /// starts, and when it fails what it has forked comes to us. It is in a session of its own by then, or still in the
+    /// group of a runtime of ours, whose leader has ended. A child of the embedder's that has the same name is in the
+    /// embedder's session.
+    fn is_of_runtime(&self, stat: &Stat) -> bool {
+        // The runtime may be called by way of a program of another name.
+        let name = &stat.comm;
+        if self.runtime.get() != Some(name) && !CANDIDATES.contains(&name.as_str()) {
+            return false;
+        }
+        let of_ours = |leader: HostPid| lock(&self.groups).contains(&leader) && Stat::of(leader).is_none();
+        stat.session != own_session() || HostPid::new(stat.group).is_some_and(of_ours)
+    }
+
+    /// Whether it is in the session of a process that we know: where a pid namespace does not keep them together, and
+    /// only v1 hierarchies are left to ask, which forget whom an ending process belongs to.
+    fn is_in_a_known_session(&self, stat: &Stat) -> bool {
+        lock(&self.adopted).values().any(|process| process.pid.get() == stat.session)
     }
 
     /// Ends and reaps those of the unknown children that are strays.
@@ -193,12 +232,29 @@ impl Family {
 }
 
 impl Containers {
-    fn have(&self, pid: HostPid) -> bool {
+    fn have(&self, pid: HostPid, stat: &Stat) -> bool {
         match self {
-            Self::Of(executor) => procfs::cgroups_of(pid).any(|path| is_of_executor(&path, executor)),
+            Self::Of(executor) if cgroup::remembers_the_dead() => {
+                procfs::cgroups_of(pid).any(|path| is_of_executor(&path, executor))
+            }
+            // Of an ending process v1 hierarchies say that it is in none. One in a pid namespace that is not ours
+            // is a container's; those that the embedder has made itself are in its session.
+            Self::Of(_) => stat.session != own_session() && procfs::is_in_nested_pid_namespace(pid),
             Self::InNestedNamespaces => procfs::is_in_nested_pid_namespace(pid),
         }
     }
+}
+
+fn own_session() -> u32 {
+    static OWN: OnceLock<u32> = OnceLock::new();
+    let own = || HostPid::new(std::process::id()).and_then(Stat::of).map_or(0, |stat| stat.session);
+    *OWN.get_or_init(own)
+}
+
+/// A program's name as the kernel keeps it: no more than 15 bytes.
+fn short_name(program: &Path) -> String {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    name.chars().take(15).collect()
 }
 
 /// Whether it is a runtime on its way to become a container's process: it is called `runc:[2:INIT]` or
@@ -296,6 +352,13 @@ impl Spawner for LocalSpawner {
         self.family.reap_orphans();
     }
 
+    fn reap(&self, orphans: &[(HostPid, OwnedFd)]) {
+        let known: HashSet<_> = lock(&self.family.adopted).values().map(|process| process.pid).collect();
+        for (_, orphan) in orphans.iter().filter(|(pid, _)| !known.contains(pid)) {
+            let _not_our_child = pidfd::reap(orphan.as_fd());
+        }
+    }
+
     fn forget(&self, container: &ContainerId) {
         lock(&self.family.adopted).retain(|process, _| process.container != *container);
     }
@@ -352,14 +415,17 @@ impl Process {
         }
     }
 
-    /// The leader is a zombie at worst, so the group is still its own. A process that has made no group of
-    /// its own is in its parent's, which has another number: then it is signalled alone.
+    /// It is a zombie at worst, so it is still in its group: the one it leads, or the one that crun's helper has made for
+    /// it. In our own it is signalled alone.
     fn signal_group(&self, signal: Signal) -> io::Result<Delivery> {
         let reaped = lock(&self.reaped);
         if *reaped {
             return Ok(Delivery::Gone);
         }
-        match rustix::process::kill_process_group(pidfd::raw(self.pid)?, pidfd::number(signal)?) {
+        let own = u32::try_from(rustix::process::getpgrp().as_raw_pid()).ok();
+        let group = Stat::of(self.pid).map(|stat| stat.group).filter(|group| Some(*group) != own);
+        let Some(group) = group.and_then(HostPid::new) else { return pidfd::send(&self.pidfd, signal) };
+        match rustix::process::kill_process_group(pidfd::raw(group)?, pidfd::number(signal)?) {
             Ok(()) => Ok(Delivery::Sent),
             Err(Errno::SRCH) => pidfd::send(&self.pidfd, signal),
             Err(error) => Err(error.into()),
