@@ -48,9 +48,11 @@ impl Done {
                 };
                 let status = match (ran, killed) {
                     (false, _) => !killed && exit.status == ExitStatus::Unknown,
-                    (true, true) => exit.status == KILLED || self.may_end_as(exit.status),
-                    (true, false) => {
-                        self.may_end_as(exit.status) || self.may_end_by(exit.status, Signal::TERM)
+                    // With grace there was a SIGTERM first, and that may be what ended it.
+                    (true, killed) => {
+                        *killed && exit.status == KILLED
+                            || self.may_end_as(exit.status)
+                            || self.may_end_by(exit.status, Signal::TERM)
                     }
                 };
                 asked && status
