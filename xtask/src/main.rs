@@ -14,6 +14,7 @@ cargo xtask check     what needs no runtime: format, clippy, documentation
 cargo xtask fmt       format everything
 cargo xtask doc       build the documentation
 cargo xtask examples  run every example, on the simulator and on the runtime
+cargo xtask bench     measure against the bare runtime, in the same run: --quick, --json FILE, --plot FILE
 cargo xtask chaos     make embedders suffer, and count what is left: --seconds N (60), --seed S
 cargo xtask crun      the tests on the real runtime with crun in runc's place, where it can run
 cargo xtask model     walk all of the lifecycle's state space: minutes, and some gigabytes";
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         "fmt" => cargo(&["fmt", "--all"]),
         "doc" => document(),
         "examples" => examples(),
+        "bench" => bench(&env::args().skip(2).collect::<Vec<_>>()),
         "chaos" => chaos(&env::args().skip(2).collect::<Vec<_>>()),
         "crun" => crun(),
         "model" => model(),
@@ -72,6 +74,13 @@ fn format_check() -> Done {
 
 fn clippy() -> Done {
     cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])
+}
+
+/// Never part of `test`: a figure is no assertion.
+fn bench(args: &[String]) -> Done {
+    setup::setup("bench")?;
+    let mut command = cargo_command(&["run", "--release", "--quiet", "--package", "longshore-bench", "--"]);
+    run(command.args(args))
 }
 
 /// `test` holds a minute of it.

@@ -126,7 +126,8 @@ fn own_procs() -> Option<PathBuf> {
     let own = fs::read_to_string("/proc/self/cgroup").ok()?;
     let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
     let mut files = own.lines().filter_map(|line| procs_of(line, &mounts));
-    files.find(|file| OpenOptions::new().write(true).open(file).is_ok_and(|file| write_own_pid(&file).is_ok()))
+    files
+        .find(|file| OpenOptions::new().write(true).open(file).is_ok_and(|file| write_own_pid(&file).is_ok()))
 }
 
 /// A line `number:controllers:path`; a hierarchy of v1 is known by its controllers, that of v2 by having none.

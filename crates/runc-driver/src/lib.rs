@@ -25,6 +25,7 @@ mod find;
 #[doc(hidden)]
 pub mod fuzzing;
 mod journal;
+mod kick;
 mod pidfd;
 mod procfs;
 mod root;

@@ -10,7 +10,7 @@ use super::status::Failure;
 /// Sends what is not yet sent when it is dropped.
 pub(crate) struct Tracing {
     #[cfg(feature = "otlp")]
-    provider: Option<opentelemetry_sdk::trace::SdkTracerProvider>,
+    _sender: Option<otlp::Sender>,
 }
 
 impl Tracing {
@@ -22,34 +22,21 @@ impl Tracing {
         #[cfg(feature = "otlp")]
         {
             use opentelemetry::trace::TracerProvider;
-            let provider = global.otlp.as_deref().map(otlp::provider).transpose()?;
-            let spans = provider.as_ref().map(|provider| {
-                let tracer = provider.tracer("longshore");
+            let sender = global.otlp.as_deref().map(otlp::Sender::new).transpose()?;
+            let spans = sender.as_ref().map(|sender| {
+                let tracer = sender.provider.tracer("longshore");
                 let layer = tracing_opentelemetry::layer().with_tracer(tracer);
                 // Of the libraries below, nobody wants every poll.
                 tracing_subscriber::Layer::with_filter(layer, otlp::ours())
             });
             registry.with(spans).init();
-            Ok(Self { provider })
+            Ok(Self { _sender: sender })
         }
         #[cfg(not(feature = "otlp"))]
         {
             let _: &Global = global;
             registry.init();
             Ok(Self {})
-        }
-    }
-}
-
-#[cfg(feature = "otlp")]
-impl Drop for Tracing {
-    fn drop(&mut self) {
-        if let Some(provider) = &self.provider
-            && let Err(error) = provider.shutdown()
-        {
-            eprintln!(
-                "longshore: not all spans could be sent: {error}; check the collector that --otlp names"
-            );
         }
     }
 }
@@ -64,25 +51,76 @@ pub(crate) fn traceparent() -> Option<String> {
 
 #[cfg(feature = "otlp")]
 mod otlp {
+    use std::sync::{Arc, OnceLock};
+    use std::time::Duration;
+
     use opentelemetry::trace::TraceContextExt;
     use opentelemetry_otlp::{SpanExporter, WithExportConfig};
     use opentelemetry_sdk::Resource;
-    use opentelemetry_sdk::trace::SdkTracerProvider;
+    use opentelemetry_sdk::error::OTelSdkResult;
+    use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData};
     use tracing_opentelemetry::OpenTelemetrySpanExt;
     use tracing_subscriber::filter::{LevelFilter, Targets};
 
     use crate::command::status::Failure;
 
-    pub(super) fn provider(endpoint: &str) -> Result<SdkTracerProvider, Failure> {
-        let exporter = SpanExporter::builder().with_http().with_endpoint(endpoint).build();
-        let exporter = exporter.map_err(|error| {
-            Failure::new(
-                format!("--otlp {endpoint}: {error}"),
-                "name one such as http://localhost:4318/v1/traces",
-            )
-        })?;
-        let resource = Resource::builder().with_service_name("longshore").build();
-        Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
+    /// Sends spans, and remembers if some could not be: the library's own shutdown does not always say so.
+    pub(super) struct Sender {
+        pub(super) provider: SdkTracerProvider,
+        failed: Arc<OnceLock<String>>,
+    }
+
+    #[derive(Debug)]
+    struct Watched {
+        exporter: SpanExporter,
+        failed: Arc<OnceLock<String>>,
+    }
+
+    impl opentelemetry_sdk::trace::SpanExporter for Watched {
+        async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+            let sent = self.exporter.export(batch).await;
+            if let Err(error) = &sent {
+                self.failed.get_or_init(|| error.to_string());
+            }
+            sent
+        }
+
+        fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+            self.exporter.shutdown_with_timeout(timeout)
+        }
+
+        fn set_resource(&mut self, resource: &Resource) {
+            self.exporter.set_resource(resource);
+        }
+    }
+
+    impl Sender {
+        pub(super) fn new(endpoint: &str) -> Result<Self, Failure> {
+            // The exporter's HTTP client may be built, for another crate's sake, to want one that the program chooses.
+            let _chosen_before = rustls::crypto::ring::default_provider().install_default();
+            let exporter = SpanExporter::builder().with_http().with_endpoint(endpoint).build();
+            let exporter = exporter.map_err(|error| {
+                let remedy = "name one such as http://localhost:4318/v1/traces";
+                Failure::new(format!("--otlp {endpoint}: {error}"), remedy)
+            })?;
+            let failed = Arc::new(OnceLock::new());
+            let resource = Resource::builder().with_service_name("longshore").build();
+            let watched = Watched { exporter, failed: Arc::clone(&failed) };
+            let provider =
+                SdkTracerProvider::builder().with_batch_exporter(watched).with_resource(resource).build();
+            Ok(Self { provider, failed })
+        }
+    }
+
+    impl Drop for Sender {
+        fn drop(&mut self) {
+            let ended = self.provider.shutdown().map_err(|error| error.to_string());
+            if let Some(error) = self.failed.get().cloned().or(ended.err()) {
+                eprintln!(
+                    "longshore: not all spans could be sent: {error}; check the collector that --otlp names"
+                );
+            }
+        }
     }
 
     pub(super) fn ours() -> Targets {
