@@ -19,7 +19,7 @@ pub(crate) struct Ground {
 }
 
 impl Ground {
-    pub(crate) fn new() -> Done<Self> {
+    pub(crate) fn new(kick: bool) -> Done<Self> {
         let dir = TempDir::with_prefix("longshore-bench-")?;
         let rootfs = dir.path().join("rootfs");
         for name in ["etc", "usr", "proc", "dev", "sys"] {
@@ -32,7 +32,8 @@ impl Ground {
             std::os::unix::fs::symlink(Path::new("usr").join(name), rootfs.join(name))?;
         }
         let runtime = longshore::find_runtime(&longshore::CANDIDATES)?;
-        let executor = Executor::builder(longshore::runc().build()?).root(dir.path().join("root")).build()?;
+        let runc = longshore::runc().cgroup_kick(kick).build()?;
+        let executor = Executor::builder(runc).root(dir.path().join("root")).build()?;
         Ok(Self { dir, runtime, executor })
     }
 

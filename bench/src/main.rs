@@ -24,6 +24,9 @@ struct Arguments {
     /// Fewer rounds, and nothing with a thousand containers
     #[arg(long)]
     quick: bool,
+    /// Without the cgroup kick, to see what it is worth
+    #[arg(long)]
+    no_kick: bool,
     /// Write the figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -35,10 +38,10 @@ struct Arguments {
 type Done<T = ()> = Result<T, Box<dyn Error>>;
 
 fn main() -> Done {
-    let Arguments { quick, json, plot } = Arguments::parse();
+    let Arguments { quick, no_kick, json, plot } = Arguments::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let report = runtime.block_on(async {
-        let ground = Ground::new()?;
+        let ground = Ground::new(!no_kick)?;
         let report = cases::all(&ground, quick).await;
         ground.leave().await?;
         report

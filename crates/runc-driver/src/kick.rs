@@ -24,6 +24,9 @@ const AGAIN: Duration = Duration::from_millis(4);
 /// A first write after idleness that takes less than this has not waited for a grace period.
 const QUICK: Duration = Duration::from_micros(500);
 
+/// The kernel has cooled down when nothing was written for so long.
+const IDLE: Duration = Duration::from_millis(100);
+
 /// After so many quick first writes in a row there is nothing to win.
 const QUICK_ONES: u32 = 8;
 
@@ -93,17 +96,19 @@ impl Shared {
 
     fn work(&self, file: &File) {
         let (mut seen, mut quick) = (0, 0);
+        let mut last: Option<Instant> = None;
         let mut state = self.lock();
         while !state.off {
             if state.begun == seen && state.requests == 0 {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
-            let first = state.begun != seen && state.requests <= 1;
+            let first = last.is_none_or(|last| last.elapsed() > IDLE);
             seen = state.begun;
             drop(state);
             let begun = Instant::now();
             let written = write_own_pid(file);
+            last = Some(Instant::now());
             state = self.lock();
             if first {
                 quick = if begun.elapsed() < QUICK { quick + 1 } else { 0 };
