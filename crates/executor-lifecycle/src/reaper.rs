@@ -23,7 +23,7 @@ use crate::{ContainerId, Effects, Ending, ProcessRef, Refused};
 /// let ending = Ending::with(ExitStatus::Code(0));
 /// let mut reaper = Reaper::default();
 /// // It ends before anybody has asked for it: the end is kept.
-/// assert_eq!(reaper.step(ReaperEvent::Ended(process.clone(), ending))?.as_slice(), []);
+/// assert_eq!(reaper.step(ReaperEvent::Ended(process.clone(), ending.clone()))?.as_slice(), []);
 /// let effects = reaper.step(ReaperEvent::Watch(process.clone()))?;
 /// assert_eq!(effects.as_slice(), [ReaperEffect::Deliver(process, ending)]);
 /// # Ok::<(), Refused>(())
