@@ -288,3 +288,23 @@ pub async fn start_failure(executor: &Executor, spec: ContainerSpec) -> longshor
     let longshore::ExitReason::StartFailed(failure) = exit.reason else { panic!("it started: {exit:?}") };
     failure
 }
+
+/// The directory of a container's cgroup in the hierarchy of a controller, v2's where there is no other.
+///
+/// # Panics
+/// When it is in none.
+#[expect(clippy::expect_used, reason = "a test cannot go on without")]
+pub fn cgroup_of(pid: longshore::HostPid, controller: &str) -> PathBuf {
+    let list = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).expect("a process");
+    let v1 = list.lines().find_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        controllers.split(',').any(|one| one == controller).then_some(path)
+    });
+    let v2 = list.lines().find_map(|line| line.strip_prefix("0::"));
+    let (mount, path) = match v1 {
+        Some(path) => (Path::new("/sys/fs/cgroup").join(controller), path),
+        None => ("/sys/fs/cgroup".into(), v2.expect("a cgroup")),
+    };
+    mount.join(path.trim_start_matches('/'))
+}

@@ -1,8 +1,5 @@
 //! What a container is given and kept from, looked at from inside it on the real runtime. `docs/behaviour.md` says
 //! which requirement is shown by which test.
-
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
-
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +8,9 @@ use longshore::{
     CgroupParent, ContainerSpec, ExecSpec, ExitStatus, Refused, Resources, Seccomp, Security,
     StartFailureKind, Telemetry,
 };
-use longshore_tests::{on_bare_stage, on_runc, on_stage, says, shell, sleeper, start_failure, text, until};
+use longshore_tests::{
+    cgroup_of, on_bare_stage, on_runc, on_stage, says, shell, sleeper, start_failure, text, until,
+};
 
 const STATUS: &str = "grep -E '^(CapEff|NoNewPrivs|Seccomp):' /proc/self/status | tr -s '\\t\\n' ' '";
 
@@ -124,22 +123,6 @@ fn limits_of_processes() {
         assert!(exec.wait().await.is_success());
         stage.finish(executor).await;
     });
-}
-
-/// The directory of a container's cgroup in the hierarchy of a controller, v2's where there is no other.
-fn cgroup_of(pid: longshore::HostPid, controller: &str) -> std::path::PathBuf {
-    let list = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-    let v1 = list.lines().find_map(|line| {
-        let (_, rest) = line.split_once(':')?;
-        let (controllers, path) = rest.split_once(':')?;
-        controllers.split(',').any(|one| one == controller).then_some(path)
-    });
-    let v2 = list.lines().find_map(|line| line.strip_prefix("0::"));
-    let (mount, path) = match v1 {
-        Some(path) => (Path::new("/sys/fs/cgroup").join(controller), path),
-        None => ("/sys/fs/cgroup".into(), v2.unwrap()),
-    };
-    mount.join(path.trim_start_matches('/'))
 }
 
 #[test]

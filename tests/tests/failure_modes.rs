@@ -464,11 +464,7 @@ fn cgroup_busy() {
         let container = executor.run(sleeper()).await.unwrap();
         let init = container.started().await.unwrap();
         let mut outsider = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-        let cgroups = std::fs::read_to_string(format!("/proc/{init}/cgroup")).unwrap();
-        let pids = cgroups.lines().find(|line| line.contains(":pids:") || line.starts_with("0::")).unwrap();
-        let path = pids.rsplit_once(':').unwrap().1.trim_start_matches('/');
-        let mounts = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"].map(std::path::Path::new);
-        let cgroup = mounts.map(|mount| mount.join(path)).into_iter().find(|dir| dir.is_dir()).unwrap();
+        let cgroup = longshore_tests::cgroup_of(init, "pids");
         let below = cgroup.join("below");
         std::fs::create_dir(&below).unwrap();
         std::fs::write(below.join("cgroup.procs"), outsider.id().to_string()).unwrap();

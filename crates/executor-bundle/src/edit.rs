@@ -1,7 +1,6 @@
 //! What a specification adds to a configuration, ours or the caller's, as JSON: every field that nobody here knows
 //! stays as it is.
 
-use std::fs;
 use std::path::Path;
 
 use executor_core::lifecycle::StartFailure;
@@ -216,9 +215,4 @@ fn user_namespace(config: &mut Value, ground: &Ground<'_>) -> Result<(), StartFa
         list(config, &["mounts"])?.retain(|mount| mount["type"] != "cgroup");
     }
     Ok(())
-}
-
-/// Whether something of the host's is switched on, as a file of one word says.
-pub(crate) fn says(file: &str, word: &str) -> bool {
-    fs::read_to_string(file).is_ok_and(|text| text.trim() == word)
 }

@@ -2,6 +2,7 @@
 //! is an error: who asks for a label would otherwise run without it.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -10,7 +11,7 @@ use executor_core::lifecycle::StartFailure;
 use serde_json::{Value, json};
 
 use crate::config::Ground;
-use crate::edit::{object, says};
+use crate::edit::object;
 use crate::{bad, kind_of};
 
 /// Two categories of SELinux, the lower first.
@@ -25,7 +26,8 @@ static TAKEN: Mutex<BTreeMap<PathBuf, Pair>> = Mutex::new(BTreeMap::new());
 /// Adds the labels that are asked for.
 pub(crate) fn add(config: &mut Value, ground: &Ground<'_>) -> Result<(), StartFailure> {
     if let Some(profile) = &ground.spec.apparmor {
-        if !says("/sys/module/apparmor/parameters/enabled", "Y") {
+        let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
+        if !enabled.is_ok_and(|text| text.trim() == "Y") {
             return Err(bad("apparmor", &format!("{profile}: this host has no AppArmor")));
         }
         object(config, &["process"])?.insert("apparmorProfile".into(), json!(profile));

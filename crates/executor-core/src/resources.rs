@@ -36,7 +36,7 @@ impl Resources {
     /// The scheduler's period, in microseconds, where none is given.
     pub const CPU_PERIOD: u64 = 100_000;
 
-    /// What of it is a limit at all.
+    /// Whether it limits nothing.
     pub fn is_unlimited(&self) -> bool {
         *self == Self::default()
     }
