@@ -1,8 +1,8 @@
 //! The OCI runtime specification of a container and of a process, made deliberately: nothing is left to the
-//! defaults of the library that models it. A caller's own configuration takes the place of ours; what the
-//! container's specification says beside it is added by [`edit`], to either, as JSON: unknown fields stay.
+//! defaults of a library. A caller's own configuration takes the place of ours; what the container's specification
+//! says beside it is added by [`edit`], to either, as JSON: unknown fields stay.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -12,15 +12,12 @@ use executor_core::lifecycle::{ContainerId, StartFailure, TerminalSize};
 use executor_core::{
     Capability, ContainerSpec, ExecSpec, IdMap, NetworkNamespace, ProcessMode, ProcessSpec, Security,
 };
-use oci_spec::OciSpecError;
-use oci_spec::runtime::{
-    LinuxBuilder, LinuxCapabilitiesBuilder, LinuxDevice, LinuxDeviceBuilder, LinuxDeviceCgroupBuilder,
-    LinuxDeviceType, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, LinuxResources,
-    LinuxResourcesBuilder, ProcessBuilder, RootBuilder, SpecBuilder,
-};
-use serde_json::{Value, json};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
 
 use crate::rootfs::Made;
+use crate::seccomp::Filter;
 use crate::users::User;
 use crate::{bad, edit, mounts};
 
@@ -103,52 +100,88 @@ pub(crate) struct Ground<'a> {
 }
 
 /// The whole of `config.json`: ours, or the caller's with what the specification adds to it.
-pub(crate) fn container(ground: &Ground<'_>, process: Value) -> Result<Value, StartFailure> {
-    let mut config = match &ground.spec.config {
-        Some(config) => config.json().clone(),
-        None => default(ground)?,
-    };
-    config["process"] = process;
-    edit::all(&mut config, ground)?;
-    Ok(config)
+pub(crate) struct Configuration {
+    /// All of it but the filter.
+    pub(crate) json: Value,
+    /// The filter for system calls, where it is ours: nine tenths of the whole, and the same for most containers.
+    filter: Option<Filter>,
 }
 
-/// A container's configuration where the caller has none.
-fn default(ground: &Ground<'_>) -> Result<Value, StartFailure> {
+impl Configuration {
+    pub(crate) fn of(ground: &Ground<'_>, process: Value) -> Result<Self, StartFailure> {
+        let mut json = match &ground.spec.config {
+            Some(config) => config.json().clone(),
+            None => default(ground),
+        };
+        json["process"] = process;
+        let filter = edit::all(&mut json, ground)?;
+        Ok(Self { json, filter })
+    }
+
+    /// With the filter in its place, for people.
+    pub(crate) fn whole(mut self) -> serde_json::Result<Value> {
+        if let Some(filter) = &self.filter {
+            self.json["linux"]["seccomp"] = serde_json::from_str(filter.get())?;
+        }
+        Ok(self.json)
+    }
+}
+
+/// As `whole` would be written; the filter's text goes in as it is.
+impl Serialize for Configuration {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        struct Linux<'a>(&'a Map<String, Value>, &'a RawValue);
+        impl Serialize for Linux<'_> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let mut map = serializer.serialize_map(None)?;
+                for (key, value) in self.0 {
+                    map.serialize_entry(key, value)?;
+                }
+                map.serialize_entry("seccomp", self.1)?;
+                map.end()
+            }
+        }
+        let (Some(filter), Some(all)) = (&self.filter, self.json.as_object()) else {
+            return self.json.serialize(serializer);
+        };
+        let mut map = serializer.serialize_map(None)?;
+        for (key, value) in all {
+            match value.as_object().filter(|_| key == "linux") {
+                Some(linux) => map.serialize_entry(key, &Linux(linux, filter))?,
+                None => map.serialize_entry(key, value)?,
+            }
+        }
+        map.end()
+    }
+}
+
+/// A container's configuration where the caller has none. What [`edit`] puts in is not there yet.
+fn default(ground: &Ground<'_>) -> Value {
     let spec = ground.spec;
     let insecure = spec.security == Security::Insecure;
     let hosts_proc = spec.process_mode == ProcessMode::NoSandbox;
-    let hidden = |paths: &[&str]| -> Vec<String> {
+    let hidden = |paths: &[&'static str]| -> Vec<&'static str> {
         let shown = |path: &str| insecure || hosts_proc && path.starts_with("/proc/");
-        paths.iter().filter(|path| !shown(path)).map(|path| (*path).to_owned()).collect()
+        paths.iter().copied().filter(|path| !shown(path)).collect()
     };
-    let make = || {
-        let mut linux = LinuxBuilder::default()
-            .namespaces(namespaces(spec.process_mode)?)
-            .resources(devices(spec.security)?)
-            .masked_paths(hidden(&MASKED))
-            .readonly_paths(hidden(&READ_ONLY));
-        if insecure {
-            linux = linux.devices(host_devices()?);
-        }
-        let linux = linux.build()?;
-        let annotations = [("io.longshore.container".to_owned(), ground.id.to_string())];
-        SpecBuilder::default()
-            .version(OCI_VERSION)
-            .root(RootBuilder::default().path(&ground.rootfs.root).build()?)
-            .hostname(DEFAULT_HOSTNAME)
-            // Both are put in later.
-            .process(ProcessBuilder::default().cwd("/").build()?)
-            .mounts([])
-            .annotations(annotations)
-            .linux(linux)
-            .build()
-    };
-    let spec_of_ours = make().map_err(|error: OciSpecError| bad("spec", &error.to_string()))?;
-    let mut config = serde_json::to_value(spec_of_ours).map_err(|error| bad("spec", &error.to_string()))?;
-    let mounts = default_mounts(spec);
-    config["mounts"] = json!(mounts);
-    Ok(config)
+    let mut config = json!({
+        "ociVersion": OCI_VERSION,
+        "root": {},
+        "hostname": DEFAULT_HOSTNAME,
+        "mounts": default_mounts(spec),
+        "annotations": {"io.longshore.container": ground.id.as_str()},
+        "linux": {
+            "namespaces": namespaces(spec.process_mode),
+            // No device but those the runtime always allows, unless all are.
+            "resources": {"devices": [{"allow": insecure, "access": "rwm"}]},
+            "maskedPaths": hidden(&MASKED),
+            "readonlyPaths": hidden(&READ_ONLY),
+        },
+    });
+    if insecure {
+        config["linux"]["devices"] = host_devices();
+    }
+    config
 }
 
 /// What a process may do at most.
@@ -180,7 +213,7 @@ pub(crate) fn process(spec: &ContainerSpec, user: &User) -> Result<Value, StartF
     }
     let mut process = match &spec.config {
         Some(config) => config.json().get("process").cloned().unwrap_or_default(),
-        None => default_process(spec)?,
+        None => default_process(spec),
     };
     let asked = &spec.process;
     match &spec.config {
@@ -213,23 +246,15 @@ pub(crate) fn process(spec: &ContainerSpec, user: &User) -> Result<Value, StartF
     Ok(process)
 }
 
-fn default_process(spec: &ContainerSpec) -> Result<Value, StartFailure> {
-    let make = || {
-        let names: Vec<_> =
-            capabilities(&spec.process, spec.security).iter().map(|capability| capability.name()).collect();
-        let capabilities: HashSet<_> = serde_json::from_value(json!(names))?;
-        let capabilities = LinuxCapabilitiesBuilder::default()
-            .bounding(capabilities.clone())
-            .effective(capabilities.clone())
-            .permitted(capabilities)
-            .inheritable([])
-            .ambient([])
-            .build()?;
-        let process =
-            ProcessBuilder::default().cwd("/").args([]).env([]).rlimits([]).no_new_privileges(false);
-        Ok(serde_json::to_value(process.capabilities(capabilities).build()?)?)
-    };
-    make().map_err(|error: OciSpecError| bad("spec", &error.to_string()))
+fn default_process(spec: &ContainerSpec) -> Value {
+    let names: Vec<_> =
+        capabilities(&spec.process, spec.security).iter().map(|capability| capability.name()).collect();
+    json!({
+        "capabilities": {
+            "bounding": names, "effective": names, "permitted": names, "inheritable": [], "ambient": [],
+        },
+        "noNewPrivileges": false,
+    })
 }
 
 /// Of a configuration of the caller's.
@@ -313,16 +338,9 @@ fn environment(env: &[(String, String)], user: &User) -> Vec<String> {
 }
 
 /// All but that of the network, which comes with it.
-fn namespaces(mode: ProcessMode) -> Result<Vec<LinuxNamespace>, OciSpecError> {
-    let pid = (mode == ProcessMode::Sandbox).then_some(LinuxNamespaceType::Pid);
-    let own = [
-        LinuxNamespaceType::Ipc,
-        LinuxNamespaceType::Uts,
-        LinuxNamespaceType::Mount,
-        LinuxNamespaceType::Cgroup,
-    ];
-    let make = |kind| LinuxNamespaceBuilder::default().typ(kind).build();
-    own.into_iter().chain(pid).map(make).collect()
+fn namespaces(mode: ProcessMode) -> Vec<Value> {
+    let pid = (mode == ProcessMode::Sandbox).then_some("pid");
+    ["ipc", "uts", "mount", "cgroup"].into_iter().chain(pid).map(|kind| json!({"type": kind})).collect()
 }
 
 fn default_mounts(spec: &ContainerSpec) -> Vec<Value> {
@@ -338,7 +356,7 @@ fn default_mounts(spec: &ContainerSpec) -> Vec<Value> {
 }
 
 /// The host's devices, as they are in its `/dev`, but for those of terminals, which are each container's own.
-fn host_devices() -> Result<Vec<LinuxDevice>, OciSpecError> {
+fn host_devices() -> Value {
     let mut devices = Vec::new();
     let mut dirs = vec![PathBuf::from("/dev")];
     while let Some(dir) = dirs.pop() {
@@ -350,33 +368,25 @@ fn host_devices() -> Result<Vec<LinuxDevice>, OciSpecError> {
                 continue;
             }
             let kind = match (kind.is_char_device(), kind.is_block_device()) {
-                (true, _) => LinuxDeviceType::C,
-                (_, true) => LinuxDeviceType::B,
+                (true, _) => "c",
+                (_, true) => "b",
                 (false, false) => continue,
             };
             if ["/dev/console", "/dev/ptmx", "/dev/tty"].iter().any(|own| path == Path::new(own)) {
                 continue;
             }
-            let number = |part: u32| i64::from(part);
-            let device = LinuxDeviceBuilder::default()
-                .path(path)
-                .typ(kind)
-                .major(number(rustix::fs::major(meta.rdev())))
-                .minor(number(rustix::fs::minor(meta.rdev())))
-                .file_mode(meta.mode() & 0o7777)
-                .uid(meta.uid())
-                .gid(meta.gid());
-            devices.push(device.build()?);
+            devices.push(json!({
+                "path": path,
+                "type": kind,
+                "major": rustix::fs::major(meta.rdev()),
+                "minor": rustix::fs::minor(meta.rdev()),
+                "fileMode": meta.mode() & 0o7777,
+                "uid": meta.uid(),
+                "gid": meta.gid(),
+            }));
         }
     }
-    Ok(devices)
-}
-
-/// No device but those the runtime always allows, unless all are.
-fn devices(security: Security) -> Result<LinuxResources, OciSpecError> {
-    let all = security == Security::Insecure;
-    let devices = LinuxDeviceCgroupBuilder::default().allow(all).access("rwm").build()?;
-    LinuxResourcesBuilder::default().devices([devices]).build()
+    devices.into()
 }
 
 #[cfg(test)]
@@ -407,7 +417,7 @@ mod tests {
             map: spec.id_map.as_ref(),
             dir: Path::new("/b"),
         };
-        container(&ground, process).unwrap()
+        Configuration::of(&ground, process).unwrap().whole().unwrap()
     }
 
     #[test]

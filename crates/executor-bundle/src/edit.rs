@@ -9,13 +9,14 @@ use serde_json::{Map, Value, json};
 
 use crate::config::{self, Ground};
 use crate::mounts::{self, bind};
-use crate::{bad, init, labels, seccomp};
+use crate::seccomp::{self, Filter};
+use crate::{bad, init, labels};
 
 /// Where the container finds the socket that traces go to.
 const OTLP: &str = "/dev/otlp.sock";
 
-/// All of it. `process` is in its place already.
-pub(crate) fn all(config: &mut Value, ground: &Ground<'_>) -> Result<(), StartFailure> {
+/// All of it. `process` is in its place already; the filter, where it is ours, is not put there.
+pub(crate) fn all(config: &mut Value, ground: &Ground<'_>) -> Result<Option<Filter>, StartFailure> {
     let spec = ground.spec;
     object(config, &["root"])?.insert("path".into(), json!(ground.rootfs.root));
     if spec.read_only || spec.config.is_none() {
@@ -26,7 +27,7 @@ pub(crate) fn all(config: &mut Value, ground: &Ground<'_>) -> Result<(), StartFa
     }
     place(config, ground)?;
     limits(config, &spec.resources)?;
-    filter(config, ground)?;
+    let filter = filter(config, ground)?;
     network(config, ground)?;
     labels::add(config, ground)?;
     all_mounts(config, ground)?;
@@ -42,7 +43,7 @@ pub(crate) fn all(config: &mut Value, ground: &Ground<'_>) -> Result<(), StartFa
     if spec.init {
         init::add(config, ground.dir)?;
     }
-    Ok(())
+    Ok(filter)
 }
 
 /// An object within another, made when absent.
@@ -111,20 +112,15 @@ fn limits(config: &mut Value, limits: &Resources) -> Result<(), StartFailure> {
 }
 
 /// A configuration of the caller's has its own filter, unless another is asked for.
-fn filter(config: &mut Value, ground: &Ground<'_>) -> Result<(), StartFailure> {
+fn filter(config: &mut Value, ground: &Ground<'_>) -> Result<Option<Filter>, StartFailure> {
     let spec = ground.spec;
     let insecure = spec.security == Security::Insecure;
     let seccomp = if insecure { &Seccomp::Unconfined } else { &spec.seccomp };
     if spec.config.is_some() && *seccomp == Seccomp::Default {
-        return Ok(());
+        return Ok(None);
     }
-    let filter = seccomp::filter(seccomp, &config::capabilities(&spec.process, spec.security))?;
-    let linux = object(config, &["linux"])?;
-    match filter {
-        Some(filter) => linux.insert("seccomp".into(), json!(filter)),
-        None => linux.remove("seccomp"),
-    };
-    Ok(())
+    object(config, &["linux"])?.remove("seccomp");
+    seccomp::filter(seccomp, &config::capabilities(&spec.process, spec.security))
 }
 
 /// A configuration of the caller's has its own network, unless another than none is asked for.

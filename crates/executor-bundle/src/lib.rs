@@ -42,9 +42,10 @@ use std::path::{Path, PathBuf};
 use executor_core::lifecycle::{ContainerId, HostPid, StartFailure, StartFailureKind};
 use executor_core::{ContainerSpec, ExecSpec, IdMap, NetworkAttachment};
 use rustix::io::Errno;
+use serde::Serialize;
 use serde_json::Value;
 
-use crate::config::Ground;
+use crate::config::{Configuration, Ground};
 use crate::program::Subject;
 use crate::rootfs::Made;
 use crate::users::User;
@@ -95,15 +96,18 @@ pub fn write(dir: &Path, request: &Request<'_>) -> Result<(), StartFailure> {
     }
     let config = configuration(dir, request, &rootfs, files, mounts, process, map.as_ref())?;
     if rootfs.is_kept {
-        let mounts = config["mounts"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let mounts = config.json["mounts"].as_array().map(Vec::as_slice).unwrap_or_default();
         stubs::make(dir, &rootfs.root, mounts, spec.remove_stub_parents, map.as_ref())?;
     }
     // An exec is a program of its own, with nothing in front of it.
-    for (name, json) in [(PROCESS, &config["process"]), ("config.json", &config)] {
-        let file = dir.join(name);
-        write_private(&file, json.to_string().as_bytes()).map_err(|error| from_io("write", &file, &error))?;
-    }
-    Ok(())
+    write_json(&dir.join(PROCESS), &config.json["process"])?;
+    write_json(&dir.join("config.json"), &config)
+}
+
+/// The environment of a process may hold what others must not read.
+fn write_json(file: &Path, json: &impl Serialize) -> Result<(), StartFailure> {
+    let text = serde_json::to_vec(json).map_err(|error| bad("spec", &error.to_string()))?;
+    write_new(file, &text, 0o600).map_err(|error| from_io("write", file, &error))
 }
 
 /// The `process` object of init, once it is known that there is a program for it.
@@ -172,15 +176,10 @@ fn configuration(
     mounts: Vec<Value>,
     process: Value,
     map: Option<&IdMap>,
-) -> Result<Value, StartFailure> {
+) -> Result<Configuration, StartFailure> {
     let &Request { id, spec, cgroup, network } = request;
     let network = &network.namespace;
-    config::container(&Ground { id, spec, rootfs, files, mounts, cgroup, network, map, dir }, process)
-}
-
-/// The environment of a process may hold what others must not read.
-fn write_private(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    write_new(file, bytes, 0o600)
+    Configuration::of(&Ground { id, spec, rootfs, files, mounts, cgroup, network, map, dir }, process)
 }
 
 fn write_new(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
@@ -204,7 +203,8 @@ pub fn preview(request: &Request<'_>) -> Result<String, StartFailure> {
     let mounts = mounts::asked(None, spec, map.is_some())?;
     let config = configuration(here, request, &rootfs, files, mounts, process, map.as_ref())?;
     labels::release(here);
-    serde_json::to_string_pretty(&config).map_err(|error| bad("spec", &error.to_string()))
+    let text = config.whole().and_then(|config| serde_json::to_string_pretty(&config));
+    text.map_err(|error| bad("spec", &error.to_string()))
 }
 
 /// The `process` object of a process to be added to the container in `dir` whose init is `init`, as JSON.

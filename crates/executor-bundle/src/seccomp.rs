@@ -4,15 +4,18 @@
 //! The default profile is that of containers-common, as data. A rule applies when all that it includes is there
 //! and nothing that it excludes; the runtime knows no such conditions, so they are decided here.
 
+mod foreign;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use executor_core::lifecycle::StartFailure;
 use executor_core::{Capability, Seccomp};
 use oci_spec::runtime::LinuxSeccomp;
 use serde::Deserialize;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use crate::{bad, from_io};
@@ -28,6 +31,9 @@ const ARCHITECTURE: (&str, &str) = match std::env::consts::ARCH.as_bytes() {
     b"powerpc64" => ("ppc64le", "SCMP_ARCH_PPC64LE"),
     _ => ("", ""),
 };
+
+/// A filter, as the runtime reads it.
+pub(crate) type Filter = Arc<RawValue>;
 
 /// A profile, as containers-common writes it.
 #[derive(Deserialize)]
@@ -110,7 +116,7 @@ fn version(text: &str) -> (u32, u32) {
 pub(crate) fn filter(
     seccomp: &Seccomp,
     capabilities: &BTreeSet<Capability>,
-) -> Result<Option<LinuxSeccomp>, StartFailure> {
+) -> Result<Option<Filter>, StartFailure> {
     match seccomp {
         Seccomp::Unconfined => Ok(None),
         Seccomp::Default => default_filter(capabilities).map(Some),
@@ -126,8 +132,8 @@ fn wrong(path: &Path, why: &serde_json::Error) -> StartFailure {
 }
 
 /// Kept for each set of capabilities, of which an executor sees few.
-fn default_filter(capabilities: &BTreeSet<Capability>) -> Result<LinuxSeccomp, StartFailure> {
-    static KNOWN: Mutex<BTreeMap<BTreeSet<Capability>, LinuxSeccomp>> = Mutex::new(BTreeMap::new());
+fn default_filter(capabilities: &BTreeSet<Capability>) -> Result<Filter, StartFailure> {
+    static KNOWN: Mutex<BTreeMap<BTreeSet<Capability>, Filter>> = Mutex::new(BTreeMap::new());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(filter) = known.get(capabilities) {
         return Ok(filter.clone());
@@ -138,15 +144,18 @@ fn default_filter(capabilities: &BTreeSet<Capability>) -> Result<LinuxSeccomp, S
     Ok(filter)
 }
 
-fn convert(profile: &str, capabilities: &BTreeSet<Capability>) -> Result<LinuxSeccomp, serde_json::Error> {
+fn convert(profile: &str, capabilities: &BTreeSet<Capability>) -> Result<Filter, serde_json::Error> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let machine = Machine { architecture: ARCHITECTURE.0, kernel: version(&release), capabilities };
-    serde_json::from_value(fitted(&serde_json::from_str(profile)?, &machine))
+    // The library knows what actions and operators there are.
+    let filter: LinuxSeccomp = serde_json::from_value(fitted(&serde_json::from_str(profile)?, &machine))?;
+    to_raw_value(&filter).map(Filter::from)
 }
 
 fn fitted(profile: &Profile, machine: &Machine<'_>) -> Value {
     let native = profile.arch_map.iter().find(|known| known.architecture == ARCHITECTURE.1);
     let others = native.and_then(|native| native.sub_architectures.as_ref()).into_iter().flatten();
+    let others = others.filter(|other| foreign::may_run(other));
     let architectures: Vec<_> = native.iter().map(|native| &native.architecture).chain(others).collect();
     let rules = profile.syscalls.iter().filter(|rule| {
         let excluded = machine.has_any(&rule.excludes);
@@ -215,7 +224,7 @@ mod tests {
     fn the_default_profile_becomes_a_filter() {
         let filter = |names: &[&str]| {
             let filter = filter(&Seccomp::Default, &capabilities(names)).unwrap().unwrap();
-            serde_json::to_value(filter).unwrap()
+            serde_json::from_str::<Value>(filter.get()).unwrap()
         };
         let (plain, admin) = (filter(&[]), filter(&["SYS_ADMIN"]));
         assert_eq!(

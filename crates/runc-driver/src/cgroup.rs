@@ -121,8 +121,16 @@ impl Cgroups {
         }
     }
 
-    /// Kills everything in it and waits until it is dead; answers with how many there were.
-    pub(crate) fn kill(&self) -> usize {
+    /// Kills everything in it and waits until it is dead; answers with how many there were, and what is still to be
+    /// removed. What is empty can be removed at once, which is the quickest way to know that it is.
+    pub(crate) fn end(&self) -> (usize, Self) {
+        let mut rest = self.clone();
+        rest.dirs.retain(|dir| fs::remove_dir(dir).is_err());
+        let killed = if rest.dirs.is_empty() { 0 } else { rest.kill() };
+        (killed, rest)
+    }
+
+    fn kill(&self) -> usize {
         let deadline = Instant::now() + PATIENCE;
         let mut killed = BTreeSet::new();
         loop {

@@ -521,7 +521,10 @@ impl Shared {
             return Vec::new();
         };
         container.note_orphans();
-        let (killed, left) = container.claim.dispose(&*self.bundles);
+        let (killed, left) = match container.cgroups.get() {
+            Some(cgroups) => container.claim.dispose_with(cgroups, &*self.bundles),
+            None => container.claim.dispose(&*self.bundles),
+        };
         self.spawner.reap(&lock(&container.orphans));
         if killed > 0 {
             tracing::debug!(container = %id, killed, "processes were left");

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use executor_core::lifecycle::{HostPid, Signal};
-use serde_json::Value;
+use serde::Deserialize;
 
 use crate::{pidfd, procfs};
 
@@ -40,13 +40,16 @@ pub(crate) fn kill(dir: &Path) -> Vec<OwnedFd> {
 /// Kills the init that a runtime's own state names, if it still is who it was and is not about to end anyway. runc
 /// writes `state.json` before the program runs, crun `status`; both have the start in clock ticks.
 pub(crate) fn kill_init(state: &Path) -> Option<OwnedFd> {
-    let read = |file: &str, pid: &str, start: &str| {
-        let json: Value = serde_json::from_slice(&fs::read(state.join(file)).ok()?).ok()?;
-        Some((u32::try_from(json[pid].as_u64()?).ok().and_then(HostPid::new)?, json[start].as_u64()?))
-    };
-    let named = read("state.json", "init_process_pid", "init_process_start")
-        .or_else(|| read("status", "pid", "process-start-time"));
-    let (pid, start) = named?;
+    #[derive(Deserialize)]
+    struct Init {
+        #[serde(alias = "init_process_pid")]
+        pid: u32,
+        #[serde(alias = "init_process_start", rename = "process-start-time")]
+        start: u64,
+    }
+    let read = |file: &str| serde_json::from_slice(&fs::read(state.join(file)).ok()?).ok();
+    let init: Init = read("state.json").or_else(|| read("status"))?;
+    let (pid, start) = (HostPid::new(init.pid)?, init.start);
     let pidfd = pidfd::open(pid).ok()?;
     let stat = procfs::Stat::of(pid)?;
     let lives = stat.start == start && !stat.is_ending();

@@ -169,11 +169,15 @@ impl Claim {
     /// Ends and removes everything the container has: processes, cgroups, the runtime's state, mounts,
     /// files. Answers with how many processes had to be killed and what could not be removed.
     pub(crate) fn dispose(&self, bundles: &dyn Bundles) -> (usize, Vec<String>) {
-        let cgroups = match self.cgroups() {
-            Ok(cgroups) => cgroups,
-            Err(error) => return (0, vec![format!("{}: {error}", self.state.display())]),
-        };
-        let killed = cgroups.kill();
+        match self.cgroups() {
+            Ok(cgroups) => self.dispose_with(&cgroups, bundles),
+            Err(error) => (0, vec![format!("{}: {error}", self.state.display())]),
+        }
+    }
+
+    /// The same for one whose cgroups are known.
+    pub(crate) fn dispose_with(&self, cgroups: &Cgroups, bundles: &dyn Bundles) -> (usize, Vec<String>) {
+        let (killed, cgroups) = cgroups.end();
         // A runtime may have been killed between starting init and telling us.
         let in_none: Vec<_> =
             journal::kill(&self.dir).into_iter().chain(journal::kill_init(&self.state)).collect();
@@ -182,9 +186,11 @@ impl Claim {
         let mut left = cgroups.remove();
         left.extend(remove_all(&self.state));
         left.extend(bundles.unmake(&self.dir));
-        match procfs::mounts_below(&self.dir) {
-            Ok(mounts) => left.extend(mounts.iter().map(|point| format!("mount {}", point.display()))),
-            Err(error) => left.push(format!("mounts below {}: {error}", self.dir.display())),
+        if may_have_mounts(&self.dir) {
+            match procfs::mounts_below(&self.dir) {
+                Ok(mounts) => left.extend(mounts.iter().map(|point| format!("mount {}", point.display()))),
+                Err(error) => left.push(format!("mounts below {}: {error}", self.dir.display())),
+            }
         }
         // While anything else is left, the directory says whose it is.
         if left.is_empty() {
@@ -370,6 +376,15 @@ fn remove_empty_parts(root: &Path) {
     for part in ["executors", "containers", "runtime"] {
         let _others_use_it = fs::remove_dir(root.join(part));
     }
+}
+
+/// Without a directory in it, nothing below it can be removed by mistake: a file that something is mounted on is one
+/// that cannot be.
+fn may_have_mounts(dir: &Path) -> bool {
+    let is_dir = |entry: io::Result<fs::DirEntry>| {
+        entry.and_then(|entry| entry.file_type()).map_or(true, |kind| kind.is_dir())
+    };
+    fs::read_dir(dir).is_ok_and(|mut entries| entries.any(is_dir))
 }
 
 fn remove_all(dir: &Path) -> Option<String> {

@@ -1,0 +1,91 @@
+//! Whether this machine's kernel runs programs of an architecture beside its own.
+//!
+//! A filter costs the runtime time for each architecture in it, more than in proportion: with i386 and x32 in it,
+//! half of a container's start. Kernels that run x32 programs have become rare. The kernel itself is asked, by a
+//! program of a hundred bytes: its configuration can be read on some systems, and does not tell what the command line
+//! has switched off.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::process::{Command, Stdio};
+use std::sync::LazyLock;
+
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::io::Errno;
+
+/// As `elf.h` numbers them.
+const EM_386: u16 = 3;
+const EM_X86_64: u16 = 62;
+
+/// `exit(0)`, as i386 says it: `mov eax, 1; xor ebx, ebx; int 0x80`.
+const EXIT_386: [u8; 9] = [0xb8, 1, 0, 0, 0, 0x31, 0xdb, 0xcd, 0x80];
+
+/// The same as x32 does: `mov eax, 0x4000003c; xor edi, edi; syscall`.
+const EXIT_X32: [u8; 9] = [0xb8, 0x3c, 0, 0, 0x40, 0x31, 0xff, 0x0f, 0x05];
+
+/// Whether programs of this architecture, by libseccomp's name, may run here. What cannot be found out may.
+pub(super) fn may_run(architecture: &str) -> bool {
+    static I386: LazyLock<bool> = LazyLock::new(|| runs(&program(EM_386, &EXIT_386)));
+    static X32: LazyLock<bool> = LazyLock::new(|| runs(&program(EM_X86_64, &EXIT_X32)));
+    match architecture {
+        "SCMP_ARCH_X86" => *I386,
+        "SCMP_ARCH_X32" => *X32,
+        _ => true,
+    }
+}
+
+/// A 32-bit ELF program: a header, one segment, the code.
+fn program(machine: u16, code: &[u8]) -> Vec<u8> {
+    const HEADER: u16 = 52;
+    const SEGMENT: u16 = 32;
+    const BASE: u32 = 0x0804_8000;
+    let entry = BASE + u32::from(HEADER + SEGMENT);
+    let length = u32::from(HEADER + SEGMENT) + u32::try_from(code.len()).unwrap_or_default();
+    let mut file = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
+    let mut halves = |all: &[u16]| file.extend(all.iter().flat_map(|half| half.to_le_bytes()));
+    // Executable, for this machine.
+    halves(&[2, machine]);
+    let mut words = |all: &[u32]| file.extend(all.iter().flat_map(|word| word.to_le_bytes()));
+    // Version, entry, where the segments are told, no sections, no flags.
+    words(&[1, entry, u32::from(HEADER), 0, 0]);
+    let mut halves = |all: &[u16]| file.extend(all.iter().flat_map(|half| half.to_le_bytes()));
+    // One segment, no sections.
+    halves(&[HEADER, SEGMENT, 1, 0, 0, 0]);
+    let mut words = |all: &[u32]| file.extend(all.iter().flat_map(|word| word.to_le_bytes()));
+    // To be loaded: the whole file, to be read and executed.
+    words(&[1, 0, BASE, BASE, length, length, 5, 0x1000]);
+    file.extend(code);
+    file
+}
+
+/// Whether the kernel executes this program; nothing is known when it could not be tried.
+fn runs(program: &[u8]) -> bool {
+    let refused = |error: &io::Error| Errno::from_io_error(error) == Some(Errno::NOEXEC);
+    !execute(program).is_err_and(|error| refused(&error))
+}
+
+fn execute(program: &[u8]) -> io::Result<()> {
+    let mut file = File::from(memfd_create("longshore-probe", MemfdFlags::CLOEXEC)?);
+    file.write_all(program)?;
+    let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
+    command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_tells_what_it_runs() {
+        assert!(runs(&std::fs::read("/bin/true").unwrap()));
+        for nothing in [program(0, &EXIT_386), b"no program".to_vec(), Vec::new()] {
+            assert!(!runs(&nothing));
+        }
+        assert!(may_run("SCMP_ARCH_ARM"), "nobody knows");
+        // Where the kernel can run i386 programs at all, it says so here, and can be told not to.
+        let can = std::path::Path::new("/proc/sys/abi/vsyscall32").exists();
+        assert!(can || !may_run("SCMP_ARCH_X86"));
+    }
+}
