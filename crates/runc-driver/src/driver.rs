@@ -79,6 +79,7 @@ pub struct RuncBuilder {
     start_deadline: Duration,
     cgroup_parent: Option<CgroupParent>,
     cgroup_kick: bool,
+    in_memory: bool,
 }
 
 struct Shared {
@@ -161,16 +162,35 @@ impl RuncBuilder {
         Self { cgroup_kick, ..self }
     }
 
+    /// Whether a runtime that is called again and again is executed from a sealed copy of its program in memory, which
+    /// is what runc and crun make for themselves at every start where it is not there. It takes the program's size of
+    /// memory, ten megabytes, once for the process. By default it is.
+    #[must_use]
+    pub fn in_memory(self, in_memory: bool) -> Self {
+        Self { in_memory, ..self }
+    }
+
     /// Finds the runtime and starts the spawner's thread.
     ///
     /// # Errors
     /// When there is no runtime, or no thread can be started.
     pub fn build(self) -> Result<Runc, RuntimeError> {
-        let Self { candidates, bundles, mode, no_pivot, start_deadline, cgroup_parent, cgroup_kick } = self;
+        let Self {
+            candidates,
+            bundles,
+            mode,
+            no_pivot,
+            start_deadline,
+            cgroup_parent,
+            cgroup_kick,
+            in_memory,
+        } = self;
+        // A monitor that stays is better called what it is.
+        let in_memory = in_memory && mode == Mode::Detached;
         let program = find_runtime(&candidates)
             .map_err(|error| RuntimeError::new("find a runtime", error.to_string()))?;
-        let spawner =
-            LocalSpawner::start().map_err(|error| RuntimeError::new("start a thread", error.to_string()))?;
+        let spawner = LocalSpawner::start(in_memory)
+            .map_err(|error| RuntimeError::new("start a thread", error.to_string()))?;
         let spawner: Arc<dyn Spawner> = Arc::new(spawner);
         let command_line = CommandLine::new(program, CALL_DEADLINE, Arc::clone(&spawner));
         Ok(Runc {
@@ -202,6 +222,7 @@ impl Runc {
             start_deadline: START_DEADLINE,
             cgroup_parent: None,
             cgroup_kick: true,
+            in_memory: true,
         }
     }
 

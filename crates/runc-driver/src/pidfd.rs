@@ -1,6 +1,6 @@
 //! Pidfds: opening, waiting, signalling, and the exit status of processes that are not our children.
 //!
-//! The one module with `unsafe` in it: `PIDFD_GET_INFO` has no safe wrapper in rustix 1.1 or nix 0.31,
+//! A module with `unsafe` in it: `PIDFD_GET_INFO` has no safe wrapper in rustix 1.1 or nix 0.31,
 //! and tokio's `AsyncFd` takes a promise about the file it watches.
 #![expect(unsafe_code, reason = "two calls, each with its reason")]
 

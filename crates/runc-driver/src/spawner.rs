@@ -5,6 +5,7 @@
 //! process that outlives the embedder can take the same place, since nothing beyond this file knows
 //! who the parent is.
 
+mod image;
 pub(crate) mod local;
 
 use std::ffi::OsString;
@@ -56,7 +57,7 @@ pub(crate) trait Spawner: Send + Sync {
 }
 
 /// A runtime to be executed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub(crate) program: PathBuf,
     pub(crate) args: Vec<OsString>,

@@ -6,7 +6,7 @@
 //! who got the pid, or the process group, of a process that is gone.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -24,6 +24,7 @@ use tokio::io::Interest;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 
+use super::image::Images;
 use super::{Call, Containers, Parent, RuntimeChild, Spawner, Strays};
 use crate::cgroup::place::is_of_executor;
 use crate::procfs::{self, Stat};
@@ -62,8 +63,9 @@ struct Family {
     orphans: Mutex<VecDeque<(HostPid, ExitStatus)>>,
     /// The last runtimes that were executed; each led a process group.
     groups: Mutex<VecDeque<HostPid>>,
-    /// The name that the runtime's processes have.
-    runtime: OnceLock<String>,
+    /// The names that the runtime's processes have: its program's, and that of the file in memory which is executed in
+    /// its place.
+    names: Mutex<HashSet<String>>,
     /// Where unknown children are ours to reap.
     containers: OnceLock<Containers>,
 }
@@ -114,16 +116,17 @@ struct Process {
 }
 
 impl LocalSpawner {
-    pub(crate) fn start() -> io::Result<Self> {
+    /// With `in_memory`, a runtime that is called again and again is executed from memory.
+    pub(crate) fn start(in_memory: bool) -> io::Result<Self> {
         let (orders, incoming) = mpsc::channel();
         let family = Arc::new(Family::default());
         let spawner = Self { orders, exits: ExitQueue::default(), family: Arc::clone(&family) };
         thread::Builder::new().name("longshore-spawn".into()).spawn(move || {
+            let mut images = in_memory.then(Images::default);
             for order in incoming {
                 let Order::Spawn(call, answer) = order else { return };
                 // It is known before anyone is told of it: whoever waits may be gone.
-                family.runtime.get_or_init(|| short_name(&call.program));
-                let runtime = execute(call).map(Arc::new);
+                let runtime = family.execute(call, images.as_mut()).map(Arc::new);
                 if let Ok(runtime) = &runtime {
                     lock(&family.runtimes).insert(runtime.pid, Arc::clone(runtime));
                     family.remember_group(runtime.pid);
@@ -144,6 +147,26 @@ impl LocalSpawner {
 }
 
 impl Family {
+    fn execute(&self, call: Call, images: Option<&mut Images>) -> io::Result<Process> {
+        let executed = |call: Call, program: &Path| {
+            lock(&self.names).insert(short_name(program));
+            execute(call, program)
+        };
+        if let Some(images) = images
+            && let Some(image) = images.of(&call.program)
+        {
+            match executed(call.clone(), &image.path()) {
+                Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound) => {
+                    tracing::debug!(%error, "the runtime cannot be executed from memory");
+                    images.is_no_good(&image);
+                }
+                executed => return executed,
+            }
+        }
+        let program = call.program.clone();
+        executed(call, &program)
+    }
+
     fn adopted(&self, process: &ProcessRef) -> Option<Arc<Process>> {
         lock(&self.adopted).get(process).cloned()
     }
@@ -187,7 +210,7 @@ impl Family {
     fn is_of_runtime(&self, stat: &Stat) -> bool {
         // The runtime may be called by way of a program of another name.
         let name = &stat.comm;
-        if self.runtime.get() != Some(name) && !CANDIDATES.contains(&name.as_str()) {
+        if !lock(&self.names).contains(name) && !CANDIDATES.contains(&name.as_str()) {
             return false;
         }
         let of_ours = |leader: HostPid| lock(&self.groups).contains(&leader) && Stat::of(leader).is_none();
@@ -472,11 +495,12 @@ impl Process {
     }
 }
 
-/// On the spawner's thread. A process group of its own keeps the terminal's signals from the runtime.
-fn execute(call: Call) -> io::Result<Process> {
+/// On the spawner's thread: `file`, which is the call's program or stands for it. A process group of its own keeps the
+/// terminal's signals from the runtime.
+fn execute(call: Call, file: &Path) -> io::Result<Process> {
     let Call { program, args, stdio, mark } = call;
-    let mut command = Command::new(&program);
-    command.args(args).process_group(0).env_clear();
+    let mut command = Command::new(file);
+    command.arg0(program).args(args).process_group(0).env_clear();
     command.envs(KEPT_VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     command.envs(mark.map(|executor| (MARK, executor)));
     command
