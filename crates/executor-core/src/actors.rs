@@ -49,13 +49,15 @@ where
     M: Message<Result = ()> + Send + 'static,
 {
     match to.upgrade() {
-        Some(to) => deliver(&to, fact, |_| ()),
+        Some(to) if to.connected() => to.do_send(fact),
+        Some(_) => tracing::debug!(fact = std::any::type_name::<M>(), "its receiver has ended"),
         None => tracing::debug!(fact = std::any::type_name::<M>(), "its receiver is gone"),
     }
 }
 
-/// Sends a fact; it enters the mailbox before this returns. `undelivered` is called when the
-/// receiver ended before it took it.
+/// Sends a fact that somebody else has to have when its receiver ends before it takes it: `undelivered` is called
+/// then. It enters the mailbox before this returns, as with `do_send`; where the loss is nobody's, that is cheaper by
+/// a task.
 fn deliver<M>(to: &Recipient<M>, fact: M, undelivered: impl FnOnce(&'static str) + 'static)
 where
     M: Message<Result = ()> + Send + 'static,

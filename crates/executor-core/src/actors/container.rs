@@ -17,7 +17,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::Span;
 
 use super::process::{Owner, Process, Work};
-use super::{World, deliver, tell};
+use super::{World, tell};
 use crate::events::Hub;
 use crate::messages::{
     Cancel, Claim, ContainerLost, Event, Exec, Exited, FreezeError, LaunchEnded, ListProcesses, Pause,
@@ -169,7 +169,7 @@ impl Container {
         Process: Handler<M>,
     {
         if let Some(supervised) = self.processes.get(&process) {
-            deliver(&supervised.address.clone().recipient(), command, |_| ());
+            supervised.address.do_send(command);
         }
     }
 

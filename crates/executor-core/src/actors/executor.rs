@@ -10,8 +10,8 @@ use executor_lifecycle::{CancelCause, ContainerId, Exit, Happening};
 use futures::FutureExt;
 use tokio::sync::watch;
 
+use super::World;
 use super::container::{Above, Container};
-use super::{World, deliver};
 use crate::Error;
 use crate::events::{Bus, Hub};
 use crate::io::SharedOutputs;
@@ -70,7 +70,7 @@ impl ExecutorActor {
 
     fn unregister(&mut self, id: &ContainerId) {
         self.containers.remove(id);
-        deliver(&self.world.reaper.clone().recipient(), Forget(id.clone()), |_| ());
+        self.world.reaper.do_send(Forget(id.clone()));
         self.registered.send_replace(self.containers.len());
     }
 }
@@ -96,7 +96,7 @@ impl Handler<Run> for ExecutorActor {
         let above = Self::above(context);
         let address =
             Container::spawn(id.clone(), spec, streams, span, self.world.clone(), above, Arc::clone(&hub));
-        deliver(&address.clone().recipient(), Start, |_| ());
+        address.do_send(Start);
         let registered = Registered { address, hub, shared, claim };
         let parts = registered.parts();
         self.containers.insert(id, registered);
@@ -161,7 +161,7 @@ impl Handler<ContainerLost> for ExecutorActor {
                     happening,
                 });
             }
-            deliver(&executor.recipient(), Released(id), |_| ());
+            executor.do_send(Released(id));
         });
     }
 }
@@ -173,7 +173,7 @@ impl Handler<Unclaimed> for ExecutorActor {
         self.show(|| ExecutorTook::Unclaimed);
         if let Some(registered) = self.containers.values().find(|registered| registered.claim == claim) {
             let cancel = Cancel(executor_lifecycle::Cancel::now());
-            deliver(&registered.address.clone().recipient(), cancel, |_| ());
+            registered.address.do_send(cancel);
         }
     }
 }
@@ -196,7 +196,7 @@ impl Handler<Shutdown> for ExecutorActor {
         let mut containers: Vec<_> = self.containers.values().collect();
         containers.sort_by_key(|registered| registered.claim);
         for registered in containers {
-            deliver(&registered.address.clone().recipient(), cancel, |_| ());
+            registered.address.do_send(cancel);
         }
         let mut registered = self.registered.subscribe();
         let (executor, stopped) = (context.address(), self.stopped.clone());

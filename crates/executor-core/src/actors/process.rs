@@ -159,7 +159,7 @@ impl Process {
 
     fn watch(&self, context: &Context<Self>) {
         let watch = Watch { process: self.id.clone(), to: context.address().recipient() };
-        deliver(&self.world.reaper.clone().recipient(), watch, |_| ());
+        self.world.reaper.do_send(watch);
     }
 
     fn report_started(&mut self, pid: HostPid, context: &Context<Self>) {
