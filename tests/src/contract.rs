@@ -51,6 +51,8 @@ macro_rules! for_each_clause {
             without_a_terminal_there_is_no_resize
             pause_stands_still
             handles_may_be_dropped
+            equal_runs_start_what_is_kept_ready
+            what_cannot_be_kept_ready_says_why
             ids_are_taken_until_released
             late_subscribers_get_a_snapshot
             actors_can_subscribe
@@ -516,6 +518,56 @@ async fn handles_may_be_dropped(executor: &Executor) {
     drop(exec(&found, "sleep 1000").await);
     assert_eq!(executor.list().await.map(|all| all.len()).ok(), Some(1));
     found.cancel(Cancel::now()).await;
+}
+
+/// In the foreground nothing can be kept ready, and is said to be so; runs go on as ever.
+async fn kept_ready(executor: &Executor, spec: &ContainerSpec, count: usize) -> bool {
+    match executor.prepare(spec.clone(), count).await {
+        Ok(()) => true,
+        Err(Error::NotReady(failure)) if failure.message.contains("foreground") => false,
+        Err(error) => panic!("prepare: {error}"),
+    }
+}
+
+async fn equal_runs_start_what_is_kept_ready(executor: &Executor) {
+    let spec = shell("echo ready; exit 3").piped();
+    let _or_not = kept_ready(executor, &spec, 2).await;
+    assert_eq!(executor.list().await.ok(), Some(Vec::new()), "they are nobody's yet");
+    for _ in 0..5 {
+        let (container, told) = run_told(executor, spec.clone().time_limit(GRACE)).await;
+        assert_eq!(all(container.io().take_stdout()).await, "ready\n");
+        assert_eq!(container.wait().await.status, ExitStatus::Code(3));
+        assert!(told.await.is_ok());
+    }
+    // Of its own, and counted from the start: the limit of one and the cancel of the other.
+    let spec = sleeper();
+    let _or_not = kept_ready(executor, &spec, 2).await;
+    let limited = run(executor, spec.clone().time_limit(QUIET)).await;
+    let cancelled = run(executor, spec.clone()).await;
+    assert_eq!(limited.wait().await.reason, ExitReason::TimedOut { killed: true });
+    started(&cancelled).await;
+    assert!(exec(&cancelled, "exit 0").await.wait().await.is_success());
+    let exit = cancelled.cancel(Cancel::now()).await;
+    assert_eq!(exit.reason, ExitReason::Cancelled { cause: CancelCause::Requested, killed: true });
+    // At once, and with an id of its own.
+    let at_once = run(executor, spec.clone()).await;
+    assert!(matches!(at_once.cancel(Cancel::now()).await.reason, ExitReason::Cancelled { .. }));
+    let named = run(executor, spec.clone().id(id("of-its-own"))).await;
+    assert_eq!(named.id(), &id("of-its-own"));
+    named.cancel(Cancel::now()).await;
+    assert!(executor.prepare(spec.id(id("of-its-own")), 1).await.is_err());
+}
+
+async fn what_cannot_be_kept_ready_says_why(executor: &Executor) {
+    let missing = ContainerSpec::host(["no-such-program"]);
+    let Err(Error::NotReady(failure)) = executor.prepare(missing.clone(), 2).await else {
+        panic!("it is ready")
+    };
+    let foreground = failure.message.contains("foreground");
+    assert!(failure.kind == StartFailureKind::NotFound || foreground, "{failure:?}");
+    let exit = run(executor, missing.clone()).await.wait().await;
+    assert!(matches!(exit.reason, ExitReason::StartFailed(_)), "{exit:?}");
+    assert!(executor.prepare(missing, 0).await.is_ok(), "none are wanted");
 }
 
 async fn ids_are_taken_until_released(executor: &Executor) {

@@ -93,7 +93,7 @@ fn chaos(args: &[String]) -> Done {
 
 /// The tests that a runtime other than runc has to pass as well. crun 1.8 refuses hybrid cgroups: the unified hierarchy
 /// is hidden from it in a mount namespace of its own.
-const ON_CRUN: [&str; 11] = [
+const ON_CRUN: [&str; 12] = [
     "behaviour",
     "command",
     "contract",
@@ -102,6 +102,7 @@ const ON_CRUN: [&str; 11] = [
     "lifecycle",
     "network",
     "output",
+    "ready",
     "rootfs",
     "shutdown",
     "terminal",

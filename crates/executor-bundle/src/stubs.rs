@@ -69,10 +69,13 @@ pub(crate) fn make(
     parents: bool,
     map: Option<&IdMap>,
 ) -> Result<(), StartFailure> {
+    // Until they are made: containers of one root file system would make each other's, and who ends meanwhile would
+    // leave its own to one that has not written its down yet.
+    let mut in_use = in_use();
     let shared = locked(root, FlockOperation::LockShared).map_err(|error| from_io("lock", root, &error))?;
     let stat = fstat(&shared).map_err(|error| from_io("look at", root, &error.into()))?;
     let id = (stat.st_dev, stat.st_ino);
-    in_use().insert(dir.to_owned(), InUse { root: id, _shared: shared });
+    in_use.insert(dir.to_owned(), InUse { root: id, _shared: shared });
     let within = Within::open(root)?;
     let missing = missing(&within, mounts)?;
     if missing.is_empty() {
@@ -86,9 +89,11 @@ pub(crate) fn make(
     for stub in missing {
         let failed = |error: io::Error| from_io("make the mount point", &stub.path, &error);
         let parent = parent_of(&within, &stub.path).map_err(failed)?;
-        // Nobody but us has changed this directory.
-        keeping_times(&parent, || within.make(&parent, name_of(&stub.path), stub.is_dir, owner))
-            .map_err(failed)?;
+        // Nobody but us has changed this directory, or else another process that needs the same.
+        match keeping_times(&parent, || within.make(&parent, name_of(&stub.path), stub.is_dir, owner)) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made.map_err(failed)?,
+        }
     }
     Ok(())
 }
@@ -305,6 +310,25 @@ mod tests {
         assert!(ground.has("etc/x"));
         remove(ground.bundle.path());
         assert!(!ground.has("etc/x"));
+    }
+
+    #[test]
+    fn many_may_begin_and_end_at_once() {
+        let root = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        let bundle = tempfile::tempdir().unwrap();
+                        let mounts = [bind(Path::new("/etc"), Path::new("/a/b"), "rw")];
+                        make(bundle.path(), root.path(), &mounts, true, None).unwrap();
+                        assert!(root.path().join("a/b").is_dir());
+                        remove(bundle.path());
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0, "stubs are left");
     }
 
     #[test]

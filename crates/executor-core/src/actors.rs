@@ -17,6 +17,7 @@
 mod container;
 mod executor;
 mod process;
+mod ready;
 mod reaper;
 
 use std::convert::Infallible;

@@ -1,6 +1,6 @@
 //! What a caller of the embedding API can be told instead of an answer.
 
-use executor_lifecycle::{ContainerId, Exit, ProcessRef, Refused};
+use executor_lifecycle::{ContainerId, Exit, ProcessRef, Refused, StartFailure};
 use thiserror::Error;
 
 use crate::RuntimeError;
@@ -39,6 +39,9 @@ pub enum Error {
         /// Its exit, with the reason.
         exit: Box<Exit>,
     },
+    /// A container that was to be kept ready could not be made.
+    #[error("no container can be kept ready: {0}")]
+    NotReady(StartFailure),
     /// The runtime could not do it.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),

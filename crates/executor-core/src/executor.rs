@@ -20,10 +20,11 @@ use crate::clock::Clock;
 use crate::events::{Bus, BusView};
 use crate::handle::ask_or_cancel;
 use crate::io::Connected;
-use crate::messages::{Claim, Get, List, ProcessStreams, Run, Shutdown, Stop};
+use crate::messages::{Claim, Get, List, Prepare, ProcessStreams, Run, Running, Shutdown, Stop};
 use crate::observe::Bystander;
 use crate::{
-    ContainerHandle, ContainerSpec, Error, Events, ExitSource, Observer, Runtime, Snapshot, Swept, io,
+    ContainerHandle, ContainerSpec, Error, Events, ExitSource, InvalidSpec, Observer, Runtime, Snapshot,
+    Swept, io,
 };
 
 /// How long dropping the last handle of an executor waits for its containers to end.
@@ -248,18 +249,56 @@ impl Executor {
     /// # Ok::<(), Error>(())
     /// # }).unwrap();
     /// ```
-    pub async fn run(&self, mut spec: ContainerSpec) -> Result<ContainerHandle, Error> {
+    pub async fn run(&self, spec: ContainerSpec) -> Result<ContainerHandle, Error> {
         spec.validate()?;
-        let id = spec.id.clone().unwrap_or_else(generated_id);
-        let (stdio, cancel_on_drop) = (std::mem::take(&mut spec.process.stdio), spec.cancel_on_drop);
-        let Connected { stdio, copiers, streams, shared } =
-            io::connect(stdio, spec.process.terminal).map_err(Error::Pipe)?;
-        let streams_to_be = ProcessStreams { stdio, copiers, shared };
+        let cancel_on_drop = spec.cancel_on_drop;
+        let Connected { stdio, copiers, streams: ours, shared } =
+            io::connect(spec.process.stdio.clone(), spec.process.terminal).map_err(Error::Pipe)?;
+        let streams = ProcessStreams { stdio, copiers, shared };
         let claim = Claim::new();
-        let span = tracing::info_span!("run", container = %id, exit.code = tracing::field::Empty);
-        let run = Run { id: id.clone(), spec, streams: streams_to_be, claim, span };
+        let empty = tracing::field::Empty;
+        let span = tracing::info_span!("run", container = empty, exit.code = empty);
+        let run = Run { spec, streams, ours, claim, span };
         let answer = ask_or_cancel(&self.inner.address.downgrade(), run, claim).await;
-        Ok(ContainerHandle::new(id, answer.ok_or(Error::Stopped)??, streams, cancel_on_drop))
+        let Running { id, parts, ours } = answer.ok_or(Error::Stopped)??;
+        Ok(ContainerHandle::new(id, parts, ours, cancel_on_drop))
+    }
+
+    /// Keeps `count` containers of this specification ready from now on: made, short of executing the program. A
+    /// [`run`](Self::run) of an equal specification starts one of them, if one is ready, and another is made in its
+    /// place; if none is, it makes its own. Answers when they are ready.
+    ///
+    /// Equal is what differs at most in the time limit, the exit codes that count as success, and `cancel_on_drop`; a run
+    /// that asks for an id has none kept ready for it. What a container is made of is looked at when it is made: files to be
+    /// mounted, variables, names. A ready container is no container of the executor yet: it has no events and is
+    /// in no list. Another `count` for the same specification takes the place of the former; 0 ends it, and so does
+    /// a shutdown.
+    ///
+    /// # Errors
+    /// [`Error::InvalidSpec`], also when it has an id; [`Error::NotReady`] when one cannot be made, and then another is
+    /// tried at the next `run`; [`Error::ShuttingDown`].
+    ///
+    /// ```
+    /// # use executor_core::*;
+    /// # use executor_core::lifecycle::*;
+    /// # use executor_sim::{SimRuntime, Simulation};
+    /// # use std::time::Duration;
+    /// # Simulation::new(SimRuntime::new()).run(async |sim| {
+    /// # let executor = &sim.executor;
+    /// let spec = ContainerSpec::host(["true"]);
+    /// executor.prepare(spec.clone(), 4).await?;
+    /// let exit = executor.run(spec.time_limit(Duration::from_secs(5))).await?.wait().await; // starts one of the four
+    /// assert!(exit.is_success());
+    /// # Ok::<(), Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn prepare(&self, spec: ContainerSpec, count: usize) -> Result<(), Error> {
+        spec.validate()?;
+        if spec.id.is_some() {
+            let why = "containers that are kept ready have ids of their own".to_owned();
+            return Err(InvalidSpec { field: "id", why }.into());
+        }
+        self.inner.address.send(Prepare { spec, count }).await.map_err(|_| Error::Stopped)?
     }
 
     /// Another handle of a container, by its id.
@@ -363,7 +402,7 @@ impl Drop for Inner {
     }
 }
 
-fn generated_id() -> ContainerId {
+pub(crate) fn generated_id() -> ContainerId {
     let id = Uuid::new_v4().simple().to_string();
     #[expect(clippy::expect_used, reason = "32 hexadecimal digits")]
     ContainerId::new(id).expect("hexadecimal digits are an id")

@@ -3,7 +3,7 @@
 //!
 //! Commands are imperative, facts are past tense. Mailboxes of these actors are unbounded, so a
 //! message enters at once and messages from one sender keep their order; a caller is held back by
-//! the reply it waits for. Facts are sent so that a closed mailbox is noticed, never with `do_send`.
+//! the reply it waits for. Facts whose loss would be somebody's are sent so that it is noticed, the others with `do_send`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use executor_lifecycle::{
 
 use crate::actors::{Container, Process};
 use crate::events::View;
-use crate::io::{ChildStdio, Copiers, SharedOutputs};
+use crate::io::{ChildStdio, Copiers, SharedOutputs, Streams};
 use crate::{ContainerSpec, Error, ExecSpec, Notice, RuntimeError, Samples, Snapshot};
 use tokio::sync::watch;
 use tracing::Span;
@@ -24,13 +24,23 @@ use tracing::Span;
 /// Register a container and start it. From an [`Executor`](crate::Executor) handle to the executor;
 /// replied when the id is registered. With the executor gone, the caller gets [`Error::Stopped`].
 #[derive(Message)]
-#[rtype(result = "Result<ContainerParts, Error>")]
+#[rtype(result = "Result<Running, Error>")]
 pub struct Run {
-    pub(crate) id: ContainerId,
     pub(crate) spec: ContainerSpec,
     pub(crate) streams: ProcessStreams,
+    /// The handle's ends of the streams; it gets them back, or those of a container that was ready.
+    pub(crate) ours: Streams,
     pub(crate) claim: Claim,
     pub(crate) span: Span,
+}
+
+/// Keep so many containers of this specification ready from now on. From a handle to the executor; replied when they
+/// are, or one could not be made.
+#[derive(Message)]
+#[rtype(result = "Result<(), Error>")]
+pub struct Prepare {
+    pub(crate) spec: ContainerSpec,
+    pub(crate) count: usize,
 }
 
 /// Find a container by its id. From a handle to the executor.
@@ -253,6 +263,13 @@ pub struct ContainerParts {
     pub(crate) address: WeakAddr<Container>,
     pub(crate) view: View,
     pub(crate) shared: SharedOutputs,
+}
+
+/// A container that was registered, and what its first handle has of it.
+pub struct Running {
+    pub(crate) id: ContainerId,
+    pub(crate) parts: ContainerParts,
+    pub(crate) ours: Streams,
 }
 
 /// What a handle of a process is made of. The container alone keeps the actor alive.

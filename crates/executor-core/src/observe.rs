@@ -86,6 +86,8 @@ pub enum Taken {
 pub enum ExecutorTook {
     /// [`Run`](crate::messages::Run).
     Run(ContainerId),
+    /// [`Prepare`](crate::messages::Prepare), with how many.
+    Prepare(usize),
     /// [`Get`](crate::messages::Get).
     Get(ContainerId),
     /// [`List`](crate::messages::List).

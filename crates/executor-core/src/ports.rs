@@ -8,7 +8,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use executor_lifecycle::{
-    ContainerId, Ending, ExecId, HostPid, ProcessRef, Signal, SignalScope, StartFailure, TerminalSize, Usage,
+    ContainerId, Ending, ExecId, HostPid, ProcessRef, Signal, SignalScope, StartFailure, StartFailureKind,
+    TerminalSize, Usage,
 };
 use futures::channel::mpsc;
 pub use futures::future::BoxFuture;
@@ -35,6 +36,21 @@ pub trait Runtime: Send + Sync + 'static {
         id: &ContainerId,
         spec: Arc<ContainerSpec>,
     ) -> BoxFuture<'static, Result<(), StartFailure>>;
+
+    /// Does what can be done beforehand of a `start` with these streams, for a container that is prepared: the `start`
+    /// then has streams of nobody, and lets it go. By default it cannot be done.
+    fn create(&self, id: &ContainerId, stdio: ChildStdio) -> BoxFuture<'static, Result<(), StartFailure>> {
+        let _ = (id, stdio);
+        let failure =
+            StartFailure::new(StartFailureKind::BadConfig, "this runtime keeps no containers ready");
+        futures::future::ready(Err(failure)).boxed()
+    }
+
+    /// Whether a container that was created can still be started. Must not block. By default it can.
+    fn is_ready(&self, id: &ContainerId) -> bool {
+        let _ = id;
+        true
+    }
 
     /// Starts init; answers when it runs. Its exit comes from the [`ExitSource`], perhaps earlier.
     fn start(&self, id: &ContainerId, stdio: ChildStdio)

@@ -33,7 +33,7 @@ use crate::{
 /// # Ok::<(), Error>(())
 /// # }).unwrap();
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ContainerSpec {
     /// Its id; made up when absent.
     pub id: Option<ContainerId>,
@@ -158,7 +158,7 @@ impl From<NetworkNamespace> for NetworkAttachment {
 }
 
 /// A process to be init.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ProcessSpec {
     /// The program and its arguments; a program without a slash is looked up in the container's `PATH`.
     pub args: Vec<String>,
@@ -223,7 +223,7 @@ pub struct TimeLimit {
 }
 
 /// Where the streams of a process go; nowhere by default.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StdioSpec {
     /// Where it reads from.
     pub stdin: Stdio,
@@ -255,6 +255,20 @@ pub enum Stdio {
         replay: usize,
     },
 }
+
+/// Files are equal when they are the same one, not when they lead to the same.
+impl PartialEq for Stdio {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Null, Self::Null) | (Self::Inherit, Self::Inherit) | (Self::Pipe, Self::Pipe) => true,
+            (Self::Fd(one), Self::Fd(other)) => Arc::ptr_eq(one, other),
+            (Self::Shared { replay: one }, Self::Shared { replay: other }) => one == other,
+            (Self::Null | Self::Inherit | Self::Pipe | Self::Fd(_) | Self::Shared { .. }, _) => false,
+        }
+    }
+}
+
+impl Eq for Stdio {}
 
 impl From<OwnedFd> for Stdio {
     fn from(fd: OwnedFd) -> Self {
@@ -372,6 +386,14 @@ impl ContainerSpec {
             return Err(invalid("oom score", "give a number from -1000 to 1000"));
         }
         self.resources.validate()
+    }
+
+    /// The same but for what a container can be told when it is started.
+    pub(crate) fn as_kept_ready(&self) -> Self {
+        let mut same = Self { id: None, cancel_on_drop: false, ..self.clone() };
+        same.process.time_limit = None;
+        same.process.valid_exit_codes = BTreeSet::new();
+        same
     }
 }
 

@@ -18,6 +18,7 @@
 //! | [`process`] | one process: waiting, starting, running, exited |
 //! | [`container`] | a container and the processes in it |
 //! | [`reaper`] | which exit belongs to whom, exits that come early included |
+//! | [`ready`] | containers that are kept ready for a specification |
 //! | [`event`] | what subscribers are told, and the order it is told in |
 //! | [`terminal`] | the size of a terminal |
 //! | [`step`] | effects, refusals and time, shared by the machines |
@@ -28,6 +29,7 @@ pub mod event;
 pub mod exit;
 pub mod id;
 pub mod process;
+pub mod ready;
 pub mod reaper;
 pub mod signal;
 pub mod step;

@@ -42,9 +42,13 @@ struct Shared {
 struct State {
     programs: HashMap<String, Program>,
     containers: HashMap<ContainerId, Bundle>,
+    /// Streams of containers that were created and not started.
+    created: HashMap<ContainerId, ChildStdio>,
     starting: HashMap<ProcessRef, watch::Sender<bool>>,
     panics: Option<fn(&Asked) -> bool>,
 }
+
+const NO_PROGRAM: &str = "no such program in the script";
 
 /// What `prepare` makes.
 #[derive(Clone, Default)]
@@ -170,7 +174,7 @@ impl Shared {
         let failure = |kind, message: &str| Err(StartFailure::new(kind, message));
         let given_up = || failure(StartFailureKind::RuntimeTimedOut, "the runtime was given up");
         let Some(mut program) = program else {
-            return failure(StartFailureKind::NotFound, "no such program in the script");
+            return failure(StartFailureKind::NotFound, NO_PROGRAM);
         };
         self.dice.start_faults().into_iter().for_each(|fault| program.troubles.add(fault));
         self.dice.take_time().await;
@@ -237,7 +241,25 @@ impl Runtime for SimRuntime {
         stdio: ChildStdio,
     ) -> BoxFuture<'static, Result<HostPid, StartFailure>> {
         let program = self.bundle(id).program;
+        let stdio = lock(&self.shared.state).created.remove(id).unwrap_or(stdio);
         self.start_process(ProcessRef::init(id.clone()), program, stdio)
+    }
+
+    fn create(&self, id: &ContainerId, stdio: ChildStdio) -> BoxFuture<'static, Result<(), StartFailure>> {
+        self.ask(Asked::Create(id.clone()));
+        let has_program = self.bundle(id).program.is_some();
+        lock(&self.shared.state).created.insert(id.clone(), stdio);
+        let dice = Arc::clone(&self.shared.dice);
+        async move {
+            dice.take_time().await;
+            // As of a runtime that looks for the program before it asks to be started.
+            match (has_program, dice.goes_wrong()) {
+                (false, _) => Err(StartFailure::new(StartFailureKind::NotFound, NO_PROGRAM)),
+                (true, true) => Err(StartFailure::new(StartFailureKind::RuntimeBroken, "the seed says so")),
+                (true, false) => Ok(()),
+            }
+        }
+        .boxed()
     }
 
     fn exec(
@@ -296,7 +318,10 @@ impl Runtime for SimRuntime {
 
     fn release(&self, id: &ContainerId) -> BoxFuture<'static, Vec<String>> {
         self.ask(Asked::Release(id.clone()));
-        let bundle = lock(&self.shared.state).containers.remove(id).unwrap_or_default();
+        let mut state = lock(&self.shared.state);
+        state.created.remove(id);
+        let bundle = state.containers.remove(id).unwrap_or_default();
+        drop(state);
         let Troubles { release_busy, release_leaves, .. } = bundle.program.unwrap_or_default().troubles;
         self.shared.processes.remove(id);
         let dice = Arc::clone(&self.shared.dice);

@@ -19,6 +19,8 @@ use crate::lock;
 pub enum Asked {
     /// To make a bundle.
     Prepare(ContainerId),
+    /// To make a container ready, short of starting it.
+    Create(ContainerId),
     /// To start a process.
     Start(ProcessRef),
     /// To give a start up.
@@ -206,6 +208,13 @@ impl Story {
                 self.prepared.insert(container.clone());
                 rule(!again, "it was prepared before and has not been released")
             }
+            Asked::Create(container) => rule(self.prepared.contains(container), "it was not prepared")
+                .and_then(|()| {
+                    rule(
+                        !self.started.contains(&ProcessRef::init(container.clone())),
+                        "it was started before",
+                    )
+                }),
             Asked::Start(process) => rule(self.started.insert(process.clone()), "it was started before")
                 .and_then(|()| {
                     rule(!self.released.contains(&process.container), "its container was released")
@@ -269,10 +278,11 @@ mod tests {
     #[test]
     fn broken_promises_are_found() {
         let prepare = || What::Asked(Asked::Prepare(id()));
+        let create = || What::Asked(Asked::Create(id()));
         let start = || What::Asked(Asked::Start(init()));
         let kill = || What::Asked(Asked::Kill(init()));
         let release = || What::Asked(Asked::Release(id()));
-        let good = [prepare(), start(), kill(), exited(), release()];
+        let good = [prepare(), create(), start(), kill(), exited(), release()];
         assert_eq!(check(&good), "");
         let unstarted = [prepare(), exited(), release()];
         for before in [&good[..], &unstarted[..]] {
@@ -284,6 +294,8 @@ mod tests {
             (vec![prepare(), release(), start()], "its container was released"),
             (vec![prepare(), release(), release()], "released twice"),
             (vec![prepare(), prepare()], "has not been released"),
+            (vec![create()], "it was not prepared"),
+            (vec![prepare(), start(), create()], "it was started before"),
             (vec![prepare(), start(), exited()], "never released"),
             (vec![told(1, Happening::Created)], "do not end with Released"),
             (vec![told(2, Happening::Created)], "a sequence number"),

@@ -75,6 +75,7 @@ pub(crate) struct Launch<'a> {
 
 pub(crate) enum LaunchKind<'a> {
     Run { bundle: &'a Path, no_pivot: bool },
+    Create { bundle: &'a Path, no_pivot: bool },
     Exec { process: &'a Path },
 }
 
@@ -83,6 +84,7 @@ impl Launch<'_> {
     pub(crate) const fn step(&self) -> &'static str {
         match self.kind {
             LaunchKind::Run { .. } => "run",
+            LaunchKind::Create { .. } => "create",
             LaunchKind::Exec { .. } => "exec",
         }
     }
@@ -91,7 +93,8 @@ impl Launch<'_> {
         let mut args: Vec<OsString> = Vec::new();
         args.extend(self.systemd.then(|| "--systemd-cgroup".into()));
         args.push(self.step().into());
-        if self.detach {
+        // `create` knows no other way.
+        if self.detach && !matches!(self.kind, LaunchKind::Create { .. }) {
             args.push("--detach".into());
         }
         args.extend(["--pid-file".into(), self.pid_file.into()]);
@@ -99,7 +102,7 @@ impl Launch<'_> {
             args.extend(["--console-socket".into(), console.into()]);
         }
         match self.kind {
-            LaunchKind::Run { bundle, no_pivot } => {
+            LaunchKind::Run { bundle, no_pivot } | LaunchKind::Create { bundle, no_pivot } => {
                 args.extend(["--bundle".into(), bundle.into()]);
                 args.extend(no_pivot.then(|| "--no-pivot".into()));
             }
@@ -173,6 +176,14 @@ impl CommandLine {
     pub async fn kill(&self, id: &ContainerId, signal: Signal) -> Result<(), RuntimeError> {
         let args = ["kill", "--", id.as_str(), &signal.number().to_string()].map(OsString::from);
         self.answer(Some(id), &args).await.map(drop)
+    }
+
+    /// Has a container that was created execute its program.
+    ///
+    /// # Errors
+    /// When there is no such container or it is not created, or the runtime fails or hangs.
+    pub async fn start(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        self.answer(Some(id), &["start".into(), "--".into(), id.as_str().into()]).await.map(drop)
     }
 
     /// Freezes a container.

@@ -3,12 +3,14 @@
 //! ```text
 //!  prepare: claim the id ▶ make the bundle        (blocking pool)
 //!  start:   run --detach ▶ pid file ▶ adopt       (spawner; one call, one log, one deadline)
+//!  create:  the same without the program, which a later start lets go
 //!  release: kill what is left ▶ own removal of cgroups, state, mounts, files ▶ verified
 //! ```
 //! The runtime's own `delete` is not called: removing what `state.json` names takes a tenth of the
 //! time, works on containers that were only half made, and tells what is left.
 
 mod launch;
+mod ready;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{self, OpenOptions};
@@ -108,6 +110,8 @@ struct Container {
     claim: Claim,
     spec: Arc<ContainerSpec>,
     init: OnceLock<HostPid>,
+    /// Whether init waits to be let go.
+    created: AtomicBool,
     /// Found when init runs, so that nothing has to be looked for when it ends.
     cgroups: OnceLock<Cgroups>,
     /// Starts under way can be given up by sending here.
@@ -274,18 +278,38 @@ impl Runtime for Runc {
         .boxed()
     }
 
+    fn create(&self, id: &ContainerId, stdio: ChildStdio) -> BoxFuture<'static, Result<(), StartFailure>> {
+        let (shared, id) = (Arc::clone(&self.shared), id.clone());
+        let request = shared.request();
+        async move {
+            let _until_created = request;
+            let container = shared.container(&id).map_err(|error| broken(error.message))?;
+            shared.create(&container, stdio).await?;
+            tokio::task::spawn_blocking(move || drop(container.cgroups()));
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn is_ready(&self, id: &ContainerId) -> bool {
+        self.shared.container(id).is_ok_and(|container| !container.has_ended())
+    }
+
     fn start(
         &self,
         id: &ContainerId,
         stdio: ChildStdio,
     ) -> BoxFuture<'static, Result<HostPid, StartFailure>> {
         let (shared, id) = (Arc::clone(&self.shared), id.clone());
-        let request = shared.request();
         async move {
-            let _until_started = request;
             let container = shared.container(&id).map_err(|error| broken(error.message))?;
-            let bundle = container.claim.dir.clone();
-            let kind = LaunchKind::Run { bundle: &bundle, no_pivot: shared.no_pivot };
+            if let Some(pid) = container.init.get()
+                && container.created.swap(false, Ordering::Relaxed)
+            {
+                return shared.let_go(&container, *pid).await;
+            }
+            let _until_started = shared.request();
+            let kind = LaunchKind::Run { bundle: &container.claim.dir, no_pivot: shared.no_pivot };
             let abandoned = container.may_be_abandoned(ProcessId::Init);
             let pid = shared.launch(&container, ProcessId::Init, kind, stdio, abandoned).await?;
             let _first = container.init.set(pid);
@@ -568,6 +592,7 @@ impl Container {
             claim,
             spec,
             init: OnceLock::new(),
+            created: AtomicBool::new(false),
             cgroups: OnceLock::new(),
             abandon: Mutex::default(),
             terminals: Mutex::default(),

@@ -1,11 +1,12 @@
-//! An embedder with fifty containers and an exec in each, on the root that is its argument. It says when
-//! all are up, and then waits to be killed.
+//! An embedder with fifty containers, an exec in each, and five more that are kept ready, on the root that is its
+//! argument. It says when all are up, and then waits to be killed.
 
 use futures::future::try_join_all;
 use longshore::{Error, ExecSpec, Executor};
 use longshore_tests::sleeper;
 
 const SIZE: usize = 50;
+const READY: usize = 5;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = std::env::args_os().nth(1).ok_or("give a root directory")?;
@@ -18,7 +19,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Ok::<_, Error>(container)
     };
     let crowd = futures::executor::block_on(try_join_all((0..SIZE).map(|_| one())))?;
-    println!("{} containers and {SIZE} execs are up", crowd.len());
+    futures::executor::block_on(executor.prepare(sleeper(), READY))?;
+    println!("{} containers and {SIZE} execs are up, {READY} are ready", crowd.len());
     loop {
         std::thread::park();
     }

@@ -108,7 +108,8 @@ pub async fn embed(orders: Orders) -> Result<Vec<String>, Box<dyn std::error::Er
             }
         })
     });
-    let lives: Vec<_> = lives.collect();
+    let ready = tokio::spawn(Arc::clone(&world).ready(Rng::with_seed(orders.seed.wrapping_sub(1))));
+    let lives: Vec<_> = lives.chain([ready]).collect();
     tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;
     world.stopping.store(true, Ordering::Relaxed);
     let mut lives = tokio::spawn(join_all(lives));
@@ -257,7 +258,7 @@ impl World {
         let true_then = match error {
             Error::Refused { .. } => true,
             Error::ShuttingDown | Error::Stopped => self.is_shutting_down(),
-            Error::Pipe(_) | Error::Runtime(_) => self.starved,
+            Error::Pipe(_) | Error::NotReady(_) | Error::Runtime(_) => self.starved,
             Error::InvalidSpec(_)
             | Error::IdTaken { .. }
             | Error::NotFound { .. }
@@ -318,6 +319,41 @@ impl World {
         }
         if !orders.is_empty() {
             self.lie(format!("never released: {:?}", orders.keys()));
+        }
+    }
+
+    /// Runs of what containers are kept ready for, now more of them and now fewer.
+    async fn ready(self: Arc<Self>, mut rng: Rng) {
+        let spec = ContainerSpec::host(["true"]);
+        while !self.stopping.load(Ordering::Relaxed) {
+            let prepared =
+                self.ended("to be ready", self.executor.prepare(spec.clone(), rng.usize(0..4))).await;
+            if let Some(Err(error)) = prepared {
+                self.refused("prepare", &error);
+            }
+            for _ in 0..rng.usize(0..6) {
+                self.count("ready runs");
+                let container = match self.executor.run(spec.clone()).await {
+                    Ok(container) => container,
+                    Err(error) => {
+                        self.refused("a run of what is ready", &error);
+                        continue;
+                    }
+                };
+                let cancelled = rng.u8(0..4) == 0;
+                let exit =
+                    if cancelled { container.cancel(Cancel::now()).await } else { container.wait().await };
+                let told = match &exit.reason {
+                    ExitReason::Normal => exit.is_success(),
+                    ExitReason::Cancelled { .. } => cancelled || self.is_shutting_down(),
+                    ExitReason::StartFailed(_) => self.starved,
+                    ExitReason::TimedOut { .. } | ExitReason::OutOfMemory | ExitReason::Lost => false,
+                };
+                if !told {
+                    self.lie(format!("{} was ready: {exit:?}", container.id()));
+                }
+                self.released(container.id()).await;
+            }
         }
     }
 

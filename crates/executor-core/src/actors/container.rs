@@ -39,7 +39,18 @@ pub struct Container {
     /// What the next `AddExec` effect is about.
     incoming: Option<Incoming>,
     freeze_replies: Vec<oneshot::Sender<Result<(), FreezeError>>>,
+    /// Whether the runtime has prepared and created it before.
+    is_ready: bool,
     released: bool,
+}
+
+/// What a container is made of.
+pub(crate) struct Made {
+    pub(crate) spec: ContainerSpec,
+    pub(crate) streams: ProcessStreams,
+    pub(crate) span: Span,
+    /// Whether the runtime has prepared and created it already.
+    pub(crate) is_ready: bool,
 }
 
 /// A process of this container, and what is needed to put another actor in its place.
@@ -70,13 +81,12 @@ impl Container {
     /// Starts an actor for a container that is still to be made; [`Start`] makes it.
     pub(crate) fn spawn(
         id: ContainerId,
-        spec: ContainerSpec,
-        streams: ProcessStreams,
-        span: Span,
+        made: Made,
         world: World,
         executor: Above,
         hub: Arc<Hub>,
     ) -> Addr<Self> {
+        let Made { spec, streams, span, is_ready } = made;
         world.bystander.clone().begin(|context| {
             let init = Incoming {
                 work: Work { exec: None, streams },
@@ -95,6 +105,7 @@ impl Container {
                 processes: HashMap::new(),
                 incoming: None,
                 freeze_replies: Vec::new(),
+                is_ready,
                 released: false,
             };
             container.add_process(ProcessId::Init, init, context);
@@ -230,7 +241,10 @@ impl Container {
     }
 
     fn prepare(&self, context: &mut Context<Self>) {
-        let prepared = self.world.runtime.prepare(&self.id, Arc::clone(&self.spec));
+        let prepared = match self.is_ready {
+            true => futures::future::ready(Ok(())).boxed(),
+            false => self.world.runtime.prepare(&self.id, Arc::clone(&self.spec)),
+        };
         context.spawn(prepared.into_actor(self).map(|answer, container, context| {
             let event = match answer {
                 Ok(()) => ContainerEvent::Prepared,

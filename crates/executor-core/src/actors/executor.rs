@@ -4,30 +4,34 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use actix::{
-    Actor, ActorContext, Addr, AsyncContext, Context, Handler, MessageResult, Recipient, ResponseFuture,
+    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, MessageResult, Recipient,
+    ResponseFuture, WrapFuture,
 };
 use executor_lifecycle::{CancelCause, ContainerId, Exit, Happening};
 use futures::FutureExt;
 use tokio::sync::watch;
 
 use super::World;
-use super::container::{Above, Container};
-use crate::Error;
+use super::container::{Above, Container, Made};
+use super::ready::{Pools, Taken};
 use crate::events::{Bus, Hub};
+use crate::executor::generated_id;
 use crate::io::SharedOutputs;
 use crate::messages::{
-    Cancel, Claim, ContainerLost, ContainerParts, Forget, Get, List, Released, Run, Shutdown, Start, Stop,
-    Unclaimed,
+    Cancel, Claim, ContainerLost, ContainerParts, Forget, Get, List, Prepare, Released, Run, Running,
+    Shutdown, Start, Stop, Unclaimed,
 };
-use crate::observe::{ExecutorTook, Taken};
+use crate::observe::{self, ExecutorTook};
+use crate::{Error, StdioSpec};
 
 /// The actor; one for each executor.
 pub struct ExecutorActor {
-    world: World,
+    pub(super) world: World,
     bus: Bus,
     containers: BTreeMap<ContainerId, Registered>,
+    pub(super) pools: Pools,
     draining: bool,
-    /// How many containers are registered, for those who wait until none is.
+    /// How many containers there are, for those who wait until none is.
     registered: watch::Sender<usize>,
     /// The executor's thread waits for this to be dropped or true.
     stopped: watch::Sender<bool>,
@@ -53,12 +57,20 @@ impl ExecutorActor {
     pub(crate) fn spawn(world: World, bus: Bus, stopped: watch::Sender<bool>) -> Addr<Self> {
         world.bystander.clone().begin(|_| {
             let registered = watch::Sender::new(0);
-            Self { world, bus, containers: BTreeMap::new(), draining: false, registered, stopped }
+            Self {
+                world,
+                bus,
+                containers: BTreeMap::new(),
+                pools: Pools::default(),
+                draining: false,
+                registered,
+                stopped,
+            }
         })
     }
 
     fn show(&self, took: impl FnOnce() -> ExecutorTook) {
-        self.world.bystander.show(|| Taken::Executor(took()));
+        self.world.bystander.show(|| observe::Taken::Executor(took()));
     }
 
     fn above(context: &Context<Self>) -> Above {
@@ -71,7 +83,11 @@ impl ExecutorActor {
     fn unregister(&mut self, id: &ContainerId) {
         self.containers.remove(id);
         self.world.reaper.do_send(Forget(id.clone()));
-        self.registered.send_replace(self.containers.len());
+        self.count();
+    }
+
+    pub(super) fn count(&self) {
+        self.registered.send_replace(self.containers.len() + self.pools.len());
     }
 }
 
@@ -80,28 +96,56 @@ impl Actor for ExecutorActor {
 }
 
 impl Handler<Run> for ExecutorActor {
-    type Result = Result<ContainerParts, Error>;
+    type Result = Result<Running, Error>;
 
     fn handle(&mut self, run: Run, context: &mut Context<Self>) -> Self::Result {
-        let Run { id, spec, streams, claim, span } = run;
-        self.show(|| ExecutorTook::Run(id.clone()));
+        let Run { mut spec, streams, ours, claim, span } = run;
         if self.draining {
             return Err(Error::ShuttingDown);
         }
-        if self.containers.contains_key(&id) {
+        let (id, streams, ours, pool) = match self.take_ready(&spec, context) {
+            Some(Taken { id, streams, ours, pool }) => (id, streams, ours, Some(pool)),
+            None => (spec.id.clone().unwrap_or_else(generated_id), streams, ours, None),
+        };
+        self.show(|| ExecutorTook::Run(id.clone()));
+        if self.containers.contains_key(&id) || self.pools.have(&id) {
             return Err(Error::IdTaken { id });
         }
+        span.record("container", tracing::field::display(&id));
+        // The runtime's ends are held by the streams alone: they are closed with them.
+        spec.process.stdio = StdioSpec::default();
         let hub = Hub::new(id.clone(), self.bus.clone());
         let shared = streams.shared.clone();
         let above = Self::above(context);
-        let address =
-            Container::spawn(id.clone(), spec, streams, span, self.world.clone(), above, Arc::clone(&hub));
+        let made = Made { spec, streams, span, is_ready: pool.is_some() };
+        let address = Container::spawn(id.clone(), made, self.world.clone(), above, Arc::clone(&hub));
         address.do_send(Start);
+        if let Some(pool) = pool {
+            let view = hub.view();
+            let begun = async move {
+                let _actors_gone = view.wait_for(|known| known.pid.is_some() || known.exit.is_some()).await;
+            };
+            let begun = begun.into_actor(self);
+            context.spawn(begun.map(move |(), executor, context| executor.ready_begun(pool, context)));
+        }
         let registered = Registered { address, hub, shared, claim };
         let parts = registered.parts();
-        self.containers.insert(id, registered);
-        self.registered.send_replace(self.containers.len());
-        Ok(parts)
+        self.containers.insert(id.clone(), registered);
+        self.count();
+        Ok(Running { id, parts, ours })
+    }
+}
+
+impl Handler<Prepare> for ExecutorActor {
+    type Result = ResponseFuture<Result<(), Error>>;
+
+    fn handle(&mut self, Prepare { spec, count }: Prepare, context: &mut Context<Self>) -> Self::Result {
+        self.show(|| ExecutorTook::Prepare(count));
+        if self.draining {
+            return futures::future::ready(Err(Error::ShuttingDown)).boxed();
+        }
+        let answer = self.keep_ready(&spec, count, context);
+        async move { answer.await.unwrap_or(Err(Error::Stopped)) }.boxed()
     }
 }
 
@@ -192,6 +236,7 @@ impl Handler<Shutdown> for ExecutorActor {
     fn handle(&mut self, Shutdown { deadline }: Shutdown, context: &mut Context<Self>) -> Self::Result {
         self.show(|| ExecutorTook::Shutdown);
         self.draining = true;
+        self.keep_nothing_ready(context);
         let cancel = Cancel(executor_lifecycle::Cancel::now().cause(CancelCause::Shutdown));
         let mut containers: Vec<_> = self.containers.values().collect();
         containers.sort_by_key(|registered| registered.claim);

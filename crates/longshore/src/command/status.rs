@@ -60,6 +60,7 @@ impl From<Error> for Failure {
             | Error::NotFound { .. }
             | Error::Refused { .. }
             | Error::NotStarted { .. }
+            | Error::NotReady(_)
             | Error::Pipe(_)
             | Error::Thread(_)
             | Error::ShuttingDown

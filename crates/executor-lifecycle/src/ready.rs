@@ -1,0 +1,277 @@
+//! Containers that are kept ready, for runs of one specification.
+//!
+//! ```text
+//!           Create                Created            Take
+//!  wanted ─────────▶ being made ──────────▶ ready ─────────▶ given
+//!                        │ CreateFailed       │ Want fewer, Close, Dead
+//!                        └──────▶ release ◀───┘
+//! ```
+//! There are as many as are wanted, ready or being made. What was given is made anew once it has begun, so that the
+//! making is not in its way. A failure ends the making until somebody asks again: it would fail again. Neighbours: the
+//! executor's actor performs the effects and keeps the streams.
+
+use std::collections::VecDeque;
+
+use crate::{ContainerId, Effects, Refused};
+
+/// Made at a time; more would be in each other's way.
+const AT_ONCE: usize = 2;
+
+/// The machine of the containers that are kept ready for one specification.
+///
+/// ```
+/// # use executor_lifecycle::ready::{Pool, PoolEffect, PoolEvent};
+/// # use executor_lifecycle::{ContainerId, Refused};
+/// let id = ContainerId::new("c").unwrap();
+/// let mut pool = Pool::default();
+/// assert_eq!(pool.step(PoolEvent::Want(1))?.as_slice(), [PoolEffect::Create]);
+/// assert_eq!(pool.step(PoolEvent::Created(id.clone()))?.as_slice(), []);
+/// assert_eq!(pool.step(PoolEvent::Take)?.as_slice(), [PoolEffect::Give(id)]);
+/// // Another is made when that one runs.
+/// assert_eq!(pool.step(PoolEvent::Begun)?.as_slice(), [PoolEffect::Create]);
+/// # Ok::<(), Refused>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Pool {
+    wanted: usize,
+    being_made: usize,
+    /// Those that are ready, the longest first.
+    ready: VecDeque<ContainerId>,
+    /// Those that were given and have not begun yet.
+    beginning: usize,
+    failed: bool,
+}
+
+/// What can happen to the containers that are kept ready.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PoolEvent {
+    /// So many are wanted from now on.
+    Want(usize),
+    /// One that was asked for is ready.
+    Created(ContainerId),
+    /// One that was asked for could not be made.
+    CreateFailed(ContainerId),
+    /// Somebody needs one.
+    Take,
+    /// One that was ready is found dead.
+    Dead(ContainerId),
+    /// One that was given runs, or never will.
+    Begun,
+}
+
+/// What is to be done for them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PoolEffect {
+    /// Make one, under a new id. `Created` or `CreateFailed` comes back.
+    Create,
+    /// This one is for who has asked.
+    Give(ContainerId),
+    /// Release what this one has.
+    Release(ContainerId),
+}
+
+impl Pool {
+    /// Takes one event. A `Take` gives nothing when nothing is ready. What cannot have happened is `Refused::Stale`.
+    pub fn step(&mut self, event: PoolEvent) -> Result<Effects<PoolEffect>, Refused> {
+        let mut effects = Vec::new();
+        match event {
+            PoolEvent::Want(wanted) => {
+                self.wanted = wanted;
+                self.failed = false;
+                while self.ready.len() > wanted {
+                    effects.extend(self.ready.pop_front().map(PoolEffect::Release));
+                }
+            }
+            PoolEvent::Created(id) => {
+                self.being_made = self.being_made.checked_sub(1).ok_or(Refused::Stale)?;
+                if self.ready.len() < self.wanted {
+                    self.ready.push_back(id);
+                } else {
+                    effects.push(PoolEffect::Release(id));
+                }
+            }
+            PoolEvent::CreateFailed(id) => {
+                self.being_made = self.being_made.checked_sub(1).ok_or(Refused::Stale)?;
+                self.failed = true;
+                effects.push(PoolEffect::Release(id));
+            }
+            PoolEvent::Take => {
+                self.failed = false;
+                if let Some(id) = self.ready.pop_front() {
+                    self.beginning += 1;
+                    effects.push(PoolEffect::Give(id));
+                }
+            }
+            PoolEvent::Dead(id) => {
+                let at = self.ready.iter().position(|ready| *ready == id).ok_or(Refused::Stale)?;
+                self.ready.remove(at);
+                effects.push(PoolEffect::Release(id));
+            }
+            PoolEvent::Begun => {
+                self.beginning = self.beginning.checked_sub(1).ok_or(Refused::Stale)?;
+            }
+        }
+        self.make_up(&mut effects);
+        Ok(effects.into())
+    }
+
+    /// Has made what is missing.
+    fn make_up(&mut self, effects: &mut Vec<PoolEffect>) {
+        while self.beginning == 0
+            && !self.failed
+            && self.being_made < AT_ONCE
+            && self.ready.len() + self.being_made < self.wanted
+        {
+            self.being_made += 1;
+            effects.push(PoolEffect::Create);
+        }
+    }
+
+    /// The one that would be given next.
+    pub fn next(&self) -> Option<&ContainerId> {
+        self.ready.front()
+    }
+
+    /// How many there are, those that are being made included.
+    #[expect(clippy::len_without_is_empty, reason = "what is empty may be about to be filled: see `is_over`")]
+    pub fn len(&self) -> usize {
+        self.being_made + self.ready.len()
+    }
+
+    /// Whether as many are ready as are wanted.
+    pub fn is_full(&self) -> bool {
+        self.ready.len() >= self.wanted
+    }
+
+    /// Whether nothing more is being done for now: all are ready, or one could not be made.
+    pub fn is_settled(&self) -> bool {
+        self.being_made == 0 && (self.is_full() || self.failed || self.beginning > 0)
+    }
+
+    /// Whether there is nothing, and nothing will be.
+    pub fn is_over(&self) -> bool {
+        self.wanted == 0 && self.being_made == 0 && self.ready.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    fn id(number: usize) -> ContainerId {
+        ContainerId::new(format!("c{number}")).unwrap()
+    }
+
+    fn pool(events: impl IntoIterator<Item = PoolEvent>) -> Pool {
+        let mut pool = Pool::default();
+        for event in events {
+            let _ = pool.step(event).unwrap();
+        }
+        pool
+    }
+
+    fn effects(pool: &mut Pool, event: PoolEvent) -> Vec<PoolEffect> {
+        pool.step(event).unwrap().into_iter().collect()
+    }
+
+    #[test]
+    fn a_failure_ends_the_making_until_somebody_asks() {
+        let mut failed =
+            pool([PoolEvent::Want(3), PoolEvent::CreateFailed(id(1)), PoolEvent::Created(id(2))]);
+        assert!(failed.is_settled() && !failed.is_full());
+        let effects = effects(&mut failed, PoolEvent::Take);
+        assert_eq!(effects, [PoolEffect::Give(id(2))]);
+        // What was given begins first.
+        let effects = failed.step(PoolEvent::Begun).unwrap();
+        assert_eq!(effects.as_slice(), [PoolEffect::Create, PoolEffect::Create]);
+    }
+
+    #[test]
+    fn fewer_wanted_releases_the_oldest_and_what_is_made_too_late() {
+        let mut some = pool([PoolEvent::Want(3), PoolEvent::Created(id(1)), PoolEvent::Created(id(2))]);
+        assert_eq!(effects(&mut some, PoolEvent::Want(1)), [PoolEffect::Release(id(1))]);
+        assert_eq!(effects(&mut some, PoolEvent::Created(id(3))), [PoolEffect::Release(id(3))]);
+        assert_eq!(effects(&mut some, PoolEvent::Want(0)), [PoolEffect::Release(id(2))]);
+        assert!(some.is_over());
+    }
+
+    #[test]
+    fn a_dead_one_is_replaced() {
+        let mut one = pool([PoolEvent::Want(1), PoolEvent::Created(id(1))]);
+        let replaced = [PoolEffect::Release(id(1)), PoolEffect::Create];
+        assert_eq!(effects(&mut one, PoolEvent::Dead(id(1))), replaced);
+        assert_eq!(one.step(PoolEvent::Dead(id(1))), Err(Refused::Stale));
+        assert_eq!(Pool::default().step(PoolEvent::Begun), Err(Refused::Stale));
+        assert_eq!(Pool::default().step(PoolEvent::Created(id(1))), Err(Refused::Stale));
+    }
+
+    /// What the world knows of each container, beside the machine.
+    #[derive(Clone, Default, PartialEq, Eq, Hash)]
+    struct World {
+        pool: Pool,
+        being_made: usize,
+        beginning: usize,
+        next: usize,
+        /// Ready ones, as the world sees it.
+        ready: Vec<ContainerId>,
+    }
+
+    impl World {
+        /// Every order of events, as far as they can happen: none is lost, none is given or released twice.
+        fn take(&self, event: &PoolEvent) -> Option<Self> {
+            let mut world = self.clone();
+            match event {
+                PoolEvent::Created(id) => {
+                    world.being_made = world.being_made.checked_sub(1)?;
+                    world.ready.push(id.clone());
+                }
+                PoolEvent::CreateFailed(id) => {
+                    world.being_made = world.being_made.checked_sub(1)?;
+                    world.ready.push(id.clone());
+                }
+                PoolEvent::Dead(id) if !world.ready.contains(id) => return None,
+                PoolEvent::Begun => world.beginning = world.beginning.checked_sub(1)?,
+                PoolEvent::Want(_) | PoolEvent::Take | PoolEvent::Dead(_) => {}
+            }
+            world.next += usize::from(matches!(event, PoolEvent::Created(_) | PoolEvent::CreateFailed(_)));
+            for effect in world.pool.step(event.clone()).unwrap() {
+                match effect {
+                    PoolEffect::Create => world.being_made += 1,
+                    PoolEffect::Give(id) | PoolEffect::Release(id) => {
+                        let at =
+                            world.ready.iter().position(|ready| *ready == id).expect("it is there, once");
+                        world.ready.remove(at);
+                        world.beginning += usize::from(*event == PoolEvent::Take);
+                    }
+                }
+            }
+            let pool = &world.pool;
+            assert_eq!(world.ready, Vec::from(pool.ready.clone()), "after {event:?}");
+            assert!(world.being_made <= AT_ONCE && pool.ready.len() <= pool.wanted, "after {event:?}");
+            assert_eq!(pool.is_over(), pool.wanted == 0 && world.being_made == 0 && world.ready.is_empty());
+            Some(world)
+        }
+    }
+
+    #[test]
+    fn none_is_lost_in_any_order() {
+        let (mut seen, mut open) = (HashSet::new(), vec![(World::default(), 13)]);
+        while let Some((world, depth)) = open.pop() {
+            if depth == 0 || !seen.insert((world.clone(), depth)) {
+                continue;
+            }
+            let new = id(world.next);
+            let dead = world.ready.iter().cloned().map(PoolEvent::Dead);
+            let events = [0, 1, 3].map(PoolEvent::Want).into_iter().chain(dead).chain([
+                PoolEvent::Created(new.clone()),
+                PoolEvent::CreateFailed(new),
+                PoolEvent::Take,
+                PoolEvent::Begun,
+            ]);
+            open.extend(events.filter_map(|event| Some((world.take(&event)?, depth - 1))));
+        }
+        assert!(seen.len() > 1000, "{}", seen.len());
+    }
+}

@@ -1,0 +1,117 @@
+//! Containers that are created and wait to be let go.
+//!
+//! ```text
+//!  create: create ▶ pid file ▶ adopt          (as a start, short of the program)
+//!  start:  exec.fifo ▶ one byte ▶ it runs     (runc's own layout; another's is started by its `start`)
+//! ```
+//! runc's init waits in open(2) of a fifo for a reader, writes a byte to it and executes the program; `runc start` does
+//! no more than to be that reader, and to remove the fifo. crun has a fifo that is read the other way round.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use executor_core::ChildStdio;
+use executor_core::lifecycle::{HostPid, ProcessId, StartFailure, StartFailureKind};
+use rustix::fs::OFlags;
+use tokio::net::unix::pipe;
+
+use super::{Container, Mode, Shared, broken, from_io};
+use crate::command_line::LaunchKind;
+use crate::{pidfd, procfs};
+
+impl Shared {
+    /// Makes a container up to the point where its program would be executed.
+    pub(super) async fn create(&self, container: &Container, stdio: ChildStdio) -> Result<(), StartFailure> {
+        if self.mode != Mode::Detached {
+            let message = "a container that is kept ready needs a runtime that is not kept in the foreground";
+            return Err(StartFailure::new(StartFailureKind::BadConfig, message));
+        }
+        let kind = LaunchKind::Create { bundle: &container.claim.dir, no_pivot: self.no_pivot };
+        let abandoned = container.may_be_abandoned(ProcessId::Init);
+        let pid = self.launch(container, ProcessId::Init, kind, stdio, abandoned).await?;
+        let _first = container.init.set(pid);
+        container.created.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Lets a container go that was created. It can be given up: then it is killed, as by `start`.
+    pub(super) async fn let_go(&self, container: &Container, pid: HostPid) -> Result<HostPid, StartFailure> {
+        let mut abandoned = container.may_be_abandoned(ProcessId::Init);
+        let gone = async {
+            tokio::select! {
+                () = tokio::time::sleep(self.start_deadline) => {
+                    format!("the container did not start within {:?}", self.start_deadline)
+                }
+                _ = abandoned.wait_for(|abandoned| *abandoned) => "the start was given up".to_owned(),
+            }
+        };
+        let started = tokio::select! {
+            biased;
+            started = self.open_gate(container, pid) => started,
+            message = gone => Err(StartFailure::new(StartFailureKind::RuntimeTimedOut, message)),
+        };
+        crate::lock(&container.abandon).remove(&ProcessId::Init);
+        started.map(|()| pid).inspect_err(|_| {
+            if let Ok(pidfd) = pidfd::open(pid)
+                && container.claim.may_own(pid)
+            {
+                let _gone = pidfd::send(&pidfd, executor_core::lifecycle::Signal::KILL);
+            }
+        })
+    }
+
+    async fn open_gate(&self, container: &Container, pid: HostPid) -> Result<(), StartFailure> {
+        let fifo = container.claim.state.join("exec.fifo");
+        let is_runcs = container.claim.state.join("state.json").exists();
+        match is_runcs.then(|| open(&fifo)) {
+            Some(Ok(gate)) => {
+                pass(gate, pid).await.map_err(|error| from_io(&fifo, &error))?;
+                // Until it is gone the runtime says that the container is created.
+                fs::remove_file(&fifo).map_err(|error| from_io(&fifo, &error))
+            }
+            Some(Err(error)) if error.kind() != ErrorKind::NotFound => Err(from_io(&fifo, &error)),
+            None | Some(Err(_)) => {
+                let opened = self.opened().map_err(|error| broken(error.message))?;
+                let started = opened.command_line.start(&container.claim.id).await;
+                started.map_err(|error| crate::failure::classify(error.message))
+            }
+        }
+    }
+}
+
+/// Opening it this way does not wait for init, and lets it go on.
+fn open(fifo: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
+    OpenOptions::new().read(true).custom_flags(flags).open(fifo).map(OwnedFd::from)
+}
+
+/// Waits for init's byte. One that ends without it has not started anything.
+async fn pass(gate: OwnedFd, pid: HostPid) -> io::Result<()> {
+    let ended = || io::Error::new(ErrorKind::NotFound, "the container has ended before its start");
+    let gate = pipe::Receiver::from_owned_fd(gate)?;
+    let init = pidfd::open(pid).map_err(|_| ended())?;
+    let init = pidfd::watch(std::sync::Arc::new(init), tokio::io::Interest::READABLE)?;
+    loop {
+        let over = tokio::select! {
+            biased;
+            ready = gate.readable() => ready.map(|()| false)?,
+            end = init.readable() => end.map(|_| true)?,
+        };
+        let mut byte = [0];
+        match gate.try_read(&mut byte) {
+            Ok(1..) => return Ok(()),
+            Ok(0) | Err(_) if over || procfs::Stat::of(pid).is_none_or(|stat| stat.is_ending()) => {
+                return Err(ended());
+            }
+            // Nobody has it open to write, or not any more: then the byte has come.
+            Ok(0) => tokio::time::sleep(std::time::Duration::from_millis(1)).await,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
