@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::ground::Side;
+
 /// Times of one side.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Times(Vec<Duration>);
@@ -43,9 +45,27 @@ pub(crate) struct Row {
     json: Value,
 }
 
+/// What it was measured on.
+pub(crate) struct About(Vec<String>);
+
+impl About {
+    /// This machine, with these runtimes.
+    pub(crate) fn this(sides: &[&Side]) -> Self {
+        let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let model = model.map_or("", |(_, model)| model);
+        let count = std::thread::available_parallelism().map_or(0, usize::from);
+        let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+        let mut lines = vec![format!("Longshore {}", env!("CARGO_PKG_VERSION"))];
+        lines.extend(sides.iter().map(|side| side.version.clone()));
+        lines.extend([format!("Linux {kernel}"), format!("{count} processors, {model}")]);
+        Self(lines)
+    }
+}
+
 /// Everything that was measured.
-#[derive(Default)]
 pub(crate) struct Report {
+    about: About,
     rows: Vec<Row>,
     /// Containers running, our latency, the runtime's.
     pub(crate) curve: Vec<(usize, Duration, Duration)>,
@@ -56,6 +76,10 @@ fn millis(time: Duration) -> f64 {
 }
 
 impl Report {
+    pub(crate) const fn new(about: About) -> Self {
+        Self { about, rows: Vec::new(), curve: Vec::new() }
+    }
+
     /// Times of both sides.
     pub(crate) fn compare(&mut self, what: &str, ours: &Times, raw: &Times, target: &'static str) {
         let ratio = ours.median().as_secs_f64() / raw.median().as_secs_f64();
@@ -70,6 +94,39 @@ impl Report {
             target,
             json: json!({"what": what, "ours": json(ours), "raw": json(raw), "ratio": ratio}),
         });
+    }
+
+    /// One time of each side, a mean.
+    pub(crate) fn compare_single(&mut self, what: &str, ours: Duration, raw: Duration) {
+        let (ours, raw) = (millis(ours), millis(raw));
+        self.rows.push(Row {
+            what: what.to_owned(),
+            ours: format!("{ours:.1} ms"),
+            raw: format!("{raw:.1} ms"),
+            ratio: Some(ours / raw),
+            target: "–",
+            json: json!({"what": what, "ours_ms": ours, "raw_ms": raw, "ratio": ours / raw}),
+        });
+    }
+
+    /// Times of ours alone.
+    pub(crate) fn tell_times(&mut self, what: &str, times: &Times, target: &'static str) {
+        let (median, p99) = (millis(times.median()), millis(times.percentile(99)));
+        let json = json!({"median_ms": median, "p99_ms": p99, "n": times.0.len()});
+        self.tell(what, format!("{median:.2} / {p99:.2} ms"), json, target);
+    }
+
+    /// A figure of ours and one of the runtime's that stand for themselves.
+    pub(crate) fn tell_beside(
+        &mut self,
+        what: &str,
+        ours: String,
+        raw: String,
+        json: Value,
+        target: &'static str,
+    ) {
+        let json = json!({"what": what, "ours": json, "raw": raw});
+        self.rows.push(Row { what: what.to_owned(), ours, raw, ratio: None, target, json });
     }
 
     /// Rates of both sides, in the same unit.
@@ -93,21 +150,12 @@ impl Report {
 
     /// A figure of ours alone.
     pub(crate) fn tell(&mut self, what: &str, figure: String, json: Value, target: &'static str) {
-        let json = json!({"what": what, "ours": json});
-        self.rows.push(Row {
-            what: what.to_owned(),
-            ours: figure,
-            raw: "–".into(),
-            ratio: None,
-            target,
-            json,
-        });
+        self.tell_beside(what, figure, "–".into(), json, target);
     }
 
     pub(crate) fn table(&self) -> String {
-        let mut text = String::from(
-            "| what | Longshore | the runtime alone | ratio | to reach |\n|---|---|---|---|---|\n",
-        );
+        let mut text = self.about.0.join(", ") + "\n\n";
+        text.push_str("| what | Longshore | the runtime alone | ratio | to reach |\n|---|---|---|---|---|\n");
         for Row { what, ours, raw, ratio, target, .. } in &self.rows {
             let ratio = ratio.map_or_else(|| "–".to_owned(), |ratio| format!("{ratio:.2}"));
             let _infallible = writeln!(text, "| {what} | {ours} | {raw} | {ratio} | {target} |");
@@ -119,7 +167,7 @@ impl Report {
         let curve: Vec<_> = (self.curve.iter())
             .map(|(running, ours, raw)| json!({"running": running, "ours_ms": millis(*ours), "raw_ms": millis(*raw)}))
             .collect();
-        json!({"rows": self.rows.iter().map(|row| &row.json).collect::<Vec<_>>(), "latency_by_running": curve})
+        json!({"about": self.about.0, "rows": self.rows.iter().map(|row| &row.json).collect::<Vec<_>>(), "latency_by_running": curve})
     }
 
     /// Latency against containers running, as SVG.

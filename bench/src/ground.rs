@@ -1,26 +1,38 @@
-//! What both sides run on: one root file system, one configuration, one runtime.
+//! What both sides run on: one root file system, one configuration, one machine.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use longshore::{ContainerSpec, Executor, Mount, Rootfs, Sandbox, Seccomp, ShutdownReport};
-use serde_json::Value;
+use longshore::{ContainerSpec, Executor, Mount, Rootfs, Runc, Sandbox, Seccomp, ShutdownReport};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::Done;
+use crate::raw::Bundle;
+use crate::{Done, Without};
 
-/// A directory for everything, the runtime, and an executor.
+/// Where runtimes have their state by default; in memory, as a rule.
+const RUN: &str = "/run";
+
+/// A directory for everything.
 pub(crate) struct Ground {
     dir: TempDir,
-    pub(crate) runtime: PathBuf,
+    without: Vec<Without>,
+}
+
+/// A runtime, and an executor on it.
+pub(crate) struct Side {
+    /// The runtime's name.
+    pub(crate) name: &'static str,
+    pub(crate) version: String,
+    program: PathBuf,
     pub(crate) executor: Executor,
+    dir: PathBuf,
 }
 
 impl Ground {
-    pub(crate) fn new(kick: bool) -> Done<Self> {
-        let dir = TempDir::with_prefix("longshore-bench-")?;
+    pub(crate) fn new(without: Vec<Without>) -> Done<Self> {
+        let dir = TempDir::with_prefix_in("longshore-bench-", RUN)?;
         let rootfs = dir.path().join("rootfs");
         for name in ["etc", "usr", "proc", "dev", "sys"] {
             fs::create_dir_all(rootfs.join(name))?;
@@ -31,15 +43,39 @@ impl Ground {
         for name in ["bin", "lib", "lib64", "sbin"] {
             std::os::unix::fs::symlink(Path::new("usr").join(name), rootfs.join(name))?;
         }
-        let runtime = longshore::find_runtime(&longshore::CANDIDATES)?;
-        let runc = longshore::runc().cgroup_kick(kick).build()?;
-        let executor = Executor::builder(runc).root(dir.path().join("root")).build()?;
-        Ok(Self { dir, runtime, executor })
+        Ok(Self { dir, without })
     }
 
+    /// A runtime of this name, if it is here and starts containers here.
+    pub(crate) async fn side(&self, name: &'static str) -> Done<Option<Side>> {
+        let Ok(program) = longshore::find_runtime(&[name]) else { return Ok(None) };
+        let runc = self.runtime(name)?;
+        let version = runc.command_line().version().await?;
+        let executor = Executor::builder(runc).root(self.dir.path().join(name)).build()?;
+        let side = Side { name, version, program, executor, dir: self.dir.path().to_owned() };
+        let exit = side.executor.run(side.spec(&["true"])).await?.wait().await;
+        if exit.is_success() {
+            return Ok(Some(side));
+        }
+        eprintln!("{name} starts no containers here: {exit}");
+        side.leave().await?;
+        Ok(None)
+    }
+
+    fn runtime(&self, name: &str) -> Done<Runc> {
+        let has = |part| !self.without.contains(&part);
+        Ok(longshore::runc()
+            .runtime(name)
+            .cgroup_kick(has(Without::Kick))
+            .in_memory(has(Without::Image))
+            .build()?)
+    }
+}
+
+impl Side {
     /// A container of a program, with everything at its default.
     pub(crate) fn spec(&self, args: &[&str]) -> ContainerSpec {
-        let mut spec = ContainerSpec::new(Rootfs::Dir(self.dir.path().join("rootfs")), args.iter().copied());
+        let mut spec = ContainerSpec::new(Rootfs::Dir(self.dir.join("rootfs")), args.iter().copied());
         spec.mounts.push(Mount::bind("/usr", "/usr").read_only());
         spec
     }
@@ -51,7 +87,28 @@ impl Ground {
 
     /// A bundle for the bare runtime, with the configuration that ours has for it.
     pub(crate) fn bundle(&self, name: &str, spec: &ContainerSpec) -> Done<Bundle> {
-        let dir = self.dir.path().join(name);
+        self.changed_bundle(name, spec, |_| ())
+    }
+
+    /// The same with the filter as container engines write it: with every architecture that the profile names.
+    pub(crate) fn bundle_of_engines(&self, name: &str, spec: &ContainerSpec) -> Done<Bundle> {
+        self.changed_bundle(name, spec, |config| {
+            if let Some(all) = config["linux"]["seccomp"]["architectures"].as_array_mut()
+                && all.contains(&json!("SCMP_ARCH_X86_64"))
+            {
+                *all = vec![json!("SCMP_ARCH_X86_64"), json!("SCMP_ARCH_X86"), json!("SCMP_ARCH_X32")];
+            }
+        })
+    }
+
+    fn changed_bundle(
+        &self,
+        name: &str,
+        spec: &ContainerSpec,
+        change: impl FnOnce(&mut Value),
+    ) -> Done<Bundle> {
+        let name = format!("{}-{name}", self.name);
+        let dir = self.dir.join(&name);
         fs::create_dir_all(&dir)?;
         let mut config: Value = serde_json::from_str(&Sandbox::preview(&name.parse()?, spec)?)?;
         // Files of ours, which it has not.
@@ -61,13 +118,10 @@ impl Ground {
             });
         }
         config["linux"]["cgroupsPath"] = format!("/longshore-bench/{name}").into();
+        change(&mut config);
         fs::write(dir.join("config.json"), config.to_string())?;
-        Ok(Bundle {
-            runtime: self.runtime.clone(),
-            state: self.dir.path().join("raw"),
-            dir,
-            name: name.to_owned(),
-        })
+        let state = self.dir.join(format!("{}-raw", self.name));
+        Ok(Bundle { runtime: self.program.clone(), state, dir, name })
     }
 
     pub(crate) async fn leave(self) -> Done {
@@ -76,50 +130,5 @@ impl Ground {
             let _not_there = fs::remove_dir(hierarchy.path().join("longshore-bench"));
         }
         if report == ShutdownReport::default() { Ok(()) } else { Err(format!("{report:?}").into()) }
-    }
-}
-
-/// A container in the hands of the bare runtime.
-#[derive(Clone)]
-pub(crate) struct Bundle {
-    runtime: PathBuf,
-    state: PathBuf,
-    dir: PathBuf,
-    name: String,
-}
-
-impl Bundle {
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.runtime);
-        command.arg("--root").arg(&self.state).args(args);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).env_remove("NOTIFY_SOCKET");
-        command
-    }
-
-    fn call(&self, args: &[&str]) -> Done<Duration> {
-        let begun = Instant::now();
-        let status = self.command(args).status()?;
-        if status.success() { Ok(begun.elapsed()) } else { Err(format!("{args:?}: {status}").into()) }
-    }
-
-    fn dir(&self) -> &str {
-        self.dir.to_str().unwrap_or_default()
-    }
-
-    /// `run` in the foreground, from the call to its end.
-    pub(crate) fn run(&self, number: usize) -> Done<Duration> {
-        self.call(&["run", "--bundle", self.dir(), &format!("{}-{number}", self.name)])
-    }
-
-    pub(crate) fn start(&self) -> Done {
-        self.call(&["run", "--detach", "--bundle", self.dir(), &self.name]).map(drop)
-    }
-
-    pub(crate) fn exec(&self, args: &[&str]) -> Done<Duration> {
-        self.call(&[&["exec", &self.name], args].concat())
-    }
-
-    pub(crate) fn end(&self) -> Done {
-        self.call(&["delete", "--force", &self.name]).map(drop)
     }
 }

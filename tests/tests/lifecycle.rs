@@ -72,6 +72,24 @@ fn what_cannot_be_executed_says_why() {
     });
 }
 
+/// Their containers are children of one process. Where only v1 hierarchies are left to ask, nobody can tell whose one is
+/// that ends before its runtime has said that it runs.
+#[test]
+fn executors_in_one_process_do_not_take_each_others_ends() {
+    on_stage(async |stage| {
+        let (one, other) = (stage.executor(), stage.executor());
+        let runs = (0..40).map(async |number: u32| {
+            let executor = if number.is_multiple_of(2) { &one } else { &other };
+            executor.run(shell("exit 3")).await.unwrap().wait().await.status
+        });
+        let ends = futures::future::join_all(runs).await;
+        assert_eq!(ends, [ExitStatus::Code(3); 40]);
+        one.shutdown(longshore_tests::HUNG).await;
+        drop(one);
+        stage.finish(other).await;
+    });
+}
+
 #[test]
 fn an_id_is_taken_for_other_executors_on_the_same_root_too() {
     on_stage(async |stage| {

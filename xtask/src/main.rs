@@ -4,6 +4,7 @@
 mod setup;
 
 use std::env;
+use std::ffi::OsStr;
 use std::process::{Command, ExitCode};
 
 const USAGE: &str = "\
@@ -14,7 +15,7 @@ cargo xtask check     what needs no runtime: format, clippy, documentation
 cargo xtask fmt       format everything
 cargo xtask doc       build the documentation
 cargo xtask examples  run every example, on the simulator and on the runtime
-cargo xtask bench     measure against the bare runtime, in the same run: --quick, --json FILE, --plot FILE
+cargo xtask bench     measure against the bare runtimes, in the same run: see --help of it; --quick, --json FILE, --plot FILE
 cargo xtask chaos     make embedders suffer, and count what is left: --seconds N (60), --seed S
 cargo xtask crun      the tests on the real runtime with crun in runc's place, where it can run
 cargo xtask model     walk all of the lifecycle's state space: minutes, and some gigabytes";
@@ -78,9 +79,9 @@ fn clippy() -> Done {
 
 /// Never part of `test`: a figure is no assertion.
 fn bench(args: &[String]) -> Done {
-    setup::setup("bench")?;
-    let mut command = cargo_command(&["run", "--release", "--quiet", "--package", "longshore-bench", "--"]);
-    run(command.args(args))
+    setup::setup_for_tests("bench")?;
+    cargo(&["build", "--release", "--package", "longshore-bench"])?;
+    run(hidden_from_crun("target/release/longshore-bench").args(args))
 }
 
 /// `test` holds a minute of it.
@@ -108,12 +109,18 @@ const ON_CRUN: [&str; 12] = [
     "terminal",
 ];
 
+/// A program in a mount namespace in which crun is shown no unified hierarchy.
+fn hidden_from_crun(program: impl AsRef<OsStr>) -> Command {
+    let script = "mount --make-rprivate / && if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, "crun"]).arg(program);
+    command
+}
+
 fn crun() -> Done {
     setup::setup_for_tests("crun")?;
-    let script = "mount --make-rprivate / && if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi && exec \"$@\"";
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", script, "crun"]).arg(cargo).args(["test", "--workspace"]);
+    let mut command = hidden_from_crun(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["test", "--workspace"]);
     command.args(ON_CRUN.iter().flat_map(|test| ["--test", test])).env("LONGSHORE_TEST_RUNTIME", "crun");
     run(&mut command)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, MessageResult, Recipient,
@@ -23,6 +24,10 @@ use crate::messages::{
 };
 use crate::observe::{self, ExecutorTook};
 use crate::{Error, StdioSpec};
+
+/// How long another container is not yet made in the place of one that was ready, unless that ends before: the making
+/// would take the machine from it in its first moments.
+const FIRST_MOMENTS: Duration = Duration::from_millis(20);
 
 /// The actor; one for each executor.
 pub struct ExecutorActor {
@@ -124,6 +129,8 @@ impl Handler<Run> for ExecutorActor {
             let view = hub.view();
             let begun = async move {
                 let _actors_gone = view.wait_for(|known| known.pid.is_some() || known.exit.is_some()).await;
+                let exited = view.wait_for(|known| known.exit.is_some());
+                let _runs_on = tokio::time::timeout(FIRST_MOMENTS, exited).await;
             };
             let begun = begun.into_actor(self);
             context.spawn(begun.map(move |(), executor, context| executor.ready_begun(pool, context)));

@@ -10,9 +10,9 @@
 #![expect(unsafe_code, reason = "a mapping that nobody reads, made and taken away again")]
 
 use std::fs::{self, File, Metadata};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
@@ -125,20 +125,17 @@ impl Image {
         if !CANDIDATES.iter().any(|known| name.file_name().is_some_and(|name| name == *known)) {
             return Err(unfit("nobody knows whether it can be executed from elsewhere"));
         }
-        let source = File::open(program)?;
+        let mut source = File::open(program)?;
         let meta = source.metadata()?;
-        if meta.len() > LARGEST {
-            return Err(unfit("it is too large"));
-        }
-        let bytes = fs::read(program)?;
-        if !bytes.starts_with(b"\x7fELF") {
-            return Err(unfit("it is a script"));
+        let mut magic = [0; 4];
+        if meta.len() > LARGEST || source.read_exact_at(&mut magic, 0).is_err() || magic != *b"\x7fELF" {
+            return Err(unfit("it is a script, or larger than any runtime"));
         }
         let mut file = File::from(sealable()?);
         // Huge pages only: zeros behind a program's end are not looked at.
-        let length = bytes.len().next_multiple_of(HUGE_PAGE);
+        let length = usize::try_from(meta.len()).map_err(io::Error::other)?.next_multiple_of(HUGE_PAGE);
         ftruncate(&file, u64::try_from(length).map_err(io::Error::other)?)?;
-        file.write_all(&bytes)?;
+        io::copy(&mut source, &mut file)?;
         if let Err(error) = gather(&file, length) {
             tracing::debug!(%error, "the runtime is not in huge pages");
         }
@@ -201,6 +198,7 @@ fn gather(file: &File, length: usize) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
     use std::os::unix::fs::PermissionsExt;
     use std::process::Command;
 

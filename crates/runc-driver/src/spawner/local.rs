@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, Weak, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -58,9 +58,6 @@ struct Family {
     adopted: Mutex<HashMap<ProcessRef, Arc<Process>>>,
     /// Runtimes at work.
     runtimes: Mutex<HashMap<HostPid, Arc<Process>>>,
-    /// Orphans that were reaped before anyone adopted them, the latest first. One may be a process
-    /// whose runtime has just said that it runs.
-    orphans: Mutex<VecDeque<(HostPid, ExitStatus)>>,
     /// The last runtimes that were executed; each led a process group.
     groups: Mutex<VecDeque<HostPid>>,
     /// The names that the runtime's processes have: its program's, and that of the file in memory which is executed in
@@ -72,6 +69,13 @@ struct Family {
 
 /// Orphans that are remembered: far more than can be on their way to be adopted at once.
 const ORPHANS: usize = 1024;
+
+/// Orphans that were reaped before anyone adopted them, the latest first. One may be a process whose runtime has just
+/// said that it runs, and may be another executor's: where only v1 hierarchies are left to ask, nobody can tell whose.
+static REAPED: Mutex<VecDeque<(HostPid, ExitStatus)>> = Mutex::new(VecDeque::new());
+
+/// Those of all executors in this process, whose children are its own all together.
+static FAMILIES: Mutex<Vec<Weak<Family>>> = Mutex::new(Vec::new());
 
 /// This process as the subreaper of its descendants, for as long as one of these is there.
 ///
@@ -120,6 +124,10 @@ impl LocalSpawner {
     pub(crate) fn start(in_memory: bool) -> io::Result<Self> {
         let (orders, incoming) = mpsc::channel();
         let family = Arc::new(Family::default());
+        let mut families = lock(&FAMILIES);
+        families.retain(|family| family.strong_count() > 0);
+        families.push(Arc::downgrade(&family));
+        drop(families);
         let spawner = Self { orders, exits: ExitQueue::default(), family: Arc::clone(&family) };
         thread::Builder::new().name("longshore-spawn".into()).spawn(move || {
             let mut images = in_memory.then(Images::default);
@@ -171,11 +179,16 @@ impl Family {
         lock(&self.adopted).get(process).cloned()
     }
 
-    /// Children of ours that are neither adopted nor runtimes at work.
-    fn unknown_children(&self) -> Vec<HostPid> {
-        let mut known: HashSet<_> = lock(&self.adopted).values().map(|process| process.pid).collect();
-        known.extend(lock(&self.runtimes).keys());
-        procfs::children().into_iter().filter(|pid| !known.contains(pid)).collect()
+    /// Children of this process that are neither adopted nor runtimes at work, of any executor in it.
+    fn unknown_children() -> Vec<HostPid> {
+        // Asked first: one that is adopted meanwhile is known below.
+        let children = procfs::children();
+        let mut known: HashSet<HostPid> = HashSet::new();
+        for family in lock(&FAMILIES).iter().filter_map(Weak::upgrade) {
+            known.extend(lock(&family.adopted).values().map(|process| process.pid));
+            known.extend(lock(&family.runtimes).keys());
+        }
+        children.into_iter().filter(|pid| !known.contains(pid)).collect()
     }
 
     /// Reaps unknown children that have ended in one of our containers, or on their way into one. The
@@ -183,7 +196,7 @@ impl Family {
     /// container that never ends. Children of the embedder's own are neither, and are left to it.
     fn reap_orphans(&self) {
         let Some(containers) = self.containers.get() else { return };
-        for pid in self.unknown_children() {
+        for pid in Self::unknown_children() {
             let Some(stat) = Stat::of(pid) else { continue };
             let is_ours = || {
                 is_helper(&stat)
@@ -192,7 +205,7 @@ impl Family {
                     || self.is_in_a_known_session(&stat)
             };
             if stat.state == 'Z' && is_ours() {
-                self.reap_orphan(pid);
+                Self::reap_orphan(pid);
             }
         }
     }
@@ -225,20 +238,20 @@ impl Family {
 
     /// Ends and reaps those of the unknown children that are strays.
     fn end_unknown(&self, is_stray: impl Fn(HostPid, &Stat) -> bool) {
-        for pid in self.unknown_children() {
+        for pid in Self::unknown_children() {
             if !Stat::of(pid).is_some_and(|stat| is_stray(pid, &stat)) {
                 continue;
             }
             let Ok(pidfd) = pidfd::open(pid) else { continue };
             if pidfd::send(&pidfd, Signal::KILL).is_ok() {
                 cgroup::wait_for_ends(&[&pidfd], ADOPTION);
-                self.reap_orphan(pid);
+                Self::reap_orphan(pid);
             }
         }
     }
 
-    fn reap_orphan(&self, pid: HostPid) {
-        let mut orphans = lock(&self.orphans);
+    fn reap_orphan(pid: HostPid) {
+        let mut orphans = lock(&REAPED);
         if let Ok(Some(status)) = pidfd::open(pid).and_then(|pidfd| pidfd::reap(pidfd.as_fd())) {
             tracing::debug!(%pid, %status, "an orphan");
             orphans.truncate(ORPHANS - 1);
@@ -247,8 +260,8 @@ impl Family {
     }
 
     /// How an orphan ended that is being adopted after all.
-    fn take_orphan(&self, pid: HostPid) -> Option<ExitStatus> {
-        let mut orphans = lock(&self.orphans);
+    fn take_orphan(pid: HostPid) -> Option<ExitStatus> {
+        let mut orphans = lock(&REAPED);
         let index = orphans.iter().position(|(orphan, _)| *orphan == pid)?;
         orphans.remove(index).map(|(_, status)| status)
     }
@@ -337,8 +350,8 @@ impl Spawner for LocalSpawner {
         tokio::spawn(async move {
             let told = match parent {
                 Parent::Us => match &adopted {
-                    Some(adopted) => adopted.end().await.or_else(|| family.take_orphan(pid)),
-                    None => family.take_orphan(pid),
+                    Some(adopted) => adopted.end().await.or_else(|| Family::take_orphan(pid)),
+                    None => Family::take_orphan(pid),
                 },
                 Parent::Runtime(monitor) => Some(monitor.ended.await),
             };
