@@ -51,47 +51,37 @@ pub(crate) enum Case {
     Simulated,
 }
 
-pub(crate) async fn all(runc: &Side, crun: Option<&Side>, arguments: &Arguments) -> Done<Report> {
-    let Arguments { quick, only, .. } = arguments;
+/// On crun, what the runtime makes a difference to.
+const ON_CRUN: [Case; 4] = [Case::Run, Case::Throughput, Case::Ready, Case::Exec];
+
+pub(crate) async fn all(side: &Side, arguments: &Arguments) -> Done<Report> {
+    let Arguments { quick, only, crun, .. } = arguments;
     let (quick, rounds) = (*quick, if *quick { 20 } else { 100 });
-    let sides: Vec<_> = [Some(runc), crun].into_iter().flatten().collect();
-    let mut report = Report::new(About::this(&sides));
-    let is_asked = |case: Case| only.is_empty() || only.contains(&case);
+    let mut report = Report::new(About::this(side));
+    let is_asked =
+        |case: Case| (only.is_empty() || only.contains(&case)) && (!crun || ON_CRUN.contains(&case));
     for case in Case::value_variants().iter().filter(|case| is_asked(**case)) {
         eprintln!("… {case:?}");
         let report = &mut report;
         match case {
-            Case::Memory => scale::memory(runc, report, quick)?,
-            Case::Run => {
-                run::engines(runc, report, rounds).await?;
-                for side in &sides {
-                    run::runs(side, report, rounds).await?;
-                }
-            }
-            Case::Started => run::started(runc, report, rounds).await?,
-            Case::Throughput => {
-                run::throughput(runc, report, quick, &[1, 2, 4, 8, 16]).await?;
-                if let Some(crun) = crun {
-                    run::throughput(crun, report, quick, &[4]).await?;
-                }
-            }
-            Case::Ready => {
-                for side in &sides {
-                    run::ready(side, report, rounds).await?;
-                }
-            }
-            Case::Exec => {
-                for side in &sides {
-                    exec::execs(side, report, rounds).await?;
-                }
-                exec::together(runc, report, rounds).await?;
-            }
-            Case::Cancel => single::cancels(runc, report, rounds).await?,
+            Case::Memory => scale::memory(side, report, quick)?,
+            Case::Run => run::runs(side, report, rounds).await?,
+            Case::Started => run::started(side, report, rounds).await?,
+            Case::Throughput => run::throughput(side, report, quick).await?,
+            Case::Ready => run::ready(side, report, rounds).await?,
+            Case::Exec => exec::execs(side, report, rounds).await?,
+            Case::Cancel => single::cancels(side, report, rounds).await?,
             Case::Thousand if quick => {}
-            Case::Thousand => scale::thousand(runc, report).await?,
-            Case::Output => single::output(runc, report, if quick { 3 } else { 9 }).await?,
-            Case::Curve => scale::curve(runc, report, quick).await?,
+            Case::Thousand => scale::thousand(side, report).await?,
+            Case::Output => single::output(side, report, if quick { 3 } else { 9 }).await?,
+            Case::Curve => scale::curve(side, report, quick).await?,
             Case::Simulated => single::simulated(report, if quick { 5_000 } else { 50_000 }),
+        }
+    }
+    if !crun && only.iter().chain(only.is_empty().then_some(&Case::Run)).any(|case| ON_CRUN.contains(case)) {
+        match crate::on_crun(arguments) {
+            Ok(rows) => report.add(&rows),
+            Err(error) => eprintln!("crun is not measured: {error}"),
         }
     }
     Ok(report)

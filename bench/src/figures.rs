@@ -50,16 +50,18 @@ pub(crate) struct About(Vec<String>);
 
 impl About {
     /// This machine, with these runtimes.
-    pub(crate) fn this(sides: &[&Side]) -> Self {
+    pub(crate) fn this(side: &Side) -> Self {
         let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         let model = model.map_or("", |(_, model)| model);
         let count = std::thread::available_parallelism().map_or(0, usize::from);
         let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-        let mut lines = vec![format!("Longshore {}", env!("CARGO_PKG_VERSION"))];
-        lines.extend(sides.iter().map(|side| side.version.clone()));
-        lines.extend([format!("Linux {kernel}"), format!("{count} processors, {model}")]);
-        Self(lines)
+        Self(vec![
+            format!("Longshore {}", env!("CARGO_PKG_VERSION")),
+            side.version.clone(),
+            format!("Linux {kernel}"),
+            format!("{count} processors, {model}"),
+        ])
     }
 }
 
@@ -78,6 +80,23 @@ fn millis(time: Duration) -> f64 {
 impl Report {
     pub(crate) const fn new(about: About) -> Self {
         Self { about, rows: Vec::new(), curve: Vec::new() }
+    }
+
+    /// The rows of another process, as its [`json`](Self::json) has them.
+    pub(crate) fn add(&mut self, other: &Value) {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        self.about.0.insert(2, text(&other["about"][1]));
+        for row in other["rows"].as_array().into_iter().flatten() {
+            let [what, ours, raw] = ["what", "ours", "raw"].map(|column| text(&row["row"][column]));
+            self.rows.push(Row {
+                what,
+                ours,
+                raw,
+                ratio: row["ratio"].as_f64(),
+                target: "–",
+                json: row.clone(),
+            });
+        }
     }
 
     /// Times of both sides.
@@ -167,7 +186,12 @@ impl Report {
         let curve: Vec<_> = (self.curve.iter())
             .map(|(running, ours, raw)| json!({"running": running, "ours_ms": millis(*ours), "raw_ms": millis(*raw)}))
             .collect();
-        json!({"about": self.about.0, "rows": self.rows.iter().map(|row| &row.json).collect::<Vec<_>>(), "latency_by_running": curve})
+        let rows = self.rows.iter().map(|row| {
+            let mut json = row.json.clone();
+            json["row"] = json!({"what": row.what, "ours": row.ours, "raw": row.raw});
+            json
+        });
+        json!({"about": self.about.0, "rows": rows.collect::<Vec<_>>(), "latency_by_running": curve})
     }
 
     /// Latency against containers running, as SVG.

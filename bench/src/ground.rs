@@ -5,14 +5,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use longshore::{ContainerSpec, Executor, Mount, Rootfs, Runc, Sandbox, Seccomp, ShutdownReport};
+use rustix::fs::statfs;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::raw::Bundle;
 use crate::{Done, Without};
 
-/// Where runtimes have their state by default; in memory, as a rule.
-const RUN: &str = "/run";
+/// Where runtimes have their state by default, and where it can be if that is not in memory, as it mostly is.
+const IN_MEMORY: [&str; 2] = ["/run", "/dev/shm"];
+
+/// As `linux/magic.h` numbers it.
+const TMPFS: rustix::fs::FsWord = 0x0102_1994;
 
 /// A directory for everything.
 pub(crate) struct Ground {
@@ -32,7 +36,10 @@ pub(crate) struct Side {
 
 impl Ground {
     pub(crate) fn new(without: Vec<Without>) -> Done<Self> {
-        let dir = TempDir::with_prefix_in("longshore-bench-", RUN)?;
+        // runc waits for the disk with each pid file that is not in memory.
+        let in_memory = |dir: &&str| statfs(*dir).is_ok_and(|found| found.f_type == TMPFS);
+        let place = IN_MEMORY.into_iter().find(in_memory).ok_or("neither /run nor /dev/shm is a tmpfs")?;
+        let dir = TempDir::with_prefix_in("longshore-bench-", place)?;
         let rootfs = dir.path().join("rootfs");
         for name in ["etc", "usr", "proc", "dev", "sys"] {
             fs::create_dir_all(rootfs.join(name))?;

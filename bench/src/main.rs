@@ -15,6 +15,7 @@ mod raw;
 
 use std::error::Error;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use clap::{Parser, ValueEnum};
 use figures::Report;
@@ -41,6 +42,9 @@ pub(crate) struct Arguments {
     /// Be the process with so many sleeping containers, and tell what they take
     #[arg(long, hide = true)]
     sleepers: Option<usize>,
+    /// Be the process in which crun is measured, and tell its rows
+    #[arg(long, hide = true)]
+    crun: bool,
 }
 
 /// What Longshore can be without.
@@ -59,19 +63,38 @@ fn main() -> Done {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let ground = Ground::new(arguments.without.clone())?;
-        let runc = ground.side("runc").await?.ok_or("there is no runc that starts containers")?;
+        let name = if arguments.crun { "crun" } else { "runc" };
+        let side = ground.side(name).await?;
+        let side = side.ok_or_else(|| format!("there is no {name} that starts containers here"))?;
         if let Some(count) = arguments.sleepers {
-            println!("{}", cases::scale::sleepers(&runc, count).await?);
-            return runc.leave().await;
+            println!("{}", cases::scale::sleepers(&side, count).await?);
+            return side.leave().await;
         }
-        let crun = ground.side("crun").await?;
-        let report = cases::all(&runc, crun.as_ref(), &arguments).await;
-        runc.leave().await?;
-        if let Some(crun) = crun {
-            crun.leave().await?;
+        let report = cases::all(&side, &arguments).await;
+        side.leave().await?;
+        if arguments.crun {
+            println!("{}", report?.json());
+            return Ok(());
         }
         tell(&report?, &arguments)
     })
+}
+
+/// crun 1.8 refuses hybrid cgroups: the unified hierarchy is hidden from it, in a mount namespace of its own.
+fn on_crun(arguments: &Arguments) -> Done<serde_json::Value> {
+    let script = "mount --make-rprivate / && \
+        if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi && exec \"$@\"";
+    let mut bench = Command::new("unshare");
+    bench.args(["--mount", "sh", "-c", script, "crun"]).arg(std::env::current_exe()?).arg("--crun");
+    bench.args(arguments.quick.then_some("--quick"));
+    for without in &arguments.without {
+        bench.arg("--without").arg(without.to_possible_value().ok_or("no name")?.get_name());
+    }
+    for case in &arguments.only {
+        bench.arg("--only").arg(case.to_possible_value().ok_or("no name")?.get_name());
+    }
+    let answer = bench.stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+    Ok(serde_json::from_slice(&answer.stdout)?)
 }
 
 fn tell(report: &Report, arguments: &Arguments) -> Done {

@@ -82,7 +82,8 @@ impl Bundle {
     pub(crate) fn end(&self) -> Done {
         let init = self.init();
         self.call(&["delete", "--force", &self.name])?;
-        init.and_then(|init| wait(&init))
+        // One that was waited for is no process any more.
+        init.map_or(Ok(()), |init| wait(&init))
     }
 
     pub(crate) fn end_one(&self, number: usize) -> Done {

@@ -4,7 +4,6 @@
 mod setup;
 
 use std::env;
-use std::ffi::OsStr;
 use std::process::{Command, ExitCode};
 
 const USAGE: &str = "\
@@ -81,7 +80,7 @@ fn clippy() -> Done {
 fn bench(args: &[String]) -> Done {
     setup::setup_for_tests("bench")?;
     cargo(&["build", "--release", "--package", "longshore-bench"])?;
-    run(hidden_from_crun("target/release/longshore-bench").args(args))
+    run(Command::new("target/release/longshore-bench").args(args))
 }
 
 /// `test` holds a minute of it.
@@ -109,18 +108,12 @@ const ON_CRUN: [&str; 12] = [
     "terminal",
 ];
 
-/// A program in a mount namespace in which crun is shown no unified hierarchy.
-fn hidden_from_crun(program: impl AsRef<OsStr>) -> Command {
-    let script = "mount --make-rprivate / && if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi && exec \"$@\"";
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", script, "crun"]).arg(program);
-    command
-}
-
 fn crun() -> Done {
     setup::setup_for_tests("crun")?;
-    let mut command = hidden_from_crun(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["test", "--workspace"]);
+    let script = "mount --make-rprivate / && if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi && exec \"$@\"";
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, "crun"]).arg(cargo).args(["test", "--workspace"]);
     command.args(ON_CRUN.iter().flat_map(|test| ["--test", test])).env("LONGSHORE_TEST_RUNTIME", "crun");
     run(&mut command)
 }

@@ -69,6 +69,7 @@ async fn back_to_back(side: &Side, spec: &ContainerSpec, bundle: &Bundle, rounds
 
 pub(super) async fn runs(side: &Side, report: &mut Report, rounds: usize) -> Done {
     let name = side.name;
+    engines(side, report, rounds).await?;
     let target = |ratio| if name == "runc" { ratio } else { "–" };
     let full = side.spec(&["true"]);
     let bundle = side.bundle("full", &full)?;
@@ -96,13 +97,18 @@ pub(super) async fn runs(side: &Side, report: &mut Report, rounds: usize) -> Don
 }
 
 /// Against a bare runtime with the filter that container engines give it, which is what people have.
-pub(super) async fn engines(side: &Side, report: &mut Report, rounds: usize) -> Done {
+async fn engines(side: &Side, report: &mut Report, rounds: usize) -> Done {
     let full = side.spec(&["true"]);
     let bundle = side.bundle_of_engines("engines", &full)?;
     let (ours, raw) = in_turns(side, &full, &bundle, GAP, rounds).await?;
-    report.compare("runc with an engine's filter: run of `true`, with idle gaps", &ours, &raw, "–");
+    report.compare(
+        &format!("{}, with the filter as engines write it: run of `true`, with idle gaps", side.name),
+        &ours,
+        &raw,
+        "–",
+    );
     let Both { ours, raw, .. } = back_to_back(side, &full, &bundle, rounds).await?;
-    report.compare("runc with an engine's filter: the same back to back", &ours, &raw, "–");
+    report.compare(&format!("{}, with that filter: the same back to back", side.name), &ours, &raw, "–");
     Ok(())
 }
 
@@ -155,10 +161,10 @@ pub(super) async fn ready(side: &Side, report: &mut Report, rounds: usize) -> Do
 }
 
 /// Twice each, in turns.
-pub(super) async fn throughput(side: &Side, report: &mut Report, quick: bool, at_once: &[usize]) -> Done {
+pub(super) async fn throughput(side: &Side, report: &mut Report, quick: bool) -> Done {
     let spec = side.spec(&["true"]);
     let each = if quick { 6 } else { 20 };
-    for &at_once in at_once {
+    for at_once in [1, 2, 4, 8, 16] {
         let (mut ours, mut raw) = (Duration::ZERO, Duration::ZERO);
         for _ in 0..2 {
             let begun = Instant::now();

@@ -30,8 +30,14 @@ pub(crate) struct Cgroups {
     dirs: BTreeSet<PathBuf>,
 }
 
-/// Where each hierarchy is mounted.
-static HIERARCHIES: OnceLock<Vec<PathBuf>> = OnceLock::new();
+/// A hierarchy, as it is mounted.
+struct Hierarchy {
+    point: PathBuf,
+    /// What a hierarchy of v1 was made for, among its mount options; none for that of v2, which is for all.
+    controllers: Option<Vec<String>>,
+}
+
+static HIERARCHIES: OnceLock<Vec<Hierarchy>> = OnceLock::new();
 
 /// Learns where the hierarchies are, once for the process: before this nothing is found in them, and
 /// afterwards it takes no file to know.
@@ -39,7 +45,11 @@ pub(crate) fn learn_hierarchies() -> io::Result<()> {
     if HIERARCHIES.get().is_none() {
         let mounts = procfs::mounts()?.into_iter();
         let cgroups = mounts.filter(|mount| mount.kind == "cgroup" || mount.kind == "cgroup2");
-        let _first = HIERARCHIES.set(cgroups.map(|mount| mount.point).collect());
+        let hierarchy = |mount: procfs::MountInfo| {
+            let controllers = || mount.super_options.split(',').map(str::to_owned).collect();
+            Hierarchy { controllers: (mount.kind == "cgroup").then(controllers), point: mount.point }
+        };
+        let _first = HIERARCHIES.set(cgroups.map(hierarchy).collect());
     }
     Ok(())
 }
@@ -50,7 +60,17 @@ pub(crate) fn remembers_the_dead() -> bool {
 }
 
 fn hierarchies() -> impl Iterator<Item = &'static PathBuf> {
-    HIERARCHIES.get().into_iter().flatten()
+    HIERARCHIES.get().into_iter().flatten().map(|hierarchy| &hierarchy.point)
+}
+
+/// Whether a cgroup in `dir` can have a file of this name, as far as is known without looking: those of v1 have those
+/// of their controllers.
+fn may_have(dir: &Path, file: &str) -> bool {
+    let controller = file.split('.').next().unwrap_or_default();
+    let hierarchy =
+        HIERARCHIES.get().into_iter().flatten().find(|hierarchy| dir.starts_with(&hierarchy.point));
+    let controllers = hierarchy.and_then(|hierarchy| hierarchy.controllers.as_ref());
+    controllers.is_none_or(|controllers| controllers.iter().any(|one| one == controller))
 }
 
 fn in_hierarchies(path: &str) -> BTreeSet<PathBuf> {

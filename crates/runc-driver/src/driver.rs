@@ -465,7 +465,23 @@ impl ExitSource for Runc {
         {
             tracing::error!(%error, "orphans are reaped only when their container is released");
         }
-        exits.map(move |(process, ending)| shared.ending(process, ending.status)).boxed()
+        let told = move |(process, ending): (ProcessRef, Ending)| {
+            let shared = Arc::clone(&shared);
+            async move {
+                // The plugins' networks are asked on a thread of their own, which is waited for.
+                let is_cni =
+                    |container: Arc<Container>| matches!(container.spec.network, Network::Cni { .. });
+                if process.process != ProcessId::Init
+                    || !shared.container(&process.container).is_ok_and(is_cni)
+                {
+                    return shared.ending(process, ending.status);
+                }
+                let (worker, own) = (Arc::clone(&shared), process.clone());
+                let asked = shared.blocking(move || worker.ending(own, ending.status)).await;
+                asked.unwrap_or_else(|_panicked| (process, Ending::with(ending.status)))
+            }
+        };
+        exits.map(told).buffered(BLOCKING_AT_ONCE).boxed()
     }
 }
 

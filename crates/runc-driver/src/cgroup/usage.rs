@@ -8,12 +8,16 @@ use std::time::Duration;
 
 use executor_core::lifecycle::{IoUsage, Pressure, Stall, Usage};
 
+use super::may_have;
+
 /// The files of a cgroup, in whichever hierarchy they are.
 struct Files<'a>(&'a BTreeSet<PathBuf>);
 
 impl Files<'_> {
     fn text(&self, file: &str) -> Option<String> {
-        self.0.iter().find_map(|dir| fs::read_to_string(dir.join(file)).ok())
+        // There are ten hierarchies and thirty files, and an end waits for it.
+        let mut dirs = self.0.iter().filter(|dir| may_have(dir, file));
+        dirs.find_map(|dir| fs::read_to_string(dir.join(file)).ok())
     }
 
     fn number(&self, file: &str) -> Option<u64> {
