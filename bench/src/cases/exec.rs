@@ -55,6 +55,7 @@ async fn together(side: &Side, report: &mut Report, rounds: usize) -> Done {
         end(&container).await?;
         pause(GAP).await;
     }
-    report.compare("{}: exec asked with run, to run + exec of ours", &together, &apart, "≤ 1.1");
+    let what = format!("{}: exec asked for together with run, to run + exec of ours", side.name);
+    report.compare(&what, &together, &apart, "≤ 1.1");
     Ok(())
 }

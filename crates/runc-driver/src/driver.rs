@@ -292,7 +292,7 @@ impl Runtime for Runc {
     }
 
     fn is_ready(&self, id: &ContainerId) -> bool {
-        self.shared.container(id).is_ok_and(|container| !container.has_ended())
+        self.shared.spawner.lives(&ProcessRef::init(id.clone()))
     }
 
     fn start(

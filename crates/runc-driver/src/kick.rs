@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  idle ── a request ──▶ kicking: one write at once, one every few milliseconds ── the last request is over ──▶ idle
-//!    └── writes are quick by themselves, or not permitted ──▶ off
+//!    ├── first writes are quick by themselves ──▶ resting, a while ──▶ idle
+//!    └── writes are not permitted ──▶ off
 //! ```
 //! Whoever moves a process takes a lock that everyone who forks holds for reading, and the first to do so after a
 //! while waits for an RCU grace period: about ten milliseconds, which a runtime spends in its own write to
@@ -30,6 +31,9 @@ const IDLE: Duration = Duration::from_millis(100);
 /// After so many quick first writes in a row there is nothing to win.
 const QUICK_ONES: u32 = 8;
 
+/// Then nothing is written for so long. Perhaps the kernel never waits, perhaps others keep it warm for now.
+const REST: Duration = Duration::from_secs(2);
+
 /// The thread that writes, for those who have requests.
 #[derive(Clone)]
 pub(crate) struct Kick {
@@ -46,6 +50,7 @@ struct State {
     requests: usize,
     /// Requests so far: one that came and went while the thread was writing is not missed.
     begun: u64,
+    resting_until: Option<Instant>,
     off: bool,
 }
 
@@ -65,7 +70,7 @@ impl Kick {
     /// A request has arrived; it lasts until it is dropped.
     pub(crate) fn request(&self) -> Request {
         let mut state = self.shared.lock();
-        if state.off {
+        if state.off || state.resting_until.is_some_and(|end| Instant::now() < end) {
             return Request(None);
         }
         state.requests += 1;
@@ -113,7 +118,12 @@ impl Shared {
             if first {
                 quick = if begun.elapsed() < QUICK { quick + 1 } else { 0 };
             }
-            state.off |= written.is_err() || quick >= QUICK_ONES;
+            if quick >= QUICK_ONES {
+                // Once more will do, next time.
+                quick -= 1;
+                state.resting_until = last.map(|last| last + REST);
+            }
+            state.off |= written.is_err();
             if state.off || state.requests == 0 {
                 continue;
             }
@@ -164,6 +174,27 @@ mod tests {
         assert_eq!(of("0::/"), Some("/sys/fs/cgroup/unified/cgroup.procs".into()));
         assert_eq!(of("4:memory:/a"), None);
         assert_eq!(of("nonsense"), None);
+    }
+
+    /// A file whose writes never wait.
+    #[test]
+    fn where_there_is_nothing_to_win_it_rests_and_tries_again() {
+        let file = tempfile::tempfile().unwrap();
+        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
+        let kick = Kick { shared: Arc::clone(&shared) };
+        let worker = thread::spawn(move || shared.work(&file));
+        let kicks = || kick.request().0.is_some();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while kicks() {
+            assert!(Instant::now() < deadline, "it never rests");
+            thread::sleep(IDLE + AGAIN);
+        }
+        while !kicks() {
+            assert!(Instant::now() < deadline, "it rests for ever");
+            thread::sleep(IDLE);
+        }
+        kick.stop();
+        worker.join().unwrap();
     }
 
     #[test]

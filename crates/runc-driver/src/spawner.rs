@@ -26,6 +26,9 @@ pub(crate) trait Spawner: Send + Sync {
     /// Takes charge of a process that a runtime has started.
     fn adopt(&self, process: ProcessRef, pid: HostPid, parent: Parent) -> io::Result<()>;
 
+    /// Whether a process that was adopted has not ended.
+    fn lives(&self, process: &ProcessRef) -> bool;
+
     /// Signals a process that was adopted. After its end nothing is signalled.
     fn signal(&self, process: &ProcessRef, signal: Signal) -> io::Result<Delivery>;
 

@@ -105,14 +105,15 @@ impl Handler<Run> for ExecutorActor {
 
     fn handle(&mut self, run: Run, context: &mut Context<Self>) -> Self::Result {
         let Run { mut spec, streams, ours, claim, span } = run;
-        if self.draining {
-            return Err(Error::ShuttingDown);
-        }
-        let (id, streams, ours, pool) = match self.take_ready(&spec, context) {
+        let ready = if self.draining { None } else { self.take_ready(&spec, context) };
+        let (id, streams, ours, pool) = match ready {
             Some(Taken { id, streams, ours, pool }) => (id, streams, ours, Some(pool)),
             None => (spec.id.clone().unwrap_or_else(generated_id), streams, ours, None),
         };
         self.show(|| ExecutorTook::Run(id.clone()));
+        if self.draining {
+            return Err(Error::ShuttingDown);
+        }
         if self.containers.contains_key(&id) || self.pools.have(&id) {
             return Err(Error::IdTaken { id });
         }

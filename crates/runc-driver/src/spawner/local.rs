@@ -364,6 +364,15 @@ impl Spawner for LocalSpawner {
         Ok(())
     }
 
+    fn lives(&self, process: &ProcessRef) -> bool {
+        // Unreaped, its pid is its own.
+        let lives = |process: Arc<Process>| {
+            let reaped = lock(&process.reaped);
+            !*reaped && Stat::of(process.pid).is_some_and(|stat| !stat.is_ending())
+        };
+        self.family.adopted(process).is_some_and(lives)
+    }
+
     fn signal(&self, process: &ProcessRef, signal: Signal) -> io::Result<Delivery> {
         self.family.adopted(process).map_or(Ok(Delivery::Gone), |process| process.signal(signal))
     }
