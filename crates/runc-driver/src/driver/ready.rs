@@ -12,11 +12,14 @@ use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use executor_core::ChildStdio;
-use executor_core::lifecycle::{HostPid, ProcessId, StartFailure, StartFailureKind};
+use executor_core::lifecycle::{HostPid, ProcessId, ProcessRef, StartFailure, StartFailureKind};
 use rustix::fs::OFlags;
+use tokio::io::Interest;
 use tokio::net::unix::pipe;
 
 use super::{Container, Mode, Shared, broken, from_io};
@@ -56,11 +59,7 @@ impl Shared {
         };
         crate::lock(&container.abandon).remove(&ProcessId::Init);
         started.map(|()| pid).inspect_err(|_| {
-            if let Ok(pidfd) = pidfd::open(pid)
-                && container.claim.may_own(pid)
-            {
-                let _gone = pidfd::send(&pidfd, executor_core::lifecycle::Signal::KILL);
-            }
+            let _gone = self.spawner.kill(&ProcessRef::init(container.claim.id.clone()));
         })
     }
 
@@ -95,7 +94,7 @@ async fn pass(gate: OwnedFd, pid: HostPid) -> io::Result<()> {
     let ended = || io::Error::new(ErrorKind::NotFound, "the container has ended before its start");
     let gate = pipe::Receiver::from_owned_fd(gate)?;
     let init = pidfd::open(pid).map_err(|_| ended())?;
-    let init = pidfd::watch(std::sync::Arc::new(init), tokio::io::Interest::READABLE)?;
+    let init = pidfd::watch(Arc::new(init), Interest::READABLE)?;
     loop {
         let over = tokio::select! {
             biased;
@@ -109,7 +108,7 @@ async fn pass(gate: OwnedFd, pid: HostPid) -> io::Result<()> {
                 return Err(ended());
             }
             // Nobody has it open to write, or not any more: then the byte has come.
-            Ok(0) => tokio::time::sleep(std::time::Duration::from_millis(1)).await,
+            Ok(0) => tokio::time::sleep(Duration::from_millis(1)).await,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
