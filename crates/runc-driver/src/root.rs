@@ -22,6 +22,7 @@ use executor_core::lifecycle::{ContainerId, HostPid, Signal};
 use executor_core::{CgroupParent, Swept};
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount as umount2};
 use uuid::Uuid;
 
 use crate::cgroup::place::{self, Place};
@@ -184,7 +185,7 @@ impl Claim {
         cgroup::wait_for_ends(&in_none, cgroup::PATIENCE);
         let killed = killed + in_none.len();
         let mut left = cgroups.remove();
-        left.extend(remove_all(&self.state));
+        left.extend(remove_state(&self.state));
         left.extend(bundles.unmake(&self.dir));
         if may_have_mounts(&self.dir) {
             match procfs::mounts_below(&self.dir) {
@@ -376,6 +377,18 @@ fn remove_empty_parts(root: &Path) {
     for part in ["executors", "containers", "runtime"] {
         let _others_use_it = fs::remove_dir(root.join(part));
     }
+}
+
+/// A runtime that was killed while it had its program mounted read-only, to execute itself from there, has left that
+/// in the container's state.
+fn remove_state(dir: &Path) -> Option<String> {
+    remove_all(dir)?;
+    for mount in procfs::mounts_below(dir).into_iter().flatten() {
+        if let Err(error) = umount2(&mount, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            tracing::warn!(mount = %mount.display(), %error, "unmount");
+        }
+    }
+    remove_all(dir)
 }
 
 /// Without a directory in it, nothing below it can be removed by mistake: a file that something is mounted on is one
