@@ -180,10 +180,12 @@ impl Claim {
     pub(crate) fn dispose_with(&self, cgroups: &Cgroups, bundles: &dyn Bundles) -> (usize, Vec<String>) {
         let (killed, cgroups) = cgroups.end();
         // A runtime may have been killed between starting init and telling us.
-        let in_none: Vec<_> =
-            journal::kill(&self.dir).into_iter().chain(journal::kill_init(&self.state)).collect();
-        cgroup::wait_for_ends(&in_none, cgroup::PATIENCE);
-        let killed = killed + in_none.len();
+        let in_journal = journal::kill(&self.dir);
+        cgroup::wait_for_ends(&in_journal, cgroup::PATIENCE);
+        // One that is in the journal as well has ended by now, and does not count twice.
+        let init = journal::kill_init(&self.state);
+        cgroup::wait_for_ends(init.as_slice(), cgroup::PATIENCE);
+        let killed = killed + in_journal.len() + usize::from(init.is_some());
         let mut left = cgroups.remove();
         left.extend(remove_state(&self.state));
         left.extend(bundles.unmake(&self.dir));
