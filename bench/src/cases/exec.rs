@@ -1,4 +1,4 @@
-//! Execs.
+//! Execs: in a container that runs, and asked for together with its run.
 
 use std::time::{Duration, Instant};
 

@@ -133,8 +133,7 @@ impl Pool {
     }
 
     /// How many there are, those that are being made included.
-    #[expect(clippy::len_without_is_empty, reason = "what is empty may be about to be filled: see `is_over`")]
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.being_made + self.ready.len()
     }
 

@@ -159,8 +159,8 @@ impl RuncBuilder {
     }
 
     /// Whether a thread of ours writes this process's pid to the cgroup it is in, while requests are under way. It moves
-    /// nothing, and saves a runtime about ten milliseconds of waiting for the kernel; where it does not, or is not
-    /// permitted, it stops by itself. By default it does.
+    /// nothing, and saves a runtime about ten milliseconds of waiting for the kernel; where it does not it
+    /// rests, and where it is not permitted it stops. By default it does.
     #[must_use]
     pub fn cgroup_kick(self, cgroup_kick: bool) -> Self {
         Self { cgroup_kick, ..self }
@@ -284,9 +284,7 @@ impl Runtime for Runc {
         async move {
             let _until_created = request;
             let container = shared.container(&id).map_err(|error| broken(error.message))?;
-            shared.create(&container, stdio).await?;
-            tokio::task::spawn_blocking(move || drop(container.cgroups()));
-            Ok(())
+            shared.create(&container, stdio).await
         }
         .boxed()
     }
@@ -310,11 +308,7 @@ impl Runtime for Runc {
             }
             let _until_started = shared.request();
             let kind = LaunchKind::Run { bundle: &container.claim.dir, no_pivot: shared.no_pivot };
-            let abandoned = container.may_be_abandoned(ProcessId::Init);
-            let pid = shared.launch(&container, ProcessId::Init, kind, stdio, abandoned).await?;
-            let _first = container.init.set(pid);
-            tokio::task::spawn_blocking(move || drop(container.cgroups()));
-            Ok(pid)
+            shared.launch_init(&container, kind, stdio).await
         }
         .boxed()
     }

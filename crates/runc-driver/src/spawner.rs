@@ -60,7 +60,7 @@ pub(crate) trait Spawner: Send + Sync {
 }
 
 /// A runtime to be executed.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) program: PathBuf,
     pub(crate) args: Vec<OsString>,

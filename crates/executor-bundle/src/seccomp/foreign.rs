@@ -42,21 +42,21 @@ fn program(machine: u16, code: &[u8]) -> Vec<u8> {
     const BASE: u32 = 0x0804_8000;
     let entry = BASE + u32::from(HEADER + SEGMENT);
     let length = u32::from(HEADER + SEGMENT) + u32::try_from(code.len()).unwrap_or_default();
-    let mut file = b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
-    let mut halves = |all: &[u16]| file.extend(all.iter().flat_map(|half| half.to_le_bytes()));
-    // Executable, for this machine.
-    halves(&[2, machine]);
-    let mut words = |all: &[u32]| file.extend(all.iter().flat_map(|word| word.to_le_bytes()));
-    // Version, entry, where the segments are told, no sections, no flags.
-    words(&[1, entry, u32::from(HEADER), 0, 0]);
-    let mut halves = |all: &[u16]| file.extend(all.iter().flat_map(|half| half.to_le_bytes()));
-    // One segment, no sections.
-    halves(&[HEADER, SEGMENT, 1, 0, 0, 0]);
-    let mut words = |all: &[u32]| file.extend(all.iter().flat_map(|word| word.to_le_bytes()));
-    // To be loaded: the whole file, to be read and executed.
-    words(&[1, 0, BASE, BASE, length, length, 5, 0x1000]);
-    file.extend(code);
-    file
+    let halves = |all: &[u16]| all.iter().flat_map(|half| half.to_le_bytes()).collect::<Vec<_>>();
+    let words = |all: &[u32]| all.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<_>>();
+    [
+        b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0".to_vec(),
+        // Executable, for this machine.
+        halves(&[2, machine]),
+        // Version, entry, where the segments are told, no sections, no flags.
+        words(&[1, entry, u32::from(HEADER), 0, 0]),
+        // One segment, no sections.
+        halves(&[HEADER, SEGMENT, 1, 0, 0, 0]),
+        // To be loaded: the whole file, to be read and executed.
+        words(&[1, 0, BASE, BASE, length, length, 5, 0x1000]),
+        code.to_vec(),
+    ]
+    .concat()
 }
 
 /// Whether the kernel executes this program; nothing is known when it could not be tried.

@@ -43,7 +43,7 @@ pub(super) struct Taken {
 impl Pools {
     /// How many containers there are, being made and released included.
     pub(super) fn len(&self) -> usize {
-        self.pools.values().map(|kept| kept.machine.len() + kept.releasing).sum()
+        self.pools.values().map(|kept| kept.machine.count() + kept.releasing).sum()
     }
 
     pub(super) fn have(&self, id: &ContainerId) -> bool {
@@ -108,9 +108,7 @@ impl ExecutorActor {
             tracing::warn!(container = %id, "a container that was kept ready has ended");
             self.on_ready(pool, PoolEvent::Dead(id), context);
         }
-        let given = next(self);
-        self.on_ready(pool, PoolEvent::Take, context);
-        let id = given?;
+        let id = self.on_ready(pool, PoolEvent::Take, context)?;
         let Connected { stdio: _, copiers, streams: ours, shared } =
             self.pools.pools.get_mut(&pool)?.streams.remove(&id)?;
         let streams = ProcessStreams { copiers, shared, ..ProcessStreams::default() };
@@ -122,12 +120,31 @@ impl ExecutorActor {
         self.on_ready(pool, PoolEvent::Begun, context);
     }
 
-    fn on_ready(&mut self, number: u64, event: PoolEvent, context: &mut Context<Self>) {
-        let Some(kept) = self.pools.pools.get_mut(&number) else { return };
-        match kept.machine.step(event) {
-            Ok(effects) => self.perform_ready(number, effects, context),
-            Err(refused) => tracing::trace!(%refused, "kept ready"),
+    /// Answers with the one that is given away, if that is what comes of it.
+    fn on_ready(
+        &mut self,
+        number: u64,
+        event: PoolEvent,
+        context: &mut Context<Self>,
+    ) -> Option<ContainerId> {
+        let effects = self.pools.pools.get_mut(&number)?.machine.step(event).unwrap_or_else(|refused| {
+            tracing::trace!(%refused, "kept ready");
+            Effects::none()
+        });
+        let mut given = None;
+        for effect in effects {
+            match effect {
+                PoolEffect::Create => self.create_ready(number, context),
+                PoolEffect::Give(id) => given = Some(id),
+                PoolEffect::Release(id) => self.release_ready(number, id, context),
+            }
         }
+        self.settle(number);
+        given
+    }
+
+    /// Tells who is to be told, and gives up what is over.
+    fn settle(&mut self, number: u64) {
         if let Some(kept) = self.pools.pools.get_mut(&number) {
             kept.answer();
             if kept.machine.is_over() && kept.releasing == 0 {
@@ -135,17 +152,6 @@ impl ExecutorActor {
             }
         }
         self.count();
-    }
-
-    fn perform_ready(&mut self, number: u64, effects: Effects<PoolEffect>, context: &mut Context<Self>) {
-        for effect in effects {
-            match effect {
-                PoolEffect::Create => self.create_ready(number, context),
-                // Whoever has asked takes it along.
-                PoolEffect::Give(_) => {}
-                PoolEffect::Release(id) => self.release_ready(number, id, context),
-            }
-        }
     }
 
     fn create_ready(&mut self, number: u64, context: &mut Context<Self>) {
@@ -195,11 +201,8 @@ impl ExecutorActor {
             executor.world.reaper.do_send(Forget(id));
             if let Some(kept) = executor.pools.pools.get_mut(&number) {
                 kept.releasing -= 1;
-                if kept.machine.is_over() && kept.releasing == 0 {
-                    executor.pools.pools.remove(&number);
-                }
             }
-            executor.count();
+            executor.settle(number);
         }));
     }
 }

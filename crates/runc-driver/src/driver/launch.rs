@@ -30,6 +30,21 @@ use crate::terminal::{ConsoleSocket, Terminal, set_size};
 use crate::{cgroup, failure, journal, lock, pidfd, procfs};
 
 impl Shared {
+    /// Starts a container's init, as far as `kind` says.
+    pub(super) async fn launch_init(
+        &self,
+        container: &Arc<Container>,
+        kind: LaunchKind<'_>,
+        stdio: ChildStdio,
+    ) -> Result<HostPid, StartFailure> {
+        let abandoned = container.may_be_abandoned(ProcessId::Init);
+        let pid = self.launch(container, ProcessId::Init, kind, stdio, abandoned).await?;
+        let _first = container.init.set(pid);
+        let found = Arc::clone(container);
+        tokio::task::spawn_blocking(move || drop(found.cgroups()));
+        Ok(pid)
+    }
+
     /// Has the runtime start a process, and takes charge of it.
     pub(super) async fn launch(
         &self,

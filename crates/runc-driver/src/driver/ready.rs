@@ -28,15 +28,17 @@ use crate::{pidfd, procfs};
 
 impl Shared {
     /// Makes a container up to the point where its program would be executed.
-    pub(super) async fn create(&self, container: &Container, stdio: ChildStdio) -> Result<(), StartFailure> {
+    pub(super) async fn create(
+        &self,
+        container: &Arc<Container>,
+        stdio: ChildStdio,
+    ) -> Result<(), StartFailure> {
         if self.mode != Mode::Detached {
             let message = "a container that is kept ready needs a runtime that is not kept in the foreground";
             return Err(StartFailure::new(StartFailureKind::BadConfig, message));
         }
         let kind = LaunchKind::Create { bundle: &container.claim.dir, no_pivot: self.no_pivot };
-        let abandoned = container.may_be_abandoned(ProcessId::Init);
-        let pid = self.launch(container, ProcessId::Init, kind, stdio, abandoned).await?;
-        let _first = container.init.set(pid);
+        self.launch_init(container, kind, stdio).await?;
         container.created.store(true, Ordering::Relaxed);
         Ok(())
     }

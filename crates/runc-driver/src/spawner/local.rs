@@ -134,7 +134,7 @@ impl LocalSpawner {
             for order in incoming {
                 let Order::Spawn(call, answer) = order else { return };
                 // It is known before anyone is told of it: whoever waits may be gone.
-                let runtime = family.execute(call, images.as_mut()).map(Arc::new);
+                let runtime = family.execute(&call, images.as_mut()).map(Arc::new);
                 if let Ok(runtime) = &runtime {
                     lock(&family.runtimes).insert(runtime.pid, Arc::clone(runtime));
                     family.remember_group(runtime.pid);
@@ -155,15 +155,15 @@ impl LocalSpawner {
 }
 
 impl Family {
-    fn execute(&self, call: Call, images: Option<&mut Images>) -> io::Result<Process> {
-        let executed = |call: Call, program: &Path| {
+    fn execute(&self, call: &Call, images: Option<&mut Images>) -> io::Result<Process> {
+        let executed = |program: &Path| {
             lock(&self.names).insert(short_name(program));
             execute(call, program)
         };
         if let Some(images) = images
             && let Some(image) = images.of(&call.program)
         {
-            match executed(call.clone(), &image.path()) {
+            match executed(&image.path()) {
                 Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound) => {
                     tracing::debug!(%error, "the runtime cannot be executed from memory");
                     images.is_no_good(&image);
@@ -171,8 +171,7 @@ impl Family {
                 executed => return executed,
             }
         }
-        let program = call.program.clone();
-        executed(call, &program)
+        executed(&call.program)
     }
 
     fn adopted(&self, process: &ProcessRef) -> Option<Arc<Process>> {
@@ -519,16 +518,16 @@ impl Process {
 
 /// On the spawner's thread: `file`, which is the call's program or stands for it. A process group of its own keeps the
 /// terminal's signals from the runtime.
-fn execute(call: Call, file: &Path) -> io::Result<Process> {
+fn execute(call: &Call, file: &Path) -> io::Result<Process> {
     let Call { program, args, stdio, mark } = call;
     let mut command = Command::new(file);
     command.arg0(program).args(args).process_group(0).env_clear();
     command.envs(KEPT_VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
-    command.envs(mark.map(|executor| (MARK, executor)));
+    command.envs(mark.as_ref().map(|executor| (MARK, executor)));
     command
-        .stdin(child_stdio(stdio.stdin)?)
-        .stdout(child_stdio(stdio.stdout)?)
-        .stderr(child_stdio(stdio.stderr)?);
+        .stdin(child_stdio(&stdio.stdin)?)
+        .stdout(child_stdio(&stdio.stdout)?)
+        .stderr(child_stdio(&stdio.stderr)?);
     let child = command.spawn()?;
     drop(command);
     let pid = HostPid::new(child.id()).ok_or_else(|| io::Error::other("a child without a pid"))?;
@@ -544,13 +543,10 @@ fn end_unwatched(pid: HostPid) {
     }
 }
 
-fn child_stdio(fd: ChildFd) -> io::Result<Stdio> {
+fn child_stdio(fd: &ChildFd) -> io::Result<Stdio> {
     Ok(match fd {
         ChildFd::Null => Stdio::null(),
         ChildFd::Inherit => Stdio::inherit(),
-        ChildFd::Fd(fd) => match Arc::try_unwrap(fd) {
-            Ok(fd) => fd.into(),
-            Err(shared) => shared.try_clone()?.into(),
-        },
+        ChildFd::Fd(fd) => fd.try_clone()?.into(),
     })
 }
