@@ -19,7 +19,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use executor_core::lifecycle::{
@@ -94,6 +94,9 @@ struct Shared {
     kick: Option<Kick>,
     spawner: Arc<dyn Spawner>,
     blocking: Semaphore,
+    /// Whether the driver is closed. Blocking work holds it as it goes on, since it goes on when nobody waits for
+    /// it any more.
+    closed: Arc<RwLock<bool>>,
     opened: OnceLock<Opened>,
     containers: Mutex<HashMap<ContainerId, Arc<Container>>>,
 }
@@ -208,6 +211,7 @@ impl RuncBuilder {
                 kick: cgroup_kick.then(Kick::start).flatten(),
                 spawner,
                 blocking: Semaphore::new(BLOCKING_AT_ONCE),
+                closed: Arc::default(),
                 opened: OnceLock::new(),
                 containers: Mutex::default(),
             }),
@@ -439,6 +443,7 @@ impl Runtime for Runc {
         if let Some(kick) = &shared.kick {
             kick.stop();
         }
+        *shared.closed.write().unwrap_or_else(PoisonError::into_inner) = true;
         shared.spawner.end_all(CALL_DEADLINE);
         let rest: Vec<_> = lock(&shared.containers).keys().cloned().collect();
         let mut left: Vec<_> = rest.iter().flat_map(|id| shared.release(id)).collect();
@@ -494,13 +499,18 @@ impl Shared {
         found.ok_or_else(|| RuntimeError::new("find a container", "it does not exist").of(id))
     }
 
-    /// Runs blocking work on the pool. An error says that it panicked.
+    /// Runs blocking work on the pool. An error says that it panicked, or came too late.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, String> {
         let _turn = self.blocking.acquire().await;
-        tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())
+        let closed = Arc::clone(&self.closed);
+        let work = move || {
+            let closed = closed.read().unwrap_or_else(PoisonError::into_inner);
+            if *closed { Err("the driver is closed".to_owned()) } else { Ok(work()) }
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()))
     }
 
     fn claim_and_write(&self, id: &ContainerId, spec: Arc<ContainerSpec>) -> Result<(), StartFailure> {
