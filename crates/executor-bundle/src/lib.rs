@@ -9,7 +9,7 @@
 //!        ├─────────▶ mounts: sources looked at, selectors resolved
 //!        ├─────────▶ names: its own hosts and resolv.conf, read-only
 //!        ▼
-//!     config: ours or the caller's ──▶ edit: seccomp, labels, cdi, init, ids ──▶ <dir>/config.json
+//!     config: ours or the caller's ──▶ edit: seccomp, labels, cdi, init, ids ──▶ config.json
 //!                                       └──▶ stubs: mount points that are missing in a kept rootfs
 //! ```
 //! Everything here may block. Errors are [`StartFailure`]s: a bundle that cannot be made is a process
@@ -40,14 +40,13 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use executor_core::lifecycle::{ContainerId, HostPid, StartFailure, StartFailureKind};
-use executor_core::{ContainerSpec, ExecSpec, IdMap, NetworkAttachment};
+use executor_core::{ContainerSpec, ExecSpec, IdMap, NetworkAttachment, NetworkNamespace};
 use rustix::io::Errno;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::config::{Configuration, Ground};
 use crate::program::Subject;
-use crate::rootfs::Made;
 use crate::users::User;
 use crate::within::Within;
 
@@ -62,19 +61,22 @@ pub struct Request<'a> {
     pub spec: &'a ContainerSpec,
     /// Its cgroup, as the runtime is told it; none where no cgroups may be made.
     pub cgroup: Option<&'a str>,
-    /// Its network.
-    pub network: &'a NetworkAttachment,
 }
 
 /// The `process` object of a container, below its bundle: its execs start from it.
 const PROCESS: &str = "process.json";
 
-/// Writes the bundle of a container into `dir`, which exists: mounts its root file system if one has to be
-/// mounted, makes what is missing in one that is kept, and writes `config.json`.
+/// Makes the bundle of a container in `dir`, which exists: mounts its root file system if one has to be
+/// mounted, makes what is missing in one that is kept, and answers with the text of its `config.json`. `network` is
+/// asked for when all is looked at that does not depend on it.
 ///
 /// # Errors
 /// Names the field that cannot be carried out. What was mounted or made is left for [`unmake`].
-pub fn write(dir: &Path, request: &Request<'_>) -> Result<(), StartFailure> {
+pub fn write(
+    dir: &Path,
+    request: &Request<'_>,
+    network: impl FnOnce() -> Result<NetworkAttachment, StartFailure>,
+) -> Result<Vec<u8>, StartFailure> {
     let spec = request.spec;
     let map = ids::of(spec);
     let rootfs = rootfs::make(dir, &spec.rootfs, map.as_ref())?;
@@ -87,27 +89,32 @@ pub fn write(dir: &Path, request: &Request<'_>) -> Result<(), StartFailure> {
     if rootfs.mounts.is_empty() && !is_covered {
         make_cwd(&within, spec, &process, map.as_ref())?;
     }
-    let files = match names::are_ours(spec) {
-        true => names::write(dir, spec, request.network, map.as_ref())?,
-        false => Vec::new(),
-    };
     if spec.init {
         init::write(dir)?;
     }
-    let config = configuration(dir, request, &rootfs, files, mounts, process, map.as_ref())?;
+    let network = network()?;
+    let files = match names::are_ours(spec) {
+        true => names::write(dir, spec, &network, map.as_ref())?,
+        false => Vec::new(),
+    };
+    let network = &network.namespace;
+    let &Request { id, spec, cgroup } = request;
+    let ground = Ground { id, spec, rootfs: &rootfs, files, mounts, cgroup, network, map: map.as_ref(), dir };
+    let config = Configuration::of(&ground, process)?;
     if rootfs.is_kept {
         let mounts = config.json["mounts"].as_array().map(Vec::as_slice).unwrap_or_default();
         stubs::make(dir, &rootfs.root, mounts, spec.remove_stub_parents, map.as_ref())?;
     }
     // An exec is a program of its own, with nothing in front of it.
-    write_json(&dir.join(PROCESS), &config.json["process"])?;
-    write_json(&dir.join("config.json"), &config)
+    let file = dir.join(PROCESS);
+    // The environment of a process may hold what others must not read.
+    write_new(&file, &text(&config.json["process"])?, 0o600)
+        .map_err(|error| from_io("write", &file, &error))?;
+    text(&config)
 }
 
-/// The environment of a process may hold what others must not read.
-fn write_json(file: &Path, json: &impl Serialize) -> Result<(), StartFailure> {
-    let text = serde_json::to_vec(json).map_err(|error| bad("spec", &error.to_string()))?;
-    write_new(file, &text, 0o600).map_err(|error| from_io("write", file, &error))
+fn text(json: &impl Serialize) -> Result<Vec<u8>, StartFailure> {
+    serde_json::to_vec(json).map_err(|error| bad("spec", &error.to_string()))
 }
 
 /// The `process` object of init, once it is known that there is a program for it.
@@ -168,41 +175,28 @@ fn make_cwd(
     made.map_err(|error| from_io("cwd:", cwd, &error))
 }
 
-fn configuration(
-    dir: &Path,
-    request: &Request<'_>,
-    rootfs: &Made,
-    files: Vec<(PathBuf, PathBuf)>,
-    mounts: Vec<Value>,
-    process: Value,
-    map: Option<&IdMap>,
-) -> Result<Configuration, StartFailure> {
-    let &Request { id, spec, cgroup, network } = request;
-    let network = &network.namespace;
-    Configuration::of(&Ground { id, spec, rootfs, files, mounts, cgroup, network, map, dir }, process)
-}
-
 fn write_new(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     OpenOptions::new().write(true).create_new(true).mode(mode).open(file)?.write_all(bytes)
 }
 
-/// What `write` would write, as JSON for people, without making anything. A root file system that
+/// What `write` would answer, as JSON for people, without making anything. A root file system that
 /// would have to be mounted is looked at where it comes from.
 ///
 /// # Errors
 /// As [`write()`].
-pub fn preview(request: &Request<'_>) -> Result<String, StartFailure> {
-    let spec = request.spec;
+pub fn preview(request: &Request<'_>, network: &NetworkNamespace) -> Result<String, StartFailure> {
+    let &Request { id, spec, cgroup } = request;
     let map = ids::of(spec);
     let rootfs = rootfs::preview(&spec.rootfs)?;
     let mut user = users::resolve(&Within::open(&rootfs.seen)?, spec.process.user.as_deref())?;
     ids::check(&mut user, map.as_ref())?;
     let process = config::process(spec, &user)?;
-    let here = Path::new("");
-    let files = if names::are_ours(spec) { names::mounts(here) } else { Vec::new() };
+    let dir = Path::new("");
+    let files = if names::are_ours(spec) { names::mounts(dir) } else { Vec::new() };
     let mounts = mounts::asked(None, spec, map.is_some())?;
-    let config = configuration(here, request, &rootfs, files, mounts, process, map.as_ref())?;
-    labels::release(here);
+    let ground = Ground { id, spec, rootfs: &rootfs, files, mounts, cgroup, network, map: map.as_ref(), dir };
+    let config = Configuration::of(&ground, process)?;
+    labels::release(dir);
     let text = config.whole().and_then(|config| serde_json::to_string_pretty(&config));
     text.map_err(|error| bad("spec", &error.to_string()))
 }

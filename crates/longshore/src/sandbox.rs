@@ -2,7 +2,9 @@
 //! `executor-network`.
 
 use std::io;
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::thread;
 
 use executor_bundle::Request;
 use executor_core::lifecycle::{ContainerId, HostPid, NetworkUsage, StartFailure, StartFailureKind};
@@ -38,7 +40,7 @@ impl Sandbox {
             Network::Host => NetworkNamespace::Host,
             Network::Cni { .. } => NetworkNamespace::At("netns".into()),
         };
-        executor_bundle::preview(&Request { id, spec, cgroup: Some(&cgroup), network: &network.into() })
+        executor_bundle::preview(&Request { id, spec, cgroup: Some(&cgroup) }, &network)
     }
 }
 
@@ -47,12 +49,23 @@ impl Bundles for Sandbox {
         self.networks.open(root, executor)
     }
 
-    fn write(&self, place: &Place<'_>, spec: &ContainerSpec) -> Result<(), StartFailure> {
+    fn write(&self, place: &Place<'_>, spec: &ContainerSpec) -> Result<Vec<u8>, StartFailure> {
         let &Place { id, dir, cgroup } = place;
-        let attached = self.networks.attach(dir, id, &spec.network);
-        let network =
-            attached.map_err(|error| StartFailure::new(StartFailureKind::BadConfig, error.to_string()))?;
-        executor_bundle::write(dir, &Request { id, spec, cgroup, network: &network })
+        let request = Request { id, spec, cgroup };
+        let attach = || {
+            let attached = self.networks.attach(dir, id, &spec.network);
+            attached.map_err(|error| StartFailure::new(StartFailureKind::BadConfig, error.to_string()))
+        };
+        match spec.network {
+            Network::None | Network::Host => executor_bundle::write(dir, &request, attach),
+            // Plugins take their time.
+            Network::Cni { .. } => thread::scope(|scope| {
+                let attaching = scope.spawn(attach);
+                executor_bundle::write(dir, &request, || {
+                    attaching.join().unwrap_or_else(|panic| resume_unwind(panic))
+                })
+            }),
+        }
     }
 
     fn process(

@@ -14,8 +14,8 @@ pub trait Bundles: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Fills `place.dir` with a bundle: `config.json`, and whatever it refers to.
-    fn write(&self, place: &Place<'_>, spec: &ContainerSpec) -> Result<(), StartFailure>;
+    /// Fills `place.dir` with what a bundle refers to, and answers with the text of its `config.json`.
+    fn write(&self, place: &Place<'_>, spec: &ContainerSpec) -> Result<Vec<u8>, StartFailure>;
 
     /// The `process` object, as JSON, of a process to be added to a container that runs as `init`.
     fn process(

@@ -1,8 +1,8 @@
 //! The ports of `executor-core`, on a real runtime.
 //!
 //! ```text
-//!  prepare: claim the id ▶ make the bundle        (blocking pool)
-//!  start:   run --detach ▶ pid file ▶ adopt       (spawner; one call, one log, one deadline)
+//!  prepare: claim the id ▶ begin to make the bundle  (blocking pool)
+//!  start:   run --detach ▶ pid file ▶ adopt          (spawner; one call, one log, one deadline)
 //!  create:  the same without the program, which a later start lets go
 //!  release: kill what is left ▶ own removal of cgroups, state, mounts, files ▶ verified
 //! ```
@@ -10,13 +10,13 @@
 //! time, works on containers that were only half made, and tells what is left.
 
 mod launch;
+mod prepare;
 mod ready;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
@@ -34,6 +34,7 @@ use futures::{FutureExt, StreamExt};
 use rustix::io::Errno;
 use tokio::sync::{Semaphore, watch};
 
+use self::prepare::Written;
 use crate::cgroup::Cgroups;
 use crate::command_line::{CommandLine, LaunchKind};
 use crate::kick::{Kick, Request};
@@ -93,7 +94,7 @@ struct Shared {
     cgroup_parent: Option<CgroupParent>,
     kick: Option<Kick>,
     spawner: Arc<dyn Spawner>,
-    blocking: Semaphore,
+    blocking: Arc<Semaphore>,
     /// Whether the driver is closed. Blocking work holds it as it goes on, since it goes on when nobody waits for
     /// it any more.
     closed: Arc<RwLock<bool>>,
@@ -112,6 +113,8 @@ struct Opened {
 struct Container {
     claim: Claim,
     spec: Arc<ContainerSpec>,
+    /// Set when it is prepared; its bundle may still be being made.
+    written: OnceLock<Written>,
     init: OnceLock<HostPid>,
     /// Whether init waits to be let go.
     created: AtomicBool,
@@ -210,7 +213,7 @@ impl RuncBuilder {
                 cgroup_parent,
                 kick: cgroup_kick.then(Kick::start).flatten(),
                 spawner,
-                blocking: Semaphore::new(BLOCKING_AT_ONCE),
+                blocking: Arc::new(Semaphore::new(BLOCKING_AT_ONCE)),
                 closed: Arc::default(),
                 opened: OnceLock::new(),
                 containers: Mutex::default(),
@@ -273,11 +276,11 @@ impl Runtime for Runc {
         let request = shared.request();
         async move {
             let _until_prepared = request;
-            let worker = Arc::clone(&shared);
-            shared
-                .blocking(move || worker.claim_and_write(&id, spec))
-                .await
-                .unwrap_or_else(|error| Err(broken(error)))
+            let (worker, own) = (Arc::clone(&shared), id.clone());
+            let written = shared.begin(move |may_call| worker.claim_and_write(&own, spec, may_call)).await?;
+            let container = shared.container(&id).map_err(|error| broken(error.message))?;
+            let _first = container.written.set(written);
+            Ok(())
         }
         .boxed()
     }
@@ -333,10 +336,11 @@ impl Runtime for Runc {
             let file = container.claim.dir.join(format!("{exec}.json"));
             let (worker, process) = (Arc::clone(&shared), Arc::clone(&container));
             let path = file.clone();
-            let written = shared.blocking(move || worker.write_process(&process, &spec, &path)).await;
-            written.unwrap_or_else(|error| Err(broken(error)))?;
+            let write = move |may_call| worker.write_process(&process, &spec, &path, may_call);
+            let written = shared.begin(write).await?;
             let kind = LaunchKind::Exec { process: &file };
-            let launched = shared.launch(&container, ProcessId::Exec(exec), kind, stdio, abandoned).await;
+            let exec = ProcessId::Exec(exec);
+            let launched = shared.launch(&container, exec, kind, stdio, written, abandoned).await;
             shared.blocking(move || fs::remove_file(file)).await.ok();
             launched
         }
@@ -431,6 +435,7 @@ impl Runtime for Runc {
         let (shared, id) = (Arc::clone(&self.shared), id.clone());
         async move {
             let worker = Arc::clone(&shared);
+            shared.settle(&id).await;
             shared.run_poststop_hooks(&id).await;
             let released = shared.blocking(move || worker.release(&id)).await;
             released.unwrap_or_else(|error| vec![error])
@@ -504,41 +509,22 @@ impl Shared {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, String> {
-        let _turn = self.blocking.acquire().await;
+        self.begin_blocking(work).await.await
+    }
+
+    /// Answers when it is its turn, with what will tell how it went.
+    async fn begin_blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, String>> {
+        let turn = Arc::clone(&self.blocking).acquire_owned().await;
         let closed = Arc::clone(&self.closed);
-        let work = move || {
+        let work = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             let closed = closed.read().unwrap_or_else(PoisonError::into_inner);
             if *closed { Err("the driver is closed".to_owned()) } else { Ok(work()) }
-        };
-        tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()))
-    }
-
-    fn claim_and_write(&self, id: &ContainerId, spec: Arc<ContainerSpec>) -> Result<(), StartFailure> {
-        let opened = self.opened().map_err(|error| broken(error.message))?;
-        let parent = spec.cgroup_parent.as_ref().or(self.cgroup_parent.as_ref());
-        let claimed = opened.root.claim(id, parent);
-        let claimed = claimed.map_err(|error| from_io(&opened.root.runtime_state(), &error))?;
-        let claim = claimed.ok_or_else(|| {
-            StartFailure::new(
-                StartFailureKind::IdTaken,
-                format!("the container id {id} is taken by another executor"),
-            )
-        })?;
-        let container = Arc::new(Container::new(claim, spec));
-        lock(&self.containers).insert(id.clone(), Arc::clone(&container));
-        if container.claim.cgroup.is_none() && !container.spec.resources.is_unlimited() {
-            let message = "resources: limits need cgroups, and none are delegated to this user";
-            return Err(StartFailure::new(StartFailureKind::PermissionDenied, message));
-        }
-        self.bundles.write(&container.place(), &container.spec)
-    }
-
-    fn write_process(&self, container: &Container, spec: &ExecSpec, file: &Path) -> Result<(), StartFailure> {
-        let init = *container.init.get().ok_or_else(|| gone("the container does not run".to_owned()))?;
-        let process = self.bundles.process(&container.place(), &container.spec, init, spec)?;
-        // The environment may hold what others must not read.
-        let private = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
-        private.and_then(|mut file| file.write_all(&process)).map_err(|error| from_io(file, &error))
+        });
+        work.map(|ended| ended.unwrap_or_else(|error| Err(error.to_string()))).boxed()
     }
 
     fn ending(&self, process: ProcessRef, status: ExitStatus) -> (ProcessRef, Ending) {
@@ -563,6 +549,14 @@ impl Shared {
         };
         let network = self.bundles.network_usage(&container.claim.dir).or_else(live);
         Usage { network, ..container.cgroups().usage() }
+    }
+
+    /// Waits until nothing is written any more to what is to be removed.
+    async fn settle(&self, id: &ContainerId) {
+        let written = self.container(id).ok().and_then(|container| container.written.get().cloned());
+        if let Some(written) = written {
+            let _told_to_the_start = written.await;
+        }
     }
 
     /// Our own removal runs no hooks: where a caller's configuration has some for after the end, the runtime's own
@@ -611,6 +605,7 @@ impl Container {
         Self {
             claim,
             spec,
+            written: OnceLock::new(),
             init: OnceLock::new(),
             created: AtomicBool::new(false),
             cgroups: OnceLock::new(),

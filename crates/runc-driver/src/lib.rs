@@ -24,6 +24,7 @@ mod find;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod held;
 mod journal;
 mod kick;
 mod pidfd;

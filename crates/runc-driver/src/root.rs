@@ -440,8 +440,8 @@ mod tests {
     struct NoBundles;
 
     impl Bundles for NoBundles {
-        fn write(&self, _: &Place<'_>, _: &ContainerSpec) -> Result<(), StartFailure> {
-            Ok(())
+        fn write(&self, _: &Place<'_>, _: &ContainerSpec) -> Result<Vec<u8>, StartFailure> {
+            Ok(Vec::new())
         }
 
         fn process(

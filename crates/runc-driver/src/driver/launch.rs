@@ -4,6 +4,7 @@
 //!  spawn ──▶ the runtime exits with 0 (detached) ─────────▶ pid file ▶ adopt ▶ it runs
 //!    │   └─▶ the pid file appears (foreground) ───────────▶
 //!    └─────▶ it exits otherwise, is overdue, is abandoned ▶ end its strays ▶ why, from its log
+//!            or what it waits for cannot be written ──────▶                  why that is so
 //! ```
 //! A process with a terminal runs when that has come through the console socket as well.
 
@@ -21,6 +22,7 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tokio::io::Interest;
 use tokio::sync::watch;
 
+use super::prepare::Written;
 use super::{Container, Mode, Shared, broken, from_io, gone};
 use crate::cgroup::place::Place;
 use crate::command_line::{Launch, LaunchKind, Log};
@@ -38,7 +40,9 @@ impl Shared {
         stdio: ChildStdio,
     ) -> Result<HostPid, StartFailure> {
         let abandoned = container.may_be_abandoned(ProcessId::Init);
-        let pid = self.launch(container, ProcessId::Init, kind, stdio, abandoned).await?;
+        let written = container.written.get().cloned();
+        let written = written.ok_or_else(|| broken("the container is not prepared".to_owned()))?;
+        let pid = self.launch(container, ProcessId::Init, kind, stdio, written, abandoned).await?;
         let _first = container.init.set(pid);
         let found = Arc::clone(container);
         tokio::task::spawn_blocking(move || drop(found.cgroups()));
@@ -52,6 +56,7 @@ impl Shared {
         process: ProcessId,
         kind: LaunchKind<'_>,
         stdio: ChildStdio,
+        written: Written,
         abandoned: watch::Receiver<bool>,
     ) -> Result<HostPid, StartFailure> {
         let claim = &container.claim;
@@ -72,8 +77,13 @@ impl Shared {
         let systemd = claim.cgroup.as_ref().is_some_and(Place::is_systemds);
         let launch = Launch { id: &claim.id, kind, pid_file: &pid_file, detach, console: path, systemd };
         let (call, log) = opened.command_line.call(&launch.args(), own);
-        let started = self.launched(call, &launch, abandoned).await;
+        let in_vain = in_vain(written.clone(), abandoned);
+        let started = self.launched(call, &launch, in_vain).await;
         lock(&container.abandon).remove(&process);
+        let started = match written.await {
+            Ok(()) => started,
+            Err(failure) => Launched::Not { kind: Some(failure.kind), message: failure.message },
+        };
 
         match started {
             Launched::Detached => {
@@ -140,12 +150,7 @@ impl Shared {
     }
 
     /// Spawns the runtime, and waits until it says that the process runs.
-    async fn launched(
-        &self,
-        call: Call,
-        launch: &Launch<'_>,
-        mut abandoned: watch::Receiver<bool>,
-    ) -> Launched {
+    async fn launched(&self, call: Call, launch: &Launch<'_>, in_vain: impl Future<Output = ()>) -> Launched {
         let step = format!("{} {}", self.command_line.name(), launch.step());
         let not = |kind, message| Launched::Not { kind, message };
         let appears = match launch.detach {
@@ -164,12 +169,7 @@ impl Shared {
                 return not(Some(failure.kind), failure.message);
             }
         };
-        let abandoned = async move {
-            if abandoned.wait_for(|abandoned| *abandoned).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
-        let ended = runtime.wait(self.start_deadline, abandoned);
+        let ended = runtime.wait(self.start_deadline, in_vain);
         let ended = match appears {
             None => ended.await,
             Some(watched) => tokio::select! {
@@ -224,6 +224,19 @@ impl Shared {
         drop(log);
         reaped_by_others.map_err(|error| broken(format!("the process {pid} cannot be watched: {error}")))?;
         Ok(pid)
+    }
+}
+
+/// Until a start is given up, or what its runtime waits for cannot be had.
+async fn in_vain(written: Written, mut abandoned: watch::Receiver<bool>) {
+    let unwritten = async {
+        if written.await.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        Ok(_) = abandoned.wait_for(|abandoned| *abandoned) => {}
+        () = unwritten => {}
     }
 }
 
