@@ -5,36 +5,44 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 /// The command's program, built from this workspace.
-pub fn program() -> &'static Path {
-    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAM.get_or_init(|| build(&["--bin", "longshore"]).join("longshore"))
+pub fn program() -> PathBuf {
+    built().join("longshore")
 }
 
 /// An example's program, built from this workspace.
 pub fn example(name: &str) -> PathBuf {
-    build(&["--example", name]).join("examples").join(name)
+    built().join("examples").join(name)
 }
 
-/// Builds something beside this test, with its profile; answers with where such things are.
+/// Where the programs of this workspace are, of the same profile as this test. They are built just as `cargo xtask test`
+/// has built them: asked for one by one, the crates would have other features, and be built again.
 ///
 /// # Panics
-/// When it cannot be built.
+/// When they cannot be built.
 #[expect(clippy::expect_used, reason = "a test cannot go on without")]
-fn build(what: &[&str]) -> PathBuf {
-    // This test's own program is target/debug/deps/….
-    let own = std::env::current_exe().expect("a path of our own");
-    let profile = own.ancestors().nth(2).expect("a target directory");
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    // With the whole workspace, so that every crate has the features that `cargo test` builds it with.
-    build.args(["build", "--quiet", "--workspace"]).args(what);
-    build.arg("--target-dir").arg(profile.parent().expect("a target directory"));
-    if profile.ends_with("release") {
-        build.arg("--release");
-    }
-    let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo");
-    assert!(built.success(), "{what:?} cannot be built");
-    profile.to_owned()
+fn built() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        // This test's own program is target/debug/deps/….
+        let own = std::env::current_exe().expect("a path of our own");
+        let profile = own.ancestors().nth(2).expect("a target directory");
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = Command::new(cargo);
+        build.args(["build", "--quiet", "--workspace", "--bins", "--examples"]);
+        // What cargo tells a test of its package would be news to build scripts, and they would run again.
+        let told = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+        let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        for name in names.filter(|name| told.iter().any(|prefix| name.starts_with(prefix))) {
+            build.env_remove(name);
+        }
+        build.arg("--target-dir").arg(profile.parent().expect("a target directory"));
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        let built = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo");
+        assert!(built.success(), "the workspace's programs cannot be built");
+        profile.to_owned()
+    })
 }
 
 /// What a call of the command came to.
