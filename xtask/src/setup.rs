@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::{Done, run};
+use crate::Done;
 
 /// What is installed where there is no runtime, and what else will do.
 const RUNC: &str = "runc";
@@ -98,10 +98,23 @@ fn install(packages: &[&str]) -> Done {
         command.args(args).env("DEBIAN_FRONTEND", "noninteractive");
         command
     };
+    eprintln!("installing {}", packages.join(", "));
     if !refresh.is_empty() {
-        run(&mut command(refresh))?;
+        quietly(&mut command(refresh))?;
     }
-    run(command(install).args(packages))
+    quietly(command(install).args(packages))
+}
+
+/// A package manager has much to say, and nothing of it matters when all goes well.
+fn quietly(command: &mut Command) -> Done {
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => {
+            let said = [output.stdout, output.stderr].concat();
+            Err(format!("{command:?}: {}\n{}", output.status, String::from_utf8_lossy(&said)))
+        }
+    }
 }
 
 fn find(programs: &[&str]) -> Option<PathBuf> {
