@@ -2,14 +2,13 @@
 //!
 //! ```text
 //!  create: create ▶ pid file ▶ adopt          (as a start, short of the program)
-//!  start:  exec.fifo ▶ one byte ▶ it runs     (runc's own layout; another's is started by its `start`)
+//!  start:  exec.fifo ▶ one byte ▶ it runs     (runc's and crun's layouts; another's is started by its `start`)
 //! ```
-//! runc's init waits in open(2) of a fifo for a reader, writes a byte to it and executes the program; `runc start` does
-//! no more than to be that reader, and to remove the fifo. crun has a fifo that is read the other way round.
+//! runc's init waits in open(2) of a fifo for a reader, writes a byte to it and executes the program; crun's has it open
+//! and waits for a byte. `start` does no more than to be the other side, and to remove the fifo.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -66,35 +65,52 @@ impl Shared {
     }
 
     async fn open_gate(&self, container: &Container, pid: HostPid) -> Result<(), StartFailure> {
-        let fifo = container.claim.state.join("exec.fifo");
-        let is_runcs = container.claim.state.join("state.json").exists();
-        match is_runcs.then(|| open(&fifo)) {
-            Some(Ok(gate)) => {
-                pass(gate, pid).await.map_err(|error| from_io(&fifo, &error))?;
-                // Until it is gone the runtime says that the container is created.
-                fs::remove_file(&fifo).map_err(|error| from_io(&fifo, &error))
-            }
-            Some(Err(error)) if error.kind() != ErrorKind::NotFound => Err(from_io(&fifo, &error)),
-            None | Some(Err(_)) => {
-                let opened = self.opened().map_err(|error| broken(error.message))?;
-                let started = opened.command_line.start(&container.claim.id).await;
-                started.map_err(|error| crate::failure::classify(error.message))
-            }
+        let state = &container.claim.state;
+        let (fifo, has) = (state.join("exec.fifo"), |file: &str| state.join(file).exists());
+        let failed = |error| from_io(&fifo, &error);
+        let is_runcs = has("state.json");
+        if !(is_runcs || has("status")) || !fifo.exists() {
+            let opened = self.opened().map_err(|error| broken(error.message))?;
+            let started = opened.command_line.start(&container.claim.id).await;
+            return started.map_err(|error| crate::failure::classify(error.message));
         }
+        match is_runcs {
+            true => be_told(&fifo, pid).await.map_err(failed)?,
+            false => tell(&fifo, pid).map_err(failed)?,
+        }
+        // Until it is gone the runtime says that the container is created.
+        fs::remove_file(&fifo).map_err(failed)
     }
 }
 
-/// Opening it this way does not wait for init, and lets it go on.
-fn open(fifo: &Path) -> io::Result<OwnedFd> {
+/// Does not wait for whoever is on the other side.
+fn open(fifo: &Path, write: bool) -> io::Result<File> {
     let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
     let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
-    OpenOptions::new().read(true).custom_flags(flags).open(fifo).map(OwnedFd::from)
+    OpenOptions::new().read(true).write(write).custom_flags(flags).open(fifo)
 }
 
-/// Waits for init's byte. One that ends without it has not started anything.
-async fn pass(gate: OwnedFd, pid: HostPid) -> io::Result<()> {
-    let ended = || io::Error::new(ErrorKind::NotFound, "the container has ended before its start");
-    let gate = pipe::Receiver::from_owned_fd(gate)?;
+fn ended() -> io::Error {
+    io::Error::new(ErrorKind::NotFound, "the container has ended before its start")
+}
+
+fn is_ending(pid: HostPid) -> bool {
+    procfs::Stat::of(pid).is_none_or(|stat| stat.is_ending())
+}
+
+/// Gives crun's init its byte. Open on both sides, the fifo lets nobody be killed by SIGPIPE.
+fn tell(fifo: &Path, pid: HostPid) -> io::Result<()> {
+    let mut gate = open(fifo, true)?;
+    // Asked first: afterwards it may have run already.
+    if is_ending(pid) {
+        return Err(ended());
+    }
+    gate.write_all(&[0])
+}
+
+/// Opens runc's fifo, which lets init go on, and waits for its byte. One that ends without it has not started anything.
+async fn be_told(fifo: &Path, pid: HostPid) -> io::Result<()> {
+    let gate = pipe::Receiver::from_owned_fd(open(fifo, false)?.into())?;
     let init = pidfd::open(pid).map_err(|_| ended())?;
     let init = pidfd::watch(Arc::new(init), Interest::READABLE)?;
     loop {
@@ -106,7 +122,7 @@ async fn pass(gate: OwnedFd, pid: HostPid) -> io::Result<()> {
         let mut byte = [0];
         match gate.try_read(&mut byte) {
             Ok(1..) => return Ok(()),
-            Ok(0) | Err(_) if over || procfs::Stat::of(pid).is_none_or(|stat| stat.is_ending()) => {
+            Ok(0) | Err(_) if over || is_ending(pid) => {
                 return Err(ended());
             }
             // Nobody has it open to write, or not any more: then the byte has come.
