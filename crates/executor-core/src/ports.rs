@@ -29,8 +29,8 @@ pub trait Runtime: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
-    /// Makes everything `start` needs. When it fails, nothing of it is left for others to see, but
-    /// `release` is called all the same.
+    /// Makes everything `start` needs, or begins to: what goes wrong later is the `start`'s to tell. When it
+    /// fails, nothing of it is left for others to see, but `release` is called all the same.
     fn prepare(
         &self,
         id: &ContainerId,

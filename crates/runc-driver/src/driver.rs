@@ -337,10 +337,12 @@ impl Runtime for Runc {
             let (worker, process) = (Arc::clone(&shared), Arc::clone(&container));
             let path = file.clone();
             let write = move |may_call| worker.write_process(&process, &spec, &path, may_call);
-            let written = shared.begin(write).await?;
-            let kind = LaunchKind::Exec { process: &file };
-            let exec = ProcessId::Exec(exec);
-            let launched = shared.launch(&container, exec, kind, stdio, written, abandoned).await;
+            let launched = async {
+                let written = shared.begin(write).await?;
+                let kind = LaunchKind::Exec { process: &file };
+                shared.launch(&container, ProcessId::Exec(exec), kind, stdio, written, abandoned).await
+            };
+            let launched = launched.await;
             shared.blocking(move || fs::remove_file(file)).await.ok();
             launched
         }
