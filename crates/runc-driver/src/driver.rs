@@ -16,10 +16,12 @@ mod ready;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::io;
+use std::num::NonZero;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::thread;
 use std::time::Duration;
 
 use executor_core::lifecycle::{
@@ -93,6 +95,9 @@ struct Shared {
     start_deadline: Duration,
     cgroup_parent: Option<CgroupParent>,
     kick: Option<Kick>,
+    /// Cloned by each request that is under way.
+    requests: Arc<()>,
+    processors: usize,
     spawner: Arc<dyn Spawner>,
     blocking: Arc<Semaphore>,
     /// Whether the driver is closed. Blocking work holds it as it goes on, since it goes on when nobody waits for
@@ -212,6 +217,8 @@ impl RuncBuilder {
                 start_deadline,
                 cgroup_parent,
                 kick: cgroup_kick.then(Kick::start).flatten(),
+                requests: Arc::default(),
+                processors: thread::available_parallelism().map_or(1, NonZero::get),
                 spawner,
                 blocking: Arc::new(Semaphore::new(BLOCKING_AT_ONCE)),
                 closed: Arc::default(),
@@ -497,8 +504,13 @@ impl Shared {
     }
 
     /// Something is about to be started.
-    fn request(&self) -> Option<Request> {
-        self.kick.as_ref().map(Kick::request)
+    fn request(&self) -> (Option<Request>, Arc<()>) {
+        (self.kick.as_ref().map(Kick::request), Arc::clone(&self.requests))
+    }
+
+    /// Whether no more is being started than there are processors.
+    fn has_idle_processors(&self) -> bool {
+        Arc::strong_count(&self.requests) - 1 <= self.processors
     }
 
     fn container(&self, id: &ContainerId) -> Result<Arc<Container>, RuntimeError> {

@@ -4,8 +4,9 @@
 //!  claim the id ▶ hold config.json ▶ make the bundle ─────────────▶ write config.json
 //!                        └ the runtime is called meanwhile: it starts, opens config.json, waits ┘
 //! ```
-//! Making it takes a millisecond or two, starting a runtime several. A network that plugins set up takes longer
-//! than the kernel would hold the runtime up for, if they hang: there the bundle comes first.
+//! Making it takes a millisecond or two, starting a runtime several. Where all processors are busy there is nothing to win,
+//! and a network that plugins set up takes longer than the kernel would hold the runtime up for, if they hang: there
+//! the bundle comes first.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -64,8 +65,8 @@ impl Shared {
             let message = "resources: limits need cgroups, and none are delegated to this user";
             return Err(StartFailure::new(StartFailureKind::PermissionDenied, message));
         }
-        let may_call = (!matches!(container.spec.network, Network::Cni { .. })).then_some(may_call);
-        write_held(&container.claim.dir.join("config.json"), may_call, || {
+        let is_soon = !matches!(container.spec.network, Network::Cni { .. });
+        self.write_held(&container.claim.dir.join("config.json"), is_soon.then_some(may_call), || {
             self.bundles.write(&container.place(), &container.spec)
         })
     }
@@ -78,24 +79,26 @@ impl Shared {
         may_call: MayCall,
     ) -> Result<(), StartFailure> {
         let init = *container.init.get().ok_or_else(|| gone("the container does not run".to_owned()))?;
-        write_held(file, Some(may_call), || {
+        self.write_held(file, Some(may_call), || {
             self.bundles.process(&container.place(), &container.spec, init, spec)
         })
     }
-}
 
-/// Makes a file, of what is made while a runtime may wait for it.
-fn write_held(
-    path: &Path,
-    may_call: Option<MayCall>,
-    text: impl FnOnce() -> Result<Vec<u8>, StartFailure>,
-) -> Result<(), StartFailure> {
-    let failed = |error| from_io(path, &error);
-    let file = Held::create(path).map_err(failed)?;
-    if file.is_waited_for()
-        && let Some(may_call) = may_call
-    {
-        let _nobody_waits = may_call.send(());
+    /// Makes a file, of what is made while a runtime may wait for it.
+    fn write_held(
+        &self,
+        path: &Path,
+        may_call: Option<MayCall>,
+        text: impl FnOnce() -> Result<Vec<u8>, StartFailure>,
+    ) -> Result<(), StartFailure> {
+        let failed = |error| from_io(path, &error);
+        let file = Held::create(path).map_err(failed)?;
+        if file.is_waited_for()
+            && self.has_idle_processors()
+            && let Some(may_call) = may_call
+        {
+            let _nobody_waits = may_call.send(());
+        }
+        file.write(&text()?).map_err(failed)
     }
-    file.write(&text()?).map_err(failed)
 }
