@@ -106,12 +106,14 @@ impl Root {
         self.dir.join("runtime")
     }
 
-    /// Makes this executor's directory among the cgroups below `parent`, and writes down that it has.
+    /// Writes down that this executor has a directory among the cgroups below `parent`, and makes it.
     fn enter(&self, parent: &str) -> io::Result<()> {
         let mut parents = lock(&self.parents);
         if !parents.contains(parent) {
-            let topmost = place::make_parent(parent, &self.executor).unwrap_or_default();
+            let topmost = place::topmost_missing(parent).unwrap_or_default();
+            // First: if we die before all of it is made, whoever sweeps knows of it.
             (&self.alive).write_all(format!("{parent}\t{topmost}\n").as_bytes())?;
+            place::make_parent(parent, &self.executor);
             parents.insert(parent.to_owned());
         }
         Ok(())
@@ -500,6 +502,27 @@ mod tests {
         assert_eq!(sweep(dir.path(), &NoBundles).unwrap(), []);
         assert_eq!(kept.dispose(&NoBundles), (0, vec![]));
         assert_eq!(live.close(&NoBundles), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_cannot_be_written_down_is_not_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, _) = Root::open(dir.path(), &NoBundles).unwrap();
+        let parent = format!("/{}", root.executor());
+        let mute = Root {
+            alive: File::open(dir.path().join("executors").join(root.executor())).unwrap(),
+            dir: root.dir.clone(),
+            executor: root.executor.clone(),
+            parent: None,
+            parents: Mutex::default(),
+        };
+        assert!(mute.enter(&parent).is_err());
+        let missing = |parent: &str| place::topmost_missing(parent) == Some(parent);
+        assert!(missing(&parent), "a sweep would know nothing of it");
+        root.enter(&parent).unwrap();
+        assert_eq!(missing(&parent), !place::is_delegated(""), "{parent}");
+        assert_eq!(root.close(&NoBundles), Vec::<String>::new());
+        assert!(missing(&parent), "{parent}");
     }
 
     #[test]

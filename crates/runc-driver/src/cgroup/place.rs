@@ -107,14 +107,16 @@ pub(crate) fn is_delegated(parent: &str) -> bool {
     rustix::process::geteuid().is_root() || !dirs.is_empty() && dirs.iter().all(writable)
 }
 
-/// Makes an executor's own directory below a parent in every hierarchy, where that is permitted. Answers with
-/// the topmost directory that was not there, if that is not our own: the caller's parent was made with it.
-pub(crate) fn make_parent(parent: &str, executor: &str) -> Option<String> {
+/// The topmost directory of a parent that is not there in some hierarchy: it will be made with ours.
+pub(crate) fn topmost_missing(parent: &str) -> Option<&str> {
     let missing =
         |path: &&str| hierarchies().any(|hierarchy| !hierarchy.join(path.trim_start_matches('/')).exists());
     let above = parent.match_indices('/').skip(1).map(|(end, _)| end).chain([parent.len()]);
-    let topmost = above.filter_map(|end| parent.get(..end)).filter(|path| !path.is_empty()).find(missing);
-    let topmost = topmost.map(str::to_owned);
+    above.filter_map(|end| parent.get(..end)).filter(|path| !path.is_empty()).find(missing)
+}
+
+/// Makes an executor's own directory below a parent in every hierarchy, where that is permitted.
+pub(crate) fn make_parent(parent: &str, executor: &str) {
     for dir in in_hierarchies(&executor_path(parent, executor)) {
         // Between the levels another executor may remove the upper ones, when it was their last.
         let made = (0..100).find_map(|_| match make(&dir) {
@@ -125,7 +127,6 @@ pub(crate) fn make_parent(parent: &str, executor: &str) -> Option<String> {
             tracing::debug!(dir = %dir.display(), %error, "cgroup parent");
         }
     }
-    topmost
 }
 
 /// As the runtime would make it: a cpuset is of no use before it has CPUs.
