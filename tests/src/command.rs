@@ -30,9 +30,9 @@ fn built() -> &'static Path {
         let mut build = Command::new(cargo);
         build.args(["build", "--quiet", "--workspace", "--bins", "--examples"]);
         // What cargo tells a test of its package would be news to build scripts, and they would run again.
-        let told = ["CARGO_PKG_", "CARGO_MANIFEST_"];
         let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-        for name in names.filter(|name| told.iter().any(|prefix| name.starts_with(prefix))) {
+        for name in names.filter(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+        {
             build.env_remove(name);
         }
         build.arg("--target-dir").arg(profile.parent().expect("a target directory"));

@@ -165,6 +165,11 @@ fn cargo_command(args: &[&str]) -> Command {
 fn run(command: &mut Command) -> Done {
     let shown = format!("{command:?}").replace('"', "");
     eprintln!("+ {shown}");
+    // What cargo has told this program of itself would be news to other build scripts, and they would run again.
+    let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for name in names.filter(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+        command.env_remove(name);
+    }
     match command.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("{shown}: {status}")),
