@@ -18,27 +18,28 @@ const F_SETSIG: libc::c_int = 10;
 #[derive(Debug)]
 pub(crate) struct Held {
     file: File,
-    is_leased: bool,
+    is_waited_for: bool,
 }
 
 impl Held {
     /// Makes a file where none is, for its owner's eyes.
     pub(crate) fn create(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        let is_leased = lease(&file).inspect_err(|error| tracing::trace!(%error, "no leases here")).is_ok();
-        Ok(Self { file, is_leased })
+        Ok(Self { file, is_waited_for: false })
     }
 
-    /// Whether others wait for it. Not every file system knows leases.
-    pub(crate) const fn is_waited_for(&self) -> bool {
-        self.is_leased
+    /// From now on whoever opens it waits. Answers whether that is so: not every file system knows leases.
+    pub(crate) fn hold(&mut self) -> bool {
+        let leased = lease(&self.file).inspect_err(|error| tracing::trace!(%error, "no leases here"));
+        self.is_waited_for = leased.is_ok();
+        self.is_waited_for
     }
 
     /// Writes it, and lets those who wait go on.
     pub(crate) fn write(mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes)?;
         // A child that was forked just now may have the file open as well, and the lease with it.
-        match self.is_leased {
+        match self.is_waited_for {
             true => control(&self.file, libc::F_SETLEASE, libc::F_UNLCK)
                 .map_err(|_| io::Error::other("it was opened before it was written: that took too long")),
             false => Ok(()),
@@ -83,8 +84,8 @@ mod tests {
     fn who_opens_it_waits_and_reads_all_of_it() {
         let dir = tempfile::tempdir_in("/dev/shm").unwrap();
         let path = dir.path().join("config.json");
-        let held = Held::create(&path).unwrap();
-        assert!(held.is_waited_for());
+        let mut held = Held::create(&path).unwrap();
+        assert!(held.hold());
         let reads = reader(&path);
         assert_eq!(reads.recv_timeout(Duration::from_millis(100)), Err(RecvTimeoutError::Timeout));
         held.write(b"all of it").unwrap();
@@ -98,7 +99,8 @@ mod tests {
     fn what_is_never_written_is_empty() {
         let dir = tempfile::tempdir_in("/dev/shm").unwrap();
         let path = dir.path().join("config.json");
-        let held = Held::create(&path).unwrap();
+        let mut held = Held::create(&path).unwrap();
+        assert!(held.hold());
         let reads = reader(&path);
         assert_eq!(reads.recv_timeout(Duration::from_millis(100)), Err(RecvTimeoutError::Timeout));
         drop(held);

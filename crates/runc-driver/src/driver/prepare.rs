@@ -92,10 +92,10 @@ impl Shared {
         text: impl FnOnce() -> Result<Vec<u8>, StartFailure>,
     ) -> Result<(), StartFailure> {
         let failed = |error| from_io(path, &error);
-        let file = Held::create(path).map_err(failed)?;
-        if file.is_waited_for()
+        let mut file = Held::create(path).map_err(failed)?;
+        if let Some(may_call) = may_call
             && self.has_idle_processors()
-            && let Some(may_call) = may_call
+            && file.hold()
         {
             let _nobody_waits = may_call.send(());
         }
