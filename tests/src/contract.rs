@@ -453,6 +453,9 @@ async fn what_nobody_waits_for_any_more_is_cancelled(executor: &Executor) {
             drop(other.cancel(Cancel::now()));
         }
     }
+    // No list has those that are only being started; a freeze waits for them, whether or not it comes to one.
+    let _settled = container.pause().await;
+    let _thawed = container.resume().await;
     while executor.list().await.is_ok_and(|all| all.len() > 1 || !all[0].execs.is_empty()) {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
