@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use longshore::{Cancel, ContainerId, ContainerSpec, Error, ExecSpec, Executor, Happening, Notice};
+use longshore::{Cancel, ContainerId, ContainerSpec, Error, EventKind, ExecSpec, Executor, Notice};
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
@@ -15,7 +15,7 @@ async fn main() -> Result<(), Error> {
     let told = tokio::spawn(async move {
         while let Some(notice) = events.next().await {
             if let Notice::Event(event) = notice {
-                say("event", &describe(&event.happening));
+                say("event", &describe(&event.kind));
             }
         }
     });
@@ -60,16 +60,16 @@ async fn print_output(say: impl Fn(&str, &str), process: &longshore::ProcessHand
     say("answer", &process.wait().await.to_string());
 }
 
-fn describe(happening: &Happening) -> String {
-    match happening {
-        Happening::Created => "created".into(),
-        Happening::Started { pid } => format!("started, pid {pid} on the host"),
-        Happening::ExecStarted { exec, pid } => format!("{exec} started, pid {pid} on the host"),
-        Happening::ExecExited { exec, exit } => format!("{exec} exited: {exit}"),
-        Happening::Paused => "paused".into(),
-        Happening::Resumed => "resumed".into(),
-        Happening::Exited { exit } => format!("exited: {exit}"),
-        Happening::Released { left } if left.is_empty() => "released, nothing left".into(),
-        Happening::Released { left } => format!("released, but for {}", left.join(", ")),
+fn describe(kind: &EventKind) -> String {
+    match kind {
+        EventKind::Created => "created".into(),
+        EventKind::Started { pid } => format!("started, pid {pid} on the host"),
+        EventKind::ExecStarted { exec, pid } => format!("{exec} started, pid {pid} on the host"),
+        EventKind::ExecExited { exec, exit } => format!("{exec} exited: {exit}"),
+        EventKind::Paused => "paused".into(),
+        EventKind::Resumed => "resumed".into(),
+        EventKind::Exited { exit } => format!("exited: {exit}"),
+        EventKind::Released { left } if left.is_empty() => "released, nothing left".into(),
+        EventKind::Released { left } => format!("released, but for {}", left.join(", ")),
     }
 }

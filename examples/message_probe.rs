@@ -43,7 +43,7 @@ fn main() -> Result<(), Error> {
 mod probe {
     use executor_sim::{SimRuntime, Simulation, What};
     use longshore::lifecycle::process::ProcessEvent;
-    use longshore::{Happening, Taken};
+    use longshore::{EventKind, ObservedMessage};
 
     use super::{LIMIT, SCRIPTS, WIDTH, run_all};
 
@@ -57,11 +57,12 @@ mod probe {
                 let (mut running, mut most, mut cancels) = (0, 0, 0);
                 for record in sim.records() {
                     if let What::Told(event) = &record.what {
-                        running += usize::from(matches!(event.happening, Happening::Created));
-                        running -= usize::from(matches!(event.happening, Happening::Exited { .. }));
+                        running += usize::from(matches!(event.kind, EventKind::Created));
+                        running -= usize::from(matches!(event.kind, EventKind::Exited { .. }));
                     }
-                    let cancel =
-                        |message: &Taken| matches!(message, Taken::Process(_, ProcessEvent::Cancel(_)));
+                    let cancel = |message: &ObservedMessage| {
+                        matches!(message, ObservedMessage::Process(_, ProcessEvent::Cancel(_)))
+                    };
                     cancels +=
                         usize::from(matches!(&record.what, What::Took { message, .. } if cancel(message)));
                     most = most.max(running);

@@ -5,11 +5,11 @@ use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use longshore::lifecycle::container::{Container, ContainerEvent};
+use longshore::lifecycle::exit_router::{ExitRouter, ExitRouterEvent};
 use longshore::lifecycle::process::{Process, ProcessEvent};
 use longshore::lifecycle::ready::{Pool, PoolEvent};
-use longshore::lifecycle::reaper::{Reaper, ReaperEvent};
 use longshore::lifecycle::{
-    ContainerId, Ending, Exit, ExitStatus, HostPid, NetworkUsage, ProcessId, ProcessRef, Timestamp,
+    ContainerId, Exit, ExitStatus, HostPid, NetworkUsage, ProcessId, ProcessRef, RawExit, Timestamp,
 };
 use longshore::{ContainerSpec, Mount, Sandbox, Seccomp};
 
@@ -44,18 +44,18 @@ fn container() -> Container {
 
 fn process() -> Process {
     let mut process = Process::new(None);
-    let ending = Ending::with(ExitStatus::Code(0));
+    let ending = RawExit::with(ExitStatus::Code(0));
     for event in [ProcessEvent::Launch, ProcessEvent::Started { pid: pid() }, ProcessEvent::Ended(ending)] {
         let _effects = black_box(process.step(NOW, event));
     }
     process
 }
 
-fn reaper(reaper: &mut Reaper) {
+fn reaper(reaper: &mut ExitRouter) {
     let process = ProcessRef::init(id());
-    let ending = Ending::with(ExitStatus::Code(0));
-    let _watched = black_box(reaper.step(ReaperEvent::Watch(process.clone())));
-    let _delivered = black_box(reaper.step(ReaperEvent::Ended(process, ending)));
+    let ending = RawExit::with(ExitStatus::Code(0));
+    let _watched = black_box(reaper.step(ExitRouterEvent::Watch(process.clone())));
+    let _delivered = black_box(reaper.step(ExitRouterEvent::Ended(process, ending)));
 }
 
 fn pool() -> Pool {
@@ -70,7 +70,7 @@ fn machines(criterion: &mut Criterion) {
     criterion.bench_function("a container's life", |bench| bench.iter(container));
     criterion.bench_function("a process's life", |bench| bench.iter(process));
     criterion.bench_function("an end watched and delivered", |bench| {
-        bench.iter_batched_ref(Reaper::default, reaper, BatchSize::SmallInput);
+        bench.iter_batched_ref(ExitRouter::default, reaper, BatchSize::SmallInput);
     });
     criterion.bench_function("one kept ready, given, made anew", |bench| bench.iter(pool));
 }

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, sync::Mutex};
 
 use futures::{FutureExt, future::ready};
-use longshore::lifecycle::Ending;
+use longshore::lifecycle::RawExit;
 use longshore::*;
 use tokio::task::AbortHandle;
 
@@ -28,7 +28,7 @@ impl Functions {
         self.tasks.lock().expect("nothing panics").insert(process.clone(), task.abort_handle());
         tokio::spawn(async move {
             let status = task.await.map_or(ExitStatus::Signal(Signal::KILL), ExitStatus::Code);
-            exits.tell(process, Ending::with(status));
+            exits.tell(process, RawExit::with(status));
         });
         ready(HostPid::new(std::process::id()).ok_or_else(|| unreachable!("we have a pid"))).boxed()
     }
@@ -73,7 +73,7 @@ impl Runtime for Functions {
 }
 
 impl ExitSource for Functions {
-    fn exits(&self) -> BoxStream<'static, (ProcessRef, Ending)> {
+    fn exits(&self) -> BoxStream<'static, (ProcessRef, RawExit)> {
         self.exits.take()
     }
 }

@@ -11,9 +11,9 @@ use std::time::Duration;
 use actix::{Actor, Recipient, System};
 use futures::FutureExt;
 use longshore::{
-    Cancel, CancelCause, ContainerHandle, ContainerId, ContainerSpec, Error, Event, ExecSpec, Executor, Exit,
-    ExitReason, ExitStatus, Happening, Notice, Output, Piece, ProcessHandle, Refused, Signal, SignalScope,
-    StartFailureKind, Stdio, TerminalSize, messages,
+    Cancel, CancelCause, Chunk, ContainerHandle, ContainerId, ContainerSpec, Error, Event, EventKind,
+    ExecSpec, Executor, Exit, ExitReason, ExitStatus, Notice, Output, ProcessHandle, Refused, Signal,
+    SignalScope, StartFailureKind, Stdio, TerminalSize, messages,
 };
 
 use crate::{HUNG, run_told, shell, sleeper};
@@ -145,11 +145,11 @@ async fn a_run_is_told_from_created_to_released(executor: &Executor) {
     let pid = container.started().await.ok();
     let exit = container.wait().await;
     assert_eq!(container.released().await.ok(), Some(Vec::new()));
-    let story: Vec<_> = told.await.unwrap_or_default().into_iter().map(|event| event.happening).collect();
+    let story: Vec<_> = told.await.unwrap_or_default().into_iter().map(|event| event.kind).collect();
     let Some(pid) = pid else { panic!("no pid") };
     assert!(exit.started_at <= Some(exit.exited_at));
-    let released = Happening::Released { left: vec![] };
-    assert_eq!(story, [Happening::Created, Happening::Started { pid }, Happening::Exited { exit }, released]);
+    let released = EventKind::Released { left: vec![] };
+    assert_eq!(story, [EventKind::Created, EventKind::Started { pid }, EventKind::Exited { exit }, released]);
 }
 
 async fn exit_codes_and_signals_are_what_the_kernel_said(executor: &Executor) {
@@ -383,7 +383,7 @@ async fn cancel_of_an_exec_leaves_the_container(executor: &Executor) {
     assert_eq!(container.snapshot().exit, None);
     container.cancel(Cancel::now()).await;
     let told = told.await.unwrap_or_default();
-    let ended = |event: &&Event| matches!(event.happening, Happening::ExecExited { .. });
+    let ended = |event: &&Event| matches!(event.kind, EventKind::ExecExited { .. });
     assert_eq!(told.iter().filter(ended).count(), 3);
 }
 
@@ -423,7 +423,7 @@ async fn outputs_are_attached_to_at_any_time(executor: &Executor) {
     let container = run(executor, spec).await;
     let attach = || container.io().attach_stdout().unwrap_or_else(|| panic!("it is not shared"));
     let mut one = attach();
-    assert_eq!(one.next().await, Some(Piece::Bytes("one\n".into())));
+    assert_eq!(one.next().await, Some(Chunk::Bytes("one\n".into())));
     let found = executor.get(&id("shared")).await.unwrap_or_else(|error| panic!("{error}"));
     let Some(mut other) = found.io().attach_stdout() else {
         panic!("it cannot be attached to from elsewhere")
@@ -431,12 +431,12 @@ async fn outputs_are_attached_to_at_any_time(executor: &Executor) {
     drop(one);
     let mut all = Vec::new();
     while let Some(piece) = other.next().await {
-        let Piece::Bytes(bytes) = piece else { panic!("{piece:?}") };
+        let Chunk::Bytes(bytes) = piece else { panic!("{piece:?}") };
         all.extend(bytes);
     }
     assert_eq!(String::from_utf8_lossy(&all), "one\ntwo\nthree\n");
     assert!(container.wait().await.is_success());
-    assert_eq!(attach().next().await, Some(Piece::Bytes("one\n".into())), "after the end as well");
+    assert_eq!(attach().next().await, Some(Chunk::Bytes("one\n".into())), "after the end as well");
     assert!(container.io().take_stdout().is_none());
 }
 
@@ -593,7 +593,7 @@ async fn late_subscribers_get_a_snapshot(executor: &Executor) {
     assert_eq!((snapshot.seq, snapshot.pid), (2, pid));
     let exit = container.cancel(Cancel::now()).await;
     let Some(Notice::Event(event)) = events.next().await else { panic!("no event") };
-    assert_eq!((event.seq, event.happening), (3, Happening::Exited { exit: exit.clone() }));
+    assert_eq!((event.seq, event.kind), (3, EventKind::Exited { exit: exit.clone() }));
     assert!(matches!(events.next().await, Some(Notice::Event(_))), "Released");
     assert_eq!(events.next().await, None);
 
@@ -649,7 +649,7 @@ async fn actors_can_subscribe(executor: &Executor) {
     }
     assert!(matches!(told.first(), Some(Notice::Snapshot(_))), "{told:?}");
     let Some(Notice::Event(last)) = told.last() else { panic!("{told:?}") };
-    assert!(matches!(last.happening, Happening::Released { .. }), "{told:?}");
+    assert!(matches!(last.kind, EventKind::Released { .. }), "{told:?}");
 }
 
 async fn shutdown_ends_everything(executor: &Executor) {

@@ -7,7 +7,7 @@ use std::io::Read;
 use std::process::{Command, Stdio as Std};
 use std::time::{Duration, Instant};
 
-use longshore::{Piece, Stdio};
+use longshore::{Chunk, Stdio};
 use longshore_tests::{on_stage, shell};
 
 const BULK: u64 = 1 << 30;
@@ -74,8 +74,8 @@ fn hostile_output() {
         let (mut missed, mut read) = (0, 0);
         while let Some(piece) = late.next().await {
             match piece {
-                Piece::Gap { missed: bytes } => missed += bytes,
-                Piece::Bytes(bytes) => read += bytes.len() as u64,
+                Chunk::Gap { missed: bytes } => missed += bytes,
+                Chunk::Bytes(bytes) => read += bytes.len() as u64,
             }
         }
         assert_eq!(missed + read, 64 << 20);

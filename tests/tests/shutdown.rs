@@ -10,7 +10,7 @@ use longshore::lifecycle::container::ContainerEvent;
 use longshore::lifecycle::process::ProcessEvent;
 use longshore::{
     Cancel, CancelCause, ContainerHandle, ContainerTook, ExecSpec, Executor, ExitReason, ExitStatus,
-    Observed, Observer, Signal, Taken,
+    Observed, ObservedMessage, Observer, Signal,
 };
 use longshore_tests::{HUNG, Stage, on_bare_stage, on_stage, run_told, sleeper};
 
@@ -108,7 +108,7 @@ fn dropping_the_system() {
 }
 
 /// Makes the actor panic that takes a certain message.
-struct Bomb(fn(&Taken) -> bool);
+struct Bomb(fn(&ObservedMessage) -> bool);
 
 impl Observer for Bomb {
     fn took(&self, observed: Observed) {
@@ -116,7 +116,7 @@ impl Observer for Bomb {
     }
 }
 
-fn with_bomb(stage: &Stage, bomb: fn(&Taken) -> bool) -> Executor {
+fn with_bomb(stage: &Stage, bomb: fn(&ObservedMessage) -> bool) -> Executor {
     let runtime = longshore_tests::runtime_under_test(longshore::runc()).build().unwrap();
     Executor::builder(runtime).root(stage.root()).observer(Bomb(bomb)).build().unwrap()
 }
@@ -124,7 +124,7 @@ fn with_bomb(stage: &Stage, bomb: fn(&Taken) -> bool) -> Executor {
 #[test]
 fn a_panic_in_a_process_actor_ends_its_process() {
     on_stage(async |stage| {
-        let hit = |taken: &Taken| matches!(taken, Taken::Process(_, ProcessEvent::Signal(signal, _)) if *signal == Signal::USR1);
+        let hit = |taken: &ObservedMessage| matches!(taken, ObservedMessage::Process(_, ProcessEvent::Signal(signal, _)) if *signal == Signal::USR1);
         let executor = with_bomb(&stage, hit);
         let container = busy(&executor).await;
         let exec = container.exec(ExecSpec::new(["sleep", "1000"])).await.unwrap();
@@ -141,8 +141,9 @@ fn a_panic_in_a_process_actor_ends_its_process() {
 #[test]
 fn a_panic_in_a_container_actor_ends_its_container() {
     on_stage(async |stage| {
-        let hit =
-            |taken: &Taken| matches!(taken, Taken::Container(_, ContainerTook::Event(ContainerEvent::Pause)));
+        let hit = |taken: &ObservedMessage| {
+            matches!(taken, ObservedMessage::Container(_, ContainerTook::Event(ContainerEvent::Pause)))
+        };
         let executor = with_bomb(&stage, hit);
         let (container, other) = (busy(&executor).await, executor.run(sleeper()).await.unwrap());
         other.started().await.unwrap();

@@ -84,7 +84,7 @@ const MOUNTS: [DefaultMount; 7] = [
 ];
 
 /// What goes into a configuration beside the specification.
-pub(crate) struct Ground<'a> {
+pub(crate) struct BundleContext<'a> {
     pub(crate) id: &'a ContainerId,
     pub(crate) spec: &'a ContainerSpec,
     pub(crate) rootfs: &'a Made,
@@ -108,7 +108,7 @@ pub(crate) struct Configuration {
 }
 
 impl Configuration {
-    pub(crate) fn of(ground: &Ground<'_>, process: Value) -> Result<Self, StartFailure> {
+    pub(crate) fn of(ground: &BundleContext<'_>, process: Value) -> Result<Self, StartFailure> {
         let mut json = match &ground.spec.config {
             Some(config) => config.json().clone(),
             None => default(ground),
@@ -156,7 +156,7 @@ impl Serialize for Configuration {
 }
 
 /// A container's configuration where the caller has none. What [`edit`] puts in is not there yet.
-fn default(ground: &Ground<'_>) -> Value {
+fn default(ground: &BundleContext<'_>) -> Value {
     let spec = ground.spec;
     let insecure = spec.security == Security::Insecure;
     let hosts_proc = spec.process_mode == ProcessMode::NoSandbox;
@@ -406,7 +406,7 @@ mod tests {
         let process = process(&spec, &user).unwrap();
         let id = ContainerId::new("c").unwrap();
         let rootfs = Made { root: "/b/rootfs".into(), seen: "/".into(), mounts: Vec::new(), is_kept: false };
-        let ground = Ground {
+        let ground = BundleContext {
             id: &id,
             spec: &spec,
             rootfs: &rootfs,

@@ -7,7 +7,7 @@ use executor_core::lifecycle::StartFailure;
 use executor_core::{IdRange, Network, NetworkNamespace, Resources, Seccomp, Security};
 use serde_json::{Map, Value, json};
 
-use crate::config::{self, Ground};
+use crate::config::{self, BundleContext};
 use crate::mounts::{self, bind};
 use crate::seccomp::{self, Filter};
 use crate::{bad, init, labels};
@@ -16,7 +16,7 @@ use crate::{bad, init, labels};
 const OTLP: &str = "/dev/otlp.sock";
 
 /// All of it. `process` is in its place already; the filter, where it is ours, is not put there.
-pub(crate) fn all(config: &mut Value, ground: &Ground<'_>) -> Result<Option<Filter>, StartFailure> {
+pub(crate) fn all(config: &mut Value, ground: &BundleContext<'_>) -> Result<Option<Filter>, StartFailure> {
     let spec = ground.spec;
     object(config, &["root"])?.insert("path".into(), json!(ground.rootfs.root));
     if spec.read_only || spec.config.is_none() {
@@ -74,7 +74,7 @@ fn not_an(path: &[&str], kind: &str) -> StartFailure {
 }
 
 /// Its place among the cgroups is ours alone to say.
-fn place(config: &mut Value, ground: &Ground<'_>) -> Result<(), StartFailure> {
+fn place(config: &mut Value, ground: &BundleContext<'_>) -> Result<(), StartFailure> {
     let linux = object(config, &["linux"])?;
     match ground.cgroup {
         Some(cgroup) => {
@@ -112,7 +112,7 @@ fn limits(config: &mut Value, limits: &Resources) -> Result<(), StartFailure> {
 }
 
 /// A configuration of the caller's has its own filter, unless another is asked for.
-fn filter(config: &mut Value, ground: &Ground<'_>) -> Result<Option<Filter>, StartFailure> {
+fn filter(config: &mut Value, ground: &BundleContext<'_>) -> Result<Option<Filter>, StartFailure> {
     let spec = ground.spec;
     let insecure = spec.security == Security::Insecure;
     let seccomp = if insecure { &Seccomp::Unconfined } else { &spec.seccomp };
@@ -124,7 +124,7 @@ fn filter(config: &mut Value, ground: &Ground<'_>) -> Result<Option<Filter>, Sta
 }
 
 /// A configuration of the caller's has its own network, unless another than none is asked for.
-fn network(config: &mut Value, ground: &Ground<'_>) -> Result<(), StartFailure> {
+fn network(config: &mut Value, ground: &BundleContext<'_>) -> Result<(), StartFailure> {
     if ground.spec.config.is_some() && ground.spec.network == Network::None {
         return Ok(());
     }
@@ -139,7 +139,7 @@ fn network(config: &mut Value, ground: &Ground<'_>) -> Result<(), StartFailure> 
 }
 
 /// What the root file system needs, what was there, our files, and at last what is asked for.
-fn all_mounts(config: &mut Value, ground: &Ground<'_>) -> Result<(), StartFailure> {
+fn all_mounts(config: &mut Value, ground: &BundleContext<'_>) -> Result<(), StartFailure> {
     let mounts = list(config, &["mounts"])?;
     let before = std::mem::take(mounts);
     let files = ground.files.iter().map(|(source, place)| bind(source, place, "ro"));
@@ -149,7 +149,7 @@ fn all_mounts(config: &mut Value, ground: &Ground<'_>) -> Result<(), StartFailur
 }
 
 /// What a process has set of its own stays.
-fn telemetry(config: &mut Value, ground: &Ground<'_>) -> Result<(), StartFailure> {
+fn telemetry(config: &mut Value, ground: &BundleContext<'_>) -> Result<(), StartFailure> {
     let telemetry = &ground.spec.telemetry;
     let mut variables = Vec::new();
     if let Some(socket) = &telemetry.socket {
@@ -173,7 +173,7 @@ fn telemetry(config: &mut Value, ground: &Ground<'_>) -> Result<(), StartFailure
     Ok(())
 }
 
-fn user_namespace(config: &mut Value, ground: &Ground<'_>) -> Result<(), StartFailure> {
+fn user_namespace(config: &mut Value, ground: &BundleContext<'_>) -> Result<(), StartFailure> {
     let Some(map) = ground.map else { return Ok(()) };
     let ranges = |ranges: &[IdRange]| -> Value {
         let range = |range: &IdRange| json!({"containerID": range.container, "hostID": range.host, "size": range.size});

@@ -10,7 +10,7 @@ use executor_core::Selinux;
 use executor_core::lifecycle::StartFailure;
 use serde_json::{Value, json};
 
-use crate::config::Ground;
+use crate::config::BundleContext;
 use crate::edit::object;
 use crate::{bad, kind_of};
 
@@ -24,7 +24,7 @@ const CATEGORIES: u16 = 1024;
 static TAKEN: Mutex<BTreeMap<PathBuf, Pair>> = Mutex::new(BTreeMap::new());
 
 /// Adds the labels that are asked for.
-pub(crate) fn add(config: &mut Value, ground: &Ground<'_>) -> Result<(), StartFailure> {
+pub(crate) fn add(config: &mut Value, ground: &BundleContext<'_>) -> Result<(), StartFailure> {
     if let Some(profile) = &ground.spec.apparmor {
         let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
         if !enabled.is_ok_and(|text| text.trim() == "Y") {

@@ -29,10 +29,10 @@ mod mounts;
 mod names;
 mod program;
 mod rootfs;
+mod rootfs_dir;
 mod seccomp;
 mod stubs;
 mod users;
-mod within;
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -45,10 +45,10 @@ use rustix::io::Errno;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::config::{Configuration, Ground};
+use crate::config::{BundleContext, Configuration};
 use crate::program::Subject;
+use crate::rootfs_dir::RootfsDir;
 use crate::users::User;
-use crate::within::Within;
 
 pub use config::DEFAULT_HOSTNAME;
 
@@ -81,7 +81,7 @@ pub fn write(
     let map = ids::of(spec);
     let rootfs = rootfs::make(dir, &spec.rootfs, map.as_ref())?;
     let mounts = mounts::asked(Some(dir), spec, map.is_some())?;
-    let within = Within::open(&rootfs.seen)?;
+    let within = RootfsDir::open(&rootfs.seen)?;
     let covered = covered(spec);
     let process = process_of(&within, spec, map.as_ref(), &covered)?;
     let own = ["/proc", "/dev", "/sys"].map(PathBuf::from);
@@ -99,7 +99,8 @@ pub fn write(
     };
     let network = &network.namespace;
     let &Request { id, spec, cgroup } = request;
-    let ground = Ground { id, spec, rootfs: &rootfs, files, mounts, cgroup, network, map: map.as_ref(), dir };
+    let ground =
+        BundleContext { id, spec, rootfs: &rootfs, files, mounts, cgroup, network, map: map.as_ref(), dir };
     let config = Configuration::of(&ground, process)?;
     if rootfs.is_kept {
         let mounts = config.json["mounts"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -119,7 +120,7 @@ fn text(json: &impl Serialize) -> Result<Vec<u8>, StartFailure> {
 
 /// The `process` object of init, once it is known that there is a program for it.
 fn process_of(
-    within: &Within,
+    within: &RootfsDir,
     spec: &ContainerSpec,
     map: Option<&IdMap>,
     mounts: &[PathBuf],
@@ -133,7 +134,7 @@ fn process_of(
 }
 
 fn check_program(
-    within: &Within,
+    within: &RootfsDir,
     process: &Value,
     program: Option<&String>,
     user: &User,
@@ -163,7 +164,7 @@ fn covered(spec: &ContainerSpec) -> Vec<PathBuf> {
 
 /// The runtime would make it too, and leave it to the container's root.
 fn make_cwd(
-    within: &Within,
+    within: &RootfsDir,
     spec: &ContainerSpec,
     process: &Value,
     map: Option<&IdMap>,
@@ -188,13 +189,14 @@ pub fn preview(request: &Request<'_>, network: &NetworkNamespace) -> Result<Stri
     let &Request { id, spec, cgroup } = request;
     let map = ids::of(spec);
     let rootfs = rootfs::preview(&spec.rootfs)?;
-    let mut user = users::resolve(&Within::open(&rootfs.seen)?, spec.process.user.as_deref())?;
+    let mut user = users::resolve(&RootfsDir::open(&rootfs.seen)?, spec.process.user.as_deref())?;
     ids::check(&mut user, map.as_ref())?;
     let process = config::process(spec, &user)?;
     let dir = Path::new("");
     let files = if names::are_ours(spec) { names::mounts(dir) } else { Vec::new() };
     let mounts = mounts::asked(None, spec, map.is_some())?;
-    let ground = Ground { id, spec, rootfs: &rootfs, files, mounts, cgroup, network, map: map.as_ref(), dir };
+    let ground =
+        BundleContext { id, spec, rootfs: &rootfs, files, mounts, cgroup, network, map: map.as_ref(), dir };
     let config = Configuration::of(&ground, process)?;
     labels::release(dir);
     let text = config.whole().and_then(|config| serde_json::to_string_pretty(&config));
@@ -214,7 +216,7 @@ pub fn process(
     let file = dir.join(PROCESS);
     let json = fs::read(&file).map_err(|error| from_io("read", &file, &error))?;
     let own: Value = serde_json::from_slice(&json).map_err(|error| bad("spec", &error.to_string()))?;
-    let within = Within::of_process(init)?;
+    let within = RootfsDir::of_process(init)?;
     let map = ids::of(spec);
     let mut user = users::resolve(&within, exec.user.as_deref().or(spec.process.user.as_deref()))?;
     ids::check(&mut user, map.as_ref())?;

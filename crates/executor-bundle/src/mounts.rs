@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
 use serde_json::{Value, json};
 
-use crate::within::Within;
+use crate::rootfs_dir::RootfsDir;
 use crate::{bad, from_io, ids};
 
 /// Where what selectors lead to is mounted, below the bundle.
@@ -102,7 +102,7 @@ fn select(dir: &Path, number: usize, source: &Path, selector: &Path) -> Result<P
     }
     let shown = source.join(selector.strip_prefix("/").unwrap_or(selector));
     let failed = |error: io::Error| from_io("mount selector:", &shown, &error);
-    let found = Within::open(source)?.find(selector).map_err(failed)?;
+    let found = RootfsDir::open(source)?.find(selector).map_err(failed)?;
     let found = found.ok_or_else(|| failed(Errno::NOENT.into()))?;
     let selected = dir.join(SELECTED);
     let point = selected.join(number.to_string());

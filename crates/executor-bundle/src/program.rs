@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use executor_core::lifecycle::{StartFailure, StartFailureKind};
 use rustix::fs::FileType;
 
+use crate::rootfs_dir::{Found, RootfsDir};
 use crate::users::User;
-use crate::within::{Found, Within};
 
 /// What is at a path, as far as executing it goes.
 enum Verdict {
@@ -33,7 +33,11 @@ pub(crate) struct Subject<'a> {
 }
 
 /// Checks the program of `process`. `mounts` are the places of those that `within` does not show.
-pub(crate) fn check(within: &Within, process: &Subject<'_>, mounts: &[PathBuf]) -> Result<(), StartFailure> {
+pub(crate) fn check(
+    within: &RootfsDir,
+    process: &Subject<'_>,
+    mounts: &[PathBuf],
+) -> Result<(), StartFailure> {
     let Some(program) = process.program else {
         return Ok(());
     };
@@ -67,7 +71,7 @@ fn candidates(program: &str, process: &Subject<'_>) -> Vec<PathBuf> {
         .collect()
 }
 
-fn judge(within: &Within, path: &Path, process: &Subject<'_>, mounts: &[PathBuf]) -> Verdict {
+fn judge(within: &RootfsDir, path: &Path, process: &Subject<'_>, mounts: &[PathBuf]) -> Verdict {
     let hidden = |path: &Path| mounts.iter().any(|mount| path.starts_with(mount));
     if hidden(path) {
         return Verdict::Hidden;
@@ -95,7 +99,7 @@ fn judge(within: &Within, path: &Path, process: &Subject<'_>, mounts: &[PathBuf]
 const FORMAT: &str = "exec format error: neither a binary nor a script that begins with #!";
 
 /// Whether the only thing wrong with a file on `PATH` is its content, which execvp(3) does not see.
-fn is_format(within: &Within, path: &Path) -> bool {
+fn is_format(within: &RootfsDir, path: &Path) -> bool {
     within
         .find(path)
         .ok()
@@ -147,7 +151,7 @@ mod tests {
         write("bin/plain", b"\x7fELF", 0o644);
         write("bin/private", b"\x7fELF", 0o700);
         symlink("/mnt/tool", dir.path().join("bin/mounted")).unwrap();
-        let within = Within::open(dir.path()).unwrap();
+        let within = RootfsDir::open(dir.path()).unwrap();
         let user = users::resolve(&within, Some(user)).unwrap();
         let path = "/usr/local/bin:/usr/bin:/bin";
         let subject = Subject { program: Some(program), cwd: Path::new("/"), path, user: &user };

@@ -26,7 +26,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::within::Within;
+use crate::rootfs_dir::RootfsDir;
 use crate::{from_io, ids};
 
 const FILE: &str = "stubs.json";
@@ -76,7 +76,7 @@ pub(crate) fn make(
     let stat = fstat(&shared).map_err(|error| from_io("look at", root, &error.into()))?;
     let id = (stat.st_dev, stat.st_ino);
     in_use.insert(dir.to_owned(), InUse { root: id, _shared: shared });
-    let within = Within::open(root)?;
+    let within = RootfsDir::open(root)?;
     let missing = missing(&within, mounts)?;
     if missing.is_empty() {
         return Ok(());
@@ -107,7 +107,7 @@ struct Missing {
 }
 
 /// In the order in which they can be made.
-fn missing(within: &Within, mounts: &[Value]) -> Result<Vec<Missing>, StartFailure> {
+fn missing(within: &RootfsDir, mounts: &[Value]) -> Result<Vec<Missing>, StartFailure> {
     let mut all: Vec<Missing> = Vec::new();
     let destinations = || mounts.iter().filter_map(|mount| mount["destination"].as_str().map(Path::new));
     for (index, mount) in mounts.iter().enumerate() {
@@ -139,7 +139,7 @@ fn name_of(path: &Path) -> &Path {
     path.file_name().map_or(path, Path::new)
 }
 
-fn parent_of(within: &Within, path: &Path) -> io::Result<OwnedFd> {
+fn parent_of(within: &RootfsDir, path: &Path) -> io::Result<OwnedFd> {
     within.open_dir(path.parent().unwrap_or(Path::new("/")))
 }
 
@@ -186,7 +186,7 @@ pub(crate) fn remove(dir: &Path) {
     }
     drop(own);
     let Ok(_alone) = locked(&stubs.root, FlockOperation::NonBlockingLockExclusive) else { return };
-    let Ok(within) = Within::open(&stubs.root) else { return };
+    let Ok(within) = RootfsDir::open(&stubs.root) else { return };
     for path in stubs.made.iter().rev() {
         let _stays = parent_of(&within, path).and_then(|parent| remove_empty(&parent, name_of(path)));
     }
@@ -225,12 +225,12 @@ mod tests {
     use crate::mounts::bind;
     use std::os::unix::fs::{MetadataExt, symlink};
 
-    struct Ground {
+    struct BundleContext {
         bundle: tempfile::TempDir,
         root: tempfile::TempDir,
     }
 
-    impl Ground {
+    impl BundleContext {
         fn new() -> Self {
             let ground = Self { bundle: tempfile::tempdir().unwrap(), root: tempfile::tempdir().unwrap() };
             fs::create_dir(ground.root.path().join("etc")).unwrap();
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn stubs_come_away_and_times_stay() {
-        let ground = Ground::new();
+        let ground = BundleContext::new();
         let before = ground.times();
         ground
             .make(&[("/etc/passwd", "/etc/hosts"), ("/etc", "/a/b/c"), ("/etc", "/a/b/c/d")], false)
@@ -272,7 +272,7 @@ mod tests {
 
     #[test]
     fn directories_above_come_away_when_asked() {
-        let ground = Ground::new();
+        let ground = BundleContext::new();
         ground.make(&[("/etc", "/a/b/c"), ("/etc", "/a/x")], true).unwrap();
         remove(ground.bundle.path());
         assert!(!ground.has("a"));
@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_stub_any_more_stays() {
-        let ground = Ground::new();
+        let ground = BundleContext::new();
         let outside = tempfile::tempdir().unwrap();
         ground.make(&[("/etc/passwd", "/file"), ("/etc", "/full/x"), ("/etc", "/link")], true).unwrap();
         fs::write(ground.root.path().join("file"), "mine").unwrap();
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_link_leads_to_no_place_outside() {
-        let ground = Ground::new();
+        let ground = BundleContext::new();
         let outside = tempfile::tempdir().unwrap();
         symlink(outside.path(), ground.root.path().join("out")).unwrap();
         symlink("/etc", ground.root.path().join("inside")).unwrap();
@@ -333,8 +333,9 @@ mod tests {
 
     #[test]
     fn what_another_container_uses_stays_until_its_end() {
-        let ground = Ground::new();
-        let other = Ground { bundle: tempfile::tempdir().unwrap(), root: tempfile::tempdir().unwrap() };
+        let ground = BundleContext::new();
+        let other =
+            BundleContext { bundle: tempfile::tempdir().unwrap(), root: tempfile::tempdir().unwrap() };
         ground.make(&[("/etc", "/a")], false).unwrap();
         let mounts = [("/etc", "/a"), ("/etc", "/b")]
             .map(|(source, place)| bind(Path::new(source), Path::new(place), "rw"));

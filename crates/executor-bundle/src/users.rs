@@ -5,7 +5,7 @@ use std::path::Path;
 
 use executor_core::lifecycle::StartFailure;
 
-use crate::within::{Unreadable, Within};
+use crate::rootfs_dir::{RootfsDir, Unreadable};
 use crate::{bad, from_io};
 
 /// Who a process runs as.
@@ -37,7 +37,7 @@ struct Group<'a> {
 ///
 /// Numbers need no entry. Without a group it is the account's, or 0 for a number without an account.
 /// Supplementary groups are those the account is a member of, unless a group is given.
-pub(crate) fn resolve(within: &Within, user: Option<&str>) -> Result<User, StartFailure> {
+pub(crate) fn resolve(within: &RootfsDir, user: Option<&str>) -> Result<User, StartFailure> {
     let user = user.unwrap_or("0");
     let (name, group) = user.split_once(':').map_or((user, None), |(name, group)| (name, Some(group)));
     if let (Ok(uid), Some(Ok(gid))) = (name.parse(), group.map(str::parse)) {
@@ -86,7 +86,7 @@ fn groups_of(name: &str, text: &str) -> BTreeSet<u32> {
 }
 
 /// A container without the file knows nobody.
-fn read(within: &Within, path: &str) -> Result<String, StartFailure> {
+fn read(within: &RootfsDir, path: &str) -> Result<String, StartFailure> {
     match within.read(Path::new(path)) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
         Err(Unreadable::Missing) => Ok(String::new()),
@@ -121,13 +121,13 @@ fn groups(group: &str) -> impl Iterator<Item = Group<'_>> {
 mod tests {
     use super::*;
 
-    fn root(passwd: Option<&str>, group: Option<&str>) -> (tempfile::TempDir, Within) {
+    fn root(passwd: Option<&str>, group: Option<&str>) -> (tempfile::TempDir, RootfsDir) {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("etc")).unwrap();
         for (file, text) in [("etc/passwd", passwd), ("etc/group", group)] {
             text.into_iter().for_each(|text| std::fs::write(dir.path().join(file), text).unwrap());
         }
-        let within = Within::open(dir.path()).unwrap();
+        let within = RootfsDir::open(dir.path()).unwrap();
         (dir, within)
     }
 

@@ -31,7 +31,7 @@ pub use self::process::Process;
 pub use self::reaper::Reaper;
 use crate::Runtime;
 use crate::clock::Clock;
-use crate::observe::Bystander;
+use crate::observe::ObserverSlot;
 
 /// What actors of one executor share.
 #[derive(Clone)]
@@ -39,7 +39,7 @@ pub(crate) struct World {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) clock: Clock,
     pub(crate) reaper: Addr<Reaper>,
-    pub(crate) bystander: Bystander,
+    pub(crate) observer_slot: ObserverSlot,
     /// Held by every actor: they are all gone when it is.
     pub(crate) _present: tokio::sync::mpsc::Sender<Infallible>,
 }

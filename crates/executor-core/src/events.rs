@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, OnceLock, Weak};
 
 use executor_lifecycle::container::Phase;
-use executor_lifecycle::{ContainerId, Event, ExecId, Exit, Happening, HostPid, Timestamp};
+use executor_lifecycle::{ContainerId, Event, EventKind, ExecId, Exit, HostPid, Timestamp};
 use futures::Stream;
 use tokio::sync::{broadcast, watch};
 
@@ -86,7 +86,7 @@ impl Events {
             match self.receiver.recv().await {
                 Ok(event) if self.of_one && event.seq <= self.seen => {}
                 Ok(event) => {
-                    self.ended = self.of_one && matches!(event.happening, Happening::Released { .. });
+                    self.ended = self.of_one && matches!(event.kind, EventKind::Released { .. });
                     return Some(Notice::Event(event));
                 }
                 Err(broadcast::error::RecvError::Lagged(missed)) => return Some(Notice::Gap { missed }),
@@ -205,26 +205,26 @@ fn closed() -> broadcast::Receiver<Event> {
 impl Snapshot {
     fn apply(&mut self, event: &Event) {
         self.seq = event.seq;
-        match &event.happening {
-            Happening::Created => {}
-            Happening::Started { pid } => {
+        match &event.kind {
+            EventKind::Created => {}
+            EventKind::Started { pid } => {
                 self.phase = Phase::Running;
                 self.pid = Some(*pid);
                 self.started_at = Some(event.at);
             }
-            Happening::ExecStarted { exec, pid } => {
+            EventKind::ExecStarted { exec, pid } => {
                 self.execs.insert(*exec, *pid);
             }
-            Happening::ExecExited { exec, .. } => {
+            EventKind::ExecExited { exec, .. } => {
                 self.execs.remove(exec);
             }
-            Happening::Paused => self.phase = Phase::Paused,
-            Happening::Resumed => self.phase = Phase::Running,
-            Happening::Exited { exit } => {
+            EventKind::Paused => self.phase = Phase::Paused,
+            EventKind::Resumed => self.phase = Phase::Running,
+            EventKind::Exited { exit } => {
                 self.phase = Phase::Exited;
                 self.exit = Some(exit.clone());
             }
-            Happening::Released { left } => {
+            EventKind::Released { left } => {
                 self.phase = Phase::Released;
                 self.left = Some(left.clone());
             }

@@ -20,8 +20,8 @@ use crate::clock::Clock;
 use crate::events::{Bus, BusView};
 use crate::handle::ask_or_cancel;
 use crate::io::Connected;
-use crate::messages::{Claim, Get, List, Prepare, ProcessStreams, Run, Running, Shutdown, Stop};
-use crate::observe::Bystander;
+use crate::messages::{Get, List, Prepare, ProcessStreams, RequestToken, Run, RunAccepted, Shutdown, Stop};
+use crate::observe::ObserverSlot;
 use crate::{
     ContainerHandle, ContainerSpec, Error, Events, ExitSource, InvalidSpec, Observer, Runtime, Snapshot,
     Swept, io,
@@ -146,14 +146,14 @@ impl ExecutorBuilder {
     }
 
     fn start_actors(self, bus: Bus) -> Actors {
-        let bystander = Bystander { clock: Clock::new(self.began_at), observer: self.observer };
-        let reaper = Reaper::start(&*self.exits, &bystander);
+        let observer_slot = ObserverSlot { clock: Clock::new(self.began_at), observer: self.observer };
+        let reaper = Reaper::start(&*self.exits, &observer_slot);
         let (present, absent) = tokio::sync::mpsc::channel(1);
         let world = World {
             runtime: self.runtime,
-            clock: bystander.clock,
+            clock: observer_slot.clock,
             reaper: reaper.clone(),
-            bystander,
+            observer_slot,
             _present: present,
         };
         let (stop, stopped) = watch::channel(false);
@@ -255,12 +255,12 @@ impl Executor {
         let Connected { stdio, copiers, streams: ours, shared } =
             io::connect(spec.process.stdio.clone(), spec.process.terminal).map_err(Error::Pipe)?;
         let streams = ProcessStreams { stdio, copiers, shared };
-        let claim = Claim::new();
+        let claim = RequestToken::new();
         let empty = tracing::field::Empty;
         let span = tracing::info_span!("run", container = empty, exit.code = empty);
         let run = Run { spec, streams, ours, claim, span };
         let answer = ask_or_cancel(&self.inner.address.downgrade(), run, claim).await;
-        let Running { id, parts, ours } = answer.ok_or(Error::Stopped)??;
+        let RunAccepted { id, parts, ours } = answer.ok_or(Error::Stopped)??;
         Ok(ContainerHandle::new(id, parts, ours, cancel_on_drop))
     }
 

@@ -18,7 +18,9 @@ use tokio::sync::watch;
 use crate::actors::{Container, Process};
 use crate::events::View;
 use crate::io::{self, Connected, Io, Streams};
-use crate::messages::{self, Claim, ContainerParts, FreezeError, ProcessParts, ProcessStreams, ProcessView};
+use crate::messages::{
+    self, ContainerParts, FreezeError, ProcessParts, ProcessStreams, ProcessView, RequestToken,
+};
 use crate::{Error, Events, ExecSpec, Samples, Snapshot};
 
 /// A container of an executor.
@@ -161,7 +163,7 @@ impl ContainerHandle {
         let Connected { stdio, copiers, streams, shared } =
             io::connect(std::mem::take(&mut spec.stdio), spec.terminal).map_err(Error::Pipe)?;
         let io = Io::new(streams, shared.clone());
-        let (claim, cancel_on_drop) = (Claim::new(), spec.cancel_on_drop);
+        let (claim, cancel_on_drop) = (RequestToken::new(), spec.cancel_on_drop);
         let span = tracing::info_span!("exec", container = %self.id, exit.code = tracing::field::Empty);
         let streams = ProcessStreams { stdio, copiers, shared };
         let exec = messages::Exec { spec, streams, claim, span };
@@ -415,7 +417,11 @@ where
 }
 
 /// Asks for something that is cancelled if nobody waits for the answer any more.
-pub(crate) async fn ask_or_cancel<A, M>(address: &WeakAddr<A>, message: M, claim: Claim) -> Option<M::Result>
+pub(crate) async fn ask_or_cancel<A, M>(
+    address: &WeakAddr<A>,
+    message: M,
+    claim: RequestToken,
+) -> Option<M::Result>
 where
     A: Actor + Handler<M> + Handler<messages::Unclaimed>,
     A::Context: ToEnvelope<A, M> + ToEnvelope<A, messages::Unclaimed>,

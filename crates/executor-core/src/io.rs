@@ -20,8 +20,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 
-use self::attached::Tape;
-pub use self::attached::{Attached, Piece};
+use self::attached::ReplayBuffer;
+pub use self::attached::{Attached, Chunk};
 use crate::{Stdio, StdioSpec};
 
 /// How long an output is read on after the process has ended, when something else holds the pipe.
@@ -147,8 +147,8 @@ impl Io {
 /// Outputs that can be attached to.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct SharedOutputs {
-    stdout: Option<watch::Receiver<Tape>>,
-    stderr: Option<watch::Receiver<Tape>>,
+    stdout: Option<watch::Receiver<ReplayBuffer>>,
+    stderr: Option<watch::Receiver<ReplayBuffer>>,
 }
 
 /// The callers' ends of the pipes.
@@ -170,7 +170,7 @@ pub(crate) struct Copiers {
 #[derive(Debug)]
 enum Sink {
     Queue(mpsc::Sender<Vec<u8>>),
-    Tape(watch::Sender<Tape>),
+    ReplayBuffer(watch::Sender<ReplayBuffer>),
 }
 
 /// The streams of a process to be: the runtime's ends, ours, and the callers'.
@@ -196,27 +196,28 @@ pub(crate) fn connect(spec: StdioSpec, terminal: Option<TerminalSize>) -> io::Re
             ChildFd::Fd(Arc::new(theirs.into()))
         }
     };
-    let mut output = |stdio, taken: &mut Option<Output>, attached: &mut Option<watch::Receiver<Tape>>| {
-        let piped = match direct(stdio) {
-            Ok(fd) => return Ok(fd),
-            Err(piped) => piped,
+    let mut output =
+        |stdio, taken: &mut Option<Output>, attached: &mut Option<watch::Receiver<ReplayBuffer>>| {
+            let piped = match direct(stdio) {
+                Ok(fd) => return Ok(fd),
+                Err(piped) => piped,
+            };
+            let (ours, theirs) = io::pipe()?;
+            let sink = match piped {
+                Piped::Alone => {
+                    let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
+                    *taken = Some(Output(receiver));
+                    Sink::Queue(sender)
+                }
+                Piped::Shared { replay } => {
+                    let (sender, receiver) = watch::channel(ReplayBuffer::new(replay));
+                    *attached = Some(receiver);
+                    Sink::ReplayBuffer(sender)
+                }
+            };
+            copiers.outputs.push((ours.into(), sink));
+            Ok::<_, io::Error>(ChildFd::Fd(Arc::new(theirs.into())))
         };
-        let (ours, theirs) = io::pipe()?;
-        let sink = match piped {
-            Piped::Alone => {
-                let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
-                *taken = Some(Output(receiver));
-                Sink::Queue(sender)
-            }
-            Piped::Shared { replay } => {
-                let (sender, receiver) = watch::channel(Tape::new(replay));
-                *attached = Some(receiver);
-                Sink::Tape(sender)
-            }
-        };
-        copiers.outputs.push((ours.into(), sink));
-        Ok::<_, io::Error>(ChildFd::Fd(Arc::new(theirs.into())))
-    };
     let stdout = output(spec.stdout, &mut streams.stdout, &mut shared.stdout)?;
     // A terminal is one stream: what is written to it as an error comes with the rest.
     let stderr = match terminal {
@@ -293,7 +294,7 @@ async fn copy_out(pipe: OwnedFd, sink: Sink, ended: impl Future<Output = ()>) {
                 Ok(room) => Some(room),
                 Err(_nobody_reads) => return,
             },
-            Sink::Tape(_) => None,
+            Sink::ReplayBuffer(_) => None,
         };
         let mut chunk = Vec::with_capacity(CHUNK);
         let read = tokio::select! {
@@ -303,8 +304,8 @@ async fn copy_out(pipe: OwnedFd, sink: Sink, ended: impl Future<Output = ()>) {
         };
         match (read, room, &sink) {
             (Ok(1..), Some(room), _) => room.send(chunk),
-            (Ok(1..), None, Sink::Tape(tape)) => tape.send_modify(|tape| tape.write(chunk)),
-            (_, _, Sink::Tape(tape)) => return tape.send_modify(Tape::end),
+            (Ok(1..), None, Sink::ReplayBuffer(tape)) => tape.send_modify(|tape| tape.write(chunk)),
+            (_, _, Sink::ReplayBuffer(tape)) => return tape.send_modify(ReplayBuffer::end),
             (_, _, Sink::Queue(_)) => return,
         }
     }

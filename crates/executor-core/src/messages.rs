@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use actix::{Message, Recipient, WeakAddr};
 use executor_lifecycle::{
-    ContainerId, Ending, Exit, HostPid, ProcessId, ProcessRef, Refused, SignalScope, StartFailure,
+    ContainerId, Exit, HostPid, ProcessId, ProcessRef, RawExit, Refused, SignalScope, StartFailure,
     TerminalSize, Timestamp, Usage,
 };
 
@@ -24,13 +24,13 @@ use tracing::Span;
 /// Register a container and start it. From an [`Executor`](crate::Executor) handle to the executor;
 /// replied when the id is registered. With the executor gone, the caller gets [`Error::Stopped`].
 #[derive(Message)]
-#[rtype(result = "Result<Running, Error>")]
+#[rtype(result = "Result<RunAccepted, Error>")]
 pub struct Run {
     pub(crate) spec: ContainerSpec,
     pub(crate) streams: ProcessStreams,
     /// The handle's ends of the streams; it gets them back, or those of a container that was ready.
     pub(crate) ours: Streams,
-    pub(crate) claim: Claim,
+    pub(crate) claim: RequestToken,
     pub(crate) span: Span,
 }
 
@@ -99,7 +99,7 @@ pub struct Withdraw(pub StartFailure);
 pub struct Exec {
     pub(crate) spec: ExecSpec,
     pub(crate) streams: ProcessStreams,
-    pub(crate) claim: Claim,
+    pub(crate) claim: RequestToken,
     pub(crate) span: Span,
 }
 
@@ -127,7 +127,7 @@ pub struct Resize(pub TerminalSize);
 /// after the request. Where the request was refused, or never arrived, there is nothing to cancel.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
-pub struct Unclaimed(pub(crate) Claim);
+pub struct Unclaimed(pub(crate) RequestToken);
 
 /// Freeze every process. From a handle to a container; replied when the runtime has.
 #[derive(Clone, Copy, Debug, Message)]
@@ -211,7 +211,7 @@ pub struct Watch {
 /// it is kept for the next `Watch`.
 #[derive(Clone, Debug, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
-pub struct Ended(pub Ending);
+pub struct Ended(pub RawExit);
 
 /// Nothing of this container will be asked for any more. From the executor to the reaper.
 #[derive(Clone, Debug, Message)]
@@ -248,9 +248,9 @@ pub(crate) struct ProcessStreams {
 
 /// A request, to tell it from all others of this process; a later one is greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Claim(u64);
+pub(crate) struct RequestToken(u64);
 
-impl Claim {
+impl RequestToken {
     pub(crate) fn new() -> Self {
         static LAST: AtomicU64 = AtomicU64::new(0);
         Self(LAST.fetch_add(1, Ordering::Relaxed))
@@ -266,7 +266,7 @@ pub struct ContainerParts {
 }
 
 /// A container that was registered, and what its first handle has of it.
-pub struct Running {
+pub struct RunAccepted {
     pub(crate) id: ContainerId,
     pub(crate) parts: ContainerParts,
     pub(crate) ours: Streams,

@@ -1,4 +1,4 @@
-//! A bystander of the actors: sees every message they take, and may change whose turn it is.
+//! A observer_slot of the actors: sees every message they take, and may change whose turn it is.
 //!
 //! For simulations and tests; an executor without an observer pays nothing for it. Messages from one
 //! sender to one receiver keep their order whatever the observer says: what it changes is which of the
@@ -11,8 +11,8 @@ use std::task::{Context, Poll};
 use actix::dev::ContextFut;
 use actix::{Actor, Addr};
 use executor_lifecycle::container::ContainerEvent;
+use executor_lifecycle::exit_router::ExitRouterEvent;
 use executor_lifecycle::process::ProcessEvent;
-use executor_lifecycle::reaper::ReaperEvent;
 use executor_lifecycle::{ContainerId, ProcessId, ProcessRef, Refused, Timestamp};
 
 use crate::clock::Clock;
@@ -21,7 +21,7 @@ use crate::clock::Clock;
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU32, Ordering};
-/// use executor_core::{ContainerSpec, Executor, Observed, Observer, Taken};
+/// use executor_core::{ContainerSpec, Executor, Observed, Observer, ObservedMessage};
 /// use executor_sim::SimRuntime;
 ///
 /// /// Counts what container actors take.
@@ -29,7 +29,7 @@ use crate::clock::Clock;
 ///
 /// impl Observer for Count {
 ///     fn took(&self, observed: Observed) {
-///         if matches!(observed.message, Taken::Container(..)) {
+///         if matches!(observed.message, ObservedMessage::Container(..)) {
 ///             self.0.fetch_add(1, Ordering::Relaxed);
 ///         }
 ///     }
@@ -63,14 +63,14 @@ pub struct Observed {
     /// When, on the executor's clock.
     pub at: Timestamp,
     /// The actor and the message.
-    pub message: Taken,
+    pub message: ObservedMessage,
     /// Why it was refused, where it was.
     pub refused: Option<Refused>,
 }
 
 /// A message and the actor that took it. A message for a machine is shown as the machine's event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Taken {
+pub enum ObservedMessage {
     /// Taken by the executor.
     Executor(ExecutorTook),
     /// Taken by a container.
@@ -78,7 +78,7 @@ pub enum Taken {
     /// Taken by a process.
     Process(ProcessRef, ProcessEvent),
     /// Taken by the reaper.
-    Reaper(ReaperEvent),
+    Reaper(ExitRouterEvent),
 }
 
 /// What an executor took.
@@ -123,17 +123,17 @@ pub enum ContainerTook {
 
 /// The observer's seat, as the actors see it: often empty.
 #[derive(Clone)]
-pub(crate) struct Bystander {
+pub(crate) struct ObserverSlot {
     pub(crate) clock: Clock,
     pub(crate) observer: Option<Arc<dyn Observer>>,
 }
 
-impl Bystander {
+impl ObserverSlot {
     /// Lets a machine take its step, and shows the event that it took.
     pub(crate) fn watch_step<E: Clone, R>(
         &self,
         event: E,
-        taken: impl FnOnce(E) -> Taken,
+        taken: impl FnOnce(E) -> ObservedMessage,
         step: impl FnOnce(E) -> Result<R, Refused>,
     ) -> Result<R, Refused> {
         let Some(observer) = &self.observer else { return step(event) };
@@ -145,7 +145,7 @@ impl Bystander {
     }
 
     /// Shows a message that no machine decides on.
-    pub(crate) fn show(&self, taken: impl FnOnce() -> Taken) {
+    pub(crate) fn show(&self, taken: impl FnOnce() -> ObservedMessage) {
         if let Some(observer) = &self.observer {
             observer.took(Observed { at: self.clock.now(), message: taken(), refused: None });
         }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use executor_lifecycle::{
-    ContainerId, Ending, ExecId, HostPid, ProcessRef, Signal, SignalScope, StartFailure, StartFailureKind,
+    ContainerId, ExecId, HostPid, ProcessRef, RawExit, Signal, SignalScope, StartFailure, StartFailureKind,
     TerminalSize, Usage,
 };
 use futures::channel::mpsc;
@@ -119,18 +119,18 @@ pub trait Runtime: Send + Sync + 'static {
 pub trait ExitSource: Send + Sync + 'static {
     /// Every end of a process that [`Runtime::start`] or [`Runtime::exec`] started, once, in the
     /// order seen, exec'd processes never held back by their init. Called once; ends with the source.
-    fn exits(&self) -> BoxStream<'static, (ProcessRef, Ending)>;
+    fn exits(&self) -> BoxStream<'static, (ProcessRef, RawExit)>;
 }
 
 /// The ends that a runtime has seen, on their way to the reaper: what an [`ExitSource`] needs when exits
 /// are told to it. A clone is the same one.
 #[derive(Clone, Debug)]
 pub struct ExitQueue {
-    sender: mpsc::UnboundedSender<(ProcessRef, Ending)>,
+    sender: mpsc::UnboundedSender<(ProcessRef, RawExit)>,
     receiver: Arc<Mutex<Option<Ends>>>,
 }
 
-type Ends = mpsc::UnboundedReceiver<(ProcessRef, Ending)>;
+type Ends = mpsc::UnboundedReceiver<(ProcessRef, RawExit)>;
 
 impl Default for ExitQueue {
     fn default() -> Self {
@@ -141,12 +141,12 @@ impl Default for ExitQueue {
 
 impl ExitQueue {
     /// Tells an end. With the executor gone, nobody wants to know.
-    pub fn tell(&self, process: ProcessRef, ending: Ending) {
+    pub fn tell(&self, process: ProcessRef, ending: RawExit) {
         drop(self.sender.unbounded_send((process, ending)));
     }
 
     /// The ends, for [`ExitSource::exits`]; nothing when they were taken before.
-    pub fn take(&self) -> BoxStream<'static, (ProcessRef, Ending)> {
+    pub fn take(&self) -> BoxStream<'static, (ProcessRef, RawExit)> {
         let receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take();
         receiver.map_or_else(|| stream::empty().boxed(), StreamExt::boxed)
     }

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use executor_core::lifecycle::{
-    Cancel, CancelCause, Exit, ExitReason, ExitStatus, Happening, ProcessRef, Refused, Signal, StartFailure,
+    Cancel, CancelCause, EventKind, Exit, ExitReason, ExitStatus, ProcessRef, Refused, Signal, StartFailure,
     StartFailureKind,
 };
 use executor_core::messages::Event;
@@ -53,7 +53,7 @@ fn events_of_all_containers_are_told() {
         let mut count = 0;
         while let Some(Notice::Event(event)) = events.next().await {
             count += 1;
-            if matches!(event.happening, Happening::Released { .. }) {
+            if matches!(event.kind, EventKind::Released { .. }) {
                 break;
             }
         }
@@ -73,7 +73,7 @@ fn a_late_subscriber_gets_a_snapshot_and_then_what_follows() {
         container.cancel(Cancel::now()).await;
         let Some(Notice::Event(event)) = events.next().await else { panic!("no event") };
         assert_eq!(event.seq, 3);
-        assert!(matches!(event.happening, Happening::Exited { .. }));
+        assert!(matches!(event.kind, EventKind::Exited { .. }));
         assert!(matches!(events.next().await, Some(Notice::Event(_))), "Released");
         assert_eq!(events.next().await, None);
     });
@@ -106,7 +106,7 @@ fn an_actor_elsewhere_is_told_by_messages() {
         assert!(matches!(told.first(), Some(Notice::Snapshot(_))), "{told:?}");
         let last = told.last().cloned();
         let Some(Notice::Event(last)) = last else { panic!("{last:?}") };
-        assert!(matches!(last.happening, Happening::Released { .. }));
+        assert!(matches!(last.kind, EventKind::Released { .. }));
         executor.shutdown(SOON).await;
     });
 }

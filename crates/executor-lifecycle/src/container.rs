@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 
 pub use self::vocabulary::{ContainerEffect, ContainerEvent, Phase};
 
-use crate::event::{Event, Happening};
+use crate::event::{Event, EventKind};
 use crate::{
     Cancel, CancelCause, ContainerId, Effects, ExecId, Exit, HostPid, ProcessId, Refused, StartFailure,
     StartFailureKind, Timestamp,
@@ -177,7 +177,7 @@ impl Container {
         }
         self.state = State::Preparing;
         self.preparing = true;
-        Ok(vec![self.publish(now, Happening::Created), ContainerEffect::Prepare])
+        Ok(vec![self.publish(now, EventKind::Created), ContainerEffect::Prepare])
     }
 
     fn prepared(&mut self) -> Result<Vec<ContainerEffect>, Refused> {
@@ -215,7 +215,7 @@ impl Container {
             return Err(Refused::Stale);
         }
         self.state = State::Running { freeze: Freeze::Thawed };
-        let mut effects = vec![self.publish(now, Happening::Started { pid })];
+        let mut effects = vec![self.publish(now, EventKind::Started { pid })];
         for (exec, state) in &mut self.execs {
             *state = ExecState::Launched;
             effects.push(ContainerEffect::Launch(ProcessId::Exec(*exec)));
@@ -258,7 +258,7 @@ impl Container {
             Some(state @ ExecState::Launched) => *state = ExecState::Running,
             Some(ExecState::Parked | ExecState::Running) | None => return Err(Refused::Stale),
         }
-        let mut effects = vec![self.publish(now, Happening::ExecStarted { exec, pid })];
+        let mut effects = vec![self.publish(now, EventKind::ExecStarted { exec, pid })];
         effects.extend(self.freeze_when_settled());
         Ok(effects)
     }
@@ -272,7 +272,7 @@ impl Container {
         if self.execs.remove(&exec).is_none() {
             return Err(Refused::Stale);
         }
-        let mut effects = vec![self.publish(now, Happening::ExecExited { exec, exit })];
+        let mut effects = vec![self.publish(now, EventKind::ExecExited { exec, exit })];
         effects.extend(self.freeze_when_settled());
         effects.extend(self.exited_when_empty(now));
         Ok(effects)
@@ -397,7 +397,7 @@ impl Container {
                 };
                 let mut effects = Vec::new();
                 if frozen {
-                    effects.push(self.publish(now, Happening::Paused));
+                    effects.push(self.publish(now, EventKind::Paused));
                 }
                 if frozen && cancelled {
                     effects.push(ContainerEffect::Resume);
@@ -414,7 +414,7 @@ impl Container {
         match self.freeze() {
             Ok(freeze @ Freeze::Thawing) => {
                 *freeze = if thawed { Freeze::Thawed } else { Freeze::Frozen };
-                Ok(if thawed { vec![self.publish(now, Happening::Resumed)] } else { Vec::new() })
+                Ok(if thawed { vec![self.publish(now, EventKind::Resumed)] } else { Vec::new() })
             }
             Ok(Freeze::Thawed | Freeze::Awaited | Freeze::Freezing | Freeze::Frozen) | Err(_) => {
                 Err(Refused::Stale)
@@ -428,7 +428,7 @@ impl Container {
         };
         self.state = State::Released { exit: exit.clone() };
         // Whoever is told that the id is free shall find it so.
-        Ok(vec![ContainerEffect::Finished, self.publish(now, Happening::Released { left })])
+        Ok(vec![ContainerEffect::Finished, self.publish(now, EventKind::Released { left })])
     }
 
     /// The freeze that was waiting for execs to start, once none is starting any more.
@@ -452,7 +452,7 @@ impl Container {
             return Vec::new();
         }
         let exit = exit.clone();
-        let mut effects = vec![self.publish(now, Happening::Exited { exit: exit.clone() })];
+        let mut effects = vec![self.publish(now, EventKind::Exited { exit: exit.clone() })];
         if self.preparing {
             self.state = State::Settling { exit };
         } else {
@@ -462,8 +462,8 @@ impl Container {
         effects
     }
 
-    fn publish(&mut self, at: Timestamp, happening: Happening) -> ContainerEffect {
+    fn publish(&mut self, at: Timestamp, kind: EventKind) -> ContainerEffect {
         self.seq += 1;
-        ContainerEffect::Publish(Event { seq: self.seq, container: self.id.clone(), at, happening })
+        ContainerEffect::Publish(Event { seq: self.seq, container: self.id.clone(), at, kind })
     }
 }

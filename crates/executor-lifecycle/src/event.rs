@@ -24,13 +24,13 @@ pub struct Event {
     pub at: Timestamp,
     /// What happened.
     #[serde(flatten)]
-    pub happening: Happening,
+    pub kind: EventKind,
 }
 
 /// What can happen to a container.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub enum Happening {
+pub enum EventKind {
     /// The id is taken and the container is being made.
     Created,
     /// Init runs.
@@ -110,18 +110,18 @@ impl EventOrder {
         }
         self.seq = event.seq;
         let rule = |holds: bool, broken| (!holds).then_some(broken);
-        match &event.happening {
-            Happening::Created => rule(!std::mem::replace(&mut self.created, true), "Created is told once"),
-            Happening::Started { .. } => {
+        match &event.kind {
+            EventKind::Created => rule(!std::mem::replace(&mut self.created, true), "Created is told once"),
+            EventKind::Started { .. } => {
                 rule(self.created && !self.exited, "Started comes between Created and Exited")
                     .or_else(|| rule(!std::mem::replace(&mut self.started, true), "Started is told once"))
             }
-            Happening::ExecStarted { exec, .. } => {
+            EventKind::ExecStarted { exec, .. } => {
                 rule(self.started && !self.exited, "ExecStarted comes between Started and Exited")
                     .or_else(|| rule(!self.ended.contains(exec), "ExecStarted comes before ExecExited"))
                     .or_else(|| rule(self.running.insert(*exec), "ExecStarted is told once"))
             }
-            Happening::ExecExited { exec, exit } => {
+            EventKind::ExecExited { exec, exit } => {
                 rule(self.created && !self.exited, "ExecExited comes before Exited")
                     .or_else(|| rule(self.ended.insert(*exec), "ExecExited is told once"))
                     .or_else(|| {
@@ -129,10 +129,10 @@ impl EventOrder {
                         rule(ran == exit.started_at.is_some(), "an exec that ran was told to have started")
                     })
             }
-            Happening::Paused | Happening::Resumed => {
+            EventKind::Paused | EventKind::Resumed => {
                 rule(self.started && !self.exited, "a container is paused while it runs")
             }
-            Happening::Exited { exit } => rule(self.created, "Exited comes after Created")
+            EventKind::Exited { exit } => rule(self.created, "Exited comes after Created")
                 .or_else(|| rule(self.running.is_empty(), "every exec ends before Exited"))
                 .or_else(|| {
                     rule(
@@ -141,7 +141,7 @@ impl EventOrder {
                     )
                 })
                 .or_else(|| rule(!std::mem::replace(&mut self.exited, true), "Exited is told once")),
-            Happening::Released { .. } => rule(self.exited, "Released comes after Exited")
+            EventKind::Released { .. } => rule(self.exited, "Released comes after Exited")
                 .or_else(|| rule(!std::mem::replace(&mut self.released, true), "Released is told once")),
         }
     }
@@ -163,11 +163,11 @@ mod tests {
         }
     }
 
-    fn check(happenings: &[Happening]) -> Result<bool, &'static str> {
+    fn check(kinds: &[EventKind]) -> Result<bool, &'static str> {
         let mut order = EventOrder::default();
-        for (seq, happening) in (1..).zip(happenings) {
+        for (seq, kind) in (1..).zip(kinds) {
             let container = ContainerId::new("c").unwrap();
-            let event = Event { seq, container, at: Timestamp::default(), happening: happening.clone() };
+            let event = Event { seq, container, at: Timestamp::default(), kind: kind.clone() };
             order.check(&event).map_err(|error| error.broken)?;
         }
         Ok(order.is_complete())
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn the_promised_order_is_taken_and_its_violations_are_not() {
-        use Happening::{Created, ExecExited, ExecStarted, Exited, Released, Started};
+        use EventKind::{Created, ExecExited, ExecStarted, Exited, Released, Started};
         let started = || Started { pid: pid() };
         let exec = ExecId(1);
         let exec_started = || ExecStarted { exec, pid: pid() };
@@ -212,7 +212,7 @@ mod tests {
     fn a_hole_in_the_sequence_is_seen() {
         let mut order = EventOrder::default();
         let container = ContainerId::new("c").unwrap();
-        let event = Event { seq: 2, container, at: Timestamp::default(), happening: Happening::Created };
+        let event = Event { seq: 2, container, at: Timestamp::default(), kind: EventKind::Created };
         assert!(order.check(&event).is_err());
     }
 }

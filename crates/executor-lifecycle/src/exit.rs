@@ -218,14 +218,14 @@ impl NetworkUsage {
 
 /// What the exit source says of an end: the status, and what was used until then.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Ending {
+pub struct RawExit {
     /// What the kernel said.
     pub status: ExitStatus,
     /// What the container used, when known.
     pub usage: Option<Box<Usage>>,
 }
 
-impl Ending {
+impl RawExit {
     /// An end with nothing known but its status.
     pub const fn with(status: ExitStatus) -> Self {
         Self { status, usage: None }

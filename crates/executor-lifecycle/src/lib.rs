@@ -17,7 +17,7 @@
 //! | [`cancel`] | what a cancel asks for |
 //! | [`process`] | one process: waiting, starting, running, exited |
 //! | [`container`] | a container and the processes in it |
-//! | [`reaper`] | which exit belongs to whom, exits that come early included |
+//! | [`exit_router`] | which exit belongs to whom, exits that come early included |
 //! | [`ready`] | containers that are kept ready for a specification |
 //! | [`event`] | what subscribers are told, and the order it is told in |
 //! | [`terminal`] | the size of a terminal |
@@ -27,18 +27,18 @@ pub mod cancel;
 pub mod container;
 pub mod event;
 pub mod exit;
+pub mod exit_router;
 pub mod id;
 pub mod process;
 pub mod ready;
-pub mod reaper;
 pub mod signal;
 pub mod step;
 pub mod terminal;
 
 pub use cancel::{Cancel, CancelCause};
-pub use event::{Event, EventOrder, Happening, OutOfOrder};
+pub use event::{Event, EventKind, EventOrder, OutOfOrder};
 pub use exit::{
-    Ending, Exit, ExitReason, ExitStatus, IoUsage, NetworkUsage, Pressure, Stall, StartFailure,
+    Exit, ExitReason, ExitStatus, IoUsage, NetworkUsage, Pressure, RawExit, Stall, StartFailure,
     StartFailureKind, Usage,
 };
 pub use id::{ContainerId, ExecId, HostPid, InvalidId, ProcessId, ProcessRef};

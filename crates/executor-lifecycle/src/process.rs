@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::{
-    Cancel, CancelCause, Effects, Ending, Exit, ExitReason, ExitStatus, HostPid, Refused, Signal,
+    Cancel, CancelCause, Effects, Exit, ExitReason, ExitStatus, HostPid, RawExit, Refused, Signal,
     SignalScope, StartFailure, TerminalSize, Timestamp,
 };
 
@@ -65,7 +65,7 @@ enum State {
     Waiting,
     /// `early` is an ending that overtook its `Started`.
     Starting {
-        early: Option<Ending>,
+        early: Option<RawExit>,
     },
     Running {
         pid: HostPid,
@@ -117,7 +117,7 @@ pub enum ProcessEvent {
     /// The runtime could not start it.
     StartFailed(StartFailure),
     /// The exit source saw it end.
-    Ended(Ending),
+    Ended(RawExit),
     /// It is to be ended.
     Cancel(Cancel),
     /// It is to get a signal.
@@ -295,7 +295,7 @@ impl Process {
         }
     }
 
-    fn ended(&mut self, now: Timestamp, ending: Ending) -> Result<Vec<ProcessEffect>, Refused> {
+    fn ended(&mut self, now: Timestamp, ending: RawExit) -> Result<Vec<ProcessEffect>, Refused> {
         match &mut self.state {
             State::Starting { early: early @ None } => {
                 *early = Some(ending);
@@ -426,10 +426,10 @@ impl Process {
         })]
     }
 
-    fn exited(&mut self, now: Timestamp, started_at: Option<Timestamp>, ending: Ending) -> ProcessEffect {
+    fn exited(&mut self, now: Timestamp, started_at: Option<Timestamp>, ending: RawExit) -> ProcessEffect {
         self.state = State::Exited;
         let reason = self.reason(&ending);
-        let Ending { status, usage } = ending;
+        let RawExit { status, usage } = ending;
         let success = match status {
             ExitStatus::Code(code) => code == 0 || self.valid_codes.contains(&code),
             ExitStatus::Signal(_) | ExitStatus::Unknown => false,
@@ -438,7 +438,7 @@ impl Process {
     }
 
     /// Why a process that ran has ended. A cancel that was never carried out is no reason.
-    fn reason(&self, ending: &Ending) -> ExitReason {
+    fn reason(&self, ending: &RawExit) -> ExitReason {
         match self.cancelling.map(|Cancelling { cancel, strike }| (cancel.cause, strike)) {
             Some((cause, Strike::Signalled { .. })) => return cancelled(cause, false),
             Some((cause, Strike::Killed { .. })) => return cancelled(cause, true),

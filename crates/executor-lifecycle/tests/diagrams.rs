@@ -9,8 +9,8 @@ use std::hash::Hash;
 use std::time::Duration;
 
 use executor_lifecycle::container::{Container, ContainerEvent};
+use executor_lifecycle::exit_router::{ExitRouter, ExitRouterEvent};
 use executor_lifecycle::process::{Process, ProcessEvent, Timeout};
-use executor_lifecycle::reaper::{Reaper, ReaperEvent};
 use executor_lifecycle::*;
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/message-semantics.md");
@@ -103,7 +103,7 @@ fn process_diagram() -> String {
     use ProcessEvent as E;
     // Ticks come so late that every deadline is over; the walk stays finite, for nothing comes later.
     let late = Timestamp::from_epoch(Duration::MAX);
-    let ended = E::Ended(Ending::with(ExitStatus::Code(0)));
+    let ended = E::Ended(RawExit::with(ExitStatus::Code(0)));
     let now = [
         E::Launch,
         E::Withdraw(failure()),
@@ -157,11 +157,11 @@ fn container_diagram() -> String {
 
 fn reaper_diagram() -> String {
     let process = ProcessRef::init(ContainerId::new("c").unwrap());
-    let ended = ReaperEvent::Ended(process.clone(), Ending::with(ExitStatus::Code(0)));
-    let forget = ReaperEvent::Forget(process.container.clone());
-    let events = [ReaperEvent::Watch(process), ended, forget].map(|event| (at(0), event));
-    let step = |reaper: &mut Reaper, _, event| reaper.step(event).is_ok();
-    draw(Reaper::default(), &events, step, |reaper| match reaper.sizes() {
+    let ended = ExitRouterEvent::Ended(process.clone(), RawExit::with(ExitStatus::Code(0)));
+    let forget = ExitRouterEvent::Forget(process.container.clone());
+    let events = [ExitRouterEvent::Watch(process), ended, forget].map(|event| (at(0), event));
+    let step = |reaper: &mut ExitRouter, _, event| reaper.step(event).is_ok();
+    draw(ExitRouter::default(), &events, step, |reaper| match reaper.sizes() {
         (0, 0) => "unknown",
         (1, 0) => "watched",
         (0, 1) => "kept",

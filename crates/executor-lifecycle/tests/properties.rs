@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use executor_lifecycle::reaper::{Reaper, ReaperEffect, ReaperEvent};
+use executor_lifecycle::exit_router::{ExitRouter, ExitRouterEffect, ExitRouterEvent};
 use executor_lifecycle::*;
 use proptest::prelude::*;
 
@@ -69,17 +69,17 @@ fn expected(unpaired: &mut Unpaired, op: &Op) -> Result<Option<u8>, ()> {
 proptest! {
     #[test]
     fn every_end_is_delivered_once_to_the_one_who_watches(ops in prop::collection::vec(op(), 0..200)) {
-        let mut reaper = Reaper::default();
+        let mut reaper = ExitRouter::default();
         let mut unpaired = Unpaired::new();
         for op in ops {
             let event = match op.clone() {
-                Op::Watch(process) => ReaperEvent::Watch(process),
-                Op::Ended(process, code) => ReaperEvent::Ended(process, Ending::with(ExitStatus::Code(code))),
-                Op::Forget(container) => ReaperEvent::Forget(container),
+                Op::Watch(process) => ExitRouterEvent::Watch(process),
+                Op::Ended(process, code) => ExitRouterEvent::Ended(process, RawExit::with(ExitStatus::Code(code))),
+                Op::Forget(container) => ExitRouterEvent::Forget(container),
             };
             let answer = reaper.step(event).map_err(|_| ()).map(|effects| {
                 let delivered = effects.into_iter().next();
-                delivered.map(|ReaperEffect::Deliver(_, ending)| ending.status)
+                delivered.map(|ExitRouterEffect::Deliver(_, ending)| ending.status)
             });
             let expected = expected(&mut unpaired, &op).map(|code| code.map(ExitStatus::Code));
             prop_assert_eq!(answer, expected, "{:?}", op);

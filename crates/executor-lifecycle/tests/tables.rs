@@ -62,7 +62,7 @@ fn process_table() {
     let graceful = Cancel::with_grace(Duration::from_secs(10));
     let timeout = Timeout { at: at(100), cancel: graceful };
     let started = || ProcessEvent::Started { pid: pid() };
-    let ended = || ProcessEvent::Ended(Ending::with(ExitStatus::Code(3)));
+    let ended = || ProcessEvent::Ended(RawExit::with(ExitStatus::Code(3)));
     let cancel = ProcessEvent::Cancel;
     let states: Vec<(&str, Vec<ProcessEvent>)> = vec![
         ("waiting", vec![]),
@@ -92,9 +92,9 @@ fn process_table() {
         ("", 1, ended()),
         (" Signal(KILL) with OOM", 1, {
             let usage = Some(Box::new(Usage { oom_kills: 1, ..Usage::default() }));
-            ProcessEvent::Ended(Ending { status: ExitStatus::Signal(Signal::KILL), usage })
+            ProcessEvent::Ended(RawExit { status: ExitStatus::Signal(Signal::KILL), usage })
         }),
-        (" Unknown", 1, ProcessEvent::Ended(Ending::with(ExitStatus::Unknown))),
+        (" Unknown", 1, ProcessEvent::Ended(RawExit::with(ExitStatus::Unknown))),
         (" now", 1, cancel(Cancel::now())),
         (" with less grace", 1, cancel(Cancel::with_grace(Duration::from_secs(3)))),
         ("", 1, ProcessEvent::Signal(Signal::USR1, SignalScope::Process)),
@@ -222,7 +222,7 @@ fn container_table() {
 
 fn container_effect(effect: &ContainerEffect) -> String {
     match effect {
-        ContainerEffect::Publish(event) => format!("Publish({} {})", event.seq, name(&event.happening)),
+        ContainerEffect::Publish(event) => format!("Publish({} {})", event.seq, name(&event.kind)),
         ContainerEffect::CancelProcess(process, _) => format!("Cancel({process})"),
         ContainerEffect::Withdraw(process, _) => format!("Withdraw({process})"),
         ContainerEffect::Launch(process) => format!("Launch({process})"),

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use executor_core::lifecycle::{
-    ContainerId, Ending, ExitStatus, HostPid, ProcessId, ProcessRef, Signal, SignalScope, Usage,
+    ContainerId, ExitStatus, HostPid, ProcessId, ProcessRef, RawExit, Signal, SignalScope, Usage,
 };
 use executor_core::{BoxFuture, ChildFd, ChildStdio, Delivery, ExitQueue};
 use futures::FutureExt;
@@ -96,7 +96,7 @@ impl Processes {
         table.alive.insert(process.clone(), alive);
         drop(table);
         if !matches!(rest.first(), Some(Step::Forever)) {
-            self.run(process, stdio, rest, Some(Ending::with(ExitStatus::Code(0))));
+            self.run(process, stdio, rest, Some(RawExit::with(ExitStatus::Code(0))));
         }
         (pid, until_ended)
     }
@@ -107,7 +107,7 @@ impl Processes {
         process: &ProcessRef,
         stdio: ChildStdio,
         steps: Vec<Step>,
-        then: Option<Ending>,
+        then: Option<RawExit>,
     ) {
         let (processes, doer) = (Arc::clone(self), process.clone());
         let task = tokio::spawn(async move {
@@ -127,7 +127,7 @@ impl Processes {
         process: &'a ProcessRef,
         stdio: &'a ChildStdio,
         steps: &'a [Step],
-    ) -> BoxFuture<'a, Option<Ending>> {
+    ) -> BoxFuture<'a, Option<RawExit>> {
         async move {
             for step in steps {
                 match step {
@@ -148,14 +148,14 @@ impl Processes {
                         }
                         tokio::time::sleep(ROUND).await;
                     },
-                    Step::Exit(code) => return Some(Ending::with(ExitStatus::Code(*code))),
+                    Step::Exit(code) => return Some(RawExit::with(ExitStatus::Code(*code))),
                     Step::Die(signal) => {
                         self.signal(process, *signal);
                         tokio::task::yield_now().await;
                     }
                     Step::OutOfMemory => {
                         let usage = Some(Box::new(Usage { oom_kills: 1, ..Usage::default() }));
-                        return Some(Ending { status: ExitStatus::Signal(Signal::KILL), usage });
+                        return Some(RawExit { status: ExitStatus::Signal(Signal::KILL), usage });
                     }
                 }
                 self.thawed(&process.container).await;
@@ -230,7 +230,7 @@ impl Processes {
             Some(Trap::Ignore) => {}
             Some(Trap::Run(steps)) => self.run(process, stdio, steps, None),
             None if signal == Signal::KILL || (process.process != ProcessId::Init && !harmless) => {
-                self.end(process, Ending::with(ExitStatus::Signal(signal)));
+                self.end(process, RawExit::with(ExitStatus::Signal(signal)));
             }
             None => {}
         }
@@ -251,11 +251,11 @@ impl Processes {
             frozen.send_replace(false);
         }
         drop(table);
-        Some(self.end(process, Ending::with(ExitStatus::Signal(Signal::KILL))))
+        Some(self.end(process, RawExit::with(ExitStatus::Signal(Signal::KILL))))
     }
 
     /// Ends a process, and with init all of its container.
-    pub(crate) fn end(&self, process: &ProcessRef, ending: Ending) -> Delivery {
+    pub(crate) fn end(&self, process: &ProcessRef, ending: RawExit) -> Delivery {
         let mut table = lock(&self.table);
         if table.alive.remove(process).is_none() {
             return Delivery::Gone;
@@ -264,7 +264,7 @@ impl Processes {
         if process.process == ProcessId::Init {
             let others = table.alive.range(ProcessRef::all_of(&process.container));
             ended.extend(
-                others.map(|(other, _)| (other.clone(), Ending::with(ExitStatus::Signal(Signal::KILL)))),
+                others.map(|(other, _)| (other.clone(), RawExit::with(ExitStatus::Signal(Signal::KILL)))),
             );
             ended.iter().for_each(|(other, _)| drop(table.alive.remove(other)));
             table.end_forks(&process.container);
@@ -275,7 +275,7 @@ impl Processes {
         Delivery::Sent
     }
 
-    fn report(&self, process: ProcessRef, ending: Ending) {
+    fn report(&self, process: ProcessRef, ending: RawExit) {
         self.timeline.push(What::Ended(process.clone(), ending.clone()));
         let exits = self.exits.clone();
         match self.dice.delay() {

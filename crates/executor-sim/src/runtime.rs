@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use executor_core::lifecycle::{
-    ContainerId, Ending, ExecId, ExitStatus, HostPid, ProcessRef, Signal, SignalScope, StartFailure,
+    ContainerId, ExecId, ExitStatus, HostPid, ProcessRef, RawExit, Signal, SignalScope, StartFailure,
     StartFailureKind, TerminalSize,
 };
 use executor_core::{
@@ -106,7 +106,7 @@ impl SimRuntime {
     /// Ends a process that runs, as if it did so by itself. With init end all of the container, as
     /// with a pid namespace.
     pub fn end(&self, process: &ProcessRef, status: ExitStatus) -> Delivery {
-        self.shared.processes.end(process, Ending::with(status))
+        self.shared.processes.end(process, RawExit::with(status))
     }
 
     pub(crate) fn dice(&self) -> &Arc<Dice> {
@@ -342,7 +342,7 @@ impl Runtime for SimRuntime {
 }
 
 impl ExitSource for SimRuntime {
-    fn exits(&self) -> BoxStream<'static, (ProcessRef, Ending)> {
+    fn exits(&self) -> BoxStream<'static, (ProcessRef, RawExit)> {
         self.shared.exits.take()
     }
 }

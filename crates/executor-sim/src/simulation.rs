@@ -152,8 +152,11 @@ impl Simulation {
             builder.enable_all().start_paused(true).build().expect("a tokio runtime")
         });
         system.block_on(async {
-            let observer =
-                Bystander { dice: Arc::clone(runtime.dice()), timeline: runtime.timeline().clone(), quiet };
+            let observer = ObserverSlot {
+                dice: Arc::clone(runtime.dice()),
+                timeline: runtime.timeline().clone(),
+                quiet,
+            };
             let builder = Executor::builder(runtime.clone()).began_at(Timestamp::default());
             let builder = if quiet && seed.is_none() { builder } else { builder.observer(observer) };
             let executor = match builder.build_here() {
@@ -199,13 +202,13 @@ async fn listen(executor: Executor, timeline: Timeline, quiet: bool) {
 }
 
 /// Shows the timeline what the actors take, and says whose turn it is.
-struct Bystander {
+struct ObserverSlot {
     dice: Arc<Dice>,
     timeline: Timeline,
     quiet: bool,
 }
 
-impl Observer for Bystander {
+impl Observer for ObserverSlot {
     fn postpone(&self) -> bool {
         self.dice.postpone()
     }

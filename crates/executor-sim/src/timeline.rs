@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use executor_core::lifecycle::container::ContainerEvent;
 use executor_core::lifecycle::{
-    ContainerId, Ending, Event, EventOrder, ProcessRef, Refused, Signal, SignalScope, TerminalSize,
+    ContainerId, Event, EventOrder, ProcessRef, RawExit, Refused, Signal, SignalScope, TerminalSize,
 };
-use executor_core::{ContainerTook, Taken};
+use executor_core::{ContainerTook, ObservedMessage};
 use tokio::time::Instant;
 
 use crate::lock;
@@ -45,14 +45,14 @@ pub enum What {
     /// An actor took a message. Only in a [`Simulation`](crate::Simulation).
     Took {
         /// The actor and the message.
-        message: Taken,
+        message: ObservedMessage,
         /// Why it was refused, where it was.
         refused: Option<Refused>,
     },
     /// The actors asked something of the runtime.
     Asked(Asked),
     /// A process ended; the exit source says so now or later.
-    Ended(ProcessRef, Ending),
+    Ended(ProcessRef, RawExit),
     /// Subscribers were told. Only in a [`Simulation`](crate::Simulation).
     Told(Event),
 }
@@ -78,7 +78,7 @@ impl fmt::Display for Record {
             What::Asked(asked) => write!(f, "asked  {asked:?}"),
             What::Ended(process, ending) => write!(f, "ended  {process}: {}", ending.status),
             What::Told(event) => {
-                write!(f, "told   {} #{}: {:?}", event.container, event.seq, event.happening)
+                write!(f, "told   {} #{}: {:?}", event.container, event.seq, event.kind)
             }
         }
     }
@@ -174,7 +174,7 @@ impl Story {
             What::Asked(asked) => self.asked(asked),
             What::Told(event) => self.told(event),
             What::Took {
-                message: Taken::Container(container, ContainerTook::Event(event)),
+                message: ObservedMessage::Container(container, ContainerTook::Event(event)),
                 refused: None,
             } => {
                 if let ContainerEvent::ProcessExited { process, .. } = event {
@@ -247,7 +247,7 @@ fn forget(processes: &mut BTreeSet<ProcessRef>, container: &ContainerId) {
 
 #[cfg(test)]
 mod tests {
-    use executor_core::lifecycle::{Exit, Happening, ProcessId, Timestamp};
+    use executor_core::lifecycle::{EventKind, Exit, ProcessId, Timestamp};
 
     use super::*;
 
@@ -259,14 +259,14 @@ mod tests {
         ProcessRef::init(id())
     }
 
-    fn told(seq: u64, happening: Happening) -> What {
-        What::Told(Event { seq, container: id(), at: Timestamp::default(), happening })
+    fn told(seq: u64, kind: EventKind) -> What {
+        What::Told(Event { seq, container: id(), at: Timestamp::default(), kind })
     }
 
     fn exited() -> What {
         let exit = Exit::lost(None, Timestamp::default());
         let event = ContainerEvent::ProcessExited { process: ProcessId::Init, exit };
-        What::Took { message: Taken::Container(id(), ContainerTook::Event(event)), refused: None }
+        What::Took { message: ObservedMessage::Container(id(), ContainerTook::Event(event)), refused: None }
     }
 
     fn check(story: &[What]) -> String {
@@ -297,8 +297,8 @@ mod tests {
             (vec![create()], "it was not prepared"),
             (vec![prepare(), start(), create()], "it was started before"),
             (vec![prepare(), start(), exited()], "never released"),
-            (vec![told(1, Happening::Created)], "do not end with Released"),
-            (vec![told(2, Happening::Created)], "a sequence number"),
+            (vec![told(1, EventKind::Created)], "do not end with Released"),
+            (vec![told(2, EventKind::Created)], "a sequence number"),
         ] {
             assert!(check(&story).contains(broken), "{broken}: {}", check(&story));
         }

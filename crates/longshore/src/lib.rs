@@ -44,18 +44,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use executor_core::lifecycle::{
-    self, Cancel, CancelCause, ContainerId, Event, EventOrder, ExecId, Exit, ExitReason, ExitStatus,
-    Happening, HostPid, InvalidId, IoUsage, NetworkUsage, OutOfOrder, Pressure, ProcessId, ProcessRef,
+    self, Cancel, CancelCause, ContainerId, Event, EventKind, EventOrder, ExecId, Exit, ExitReason,
+    ExitStatus, HostPid, InvalidId, IoUsage, NetworkUsage, OutOfOrder, Pressure, ProcessId, ProcessRef,
     Refused, Signal, SignalScope, Stall, StartFailure, StartFailureKind, TerminalSize, Timestamp, Usage,
 };
 pub use executor_core::{
-    Attached, BoxFuture, BoxStream, Capability, CgroupParent, ChildFd, ChildStdio, Config, ContainerHandle,
-    ContainerSpec, ContainerTook, Delivery, Dns, Error, Events, ExecSpec, Executor, ExecutorBuilder,
-    ExecutorTook, ExitQueue, ExitSource, ExtraHost, IdMap, IdRange, Input, InvalidSpec, Io, Mount,
-    MountSource, Network, NetworkAttachment, NetworkNamespace, Notice, Observed, Observer, Output, Piece,
-    ProcessHandle, ProcessMode, ProcessSpec, Resources, Rootfs, Runtime, RuntimeError, Sample, Samples,
-    Seccomp, Security, Selinux, ShutdownReport, Snapshot, Stdio, StdioSpec, Swept, Taken, Telemetry,
-    TimeLimit, Ulimit, UpperLayer, actors, messages,
+    Attached, BoxFuture, BoxStream, Capability, CgroupParent, ChildFd, ChildStdio, Chunk, Config,
+    ContainerHandle, ContainerSpec, ContainerTook, Delivery, Dns, Error, Events, ExecSpec, Executor,
+    ExecutorBuilder, ExecutorTook, ExitQueue, ExitSource, ExtraHost, IdMap, IdRange, Input, InvalidSpec, Io,
+    Mount, MountSource, Network, NetworkAttachment, NetworkNamespace, Notice, Observed, ObservedMessage,
+    Observer, Output, ProcessHandle, ProcessMode, ProcessSpec, Resources, Rootfs, Runtime, RuntimeError,
+    Sample, Samples, Seccomp, Security, Selinux, ShutdownReport, Snapshot, Stdio, StdioSpec, Swept,
+    Telemetry, TimeLimit, Ulimit, UpperLayer, actors, messages,
 };
 pub use executor_network::Cni;
 pub use runc_driver::{

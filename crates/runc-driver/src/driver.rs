@@ -25,7 +25,7 @@ use std::thread;
 use std::time::Duration;
 
 use executor_core::lifecycle::{
-    ContainerId, Ending, ExecId, ExitStatus, HostPid, NetworkUsage, ProcessId, ProcessRef, Signal,
+    ContainerId, ExecId, ExitStatus, HostPid, NetworkUsage, ProcessId, ProcessRef, RawExit, Signal,
     SignalScope, StartFailure, StartFailureKind, TerminalSize, Usage,
 };
 use executor_core::{
@@ -470,7 +470,7 @@ impl Runtime for Runc {
 }
 
 impl ExitSource for Runc {
-    fn exits(&self) -> BoxStream<'static, (ProcessRef, Ending)> {
+    fn exits(&self) -> BoxStream<'static, (ProcessRef, RawExit)> {
         let shared = Arc::clone(&self.shared);
         let exits = self.shared.spawner.exits();
         if let (Mode::Detached, Ok(opened)) = (shared.mode, shared.opened())
@@ -478,7 +478,7 @@ impl ExitSource for Runc {
         {
             tracing::error!(%error, "orphans are reaped only when their container is released");
         }
-        let told = move |(process, ending): (ProcessRef, Ending)| {
+        let told = move |(process, ending): (ProcessRef, RawExit)| {
             let shared = Arc::clone(&shared);
             async move {
                 // The plugins' networks are asked on a thread of their own, which is waited for.
@@ -491,7 +491,7 @@ impl ExitSource for Runc {
                 }
                 let (worker, own) = (Arc::clone(&shared), process.clone());
                 let asked = shared.blocking(move || worker.ending(own, ending.status)).await;
-                asked.unwrap_or_else(|_panicked| (process, Ending::with(ending.status)))
+                asked.unwrap_or_else(|_panicked| (process, RawExit::with(ending.status)))
             }
         };
         exits.map(told).buffered(BLOCKING_AT_ONCE).boxed()
@@ -541,12 +541,12 @@ impl Shared {
         work.map(|ended| ended.unwrap_or_else(|error| Err(error.to_string()))).boxed()
     }
 
-    fn ending(&self, process: ProcessRef, status: ExitStatus) -> (ProcessRef, Ending) {
+    fn ending(&self, process: ProcessRef, status: ExitStatus) -> (ProcessRef, RawExit) {
         let usage = match (process.process, self.container(&process.container)) {
             (ProcessId::Init, Ok(container)) => Some(Box::new(self.usage(&container))),
             (ProcessId::Init | ProcessId::Exec(_), _) => None,
         };
-        (process, Ending { status, usage })
+        (process, RawExit { status, usage })
     }
 
     /// What a container has used so far, of the network too as long as that can be told. Blocks for a moment.

@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use executor_core::lifecycle::{ContainerId, Ending, ExitStatus, HostPid, ProcessRef, Signal};
+use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, ProcessRef, RawExit, Signal};
 use executor_core::{BoxFuture, BoxStream, ChildStdio, Delivery};
 use futures::future::Shared;
 
@@ -52,7 +52,7 @@ pub(crate) trait Spawner: Send + Sync {
     fn forget(&self, container: &ContainerId);
 
     /// The ends of adopted processes, with nothing known but the status; nothing for the second caller.
-    fn exits(&self) -> BoxStream<'static, (ProcessRef, Ending)>;
+    fn exits(&self) -> BoxStream<'static, (ProcessRef, RawExit)>;
 
     /// Kills and reaps every runtime and every adopted process, for when nobody collects any more.
     /// Blocks, at most for `patience`.

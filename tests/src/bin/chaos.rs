@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use longshore_tests::chaos::embedder::{Orders, bystander, embed};
+use longshore_tests::chaos::embedder::{Orders, embed, observer_slot};
 use longshore_tests::chaos::judge::{Trial, judge};
 
 #[derive(Parser)]
@@ -25,7 +25,7 @@ enum Role {
     #[command(hide = true)]
     Embed(Orders),
     #[command(hide = true)]
-    Bystander { root: PathBuf },
+    ObserverSlot { root: PathBuf },
 }
 
 fn main() -> ExitCode {
@@ -36,8 +36,8 @@ fn main() -> ExitCode {
             Vec::new()
         }),
         Some(Role::Embed(orders)) => longshore_tests::runtime().block_on(embed(orders)),
-        Some(Role::Bystander { root }) => {
-            longshore_tests::runtime().block_on(bystander(&root)).map(|()| Vec::new())
+        Some(Role::ObserverSlot { root }) => {
+            longshore_tests::runtime().block_on(observer_slot(&root)).map(|()| Vec::new())
         }
     };
     match done {

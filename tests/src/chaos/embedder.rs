@@ -12,9 +12,9 @@ use clap::Args;
 use fastrand::Rng;
 use futures::future::{BoxFuture, join_all};
 use longshore::{
-    Cancel, ContainerHandle, ContainerId, ContainerSpec, Error, EventOrder, ExecSpec, Executor, Exit,
-    ExitReason, Happening, Io, Notice, Piece, ProcessHandle, Resources, Signal, SignalScope, Stdio,
-    StdioSpec, TerminalSize,
+    Cancel, Chunk, ContainerHandle, ContainerId, ContainerSpec, Error, EventKind, EventOrder, ExecSpec,
+    Executor, Exit, ExitReason, Io, Notice, ProcessHandle, Resources, Signal, SignalScope, Stdio, StdioSpec,
+    TerminalSize,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::JoinHandle;
@@ -140,7 +140,7 @@ pub async fn embed(orders: Orders) -> Result<Vec<String>, Box<dyn std::error::Er
 ///
 /// # Errors
 /// When it cannot be run.
-pub async fn bystander(root: &Path) -> Result<(), Box<dyn std::error::Error>> {
+pub async fn observer_slot(root: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let executor =
         Executor::builder(crate::runtime_under_test(longshore::runc()).build()?).root(root).build()?;
     let mut spec = ContainerSpec::host(["cat"]);
@@ -303,7 +303,7 @@ impl World {
                 continue;
             }
             self.count("events");
-            if let Happening::Released { left } = &event.happening
+            if let EventKind::Released { left } = &event.kind
                 && !left.is_empty()
                 && !self.starved
             {
@@ -592,7 +592,7 @@ async fn read(handle: Handle, reader: Reader) -> usize {
             let mut all = 0;
             for _ in 0..3 {
                 let Some(mut attached) = io.attach_stdout() else { return all };
-                if let Some(Piece::Bytes(bytes)) = attached.next().await {
+                if let Some(Chunk::Bytes(bytes)) = attached.next().await {
                     all += bytes.len();
                 }
             }

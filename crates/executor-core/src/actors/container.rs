@@ -10,7 +10,7 @@ use actix::{
 use executor_lifecycle::container::{Container as Machine, ContainerEffect, ContainerEvent};
 use executor_lifecycle::process::{Process as ProcessMachine, Timeout};
 use executor_lifecycle::{
-    ContainerId, Effects, ExecId, Exit, ExitStatus, Happening, HostPid, ProcessId, ProcessRef, Refused, Usage,
+    ContainerId, Effects, EventKind, ExecId, Exit, ExitStatus, HostPid, ProcessId, ProcessRef, Refused, Usage,
 };
 use futures::FutureExt;
 use tokio::sync::{oneshot, watch};
@@ -20,11 +20,11 @@ use super::process::{Owner, Process, Work};
 use super::{World, tell};
 use crate::events::Hub;
 use crate::messages::{
-    Cancel, Claim, ContainerLost, Event, Exec, Exited, FreezeError, LaunchEnded, ListProcesses, Pause,
-    ProcessLost, ProcessParts, ProcessStreams, ProcessView, ReadUsage, Released, Resize, Resume, SampleUsage,
-    Signal, Start, Started, Subscribe, Unclaimed, Withdraw,
+    Cancel, ContainerLost, Event, Exec, Exited, FreezeError, LaunchEnded, ListProcesses, Pause, ProcessLost,
+    ProcessParts, ProcessStreams, ProcessView, ReadUsage, Released, RequestToken, Resize, Resume,
+    SampleUsage, Signal, Start, Started, Subscribe, Unclaimed, Withdraw,
 };
-use crate::observe::{ContainerTook, Taken};
+use crate::observe::{ContainerTook, ObservedMessage};
 use crate::{ContainerSpec, Notice, RuntimeError, TimeLimit, usage};
 
 /// The actor; one for each container. See [`executor_lifecycle::container`] for its states.
@@ -57,7 +57,7 @@ pub(crate) struct Made {
 struct Supervised {
     address: Addr<Process>,
     view: watch::Sender<ProcessView>,
-    claim: Option<Claim>,
+    claim: Option<RequestToken>,
     span: Span,
 }
 
@@ -66,7 +66,7 @@ struct Incoming {
     work: Work,
     limit: Option<TimeLimit>,
     valid_codes: BTreeSet<u8>,
-    claim: Option<Claim>,
+    claim: Option<RequestToken>,
     span: Span,
 }
 
@@ -87,7 +87,7 @@ impl Container {
         hub: Arc<Hub>,
     ) -> Addr<Self> {
         let Made { spec, streams, span, is_ready } = made;
-        world.bystander.clone().begin(|context| {
+        world.observer_slot.clone().begin(|context| {
             let init = Incoming {
                 work: Work { exec: None, streams },
                 limit: spec.process.time_limit,
@@ -115,15 +115,15 @@ impl Container {
 
     fn on(&mut self, event: ContainerEvent, context: &mut Context<Self>) -> Result<(), Refused> {
         let Self { id, machine, world, .. } = self;
-        let taken = |event| Taken::Container(id.clone(), ContainerTook::Event(event));
+        let taken = |event| ObservedMessage::Container(id.clone(), ContainerTook::Event(event));
         let effects =
-            (world.bystander).watch_step(event, taken, |event| machine.step(world.clock.now(), event))?;
+            (world.observer_slot).watch_step(event, taken, |event| machine.step(world.clock.now(), event))?;
         self.perform(effects, context);
         Ok(())
     }
 
     fn show(&self, took: ContainerTook) {
-        self.world.bystander.show(|| Taken::Container(self.id.clone(), took));
+        self.world.observer_slot.show(|| ObservedMessage::Container(self.id.clone(), took));
     }
 
     /// For events that nobody waits for an answer to.
@@ -201,8 +201,8 @@ impl Container {
     }
 
     fn publish(&mut self, event: executor_lifecycle::Event) {
-        tracing::debug!(container = %self.id, seq = event.seq, happening = ?event.happening);
-        self.trace(&event.happening);
+        tracing::debug!(container = %self.id, seq = event.seq, kind = ?event.kind);
+        self.trace(&event.kind);
         self.hub.publish(event);
         let phase = self.machine.phase();
         if phase > executor_lifecycle::container::Phase::Paused {
@@ -211,7 +211,7 @@ impl Container {
     }
 
     /// Tells the spans of a run and of an exec what becomes of them.
-    fn trace(&self, happening: &Happening) {
+    fn trace(&self, kind: &EventKind) {
         let span = |process| self.processes.get(&process).map(|supervised| &supervised.span);
         let exited = |span: &Span, exit: &Exit| {
             if let ExitStatus::Code(code) = exit.status {
@@ -219,24 +219,24 @@ impl Container {
             }
             span.in_scope(|| tracing::info!(%exit, "exited"));
         };
-        match happening {
-            Happening::Created => {
+        match kind {
+            EventKind::Created => {
                 span(ProcessId::Init).inspect(|span| span.in_scope(|| tracing::info!("Container created")));
             }
-            Happening::Started { pid } => {
+            EventKind::Started { pid } => {
                 span(ProcessId::Init).inspect(|span| span.in_scope(|| tracing::info!(%pid, "started")));
             }
-            Happening::ExecStarted { exec, pid } => {
+            EventKind::ExecStarted { exec, pid } => {
                 span(ProcessId::Exec(*exec))
                     .inspect(|span| span.in_scope(|| tracing::info!(%pid, "started")));
             }
-            Happening::Exited { exit } => {
+            EventKind::Exited { exit } => {
                 span(ProcessId::Init).inspect(|span| exited(span, exit));
             }
-            Happening::ExecExited { exec, exit } => {
+            EventKind::ExecExited { exec, exit } => {
                 span(ProcessId::Exec(*exec)).inspect(|span| exited(span, exit));
             }
-            Happening::Paused | Happening::Resumed | Happening::Released { .. } => {}
+            EventKind::Paused | EventKind::Resumed | EventKind::Released { .. } => {}
         }
     }
 

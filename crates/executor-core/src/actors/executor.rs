@@ -8,19 +8,19 @@ use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, MessageResult, Recipient,
     ResponseFuture, WrapFuture,
 };
-use executor_lifecycle::{CancelCause, ContainerId, Exit, Happening};
+use executor_lifecycle::{CancelCause, ContainerId, EventKind, Exit};
 use futures::FutureExt;
 use tokio::sync::watch;
 
 use super::World;
 use super::container::{Above, Container, Made};
-use super::ready::{Pools, Taken};
+use super::ready::{FromPool, Pools};
 use crate::events::{Bus, Hub};
 use crate::executor::generated_id;
 use crate::io::SharedOutputs;
 use crate::messages::{
-    Cancel, Claim, ContainerLost, ContainerParts, Forget, Get, List, Prepare, Released, Run, Running,
-    Shutdown, Start, Stop, Unclaimed,
+    Cancel, ContainerLost, ContainerParts, Forget, Get, List, Prepare, Released, RequestToken, Run,
+    RunAccepted, Shutdown, Start, Stop, Unclaimed,
 };
 use crate::observe::{self, ExecutorTook};
 use crate::{Error, StdioSpec};
@@ -48,7 +48,7 @@ struct Registered {
     hub: Arc<Hub>,
     shared: SharedOutputs,
     /// Also the order they were asked for in: ids that were made up are in no order that lasts.
-    claim: Claim,
+    claim: RequestToken,
 }
 
 impl Registered {
@@ -60,7 +60,7 @@ impl Registered {
 
 impl ExecutorActor {
     pub(crate) fn spawn(world: World, bus: Bus, stopped: watch::Sender<bool>) -> Addr<Self> {
-        world.bystander.clone().begin(|_| {
+        world.observer_slot.clone().begin(|_| {
             let registered = watch::Sender::new(0);
             Self {
                 world,
@@ -75,7 +75,7 @@ impl ExecutorActor {
     }
 
     fn show(&self, took: impl FnOnce() -> ExecutorTook) {
-        self.world.bystander.show(|| observe::Taken::Executor(took()));
+        self.world.observer_slot.show(|| observe::ObservedMessage::Executor(took()));
     }
 
     fn above(context: &Context<Self>) -> Above {
@@ -101,13 +101,13 @@ impl Actor for ExecutorActor {
 }
 
 impl Handler<Run> for ExecutorActor {
-    type Result = Result<Running, Error>;
+    type Result = Result<RunAccepted, Error>;
 
     fn handle(&mut self, run: Run, context: &mut Context<Self>) -> Self::Result {
         let Run { mut spec, streams, ours, claim, span } = run;
         let ready = if self.draining { None } else { self.take_ready(&spec, context) };
         let (id, streams, ours, pool) = match ready {
-            Some(Taken { id, streams, ours, pool }) => (id, streams, ours, Some(pool)),
+            Some(FromPool { id, streams, ours, pool }) => (id, streams, ours, Some(pool)),
             None => (spec.id.clone().unwrap_or_else(generated_id), streams, ours, None),
         };
         self.show(|| ExecutorTook::Run(id.clone()));
@@ -140,7 +140,7 @@ impl Handler<Run> for ExecutorActor {
         let parts = registered.parts();
         self.containers.insert(id.clone(), registered);
         self.count();
-        Ok(Running { id, parts, ours })
+        Ok(RunAccepted { id, parts, ours })
     }
 }
 
@@ -202,16 +202,11 @@ impl Handler<ContainerLost> for ExecutorActor {
             let before = hub.snapshot();
             let exit = Exit::lost(before.started_at, clock.now());
             let execs =
-                before.execs.keys().map(|exec| Happening::ExecExited { exec: *exec, exit: exit.clone() });
-            let exited = before.exit.is_none().then(|| Happening::Exited { exit: exit.clone() });
-            let rest = execs.chain(exited).chain([Happening::Released { left }]);
-            for (seq, happening) in (before.seq + 1..).zip(rest) {
-                hub.publish(executor_lifecycle::Event {
-                    seq,
-                    container: id.clone(),
-                    at: clock.now(),
-                    happening,
-                });
+                before.execs.keys().map(|exec| EventKind::ExecExited { exec: *exec, exit: exit.clone() });
+            let exited = before.exit.is_none().then(|| EventKind::Exited { exit: exit.clone() });
+            let rest = execs.chain(exited).chain([EventKind::Released { left }]);
+            for (seq, kind) in (before.seq + 1..).zip(rest) {
+                hub.publish(executor_lifecycle::Event { seq, container: id.clone(), at: clock.now(), kind });
             }
             executor.do_send(Released(id));
         });

@@ -15,7 +15,7 @@ use crate::messages::{
     Cancel, Ended, Exited, LaunchEnded, ProcessLost, ProcessStreams, ProcessView, Resize, Signal, Start,
     Started, Watch, Withdraw,
 };
-use crate::observe::Taken;
+use crate::observe::ObservedMessage;
 
 /// The actor; one for each process. See [`executor_lifecycle::process`] for its states.
 pub struct Process {
@@ -54,7 +54,7 @@ impl Process {
         work: Work,
         view: watch::Sender<ProcessView>,
     ) -> Addr<Self> {
-        world.bystander.clone().begin(|context| {
+        world.observer_slot.clone().begin(|context| {
             let mut process = Self { id, machine, world, container, work: Some(work), view, tick: None };
             process.set_tick(context);
             process
@@ -68,7 +68,7 @@ impl Process {
         container: Owner,
         view: watch::Sender<ProcessView>,
     ) -> Addr<Self> {
-        world.bystander.clone().begin(|context| {
+        world.observer_slot.clone().begin(|context| {
             let now = world.clock.now();
             let (asked, running) = {
                 let view = view.borrow();
@@ -86,9 +86,9 @@ impl Process {
 
     fn on(&mut self, event: ProcessEvent, context: &mut Context<Self>) -> Result<(), Refused> {
         let Self { id, machine, world, .. } = self;
-        let taken = |event| Taken::Process(id.clone(), event);
+        let taken = |event| ObservedMessage::Process(id.clone(), event);
         let effects =
-            (world.bystander).watch_step(event, taken, |event| machine.step(world.clock.now(), event))?;
+            (world.observer_slot).watch_step(event, taken, |event| machine.step(world.clock.now(), event))?;
         self.perform(effects, context);
         Ok(())
     }

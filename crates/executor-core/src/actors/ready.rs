@@ -32,7 +32,7 @@ struct Kept {
 }
 
 /// A container that was kept ready and is to be started.
-pub(super) struct Taken {
+pub(super) struct FromPool {
     pub(super) id: ContainerId,
     pub(super) streams: ProcessStreams,
     pub(super) ours: Streams,
@@ -98,7 +98,11 @@ impl ExecutorActor {
     }
 
     /// A container for a run of this specification, if one is ready.
-    pub(super) fn take_ready(&mut self, spec: &ContainerSpec, context: &mut Context<Self>) -> Option<Taken> {
+    pub(super) fn take_ready(
+        &mut self,
+        spec: &ContainerSpec,
+        context: &mut Context<Self>,
+    ) -> Option<FromPool> {
         if self.pools.pools.is_empty() || spec.id.is_some() {
             return None;
         }
@@ -112,7 +116,7 @@ impl ExecutorActor {
         let Connected { stdio: _, copiers, streams: ours, shared } =
             self.pools.pools.get_mut(&pool)?.streams.remove(&id)?;
         let streams = ProcessStreams { copiers, shared, ..ProcessStreams::default() };
-        Some(Taken { id, streams, ours, pool })
+        Some(FromPool { id, streams, ours, pool })
     }
 
     /// What was taken runs, or never will.

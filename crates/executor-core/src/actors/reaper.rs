@@ -3,41 +3,49 @@
 use std::collections::BTreeMap;
 
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Recipient, StreamHandler};
-use executor_lifecycle::reaper::{Reaper as Machine, ReaperEffect, ReaperEvent};
-use executor_lifecycle::{Ending, ProcessRef};
+use executor_lifecycle::exit_router::{ExitRouter as Machine, ExitRouterEffect, ExitRouterEvent};
+use executor_lifecycle::{ProcessRef, RawExit};
 
 use super::deliver;
 use crate::ExitSource;
 use crate::messages::{Ended, Forget, Stop, Watch};
-use crate::observe::{Bystander, Taken};
+use crate::observe::{ObservedMessage, ObserverSlot};
 
-/// The actor; one for each executor. See [`executor_lifecycle::reaper`] for its states.
+/// The actor; one for each executor. See [`executor_lifecycle::exit_router`] for its states.
 pub struct Reaper {
     machine: Machine,
     watchers: BTreeMap<ProcessRef, Recipient<Ended>>,
-    bystander: Bystander,
+    observer_slot: ObserverSlot,
 }
 
 impl Reaper {
     /// Starts it on the exits of `source`.
-    pub(crate) fn start(source: &dyn ExitSource, bystander: &Bystander) -> actix::Addr<Self> {
+    pub(crate) fn start(source: &dyn ExitSource, observer_slot: &ObserverSlot) -> actix::Addr<Self> {
         let exits = source.exits();
-        bystander.begin(|context| {
+        observer_slot.begin(|context| {
             context.add_stream(exits);
-            Self { machine: Machine::default(), watchers: BTreeMap::new(), bystander: bystander.clone() }
+            Self {
+                machine: Machine::default(),
+                watchers: BTreeMap::new(),
+                observer_slot: observer_slot.clone(),
+            }
         })
     }
 
-    fn on(&mut self, event: ReaperEvent, context: &mut Context<Self>) {
+    fn on(&mut self, event: ExitRouterEvent, context: &mut Context<Self>) {
         let machine = &mut self.machine;
-        match self.bystander.watch_step(event, Taken::Reaper, |event| machine.step(event)) {
+        match self.observer_slot.watch_step(event, ObservedMessage::Reaper, |event| machine.step(event)) {
             Ok(effects) => effects.into_iter().for_each(|effect| self.perform(effect, context)),
             Err(refused) => tracing::trace!(%refused, "reaper"),
         }
     }
 
     /// An end whose receiver died on the way is an end nobody has asked for yet.
-    fn perform(&mut self, ReaperEffect::Deliver(process, ending): ReaperEffect, context: &Context<Self>) {
+    fn perform(
+        &mut self,
+        ExitRouterEffect::Deliver(process, ending): ExitRouterEffect,
+        context: &Context<Self>,
+    ) {
         if let Some(to) = self.watchers.remove(&process) {
             let reaper = context.address();
             deliver(&to, Ended(ending.clone()), move |_| reaper.do_send(Undelivered(process, ending)));
@@ -52,19 +60,19 @@ impl Actor for Reaper {
 /// From the reaper to itself.
 #[derive(actix::Message)]
 #[rtype(result = "()")]
-struct Undelivered(ProcessRef, Ending);
+struct Undelivered(ProcessRef, RawExit);
 
 impl Handler<Undelivered> for Reaper {
     type Result = ();
 
     fn handle(&mut self, Undelivered(process, ending): Undelivered, context: &mut Context<Self>) {
-        self.on(ReaperEvent::Ended(process, ending), context);
+        self.on(ExitRouterEvent::Ended(process, ending), context);
     }
 }
 
-impl StreamHandler<(ProcessRef, Ending)> for Reaper {
-    fn handle(&mut self, (process, ending): (ProcessRef, Ending), context: &mut Context<Self>) {
-        self.on(ReaperEvent::Ended(process, ending), context);
+impl StreamHandler<(ProcessRef, RawExit)> for Reaper {
+    fn handle(&mut self, (process, ending): (ProcessRef, RawExit), context: &mut Context<Self>) {
+        self.on(ExitRouterEvent::Ended(process, ending), context);
     }
 
     /// The source ending does not end the reaper: ends that were kept are still asked for.
@@ -84,7 +92,7 @@ impl Handler<Watch> for Reaper {
 
     fn handle(&mut self, Watch { process, to }: Watch, context: &mut Context<Self>) {
         self.watchers.insert(process.clone(), to);
-        self.on(ReaperEvent::Watch(process), context);
+        self.on(ExitRouterEvent::Watch(process), context);
     }
 }
 
@@ -96,6 +104,6 @@ impl Handler<Forget> for Reaper {
         for process in watched.map(|(process, _)| process.clone()).collect::<Vec<_>>() {
             self.watchers.remove(&process);
         }
-        self.on(ReaperEvent::Forget(container), context);
+        self.on(ExitRouterEvent::Forget(container), context);
     }
 }

@@ -10,13 +10,13 @@ use tokio::sync::watch;
 /// the past, then what comes. It never holds the process back.
 #[derive(Debug)]
 pub struct Attached {
-    tape: watch::Receiver<Tape>,
+    tape: watch::Receiver<ReplayBuffer>,
     at: u64,
 }
 
 /// What an attached reader gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Piece {
+pub enum Chunk {
     /// What came next.
     Bytes(Vec<u8>),
     /// The reader was too slow, or came too late.
@@ -27,12 +27,12 @@ pub enum Piece {
 }
 
 impl Attached {
-    pub(super) const fn from_start(tape: watch::Receiver<Tape>) -> Self {
+    pub(super) const fn from_start(tape: watch::Receiver<ReplayBuffer>) -> Self {
         Self { tape, at: 0 }
     }
 
     /// What comes next; `None` at the end.
-    pub async fn next(&mut self) -> Option<Piece> {
+    pub async fn next(&mut self) -> Option<Chunk> {
         let at = self.at;
         let Ok(tape) = self.tape.wait_for(|tape| tape.ended || tape.length() > at).await else {
             // Nothing writes any more, and what was written may not have been read.
@@ -42,18 +42,18 @@ impl Attached {
         self.read()
     }
 
-    fn read(&mut self) -> Option<Piece> {
+    fn read(&mut self) -> Option<Chunk> {
         let tape = self.tape.borrow();
         let piece = tape.read(self.at)?;
         self.at += match &piece {
-            Piece::Bytes(bytes) => bytes.len() as u64,
-            Piece::Gap { missed } => *missed,
+            Chunk::Bytes(bytes) => bytes.len() as u64,
+            Chunk::Gap { missed } => *missed,
         };
         Some(piece)
     }
 
     /// The same as a stream.
-    pub fn into_stream(self) -> impl Stream<Item = Piece> + Send {
+    pub fn into_stream(self) -> impl Stream<Item = Chunk> + Send {
         futures::stream::unfold(self, |mut attached| async move {
             attached.next().await.map(|piece| (piece, attached))
         })
@@ -62,7 +62,7 @@ impl Attached {
 
 /// The last bytes of an output.
 #[derive(Debug, Default)]
-pub(super) struct Tape {
+pub(super) struct ReplayBuffer {
     chunks: VecDeque<Vec<u8>>,
     /// How many bytes came before the first that is kept, and how many are kept, and may be.
     before: u64,
@@ -71,7 +71,7 @@ pub(super) struct Tape {
     ended: bool,
 }
 
-impl Tape {
+impl ReplayBuffer {
     pub(super) fn new(limit: usize) -> Self {
         Self { limit, ..Self::default() }
     }
@@ -96,16 +96,16 @@ impl Tape {
         }
     }
 
-    fn read(&self, at: u64) -> Option<Piece> {
+    fn read(&self, at: u64) -> Option<Chunk> {
         if at < self.before {
-            return Some(Piece::Gap { missed: self.before - at });
+            return Some(Chunk::Gap { missed: self.before - at });
         }
         let mut begins = self.before;
         for chunk in &self.chunks {
             let ends = begins + chunk.len() as u64;
             if at < ends {
                 let from = usize::try_from(at - begins).unwrap_or_default();
-                return Some(Piece::Bytes(chunk[from..].to_vec()));
+                return Some(Chunk::Bytes(chunk[from..].to_vec()));
             }
             begins = ends;
         }
@@ -117,12 +117,12 @@ impl Tape {
 mod tests {
     use super::*;
 
-    fn tape(limit: usize) -> (watch::Sender<Tape>, watch::Receiver<Tape>) {
-        watch::channel(Tape::new(limit))
+    fn tape(limit: usize) -> (watch::Sender<ReplayBuffer>, watch::Receiver<ReplayBuffer>) {
+        watch::channel(ReplayBuffer::new(limit))
     }
 
-    fn bytes(text: &str) -> Option<Piece> {
-        Some(Piece::Bytes(text.into()))
+    fn bytes(text: &str) -> Option<Chunk> {
+        Some(Chunk::Bytes(text.into()))
     }
 
     #[test]
@@ -140,19 +140,19 @@ mod tests {
             write("ghi");
             assert_eq!(early.next().await, bytes("def"));
             write("jkl");
-            assert_eq!(second.next().await, Some(Piece::Gap { missed: 3 }));
+            assert_eq!(second.next().await, Some(Chunk::Gap { missed: 3 }));
             assert_eq!(second.next().await, bytes("ghi"));
             drop(second);
             let mut late = attach();
-            assert_eq!(late.next().await, Some(Piece::Gap { missed: 6 }));
+            assert_eq!(late.next().await, Some(Chunk::Gap { missed: 6 }));
             write("longer than is kept");
-            sender.send_modify(Tape::end);
+            sender.send_modify(ReplayBuffer::end);
             drop(sender);
-            assert_eq!(late.next().await, Some(Piece::Gap { missed: 6 }));
+            assert_eq!(late.next().await, Some(Chunk::Gap { missed: 6 }));
             for reader in [&mut late, &mut attach()] {
                 while let Some(piece) = reader.next().await {
                     assert!(
-                        matches!(piece, Piece::Gap { .. }) || Some(piece) == bytes("longer than is kept")
+                        matches!(piece, Chunk::Gap { .. }) || Some(piece) == bytes("longer than is kept")
                     );
                 }
                 assert_eq!(reader.next().await, None);

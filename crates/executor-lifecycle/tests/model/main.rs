@@ -16,12 +16,12 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
 use executor_lifecycle::container::Container;
+use executor_lifecycle::exit_router::ExitRouter;
 use executor_lifecycle::process::Process;
-use executor_lifecycle::reaper::Reaper;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 use world::*;
 
-const REAL: Rules = Rules { container: Container::step, process: Process::step, reaper: Reaper::step };
+const REAL: Rules = Rules { container: Container::step, process: Process::step, reaper: ExitRouter::step };
 
 const SOMETIMES: &str = "a container is released";
 

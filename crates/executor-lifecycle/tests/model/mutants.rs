@@ -1,9 +1,9 @@
 //! The real machines with one rule broken, each with what the checker must say of it.
 
 use executor_lifecycle::container::{Container, ContainerEffect, ContainerEvent};
+use executor_lifecycle::exit_router::{ExitRouter, ExitRouterEffect, ExitRouterEvent};
 use executor_lifecycle::process::{Process, ProcessEffect, ProcessEvent};
-use executor_lifecycle::reaper::{Reaper, ReaperEffect, ReaperEvent};
-use executor_lifecycle::{Effects, Exit, ExitStatus, Happening, ProcessId, Refused, Signal, Timestamp};
+use executor_lifecycle::{Effects, EventKind, Exit, ExitStatus, ProcessId, Refused, Signal, Timestamp};
 
 use crate::REAL;
 use crate::world::{EXITED_ONCE, NO_SIGNAL, NO_STUCK, NOTHING_RUNS, ORDER, RELEASED_ONCE, Rules, TRUTHFUL};
@@ -113,9 +113,9 @@ fn killed(started_at: Option<Timestamp>, now: Timestamp) -> Exit {
     Exit { status: ExitStatus::Signal(Signal::KILL), ..Exit::lost(started_at, now) }
 }
 
-fn drops_early_ends(reaper: &mut Reaper, event: ReaperEvent) -> Answer<ReaperEffect> {
+fn drops_early_ends(reaper: &mut ExitRouter, event: ExitRouterEvent) -> Answer<ExitRouterEffect> {
     let before = reaper.clone();
-    let end = matches!(event, ReaperEvent::Ended(..));
+    let end = matches!(event, ExitRouterEvent::Ended(..));
     let answer = reaper.step(event);
     if end && does_nothing(&answer) {
         *reaper = before;
@@ -127,7 +127,7 @@ fn hides_starts(container: &mut Container, now: Timestamp, event: ContainerEvent
     changed(container.step(now, event), |effects| {
         effects.retain(|effect| {
             let ContainerEffect::Publish(event) = effect else { return true };
-            !matches!(event.happening, Happening::Started { .. })
+            !matches!(event.kind, EventKind::Started { .. })
         });
     })
 }

@@ -9,8 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use executor_lifecycle::container::{Container, ContainerEffect, ContainerEvent, Phase};
+use executor_lifecycle::exit_router::{ExitRouter, ExitRouterEffect, ExitRouterEvent};
 use executor_lifecycle::process::{Process, ProcessEffect, ProcessEvent};
-use executor_lifecycle::reaper::{Reaper, ReaperEffect, ReaperEvent};
 use executor_lifecycle::*;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub(crate) struct Rules {
     pub(crate) container:
         fn(&mut Container, Timestamp, ContainerEvent) -> Result<Effects<ContainerEffect>, Refused>,
     pub(crate) process: fn(&mut Process, Timestamp, ProcessEvent) -> Result<Effects<ProcessEffect>, Refused>,
-    pub(crate) reaper: fn(&mut Reaper, ReaperEvent) -> Result<Effects<ReaperEffect>, Refused>,
+    pub(crate) reaper: fn(&mut ExitRouter, ExitRouterEvent) -> Result<Effects<ExitRouterEffect>, Refused>,
 }
 
 /// How often the user and the world may do what they may do.
@@ -114,7 +114,7 @@ struct Asked {
 pub(crate) struct World {
     container: Container,
     members: BTreeMap<ProcessId, Member>,
-    reaper: Reaper,
+    reaper: ExitRouter,
     network: BTreeSet<Completion>,
     /// Completions that have arrived and may arrive again.
     arrived: BTreeSet<Completion>,
@@ -207,7 +207,7 @@ impl World {
         Self {
             container: Container::new(container_id()),
             members: BTreeMap::from([(ProcessId::Init, Member::new())]),
-            reaper: Reaper::default(),
+            reaper: ExitRouter::default(),
             network: BTreeSet::new(),
             arrived: BTreeSet::new(),
             asked: Asked::default(),
@@ -488,15 +488,15 @@ impl World {
                 self.process(rules, process, NOW, event);
             }
             Completion::Ended(process, killed) => {
-                self.reaper(rules, ReaperEvent::Ended(reference(process), Ending::with(status(killed))));
+                self.reaper(rules, ExitRouterEvent::Ended(reference(process), RawExit::with(status(killed))));
             }
-            Completion::Watch(process) => self.reaper(rules, ReaperEvent::Watch(reference(process))),
+            Completion::Watch(process) => self.reaper(rules, ExitRouterEvent::Watch(reference(process))),
         }
     }
 
-    fn reaper(&mut self, rules: &Rules, event: ReaperEvent) {
+    fn reaper(&mut self, rules: &Rules, event: ExitRouterEvent) {
         for effect in (rules.reaper)(&mut self.reaper, event).into_iter().flatten() {
-            let ReaperEffect::Deliver(process, ending) = effect;
+            let ExitRouterEffect::Deliver(process, ending) = effect;
             // Ends arrive at the reaper whenever they like: another delay would add nothing.
             self.process(rules, process.process, NOW, ProcessEvent::Ended(ending));
         }
@@ -595,7 +595,7 @@ impl World {
                     if std::mem::replace(&mut self.asked.released, true) {
                         self.breaks(RELEASED_ONCE);
                     }
-                    self.reaper = Reaper::default();
+                    self.reaper = ExitRouter::default();
                 }
             }
         }
@@ -610,15 +610,15 @@ impl World {
             self.breaks(ORDER);
         }
         let runs = |member: &Member| matches!(member.real, Real::Alive | Real::Starting { .. });
-        let running = match &event.happening {
-            Happening::Exited { .. } => self.members.values().any(runs),
-            Happening::ExecExited { exec, .. } => runs(&self.members[&ProcessId::Exec(*exec)]),
-            Happening::Created
-            | Happening::Started { .. }
-            | Happening::ExecStarted { .. }
-            | Happening::Paused
-            | Happening::Resumed
-            | Happening::Released { .. } => false,
+        let running = match &event.kind {
+            EventKind::Exited { .. } => self.members.values().any(runs),
+            EventKind::ExecExited { exec, .. } => runs(&self.members[&ProcessId::Exec(*exec)]),
+            EventKind::Created
+            | EventKind::Started { .. }
+            | EventKind::ExecStarted { .. }
+            | EventKind::Paused
+            | EventKind::Resumed
+            | EventKind::Released { .. } => false,
         };
         if running {
             self.breaks(NOTHING_RUNS);

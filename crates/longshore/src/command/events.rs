@@ -5,7 +5,7 @@
 use std::io::Write;
 use std::time::{Duration, UNIX_EPOCH};
 
-use longshore::{Event, Events, Happening, Notice, Swept, Timestamp};
+use longshore::{Event, EventKind, Events, Notice, Swept, Timestamp};
 use serde_json::{Map, Value, json};
 
 /// Writes what `events` tells to `out`, up to the container's `Released`.
@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 pub(crate) async fn write(mut events: Events, mut out: Box<dyn Write + Send>) {
     while let Some(notice) = events.next().await {
         let (line, last) = match notice {
-            Notice::Event(event) => (line(&event), matches!(event.happening, Happening::Released { .. })),
+            Notice::Event(event) => (line(&event), matches!(event.kind, EventKind::Released { .. })),
             Notice::Gap { missed } => (json!({"event": "gap", "missed": missed}), false),
             Notice::Swept(swept) => (self::swept(&swept), false),
             Notice::Snapshot(_) => continue,
@@ -33,14 +33,14 @@ fn swept(swept: &Swept) -> Value {
 }
 
 fn line(event: &Event) -> Value {
-    let mut happening = serde_json::to_value(&event.happening).unwrap_or_default();
-    readable(&mut happening);
+    let mut kind = serde_json::to_value(&event.kind).unwrap_or_default();
+    readable(&mut kind);
     let mut line = Map::new();
     line.insert("seq".into(), event.seq.into());
     line.insert("container".into(), event.container.as_str().into());
-    line.insert("event".into(), happening["event"].take());
+    line.insert("event".into(), kind["event"].take());
     line.insert("at".into(), rfc3339(event.at).into());
-    let details = happening.as_object().cloned().unwrap_or_default();
+    let details = kind.as_object().cloned().unwrap_or_default();
     line.extend(details.into_iter().filter(|(key, _)| key != "event"));
     line.into()
 }
@@ -92,7 +92,7 @@ mod tests {
             usage,
         };
         let container = ContainerId::new("c").unwrap();
-        let line = line(&Event { seq: 3, container, at, happening: Happening::Exited { exit } });
+        let line = line(&Event { seq: 3, container, at, kind: EventKind::Exited { exit } });
         let time = "2023-11-14T22:13:20.250000Z";
         assert_eq!(
             line,

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use executor_core::lifecycle::{ContainerId, Ending, ExitStatus, HostPid, ProcessId, ProcessRef, Signal};
+use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, ProcessId, ProcessRef, RawExit, Signal};
 use executor_core::{BoxFuture, BoxStream, ChildFd, Delivery, ExitQueue};
 use futures::FutureExt;
 use rustix::io::Errno;
@@ -358,7 +358,7 @@ impl Spawner for LocalSpawner {
                 let reaped_by_us = std::mem::replace(&mut *lock(&adopted.reaped), true);
                 (!reaped_by_us).then(|| pidfd::status_of_reaped(adopted.pidfd.as_fd())).flatten()
             });
-            exits.tell(process, Ending::with(known.or(told).unwrap_or(ExitStatus::Unknown)));
+            exits.tell(process, RawExit::with(known.or(told).unwrap_or(ExitStatus::Unknown)));
         });
         Ok(())
     }
@@ -407,7 +407,7 @@ impl Spawner for LocalSpawner {
         lock(&self.family.adopted).retain(|process, _| process.container != *container);
     }
 
-    fn exits(&self) -> BoxStream<'static, (ProcessRef, Ending)> {
+    fn exits(&self) -> BoxStream<'static, (ProcessRef, RawExit)> {
         self.exits.take()
     }
 

@@ -8,63 +8,63 @@
 //! ```
 //! The exit source may see a process end before the actor in charge has asked for the exit; such an
 //! ending is kept until it does. `Forget` drops what nobody will ask for any more. Neighbours: the
-//! `Reaper` actor feeds it from the exit source; `Process` actors are delivered to.
+//! `ExitRouter` actor feeds it from the exit source; `Process` actors are delivered to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{ContainerId, Effects, Ending, ProcessRef, Refused};
+use crate::{ContainerId, Effects, ProcessRef, RawExit, Refused};
 
 /// The machine of the reaper.
 ///
 /// ```
-/// # use executor_lifecycle::reaper::{Reaper, ReaperEffect, ReaperEvent};
-/// # use executor_lifecycle::{ContainerId, Ending, ExitStatus, ProcessRef, Refused};
+/// # use executor_lifecycle::exit_router::{ExitRouter, ExitRouterEffect, ExitRouterEvent};
+/// # use executor_lifecycle::{ContainerId, RawExit, ExitStatus, ProcessRef, Refused};
 /// let process = ProcessRef::init(ContainerId::new("c").unwrap());
-/// let ending = Ending::with(ExitStatus::Code(0));
-/// let mut reaper = Reaper::default();
+/// let ending = RawExit::with(ExitStatus::Code(0));
+/// let mut reaper = ExitRouter::default();
 /// // It ends before anybody has asked for it: the end is kept.
-/// assert_eq!(reaper.step(ReaperEvent::Ended(process.clone(), ending.clone()))?.as_slice(), []);
-/// let effects = reaper.step(ReaperEvent::Watch(process.clone()))?;
-/// assert_eq!(effects.as_slice(), [ReaperEffect::Deliver(process, ending)]);
+/// assert_eq!(reaper.step(ExitRouterEvent::Ended(process.clone(), ending.clone()))?.as_slice(), []);
+/// let effects = reaper.step(ExitRouterEvent::Watch(process.clone()))?;
+/// assert_eq!(effects.as_slice(), [ExitRouterEffect::Deliver(process, ending)]);
 /// # Ok::<(), Refused>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Reaper {
+pub struct ExitRouter {
     watched: BTreeSet<ProcessRef>,
-    early: BTreeMap<ProcessRef, Ending>,
+    early: BTreeMap<ProcessRef, RawExit>,
 }
 
 /// What can happen to the reaper.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum ReaperEvent {
+pub enum ExitRouterEvent {
     /// The end of this process is wanted.
     Watch(ProcessRef),
     /// The exit source saw this process end.
-    Ended(ProcessRef, Ending),
+    Ended(ProcessRef, RawExit),
     /// Nothing of this container will be asked for any more.
     Forget(ContainerId),
 }
 
 /// What is to be done for the reaper.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum ReaperEffect {
+pub enum ExitRouterEffect {
     /// Tell the one who watches. Comes once for each `Watch`.
-    Deliver(ProcessRef, Ending),
+    Deliver(ProcessRef, RawExit),
 }
 
-impl Reaper {
+impl ExitRouter {
     /// Takes one event. A process is watched once at a time; another `Watch` is `Refused::Stale`, and
     /// so is an end that was seen before.
-    pub fn step(&mut self, event: ReaperEvent) -> Result<Effects<ReaperEffect>, Refused> {
+    pub fn step(&mut self, event: ExitRouterEvent) -> Result<Effects<ExitRouterEffect>, Refused> {
         match event {
-            ReaperEvent::Watch(process) => match self.early.remove(&process) {
-                Some(ending) => Ok(vec![ReaperEffect::Deliver(process, ending)].into()),
+            ExitRouterEvent::Watch(process) => match self.early.remove(&process) {
+                Some(ending) => Ok(vec![ExitRouterEffect::Deliver(process, ending)].into()),
                 None if self.watched.insert(process) => Ok(Effects::none()),
                 None => Err(Refused::Stale),
             },
-            ReaperEvent::Ended(process, ending) => {
+            ExitRouterEvent::Ended(process, ending) => {
                 if self.watched.remove(&process) {
-                    return Ok(vec![ReaperEffect::Deliver(process, ending)].into());
+                    return Ok(vec![ExitRouterEffect::Deliver(process, ending)].into());
                 }
                 match self.early.contains_key(&process) {
                     true => Err(Refused::Stale),
@@ -74,7 +74,7 @@ impl Reaper {
                     }
                 }
             }
-            ReaperEvent::Forget(container) => {
+            ExitRouterEvent::Forget(container) => {
                 let all = || ProcessRef::all_of(&container);
                 let watched: Vec<_> = self.watched.range(all()).cloned().collect();
                 let early: Vec<_> = self.early.range(all()).map(|(process, _)| process.clone()).collect();
@@ -102,34 +102,34 @@ mod tests {
         ProcessRef::init(ContainerId::new("c").unwrap())
     }
 
-    fn ending(code: u8) -> Ending {
-        Ending::with(ExitStatus::Code(code))
+    fn ending(code: u8) -> RawExit {
+        RawExit::with(ExitStatus::Code(code))
     }
 
-    fn deliver(code: u8) -> Result<Effects<ReaperEffect>, Refused> {
-        Ok(vec![ReaperEffect::Deliver(init(), ending(code))].into())
+    fn deliver(code: u8) -> Result<Effects<ExitRouterEffect>, Refused> {
+        Ok(vec![ExitRouterEffect::Deliver(init(), ending(code))].into())
     }
 
     /// Every state (unknown, watched, kept) × every event.
     #[test]
     fn every_state_and_event() {
-        let unknown = Reaper::default();
-        let mut watched = Reaper::default();
-        let _ = watched.step(ReaperEvent::Watch(init())).unwrap();
-        let mut kept = Reaper::default();
-        let _ = kept.step(ReaperEvent::Ended(init(), ending(1))).unwrap();
+        let unknown = ExitRouter::default();
+        let mut watched = ExitRouter::default();
+        let _ = watched.step(ExitRouterEvent::Watch(init())).unwrap();
+        let mut kept = ExitRouter::default();
+        let _ = kept.step(ExitRouterEvent::Ended(init(), ending(1))).unwrap();
 
         let none = || Ok(Effects::none());
         for (state, event, answer, sizes) in [
-            (&unknown, ReaperEvent::Watch(init()), none(), (1, 0)),
-            (&unknown, ReaperEvent::Ended(init(), ending(2)), none(), (0, 1)),
-            (&unknown, ReaperEvent::Forget(init().container), none(), (0, 0)),
-            (&watched, ReaperEvent::Watch(init()), Err(Refused::Stale), (1, 0)),
-            (&watched, ReaperEvent::Ended(init(), ending(2)), deliver(2), (0, 0)),
-            (&watched, ReaperEvent::Forget(init().container), none(), (0, 0)),
-            (&kept, ReaperEvent::Watch(init()), deliver(1), (0, 0)),
-            (&kept, ReaperEvent::Ended(init(), ending(2)), Err(Refused::Stale), (0, 1)),
-            (&kept, ReaperEvent::Forget(init().container), none(), (0, 0)),
+            (&unknown, ExitRouterEvent::Watch(init()), none(), (1, 0)),
+            (&unknown, ExitRouterEvent::Ended(init(), ending(2)), none(), (0, 1)),
+            (&unknown, ExitRouterEvent::Forget(init().container), none(), (0, 0)),
+            (&watched, ExitRouterEvent::Watch(init()), Err(Refused::Stale), (1, 0)),
+            (&watched, ExitRouterEvent::Ended(init(), ending(2)), deliver(2), (0, 0)),
+            (&watched, ExitRouterEvent::Forget(init().container), none(), (0, 0)),
+            (&kept, ExitRouterEvent::Watch(init()), deliver(1), (0, 0)),
+            (&kept, ExitRouterEvent::Ended(init(), ending(2)), Err(Refused::Stale), (0, 1)),
+            (&kept, ExitRouterEvent::Forget(init().container), none(), (0, 0)),
         ] {
             let mut reaper = state.clone();
             assert_eq!(
@@ -142,14 +142,14 @@ mod tests {
 
     #[test]
     fn processes_of_one_container_and_others_are_kept_apart() {
-        let mut reaper = Reaper::default();
+        let mut reaper = ExitRouter::default();
         let exec = ProcessRef::exec(init().container, ExecId(1));
         let other = ProcessRef::init(ContainerId::new("d").unwrap());
         for process in [&exec, &other] {
-            let _ = reaper.step(ReaperEvent::Watch(process.clone())).unwrap();
+            let _ = reaper.step(ExitRouterEvent::Watch(process.clone())).unwrap();
         }
-        assert_eq!(reaper.step(ReaperEvent::Ended(init(), ending(0))), Ok(Effects::none()));
-        let _ = reaper.step(ReaperEvent::Forget(init().container)).unwrap();
+        assert_eq!(reaper.step(ExitRouterEvent::Ended(init(), ending(0))), Ok(Effects::none()));
+        let _ = reaper.step(ExitRouterEvent::Forget(init().container)).unwrap();
         assert_eq!(reaper.sizes(), (1, 0));
     }
 }

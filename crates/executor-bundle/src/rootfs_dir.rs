@@ -22,7 +22,7 @@ const READ_LIMIT: u64 = 4 << 20;
 const RACES: usize = 128;
 
 /// A root file system, looked at from outside.
-pub(crate) struct Within {
+pub(crate) struct RootfsDir {
     root: OwnedFd,
     path: PathBuf,
 }
@@ -44,7 +44,7 @@ pub(crate) enum Unreadable {
     Failed(io::Error),
 }
 
-impl Within {
+impl RootfsDir {
     pub(crate) fn open(path: &Path) -> Result<Self, StartFailure> {
         Self::at(path).map_err(|error| crate::from_io("rootfs:", path, &error))
     }
@@ -179,7 +179,7 @@ mod tests {
         link("../../secret", "up");
         link("/inside", "absolute");
         link(dir.path().join("secret").to_str().unwrap(), "host");
-        let within = Within::open(&dir.path().join("root")).unwrap();
+        let within = RootfsDir::open(&dir.path().join("root")).unwrap();
         for out in ["/etc/up", "/etc/host"] {
             assert!(matches!(within.read(Path::new(out)), Err(Unreadable::Missing)), "{out}");
         }
@@ -195,7 +195,7 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, 0o644.into(), 0).unwrap();
         std::fs::File::create(dir.path().join("huge")).unwrap().set_len(100 << 20).unwrap();
         symlink("/loop", dir.path().join("loop")).unwrap();
-        let within = Within::open(dir.path()).unwrap();
+        let within = RootfsDir::open(dir.path()).unwrap();
         for name in ["/fifo", "/huge", "/loop", "/"] {
             assert!(
                 matches!(within.read(Path::new(name)), Err(Unreadable::Because(_) | Unreadable::Failed(_))),
