@@ -4,15 +4,15 @@
 //! its step, and performs the effects. Nothing is awaited and nothing blocks in a handler; what takes
 //! time is spawned, and its completion comes back as an event.
 //!
-//! | actor | one for each | owned by |
-//! |---|---|---|
-//! | [`ExecutorActor`] | executor | its thread |
-//! | [`Reaper`] | executor | the executor |
-//! | [`Container`] | container | the executor |
-//! | [`Process`] | process, init included | its container |
+//! | actor | one for each | its machine | owned by |
+//! |---|---|---|---|
+//! | [`ExecutorActor`] | executor | [`registry`](executor_lifecycle::registry) | its thread |
+//! | [`Reaper`] | executor | [`exit_router`](executor_lifecycle::exit_router): it routes exits | the executor |
+//! | [`Container`] | container | [`container`](executor_lifecycle::container) | the executor |
+//! | [`Process`] | process, init included | [`process`](executor_lifecycle::process) | its container |
 //!
-//! References are strong downward and weak upward. An actor that panics tells its owner with its
-//! last breath (`Drop`), and the owner ends what it was in charge of.
+//! References are strong downward and weak upward. An actor that panics says so from its `Drop`, and its owner ends what it
+//! was in charge of.
 
 mod container;
 mod executor;
@@ -22,8 +22,12 @@ mod reaper;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
-use actix::{Addr, Message, Recipient, WeakRecipient};
+use actix::{
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Message, Recipient, SpawnHandle, WeakRecipient,
+};
+use executor_lifecycle::Timestamp;
 
 pub use self::container::Container;
 pub use self::executor::ExecutorActor;
@@ -44,7 +48,42 @@ pub(crate) struct World {
     pub(crate) _present: tokio::sync::mpsc::Sender<Infallible>,
 }
 
-/// Sends a fact to the actor above, and says so when it could not arrive.
+/// The timer of an actor whose machine has deadlines.
+#[derive(Default)]
+struct Ticker(Option<(Timestamp, SpawnHandle)>);
+
+impl Ticker {
+    /// Has `tick` called at `deadline`, in place of the former.
+    fn set<A>(
+        &mut self,
+        deadline: Option<Timestamp>,
+        clock: Clock,
+        context: &mut Context<A>,
+        tick: fn(&mut A, &mut Context<A>),
+    ) where
+        A: Actor<Context = Context<A>>,
+    {
+        if self.0.map(|(at, _)| at) == deadline {
+            return;
+        }
+        if let Some((_, handle)) = self.0.take() {
+            context.cancel_future(handle);
+        }
+        self.0 = deadline.map(|at| {
+            // Timers have a resolution of 1 ms and may come early by less; then the machine waits on.
+            let wait = clock.until(at) + Duration::from_millis(1);
+            let sleep = actix::fut::wrap_future::<_, A>(tokio::time::sleep(wait));
+            (at, context.spawn(sleep.map(move |(), actor, context| tick(actor, context))))
+        });
+    }
+
+    /// The timer has come.
+    fn clear(&mut self) {
+        self.0 = None;
+    }
+}
+
+/// Sends a fact to the actor above, and logs it when it could not arrive.
 fn tell<M>(to: &WeakRecipient<M>, fact: M)
 where
     M: Message<Result = ()> + Send + 'static,
@@ -56,9 +95,9 @@ where
     }
 }
 
-/// Sends a fact that somebody else has to have when its receiver ends before it takes it: `undelivered` is called
-/// then. It enters the mailbox before this returns, as with `do_send`; where the loss is nobody's, that is cheaper by
-/// a task.
+/// Sends a fact that another has to have when its receiver ends before it takes it: `undelivered` is called
+/// then. It enters the mailbox before this returns, as with `do_send`, which is cheaper by a task and serves where the
+/// loss of the fact matters to no other actor.
 fn deliver<M>(to: &Recipient<M>, fact: M, undelivered: impl FnOnce(&'static str) + 'static)
 where
     M: Message<Result = ()> + Send + 'static,
@@ -70,4 +109,10 @@ where
             undelivered(std::any::type_name::<M>());
         }
     });
+}
+
+/// Runs the future of a runtime in a task of its own: if it panics, `None` is all that is known of it, and the actor
+/// lives on.
+async fn apart<T: 'static>(work: impl Future<Output = T> + 'static) -> Option<T> {
+    actix_rt::spawn(work).await.ok()
 }

@@ -1,9 +1,12 @@
 //! What a caller of the embedding API can be told instead of an answer.
 
-use executor_lifecycle::{ContainerId, Exit, ProcessRef, Refused, StartFailure};
-use thiserror::Error;
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::RuntimeError;
+use executor_lifecycle::{ContainerId, Exit, ProcessRef, Refusal, Refused, StartFailure};
+use thiserror::Error;
 
 /// An operation of the embedding API that failed.
 #[derive(Debug, Error)]
@@ -22,6 +25,12 @@ pub enum Error {
     NotFound {
         /// The id.
         id: ContainerId,
+    },
+    /// The container has no such exec, or it has ended so long ago that it is forgotten.
+    #[error("there is no process {process}")]
+    NoProcess {
+        /// Which process.
+        process: ProcessRef,
     },
     /// The state it is in does not allow the request.
     #[error("{process}: {refused}")]
@@ -57,6 +66,119 @@ pub enum Error {
     /// The executor has stopped.
     #[error("the executor has stopped")]
     Stopped,
+}
+
+impl Error {
+    /// Why the registry took no container of this id.
+    pub(crate) fn of_registry(refused: &Refused, id: ContainerId) -> Self {
+        match refused.reason {
+            Refusal::Draining => Self::ShuttingDown,
+            Refusal::IdTaken => Self::IdTaken { id },
+            Refusal::Exited
+            | Refusal::Stopped
+            | Refusal::StoppedWithError { .. }
+            | Refusal::Cancelled
+            | Refusal::Paused
+            | Refusal::NotRunning
+            | Refusal::Started
+            | Refusal::NotExited
+            | Refusal::NoTerminal
+            | Refusal::NotPaused
+            | Refusal::ExecIdTaken
+            | Refusal::Stale => Self::Refused { process: ProcessRef::init(id), refused: refused.clone() },
+        }
+    }
+}
+
+/// An operation of a runtime that failed. What lies beneath is in [`source`](StdError::source), not in the text.
+#[derive(Debug, Error)]
+pub enum RuntimeError {
+    /// There is no OCI runtime.
+    #[error("no OCI runtime: none of {} is on PATH", tried.join(", "))]
+    NoRuntime {
+        /// What was looked for.
+        tried: Vec<String>,
+    },
+    /// The root directory cannot be used.
+    #[error("open the root {}", root.display())]
+    Root {
+        /// The directory.
+        root: PathBuf,
+        /// Why not.
+        #[source]
+        source: BoxError,
+    },
+    /// There is no such container, or it does not run (any more).
+    #[error("{op} {subject}: it does not run")]
+    NotRunning {
+        /// What was to be done.
+        op: Cow<'static, str>,
+        /// The container or process.
+        subject: String,
+    },
+    /// This runtime cannot do that.
+    #[error("{op} {subject}: this runtime cannot do that")]
+    Unsupported {
+        /// What was to be done.
+        op: Cow<'static, str>,
+        /// The container or process.
+        subject: String,
+    },
+    /// The runtime refused, in its own words.
+    #[error("{op} {subject}: {words}")]
+    Refused {
+        /// What was to be done, as in `runc pause`.
+        op: Cow<'static, str>,
+        /// The container or process.
+        subject: String,
+        /// What the runtime said.
+        words: String,
+    },
+    /// The runtime gave no answer and was killed.
+    #[error("{op} {subject}: no answer within {after:?}")]
+    TimedOut {
+        /// What was to be done, as in `runc pause`.
+        op: Cow<'static, str>,
+        /// The container or process.
+        subject: String,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// It failed for another reason.
+    #[error("{op} {subject}")]
+    Failed {
+        /// What was to be done.
+        op: Cow<'static, str>,
+        /// The container, process, file or program.
+        subject: String,
+        /// Why it could not be.
+        #[source]
+        source: BoxError,
+    },
+}
+
+/// An error of whichever kind.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+impl RuntimeError {
+    /// `op` on `subject` failed because of `source`.
+    pub fn failed(
+        op: impl Into<Cow<'static, str>>,
+        subject: impl std::fmt::Display,
+        source: impl Into<BoxError>,
+    ) -> Self {
+        Self::Failed { op: op.into(), subject: subject.to_string(), source: source.into() }
+    }
+
+    /// `op` cannot be done by this runtime.
+    pub fn unsupported(op: impl Into<Cow<'static, str>>, subject: impl std::fmt::Display) -> Self {
+        Self::Unsupported { op: op.into(), subject: subject.to_string() }
+    }
+
+    /// `subject` does not run.
+    pub fn not_running(op: impl Into<Cow<'static, str>>, subject: impl std::fmt::Display) -> Self {
+        Self::NotRunning { op: op.into(), subject: subject.to_string() }
+    }
 }
 
 /// A field of a specification that makes no sense.

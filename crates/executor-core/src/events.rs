@@ -5,10 +5,10 @@
 //! and is told how many; it never holds anything up.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use executor_lifecycle::container::Phase;
-use executor_lifecycle::{ContainerId, Event, EventKind, ExecId, Exit, HostPid, Timestamp};
+use executor_lifecycle::{ContainerId, Event, EventKind, ExecId, Exit, HostPid, Leftover, Timestamp};
 use futures::Stream;
 use tokio::sync::{broadcast, watch};
 
@@ -27,16 +27,16 @@ pub struct Snapshot {
     pub seq: u64,
     /// Where it is in its life.
     pub phase: Phase,
-    /// Init's pid on the host, from its start on.
+    /// Init's pid on the host, once it exists.
     pub pid: Option<HostPid>,
     /// When init started.
     pub started_at: Option<Timestamp>,
-    /// The exec'd processes that run.
-    pub execs: BTreeMap<ExecId, HostPid>,
+    /// The execs that have not exited, each with its pid once it runs.
+    pub execs: BTreeMap<ExecId, Option<HostPid>>,
     /// How it ended, once it has.
     pub exit: Option<Exit>,
     /// Once it is released: what could not be removed.
-    pub left: Option<Vec<String>>,
+    pub left: Option<Vec<Leftover>>,
 }
 
 /// What a subscriber is told.
@@ -135,6 +135,8 @@ pub(crate) struct Hub {
     snapshot: watch::Sender<Snapshot>,
     channel: OnceLock<broadcast::Sender<Event>>,
     bus: Bus,
+    /// Events that the bus has not got, while the container is kept ready and so invisible.
+    withheld: Mutex<Option<Vec<Event>>>,
 }
 
 /// The handles' end of one container.
@@ -145,7 +147,8 @@ pub(crate) struct View {
 }
 
 impl Hub {
-    pub(crate) fn new(container: ContainerId, bus: Bus) -> Arc<Self> {
+    /// `visible`: whether its events go to the bus at once.
+    pub(crate) fn new(container: ContainerId, bus: Bus, visible: bool) -> Arc<Self> {
         let snapshot = watch::Sender::new(Snapshot {
             container,
             seq: 0,
@@ -156,7 +159,8 @@ impl Hub {
             exit: None,
             left: None,
         });
-        Arc::new(Self { snapshot, channel: OnceLock::new(), bus })
+        let withheld = Mutex::new((!visible).then(Vec::new));
+        Arc::new(Self { snapshot, channel: OnceLock::new(), bus, withheld })
     }
 
     pub(crate) fn view(self: &Arc<Self>) -> View {
@@ -172,7 +176,22 @@ impl Hub {
         if let Some(channel) = self.channel.get() {
             let _nobody_listens = channel.send(event.clone());
         }
+        if let Some(withheld) = &mut *self.withheld() {
+            return withheld.push(event);
+        }
         let _nobody_listens = self.bus.0.send(event);
+    }
+
+    /// From now on its events go to the bus, those that were withheld first.
+    pub(crate) fn reveal(&self) {
+        for event in self.withheld().take().into_iter().flatten() {
+            let _nobody_listens = self.bus.0.send(event);
+        }
+    }
+
+    /// A push or a take cannot leave it half changed.
+    fn withheld(&self) -> MutexGuard<'_, Option<Vec<Event>>> {
+        self.withheld.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -206,14 +225,21 @@ impl Snapshot {
     fn apply(&mut self, event: &Event) {
         self.seq = event.seq;
         match &event.kind {
-            EventKind::Created => {}
+            EventKind::Registered => {}
+            EventKind::Created { pid } => {
+                self.phase = Phase::Created;
+                self.pid = Some(*pid);
+            }
             EventKind::Started { pid } => {
                 self.phase = Phase::Running;
                 self.pid = Some(*pid);
                 self.started_at = Some(event.at);
             }
+            EventKind::ExecAdded { exec } => {
+                self.execs.insert(exec.clone(), None);
+            }
             EventKind::ExecStarted { exec, pid } => {
-                self.execs.insert(*exec, *pid);
+                self.execs.insert(exec.clone(), Some(*pid));
             }
             EventKind::ExecExited { exec, .. } => {
                 self.execs.remove(exec);

@@ -11,16 +11,15 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use actix::{Addr, System};
-use executor_lifecycle::{ContainerId, Timestamp};
+use executor_lifecycle::{ContainerId, Exit, Leftover, Timestamp};
 use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::actors::{ExecutorActor, Reaper, World};
 use crate::clock::Clock;
 use crate::events::{Bus, BusView};
-use crate::handle::ask_or_cancel;
-use crate::io::Connected;
-use crate::messages::{Get, List, Prepare, ProcessStreams, RequestToken, Run, RunAccepted, Shutdown, Stop};
+use crate::handle::{Tokens, ask_or_cancel};
+use crate::messages::{Drain, ExitOf, Get, List, Prepare, Run, RunAccepted, Shutdown, Stop};
 use crate::observe::ObserverSlot;
 use crate::{
     ContainerHandle, ContainerSpec, Error, Events, ExitSource, InvalidSpec, Observer, Runtime, Snapshot,
@@ -45,10 +44,11 @@ pub struct Executor {
 struct Inner {
     address: Addr<ExecutorActor>,
     bus: BusView,
+    tokens: Tokens,
     swept: Vec<Swept>,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// What closing the runtime could not remove; closed without a value while the thread runs.
-    closed: watch::Receiver<Option<Vec<String>>>,
+    closed: watch::Receiver<Option<Vec<Leftover>>>,
 }
 
 /// Makes an [`Executor`].
@@ -67,7 +67,7 @@ pub struct ShutdownReport {
     /// released all the same.
     pub late: Vec<ContainerId>,
     /// What could not be removed; empty when all is well.
-    pub left: Vec<String>,
+    pub left: Vec<Leftover>,
 }
 
 impl ExecutorBuilder {
@@ -113,7 +113,9 @@ impl ExecutorBuilder {
         });
         let thread = Mutex::new(Some(thread.map_err(Error::Thread)?));
         let address = address.recv().map_err(|_| Error::Stopped)?;
-        Ok(Executor { inner: Arc::new(Inner { address, bus: view, swept, thread, closed }) })
+        Ok(Executor {
+            inner: Arc::new(Inner { address, bus: view, tokens: Tokens::default(), swept, thread, closed }),
+        })
     }
 
     /// The same without a thread: the actors live on the actix `System` of the calling thread, beside
@@ -141,7 +143,14 @@ impl ExecutorBuilder {
             let _system_gone = tokio::task::spawn_blocking(|| drop(closing)).await;
         });
         Ok(Executor {
-            inner: Arc::new(Inner { address, bus: view, swept, thread: Mutex::default(), closed }),
+            inner: Arc::new(Inner {
+                address,
+                bus: view,
+                tokens: Tokens::default(),
+                swept,
+                thread: Mutex::default(),
+                closed,
+            }),
         })
     }
 
@@ -189,11 +198,11 @@ impl Actors {
 /// Closes the runtime when it is dropped, whatever the reason, and says what was left.
 struct Closing {
     runtime: Arc<dyn Runtime>,
-    closed: watch::Sender<Option<Vec<String>>>,
+    closed: watch::Sender<Option<Vec<Leftover>>>,
 }
 
 impl Closing {
-    fn new(runtime: &Arc<dyn Runtime>) -> (Self, watch::Receiver<Option<Vec<String>>>) {
+    fn new(runtime: &Arc<dyn Runtime>) -> (Self, watch::Receiver<Option<Vec<Leftover>>>) {
         let (closed, receiver) = watch::channel(None);
         (Self { runtime: Arc::clone(runtime), closed }, receiver)
     }
@@ -250,18 +259,48 @@ impl Executor {
     /// # }).unwrap();
     /// ```
     pub async fn run(&self, spec: ContainerSpec) -> Result<ContainerHandle, Error> {
+        self.register(spec, false).await
+    }
+
+    /// Registers a container and has it made, and no more: it is held at created, with its init waiting for the program
+    /// to be executed, until [`ContainerHandle::start`]. Answers when its id is registered;
+    /// [`ContainerHandle::created`] waits until it stands.
+    ///
+    /// While it is held, execs wait for its start, a cancel and SIGKILL end it at once, other signals wait for the
+    /// program, and the terminal has the last size asked for before the program's first instruction. A [`run`](Self::run)
+    /// is `create` and `start`.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run). A runtime that stays in the foreground cannot hold a container: its start fails.
+    ///
+    /// ```
+    /// # use executor_core::*;
+    /// # use executor_core::lifecycle::*;
+    /// # use executor_sim::{SimRuntime, Simulation};
+    /// # Simulation::new(SimRuntime::new()).run(async |sim| {
+    /// # let executor = &sim.executor;
+    /// let container = executor.create(ContainerSpec::host(["sh", "-c", "exit 3"])).await?;
+    /// let pid = container.created().await?;
+    /// container.start().await?;
+    /// assert_eq!(container.started().await?, pid);
+    /// assert_eq!(container.wait().await.status, ExitStatus::Code(3));
+    /// # Ok::<(), Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn create(&self, spec: ContainerSpec) -> Result<ContainerHandle, Error> {
+        self.register(spec, true).await
+    }
+
+    async fn register(&self, spec: ContainerSpec, hold: bool) -> Result<ContainerHandle, Error> {
         spec.validate()?;
-        let cancel_on_drop = spec.cancel_on_drop;
-        let Connected { stdio, copiers, streams: ours, shared } =
-            io::connect(spec.process.stdio.clone(), spec.process.terminal).map_err(Error::Pipe)?;
-        let streams = ProcessStreams { stdio, copiers, shared };
-        let claim = RequestToken::new();
+        let (terms, cancel_on_drop) = (spec.terms(), spec.cancel_on_drop);
+        let token = self.inner.tokens.next();
         let empty = tracing::field::Empty;
         let span = tracing::info_span!("run", container = empty, exit.code = empty);
-        let run = Run { spec, streams, ours, claim, span };
-        let answer = ask_or_cancel(&self.inner.address.downgrade(), run, claim).await;
+        let run = Run { spec, hold, token, span };
+        let answer = ask_or_cancel(&self.inner.address.downgrade(), run, token).await;
         let RunAccepted { id, parts, ours } = answer.ok_or(Error::Stopped)??;
-        Ok(ContainerHandle::new(id, parts, ours, cancel_on_drop))
+        Ok(ContainerHandle::new(id, parts, ours, self.inner.tokens.clone()).with(terms, cancel_on_drop))
     }
 
     /// Keeps `count` containers of this specification ready from now on: made, short of executing the program. A
@@ -323,7 +362,29 @@ impl Executor {
     pub async fn get(&self, id: &ContainerId) -> Result<ContainerHandle, Error> {
         let parts = self.inner.address.send(Get(id.clone())).await.map_err(|_| Error::Stopped)?;
         let parts = parts.ok_or_else(|| Error::NotFound { id: id.clone() })?;
-        Ok(ContainerHandle::new(id.clone(), parts, io::Streams::default(), false))
+        Ok(ContainerHandle::new(id.clone(), parts, io::Streams::default(), self.inner.tokens.clone()))
+    }
+
+    /// How a container of this id ended: one that is there, or else the last of this id that was released. The last
+    /// 1,024 exits are remembered.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    ///
+    /// ```
+    /// # use executor_core::*;
+    /// # use executor_core::lifecycle::*;
+    /// # use executor_sim::{SimRuntime, Simulation};
+    /// # Simulation::new(SimRuntime::new()).run(async |sim| {
+    /// # let executor = &sim.executor;
+    /// let id: ContainerId = "build-17".parse().expect("an id");
+    /// executor.run(ContainerSpec::host(["sh", "-c", "exit 3"]).id(id.clone())).await?.released().await?;
+    /// assert_eq!(executor.exit_of(&id).await?.map(|exit| exit.status), Some(ExitStatus::Code(3)));
+    /// # Ok::<(), Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn exit_of(&self, id: &ContainerId) -> Result<Option<Exit>, Error> {
+        self.inner.address.send(ExitOf(id.clone())).await.map_err(|_| Error::Stopped)
     }
 
     /// How every container stands, in the order of their ids.
@@ -347,14 +408,23 @@ impl Executor {
     /// executor.run(ContainerSpec::host(["true"])).await?.released().await?;
     /// let mut order = EventOrder::default();
     /// while !order.is_complete() {
-    ///     let Some(Notice::Event(event)) = events.next().await else { panic!("told nothing") };
-    ///     order.check(&event).expect("created < started < exited < released");
+    ///     let Some(Notice::Event(event)) = events.next().await else { panic!("no event") };
+    ///     order.check(&event).expect("registered < started < exited < released");
     /// }
     /// # Ok::<(), Error>(())
     /// # }).unwrap();
     /// ```
     pub fn events(&self) -> Events {
         self.inner.bus.subscribe(&self.inner.swept)
+    }
+
+    /// Takes nothing new from now on, and waits until nothing is left: every container has exited by itself, was cancelled
+    /// or removed, and is released. What was kept ready is ended. [`shutdown`](Self::shutdown) then stops the executor.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub async fn drain(&self) -> Result<(), Error> {
+        self.inner.address.send(Drain).await.map_err(|_| Error::Stopped)
     }
 
     /// Takes nothing new, ends every container, waits until all are released, and stops.

@@ -5,23 +5,27 @@
 //! the specification says that the last one cancels.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::dev::ToEnvelope;
 use actix::{Actor, Handler, Message, Recipient, WeakAddr};
+use executor_lifecycle::process::Terms;
+use executor_lifecycle::registry::RequestToken;
 use executor_lifecycle::{
-    Cancel, ContainerId, Exit, HostPid, ProcessRef, Refused, Signal, SignalScope, TerminalSize, Timestamp,
-    Usage,
+    Cancel, ContainerId, ExecId, Exit, HostPid, Leftover, ProcessRef, Refusal, Refused, Signal, SignalScope,
+    TerminalSize, Timestamp, Usage,
 };
 use tokio::sync::watch;
 
 use crate::actors::{Container, Process};
 use crate::events::View;
 use crate::io::{self, Connected, Io, Streams};
-use crate::messages::{
-    self, ContainerParts, FreezeError, ProcessParts, ProcessStreams, ProcessView, RequestToken,
-};
+use crate::messages::{self, ContainerParts, ProcessParts, ProcessStreams, ProcessView, RequestError};
 use crate::{Error, Events, ExecSpec, Samples, Snapshot};
+
+/// The state of a container whose actor has ended.
+const RELEASED: &str = "released";
 
 /// A container of an executor.
 #[derive(Clone)]
@@ -30,7 +34,20 @@ pub struct ContainerHandle {
     address: WeakAddr<Container>,
     view: View,
     io: Io,
+    tokens: Tokens,
+    /// What is expected of init, for a container that is still to be started.
+    terms: Terms,
     _cancel: Option<Arc<OnDrop<Container, messages::Cancel>>>,
+}
+
+/// Numbers the requests of one executor. A clone goes on with the same numbers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tokens(Arc<AtomicU64>);
+
+impl Tokens {
+    pub(crate) fn next(&self) -> RequestToken {
+        RequestToken(self.0.fetch_add(1, Ordering::Relaxed) + 1)
+    }
 }
 
 /// A process that was exec'd into a container.
@@ -44,15 +61,23 @@ pub struct ProcessHandle {
 }
 
 impl ContainerHandle {
-    pub(crate) fn new(
-        id: ContainerId,
-        parts: ContainerParts,
-        streams: Streams,
-        cancel_on_drop: bool,
-    ) -> Self {
+    pub(crate) fn new(id: ContainerId, parts: ContainerParts, streams: Streams, tokens: Tokens) -> Self {
         let ContainerParts { address, view, shared } = parts;
-        let cancel = cancel_on_drop.then(|| OnDrop::cancel(&address));
-        Self { id, address, view, io: Io::new(streams, shared), _cancel: cancel }
+        Self {
+            id,
+            address,
+            view,
+            io: Io::new(streams, shared),
+            tokens,
+            terms: Terms::default(),
+            _cancel: None,
+        }
+    }
+
+    /// The same, with what the specification says of a handle.
+    pub(crate) fn with(self, terms: Terms, cancel_on_drop: bool) -> Self {
+        let cancel = cancel_on_drop.then(|| OnDrop::cancel(&self.address));
+        Self { terms, _cancel: cancel, ..self }
     }
 
     /// The streams of its init.
@@ -97,7 +122,38 @@ impl ContainerHandle {
     /// # Errors
     /// [`Error::Refused`] when the container is released: nothing will come any more.
     pub async fn subscribe(&self, to: Recipient<messages::Event>) -> Result<(), Error> {
-        ask(&self.address, messages::Subscribe(to)).await.ok_or_else(|| self.refused(Refused::Exited))
+        ask(&self.address, messages::Subscribe(to)).await.ok_or_else(|| self.has_exited())
+    }
+
+    /// Waits until init exists, held at created or started; answers with its pid on the host.
+    ///
+    /// # Errors
+    /// [`Error::NotStarted`] when it never will, with the reason in the exit.
+    pub async fn created(&self) -> Result<HostPid, Error> {
+        self.pid_once(|snapshot| snapshot.pid.is_some()).await
+    }
+
+    /// Has the program executed of a container that [`Executor::create`](crate::Executor::create) made, as soon as that
+    /// can be done; it need not stand at created yet. Answers when the intent is kept: [`started`](Self::started)
+    /// waits for the program.
+    ///
+    /// The specification's time limit counts from this call.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when it was started before, is being cancelled, or has ended.
+    pub async fn start(&self) -> Result<(), Error> {
+        let answer = ask(&self.address, messages::Start(self.terms.clone())).await;
+        answer.unwrap_or_else(|| Err(self.gone())).map_err(|refused| self.refused(refused))
+    }
+
+    /// Gives back what is kept of a container that has exited; see [`KeepExited`](crate::KeepExited). Answers when that has
+    /// begun: [`released`](Self::released) waits for it. One that is released has been removed.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when it has not exited.
+    pub async fn remove(&self) -> Result<(), Error> {
+        let answer = ask(&self.address, messages::Remove).await;
+        answer.unwrap_or(Ok(())).map_err(|refused| self.refused(refused))
     }
 
     /// Waits until init runs; answers with its pid on the host.
@@ -105,13 +161,17 @@ impl ContainerHandle {
     /// # Errors
     /// [`Error::NotStarted`] when it never will, with the reason in the exit.
     pub async fn started(&self) -> Result<HostPid, Error> {
-        let known = self.view.wait_for(|snapshot| snapshot.pid.is_some() || snapshot.exit.is_some()).await;
+        self.pid_once(|snapshot| snapshot.started_at.is_some()).await
+    }
+
+    async fn pid_once(&self, known: impl Fn(&Snapshot) -> bool) -> Result<HostPid, Error> {
+        let known = self.view.wait_for(|snapshot| known(snapshot) || snapshot.exit.is_some()).await;
         let process = || ProcessRef::init(self.id.clone());
         match known {
-            Some(Snapshot { pid: Some(pid), .. }) => Ok(pid),
-            Some(Snapshot { exit: Some(exit), .. }) => {
+            Some(Snapshot { started_at: None, exit: Some(exit), .. }) => {
                 Err(Error::NotStarted { process: process(), exit: exit.into() })
             }
+            Some(Snapshot { pid: Some(pid), .. }) => Ok(pid),
             Some(_) | None => Err(Error::Stopped),
         }
     }
@@ -129,9 +189,21 @@ impl ContainerHandle {
     ///
     /// # Errors
     /// [`Error::Stopped`] when the executor stops before.
-    pub async fn released(&self) -> Result<Vec<String>, Error> {
+    pub async fn released(&self) -> Result<Vec<Leftover>, Error> {
         let released = self.view.wait_for(|snapshot| snapshot.left.is_some()).await;
         released.and_then(|snapshot| snapshot.left).ok_or(Error::Stopped)
+    }
+
+    /// Finds a process that was exec'd into it, by its id: one that has not ended, or one of the last 64 that have. Outputs
+    /// that are [`Stdio::Shared`](crate::Stdio::Shared) can be attached to.
+    ///
+    /// # Errors
+    /// [`Error::NoProcess`] when there is none.
+    pub async fn process(&self, exec: &ExecId) -> Result<ProcessHandle, Error> {
+        let parts = ask(&self.address, messages::FindProcess(exec.clone())).await.flatten();
+        let process = || ProcessRef::exec(self.id.clone(), exec.clone());
+        let parts = parts.ok_or_else(|| Error::NoProcess { process: process() })?;
+        Ok(ProcessHandle::new(parts, Streams::default(), false))
     }
 
     /// Adds a process. Before the container runs it is parked, and started by the event. A future of it
@@ -139,7 +211,7 @@ impl ContainerHandle {
     ///
     /// # Errors
     /// [`Error::InvalidSpec`], and [`Error::Refused`] in a container that has ended, is paused or is
-    /// being cancelled.
+    /// being cancelled, or where the id is taken by an exec that has not ended.
     ///
     /// ```
     /// # use executor_core::*;
@@ -154,7 +226,8 @@ impl ContainerHandle {
     ///
     /// container.cancel(Cancel::now()).await;
     /// let late = container.exec(ExecSpec::new(["true"])).await;
-    /// assert!(matches!(late, Err(Error::Refused { refused: Refused::StoppedWithError { .. }, .. })));
+    /// let Err(Error::Refused { refused, .. }) = late else { panic!("it ran") };
+    /// assert!(matches!(refused.reason, Refusal::StoppedWithError { .. }));
     /// # Ok::<(), Error>(())
     /// # }).unwrap();
     /// ```
@@ -162,15 +235,14 @@ impl ContainerHandle {
         spec.validate()?;
         let Connected { stdio, copiers, streams, shared } =
             io::connect(std::mem::take(&mut spec.stdio), spec.terminal).map_err(Error::Pipe)?;
-        let io = Io::new(streams, shared.clone());
-        let (claim, cancel_on_drop) = (RequestToken::new(), spec.cancel_on_drop);
+        let (token, cancel_on_drop) = (self.tokens.next(), spec.cancel_on_drop);
         let span = tracing::info_span!("exec", container = %self.id, exit.code = tracing::field::Empty);
+        let ours = streams;
         let streams = ProcessStreams { stdio, copiers, shared };
-        let exec = messages::Exec { spec, streams, claim, span };
-        let answer = ask_or_cancel(&self.address, exec, claim).await.unwrap_or_else(|| Err(self.gone()));
-        let ProcessParts { id, address, view } = answer.map_err(|refused| self.refused(refused))?;
-        let cancel = cancel_on_drop.then(|| OnDrop::cancel(&address));
-        Ok(ProcessHandle { id, address, view, io, _cancel: cancel })
+        let exec = messages::Exec { spec, streams, token, span };
+        let answer = ask_or_cancel(&self.address, exec, token).await.unwrap_or_else(|| Err(self.gone()));
+        let parts = answer.map_err(|refused| self.refused(refused))?;
+        Ok(ProcessHandle::new(parts, ours, cancel_on_drop))
     }
 
     /// Sends a signal to init; before the start it waits.
@@ -203,7 +275,7 @@ impl ContainerHandle {
     /// As [`signal`](Self::signal).
     pub async fn signal_to(&self, signal: Signal, scope: SignalScope) -> Result<(), Error> {
         let answer = ask(&self.address, messages::Signal(signal, scope)).await;
-        answer.unwrap_or(Err(Refused::Exited)).map_err(|refused| self.refused(refused))
+        answer.ok_or_else(|| self.has_exited())?.map_err(|refused| self.refused(refused))
     }
 
     /// Gives init's terminal another size; before the start the last one waits.
@@ -212,7 +284,7 @@ impl ContainerHandle {
     /// [`Error::Refused`] when init has ended, or has no terminal.
     pub async fn resize(&self, size: TerminalSize) -> Result<(), Error> {
         let answer = ask(&self.address, messages::Resize(size)).await;
-        answer.unwrap_or(Err(Refused::Exited)).map_err(|refused| self.refused(refused))
+        answer.ok_or_else(|| self.has_exited())?.map_err(|refused| self.refused(refused))
     }
 
     /// Ends everything in it, and waits for the end. The intent is kept from the call on, whether
@@ -261,7 +333,7 @@ impl ContainerHandle {
     /// # Errors
     /// [`Error::Refused`] when it does not run or is frozen already, [`Error::Runtime`].
     pub async fn pause(&self) -> Result<(), Error> {
-        self.freeze_answer(ask(&self.address, messages::Pause).await)
+        self.answer(ask(&self.address, messages::Pause).await)
     }
 
     /// Thaws every process; answers when they go on.
@@ -269,26 +341,27 @@ impl ContainerHandle {
     /// # Errors
     /// [`Error::Refused`] when it is not frozen, [`Error::Runtime`].
     pub async fn resume(&self) -> Result<(), Error> {
-        self.freeze_answer(ask(&self.address, messages::Resume).await)
+        self.answer(ask(&self.address, messages::Resume).await)
     }
 
     /// The host pids of all its processes.
     ///
     /// # Errors
-    /// [`Error::Runtime`] when it does not run.
+    /// [`Error::Refused`] when nothing runs in it, [`Error::Runtime`].
     pub async fn processes(&self) -> Result<Vec<HostPid>, Error> {
-        let answer = ask(&self.address, messages::ListProcesses).await;
-        let answer = answer.ok_or_else(|| self.refused(Refused::Exited))?;
-        answer.map_err(Error::Runtime)
+        self.answer(ask(&self.address, messages::ListProcesses).await)
     }
 
-    /// What it has used so far.
+    /// What it has used so far; of one that has exited, until its end.
     ///
     /// # Errors
-    /// [`Error::Runtime`] when it does not run, or the runtime does not tell.
+    /// [`Error::Refused`] when nothing runs in it, [`Error::Runtime`] when the runtime does not say.
     pub async fn usage(&self) -> Result<Usage, Error> {
-        let answer = ask(&self.address, messages::ReadUsage).await;
-        answer.ok_or_else(|| self.refused(Refused::Exited))?.map_err(Error::Runtime)
+        let answer = self.answer(ask(&self.address, messages::ReadUsage).await);
+        match (answer, self.snapshot().exit.and_then(|exit| exit.usage)) {
+            (Err(Error::Refused { .. }), Some(usage)) => Ok(*usage),
+            (answer, _) => answer,
+        }
     }
 
     /// What it has used, every so often from now on until its end. The last sample is what its exit tells. A
@@ -298,12 +371,12 @@ impl ContainerHandle {
         ask(&self.address, messages::SampleUsage { every }).await.unwrap_or_else(Samples::none)
     }
 
-    fn freeze_answer(&self, answer: Option<Result<(), FreezeError>>) -> Result<(), Error> {
+    fn answer<T>(&self, answer: Option<Result<T, RequestError>>) -> Result<T, Error> {
         match answer {
-            Some(Ok(())) => Ok(()),
-            Some(Err(FreezeError::Runtime(error))) => Err(Error::Runtime(error)),
-            Some(Err(FreezeError::Refused(refused))) => Err(self.refused(refused)),
-            None => Err(self.refused(Refused::Exited)),
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(RequestError::Runtime(error))) => Err(Error::Runtime(error)),
+            Some(Err(RequestError::Refused(refused))) => Err(self.refused(refused)),
+            None => Err(self.has_exited()),
         }
     }
 
@@ -311,13 +384,25 @@ impl ContainerHandle {
         Error::Refused { process: ProcessRef::init(self.id.clone()), refused }
     }
 
+    /// The refusal of a container whose actor has ended.
+    fn has_exited(&self) -> Error {
+        self.refused(Refusal::Exited.from_state(RELEASED))
+    }
+
     /// Why a container whose actor has ended takes no exec.
     fn gone(&self) -> Refused {
-        self.snapshot().exit.as_ref().map_or(Refused::Exited, Refused::stopped)
+        let exit = self.snapshot().exit;
+        exit.as_ref().map_or(Refusal::Exited, Refusal::stopped).from_state(RELEASED)
     }
 }
 
 impl ProcessHandle {
+    fn new(parts: ProcessParts, streams: Streams, cancel_on_drop: bool) -> Self {
+        let ProcessParts { id, address, view, shared } = parts;
+        let cancel = cancel_on_drop.then(|| OnDrop::cancel(&address));
+        Self { id, address, view, io: Io::new(streams, shared), _cancel: cancel }
+    }
+
     /// Which process it is.
     pub const fn id(&self) -> &ProcessRef {
         &self.id
@@ -328,9 +413,9 @@ impl ProcessHandle {
     /// # Errors
     /// [`Error::NotStarted`] when it never will, with the reason in the exit.
     pub async fn started(&self) -> Result<HostPid, Error> {
-        let known = self.wait_for(|view| view.pid.is_some() || view.exit.is_some()).await;
+        let known = self.wait_for(|view| view.started_at.is_some() || view.exit.is_some()).await;
         match known {
-            Some(ProcessView { pid: Some(pid), .. }) => Ok(pid),
+            Some(ProcessView { started_at: Some(_), pid: Some(pid), .. }) => Ok(pid),
             Some(ProcessView { exit: Some(exit), .. }) => {
                 Err(Error::NotStarted { process: self.id.clone(), exit: exit.into() })
             }
@@ -371,7 +456,7 @@ impl ProcessHandle {
     }
 
     fn answer(&self, answer: Option<Result<(), Refused>>) -> Result<(), Error> {
-        let answer = answer.unwrap_or(Err(Refused::Exited));
+        let answer = answer.unwrap_or_else(|| Err(Refusal::Exited.from_state("exited")));
         answer.map_err(|refused| Error::Refused { process: self.id.clone(), refused })
     }
 
@@ -420,7 +505,7 @@ where
 pub(crate) async fn ask_or_cancel<A, M>(
     address: &WeakAddr<A>,
     message: M,
-    claim: RequestToken,
+    token: RequestToken,
 ) -> Option<M::Result>
 where
     A: Actor + Handler<M> + Handler<messages::Unclaimed>,
@@ -428,7 +513,7 @@ where
     M: Message<Result: Send> + Send + 'static,
 {
     let answer = ask(address, message);
-    let unclaimed = OnDrop::new(address.clone(), messages::Unclaimed(claim));
+    let unclaimed = OnDrop::new(address.clone(), messages::Unclaimed(token));
     let answer = answer.await;
     unclaimed.defuse();
     answer

@@ -36,22 +36,24 @@ mod telemetry;
 mod usage;
 
 pub use config::Config;
-pub use error::{Error, InvalidSpec};
+pub use error::{BoxError, Error, InvalidSpec, RuntimeError};
 pub use events::{Events, Notice, Snapshot};
 pub use executor::{Executor, ExecutorBuilder, ShutdownReport};
 pub use executor_lifecycle as lifecycle;
+pub use executor_lifecycle::container::KeepExited;
+pub use executor_lifecycle::process::{Kill, TimeLimit};
 pub use handle::{ContainerHandle, ProcessHandle};
 pub use id_map::{IdMap, IdRange};
 pub use io::{Attached, ChildFd, ChildStdio, Chunk, Input, Io, Output};
 pub use mount::{Mount, MountSource};
 pub use names::{Dns, ExtraHost};
-pub use observe::{ContainerTook, ExecutorTook, Observed, ObservedMessage, Observer};
-pub use ports::{BoxFuture, BoxStream, Delivery, ExitQueue, ExitSource, Runtime, RuntimeError, Swept};
+pub use observe::{Observed, ObservedMessage, Observer};
+pub use ports::{BoxFuture, BoxStream, Delivery, ExitQueue, ExitSource, Runtime, Swept};
 pub use resources::{CgroupParent, Resources};
 pub use security::{Capability, ProcessMode, Seccomp, Security, Selinux, Ulimit};
 pub use spec::{
-    ContainerSpec, ExecSpec, Network, NetworkAttachment, NetworkNamespace, ProcessSpec, Rootfs, Stdio,
-    StdioSpec, TimeLimit, UpperLayer,
+    ContainerSpec, ExecSpec, Network, NetworkAttachment, NetworkNamespace, NetworkTraits, ProcessSpec,
+    Rootfs, Stdio, StdioSpec, UpperLayer,
 };
 pub use telemetry::Telemetry;
 pub use usage::{Sample, Samples};

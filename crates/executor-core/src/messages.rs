@@ -5,10 +5,11 @@
 //! message enters at once and messages from one sender keep their order; a caller is held back by
 //! the reply it waits for. Facts whose loss would be somebody's are sent so that it is noticed, the others with `do_send`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::{Message, Recipient, WeakAddr};
+use executor_lifecycle::process::{Asked, ProcessTraits, Terms};
+use executor_lifecycle::registry::RequestToken;
 use executor_lifecycle::{
     ContainerId, Exit, HostPid, ProcessId, ProcessRef, RawExit, Refused, SignalScope, StartFailure,
     TerminalSize, Timestamp, Usage,
@@ -21,16 +22,15 @@ use crate::{ContainerSpec, Error, ExecSpec, Notice, RuntimeError, Samples, Snaps
 use tokio::sync::watch;
 use tracing::Span;
 
-/// Register a container and start it. From an [`Executor`](crate::Executor) handle to the executor;
-/// replied when the id is registered. With the executor gone, the caller gets [`Error::Stopped`].
+/// Register a container, have it made, and start it unless it is to be held at created. From an
+/// [`Executor`](crate::Executor) handle to the executor; replied when the id is registered, for one that was kept ready
+/// when it runs. With the executor gone, the caller gets [`Error::Stopped`].
 #[derive(Message)]
 #[rtype(result = "Result<RunAccepted, Error>")]
 pub struct Run {
     pub(crate) spec: ContainerSpec,
-    pub(crate) streams: ProcessStreams,
-    /// The handle's ends of the streams; it gets them back, or those of a container that was ready.
-    pub(crate) ours: Streams,
-    pub(crate) claim: RequestToken,
+    pub(crate) hold: bool,
+    pub(crate) token: RequestToken,
     pub(crate) span: Span,
 }
 
@@ -48,12 +48,23 @@ pub struct Prepare {
 #[rtype(result = "Option<ContainerParts>")]
 pub struct Get(pub ContainerId);
 
-/// Tell of every container. From a handle to the executor.
+/// How a container of this id ended: one that is there, or the last that was released, while it is remembered. From a
+/// handle to the executor.
+#[derive(Message)]
+#[rtype(result = "Option<Exit>")]
+pub struct ExitOf(pub ContainerId);
+
+/// List every container. From a handle to the executor.
 #[derive(Message)]
 #[rtype(result = "Vec<Snapshot>")]
 pub struct List;
 
-/// Take nothing new, cancel all, reply when all are released or the deadline has come with the ids
+/// Take nothing new; reply when nothing is left. From a handle to the executor.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Drain;
+
+/// Take nothing new, end all, reply when all are released or the deadline has come with the ids
 /// of those that are not. From a handle to the executor.
 #[derive(Message)]
 #[rtype(result = "Vec<ContainerId>")]
@@ -68,29 +79,60 @@ pub struct Shutdown {
 #[rtype(result = "()")]
 pub(crate) struct Stop;
 
-/// The container has given everything back. From a container to the executor, once. With the
-/// executor gone there is no registry to clear.
+/// The container has given everything back. From a container to the executor, once: the executor frees the id and
+/// then publishes `event`, the container's last. With the executor gone there is no registry to clear.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
-pub struct Released(pub ContainerId);
+pub struct Released {
+    /// The container's last event.
+    pub event: executor_lifecycle::Event,
+}
 
-/// A container's actor ended without having released it: it panicked. From its last breath to the
-/// executor, which releases the container and tells its subscribers. With the executor gone, closing
+/// A container's actor ended without having released it: it panicked. Sent from its `Drop` to the
+/// executor, which releases the container and publishes the rest of its events. With the executor gone, closing
 /// the runtime does the same.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct ContainerLost(pub ContainerId);
 
-/// Begin. From the executor to a container: make the bundle, then launch init. From a container to a
-/// process: it may run now. No reply; the receiver is owned by the sender.
+/// Be made, and be held at created. From the executor to a container: make the bundle, then create init. From a
+/// container to its init: have the runtime create it. No reply; the receiver is owned by the sender.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
-pub struct Start;
+pub struct Create;
+
+/// Execute the program, as soon as that can be done. From the executor or a handle to a container. Replied when the
+/// intent is kept; refused once it was started, cancelled, or has ended.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(), Refused>")]
+pub struct Start(pub Terms);
+
+/// Your time counts from now on. From a container to a process. No reply; the receiver is owned by the sender.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Arm(pub Terms);
+
+/// Start now. From a container to a process. No reply; the receiver is owned by the sender.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Launch;
 
 /// The container will never be ready for you. From a container to a process that waits.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Withdraw(pub StartFailure);
+
+/// Give back what is kept of a container that has exited. From a handle to a container. Replied when the release has
+/// begun; refused before the exit. With the container gone it is satisfied.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "Result<(), Refused>")]
+pub struct Remove;
+
+/// End everything in the container and keep nothing of it. From the executor, when it shuts down, to a container. No
+/// reply; the receiver is owned by the sender.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct End(pub executor_lifecycle::Cancel);
 
 /// Add a process. From a handle, or an actor of the embedder's, to a container. Replied when it is
 /// registered; before the container runs it is parked and launched by the event.
@@ -99,9 +141,14 @@ pub struct Withdraw(pub StartFailure);
 pub struct Exec {
     pub(crate) spec: ExecSpec,
     pub(crate) streams: ProcessStreams,
-    pub(crate) claim: RequestToken,
+    pub(crate) token: RequestToken,
     pub(crate) span: Span,
 }
+
+/// Find an exec'd process by its id: one that has not ended, or one of the last that have. From a handle to a container.
+#[derive(Message)]
+#[rtype(result = "Option<ProcessParts>")]
+pub struct FindProcess(pub executor_lifecycle::ExecId);
 
 /// End it. To a container: everything in it; to a process: that one. Replied when the intent is
 /// kept; it needs no repetition. After the end it is satisfied already. With the receiver gone it is
@@ -122,7 +169,7 @@ pub struct Signal(pub executor_lifecycle::Signal, pub SignalScope);
 #[rtype(result = "Result<(), Refused>")]
 pub struct Resize(pub TerminalSize);
 
-/// Whoever asked for this has gone away before the answer came: it is cancelled. From a future of
+/// The request of this token was dropped before its answer came: what it asked for is cancelled. From a future of
 /// [`Executor::run`](crate::Executor::run) or of an exec that was dropped, to the executor or the container,
 /// after the request. Where the request was refused, or never arrived, there is nothing to cancel.
 #[derive(Clone, Copy, Debug, Message)]
@@ -131,22 +178,22 @@ pub struct Unclaimed(pub(crate) RequestToken);
 
 /// Freeze every process. From a handle to a container; replied when the runtime has.
 #[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "Result<(), FreezeError>")]
+#[rtype(result = "Result<(), RequestError>")]
 pub struct Pause;
 
 /// Thaw every process. From a handle to a container; replied when the runtime has.
 #[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "Result<(), FreezeError>")]
+#[rtype(result = "Result<(), RequestError>")]
 pub struct Resume;
 
-/// Tell the host pids of all processes inside. From a handle to a container.
+/// List the host pids of all processes inside. From a handle to a container.
 #[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "Result<Vec<HostPid>, RuntimeError>")]
+#[rtype(result = "Result<Vec<HostPid>, RequestError>")]
 pub struct ListProcesses;
 
-/// Tell what it has used so far. From a handle to a container.
+/// Read what it has used so far. From a handle to a container.
 #[derive(Clone, Copy, Debug, Message)]
-#[rtype(result = "Result<Usage, RuntimeError>")]
+#[rtype(result = "Result<Usage, RequestError>")]
 pub struct ReadUsage;
 
 /// Send me what it has used so far, so often, up to its end. From a handle to a container; replied at once. Who
@@ -170,6 +217,14 @@ pub struct Subscribe(pub Recipient<Event>);
 #[rtype(result = "()")]
 pub struct Event(pub Notice);
 
+/// Init exists and waits for its program to be executed. From init to its container, at most once.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Created {
+    /// Its pid on the host.
+    pub pid: HostPid,
+}
+
 /// A process runs. From a process to its container, once.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
@@ -190,7 +245,7 @@ pub struct Exited {
     pub exit: Exit,
 }
 
-/// A process's actor ended before its process had: it panicked. From its last breath to its
+/// A process's actor ended before its process had: it panicked. Sent from its `Drop` to its
 /// container, which puts another in its place; that one kills the process and reports its end.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
@@ -218,18 +273,19 @@ pub struct Ended(pub RawExit);
 #[rtype(result = "()")]
 pub struct Forget(pub ContainerId);
 
-/// The runtime's answer to a start or exec. From the task that asked it to the process; with that
+/// The runtime's answer to a create, a start or an exec. From the task that asked it to the process; with that
 /// one gone, to the container, for the process actor that takes its place.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct LaunchEnded {
     pub(crate) process: ProcessId,
+    pub(crate) asked: Asked,
     pub(crate) answer: Result<HostPid, StartFailure>,
 }
 
-/// Why a container could not be frozen or thawed.
+/// Why a request that the runtime has to carry out was not met.
 #[derive(Debug, thiserror::Error)]
-pub enum FreezeError {
+pub enum RequestError {
     /// Its state does not allow it.
     #[error(transparent)]
     Refused(#[from] Refused),
@@ -244,17 +300,6 @@ pub(crate) struct ProcessStreams {
     pub(crate) stdio: ChildStdio,
     pub(crate) copiers: Copiers,
     pub(crate) shared: SharedOutputs,
-}
-
-/// A request, to tell it from all others of this process; a later one is greater.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct RequestToken(u64);
-
-impl RequestToken {
-    pub(crate) fn new() -> Self {
-        static LAST: AtomicU64 = AtomicU64::new(0);
-        Self(LAST.fetch_add(1, Ordering::Relaxed))
-    }
 }
 
 /// What a handle of a container is made of. The executor alone keeps the actor alive.
@@ -278,15 +323,15 @@ pub struct ProcessParts {
     pub(crate) id: ProcessRef,
     pub(crate) address: WeakAddr<Process>,
     pub(crate) view: watch::Receiver<ProcessView>,
+    pub(crate) shared: SharedOutputs,
 }
 
 /// A process as those who wait for it see it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ProcessView {
-    /// Whether it has a terminal, and so a size.
-    pub(crate) terminal: bool,
-    /// Whether the runtime was asked to start it: its answer comes, whoever is there to take it.
-    pub(crate) asked: bool,
+    pub(crate) traits: ProcessTraits,
+    /// What the runtime was asked for and has not answered: the answer comes, whichever actor is there to take it.
+    pub(crate) asked: Option<Asked>,
     pub(crate) pid: Option<HostPid>,
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) exit: Option<Exit>,

@@ -13,7 +13,8 @@ use actix::{Actor, Addr};
 use executor_lifecycle::container::ContainerEvent;
 use executor_lifecycle::exit_router::ExitRouterEvent;
 use executor_lifecycle::process::ProcessEvent;
-use executor_lifecycle::{ContainerId, ProcessId, ProcessRef, Refused, Timestamp};
+use executor_lifecycle::registry::RegistryEvent;
+use executor_lifecycle::{ContainerId, ProcessRef, Refused, Timestamp};
 
 use crate::clock::Clock;
 
@@ -40,8 +41,8 @@ use crate::clock::Clock;
 /// futures::executor::block_on(async {
 ///     executor.run(ContainerSpec::host(["true"])).await?.released().await
 /// })?;
-/// // Create, Prepared, ProcessStarted, ProcessExited, ReleaseEnded.
-/// assert_eq!(COUNT.load(Ordering::Relaxed), 5);
+/// // Create, Start, Prepared, ProcessStarted, ProcessExited, ReleaseEnded.
+/// assert_eq!(COUNT.load(Ordering::Relaxed), 6);
 /// # Ok::<(), executor_core::Error>(())
 /// ```
 pub trait Observer: Send + Sync + 'static {
@@ -68,60 +69,20 @@ pub struct Observed {
     pub refused: Option<Refused>,
 }
 
-/// A message and the actor that took it. A message for a machine is shown as the machine's event.
+/// A message that a machine decides on, and the actor that took it. It is shown as the machine's event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ObservedMessage {
     /// Taken by the executor.
-    Executor(ExecutorTook),
+    Registry(RegistryEvent),
     /// Taken by a container.
-    Container(ContainerId, ContainerTook),
+    Container(ContainerId, ContainerEvent),
     /// Taken by a process.
     Process(ProcessRef, ProcessEvent),
     /// Taken by the reaper.
-    Reaper(ExitRouterEvent),
+    Router(ExitRouterEvent),
 }
 
-/// What an executor took.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ExecutorTook {
-    /// [`Run`](crate::messages::Run).
-    Run(ContainerId),
-    /// [`Prepare`](crate::messages::Prepare), with how many.
-    Prepare(usize),
-    /// [`Get`](crate::messages::Get).
-    Get(ContainerId),
-    /// [`List`](crate::messages::List).
-    List,
-    /// [`Shutdown`](crate::messages::Shutdown).
-    Shutdown,
-    /// [`Released`](crate::messages::Released).
-    Released(ContainerId),
-    /// [`ContainerLost`](crate::messages::ContainerLost).
-    ContainerLost(ContainerId),
-    /// [`Unclaimed`](crate::messages::Unclaimed).
-    Unclaimed,
-}
-
-/// What a container took.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ContainerTook {
-    /// A message or an answer of the runtime that its machine decides on.
-    Event(ContainerEvent),
-    /// [`ListProcesses`](crate::messages::ListProcesses).
-    ListProcesses,
-    /// [`ReadUsage`](crate::messages::ReadUsage).
-    ReadUsage,
-    /// [`SampleUsage`](crate::messages::SampleUsage).
-    SampleUsage,
-    /// [`Subscribe`](crate::messages::Subscribe).
-    Subscribe,
-    /// [`ProcessLost`](crate::messages::ProcessLost).
-    ProcessLost(ProcessId),
-    /// [`Unclaimed`](crate::messages::Unclaimed).
-    Unclaimed,
-}
-
-/// The observer's seat, as the actors see it: often empty.
+/// The place of an observer, as the actors see it: mostly empty.
 #[derive(Clone)]
 pub(crate) struct ObserverSlot {
     pub(crate) clock: Clock,
@@ -142,13 +103,6 @@ impl ObserverSlot {
         let refused = answer.as_ref().err().cloned();
         observer.took(Observed { at: self.clock.now(), message: taken(shown), refused });
         answer
-    }
-
-    /// Shows a message that no machine decides on.
-    pub(crate) fn show(&self, taken: impl FnOnce() -> ObservedMessage) {
-        if let Some(observer) = &self.observer {
-            observer.took(Observed { at: self.clock.now(), message: taken(), refused: None });
-        }
     }
 
     /// Starts an actor with an unbounded mailbox.

@@ -3,22 +3,25 @@
 //! Implementations do the I/O and decide nothing. Futures are polled on the executor's thread, a
 //! tokio runtime with timers and I/O: they may await, and must not block it.
 
-use std::error::Error;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use executor_lifecycle::process::Kill;
 use executor_lifecycle::{
-    ContainerId, ExecId, HostPid, ProcessRef, RawExit, Signal, SignalScope, StartFailure, StartFailureKind,
-    TerminalSize, Usage,
+    ContainerId, ExecId, HostPid, Leftover, ProcessRef, RawExit, Signal, SignalScope, StartFailure,
+    StartFailureKind, TerminalSize, Usage,
 };
 use futures::channel::mpsc;
 pub use futures::future::BoxFuture;
 pub use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt, stream};
+use futures::{FutureExt, StreamExt, future, stream};
 
-use crate::{ChildStdio, ContainerSpec, ExecSpec};
+use crate::{ChildStdio, ContainerSpec, ExecSpec, RuntimeError};
 
 /// Makes containers, starts processes in them, and takes both away again.
+///
+/// No method blocks. What a method has to put in order with other calls (signals, kills, thaws) it does before it
+/// returns; the future only says what came of it, and nobody has to poll it for the request to be carried out.
 pub trait Runtime: Send + Sync + 'static {
     /// Takes possession of `root`, once, before anything else; blocks the builder's thread.
     ///
@@ -29,34 +32,41 @@ pub trait Runtime: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
-    /// Makes everything `start` needs, or begins to: what goes wrong later is the `start`'s to tell. When it
-    /// fails, nothing of it is left for others to see, but `release` is called all the same.
+    /// Makes everything `create` and `run` need. When it fails, nothing of it is left for others to see, but `release`
+    /// is called all the same.
     fn prepare(
         &self,
         id: &ContainerId,
         spec: Arc<ContainerSpec>,
     ) -> BoxFuture<'static, Result<(), StartFailure>>;
 
-    /// Does what can be done beforehand of a `start` with these streams, for a container that is prepared: the `start`
-    /// then has streams of nobody, and lets it go. By default it cannot be done.
-    fn create(&self, id: &ContainerId, stdio: ChildStdio) -> BoxFuture<'static, Result<(), StartFailure>> {
+    /// Makes a prepared container up to the point where its program would be executed; answers with the pid of its init,
+    /// whose exit comes from the [`ExitSource`] from then on. By default it cannot be done.
+    fn create(
+        &self,
+        id: &ContainerId,
+        stdio: ChildStdio,
+    ) -> BoxFuture<'static, Result<HostPid, StartFailure>> {
         let _ = (id, stdio);
         let failure =
-            StartFailure::new(StartFailureKind::BadConfig, "this runtime keeps no containers ready");
-        futures::future::ready(Err(failure)).boxed()
+            StartFailure::new(StartFailureKind::BadConfig, "this runtime cannot hold a container at created");
+        future::ready(Err(failure)).boxed()
     }
 
-    /// Whether a container that was created can still be started. Must not block. By default it can.
-    fn is_ready(&self, id: &ContainerId) -> bool {
+    /// Executes the program of a created container; answers when it runs. By default it cannot be done.
+    fn start(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), StartFailure>> {
         let _ = id;
-        true
+        let failure =
+            StartFailure::new(StartFailureKind::BadConfig, "this runtime cannot hold a container at created");
+        future::ready(Err(failure)).boxed()
     }
 
-    /// Starts init; answers when it runs. Its exit comes from the [`ExitSource`], perhaps earlier.
-    fn start(&self, id: &ContainerId, stdio: ChildStdio)
-    -> BoxFuture<'static, Result<HostPid, StartFailure>>;
+    /// `create` and `start` in one, for a prepared container: answers when init runs. Its exit comes from the
+    /// [`ExitSource`], perhaps earlier.
+    fn run(&self, id: &ContainerId, stdio: ChildStdio) -> BoxFuture<'static, Result<HostPid, StartFailure>>;
 
-    /// Starts another process in a running container; answers and ends as with `start`.
+    /// Starts another process in a running container; answers and ends as with `run`. An id comes again when the exec that
+    /// had it has ended: of one that could not be started the [`ExitSource`] must say nothing after the answer.
     fn exec(
         &self,
         id: &ContainerId,
@@ -65,36 +75,51 @@ pub trait Runtime: Send + Sync + 'static {
         stdio: ChildStdio,
     ) -> BoxFuture<'static, Result<HostPid, StartFailure>>;
 
-    /// Gives up a `start` or `exec` that is under way: it shall answer soon, in any way. Must not block.
+    /// Gives up a `create`, `start`, `run` or `exec` that is under way: it shall answer soon, in any way. Must not block.
     fn abandon(&self, process: &ProcessRef);
 
-    /// Sends a signal to a process that runs, and to those that `scope` says. Must not block.
+    /// Sends a signal to a process whose pid is known, and to those that `scope` says. Signals arrive in the order of the
+    /// calls.
     fn signal(
         &self,
         process: &ProcessRef,
         signal: Signal,
         scope: SignalScope,
-    ) -> Result<Delivery, RuntimeError>;
+    ) -> BoxFuture<'static, Result<Delivery, RuntimeError>>;
 
-    /// Gives the terminal of a process another size. Must not block. By default there are no terminals.
+    /// Gives the terminal of a process another size. May come as soon as the process was asked for: until there is a
+    /// terminal, the last size is kept for it, and set before the program can ask. Must not block. By default there are
+    /// no terminals.
     fn resize(&self, process: &ProcessRef, size: TerminalSize) -> Result<(), RuntimeError> {
         let _ = size;
-        Err(RuntimeError::new("resize", "this runtime has no terminals").of(process))
+        Err(RuntimeError::unsupported("resize", process))
     }
 
-    /// Sends SIGKILL to a process and its process group, thawing the container if it is frozen.
-    /// Without a pid namespace, killing init kills everything in the container. Must not block.
-    fn kill(&self, process: &ProcessRef) -> Result<Delivery, RuntimeError>;
+    /// Sends SIGKILL to a process and its process group, and does what else `how` says.
+    fn kill(&self, process: &ProcessRef, how: Kill) -> BoxFuture<'static, Result<Delivery, RuntimeError>>;
+
+    /// Kills what is left in a container whose init has ended, and answers when nothing is: for one without a pid
+    /// namespace, where nothing ends with init by itself. By default nothing is ever left.
+    fn end_rest(&self, id: &ContainerId) -> BoxFuture<'static, ()> {
+        let _ = id;
+        future::ready(()).boxed()
+    }
 
     /// Freezes every process of a container. By default it cannot be done.
     fn pause(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), RuntimeError>> {
-        futures::future::ready(Err(RuntimeError::new("pause", "this runtime cannot").of(id))).boxed()
+        future::ready(Err(RuntimeError::unsupported("pause", id))).boxed()
     }
 
     /// Thaws every process of a container. By default there is nothing to thaw.
     fn resume(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), RuntimeError>> {
         let _ = id;
-        futures::future::ready(Ok(())).boxed()
+        future::ready(Ok(())).boxed()
+    }
+
+    /// Thaws every process of a container and all freezers below its own, at once: processes in it are to be killed,
+    /// and a frozen one does not die. By default as `resume`.
+    fn thaw(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), RuntimeError>> {
+        self.resume(id)
     }
 
     /// The pids, on the host, of all processes in a container.
@@ -102,23 +127,22 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// What a container has used so far. By default it is not known.
     fn usage(&self, id: &ContainerId) -> BoxFuture<'static, Result<Usage, RuntimeError>> {
-        let error = RuntimeError::new("read the usage", "this runtime does not tell it").of(id);
-        futures::future::ready(Err(error)).boxed()
+        future::ready(Err(RuntimeError::unsupported("read the usage", id))).boxed()
     }
 
-    /// Ends what is left in a container and gives back all it had. Answers with what could not be
-    /// removed, in words; empty when all is well.
-    fn release(&self, id: &ContainerId) -> BoxFuture<'static, Vec<String>>;
+    /// Ends what is left in a container and gives back all it had. Answers with what could not be removed.
+    fn release(&self, id: &ContainerId) -> BoxFuture<'static, Vec<Leftover>>;
 
     /// Ends and releases everything this executor still has, and gives the root back; blocks the
     /// executor's thread when its actors have stopped. Answers as `release`.
-    fn close(&self) -> Vec<String>;
+    fn close(&self) -> Vec<Leftover>;
 }
 
 /// Sees processes end.
 pub trait ExitSource: Send + Sync + 'static {
-    /// Every end of a process that [`Runtime::start`] or [`Runtime::exec`] started, once, in the
-    /// order seen, exec'd processes never held back by their init. Called once; ends with the source.
+    /// Every end of a process that [`Runtime::create`], [`Runtime::run`] or [`Runtime::exec`] made, once. The end of one
+    /// container's process never waits for another container, nor an exec's for its init. Called once; ends with
+    /// the source.
     fn exits(&self) -> BoxStream<'static, (ProcessRef, RawExit)>;
 }
 
@@ -169,33 +193,5 @@ pub struct Swept {
     /// How many of its processes had to be killed.
     pub killed: usize,
     /// What could not be removed; empty when all is well.
-    pub left: Vec<String>,
-}
-
-/// An operation of a runtime that failed.
-#[derive(Debug, thiserror::Error)]
-#[error("{}{step}: {message}", subject.as_ref().map(|subject| format!("{subject}: ")).unwrap_or_default())]
-pub struct RuntimeError {
-    /// The container or process it was about, when it was about one.
-    pub subject: Option<String>,
-    /// The operation, as in `runc pause`.
-    pub step: String,
-    /// The cause, in the runtime's or the system's own words.
-    pub message: String,
-    /// What was underneath, where `message` does not say it already.
-    #[source]
-    pub source: Option<Box<dyn Error + Send + Sync>>,
-}
-
-impl RuntimeError {
-    /// An operation that failed for the reason in `message`.
-    pub fn new(step: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { subject: None, step: step.into(), message: message.into(), source: None }
-    }
-
-    /// The same, about a container or process.
-    #[must_use]
-    pub fn of(self, subject: impl std::fmt::Display) -> Self {
-        Self { subject: Some(subject.to_string()), ..self }
-    }
+    pub left: Vec<Leftover>,
 }

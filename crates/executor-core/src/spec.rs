@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use executor_lifecycle::{Cancel, ContainerId, TerminalSize};
+use executor_lifecycle::container::{ContainerTraits, KeepExited};
+use executor_lifecycle::process::{ProcessTraits, Terms, TimeLimit};
+use executor_lifecycle::{Cancel, ContainerId, ExecId, TerminalSize};
 
 use crate::{
     Capability, CgroupParent, Config, Dns, ExtraHost, IdMap, InvalidSpec, Mount, ProcessMode, Resources,
@@ -86,6 +88,9 @@ pub struct ContainerSpec {
     /// Whether it is killed when the last handle that [`Executor::run`](crate::Executor::run) gave out
     /// is dropped. By default it runs on, and `Executor::get` finds it.
     pub cancel_on_drop: bool,
+    /// How long it is kept once it has exited: its id, its exit with the usage, what its shared outputs replay, and its
+    /// bundle. By default it is released at once.
+    pub keep_exited: KeepExited,
 }
 
 /// Where a container's root file system comes from.
@@ -139,6 +144,15 @@ pub enum NetworkNamespace {
     At(PathBuf),
 }
 
+/// What a kind of network is like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetworkTraits {
+    /// Setting it up, asking it or taking it back may take seconds: others' programs are called.
+    pub is_slow: bool,
+    /// It is there after the container's processes have ended, and can then be asked what went over it.
+    pub outlives_processes: bool,
+}
+
 /// What a container has of a network, once it is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkAttachment {
@@ -173,7 +187,7 @@ pub struct ProcessSpec {
     /// A terminal of this size in place of its three streams; its stdin and stdout are then pipes or
     /// nothing, and what it writes as an error comes with the rest.
     pub terminal: Option<TerminalSize>,
-    /// The most time it may take.
+    /// The most time it may take, from the request on; see [`ContainerSpec::time_limit`].
     pub time_limit: Option<TimeLimit>,
     /// Exit codes that count as success, beside 0.
     pub valid_exit_codes: BTreeSet<u8>,
@@ -192,6 +206,8 @@ pub struct ProcessSpec {
 /// A process to be added to a container. What is absent is as for the container's init.
 #[derive(Clone, Debug)]
 pub struct ExecSpec {
+    /// Its id, which no exec of the container may have that has not ended; `exec-1`, `exec-2`… when absent.
+    pub id: Option<ExecId>,
     /// The program and its arguments.
     pub args: Vec<String>,
     /// Variables that are added to the container's, or replace them.
@@ -205,21 +221,12 @@ pub struct ExecSpec {
     /// A terminal of this size in place of its three streams; its stdin and stdout are then pipes or
     /// nothing, and what it writes as an error comes with the rest.
     pub terminal: Option<TerminalSize>,
-    /// The most time it may take.
+    /// The most time it may take, from the request on; see [`ContainerSpec::time_limit`].
     pub time_limit: Option<TimeLimit>,
     /// Exit codes that count as success, beside 0.
     pub valid_exit_codes: BTreeSet<u8>,
     /// Whether it is killed when the last handle of it is dropped.
     pub cancel_on_drop: bool,
-}
-
-/// The most time a process may take, from the request on, and how it is ended then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimeLimit {
-    /// How long.
-    pub after: Duration,
-    /// What happens then.
-    pub cancel: Cancel,
 }
 
 /// Where the streams of a process go; nowhere by default.
@@ -335,6 +342,7 @@ impl ContainerSpec {
                 oom_score_adj: None,
             },
             cancel_on_drop: false,
+            keep_exited: KeepExited::No,
         }
     }
 
@@ -356,7 +364,14 @@ impl ContainerSpec {
         self
     }
 
-    /// The same with at most this much time from the request on, and SIGKILL then.
+    /// The same, kept so long once it has exited.
+    #[must_use]
+    pub fn keep_exited(self, keep_exited: KeepExited) -> Self {
+        Self { keep_exited, ..self }
+    }
+
+    /// The same with at most this much time, and SIGKILL then. It counts from the request to run it, and for a container
+    /// that is held at created from the request to start it.
     #[must_use]
     pub fn time_limit(mut self, after: Duration) -> Self {
         self.process.time_limit = Some(TimeLimit { after, cancel: Cancel::now() });
@@ -388,7 +403,28 @@ impl ContainerSpec {
         self.resources.validate()
     }
 
-    /// The same but for what a container can be told when it is started.
+    /// What the lifecycle depends on.
+    pub(crate) fn traits(&self) -> ContainerTraits {
+        ContainerTraits {
+            has_terminal: self.process.terminal.is_some(),
+            shares_pids: self.process_mode == ProcessMode::NoSandbox,
+            keep_exited: self.keep_exited,
+        }
+    }
+
+    /// The same for its init.
+    pub(crate) fn init_traits(&self) -> ProcessTraits {
+        let ContainerTraits { has_terminal, shares_pids, .. } = self.traits();
+        ProcessTraits { has_terminal, shares_pids }
+    }
+
+    /// What is expected of its init, from its start on.
+    pub(crate) fn terms(&self) -> Terms {
+        let ProcessSpec { time_limit, valid_exit_codes, .. } = &self.process;
+        Terms { time_limit: *time_limit, valid_codes: valid_exit_codes.clone() }
+    }
+
+    /// The same but for what a container can be given when it is started.
     pub(crate) fn as_kept_ready(&self) -> Self {
         let mut same = Self { id: None, cancel_on_drop: false, ..self.clone() };
         same.process.time_limit = None;
@@ -414,9 +450,24 @@ impl Rootfs {
 }
 
 impl ExecSpec {
+    /// The same with this id.
+    #[must_use]
+    pub fn id(self, id: ExecId) -> Self {
+        Self { id: Some(id), ..self }
+    }
+
+    pub(crate) const fn traits(&self) -> ProcessTraits {
+        ProcessTraits { has_terminal: self.terminal.is_some(), shares_pids: false }
+    }
+
+    pub(crate) fn terms(&self) -> Terms {
+        Terms { time_limit: self.time_limit, valid_codes: self.valid_exit_codes.clone() }
+    }
+
     /// Runs `args` with everything else as for the container's init.
     pub fn new<A: Into<String>>(args: impl IntoIterator<Item = A>) -> Self {
         Self {
+            id: None,
             args: args.into_iter().map(Into::into).collect(),
             env: Vec::new(),
             cwd: None,

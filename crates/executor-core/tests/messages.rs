@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use executor_core::lifecycle::{
-    Cancel, CancelCause, EventKind, Exit, ExitReason, ExitStatus, ProcessRef, Refused, Signal, StartFailure,
-    StartFailureKind,
+    Cancel, CancelCause, EventKind, Exit, ExitReason, ExitStatus, ProcessRef, Refusal, Refused, Signal,
+    StartFailure, StartFailureKind,
 };
 use executor_core::messages::Event;
 use executor_core::{ContainerSpec, Error, ExecSpec, Executor, Notice, Stdio};
@@ -57,8 +57,8 @@ fn events_of_all_containers_are_told() {
                 break;
             }
         }
-        // Created, Started, Exited, Released; three that ran; one that was never found.
-        assert_eq!(count, 4 + 3 * 2 + 1);
+        // Registered, Started, Exited, Released; three execs that were added, ran and exited; one that was never found.
+        assert_eq!(count, 4 + 3 * 3 + 2);
     });
 }
 
@@ -188,7 +188,7 @@ fn after_exited_nothing_is_signalled() {
         container.wait().await;
         assert!(matches!(
             container.signal(Signal::HUP).await,
-            Err(Error::Refused { refused: Refused::Exited, .. })
+            Err(Error::Refused { refused: Refused { reason: Refusal::Exited, .. }, .. })
         ));
         container.cancel(Cancel::now()).await;
         container.released().await.unwrap();
@@ -218,7 +218,7 @@ fn pauses_are_between_execs() {
         container.pause().await.unwrap();
         assert!(matches!(
             container.exec(ExecSpec::new(["ok"])).await,
-            Err(Error::Refused { refused: Refused::Paused, .. })
+            Err(Error::Refused { refused: Refused { reason: Refusal::Paused, .. }, .. })
         ));
         container.resume().await.unwrap();
         container.pause().await.unwrap();
@@ -279,7 +279,7 @@ fn a_panic_in_a_process_actor_ends_its_process_only() {
 
         assert!(container.signal(Signal::USR1).await.is_ok(), "the container hands it on");
         assert_eq!(container.wait().await.reason, abandoned);
-        assert_eq!(container.released().await.unwrap(), Vec::<String>::new());
+        assert_eq!(container.released().await.unwrap(), []);
         assert!(executor.run(spec("ok")).await.unwrap().wait().await.is_success());
     });
 }

@@ -1,57 +1,63 @@
-//! A container: its init, the processes exec'd into it, and the order the world is told in.
+//! A container: its init, the processes exec'd into it, where it is held, and the order of its events.
 //!
 //! ```text
-//!       Create            Prepared             ProcessStarted(init)
-//!  New ────────▶ Preparing ────────▶ Starting ──────────────────────▶ Running
-//!                    │                   │                    (thawed ◀──▶ frozen)
-//!                    │ init ended        │ init ended              │ init ended
-//!                    ▼                   ▼                         ▼
-//!                 Exiting: execs are withdrawn or killed, and waited for
-//!                    │ the last exec ended: `Exited` is told
-//!                    ├───── the bundle is still being made ──▶ Settling
-//!                    ▼                                            │ Prepared, PrepareFailed
-//!                 Releasing ◀─────────────────────────────────────┘
-//!                    │ ReleaseEnded: `Released` is told
+//!       Create            Prepared               InitCreated           Start, ProcessStarted
+//!  New ────────▶ Preparing ───────▶ Creating ───────────────▶ Created ─────▶ Starting ─────▶ Running
+//!                    │  └─ Start came, no terminal ───────────────────────────▲               (thawed ◀──▶ frozen)
+//!                    │ init ended        │ init ended           │ init ended  │ init ended    │ init ended
+//!                    ▼                   ▼                      ▼             ▼               ▼
+//!                 Exiting: execs are withdrawn or killed, and waited for; without a pid namespace the rest is killed
+//!                    │ nothing is left of it: `Exited` is published
 //!                    ▼
-//!                 Released
+//!                 Exited: held while it is kept, or its bundle is still being made
+//!                    │ Remove, Tick, Prepared, PrepareFailed
+//!                    ▼
+//!                 Releasing ── ReleaseEnded ──▶ Released
 //! ```
-//! `Exited` is told when init and every exec have ended, and does not wait for the release. An exec
-//! asked for before the container runs is parked and launched by the event. Neighbours: the
-//! `Container` actor feeds it, one [`process`](crate::process) machine per process reports to it.
+//! `run` is `Create` and `Start` at once: the container is then held nowhere. `Exited` is published when init and every exec
+//! have ended, and does not wait for the release. An exec asked for before the container runs is parked and launched by the
+//! event. Neighbours: the `Container` actor feeds it, one [`process`](crate::process) machine per process reports to it, the
+//! [`registry`](crate::registry) frees its id.
 
 mod vocabulary;
 
 use std::collections::BTreeMap;
 
-pub use self::vocabulary::{ContainerEffect, ContainerEvent, Phase};
+pub use self::vocabulary::{ContainerEffect, ContainerEvent, ContainerTraits, KeepExited, Phase};
 
 use crate::event::{Event, EventKind};
+use crate::process::Terms;
 use crate::{
-    Cancel, CancelCause, ContainerId, Effects, ExecId, Exit, HostPid, ProcessId, Refused, StartFailure,
-    StartFailureKind, Timestamp,
+    Cancel, CancelCause, ContainerId, Effects, ExecId, Exit, HostPid, Leftover, ProcessId, Refusal, Refused,
+    Signal, SignalScope, StartFailure, StartFailureKind, Timestamp,
 };
 
 /// The machine of one container.
 ///
 /// ```
-/// # use executor_lifecycle::container::{Container, ContainerEffect, ContainerEvent, Phase};
-/// # use executor_lifecycle::{ContainerId, Refused, Timestamp};
-/// let mut container = Container::new(ContainerId::new("c").unwrap());
+/// # use executor_lifecycle::container::{Container, ContainerEffect, ContainerEvent, ContainerTraits, Phase};
+/// # use executor_lifecycle::{ContainerId, Refusal, Refused, Timestamp};
+/// let mut container = Container::new(ContainerId::new("c").unwrap(), ContainerTraits::default());
 /// let effects = container.step(Timestamp::default(), ContainerEvent::Create)?;
-/// let [ContainerEffect::Publish(created), ContainerEffect::Prepare] = effects.as_slice() else { panic!() };
-/// assert_eq!((created.seq, container.phase(), container.state()), (1, Phase::Creating, "preparing"));
-/// assert_eq!(container.step(Timestamp::default(), ContainerEvent::Pause), Err(Refused::NotRunning));
+/// let [ContainerEffect::Publish(registered), ContainerEffect::Prepare] = effects.as_slice() else { panic!() };
+/// assert_eq!((registered.seq, container.phase(), container.state()), (1, Phase::Creating, "preparing"));
+/// let refused = container.step(Timestamp::default(), ContainerEvent::Pause).unwrap_err();
+/// assert_eq!((refused.reason, &*refused.state), (Refusal::NotRunning, "preparing"));
 /// # Ok::<(), Refused>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Container {
     id: ContainerId,
+    traits: ContainerTraits,
     state: State,
     execs: BTreeMap<ExecId, ExecState>,
-    last_exec: ExecId,
+    /// How many execs were given an id of ours.
+    numbered: u64,
     seq: u64,
     /// The bundle is being made; nothing can be released before that is over.
     preparing: bool,
+    /// The program is to be executed.
+    start_wanted: bool,
     cancelled: bool,
 }
 
@@ -59,12 +65,46 @@ pub struct Container {
 enum State {
     New,
     Preparing,
+    Creating,
+    Created,
     Starting,
-    Running { freeze: Freeze },
-    Exiting { exit: Exit },
-    Settling { exit: Exit },
-    Releasing { exit: Exit },
-    Released { exit: Exit },
+    Running {
+        freeze: Freeze,
+    },
+    Exiting {
+        exit: Exit,
+        rest: Rest,
+    },
+    /// Held for as long as `kept` says, and while the bundle is still being made.
+    Exited {
+        exit: Exit,
+        kept: Kept,
+    },
+    Releasing {
+        exit: Exit,
+    },
+    Released {
+        exit: Exit,
+    },
+}
+
+/// What did not end with init.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Rest {
+    /// There is nothing, or it was not looked for yet.
+    Unasked,
+    /// It is being killed.
+    Ending,
+    /// Nothing is left.
+    Ended,
+}
+
+/// How long a container that has exited is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kept {
+    NotAny,
+    Until(Timestamp),
+    UntilRemoved,
 }
 
 /// Whether the runtime has been asked to freeze the container, and what it said.
@@ -87,33 +127,34 @@ enum ExecState {
     Running,
 }
 
+type Answer = Result<Vec<ContainerEffect>, Refusal>;
+
 impl Container {
     /// A container that is still to be made.
-    pub const fn new(id: ContainerId) -> Self {
+    pub const fn new(id: ContainerId, traits: ContainerTraits) -> Self {
         Self {
             id,
+            traits,
             state: State::New,
             execs: BTreeMap::new(),
-            last_exec: ExecId(0),
+            numbered: 0,
             seq: 0,
             preparing: false,
+            start_wanted: false,
             cancelled: false,
         }
-    }
-
-    /// The id the next accepted `Exec` gets.
-    pub const fn next_exec(&self) -> ExecId {
-        ExecId(self.last_exec.0 + 1)
     }
 
     /// Where it is in its life.
     pub const fn phase(&self) -> Phase {
         match &self.state {
-            State::New | State::Preparing | State::Starting => Phase::Creating,
+            State::New | State::Preparing | State::Creating => Phase::Creating,
+            State::Created => Phase::Created,
+            State::Starting => Phase::Creating,
             State::Running { freeze: Freeze::Frozen | Freeze::Thawing } => Phase::Paused,
             State::Running { freeze: Freeze::Thawed | Freeze::Awaited | Freeze::Freezing }
             | State::Exiting { .. } => Phase::Running,
-            State::Settling { .. } | State::Releasing { .. } => Phase::Exited,
+            State::Exited { .. } | State::Releasing { .. } => Phase::Exited,
             State::Released { .. } => Phase::Released,
         }
     }
@@ -123,31 +164,59 @@ impl Container {
         match &self.state {
             State::New => "new",
             State::Preparing => "preparing",
+            State::Creating => "creating",
+            State::Created => "created",
             State::Starting => "starting",
             State::Running { freeze: Freeze::Thawed } => "running",
             State::Running { freeze: Freeze::Awaited | Freeze::Freezing } => "freezing",
             State::Running { freeze: Freeze::Frozen } => "frozen",
             State::Running { freeze: Freeze::Thawing } => "thawing",
+            State::Exiting { rest: Rest::Ending, .. } => "ending_rest",
             State::Exiting { .. } => "exiting",
-            State::Settling { .. } => "settling",
+            State::Exited { .. } if self.preparing => "settling",
+            State::Exited { .. } => "exited",
             State::Releasing { .. } => "releasing",
             State::Released { .. } => "released",
         }
     }
 
+    /// When `Tick` is due next, if nothing else happens.
+    pub const fn next_deadline(&self) -> Option<Timestamp> {
+        match &self.state {
+            State::Exited { kept: Kept::Until(until), .. } => Some(*until),
+            State::Exited { kept: Kept::NotAny | Kept::UntilRemoved, .. }
+            | State::New
+            | State::Preparing
+            | State::Creating
+            | State::Created
+            | State::Starting
+            | State::Running { .. }
+            | State::Exiting { .. }
+            | State::Releasing { .. }
+            | State::Released { .. } => None,
+        }
+    }
+
     /// Takes one event.
     ///
-    /// `Cancel` after the end is satisfied already: no effects. A completion that nobody waits for
-    /// is `Refused::Stale`; the other refusals say why a request cannot be met.
+    /// `Cancel` after the end is satisfied already: no effects. A completion that nothing waits for
+    /// is [`Refusal::Stale`]; the other refusals say why a request cannot be met.
     pub fn step(
         &mut self,
         now: Timestamp,
         event: ContainerEvent,
     ) -> Result<Effects<ContainerEffect>, Refused> {
+        let from = self.state();
+        self.take(now, event).map(Effects::from).map_err(|reason| reason.from_state(from))
+    }
+
+    fn take(&mut self, now: Timestamp, event: ContainerEvent) -> Answer {
         match event {
             ContainerEvent::Create => self.create(now),
+            ContainerEvent::Start(terms) => self.start(terms),
             ContainerEvent::Prepared => self.prepared(),
             ContainerEvent::PrepareFailed(failure) => self.prepare_failed(failure),
+            ContainerEvent::InitCreated { pid } => self.init_created(now, pid),
             ContainerEvent::ProcessStarted { process: ProcessId::Init, pid } => self.init_started(now, pid),
             ContainerEvent::ProcessStarted { process: ProcessId::Exec(exec), pid } => {
                 self.exec_started(now, exec, pid)
@@ -156,121 +225,166 @@ impl Container {
             ContainerEvent::ProcessExited { process: ProcessId::Exec(exec), exit } => {
                 self.exec_exited(now, exec, exit)
             }
-            ContainerEvent::Exec => self.exec(),
+            ContainerEvent::Exec(id) => self.exec(now, id),
             ContainerEvent::Cancel(cancel) => Ok(self.cancel(cancel)),
-            ContainerEvent::Signal(signal, scope) => {
-                self.for_init(ContainerEffect::SignalInit(signal, scope))
-            }
+            ContainerEvent::End(cancel) => Ok(self.end(cancel)),
+            ContainerEvent::Remove => self.remove(),
+            ContainerEvent::Signal(signal, scope) => self.signal(signal, scope),
+            ContainerEvent::Resize(_) if !self.traits.has_terminal => Err(Refusal::NoTerminal),
             ContainerEvent::Resize(size) => self.for_init(ContainerEffect::ResizeInit(size)),
             ContainerEvent::Pause => self.pause(),
             ContainerEvent::Resume => self.resume(),
             ContainerEvent::PauseEnded { frozen } => self.pause_ended(now, frozen),
             ContainerEvent::ResumeEnded { thawed } => self.resume_ended(now, thawed),
+            ContainerEvent::ListProcesses => self.while_it_stands(ContainerEffect::ListProcesses),
+            ContainerEvent::ReadUsage => self.while_it_stands(ContainerEffect::ReadUsage),
+            ContainerEvent::RestEnded => self.rest_ended(now),
             ContainerEvent::ReleaseEnded { left } => self.release_ended(now, left),
+            ContainerEvent::Tick => Ok(self.tick(now)),
         }
-        .map(Effects::from)
     }
 
-    fn create(&mut self, now: Timestamp) -> Result<Vec<ContainerEffect>, Refused> {
+    fn create(&mut self, now: Timestamp) -> Answer {
         if self.state != State::New {
-            return Err(Refused::Stale);
+            return Err(Refusal::Stale);
         }
         self.state = State::Preparing;
         self.preparing = true;
-        Ok(vec![self.publish(now, EventKind::Created), ContainerEffect::Prepare])
+        Ok(vec![self.publish(now, EventKind::Registered), ContainerEffect::Prepare])
     }
 
-    fn prepared(&mut self) -> Result<Vec<ContainerEffect>, Refused> {
-        self.preparation_ended(ContainerEffect::Launch(ProcessId::Init))
-    }
-
-    fn prepare_failed(&mut self, failure: StartFailure) -> Result<Vec<ContainerEffect>, Refused> {
-        self.preparation_ended(ContainerEffect::Withdraw(ProcessId::Init, failure))
-    }
-
-    fn preparation_ended(&mut self, init: ContainerEffect) -> Result<Vec<ContainerEffect>, Refused> {
-        if !std::mem::replace(&mut self.preparing, false) {
-            return Err(Refused::Stale);
-        }
+    fn start(&mut self, terms: Terms) -> Answer {
         match &self.state {
-            State::Preparing => {
+            State::New => return Err(Refusal::NotRunning),
+            State::Exiting { exit, .. }
+            | State::Exited { exit, .. }
+            | State::Releasing { exit }
+            | State::Released { exit } => return Err(Refusal::stopped(exit)),
+            State::Starting | State::Running { .. } => return Err(Refusal::Started),
+            State::Preparing | State::Creating | State::Created if self.cancelled => {
+                return Err(Refusal::Cancelled);
+            }
+            State::Preparing | State::Creating | State::Created if self.start_wanted => {
+                return Err(Refusal::Started);
+            }
+            State::Preparing | State::Creating | State::Created => {}
+        }
+        self.start_wanted = true;
+        let mut effects = vec![ContainerEffect::ArmInit(terms)];
+        if self.state == State::Created {
+            effects.push(self.launch_init());
+        }
+        Ok(effects)
+    }
+
+    fn launch_init(&mut self) -> ContainerEffect {
+        self.state = State::Starting;
+        ContainerEffect::Launch(ProcessId::Init)
+    }
+
+    fn prepared(&mut self) -> Answer {
+        self.preparation_ended(None)
+    }
+
+    fn prepare_failed(&mut self, failure: StartFailure) -> Answer {
+        self.preparation_ended(Some(failure))
+    }
+
+    fn preparation_ended(&mut self, failure: Option<StartFailure>) -> Answer {
+        if !std::mem::replace(&mut self.preparing, false) {
+            return Err(Refusal::Stale);
+        }
+        match (&self.state, failure) {
+            (State::Preparing, Some(failure)) => {
                 self.state = State::Starting;
-                Ok(vec![init])
+                Ok(vec![ContainerEffect::Withdraw(ProcessId::Init, failure)])
             }
-            State::Settling { exit } => {
-                self.state = State::Releasing { exit: exit.clone() };
-                Ok(vec![ContainerEffect::Release])
+            (State::Preparing, None) if self.start_wanted && !self.traits.has_terminal => {
+                Ok(vec![self.launch_init()])
             }
-            State::New
-            | State::Starting
-            | State::Running { .. }
-            | State::Exiting { .. }
-            | State::Releasing { .. }
-            | State::Released { .. } => Ok(Vec::new()),
+            (State::Preparing, None) => {
+                self.state = State::Creating;
+                Ok(vec![ContainerEffect::CreateInit])
+            }
+            (State::Exited { .. }, _) => Ok(self.release_when_over()),
+            (
+                State::New
+                | State::Creating
+                | State::Created
+                | State::Starting
+                | State::Running { .. }
+                | State::Exiting { .. }
+                | State::Releasing { .. }
+                | State::Released { .. },
+                _,
+            ) => Ok(Vec::new()),
         }
     }
 
-    fn init_started(&mut self, now: Timestamp, pid: HostPid) -> Result<Vec<ContainerEffect>, Refused> {
+    fn init_created(&mut self, now: Timestamp, pid: HostPid) -> Answer {
+        if self.state != State::Creating {
+            return Err(Refusal::Stale);
+        }
+        self.state = State::Created;
+        let mut effects = vec![self.publish(now, EventKind::Created { pid })];
+        if self.start_wanted {
+            effects.push(self.launch_init());
+        }
+        Ok(effects)
+    }
+
+    fn init_started(&mut self, now: Timestamp, pid: HostPid) -> Answer {
         if self.state != State::Starting {
-            return Err(Refused::Stale);
+            return Err(Refusal::Stale);
         }
         self.state = State::Running { freeze: Freeze::Thawed };
         let mut effects = vec![self.publish(now, EventKind::Started { pid })];
         for (exec, state) in &mut self.execs {
             *state = ExecState::Launched;
-            effects.push(ContainerEffect::Launch(ProcessId::Exec(*exec)));
+            effects.push(ContainerEffect::Launch(ProcessId::Exec(exec.clone())));
         }
         Ok(effects)
     }
 
-    fn init_exited(&mut self, now: Timestamp, exit: Exit) -> Result<Vec<ContainerEffect>, Refused> {
+    fn init_exited(&mut self, now: Timestamp, exit: Exit) -> Answer {
         match self.state {
-            State::Preparing | State::Starting | State::Running { .. } => {}
+            State::Preparing | State::Creating | State::Created | State::Starting | State::Running { .. } => {
+            }
             State::New
             | State::Exiting { .. }
-            | State::Settling { .. }
+            | State::Exited { .. }
             | State::Releasing { .. }
-            | State::Released { .. } => return Err(Refused::Stale),
+            | State::Released { .. } => return Err(Refusal::Stale),
         }
         let gone =
             StartFailure::new(StartFailureKind::ContainerGone, format!("the container has ended: {exit}"));
         let kill = Cancel::now().cause(CancelCause::ContainerExited);
         let mut effects: Vec<_> = (self.execs.iter())
             .map(|(exec, state)| match state {
-                ExecState::Parked => ContainerEffect::Withdraw(ProcessId::Exec(*exec), gone.clone()),
+                ExecState::Parked => ContainerEffect::Withdraw(ProcessId::Exec(exec.clone()), gone.clone()),
                 ExecState::Launched | ExecState::Running => {
-                    ContainerEffect::CancelProcess(ProcessId::Exec(*exec), kill)
+                    ContainerEffect::CancelProcess(ProcessId::Exec(exec.clone()), kill)
                 }
             })
             .collect();
-        self.state = State::Exiting { exit };
+        self.state = State::Exiting { exit, rest: Rest::Unasked };
         effects.extend(self.exited_when_empty(now));
         Ok(effects)
     }
 
-    fn exec_started(
-        &mut self,
-        now: Timestamp,
-        exec: ExecId,
-        pid: HostPid,
-    ) -> Result<Vec<ContainerEffect>, Refused> {
+    fn exec_started(&mut self, now: Timestamp, exec: ExecId, pid: HostPid) -> Answer {
         match self.execs.get_mut(&exec) {
             Some(state @ ExecState::Launched) => *state = ExecState::Running,
-            Some(ExecState::Parked | ExecState::Running) | None => return Err(Refused::Stale),
+            Some(ExecState::Parked | ExecState::Running) | None => return Err(Refusal::Stale),
         }
         let mut effects = vec![self.publish(now, EventKind::ExecStarted { exec, pid })];
         effects.extend(self.freeze_when_settled());
         Ok(effects)
     }
 
-    fn exec_exited(
-        &mut self,
-        now: Timestamp,
-        exec: ExecId,
-        exit: Exit,
-    ) -> Result<Vec<ContainerEffect>, Refused> {
+    fn exec_exited(&mut self, now: Timestamp, exec: ExecId, exit: Exit) -> Answer {
         if self.execs.remove(&exec).is_none() {
-            return Err(Refused::Stale);
+            return Err(Refusal::Stale);
         }
         let mut effects = vec![self.publish(now, EventKind::ExecExited { exec, exit })];
         effects.extend(self.freeze_when_settled());
@@ -278,42 +392,59 @@ impl Container {
         Ok(effects)
     }
 
-    fn exec(&mut self) -> Result<Vec<ContainerEffect>, Refused> {
+    fn exec(&mut self, now: Timestamp, id: Option<ExecId>) -> Answer {
         let state = match &self.state {
-            State::New => return Err(Refused::NotRunning),
-            State::Exiting { exit }
-            | State::Settling { exit }
+            State::New => return Err(Refusal::NotRunning),
+            State::Exiting { exit, .. }
+            | State::Exited { exit, .. }
             | State::Releasing { exit }
-            | State::Released { exit } => {
-                return Err(Refused::stopped(exit));
+            | State::Released { exit } => return Err(Refusal::stopped(exit)),
+            State::Preparing | State::Creating | State::Created | State::Starting | State::Running { .. }
+                if self.cancelled =>
+            {
+                return Err(Refusal::Cancelled);
             }
-            State::Preparing | State::Starting | State::Running { .. } if self.cancelled => {
-                return Err(Refused::Cancelled);
-            }
-            State::Preparing | State::Starting => ExecState::Parked,
+            State::Preparing | State::Creating | State::Created | State::Starting => ExecState::Parked,
             State::Running { freeze: Freeze::Thawed } => ExecState::Launched,
             State::Running {
                 freeze: Freeze::Awaited | Freeze::Freezing | Freeze::Frozen | Freeze::Thawing,
-            } => {
-                return Err(Refused::Paused);
-            }
+            } => return Err(Refusal::Paused),
         };
-        let exec = self.next_exec();
-        self.last_exec = exec;
-        self.execs.insert(exec, state);
-        let mut effects = vec![ContainerEffect::AddExec(exec)];
+        let exec = match id {
+            Some(id) if self.execs.contains_key(&id) => return Err(Refusal::ExecIdTaken),
+            Some(id) => id,
+            None => self.next_exec(),
+        };
+        self.execs.insert(exec.clone(), state);
+        let mut effects = vec![
+            ContainerEffect::AddExec(exec.clone()),
+            self.publish(now, EventKind::ExecAdded { exec: exec.clone() }),
+        ];
         if state == ExecState::Launched {
             effects.push(ContainerEffect::Launch(ProcessId::Exec(exec)));
         }
         Ok(effects)
     }
 
-    /// Execs first: once init is dead its pid namespace kills them, and nobody could be signalled.
+    /// An id of ours that no caller has taken for an exec of its own.
+    fn next_exec(&mut self) -> ExecId {
+        loop {
+            self.numbered += 1;
+            let id = ExecId::numbered(self.numbered);
+            if !self.execs.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    /// Execs first: once init is dead its pid namespace kills them, and there is nothing left to signal.
     fn cancel(&mut self, cancel: Cancel) -> Vec<ContainerEffect> {
         let thaw = match &mut self.state {
             State::Preparing
+            | State::Creating
+            | State::Created
             | State::Starting
-            | State::Running { freeze: Freeze::Thawed | Freeze::Freezing } => false,
+            | State::Running { freeze: Freeze::Thawed | Freeze::Freezing | Freeze::Thawing } => false,
             State::Running { freeze: freeze @ Freeze::Awaited } => {
                 *freeze = Freeze::Thawed;
                 false
@@ -322,71 +453,132 @@ impl Container {
                 *freeze = Freeze::Thawing;
                 true
             }
-            State::Running { freeze: Freeze::Thawing } => false,
             State::New
             | State::Exiting { .. }
-            | State::Settling { .. }
+            | State::Exited { .. }
             | State::Releasing { .. }
             | State::Released { .. } => return Vec::new(),
         };
         self.cancelled = true;
-        let execs = self.execs.keys().map(|exec| ProcessId::Exec(*exec));
+        let execs = self.execs.keys().map(|exec| ProcessId::Exec(exec.clone()));
         let mut effects: Vec<_> = execs
             .chain([ProcessId::Init])
             .map(|process| ContainerEffect::CancelProcess(process, cancel))
             .collect();
-        if thaw {
-            effects.push(ContainerEffect::Resume);
-        }
+        effects.extend(thaw.then_some(ContainerEffect::Thaw));
         effects
     }
 
-    /// What init's own machine decides on, as long as there is an init.
-    fn for_init(&self, effect: ContainerEffect) -> Result<Vec<ContainerEffect>, Refused> {
-        match self.state {
-            State::New => Err(Refused::NotRunning),
-            State::Preparing | State::Starting | State::Running { .. } => Ok(vec![effect]),
-            State::Exiting { .. }
-            | State::Settling { .. }
+    fn end(&mut self, cancel: Cancel) -> Vec<ContainerEffect> {
+        self.traits.keep_exited = KeepExited::No;
+        match &mut self.state {
+            State::Exited { kept, .. } => {
+                *kept = Kept::NotAny;
+                self.release_when_over()
+            }
+            State::New
+            | State::Preparing
+            | State::Creating
+            | State::Created
+            | State::Starting
+            | State::Running { .. }
+            | State::Exiting { .. }
             | State::Releasing { .. }
-            | State::Released { .. } => Err(Refused::Exited),
+            | State::Released { .. } => self.cancel(cancel),
         }
     }
 
-    fn pause(&mut self) -> Result<Vec<ContainerEffect>, Refused> {
+    fn remove(&mut self) -> Answer {
+        match &mut self.state {
+            State::New
+            | State::Preparing
+            | State::Creating
+            | State::Created
+            | State::Starting
+            | State::Running { .. }
+            | State::Exiting { .. } => Err(Refusal::NotExited),
+            State::Exited { kept, .. } => {
+                *kept = Kept::NotAny;
+                Ok(self.release_when_over())
+            }
+            State::Releasing { .. } | State::Released { .. } => Ok(Vec::new()),
+        }
+    }
+
+    /// What is frozen does not die of a SIGKILL before it is thawed.
+    fn signal(&mut self, signal: Signal, scope: SignalScope) -> Answer {
+        let mut effects = self.for_init(ContainerEffect::SignalInit(signal, scope))?;
+        if let State::Running { freeze: freeze @ Freeze::Frozen } = &mut self.state
+            && signal == Signal::KILL
+        {
+            *freeze = Freeze::Thawing;
+            effects.push(ContainerEffect::Thaw);
+        }
+        Ok(effects)
+    }
+
+    /// What init's own machine decides on, as long as there is an init.
+    fn for_init(&self, effect: ContainerEffect) -> Answer {
+        match self.state {
+            State::New => Err(Refusal::NotRunning),
+            State::Preparing | State::Creating | State::Created | State::Starting | State::Running { .. } => {
+                Ok(vec![effect])
+            }
+            State::Exiting { .. }
+            | State::Exited { .. }
+            | State::Releasing { .. }
+            | State::Released { .. } => Err(Refusal::Exited),
+        }
+    }
+
+    /// What can be asked while there is something in it.
+    fn while_it_stands(&self, effect: ContainerEffect) -> Answer {
+        match self.state {
+            State::New | State::Preparing | State::Creating | State::Starting => Err(Refusal::NotRunning),
+            State::Created | State::Running { .. } => Ok(vec![effect]),
+            State::Exiting { .. }
+            | State::Exited { .. }
+            | State::Releasing { .. }
+            | State::Released { .. } => Err(Refusal::Exited),
+        }
+    }
+
+    fn pause(&mut self) -> Answer {
         let cancelled = self.cancelled;
         match self.freeze()? {
-            Freeze::Thawed if cancelled => Err(Refused::Cancelled),
+            Freeze::Thawed if cancelled => Err(Refusal::Cancelled),
             freeze @ Freeze::Thawed => {
                 *freeze = Freeze::Awaited;
                 Ok(self.freeze_when_settled())
             }
-            Freeze::Awaited | Freeze::Freezing | Freeze::Frozen | Freeze::Thawing => Err(Refused::Paused),
+            Freeze::Awaited | Freeze::Freezing | Freeze::Frozen | Freeze::Thawing => Err(Refusal::Paused),
         }
     }
 
-    fn resume(&mut self) -> Result<Vec<ContainerEffect>, Refused> {
+    fn resume(&mut self) -> Answer {
         match self.freeze()? {
             freeze @ Freeze::Frozen => {
                 *freeze = Freeze::Thawing;
                 Ok(vec![ContainerEffect::Resume])
             }
-            Freeze::Thawed | Freeze::Awaited | Freeze::Freezing | Freeze::Thawing => Err(Refused::NotPaused),
+            Freeze::Thawed | Freeze::Awaited | Freeze::Freezing | Freeze::Thawing => Err(Refusal::NotPaused),
         }
     }
 
-    fn freeze(&mut self) -> Result<&mut Freeze, Refused> {
+    fn freeze(&mut self) -> Result<&mut Freeze, Refusal> {
         match &mut self.state {
-            State::New | State::Preparing | State::Starting => Err(Refused::NotRunning),
+            State::New | State::Preparing | State::Creating | State::Created | State::Starting => {
+                Err(Refusal::NotRunning)
+            }
             State::Running { freeze } => Ok(freeze),
             State::Exiting { .. }
-            | State::Settling { .. }
+            | State::Exited { .. }
             | State::Releasing { .. }
-            | State::Released { .. } => Err(Refused::Exited),
+            | State::Released { .. } => Err(Refusal::Exited),
         }
     }
 
-    fn pause_ended(&mut self, now: Timestamp, frozen: bool) -> Result<Vec<ContainerEffect>, Refused> {
+    fn pause_ended(&mut self, now: Timestamp, frozen: bool) -> Answer {
         let cancelled = self.cancelled;
         match self.freeze() {
             Ok(freeze @ Freeze::Freezing) => {
@@ -400,35 +592,75 @@ impl Container {
                     effects.push(self.publish(now, EventKind::Paused));
                 }
                 if frozen && cancelled {
-                    effects.push(ContainerEffect::Resume);
+                    effects.push(ContainerEffect::Thaw);
                 }
                 Ok(effects)
             }
             Ok(Freeze::Thawed | Freeze::Awaited | Freeze::Frozen | Freeze::Thawing) | Err(_) => {
-                Err(Refused::Stale)
+                Err(Refusal::Stale)
             }
         }
     }
 
-    fn resume_ended(&mut self, now: Timestamp, thawed: bool) -> Result<Vec<ContainerEffect>, Refused> {
+    fn resume_ended(&mut self, now: Timestamp, thawed: bool) -> Answer {
         match self.freeze() {
             Ok(freeze @ Freeze::Thawing) => {
                 *freeze = if thawed { Freeze::Thawed } else { Freeze::Frozen };
                 Ok(if thawed { vec![self.publish(now, EventKind::Resumed)] } else { Vec::new() })
             }
             Ok(Freeze::Thawed | Freeze::Awaited | Freeze::Freezing | Freeze::Frozen) | Err(_) => {
-                Err(Refused::Stale)
+                Err(Refusal::Stale)
             }
         }
     }
 
-    fn release_ended(&mut self, now: Timestamp, left: Vec<String>) -> Result<Vec<ContainerEffect>, Refused> {
+    fn rest_ended(&mut self, now: Timestamp) -> Answer {
+        match &mut self.state {
+            State::Exiting { rest: rest @ Rest::Ending, .. } => {
+                *rest = Rest::Ended;
+                Ok(self.exited_when_empty(now))
+            }
+            State::New
+            | State::Preparing
+            | State::Creating
+            | State::Created
+            | State::Starting
+            | State::Running { .. }
+            | State::Exiting { rest: Rest::Unasked | Rest::Ended, .. }
+            | State::Exited { .. }
+            | State::Releasing { .. }
+            | State::Released { .. } => Err(Refusal::Stale),
+        }
+    }
+
+    fn release_ended(&mut self, now: Timestamp, left: Vec<Leftover>) -> Answer {
         let State::Releasing { exit } = &self.state else {
-            return Err(Refused::Stale);
+            return Err(Refusal::Stale);
         };
         self.state = State::Released { exit: exit.clone() };
-        // Whoever is told that the id is free shall find it so.
-        Ok(vec![ContainerEffect::Finished, self.publish(now, EventKind::Released { left })])
+        Ok(vec![ContainerEffect::Finished(self.event(now, EventKind::Released { left }))])
+    }
+
+    fn tick(&mut self, now: Timestamp) -> Vec<ContainerEffect> {
+        match &mut self.state {
+            State::Exited { kept: kept @ Kept::Until(_), .. } => {
+                if matches!(kept, Kept::Until(until) if *until > now) {
+                    return Vec::new();
+                }
+                *kept = Kept::NotAny;
+                self.release_when_over()
+            }
+            State::Exited { kept: Kept::NotAny | Kept::UntilRemoved, .. }
+            | State::New
+            | State::Preparing
+            | State::Creating
+            | State::Created
+            | State::Starting
+            | State::Running { .. }
+            | State::Exiting { .. }
+            | State::Releasing { .. }
+            | State::Released { .. } => Vec::new(),
+        }
     }
 
     /// The freeze that was waiting for execs to start, once none is starting any more.
@@ -443,27 +675,61 @@ impl Container {
         Vec::new()
     }
 
-    /// Tells the exit, once init and every exec have ended.
+    /// Publishes the exit, once init and every exec have ended, and all that shares their pid namespace with the host.
     fn exited_when_empty(&mut self, now: Timestamp) -> Vec<ContainerEffect> {
-        let State::Exiting { exit } = &self.state else {
+        let State::Exiting { exit, rest } = &mut self.state else {
             return Vec::new();
         };
         if !self.execs.is_empty() {
             return Vec::new();
         }
-        let exit = exit.clone();
-        let mut effects = vec![self.publish(now, EventKind::Exited { exit: exit.clone() })];
-        if self.preparing {
-            self.state = State::Settling { exit };
-        } else {
-            self.state = State::Releasing { exit };
-            effects.push(ContainerEffect::Release);
+        match rest {
+            Rest::Ending => return Vec::new(),
+            // There is something in it only once its bundle was made.
+            Rest::Unasked if self.traits.shares_pids && !self.preparing => {
+                *rest = Rest::Ending;
+                return vec![ContainerEffect::EndRest];
+            }
+            Rest::Unasked | Rest::Ended => {}
         }
+        let exit = exit.clone();
+        let kept = match self.traits.keep_exited {
+            KeepExited::No => Kept::NotAny,
+            KeepExited::For(time) => Kept::Until(now.after(time)),
+            KeepExited::UntilRemoved => Kept::UntilRemoved,
+        };
+        self.state = State::Exited { exit: exit.clone(), kept };
+        let mut effects = vec![self.publish(now, EventKind::Exited { exit })];
+        effects.extend(self.release_when_over());
         effects
     }
 
+    /// Gives everything back, once it is not kept any more and its bundle is not being made.
+    fn release_when_over(&mut self) -> Vec<ContainerEffect> {
+        match &self.state {
+            State::Exited { exit, kept: Kept::NotAny } if !self.preparing => {
+                self.state = State::Releasing { exit: exit.clone() };
+                vec![ContainerEffect::Release]
+            }
+            State::Exited { .. }
+            | State::New
+            | State::Preparing
+            | State::Creating
+            | State::Created
+            | State::Starting
+            | State::Running { .. }
+            | State::Exiting { .. }
+            | State::Releasing { .. }
+            | State::Released { .. } => Vec::new(),
+        }
+    }
+
     fn publish(&mut self, at: Timestamp, kind: EventKind) -> ContainerEffect {
+        ContainerEffect::Publish(self.event(at, kind))
+    }
+
+    fn event(&mut self, at: Timestamp, kind: EventKind) -> Event {
         self.seq += 1;
-        ContainerEffect::Publish(Event { seq: self.seq, container: self.id.clone(), at, kind })
+        Event { seq: self.seq, container: self.id.clone(), at, kind }
     }
 }

@@ -1,17 +1,18 @@
-//! What subscribers are told of a container, and the order it is told in.
+//! The events of a container that are published, and their order.
 //!
 //! ```text
-//! Created < Started < (ExecStarted < ExecExited)* < Exited < Released
+//! Registered < Created? < Started? < Exited < Released
+//! ExecAdded < ExecStarted? < ExecExited, after Registered and before Exited; started after Started
 //! ```
-//! Each once, with a sequence number without holes. A start that failed has no `Started` (or no
-//! `ExecStarted`), and its exit says why.
+//! Each once, with a sequence number without holes. `Created` is there where the container stood at created before
+//! it was started. A start that failed has no `Started` (or no `ExecStarted`), and its exit says why.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{ContainerId, ExecId, Exit, HostPid, Timestamp};
+use crate::{ContainerId, ExecId, Exit, HostPid, Leftover, Timestamp};
 
 /// Something that happened to a container.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -32,11 +33,21 @@ pub struct Event {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum EventKind {
     /// The id is taken and the container is being made.
-    Created,
+    Registered,
+    /// Init exists and waits for its program to be executed.
+    Created {
+        /// Its pid on the host.
+        pid: HostPid,
+    },
     /// Init runs.
     Started {
         /// Its pid on the host.
         pid: HostPid,
+    },
+    /// Another process was accepted, under an id that was free.
+    ExecAdded {
+        /// Which one.
+        exec: ExecId,
     },
     /// An exec'd process runs.
     ExecStarted {
@@ -64,7 +75,7 @@ pub enum EventKind {
     /// Everything the container had is given back and its id is free.
     Released {
         /// What could not be removed; empty when all is well.
-        left: Vec<String>,
+        left: Vec<Leftover>,
     },
 }
 
@@ -74,12 +85,13 @@ pub enum EventKind {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EventOrder {
     seq: u64,
+    registered: bool,
     created: bool,
     started: bool,
     exited: bool,
     released: bool,
+    added: BTreeSet<ExecId>,
     running: BTreeSet<ExecId>,
-    ended: BTreeSet<ExecId>,
 }
 
 /// An event that breaks the order.
@@ -99,7 +111,7 @@ impl EventOrder {
             .map_or(Ok(()), |broken| Err(OutOfOrder { event: Box::new(event.clone()), broken }))
     }
 
-    /// Whether the container's story is told to its end.
+    /// Whether the last event has come.
     pub const fn is_complete(&self) -> bool {
         self.released
     }
@@ -111,38 +123,51 @@ impl EventOrder {
         self.seq = event.seq;
         let rule = |holds: bool, broken| (!holds).then_some(broken);
         match &event.kind {
-            EventKind::Created => rule(!std::mem::replace(&mut self.created, true), "Created is told once"),
+            EventKind::Registered => {
+                rule(!std::mem::replace(&mut self.registered, true), "Registered is published once")
+            }
+            EventKind::Created { .. } => rule(
+                self.registered && !self.started && !self.exited,
+                "Created comes before Started and Exited",
+            )
+            .or_else(|| rule(!std::mem::replace(&mut self.created, true), "Created is published once")),
             EventKind::Started { .. } => {
-                rule(self.created && !self.exited, "Started comes between Created and Exited")
-                    .or_else(|| rule(!std::mem::replace(&mut self.started, true), "Started is told once"))
+                rule(self.registered && !self.exited, "Started comes between Registered and Exited").or_else(
+                    || rule(!std::mem::replace(&mut self.started, true), "Started is published once"),
+                )
+            }
+            EventKind::ExecAdded { exec } => {
+                rule(self.registered && !self.exited, "ExecAdded comes between Registered and Exited")
+                    .or_else(|| {
+                        rule(self.added.insert(exec.clone()), "an exec's id is taken until it has exited")
+                    })
             }
             EventKind::ExecStarted { exec, .. } => {
                 rule(self.started && !self.exited, "ExecStarted comes between Started and Exited")
-                    .or_else(|| rule(!self.ended.contains(exec), "ExecStarted comes before ExecExited"))
-                    .or_else(|| rule(self.running.insert(*exec), "ExecStarted is told once"))
+                    .or_else(|| {
+                        rule(self.added.contains(exec), "ExecStarted comes between ExecAdded and ExecExited")
+                    })
+                    .or_else(|| rule(self.running.insert(exec.clone()), "ExecStarted is published once"))
             }
             EventKind::ExecExited { exec, exit } => {
-                rule(self.created && !self.exited, "ExecExited comes before Exited")
-                    .or_else(|| rule(self.ended.insert(*exec), "ExecExited is told once"))
+                rule(self.registered && !self.exited, "ExecExited comes before Exited")
+                    .or_else(|| rule(self.added.remove(exec), "ExecExited comes once, after ExecAdded"))
                     .or_else(|| {
                         let ran = self.running.remove(exec);
-                        rule(ran == exit.started_at.is_some(), "an exec that ran was told to have started")
+                        rule(ran == exit.started_at.is_some(), "an exec that ran has started")
                     })
             }
             EventKind::Paused | EventKind::Resumed => {
                 rule(self.started && !self.exited, "a container is paused while it runs")
             }
-            EventKind::Exited { exit } => rule(self.created, "Exited comes after Created")
-                .or_else(|| rule(self.running.is_empty(), "every exec ends before Exited"))
+            EventKind::Exited { exit } => rule(self.registered, "Exited comes after Registered")
+                .or_else(|| rule(self.added.is_empty(), "every exec ends before Exited"))
                 .or_else(|| {
-                    rule(
-                        self.started == exit.started_at.is_some(),
-                        "a container that ran was told to have started",
-                    )
+                    rule(self.started == exit.started_at.is_some(), "a container that ran has started")
                 })
-                .or_else(|| rule(!std::mem::replace(&mut self.exited, true), "Exited is told once")),
+                .or_else(|| rule(!std::mem::replace(&mut self.exited, true), "Exited is published once")),
             EventKind::Released { .. } => rule(self.exited, "Released comes after Exited")
-                .or_else(|| rule(!std::mem::replace(&mut self.released, true), "Released is told once")),
+                .or_else(|| rule(!std::mem::replace(&mut self.released, true), "Released is published once")),
         }
     }
 }
@@ -179,28 +204,58 @@ mod tests {
 
     #[test]
     fn the_promised_order_is_taken_and_its_violations_are_not() {
-        use EventKind::{Created, ExecExited, ExecStarted, Exited, Released, Started};
-        let started = || Started { pid: pid() };
-        let exec = ExecId(1);
-        let exec_started = || ExecStarted { exec, pid: pid() };
-        let exec_exited = |ran| ExecExited { exec, exit: exit(ran) };
+        use EventKind::{Created, ExecAdded, ExecExited, ExecStarted, Exited, Registered, Released, Started};
+        let (created, started) = (|| Created { pid: pid() }, || Started { pid: pid() });
+        let exec = || ExecId::numbered(1);
+        let exec_added = || ExecAdded { exec: exec() };
+        let exec_started = || ExecStarted { exec: exec(), pid: pid() };
+        let exec_exited = |ran| ExecExited { exec: exec(), exit: exit(ran) };
         let exited = |ran| Exited { exit: exit(ran) };
         let released = || Released { left: Vec::new() };
 
-        let whole = [Created, started(), exec_started(), exec_exited(true), exited(true), released()];
+        let whole = [
+            Registered,
+            created(),
+            started(),
+            exec_added(),
+            exec_started(),
+            exec_exited(true),
+            exec_added(),
+            exec_exited(false),
+            exited(true),
+            released(),
+        ];
         assert_eq!(check(&whole), Ok(true));
-        assert_eq!(check(&[Created, exec_exited(false), exited(false), released()]), Ok(true));
-        assert_eq!(check(&whole[..5]), Ok(false));
+        assert_eq!(
+            check(&[Registered, exec_added(), exec_exited(false), exited(false), released()]),
+            Ok(true)
+        );
+        assert_eq!(check(&whole[..9]), Ok(false));
         for (wrong, broken) in [
-            (vec![started()], "Started comes between Created and Exited"),
-            (vec![Created, Created], "Created is told once"),
-            (vec![Created, started(), exited(true), exited(true)], "Exited is told once"),
-            (vec![Created, started(), exec_started(), exited(true)], "every exec ends before Exited"),
-            (vec![Created, started(), exec_exited(true)], "an exec that ran was told to have started"),
-            (vec![Created, exited(true)], "a container that ran was told to have started"),
-            (vec![Created, released()], "Released comes after Exited"),
+            (vec![started()], "Started comes between Registered and Exited"),
+            (vec![Registered, Registered], "Registered is published once"),
+            (vec![Registered, started(), created()], "Created comes before Started and Exited"),
+            (vec![Registered, created(), created()], "Created is published once"),
+            (vec![Registered, started(), exited(true), exited(true)], "Exited is published once"),
             (
-                vec![Created, started(), exited(true), exec_started()],
+                vec![Registered, started(), exec_added(), exec_started(), exited(true)],
+                "every exec ends before Exited",
+            ),
+            (vec![Registered, exec_added(), exited(false)], "every exec ends before Exited"),
+            (vec![Registered, exec_added(), exec_added()], "an exec's id is taken until it has exited"),
+            (
+                vec![Registered, started(), exec_started()],
+                "ExecStarted comes between ExecAdded and ExecExited",
+            ),
+            (vec![Registered, started(), exec_added(), exec_exited(true)], "an exec that ran has started"),
+            (
+                vec![Registered, started(), exec_added(), exec_exited(false), exec_exited(false)],
+                "ExecExited comes once, after ExecAdded",
+            ),
+            (vec![Registered, exited(true)], "a container that ran has started"),
+            (vec![Registered, released()], "Released comes after Exited"),
+            (
+                vec![Registered, started(), exited(true), exec_started()],
                 "ExecStarted comes between Started and Exited",
             ),
         ] {
@@ -212,7 +267,7 @@ mod tests {
     fn a_hole_in_the_sequence_is_seen() {
         let mut order = EventOrder::default();
         let container = ContainerId::new("c").unwrap();
-        let event = Event { seq: 2, container, at: Timestamp::default(), kind: EventKind::Created };
+        let event = Event { seq: 2, container, at: Timestamp::default(), kind: EventKind::Registered };
         assert!(order.check(&event).is_err());
     }
 }

@@ -3,11 +3,14 @@
 //! A status is what the kernel said; a reason is why. The two are never mixed: there is no -1, no
 //! 255 for everything and no 137 by guess.
 
+use std::error::Error;
 use std::fmt;
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
+use thiserror::Error as ThisError;
 
 use crate::{CancelCause, Signal, Timestamp};
 
@@ -233,7 +236,7 @@ impl RawExit {
 }
 
 /// A process that could not be started, and whose fault that is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Error, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, ThisError, Serialize, Deserialize)]
 #[error("{message}")]
 pub struct StartFailure {
     /// What kind of failure, to act on.
@@ -246,6 +249,96 @@ impl StartFailure {
     /// A failure of this kind.
     pub fn new(kind: StartFailureKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into() }
+    }
+
+    /// The failure that an error is, its causes included: `error: cause: cause of that`.
+    pub fn caused_by(kind: StartFailureKind, error: &(dyn Error + 'static)) -> Self {
+        Self { kind, message: with_causes(error) }
+    }
+}
+
+/// An error and its causes in one line. This is the one place where causes become text: what leaves the executor as
+/// data ([`StartFailure`], [`Leftover`]) can hold no other.
+pub fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+impl StartFailureKind {
+    /// What an error of the system means for who wants to start something: the one reading of it in the workspace.
+    ///
+    /// `None` says that the error alone does not tell whose fault it is.
+    pub fn of_io(error: &io::Error) -> Option<Self> {
+        /// Files of the system, and of the process: the same numbers on every Linux (`asm-generic/errno-base.h`), and
+        /// no `ErrorKind` of their own.
+        const ENFILE: i32 = 23;
+        const EMFILE: i32 = 24;
+        if matches!(error.raw_os_error(), Some(ENFILE | EMFILE)) {
+            return Some(Self::NoResources);
+        }
+        let is_any = |kinds: &[ErrorKind]| kinds.contains(&error.kind());
+        if is_any(&[ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem]) {
+            return Some(Self::PermissionDenied);
+        }
+        // EAGAIN, too, is what can be made later, as a process at the limit of pids.
+        let lacking =
+            [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::OutOfMemory, ErrorKind::WouldBlock];
+        is_any(&lacking).then_some(Self::NoResources)
+    }
+}
+
+/// Something that could not be removed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, ThisError, Serialize, Deserialize)]
+#[error("{what} {}: {error}", path.display())]
+pub struct Leftover {
+    /// What it is.
+    pub what: LeftoverKind,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Why it could not be removed, with causes.
+    pub error: String,
+}
+
+impl Leftover {
+    /// Something that could not be removed for the reason in `error`.
+    pub fn new(what: LeftoverKind, path: impl Into<PathBuf>, error: &(dyn Error + 'static)) -> Self {
+        Self { what, path: path.into(), error: with_causes(error) }
+    }
+}
+
+/// Kinds of what may be left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LeftoverKind {
+    /// A directory of a cgroup hierarchy.
+    Cgroup,
+    /// A mount, by its mount point.
+    Mount,
+    /// A network that a provider had made.
+    Network,
+    /// The name of a network namespace.
+    NetworkNamespace,
+    /// The OCI runtime's own directory for a container.
+    RuntimeState,
+    /// A file or directory of Longshore's.
+    File,
+}
+
+impl fmt::Display for LeftoverKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cgroup => "cgroup",
+            Self::Mount => "mount",
+            Self::Network => "network",
+            Self::NetworkNamespace => "network namespace",
+            Self::RuntimeState => "runtime state",
+            Self::File => "file",
+        })
     }
 }
 

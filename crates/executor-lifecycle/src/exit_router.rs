@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{ContainerId, Effects, ProcessRef, RawExit, Refused};
+use crate::{ContainerId, Effects, ProcessRef, RawExit, Refusal, Refused};
 
 /// The machine of the reaper.
 ///
@@ -25,7 +25,7 @@ use crate::{ContainerId, Effects, ProcessRef, RawExit, Refused};
 /// // It ends before anybody has asked for it: the end is kept.
 /// assert_eq!(reaper.step(ExitRouterEvent::Ended(process.clone(), ending.clone()))?.as_slice(), []);
 /// let effects = reaper.step(ExitRouterEvent::Watch(process.clone()))?;
-/// assert_eq!(effects.as_slice(), [ExitRouterEffect::Deliver(process, ending)]);
+/// assert_eq!(effects.as_slice(), [ExitRouterEffect::Deliver(process, raw)]);
 /// # Ok::<(), Refused>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -58,18 +58,18 @@ impl ExitRouter {
     pub fn step(&mut self, event: ExitRouterEvent) -> Result<Effects<ExitRouterEffect>, Refused> {
         match event {
             ExitRouterEvent::Watch(process) => match self.early.remove(&process) {
-                Some(ending) => Ok(vec![ExitRouterEffect::Deliver(process, ending)].into()),
+                Some(raw) => Ok(vec![ExitRouterEffect::Deliver(process, raw)].into()),
                 None if self.watched.insert(process) => Ok(Effects::none()),
-                None => Err(Refused::Stale),
+                None => Err(stale()),
             },
-            ExitRouterEvent::Ended(process, ending) => {
+            ExitRouterEvent::Ended(process, raw) => {
                 if self.watched.remove(&process) {
-                    return Ok(vec![ExitRouterEffect::Deliver(process, ending)].into());
+                    return Ok(vec![ExitRouterEffect::Deliver(process, raw)].into());
                 }
                 match self.early.contains_key(&process) {
-                    true => Err(Refused::Stale),
+                    true => Err(stale()),
                     false => {
-                        self.early.insert(process, ending);
+                        self.early.insert(process, raw);
                         Ok(Effects::none())
                     }
                 }
@@ -87,10 +87,14 @@ impl ExitRouter {
         }
     }
 
-    /// How many processes are watched, and how many endings are kept for a `Watch` to come.
+    /// How many processes are watched, and how many ends are kept for a `Watch` to come.
     pub fn sizes(&self) -> (usize, usize) {
         (self.watched.len(), self.early.len())
     }
+}
+
+fn stale() -> Refused {
+    Refusal::Stale.from_state("routing")
 }
 
 #[cfg(test)]
@@ -124,11 +128,11 @@ mod tests {
             (&unknown, ExitRouterEvent::Watch(init()), none(), (1, 0)),
             (&unknown, ExitRouterEvent::Ended(init(), ending(2)), none(), (0, 1)),
             (&unknown, ExitRouterEvent::Forget(init().container), none(), (0, 0)),
-            (&watched, ExitRouterEvent::Watch(init()), Err(Refused::Stale), (1, 0)),
+            (&watched, ExitRouterEvent::Watch(init()), Err(stale()), (1, 0)),
             (&watched, ExitRouterEvent::Ended(init(), ending(2)), deliver(2), (0, 0)),
             (&watched, ExitRouterEvent::Forget(init().container), none(), (0, 0)),
             (&kept, ExitRouterEvent::Watch(init()), deliver(1), (0, 0)),
-            (&kept, ExitRouterEvent::Ended(init(), ending(2)), Err(Refused::Stale), (0, 1)),
+            (&kept, ExitRouterEvent::Ended(init(), ending(2)), Err(stale()), (0, 1)),
             (&kept, ExitRouterEvent::Forget(init().container), none(), (0, 0)),
         ] {
             let mut reaper = state.clone();
@@ -143,7 +147,7 @@ mod tests {
     #[test]
     fn processes_of_one_container_and_others_are_kept_apart() {
         let mut reaper = ExitRouter::default();
-        let exec = ProcessRef::exec(init().container, ExecId(1));
+        let exec = ProcessRef::exec(init().container, ExecId::numbered(1));
         let other = ProcessRef::init(ContainerId::new("d").unwrap());
         for process in [&exec, &other] {
             let _ = reaper.step(ExitRouterEvent::Watch(process.clone())).unwrap();

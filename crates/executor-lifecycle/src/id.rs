@@ -4,6 +4,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -14,28 +15,18 @@ use thiserror::Error;
 /// name and as an argument: `..`, `a/b` and `-x` are no ids.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct ContainerId(String);
+pub struct ContainerId(Arc<str>);
 
 impl ContainerId {
     /// The longest id, in bytes: a cgroup or file name may have 255, and suffixes need room.
     pub const MAX_LEN: usize = 128;
 
     /// Checks `id` and makes it a container id.
+    ///
+    /// # Errors
+    /// Says which rule `id` breaks.
     pub fn new(id: impl Into<String>) -> Result<Self, InvalidId> {
-        let id = id.into();
-        let bytes = id.as_bytes();
-        match bytes.first() {
-            None => return Err(InvalidId::Empty),
-            Some(first) if !first.is_ascii_alphanumeric() => return Err(InvalidId::FirstCharacter),
-            Some(_) => {}
-        }
-        if bytes.len() > Self::MAX_LEN {
-            return Err(InvalidId::TooLong { length: bytes.len() });
-        }
-        match id.chars().find(|c| !(c.is_ascii_alphanumeric() || "_.-".contains(*c))) {
-            Some(character) => Err(InvalidId::Character { character }),
-            None => Ok(Self(id)),
-        }
+        checked(id.into()).map(|id| Self(id.into()))
     }
 
     /// The id as text.
@@ -44,50 +35,79 @@ impl ContainerId {
     }
 }
 
-/// Why a text is no container id.
+/// What the first process of a container is called.
+const INIT: &str = "init";
+
+/// The rule of both kinds of ids.
+fn checked(id: String) -> Result<String, InvalidId> {
+    let bytes = id.as_bytes();
+    match bytes.first() {
+        None => return Err(InvalidId::Empty),
+        Some(first) if !first.is_ascii_alphanumeric() => return Err(InvalidId::FirstCharacter),
+        Some(_) => {}
+    }
+    if bytes.len() > ContainerId::MAX_LEN {
+        return Err(InvalidId::TooLong { length: bytes.len() });
+    }
+    match id.chars().find(|c| !(c.is_ascii_alphanumeric() || "_.-".contains(*c))) {
+        Some(character) => Err(InvalidId::Character { character }),
+        None => Ok(id),
+    }
+}
+
+/// Why a text is no container id, and no exec id.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum InvalidId {
     /// The text is empty.
-    #[error("a container id cannot be empty")]
+    #[error("an id cannot be empty")]
     Empty,
     /// The text begins with something else than a letter or digit.
-    #[error("a container id begins with a letter or a digit")]
+    #[error("an id begins with a letter or a digit")]
     FirstCharacter,
     /// The text holds a character that ids do not have.
-    #[error("a container id has letters, digits, '_', '.' and '-' only, not {character:?}")]
+    #[error("an id has letters, digits, '_', '.' and '-' only, not {character:?}")]
     Character {
         /// The first such character.
         character: char,
     },
     /// The text is too long.
-    #[error("a container id has at most {max} characters, not {length}", max = ContainerId::MAX_LEN)]
+    #[error("an id has at most {max} characters, not {length}", max = ContainerId::MAX_LEN)]
     TooLong {
         /// Its length in bytes.
         length: usize,
     },
+    /// An exec cannot be called what the container's first process is.
+    #[error("an exec cannot be called {INIT:?}: the container's first process is")]
+    Reserved,
 }
 
-impl FromStr for ContainerId {
-    type Err = InvalidId;
+macro_rules! text {
+    ($id:ident) => {
+        impl FromStr for $id {
+            type Err = InvalidId;
 
-    fn from_str(id: &str) -> Result<Self, InvalidId> {
-        Self::new(id)
-    }
+            fn from_str(id: &str) -> Result<Self, InvalidId> {
+                Self::new(id)
+            }
+        }
+
+        impl TryFrom<String> for $id {
+            type Error = InvalidId;
+
+            fn try_from(id: String) -> Result<Self, InvalidId> {
+                Self::new(id)
+            }
+        }
+
+        impl From<$id> for String {
+            fn from(id: $id) -> Self {
+                id.as_str().to_owned()
+            }
+        }
+    };
 }
-
-impl TryFrom<String> for ContainerId {
-    type Error = InvalidId;
-
-    fn try_from(id: String) -> Result<Self, InvalidId> {
-        Self::new(id)
-    }
-}
-
-impl From<ContainerId> for String {
-    fn from(id: ContainerId) -> Self {
-        id.0
-    }
-}
+text!(ContainerId);
+text!(ExecId);
 
 impl fmt::Display for ContainerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -95,19 +115,49 @@ impl fmt::Display for ContainerId {
     }
 }
 
-/// The number of an exec within its container, in the order they were asked for, from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ExecId(pub u64);
+/// The id of an exec within its container: the caller's own, or `exec-1`, `exec-2`… in the order they were asked for.
+///
+/// It has the characters of a [`ContainerId`], and is not `init`. It is taken until the exec has ended; then another exec may have it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ExecId(Arc<str>);
+
+impl ExecId {
+    /// Checks `id` and makes it an exec id.
+    ///
+    /// # Errors
+    /// As [`ContainerId::new`].
+    pub fn new(id: impl Into<String>) -> Result<Self, InvalidId> {
+        match checked(id.into())? {
+            id if id == INIT => Err(InvalidId::Reserved),
+            id => Ok(Self(id.into())),
+        }
+    }
+
+    /// Greater than every id: it is none.
+    fn last() -> Self {
+        Self("\u{7f}".into())
+    }
+
+    /// The id of the exec that was asked for as number `number`, counted from 1.
+    pub fn numbered(number: u64) -> Self {
+        Self(format!("exec-{number}").into())
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
 
 impl fmt::Display for ExecId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "exec-{}", self.0)
+        f.write_str(&self.0)
     }
 }
 
 /// A process of a container: its init, or one exec'd into it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProcessId {
     /// The container's first process; the container ends with it.
@@ -119,7 +169,7 @@ pub enum ProcessId {
 impl fmt::Display for ProcessId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Init => f.write_str("init"),
+            Self::Init => f.write_str(INIT),
             Self::Exec(exec) => exec.fmt(f),
         }
     }
@@ -147,7 +197,7 @@ impl ProcessRef {
 
     /// All processes that `container` can have, to look them up in an ordered map.
     pub fn all_of(container: &ContainerId) -> RangeInclusive<Self> {
-        Self::init(container.clone())..=Self::exec(container.clone(), ExecId(u64::MAX))
+        Self::init(container.clone())..=Self::exec(container.clone(), ExecId::last())
     }
 }
 
@@ -192,7 +242,10 @@ mod tests {
         assert_eq!(ContainerId::new("x".repeat(1_000_000)), Err(InvalidId::TooLong { length: 1_000_000 }));
         for good in ["a", "0", "build-17", "A_b.c-9", &"x".repeat(ContainerId::MAX_LEN)] {
             assert_eq!(ContainerId::new(good).map(String::from).as_deref(), Ok(good));
+            assert!(ExecId::new(good).is_ok_and(|id| id < ExecId::last()));
         }
+        assert_eq!(ExecId::new("init"), Err(InvalidId::Reserved));
+        assert!(ExecId::new("../x").is_err());
     }
 
     #[test]

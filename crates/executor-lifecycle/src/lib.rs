@@ -19,7 +19,8 @@
 //! | [`container`] | a container and the processes in it |
 //! | [`exit_router`] | which exit belongs to whom, exits that come early included |
 //! | [`ready`] | containers that are kept ready for a specification |
-//! | [`event`] | what subscribers are told, and the order it is told in |
+//! | [`registry`] | the containers of an executor: ids, what is kept ready, draining and shutdown |
+//! | [`event`] | the events of a container, and their order |
 //! | [`terminal`] | the size of a terminal |
 //! | [`step`] | effects, refusals and time, shared by the machines |
 
@@ -31,6 +32,7 @@ pub mod exit_router;
 pub mod id;
 pub mod process;
 pub mod ready;
+pub mod registry;
 pub mod signal;
 pub mod step;
 pub mod terminal;
@@ -38,10 +40,10 @@ pub mod terminal;
 pub use cancel::{Cancel, CancelCause};
 pub use event::{Event, EventKind, EventOrder, OutOfOrder};
 pub use exit::{
-    Exit, ExitReason, ExitStatus, IoUsage, NetworkUsage, Pressure, RawExit, Stall, StartFailure,
-    StartFailureKind, Usage,
+    Exit, ExitReason, ExitStatus, IoUsage, Leftover, LeftoverKind, NetworkUsage, Pressure, RawExit, Stall,
+    StartFailure, StartFailureKind, Usage, with_causes,
 };
 pub use id::{ContainerId, ExecId, HostPid, InvalidId, ProcessId, ProcessRef};
 pub use signal::{InvalidSignal, Signal, SignalScope};
-pub use step::{Effects, Refused, Timestamp};
+pub use step::{Effects, Refusal, Refused, Timestamp};
 pub use terminal::TerminalSize;

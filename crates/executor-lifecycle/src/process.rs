@@ -1,21 +1,25 @@
-//! One process, init or exec'd: from the wish to run it to the one report of its end.
+//! One process, init or exec'd: from the request to run it to the one report of its end.
 //!
 //! ```text
-//!            Launch             Started                 Ended
-//!  Waiting ──────────▶ Starting ─────────▶ Running{pid} ───────▶ Exited
-//!     │                   │                                        ▲
-//!     └─ Cancel, Withdraw, └─ StartFailed ──────────────────────────┘
-//!        Tick after the timeout
+//!            Launch                        Started                   Ended
+//!  Waiting ─────────────▶ Starting ─────────────────▶ Running ─────────────▶ Exited
+//!     │                    ▲     │ StartFailed                                ▲ ▲ ▲
+//!     │ Create      Launch │     ├─── there is no init yet ───────────────────┘ │ │
+//!     ▼                    │     └─── init was created ──▶ Undoing ─── Ended ───┘ │
+//!  Creating ─ Created ─▶ Created ─────────────────────────────────── Ended ───────┘
 //! ```
-//! A cancel is kept beside the state: nothing is lost when it comes before the pid is known. An
-//! `Ended` that overtakes its `Started` is kept too. Neighbours: the `Process` actor feeds it; the
-//! [`container`](crate::container) machine says when to launch and is told of start and end.
+//! `Waiting` also ends by `Withdraw`, `Cancel` and the time limit; `Creating` by `StartFailed`. A cancel is kept beside the
+//! state: nothing is lost when it comes before the pid is known. An `Ended` that overtakes its answer is kept too.
+//! Neighbours: the `Process` actor feeds it; the [`container`](crate::container) machine says when to create and to launch,
+//! and receives the reports.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
-    Cancel, CancelCause, Effects, Exit, ExitReason, ExitStatus, HostPid, RawExit, Refused, Signal,
+    Cancel, CancelCause, Effects, Exit, ExitReason, ExitStatus, HostPid, RawExit, Refusal, Refused, Signal,
     SignalScope, StartFailure, TerminalSize, Timestamp,
 };
 
@@ -28,8 +32,7 @@ pub const START_PATIENCE: Duration = Duration::from_secs(5);
 /// When a SIGKILL that could not be delivered is tried again.
 pub const KILL_RETRY: Duration = Duration::from_millis(100);
 
-/// When a SIGKILL that was delivered is repeated because the process is still there: someone may have
-/// frozen it.
+/// When a SIGKILL that was delivered is repeated because the process is still there: it may be frozen.
 pub const KILL_AGAIN: Duration = Duration::from_secs(1);
 
 /// The machine of one process.
@@ -37,35 +40,81 @@ pub const KILL_AGAIN: Duration = Duration::from_secs(1);
 /// A cancel that comes before the pid is known is kept, and carried out when it is:
 ///
 /// ```
-/// # use executor_lifecycle::process::{Process, ProcessEffect, ProcessEvent};
+/// # use executor_lifecycle::process::{Kill, Process, ProcessEffect, ProcessEvent, ProcessTraits};
 /// # use executor_lifecycle::{Cancel, HostPid, Refused, Timestamp};
 /// let (now, pid) = (Timestamp::default(), HostPid::new(42).unwrap());
-/// let mut process = Process::new(None);
+/// let mut process = Process::new(ProcessTraits::default());
 /// assert_eq!(process.step(now, ProcessEvent::Launch)?.as_slice(), [ProcessEffect::Launch]);
 /// assert_eq!(process.step(now, ProcessEvent::Cancel(Cancel::now()))?.as_slice(), []);
 /// let effects = process.step(now, ProcessEvent::Started { pid })?;
-/// assert_eq!(effects.as_slice(), [ProcessEffect::ReportStarted { pid }, ProcessEffect::Kill]);
+/// let [ProcessEffect::Watch, ProcessEffect::ReportStarted { .. }, kill] = effects.as_slice() else { panic!() };
+/// assert_eq!(*kill, ProcessEffect::Kill(Kill::default()));
 /// # Ok::<(), Refused>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Process {
+    traits: ProcessTraits,
     state: State,
     cancelling: Option<Cancelling>,
-    timeout: Option<Timeout>,
+    /// When the time of the process is over, and what is done then.
+    timeout: Option<(Timestamp, Cancel)>,
+    /// Signals that wait for the program.
     parked: Vec<(Signal, SignalScope)>,
-    /// The last size asked for before the start.
+    /// The last size asked for before the runtime was asked for anything.
     resize: Option<TerminalSize>,
     sent_sigkill: bool,
     /// Exit codes beside 0 that count as success.
     valid_codes: BTreeSet<u8>,
 }
 
+/// What a process is like, from its specification.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ProcessTraits {
+    /// It has a terminal.
+    pub has_terminal: bool,
+    /// It is the init of a container without a pid namespace: nothing ends with it by itself.
+    pub shares_pids: bool,
+}
+
+/// What is expected of a process, from the moment its time counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Terms {
+    /// The most time it may take.
+    pub time_limit: Option<TimeLimit>,
+    /// Exit codes beside 0 that count as success.
+    pub valid_codes: BTreeSet<u8>,
+}
+
+/// The most time a process may take, and how it is ended then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TimeLimit {
+    /// How long.
+    pub after: Duration,
+    /// What happens then.
+    pub cancel: Cancel,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum State {
+    /// Nothing was asked of the runtime.
     Waiting,
-    /// `early` is an ending that overtook its `Started`.
-    Starting {
+    /// The runtime makes it, short of executing the program. `early` is an end that overtook the answer.
+    Creating {
         early: Option<RawExit>,
+    },
+    /// It waits for its program to be executed.
+    Created {
+        pid: HostPid,
+    },
+    /// The runtime starts it. The pid is known of one that was created.
+    Starting {
+        pid: Option<HostPid>,
+        early: Option<RawExit>,
+    },
+    /// A process that was created could not be started; it is killed, again at this moment.
+    Undoing {
+        reason: ExitReason,
+        retry_at: Timestamp,
     },
     Running {
         pid: HostPid,
@@ -74,25 +123,16 @@ enum State {
     Exited,
 }
 
-/// The most time a process may take, from the moment it was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Timeout {
-    /// When the time is over.
-    pub at: Timestamp,
-    /// What is done then.
-    pub cancel: Cancel,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Cancelling {
     cancel: Cancel,
-    strike: Strike,
+    stage: CancelStage,
 }
 
 /// How far a cancel has gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Strike {
-    /// The pid is not known yet; the start is abandoned at this moment.
+enum CancelStage {
+    /// The pid is not known yet, or the program not executed; the start is abandoned at this moment.
     Pending { abandon_at: Timestamp },
     /// The start is being given up.
     Abandoning,
@@ -105,16 +145,25 @@ enum Strike {
 /// What can happen to a process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ProcessEvent {
+    /// Its time counts from now on.
+    Arm(Terms),
+    /// The container is ready for it: make it, short of executing the program.
+    Create,
     /// The container is ready for it: start it.
     Launch,
     /// The container will never be ready for it.
     Withdraw(StartFailure),
+    /// The runtime made it.
+    Created {
+        /// Its pid on the host.
+        pid: HostPid,
+    },
     /// The runtime started it.
     Started {
         /// Its pid on the host.
         pid: HostPid,
     },
-    /// The runtime could not start it.
+    /// The runtime could not make it, or not start it.
     StartFailed(StartFailure),
     /// The exit source saw it end.
     Ended(RawExit),
@@ -133,17 +182,28 @@ pub enum ProcessEvent {
 /// What is to be done for a process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ProcessEffect {
+    /// Have the runtime make it, short of executing the program; comes back as `Created` or `StartFailed`.
+    Create,
     /// Have the runtime start it; comes back as `Started` or `StartFailed`.
     Launch,
-    /// Give the start up: end the runtime, remove what it left; comes back as `StartFailed`.
+    /// Have the runtime execute the program of what it created; comes back as `Started` or `StartFailed`.
+    StartCreated,
+    /// Give the creation or the start up: end the runtime, remove what it left; comes back as `StartFailed`.
     AbandonStart,
+    /// Ask for its end, which comes back as `Ended`.
+    Watch,
     /// Send it a signal.
     Signal(Signal, SignalScope),
-    /// Give its terminal this size.
+    /// Give its terminal this size, also if it has none yet: the size is set before the program can ask for it.
     Resize(TerminalSize),
     /// Send SIGKILL to it and its process group; a failure comes back as `KillFailed`. Comes again
     /// while the process does not end.
-    Kill,
+    Kill(Kill),
+    /// Tell the container that it was created.
+    ReportCreated {
+        /// Its pid on the host.
+        pid: HostPid,
+    },
     /// Tell the container that it runs.
     ReportStarted {
         /// Its pid on the host.
@@ -153,13 +213,45 @@ pub enum ProcessEffect {
     ReportExited(Exit),
 }
 
+/// What a kill does beside sending SIGKILL to a process and its group.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Kill {
+    /// Everything else in the container is killed as well: there is no pid namespace that ends with this process.
+    pub everything: bool,
+    /// The container is thawed with all freezers below its own: an earlier SIGKILL has not ended the process.
+    pub thaw: bool,
+}
+
+/// What is known of a process whose actor failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Remains {
+    /// What the runtime was asked for last; it answers, or has answered.
+    pub asked: Option<Asked>,
+    /// The pid, once it was reported.
+    pub pid: Option<HostPid>,
+    /// When it was reported to run.
+    pub started_at: Option<Timestamp>,
+}
+
+/// What a runtime can be asked for a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Asked {
+    /// [`ProcessEffect::Create`].
+    Create,
+    /// [`ProcessEffect::Launch`].
+    Launch,
+    /// [`ProcessEffect::StartCreated`].
+    StartCreated,
+}
+
 impl Process {
-    /// A process that waits to be launched.
-    pub const fn new(timeout: Option<Timeout>) -> Self {
+    /// A process that waits.
+    pub const fn new(traits: ProcessTraits) -> Self {
         Self {
+            traits,
             state: State::Waiting,
             cancelling: None,
-            timeout,
+            timeout: None,
             parked: Vec::new(),
             resize: None,
             sent_sigkill: false,
@@ -167,28 +259,26 @@ impl Process {
         }
     }
 
-    /// The same, with exit codes beside 0 that count as success.
-    #[must_use]
-    pub fn valid_codes(self, valid_codes: BTreeSet<u8>) -> Self {
-        Self { valid_codes, ..self }
-    }
-
     /// A process whose actor failed, in the hands of another: it is ended, and its end reported.
-    ///
-    /// `asked` tells whether the runtime was asked to start it, and so will answer; `running` what it
-    /// has answered.
     pub fn orphaned(
         now: Timestamp,
-        asked: bool,
-        running: Option<(HostPid, Timestamp)>,
+        traits: ProcessTraits,
+        remains: Remains,
     ) -> (Self, Effects<ProcessEffect>) {
-        let mut orphan = Self::new(None);
-        orphan.state = match (running, asked) {
-            (Some((pid, started_at)), _) => State::Running { pid, started_at },
-            (None, true) => State::Starting { early: None },
-            (None, false) => State::Waiting,
+        let Remains { asked, pid, started_at } = remains;
+        let mut orphan = Self::new(traits);
+        orphan.state = match (pid, started_at, asked) {
+            (Some(pid), Some(started_at), _) => State::Running { pid, started_at },
+            (Some(_), None, Some(Asked::StartCreated)) => State::Starting { pid, early: None },
+            (Some(pid), None, Some(Asked::Create | Asked::Launch) | None) => State::Created { pid },
+            (None, _, Some(Asked::Create)) => State::Creating { early: None },
+            (None, _, Some(Asked::Launch | Asked::StartCreated)) => {
+                State::Starting { pid: None, early: None }
+            }
+            (None, _, None) => State::Waiting,
         };
-        let effects = orphan.cancel(now, Cancel::now().cause(CancelCause::Abandoned));
+        let mut effects: Vec<_> = pid.map(|_| ProcessEffect::Watch).into_iter().collect();
+        effects.extend(orphan.cancel(now, Cancel::now().cause(CancelCause::Abandoned)));
         (orphan, effects.into())
     }
 
@@ -196,11 +286,19 @@ impl Process {
     pub const fn state(&self) -> &'static str {
         match (&self.state, self.cancelling) {
             (State::Waiting, _) => "waiting",
+            (State::Creating { .. }, None) => "creating",
             (State::Starting { .. }, None) => "starting",
-            (State::Starting { .. }, Some(Cancelling { strike: Strike::Abandoning, .. })) => "abandoning",
+            (
+                State::Creating { .. } | State::Starting { .. },
+                Some(Cancelling { stage: CancelStage::Abandoning, .. }),
+            ) => "abandoning",
+            (State::Creating { .. }, Some(_)) => "creating_cancelled",
             (State::Starting { .. }, Some(_)) => "starting_cancelled",
+            (State::Created { .. }, None) => "created",
+            (State::Created { .. }, Some(_)) => "created_killed",
+            (State::Undoing { .. }, _) => "undoing",
             (State::Running { .. }, None) => "running",
-            (State::Running { .. }, Some(Cancelling { strike: Strike::Killed { .. }, .. })) => "killed",
+            (State::Running { .. }, Some(Cancelling { stage: CancelStage::Killed { .. }, .. })) => "killed",
             (State::Running { .. }, Some(_)) => "signalled",
             (State::Exited, _) => "exited",
         }
@@ -213,31 +311,41 @@ impl Process {
 
     /// When `Tick` is due next, if nothing else happens.
     pub fn next_deadline(&self) -> Option<Timestamp> {
-        if self.has_exited() {
-            return None;
+        match self.state {
+            State::Exited => return None,
+            State::Undoing { retry_at, .. } => return Some(retry_at),
+            State::Waiting
+            | State::Creating { .. }
+            | State::Created { .. }
+            | State::Starting { .. }
+            | State::Running { .. } => {}
         }
         match self.cancelling {
-            None => self.timeout.map(|timeout| timeout.at),
-            Some(Cancelling { strike, .. }) => match strike {
-                Strike::Pending { abandon_at } => Some(abandon_at),
-                Strike::Abandoning => None,
-                Strike::Signalled { kill_at } => Some(kill_at),
-                Strike::Killed { retry_at } => Some(retry_at),
+            None => self.timeout.map(|(at, _)| at),
+            Some(Cancelling { stage, .. }) => match stage {
+                CancelStage::Pending { abandon_at } => Some(abandon_at),
+                CancelStage::Abandoning => None,
+                CancelStage::Signalled { kill_at } => Some(kill_at),
+                CancelStage::Killed { retry_at } => Some(retry_at),
             },
         }
     }
 
     /// Takes one event.
     ///
-    /// `Cancel` after the end is satisfied already: no effects. A completion that nobody waits for
-    /// is `Refused::Stale`, a signal to the dead `Refused::Exited`.
+    /// `Cancel` after the end is satisfied already: no effects. A completion that nothing waits for
+    /// is [`Refusal::Stale`], a signal to the dead [`Refusal::Exited`].
     pub fn step(&mut self, now: Timestamp, event: ProcessEvent) -> Result<Effects<ProcessEffect>, Refused> {
+        let from = self.state();
         match event {
+            ProcessEvent::Arm(terms) => Ok(self.arm(now, terms)),
+            ProcessEvent::Create => self.create(),
             ProcessEvent::Launch => self.launch(),
             ProcessEvent::Withdraw(failure) => self.withdraw(now, failure),
+            ProcessEvent::Created { pid } => self.created(now, pid),
             ProcessEvent::Started { pid } => self.started(now, pid),
             ProcessEvent::StartFailed(failure) => self.start_failed(now, failure),
-            ProcessEvent::Ended(ending) => self.ended(now, ending),
+            ProcessEvent::Ended(raw) => self.ended(now, raw),
             ProcessEvent::Cancel(cancel) => Ok(self.cancel(now, cancel)),
             ProcessEvent::Signal(signal, scope) => self.signal(signal, scope),
             ProcessEvent::Resize(size) => self.resize(size),
@@ -245,130 +353,250 @@ impl Process {
             ProcessEvent::Tick => Ok(self.tick(now)),
         }
         .map(Effects::from)
+        .map_err(|reason| reason.from_state(from))
     }
 
-    fn launch(&mut self) -> Result<Vec<ProcessEffect>, Refused> {
+    fn arm(&mut self, now: Timestamp, terms: Terms) -> Vec<ProcessEffect> {
+        self.timeout = terms.time_limit.map(|limit| (now.after(limit.after), limit.cancel));
+        self.valid_codes = terms.valid_codes;
+        Vec::new()
+    }
+
+    fn create(&mut self) -> Result<Vec<ProcessEffect>, Refusal> {
         match self.state {
             State::Waiting => {
-                self.state = State::Starting { early: None };
-                Ok(vec![ProcessEffect::Launch])
+                self.state = State::Creating { early: None };
+                Ok(self.with_size(ProcessEffect::Create))
             }
-            State::Starting { .. } | State::Running { .. } | State::Exited => Err(Refused::Stale),
+            State::Creating { .. }
+            | State::Created { .. }
+            | State::Starting { .. }
+            | State::Undoing { .. }
+            | State::Running { .. }
+            | State::Exited => Err(Refusal::Stale),
         }
     }
 
-    fn withdraw(&mut self, now: Timestamp, failure: StartFailure) -> Result<Vec<ProcessEffect>, Refused> {
+    fn launch(&mut self) -> Result<Vec<ProcessEffect>, Refusal> {
         match self.state {
-            State::Waiting => Ok(self.never_ran(now, ExitReason::StartFailed(failure))),
-            State::Starting { .. } | State::Running { .. } | State::Exited => Err(Refused::Stale),
+            State::Waiting => {
+                self.state = State::Starting { pid: None, early: None };
+                Ok(self.with_size(ProcessEffect::Launch))
+            }
+            // One that is being killed is not started any more: its end is on the way.
+            State::Created { .. } if self.cancelling.is_some() => Ok(Vec::new()),
+            State::Created { pid } => {
+                self.state = State::Starting { pid: Some(pid), early: None };
+                Ok(vec![ProcessEffect::StartCreated])
+            }
+            State::Creating { .. }
+            | State::Starting { .. }
+            | State::Undoing { .. }
+            | State::Running { .. }
+            | State::Exited => Err(Refusal::Stale),
         }
     }
 
-    fn started(&mut self, now: Timestamp, pid: HostPid) -> Result<Vec<ProcessEffect>, Refused> {
-        let early = match &self.state {
-            State::Starting { early } => early.clone(),
-            State::Waiting | State::Running { .. } | State::Exited => return Err(Refused::Stale),
-        };
-        self.state = State::Running { pid, started_at: now };
-        let mut effects = vec![ProcessEffect::ReportStarted { pid }];
-        if let Some(ending) = early {
-            effects.push(self.exited(now, Some(now), ending));
+    /// The size that was asked for goes to the runtime first.
+    fn with_size(&mut self, request: ProcessEffect) -> Vec<ProcessEffect> {
+        self.resize.take().map(ProcessEffect::Resize).into_iter().chain([request]).collect()
+    }
+
+    fn withdraw(&mut self, now: Timestamp, failure: StartFailure) -> Result<Vec<ProcessEffect>, Refusal> {
+        match self.state {
+            State::Waiting => Ok(vec![self.never_ran(now, ExitReason::StartFailed(failure))]),
+            State::Creating { .. }
+            | State::Created { .. }
+            | State::Starting { .. }
+            | State::Undoing { .. }
+            | State::Running { .. }
+            | State::Exited => Err(Refusal::Stale),
+        }
+    }
+
+    fn created(&mut self, now: Timestamp, pid: HostPid) -> Result<Vec<ProcessEffect>, Refusal> {
+        let State::Creating { early } = &self.state else { return Err(Refusal::Stale) };
+        let early = early.clone();
+        self.state = State::Created { pid };
+        let mut effects = vec![ProcessEffect::Watch, ProcessEffect::ReportCreated { pid }];
+        if let Some(raw) = early {
+            effects.push(self.exited(now, None, raw));
             return Ok(effects);
         }
-        effects.extend(self.resize.take().map(ProcessEffect::Resize));
-        for (signal, scope) in std::mem::take(&mut self.parked) {
-            effects.push(self.send(signal, scope));
-        }
+        // There is no program yet that any other signal could be meant for.
+        let (kills, rest) =
+            std::mem::take(&mut self.parked).into_iter().partition(|(signal, _)| *signal == Signal::KILL);
+        self.parked = rest;
+        let kills: Vec<(Signal, SignalScope)> = kills;
+        effects.extend(kills.into_iter().map(|(signal, scope)| self.send(signal, scope)));
         if let Some(Cancelling { cancel, .. }) = self.cancelling {
-            effects.push(self.strike(now, cancel, cancel.is_immediate()));
+            effects.push(self.kill(now, cancel));
         }
         Ok(effects)
     }
 
-    fn start_failed(&mut self, now: Timestamp, failure: StartFailure) -> Result<Vec<ProcessEffect>, Refused> {
-        match (&self.state, self.cancelling) {
-            (State::Starting { .. }, None) => Ok(self.never_ran(now, ExitReason::StartFailed(failure))),
-            (State::Starting { .. }, Some(Cancelling { cancel, .. })) => {
-                Ok(self.never_ran(now, cancelled(cancel.cause, false)))
+    fn started(&mut self, now: Timestamp, pid: HostPid) -> Result<Vec<ProcessEffect>, Refusal> {
+        let State::Starting { pid: known, early } = &self.state else { return Err(Refusal::Stale) };
+        let (known, early) = (*known, early.clone());
+        self.state = State::Running { pid, started_at: now };
+        let mut effects: Vec<_> = known.is_none().then_some(ProcessEffect::Watch).into_iter().collect();
+        effects.push(ProcessEffect::ReportStarted { pid });
+        if let Some(raw) = early {
+            effects.push(self.exited(now, Some(now), raw));
+            return Ok(effects);
+        }
+        for (signal, scope) in std::mem::take(&mut self.parked) {
+            effects.push(self.send(signal, scope));
+        }
+        match self.cancelling {
+            // It was killed before it ran, and its end is on the way.
+            None | Some(Cancelling { stage: CancelStage::Killed { .. }, .. }) => {}
+            Some(Cancelling {
+                cancel,
+                stage: CancelStage::Pending { .. } | CancelStage::Abandoning | CancelStage::Signalled { .. },
+            }) => effects.push(self.begin_cancel(now, cancel)),
+        }
+        Ok(effects)
+    }
+
+    fn start_failed(&mut self, now: Timestamp, failure: StartFailure) -> Result<Vec<ProcessEffect>, Refusal> {
+        let reason = match self.cancelling {
+            None => ExitReason::StartFailed(failure),
+            Some(Cancelling { cancel, stage }) => {
+                cancelled(cancel.cause, matches!(stage, CancelStage::Killed { .. }))
             }
-            (State::Waiting | State::Running { .. } | State::Exited, _) => Err(Refused::Stale),
+        };
+        match &self.state {
+            State::Creating { .. } | State::Starting { pid: None, .. } => {
+                Ok(vec![self.never_ran(now, reason)])
+            }
+            State::Starting { pid: Some(_), early: Some(raw) } => {
+                let raw = raw.clone();
+                Ok(vec![self.ended_unstarted(now, reason, raw)])
+            }
+            State::Starting { pid: Some(_), early: None } => {
+                self.state = State::Undoing { reason, retry_at: now.after(KILL_AGAIN) };
+                self.sent_sigkill = true;
+                Ok(vec![ProcessEffect::Kill(Kill { everything: self.traits.shares_pids, thaw: false })])
+            }
+            State::Waiting
+            | State::Created { .. }
+            | State::Undoing { .. }
+            | State::Running { .. }
+            | State::Exited => Err(Refusal::Stale),
         }
     }
 
-    fn ended(&mut self, now: Timestamp, ending: RawExit) -> Result<Vec<ProcessEffect>, Refused> {
+    fn ended(&mut self, now: Timestamp, raw: RawExit) -> Result<Vec<ProcessEffect>, Refusal> {
         match &mut self.state {
-            State::Starting { early: early @ None } => {
-                *early = Some(ending);
+            State::Creating { early: early @ None } | State::Starting { early: early @ None, .. } => {
+                *early = Some(raw);
                 Ok(Vec::new())
+            }
+            State::Created { .. } => Ok(vec![self.exited(now, None, raw)]),
+            State::Undoing { reason, .. } => {
+                let reason = reason.clone();
+                Ok(vec![self.ended_unstarted(now, reason, raw)])
             }
             State::Running { started_at, .. } => {
                 let started_at = *started_at;
-                Ok(vec![self.exited(now, Some(started_at), ending)])
+                Ok(vec![self.exited(now, Some(started_at), raw)])
             }
-            State::Waiting | State::Starting { early: Some(_) } | State::Exited => Err(Refused::Stale),
+            State::Waiting
+            | State::Creating { early: Some(_) }
+            | State::Starting { early: Some(_), .. }
+            | State::Exited => Err(Refusal::Stale),
         }
     }
 
     /// The first cancel gives cause and signal; a later one can only make the end come sooner.
     fn cancel(&mut self, now: Timestamp, cancel: Cancel) -> Vec<ProcessEffect> {
         match self.state {
-            State::Exited => Vec::new(),
-            State::Waiting => self.never_ran(now, cancelled(cancel.cause, false)),
-            State::Starting { .. } => {
-                let abandon_at = now.after(START_PATIENCE);
-                let pending = self
-                    .cancelling
-                    .get_or_insert(Cancelling { cancel, strike: Strike::Pending { abandon_at } });
-                if cancel.is_immediate() {
-                    pending.cancel = cancel.cause(pending.cancel.cause);
-                }
+            State::Exited | State::Undoing { .. } => Vec::new(),
+            State::Waiting => vec![self.never_ran(now, cancelled(cancel.cause, false))],
+            State::Creating { .. } | State::Starting { pid: None, .. } => {
+                self.keep_cancel(now, cancel);
                 Vec::new()
             }
-            State::Running { .. } => match self.cancelling.map(|ongoing| ongoing.strike) {
-                Some(Strike::Killed { .. }) => Vec::new(),
-                Some(Strike::Signalled { kill_at }) => {
-                    let sooner = kill_at.min(now.after(cancel.grace));
+            State::Starting { pid: Some(_), .. } => {
+                self.keep_cancel(now, cancel);
+                match self.cancelling {
+                    Some(Cancelling { stage: CancelStage::Killed { .. }, .. }) => Vec::new(),
+                    Some(_) if cancel.is_immediate() => vec![self.kill(now, cancel)],
+                    Some(_) | None => Vec::new(),
+                }
+            }
+            // There is no program that could do something with a grace.
+            State::Created { .. } => match self.cancelling {
+                Some(_) => Vec::new(),
+                None => vec![self.kill(now, cancel)],
+            },
+            State::Running { .. } => match self.cancelling.map(|ongoing| ongoing.stage) {
+                Some(CancelStage::Killed { .. }) => Vec::new(),
+                Some(CancelStage::Signalled { kill_at }) => {
                     if cancel.is_immediate() {
-                        return vec![self.strike(now, cancel, true)];
+                        return vec![self.kill(now, cancel)];
                     }
-                    self.set_strike(cancel, Strike::Signalled { kill_at: sooner });
+                    let sooner = kill_at.min(now.after(cancel.grace));
+                    self.set_stage(cancel, CancelStage::Signalled { kill_at: sooner });
                     Vec::new()
                 }
-                None | Some(Strike::Pending { .. } | Strike::Abandoning) => {
-                    vec![self.strike(now, cancel, cancel.is_immediate())]
+                None | Some(CancelStage::Pending { .. } | CancelStage::Abandoning) => {
+                    vec![self.begin_cancel(now, cancel)]
                 }
             },
         }
     }
 
-    /// Sizes asked for before the start come to one: the last.
-    fn resize(&mut self, size: TerminalSize) -> Result<Vec<ProcessEffect>, Refused> {
-        match self.state {
-            State::Waiting | State::Starting { .. } => {
-                self.resize = Some(size);
-                Ok(Vec::new())
-            }
-            State::Running { .. } => Ok(vec![ProcessEffect::Resize(size)]),
-            State::Exited => Err(Refused::Exited),
+    /// Keeps a cancel until the program runs, or will never.
+    fn keep_cancel(&mut self, now: Timestamp, cancel: Cancel) {
+        let stage = CancelStage::Pending { abandon_at: now.after(START_PATIENCE) };
+        let kept = self.cancelling.get_or_insert(Cancelling { cancel, stage });
+        if cancel.is_immediate() {
+            kept.cancel = cancel.cause(kept.cancel.cause);
         }
     }
 
-    fn signal(&mut self, signal: Signal, scope: SignalScope) -> Result<Vec<ProcessEffect>, Refused> {
+    /// Until the runtime is asked for the process, sizes come to one: the last.
+    fn resize(&mut self, size: TerminalSize) -> Result<Vec<ProcessEffect>, Refusal> {
+        if !self.traits.has_terminal {
+            return Err(Refusal::NoTerminal);
+        }
         match self.state {
-            State::Waiting | State::Starting { .. } => {
+            State::Waiting => {
+                self.resize = Some(size);
+                Ok(Vec::new())
+            }
+            State::Creating { .. }
+            | State::Created { .. }
+            | State::Starting { .. }
+            | State::Running { .. } => Ok(vec![ProcessEffect::Resize(size)]),
+            State::Undoing { .. } | State::Exited => Err(Refusal::Exited),
+        }
+    }
+
+    fn signal(&mut self, signal: Signal, scope: SignalScope) -> Result<Vec<ProcessEffect>, Refusal> {
+        match self.state {
+            State::Created { .. } | State::Starting { pid: Some(_), .. } if signal == Signal::KILL => {
+                Ok(vec![self.send(signal, scope)])
+            }
+            State::Waiting | State::Creating { .. } | State::Created { .. } | State::Starting { .. } => {
                 self.parked.push((signal, scope));
                 Ok(Vec::new())
             }
             State::Running { .. } => Ok(vec![self.send(signal, scope)]),
-            State::Exited => Err(Refused::Exited),
+            State::Undoing { .. } | State::Exited => Err(Refusal::Exited),
         }
     }
 
-    fn kill_failed(&mut self, now: Timestamp) -> Result<Vec<ProcessEffect>, Refused> {
-        let (State::Running { .. }, Some(Cancelling { strike: Strike::Killed { retry_at }, .. })) =
-            (&self.state, &mut self.cancelling)
-        else {
-            return Err(Refused::Stale);
+    fn kill_failed(&mut self, now: Timestamp) -> Result<Vec<ProcessEffect>, Refusal> {
+        let retry_at = match (&mut self.state, &mut self.cancelling) {
+            (State::Undoing { retry_at, .. }, _) => retry_at,
+            (
+                State::Created { .. } | State::Starting { pid: Some(_), .. } | State::Running { .. },
+                Some(Cancelling { stage: CancelStage::Killed { retry_at }, .. }),
+            ) => retry_at,
+            _ => return Err(Refusal::Stale),
         };
         *retry_at = now.after(KILL_RETRY);
         Ok(Vec::new())
@@ -378,34 +606,49 @@ impl Process {
         if self.next_deadline().is_none_or(|deadline| deadline > now) {
             return Vec::new();
         }
+        if let State::Undoing { retry_at, .. } = &mut self.state {
+            *retry_at = now.after(KILL_AGAIN);
+            return vec![ProcessEffect::Kill(Kill { everything: self.traits.shares_pids, thaw: true })];
+        }
+        let is_starting = matches!(self.state, State::Creating { .. } | State::Starting { .. });
+        let has_pid = !matches!(self.state, State::Creating { .. } | State::Starting { pid: None, .. });
         match (self.cancelling, self.timeout) {
-            (None, Some(timeout)) => self.cancel(now, timeout.cancel.cause(CancelCause::TimedOut)),
+            (None, Some((_, cancel))) => self.cancel(now, cancel.cause(CancelCause::TimedOut)),
             (None, None) => Vec::new(),
-            (Some(Cancelling { cancel, strike }), _) => match strike {
-                Strike::Pending { .. } => {
-                    self.set_strike(cancel, Strike::Abandoning);
+            (Some(Cancelling { cancel, stage }), _) => match stage {
+                CancelStage::Pending { .. } if !has_pid => {
+                    self.set_stage(cancel, CancelStage::Abandoning);
                     vec![ProcessEffect::AbandonStart]
                 }
-                Strike::Abandoning => Vec::new(),
-                Strike::Signalled { .. } | Strike::Killed { .. } => vec![self.strike(now, cancel, true)],
+                CancelStage::Abandoning => Vec::new(),
+                CancelStage::Pending { .. } | CancelStage::Signalled { .. } | CancelStage::Killed { .. } => {
+                    let kill = self.kill(now, cancel);
+                    // A runtime that hangs does not notice that there is nothing left to start.
+                    [kill].into_iter().chain(is_starting.then_some(ProcessEffect::AbandonStart)).collect()
+                }
             },
         }
     }
 
-    /// Sends the cancel's first signal, or SIGKILL when `kill` is set.
-    fn strike(&mut self, now: Timestamp, cancel: Cancel, kill: bool) -> ProcessEffect {
-        if kill {
-            self.set_strike(cancel, Strike::Killed { retry_at: now.after(KILL_AGAIN) });
-            self.sent_sigkill = true;
-            ProcessEffect::Kill
-        } else {
-            self.set_strike(cancel, Strike::Signalled { kill_at: now.after(cancel.grace) });
-            ProcessEffect::Signal(cancel.signal, SignalScope::Process)
+    /// Sends the cancel's first signal.
+    fn begin_cancel(&mut self, now: Timestamp, cancel: Cancel) -> ProcessEffect {
+        if cancel.is_immediate() {
+            return self.kill(now, cancel);
         }
+        self.set_stage(cancel, CancelStage::Signalled { kill_at: now.after(cancel.grace) });
+        ProcessEffect::Signal(cancel.signal, SignalScope::Process)
     }
 
-    fn set_strike(&mut self, cancel: Cancel, strike: Strike) {
-        self.cancelling.get_or_insert(Cancelling { cancel, strike }).strike = strike;
+    /// Sends SIGKILL. If an earlier one has not ended it, the container may be frozen.
+    fn kill(&mut self, now: Timestamp, cancel: Cancel) -> ProcessEffect {
+        let thaw = matches!(self.cancelling, Some(Cancelling { stage: CancelStage::Killed { .. }, .. }));
+        self.set_stage(cancel, CancelStage::Killed { retry_at: now.after(KILL_AGAIN) });
+        self.sent_sigkill = true;
+        ProcessEffect::Kill(Kill { everything: self.traits.shares_pids, thaw })
+    }
+
+    fn set_stage(&mut self, cancel: Cancel, stage: CancelStage) {
+        self.cancelling.get_or_insert(Cancelling { cancel, stage }).stage = stage;
     }
 
     fn send(&mut self, signal: Signal, scope: SignalScope) -> ProcessEffect {
@@ -413,23 +656,32 @@ impl Process {
         ProcessEffect::Signal(signal, scope)
     }
 
-    fn never_ran(&mut self, now: Timestamp, reason: ExitReason) -> Vec<ProcessEffect> {
+    /// There never was a process.
+    fn never_ran(&mut self, now: Timestamp, reason: ExitReason) -> ProcessEffect {
+        self.ended_unstarted(now, reason, RawExit::with(ExitStatus::Unknown))
+    }
+
+    /// There was a process, or none, and its program was not executed.
+    fn ended_unstarted(&mut self, now: Timestamp, reason: ExitReason, raw: RawExit) -> ProcessEffect {
         self.state = State::Exited;
-        let status = ExitStatus::Unknown;
-        vec![ProcessEffect::ReportExited(Exit {
+        let RawExit { status, usage } = raw;
+        ProcessEffect::ReportExited(Exit {
             status,
             reason,
             success: false,
             started_at: None,
             exited_at: now,
-            usage: None,
-        })]
+            usage,
+        })
     }
 
-    fn exited(&mut self, now: Timestamp, started_at: Option<Timestamp>, ending: RawExit) -> ProcessEffect {
+    fn exited(&mut self, now: Timestamp, started_at: Option<Timestamp>, raw: RawExit) -> ProcessEffect {
+        let reason = self.reason(&raw);
+        if started_at.is_none() {
+            return self.ended_unstarted(now, reason, raw);
+        }
         self.state = State::Exited;
-        let reason = self.reason(&ending);
-        let RawExit { status, usage } = ending;
+        let RawExit { status, usage } = raw;
         let success = match status {
             ExitStatus::Code(code) => code == 0 || self.valid_codes.contains(&code),
             ExitStatus::Signal(_) | ExitStatus::Unknown => false,
@@ -437,15 +689,15 @@ impl Process {
         ProcessEffect::ReportExited(Exit { status, reason, success, started_at, exited_at: now, usage })
     }
 
-    /// Why a process that ran has ended. A cancel that was never carried out is no reason.
-    fn reason(&self, ending: &RawExit) -> ExitReason {
-        match self.cancelling.map(|Cancelling { cancel, strike }| (cancel.cause, strike)) {
-            Some((cause, Strike::Signalled { .. })) => return cancelled(cause, false),
-            Some((cause, Strike::Killed { .. })) => return cancelled(cause, true),
-            None | Some((_, Strike::Pending { .. } | Strike::Abandoning)) => {}
+    /// Why a process has ended. A cancel that was never carried out is no reason.
+    fn reason(&self, raw: &RawExit) -> ExitReason {
+        match self.cancelling.map(|Cancelling { cancel, stage }| (cancel.cause, stage)) {
+            Some((cause, CancelStage::Signalled { .. })) => return cancelled(cause, false),
+            Some((cause, CancelStage::Killed { .. })) => return cancelled(cause, true),
+            None | Some((_, CancelStage::Pending { .. } | CancelStage::Abandoning)) => {}
         }
-        let oom_kills = ending.usage.as_ref().map_or(0, |usage| usage.oom_kills);
-        match ending.status {
+        let oom_kills = raw.usage.as_ref().map_or(0, |usage| usage.oom_kills);
+        match raw.status {
             ExitStatus::Unknown => ExitReason::Lost,
             ExitStatus::Signal(Signal::KILL) if oom_kills > 0 && !self.sent_sigkill => {
                 ExitReason::OutOfMemory

@@ -1,18 +1,18 @@
-//! Containers that are kept ready, for runs of one specification.
+//! Containers that are kept ready for runs of one specification: a policy above containers that are held at created.
 //!
 //! ```text
 //!           Create                Created            Take
 //!  wanted ─────────▶ being made ──────────▶ ready ─────────▶ given
-//!                        │ CreateFailed       │ Want fewer, Close, Dead
-//!                        └──────▶ release ◀───┘
+//!                        │ CreateFailed       │ Want fewer, Dead
+//!                        └───────▶ end ◀──────┘
 //! ```
-//! There are as many as are wanted, ready or being made. What was given is made anew once it has begun, so that the
-//! making is not in its way. A failure ends the making until somebody asks again: it would fail again. Neighbours: the
-//! executor's actor performs the effects and keeps the streams.
+//! There are as many as are wanted, ready or being made. One that was given is replaced once it has begun, so that the
+//! making is not in its way. A failure ends the making until the next request: it would fail again. Neighbours: the
+//! [`registry`](crate::registry) owns one for each specification, and registers and ends the containers.
 
 use std::collections::VecDeque;
 
-use crate::{ContainerId, Effects, Refused};
+use crate::{ContainerId, Effects, Refusal, Refused};
 
 /// Made at a time; more would be in each other's way.
 const AT_ONCE: usize = 2;
@@ -49,9 +49,9 @@ pub enum PoolEvent {
     Want(usize),
     /// One that was asked for is ready.
     Created(ContainerId),
-    /// One that was asked for could not be made.
-    CreateFailed(ContainerId),
-    /// Somebody needs one.
+    /// One that was asked for could not be made; there is none where not even that could be begun.
+    CreateFailed(Option<ContainerId>),
+    /// A run needs one.
     Take,
     /// One that was ready is found dead.
     Dead(ContainerId),
@@ -64,10 +64,10 @@ pub enum PoolEvent {
 pub enum PoolEffect {
     /// Make one, under a new id. `Created` or `CreateFailed` comes back.
     Create,
-    /// This one is for who has asked.
+    /// This one is the run's.
     Give(ContainerId),
-    /// Release what this one has.
-    Release(ContainerId),
+    /// End this one: it is not wanted, or has failed.
+    End(ContainerId),
 }
 
 impl Pool {
@@ -79,21 +79,21 @@ impl Pool {
                 self.wanted = wanted;
                 self.failed = false;
                 while self.ready.len() > wanted {
-                    effects.extend(self.ready.pop_front().map(PoolEffect::Release));
+                    effects.extend(self.ready.pop_front().map(PoolEffect::End));
                 }
             }
             PoolEvent::Created(id) => {
-                self.being_made = self.being_made.checked_sub(1).ok_or(Refused::Stale)?;
+                self.being_made = self.being_made.checked_sub(1).ok_or_else(stale)?;
                 if self.ready.len() < self.wanted {
                     self.ready.push_back(id);
                 } else {
-                    effects.push(PoolEffect::Release(id));
+                    effects.push(PoolEffect::End(id));
                 }
             }
             PoolEvent::CreateFailed(id) => {
-                self.being_made = self.being_made.checked_sub(1).ok_or(Refused::Stale)?;
+                self.being_made = self.being_made.checked_sub(1).ok_or_else(stale)?;
                 self.failed = true;
-                effects.push(PoolEffect::Release(id));
+                effects.extend(id.map(PoolEffect::End));
             }
             PoolEvent::Take => {
                 self.failed = false;
@@ -103,12 +103,12 @@ impl Pool {
                 }
             }
             PoolEvent::Dead(id) => {
-                let at = self.ready.iter().position(|ready| *ready == id).ok_or(Refused::Stale)?;
+                let at = self.ready.iter().position(|ready| *ready == id).ok_or_else(stale)?;
                 self.ready.remove(at);
-                effects.push(PoolEffect::Release(id));
+                effects.push(PoolEffect::End(id));
             }
             PoolEvent::Begun => {
-                self.beginning = self.beginning.checked_sub(1).ok_or(Refused::Stale)?;
+                self.beginning = self.beginning.checked_sub(1).ok_or_else(stale)?;
             }
         }
         self.make_up(&mut effects);
@@ -125,11 +125,6 @@ impl Pool {
             self.being_made += 1;
             effects.push(PoolEffect::Create);
         }
-    }
-
-    /// The one that would be given next.
-    pub fn next(&self) -> Option<&ContainerId> {
-        self.ready.front()
     }
 
     /// How many there are, those that are being made included.
@@ -151,6 +146,10 @@ impl Pool {
     pub fn is_over(&self) -> bool {
         self.wanted == 0 && self.being_made == 0 && self.ready.is_empty()
     }
+}
+
+fn stale() -> Refused {
+    Refusal::Stale.from_state("kept_ready")
 }
 
 #[cfg(test)]
@@ -178,7 +177,7 @@ mod tests {
     #[test]
     fn a_failure_ends_the_making_until_somebody_asks() {
         let mut failed =
-            pool([PoolEvent::Want(3), PoolEvent::CreateFailed(id(1)), PoolEvent::Created(id(2))]);
+            pool([PoolEvent::Want(3), PoolEvent::CreateFailed(Some(id(1))), PoolEvent::Created(id(2))]);
         assert!(failed.is_settled() && !failed.is_full());
         let effects = effects(&mut failed, PoolEvent::Take);
         assert_eq!(effects, [PoolEffect::Give(id(2))]);
@@ -190,20 +189,20 @@ mod tests {
     #[test]
     fn fewer_wanted_releases_the_oldest_and_what_is_made_too_late() {
         let mut some = pool([PoolEvent::Want(3), PoolEvent::Created(id(1)), PoolEvent::Created(id(2))]);
-        assert_eq!(effects(&mut some, PoolEvent::Want(1)), [PoolEffect::Release(id(1))]);
-        assert_eq!(effects(&mut some, PoolEvent::Created(id(3))), [PoolEffect::Release(id(3))]);
-        assert_eq!(effects(&mut some, PoolEvent::Want(0)), [PoolEffect::Release(id(2))]);
+        assert_eq!(effects(&mut some, PoolEvent::Want(1)), [PoolEffect::End(id(1))]);
+        assert_eq!(effects(&mut some, PoolEvent::Created(id(3))), [PoolEffect::End(id(3))]);
+        assert_eq!(effects(&mut some, PoolEvent::Want(0)), [PoolEffect::End(id(2))]);
         assert!(some.is_over());
     }
 
     #[test]
     fn a_dead_one_is_replaced() {
         let mut one = pool([PoolEvent::Want(1), PoolEvent::Created(id(1))]);
-        let replaced = [PoolEffect::Release(id(1)), PoolEffect::Create];
+        let replaced = [PoolEffect::End(id(1)), PoolEffect::Create];
         assert_eq!(effects(&mut one, PoolEvent::Dead(id(1))), replaced);
-        assert_eq!(one.step(PoolEvent::Dead(id(1))), Err(Refused::Stale));
-        assert_eq!(Pool::default().step(PoolEvent::Begun), Err(Refused::Stale));
-        assert_eq!(Pool::default().step(PoolEvent::Created(id(1))), Err(Refused::Stale));
+        assert_eq!(one.step(PoolEvent::Dead(id(1))), Err(stale()));
+        assert_eq!(Pool::default().step(PoolEvent::Begun), Err(stale()));
+        assert_eq!(Pool::default().step(PoolEvent::Created(id(1))), Err(stale()));
     }
 
     /// What the world knows of each container, beside the machine.
@@ -238,7 +237,7 @@ mod tests {
             for effect in world.pool.step(event.clone()).unwrap() {
                 match effect {
                     PoolEffect::Create => world.being_made += 1,
-                    PoolEffect::Give(id) | PoolEffect::Release(id) => {
+                    PoolEffect::Give(id) | PoolEffect::End(id) => {
                         let at =
                             world.ready.iter().position(|ready| *ready == id).expect("it is there, once");
                         world.ready.remove(at);

@@ -1,5 +1,6 @@
 //! What the machines share: time, effects and refusals.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -73,10 +74,20 @@ impl<E> IntoIterator for Effects<E> {
     }
 }
 
-/// Why a machine did not take an event. Its state is unchanged.
+/// A machine did not take an event; its state is unchanged.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Error, Serialize, Deserialize)]
+#[error("{reason}")]
+pub struct Refused {
+    /// Why not.
+    pub reason: Refusal,
+    /// The name of the state that the machine is in, as in the diagrams of `docs/message-semantics.md`.
+    pub state: Cow<'static, str>,
+}
+
+/// Why a machine does not take an event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Error, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Refused {
+pub enum Refusal {
     /// The process or container has ended: nothing can be asked of it any more.
     #[error("it has already exited")]
     Exited,
@@ -98,21 +109,41 @@ pub enum Refused {
     /// The container is not running yet.
     #[error("the container is not running yet")]
     NotRunning,
+    /// It was started before.
+    #[error("it has been started already")]
+    Started,
+    /// It has not ended, so it cannot be removed.
+    #[error("it has not ended")]
+    NotExited,
     /// It has no terminal.
     #[error("it has no terminal")]
     NoTerminal,
     /// The container is not paused.
     #[error("the container is not paused")]
     NotPaused,
+    /// An exec of this container that has not ended has the id.
+    #[error("the exec id is taken")]
+    ExecIdTaken,
+    /// A container of this executor has the id.
+    #[error("the container id is taken")]
+    IdTaken,
+    /// The executor takes no new containers.
+    #[error("the executor takes nothing new")]
+    Draining,
     /// A completion came twice, or for something that is not in flight. Harmless and ignored.
     #[error("nothing is waiting for this event")]
     Stale,
 }
 
-impl Refused {
+impl Refusal {
     /// Why a container that ended like this takes no exec.
     pub fn stopped(exit: &Exit) -> Self {
         if exit.is_success() { Self::Stopped } else { Self::StoppedWithError { how: exit.to_string() } }
+    }
+
+    /// The refusal of a machine in the state of this name.
+    pub fn from_state(self, state: &'static str) -> Refused {
+        Refused { reason: self, state: Cow::Borrowed(state) }
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use executor_core::lifecycle::{
     ContainerId, ExitStatus, HostPid, ProcessId, ProcessRef, RawExit, Signal, SignalScope, Usage,
 };
-use executor_core::{BoxFuture, ChildFd, ChildStdio, Delivery, ExitQueue};
+use executor_core::{BoxFuture, ChildFd, ChildStdio, Delivery, ExitQueue, Kill};
 use futures::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
@@ -47,6 +47,10 @@ struct Alive {
     stdio: ChildStdio,
     traps: BTreeMap<Signal, Trap>,
     kill_refused: u32,
+    /// What it is to do, until it is begun.
+    program: Option<Vec<Step>>,
+    /// It was killed while it was frozen, and ends when it is thawed.
+    is_doomed: bool,
     tasks: Vec<AbortHandle>,
     /// Dropped with the process.
     _ended: oneshot::Sender<()>,
@@ -70,35 +74,56 @@ impl Processes {
         program: Program,
         stdio: ChildStdio,
     ) -> (HostPid, oneshot::Receiver<()>) {
-        let Program { mut steps, troubles } = program;
+        let started = self.create(process, program, stdio);
+        self.begin(process);
+        started
+    }
+
+    /// The same, with the program still to be executed.
+    pub(crate) fn create(
+        &self,
+        process: &ProcessRef,
+        program: Program,
+        stdio: ChildStdio,
+    ) -> (HostPid, oneshot::Receiver<()>) {
         let (ended, until_ended) = oneshot::channel();
-        // What a program arranges first is arranged before anybody can signal it.
-        let mut traps = BTreeMap::new();
-        let arranged = steps.iter().take_while(|step| matches!(step, Step::Trap(..))).count();
-        let rest = steps.split_off(arranged);
-        for step in steps {
-            if let Step::Trap(signal, trap) = step {
-                traps.insert(signal, trap);
-            }
-        }
         let mut table = lock(&self.table);
         table.last_pid += 1;
         #[expect(clippy::expect_used, reason = "they count from 1")]
         let pid = HostPid::new(table.last_pid).expect("a pid");
         let alive = Alive {
             pid,
-            stdio: stdio.clone(),
-            traps,
-            kill_refused: troubles.kill_refused + self.dice.kills_refused(),
+            stdio,
+            traps: BTreeMap::new(),
+            kill_refused: program.troubles.kill_refused + self.dice.kills_refused(),
+            program: Some(program.steps),
+            is_doomed: false,
             tasks: Vec::new(),
             _ended: ended,
         };
         table.alive.insert(process.clone(), alive);
+        (pid, until_ended)
+    }
+
+    /// Executes the program of a process; `false` when the process has ended.
+    pub(crate) fn begin(self: &Arc<Self>, process: &ProcessRef) -> bool {
+        let mut table = lock(&self.table);
+        let Some(alive) = table.alive.get_mut(process) else { return false };
+        let Some(mut steps) = alive.program.take() else { return false };
+        // What a program arranges first is arranged before anything can signal it.
+        let arranged = steps.iter().take_while(|step| matches!(step, Step::Trap(..))).count();
+        let rest = steps.split_off(arranged);
+        for step in steps {
+            if let Step::Trap(signal, trap) = step {
+                alive.traps.insert(signal, trap);
+            }
+        }
+        let stdio = alive.stdio.clone();
         drop(table);
         if !matches!(rest.first(), Some(Step::Forever)) {
             self.run(process, stdio, rest, Some(RawExit::with(ExitStatus::Code(0))));
         }
-        (pid, until_ended)
+        true
     }
 
     /// Has a process do something, after which it ends in this way if it has not before.
@@ -181,6 +206,7 @@ impl Processes {
         }
     }
 
+    /// Freezes or thaws a container. What was killed while it was frozen ends when it is thawed.
     pub(crate) fn freeze(&self, container: &ContainerId, frozen: bool) {
         let mut table = lock(&self.table);
         table
@@ -188,6 +214,13 @@ impl Processes {
             .entry(container.clone())
             .or_insert_with(|| watch::Sender::new(false))
             .send_replace(frozen);
+        let all = table.alive.range(ProcessRef::all_of(container));
+        let doomed: Vec<_> =
+            all.filter(|(_, alive)| alive.is_doomed && !frozen).map(|(id, _)| id.clone()).collect();
+        drop(table);
+        for process in doomed {
+            self.end(&process, RawExit::with(ExitStatus::Signal(Signal::KILL)));
+        }
     }
 
     /// A signal to more than one: what a process forked, or everything in the container.
@@ -229,6 +262,11 @@ impl Processes {
         match trap {
             Some(Trap::Ignore) => {}
             Some(Trap::Run(steps)) => self.run(process, stdio, steps, None),
+            None if signal == Signal::KILL && self.is_frozen(process) => {
+                if let Some(alive) = lock(&self.table).alive.get_mut(process) {
+                    alive.is_doomed = true;
+                }
+            }
             None if signal == Signal::KILL || (process.process != ProcessId::Init && !harmless) => {
                 self.end(process, RawExit::with(ExitStatus::Signal(signal)));
             }
@@ -237,8 +275,13 @@ impl Processes {
         Delivery::Sent
     }
 
-    /// Kills a process with its process group. `None`: this time it cannot be done.
-    pub(crate) fn kill(&self, process: &ProcessRef) -> Option<Delivery> {
+    fn is_frozen(&self, process: &ProcessRef) -> bool {
+        lock(&self.table).frozen.get(&process.container).is_some_and(|frozen| *frozen.borrow())
+    }
+
+    /// Kills a process with its process group. `None`: this time it cannot be done. What is frozen dies once it is
+    /// thawed, so it is as with a kill that comes again.
+    pub(crate) fn kill(&self, process: &ProcessRef, how: Kill) -> Option<Delivery> {
         let mut table = lock(&self.table);
         if let Some(alive) = table.alive.get_mut(process)
             && alive.kill_refused > 0
@@ -247,11 +290,30 @@ impl Processes {
             return None;
         }
         table.forks.remove(process).into_iter().flatten().for_each(|fork| fork.abort());
-        if let Some(frozen) = table.frozen.get(&process.container) {
-            frozen.send_replace(false);
+        let is_frozen = match table.frozen.get(&process.container) {
+            Some(frozen) if how.thaw => {
+                frozen.send_replace(false);
+                false
+            }
+            Some(frozen) => *frozen.borrow(),
+            None => false,
+        };
+        if is_frozen {
+            if let Some(alive) = table.alive.get_mut(process) {
+                alive.is_doomed = true;
+            }
+            return Some(Delivery::Sent);
         }
         drop(table);
+        if how.everything {
+            self.end_rest(&process.container);
+        }
         Some(self.end(process, RawExit::with(ExitStatus::Signal(Signal::KILL))))
+    }
+
+    /// Ends what processes of a container have left behind.
+    pub(crate) fn end_rest(&self, container: &ContainerId) {
+        lock(&self.table).end_forks(container);
     }
 
     /// Ends a process, and with init all of its container.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use executor_core::lifecycle::{Signal, StartFailure, StartFailureKind};
+use executor_core::lifecycle::{Leftover, Signal, StartFailure, StartFailureKind};
 
 /// A script: what a program does, in order. At the end of it the program exits with code 0.
 ///
@@ -50,7 +50,7 @@ pub(crate) struct Troubles {
     pub(crate) kill_refused: u32,
     pub(crate) pause_fails: bool,
     pub(crate) release_busy: Duration,
-    pub(crate) release_leaves: Vec<String>,
+    pub(crate) release_leaves: Vec<Leftover>,
 }
 
 #[derive(Clone, Debug)]
@@ -112,7 +112,7 @@ pub enum Fault {
     /// The container's cgroups are busy for this long when it is released.
     ReleaseBusy(Duration),
     /// This cannot be removed when the container is released.
-    ReleaseLeaves(String),
+    ReleaseLeaves(Leftover),
 }
 
 impl Fault {

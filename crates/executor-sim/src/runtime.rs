@@ -5,14 +5,14 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use executor_core::lifecycle::{
-    ContainerId, ExecId, ExitStatus, HostPid, ProcessRef, RawExit, Signal, SignalScope, StartFailure,
-    StartFailureKind, TerminalSize,
+    ContainerId, ExecId, ExitStatus, HostPid, Leftover, ProcessRef, RawExit, Signal, SignalScope,
+    StartFailure, StartFailureKind, TerminalSize,
 };
 use executor_core::{
-    BoxFuture, BoxStream, ChildStdio, ContainerSpec, Delivery, ExecSpec, ExitQueue, ExitSource, Runtime,
-    RuntimeError, Swept,
+    BoxFuture, BoxStream, ChildStdio, ContainerSpec, Delivery, ExecSpec, ExitQueue, ExitSource, Kill,
+    Runtime, RuntimeError, Swept,
 };
-use futures::FutureExt;
+use futures::{FutureExt, future};
 use tokio::sync::watch;
 
 use crate::processes::Processes;
@@ -38,12 +38,17 @@ struct Shared {
     exits: ExitQueue,
 }
 
+/// How far a process is started.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Until {
+    Created,
+    Runs,
+}
+
 #[derive(Default)]
 struct State {
     programs: HashMap<String, Program>,
     containers: HashMap<ContainerId, Bundle>,
-    /// Streams of containers that were created and not started.
-    created: HashMap<ContainerId, ChildStdio>,
     starting: HashMap<ProcessRef, watch::Sender<bool>>,
     panics: Option<fn(&Asked) -> bool>,
 }
@@ -133,17 +138,23 @@ impl SimRuntime {
         process: ProcessRef,
         program: Option<Program>,
         stdio: ChildStdio,
+        until: Until,
     ) -> BoxFuture<'static, Result<HostPid, StartFailure>> {
-        self.ask(Asked::Start(process.clone()));
-        let (abandon, abandoned) = watch::channel(false);
-        lock(&self.shared.state).starting.insert(process.clone(), abandon);
+        let abandoned = self.may_be_abandoned(&process);
         let shared = Arc::clone(&self.shared);
         async move {
-            let answer = shared.start(&process, program, stdio, abandoned).await;
+            let answer = shared.start(&process, program, stdio, until, abandoned).await;
             lock(&shared.state).starting.remove(&process);
             answer
         }
         .boxed()
+    }
+
+    /// From now on what is asked for this process can be given up.
+    fn may_be_abandoned(&self, process: &ProcessRef) -> watch::Receiver<bool> {
+        let (abandon, abandoned) = watch::channel(false);
+        lock(&self.shared.state).starting.insert(process.clone(), abandon);
+        abandoned
     }
 
     fn freeze(&self, id: &ContainerId, frozen: bool) -> BoxFuture<'static, Result<(), RuntimeError>> {
@@ -152,9 +163,8 @@ impl SimRuntime {
         async move {
             shared.dice.take_time().await;
             if fails || shared.dice.goes_wrong() {
-                return Err(
-                    RuntimeError::new(if frozen { "pause" } else { "resume" }, "the script says so").of(id)
-                );
+                let op = if frozen { "pause" } else { "resume" };
+                return Err(RuntimeError::failed(op, id, "the script says so"));
             }
             shared.processes.freeze(&id, frozen);
             Ok(())
@@ -169,6 +179,7 @@ impl Shared {
         process: &ProcessRef,
         program: Option<Program>,
         stdio: ChildStdio,
+        until: Until,
         mut abandoned: watch::Receiver<bool>,
     ) -> Result<HostPid, StartFailure> {
         let failure = |kind, message: &str| Err(StartFailure::new(kind, message));
@@ -194,14 +205,18 @@ impl Shared {
                 StartTrouble::EndsFirst => ends_first = true,
             }
         }
-        let (pid, ended) = self.processes.start(process, program, stdio);
-        if ends_first {
+        let (pid, ended) = match until {
+            Until::Created => self.processes.create(process, program, stdio),
+            Until::Runs => self.processes.start(process, program, stdio),
+        };
+        // What is only created does not end by itself.
+        if ends_first && until == Until::Runs {
             // A runtime that is given up ends what it has started; one that says nothing is not for ever.
             tokio::select! {
                 biased;
                 _ = ended => {}
                 () = tokio::time::sleep(HANG) => {}
-                _ = abandoned.wait_for(|abandoned| *abandoned) => drop(self.processes.kill(process)),
+                _ = abandoned.wait_for(|abandoned| *abandoned) => drop(self.processes.kill(process, Kill::default())),
             }
         }
         self.dice.take_time().await;
@@ -235,31 +250,41 @@ impl Runtime for SimRuntime {
         .boxed()
     }
 
-    fn start(
+    fn create(
         &self,
         id: &ContainerId,
         stdio: ChildStdio,
     ) -> BoxFuture<'static, Result<HostPid, StartFailure>> {
-        let program = self.bundle(id).program;
-        let stdio = lock(&self.shared.state).created.remove(id).unwrap_or(stdio);
-        self.start_process(ProcessRef::init(id.clone()), program, stdio)
+        self.ask(Asked::Create(id.clone()));
+        self.start_process(ProcessRef::init(id.clone()), self.bundle(id).program, stdio, Until::Created)
     }
 
-    fn create(&self, id: &ContainerId, stdio: ChildStdio) -> BoxFuture<'static, Result<(), StartFailure>> {
-        self.ask(Asked::Create(id.clone()));
-        let has_program = self.bundle(id).program.is_some();
-        lock(&self.shared.state).created.insert(id.clone(), stdio);
-        let dice = Arc::clone(&self.shared.dice);
+    fn start(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), StartFailure>> {
+        let process = ProcessRef::init(id.clone());
+        self.ask(Asked::Start(process.clone()));
+        let (shared, mut abandoned) = (Arc::clone(&self.shared), self.may_be_abandoned(&process));
         async move {
-            dice.take_time().await;
-            // As of a runtime that looks for the program before it asks to be started.
-            match (has_program, dice.goes_wrong()) {
-                (false, _) => Err(StartFailure::new(StartFailureKind::NotFound, NO_PROGRAM)),
-                (true, true) => Err(StartFailure::new(StartFailureKind::RuntimeBroken, "the seed says so")),
-                (true, false) => Ok(()),
+            tokio::select! {
+                biased;
+                () = shared.dice.take_time() => {}
+                _ = abandoned.wait_for(|abandoned| *abandoned) => {}
+            }
+            lock(&shared.state).starting.remove(&process);
+            match shared.processes.begin(&process) {
+                true => Ok(()),
+                false => {
+                    let message = "the container has ended before its start";
+                    Err(StartFailure::new(StartFailureKind::ContainerGone, message))
+                }
             }
         }
         .boxed()
+    }
+
+    fn run(&self, id: &ContainerId, stdio: ChildStdio) -> BoxFuture<'static, Result<HostPid, StartFailure>> {
+        let process = ProcessRef::init(id.clone());
+        self.ask(Asked::Start(process.clone()));
+        self.start_process(process, self.bundle(id).program, stdio, Until::Runs)
     }
 
     fn exec(
@@ -271,7 +296,9 @@ impl Runtime for SimRuntime {
     ) -> BoxFuture<'static, Result<HostPid, StartFailure>> {
         let mut env = self.bundle(id).env;
         env.extend(spec.env);
-        self.start_process(ProcessRef::exec(id.clone(), exec), self.find(&spec.args, &env), stdio)
+        let process = ProcessRef::exec(id.clone(), exec);
+        self.ask(Asked::Start(process.clone()));
+        self.start_process(process, self.find(&spec.args, &env), stdio, Until::Runs)
     }
 
     fn abandon(&self, process: &ProcessRef) {
@@ -286,9 +313,9 @@ impl Runtime for SimRuntime {
         process: &ProcessRef,
         signal: Signal,
         scope: SignalScope,
-    ) -> Result<Delivery, RuntimeError> {
+    ) -> BoxFuture<'static, Result<Delivery, RuntimeError>> {
         self.ask(Asked::Signal(process.clone(), signal, scope));
-        Ok(self.shared.processes.signal_all(process, signal, scope))
+        future::ready(Ok(self.shared.processes.signal_all(process, signal, scope))).boxed()
     }
 
     fn resize(&self, process: &ProcessRef, size: TerminalSize) -> Result<(), RuntimeError> {
@@ -296,10 +323,18 @@ impl Runtime for SimRuntime {
         Ok(())
     }
 
-    fn kill(&self, process: &ProcessRef) -> Result<Delivery, RuntimeError> {
+    fn kill(&self, process: &ProcessRef, how: Kill) -> BoxFuture<'static, Result<Delivery, RuntimeError>> {
         self.ask(Asked::Kill(process.clone()));
-        let refused = || RuntimeError::new("kill", "the script says so").of(process);
-        self.shared.processes.kill(process).ok_or_else(refused)
+        let killed = self.shared.processes.kill(process, how);
+        future::ready(killed.ok_or_else(|| RuntimeError::failed("kill", process, "the script says so")))
+            .boxed()
+    }
+
+    fn end_rest(&self, id: &ContainerId) -> BoxFuture<'static, ()> {
+        self.ask(Asked::EndRest(id.clone()));
+        self.shared.processes.end_rest(id);
+        let dice = Arc::clone(&self.shared.dice);
+        async move { dice.take_time().await }.boxed()
     }
 
     fn pause(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), RuntimeError>> {
@@ -312,16 +347,25 @@ impl Runtime for SimRuntime {
         self.freeze(id, false)
     }
 
-    fn processes(&self, id: &ContainerId) -> BoxFuture<'static, Result<Vec<HostPid>, RuntimeError>> {
-        futures::future::ready(Ok(self.shared.processes.pids(id))).boxed()
+    /// At once, whatever goes wrong with what the runtime is asked for.
+    fn thaw(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), RuntimeError>> {
+        self.ask(Asked::Resume(id.clone()));
+        self.shared.processes.freeze(id, false);
+        let dice = Arc::clone(&self.shared.dice);
+        async move {
+            dice.take_time().await;
+            Ok(())
+        }
+        .boxed()
     }
 
-    fn release(&self, id: &ContainerId) -> BoxFuture<'static, Vec<String>> {
+    fn processes(&self, id: &ContainerId) -> BoxFuture<'static, Result<Vec<HostPid>, RuntimeError>> {
+        future::ready(Ok(self.shared.processes.pids(id))).boxed()
+    }
+
+    fn release(&self, id: &ContainerId) -> BoxFuture<'static, Vec<Leftover>> {
         self.ask(Asked::Release(id.clone()));
-        let mut state = lock(&self.shared.state);
-        state.created.remove(id);
-        let bundle = state.containers.remove(id).unwrap_or_default();
-        drop(state);
+        let bundle = lock(&self.shared.state).containers.remove(id).unwrap_or_default();
         let Troubles { release_busy, release_leaves, .. } = bundle.program.unwrap_or_default().troubles;
         self.shared.processes.remove(id);
         let dice = Arc::clone(&self.shared.dice);
@@ -335,7 +379,7 @@ impl Runtime for SimRuntime {
         .boxed()
     }
 
-    fn close(&self) -> Vec<String> {
+    fn close(&self) -> Vec<Leftover> {
         self.shared.processes.remove_all();
         Vec::new()
     }

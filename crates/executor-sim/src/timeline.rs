@@ -5,11 +5,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use executor_core::ObservedMessage;
 use executor_core::lifecycle::container::ContainerEvent;
 use executor_core::lifecycle::{
-    ContainerId, Event, EventOrder, ProcessRef, RawExit, Refused, Signal, SignalScope, TerminalSize,
+    ContainerId, Event, EventKind, EventOrder, ProcessRef, RawExit, Refused, Signal, SignalScope,
+    TerminalSize,
 };
-use executor_core::{ContainerTook, ObservedMessage};
 use tokio::time::Instant;
 
 use crate::lock;
@@ -19,9 +20,9 @@ use crate::lock;
 pub enum Asked {
     /// To make a bundle.
     Prepare(ContainerId),
-    /// To make a container ready, short of starting it.
+    /// To make a container, short of executing its program.
     Create(ContainerId),
-    /// To start a process.
+    /// To start a process: one that was created, or anew.
     Start(ProcessRef),
     /// To give a start up.
     Abandon(ProcessRef),
@@ -35,6 +36,8 @@ pub enum Asked {
     Pause(ContainerId),
     /// To thaw a container.
     Resume(ContainerId),
+    /// To kill what did not end with init.
+    EndRest(ContainerId),
     /// To give everything back.
     Release(ContainerId),
 }
@@ -173,12 +176,9 @@ impl Story {
         match what {
             What::Asked(asked) => self.asked(asked),
             What::Told(event) => self.told(event),
-            What::Took {
-                message: ObservedMessage::Container(container, ContainerTook::Event(event)),
-                refused: None,
-            } => {
+            What::Took { message: ObservedMessage::Container(container, event), refused: None } => {
                 if let ContainerEvent::ProcessExited { process, .. } = event {
-                    self.ended.insert(ProcessRef { container: container.clone(), process: *process });
+                    self.ended.insert(ProcessRef { container: container.clone(), process: process.clone() });
                 }
                 Ok(())
             }
@@ -191,6 +191,12 @@ impl Story {
         let order = self.orders.entry(event.container.clone()).or_default();
         if order.is_complete() {
             *order = EventOrder::default();
+        }
+        // An exec's id may come again when the exec has ended: its story begins anew too.
+        if let EventKind::ExecAdded { exec } = &event.kind {
+            let process = ProcessRef::exec(event.container.clone(), exec.clone());
+            self.started.remove(&process);
+            self.ended.remove(&process);
         }
         order.check(event).map_err(|error| Broken(error.to_string()))
     }
@@ -223,7 +229,11 @@ impl Story {
                 rule(!self.ended.contains(process), "its end has been told")
             }
             Asked::Release(container) => rule(self.released.insert(container.clone()), "released twice"),
-            Asked::Resize(..) | Asked::Abandon(_) | Asked::Pause(_) | Asked::Resume(_) => Ok(()),
+            Asked::Resize(..)
+            | Asked::Abandon(_)
+            | Asked::Pause(_)
+            | Asked::Resume(_)
+            | Asked::EndRest(_) => Ok(()),
         }
     }
 
@@ -266,7 +276,7 @@ mod tests {
     fn exited() -> What {
         let exit = Exit::lost(None, Timestamp::default());
         let event = ContainerEvent::ProcessExited { process: ProcessId::Init, exit };
-        What::Took { message: ObservedMessage::Container(id(), ContainerTook::Event(event)), refused: None }
+        What::Took { message: ObservedMessage::Container(id(), event), refused: None }
     }
 
     fn check(story: &[What]) -> String {

@@ -1,6 +1,6 @@
-//! The executor: the registry of containers, and the end of them all.
+//! The executor: performs what the registry decides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,47 +8,70 @@ use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, MessageResult, Recipient,
     ResponseFuture, WrapFuture,
 };
-use executor_lifecycle::{CancelCause, ContainerId, EventKind, Exit};
+use executor_lifecycle::registry::{
+    Fared, PoolId, Registry, RegistryEffect, RegistryEvent, RequestToken, Story, Wanted,
+};
+use executor_lifecycle::{Cancel as CancelRequest, ContainerId, Effects, Exit, ExitReason, Refused};
 use futures::FutureExt;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+use tracing::Span;
 
-use super::World;
-use super::container::{Above, Container, Made};
-use super::ready::{FromPool, Pools};
+use super::container::{Above, Container};
+use super::ready::KeptReady;
+use super::{World, apart};
 use crate::events::{Bus, Hub};
 use crate::executor::generated_id;
-use crate::io::SharedOutputs;
+use crate::io::{self, Connected, SharedOutputs, Streams};
 use crate::messages::{
-    Cancel, ContainerLost, ContainerParts, Forget, Get, List, Prepare, Released, RequestToken, Run,
-    RunAccepted, Shutdown, Start, Stop, Unclaimed,
+    Cancel, ContainerLost, ContainerParts, Create, Drain, End, ExitOf, Forget, Get, List, Prepare,
+    ProcessStreams, Released, Run, RunAccepted, Shutdown, Start, Stop, Unclaimed,
 };
-use crate::observe::{self, ExecutorTook};
-use crate::{Error, StdioSpec};
+use crate::observe::ObservedMessage;
+use crate::{ContainerSpec, Error, Snapshot, StdioSpec};
 
 /// How long another container is not yet made in the place of one that was ready, unless that ends before: the making
 /// would take the machine from it in its first moments.
 const FIRST_MOMENTS: Duration = Duration::from_millis(20);
 
-/// The actor; one for each executor.
+/// The actor; one for each executor. See [`executor_lifecycle::registry`] for its states.
 pub struct ExecutorActor {
     pub(super) world: World,
+    pub(super) registry: Registry,
     bus: Bus,
-    containers: BTreeMap<ContainerId, Registered>,
-    pub(super) pools: Pools,
-    draining: bool,
-    /// How many containers there are, for those who wait until none is.
-    registered: watch::Sender<usize>,
+    pub(super) containers: BTreeMap<ContainerId, Registered>,
+    pub(super) kept_ready: BTreeMap<PoolId, KeptReady>,
+    pub(super) last_pool: u64,
+    /// What the next `Register` effect is about.
+    incoming: Option<Incoming>,
+    /// Runs that have no answer yet.
+    waiting: HashMap<RequestToken, Waiting>,
+    drains: Vec<oneshot::Sender<()>>,
+    shutdowns: Vec<oneshot::Sender<Vec<ContainerId>>>,
     /// The executor's thread waits for this to be dropped or true.
     stopped: watch::Sender<bool>,
 }
 
 /// A container of this executor.
-struct Registered {
+pub(super) struct Registered {
     address: Addr<Container>,
-    hub: Arc<Hub>,
+    pub(super) hub: Arc<Hub>,
     shared: SharedOutputs,
-    /// Also the order they were asked for in: ids that were made up are in no order that lasts.
-    claim: RequestToken,
+    /// The callers' ends of its streams, until a handle has them.
+    ours: Streams,
+}
+
+/// A container that is to be registered.
+struct Incoming {
+    spec: ContainerSpec,
+    connected: Connected,
+    span: Span,
+}
+
+/// A run that has no answer yet.
+struct Waiting {
+    reply: oneshot::Sender<Result<RunAccepted, Error>>,
+    /// Where its container may come from a pool: which, and the run itself, since that one may turn out to be dead.
+    again: Option<(PoolId, Run)>,
 }
 
 impl Registered {
@@ -60,40 +83,245 @@ impl Registered {
 
 impl ExecutorActor {
     pub(crate) fn spawn(world: World, bus: Bus, stopped: watch::Sender<bool>) -> Addr<Self> {
-        world.observer_slot.clone().begin(|_| {
-            let registered = watch::Sender::new(0);
-            Self {
-                world,
-                bus,
-                containers: BTreeMap::new(),
-                pools: Pools::default(),
-                draining: false,
-                registered,
-                stopped,
-            }
+        world.observer_slot.clone().begin(|_| Self {
+            world,
+            registry: Registry::default(),
+            bus,
+            containers: BTreeMap::new(),
+            kept_ready: BTreeMap::new(),
+            last_pool: 0,
+            incoming: None,
+            waiting: HashMap::new(),
+            drains: Vec::new(),
+            shutdowns: Vec::new(),
+            stopped,
         })
     }
 
-    fn show(&self, took: impl FnOnce() -> ExecutorTook) {
-        self.world.observer_slot.show(|| observe::ObservedMessage::Executor(took()));
+    pub(super) fn on(&mut self, event: RegistryEvent, context: &mut Context<Self>) -> Result<(), Refused> {
+        let Self { registry, world, .. } = self;
+        let effects = (world.observer_slot)
+            .watch_step(event, ObservedMessage::Registry, |event| registry.step(world.clock.now(), event))?;
+        self.perform(effects, context);
+        Ok(())
     }
 
-    fn above(context: &Context<Self>) -> Above {
-        Above {
-            released: Recipient::from(context.address()).downgrade(),
-            lost: Recipient::from(context.address()).downgrade(),
+    /// For events that have no reply.
+    pub(super) fn take(&mut self, event: RegistryEvent, context: &mut Context<Self>) {
+        if let Err(refused) = self.on(event, context) {
+            tracing::trace!(state = %refused.state, %refused, "registry");
         }
     }
 
-    fn unregister(&mut self, id: &ContainerId) {
-        self.containers.remove(id);
-        self.world.reaper.do_send(Forget(id.clone()));
-        self.count();
+    fn perform(&mut self, effects: Effects<RegistryEffect>, context: &mut Context<Self>) {
+        for effect in effects {
+            match effect {
+                RegistryEffect::Register { id, token, hold } => {
+                    if let Some(incoming) = self.incoming.take() {
+                        self.register(&id, incoming, true, hold, context);
+                        self.answer(&id, token);
+                    }
+                }
+                RegistryEffect::Make(pool) => self.make_ready(pool, context),
+                RegistryEffect::Give(id, token) => self.give(&id, token, context),
+                RegistryEffect::Answer(id, token) => self.answer(&id, token),
+                RegistryEffect::Retry(token) => self.retry(token, context),
+                RegistryEffect::Cancel(id, cancel) => self.command(&id, Cancel(cancel)),
+                RegistryEffect::End(id, cancel) => self.command(&id, End(cancel)),
+                RegistryEffect::ReleaseLost(id) => self.release_lost(id, context),
+                RegistryEffect::Publish(event) => {
+                    if let Some(registered) = self.containers.get(&event.container) {
+                        registered.hub.publish(event);
+                    }
+                }
+                RegistryEffect::Forget(id) => {
+                    self.containers.remove(&id);
+                    self.world.reaper.do_send(Forget(id));
+                }
+                RegistryEffect::PoolChanged(pool) => self.answer_kept_ready(pool),
+                RegistryEffect::Drained => self.answer_drains(),
+                RegistryEffect::Stop(late) => self.stop(&late),
+            }
+        }
     }
 
-    pub(super) fn count(&self) {
-        self.registered.send_replace(self.containers.len() + self.pools.len());
+    /// Starts a container's actor, and has the container made.
+    fn register(
+        &mut self,
+        id: &ContainerId,
+        incoming: Incoming,
+        visible: bool,
+        hold: bool,
+        context: &Context<Self>,
+    ) {
+        let Incoming { mut spec, connected, span } = incoming;
+        let Connected { stdio, copiers, streams: ours, shared } = connected;
+        span.record("container", tracing::field::display(id));
+        // The runtime's ends are held by the streams alone: they are closed with them.
+        spec.process.stdio = StdioSpec::default();
+        let terms = spec.terms();
+        let hub = Hub::new(id.clone(), self.bus.clone(), visible);
+        let streams = ProcessStreams { stdio, copiers, shared: shared.clone() };
+        let above = Above {
+            released: Recipient::from(context.address()).downgrade(),
+            lost: Recipient::from(context.address()).downgrade(),
+        };
+        let world = self.world.clone();
+        let address = Container::spawn(id.clone(), spec, streams, span, world, above, Arc::clone(&hub));
+        address.do_send(Create);
+        if !hold {
+            address.do_send(Start(terms));
+        }
+        self.containers.insert(id.clone(), Registered { address, hub, shared, ours });
     }
+
+    /// The same for a pool: held at created, and invisible. The answer is its events' view.
+    pub(super) fn register_ready(
+        &mut self,
+        id: &ContainerId,
+        spec: &ContainerSpec,
+        connected: Connected,
+        context: &Context<Self>,
+    ) {
+        let empty = tracing::field::Empty;
+        let span = tracing::info_span!("run", container = empty, exit.code = empty);
+        self.register(id, Incoming { spec: spec.clone(), connected, span }, false, true, context);
+    }
+
+    /// Its actor is gone only when the executor was told, which releases it: nothing is lost with the command.
+    fn command<M>(&self, id: &ContainerId, command: M)
+    where
+        M: actix::Message<Result = ()> + Send + 'static,
+        Container: Handler<M>,
+    {
+        if let Some(registered) = self.containers.get(id) {
+            registered.address.do_send(command);
+        }
+    }
+
+    /// Has a run decided on. The answer comes at once, or when the container that it was given runs.
+    fn run(
+        &mut self,
+        run: Run,
+        reply: oneshot::Sender<Result<RunAccepted, Error>>,
+        context: &mut Context<Self>,
+    ) {
+        let Run { spec, hold, token, span } = run;
+        let connected = match io::connect(spec.process.stdio.clone(), spec.process.terminal) {
+            Ok(connected) => connected,
+            Err(error) => {
+                let _caller_gone = reply.send(Err(Error::Pipe(error)));
+                return;
+            }
+        };
+        let pool = if hold { None } else { self.pool_of(&spec) };
+        let again = pool.map(|pool| (pool, Run { spec: spec.clone(), hold, token, span: span.clone() }));
+        let id = spec.id.clone().unwrap_or_else(generated_id);
+        let wanted = Wanted { token, id: id.clone(), pool, hold };
+        self.incoming = Some(Incoming { spec, connected, span });
+        self.waiting.insert(token, Waiting { reply, again });
+        let refused = self.on(RegistryEvent::Run(wanted), context).err();
+        self.incoming = None;
+        let Some(refused) = refused else { return };
+        if let Some(waiting) = self.waiting.remove(&token) {
+            let _caller_gone = waiting.reply.send(Err(Error::of_registry(&refused, id)));
+        }
+    }
+
+    /// Starts a container that was kept ready, and sees how it fares.
+    fn give(&mut self, id: &ContainerId, token: RequestToken, context: &mut Context<Self>) {
+        let given =
+            self.containers.get(id).zip(self.waiting.get(&token).and_then(|waiting| waiting.again.as_ref()));
+        let Some((registered, (pool, run))) = given else { return };
+        registered.address.do_send(Start(run.spec.terms()));
+        let (view, pool, id) = (registered.hub.view(), *pool, id.clone());
+        let fared = async move {
+            view.wait_for(|known| known.started_at.is_some() || known.exit.is_some())
+                .await
+                .map_or(Fared::Cancelled, fared)
+        };
+        context.spawn(fared.into_actor(self).map(move |fared, executor, context| {
+            if fared == Fared::Began {
+                executor.wait_for_first_moments(&id, pool, context);
+            }
+            executor.take(RegistryEvent::Fared(id, fared), context);
+        }));
+    }
+
+    fn wait_for_first_moments(&self, id: &ContainerId, pool: PoolId, context: &mut Context<Self>) {
+        let view = self.containers.get(id).map(|registered| registered.hub.view());
+        let over = async move {
+            if let Some(view) = view {
+                let exited = view.wait_for(|known| known.exit.is_some());
+                let _runs_on = tokio::time::timeout(FIRST_MOMENTS, exited).await;
+            }
+        };
+        context.spawn(over.into_actor(self).map(move |(), executor, context| {
+            executor.take(RegistryEvent::FirstMomentsOver(pool), context);
+        }));
+    }
+
+    fn answer(&mut self, id: &ContainerId, token: RequestToken) {
+        let (Some(registered), Some(waiting)) = (self.containers.get_mut(id), self.waiting.remove(&token))
+        else {
+            return;
+        };
+        registered.hub.reveal();
+        let ours = std::mem::take(&mut registered.ours);
+        let accepted = RunAccepted { id: id.clone(), parts: registered.parts(), ours };
+        let _caller_gone = waiting.reply.send(Ok(accepted));
+    }
+
+    fn retry(&mut self, token: RequestToken, context: &mut Context<Self>) {
+        if let Some(Waiting { reply, again: Some((_, run)) }) = self.waiting.remove(&token) {
+            tracing::warn!("a container that was kept ready had ended; the run gets another");
+            self.run(run, reply, context);
+        }
+    }
+
+    /// Releasing ends every process of the container.
+    fn release_lost(&self, id: ContainerId, context: &mut Context<Self>) {
+        tracing::error!(container = %id, "the actor of a container failed; the container is ended");
+        let released = apart(self.world.runtime.release(&id));
+        context.spawn(released.into_actor(self).map(move |left, executor, context| {
+            if let Some(registered) = executor.containers.get(&id) {
+                let story = story(registered.hub.snapshot());
+                executor.take(RegistryEvent::LostReleased(id, story, left.unwrap_or_default()), context);
+            }
+        }));
+    }
+
+    fn answer_drains(&mut self) {
+        for drained in self.drains.drain(..) {
+            let _caller_gone = drained.send(());
+        }
+    }
+
+    fn stop(&mut self, late: &[ContainerId]) {
+        self.answer_drains();
+        for shut_down in self.shutdowns.drain(..) {
+            let _caller_gone = shut_down.send(late.to_vec());
+        }
+        self.stopped.send_replace(true);
+    }
+}
+
+/// How a container fared that was given to a run, from the first that is known of it.
+fn fared(known: Snapshot) -> Fared {
+    match known.exit.map(|exit| exit.reason) {
+        None => Fared::Began,
+        Some(_) if known.started_at.is_some() => Fared::Began,
+        Some(ExitReason::Cancelled { .. } | ExitReason::TimedOut { .. }) => Fared::Cancelled,
+        Some(
+            ExitReason::Normal | ExitReason::OutOfMemory | ExitReason::StartFailed(_) | ExitReason::Lost,
+        ) => Fared::NeverBegan,
+    }
+}
+
+fn story(known: Snapshot) -> Story {
+    let Snapshot { seq, started_at, execs, exit, .. } = known;
+    let execs = execs.into_iter().map(|(exec, pid)| (exec, pid.is_some())).collect();
+    Story { seq, started_at, execs, exit }
 }
 
 impl Actor for ExecutorActor {
@@ -101,46 +329,12 @@ impl Actor for ExecutorActor {
 }
 
 impl Handler<Run> for ExecutorActor {
-    type Result = Result<RunAccepted, Error>;
+    type Result = ResponseFuture<Result<RunAccepted, Error>>;
 
     fn handle(&mut self, run: Run, context: &mut Context<Self>) -> Self::Result {
-        let Run { mut spec, streams, ours, claim, span } = run;
-        let ready = if self.draining { None } else { self.take_ready(&spec, context) };
-        let (id, streams, ours, pool) = match ready {
-            Some(FromPool { id, streams, ours, pool }) => (id, streams, ours, Some(pool)),
-            None => (spec.id.clone().unwrap_or_else(generated_id), streams, ours, None),
-        };
-        self.show(|| ExecutorTook::Run(id.clone()));
-        if self.draining {
-            return Err(Error::ShuttingDown);
-        }
-        if self.containers.contains_key(&id) || self.pools.have(&id) {
-            return Err(Error::IdTaken { id });
-        }
-        span.record("container", tracing::field::display(&id));
-        // The runtime's ends are held by the streams alone: they are closed with them.
-        spec.process.stdio = StdioSpec::default();
-        let hub = Hub::new(id.clone(), self.bus.clone());
-        let shared = streams.shared.clone();
-        let above = Self::above(context);
-        let made = Made { spec, streams, span, is_ready: pool.is_some() };
-        let address = Container::spawn(id.clone(), made, self.world.clone(), above, Arc::clone(&hub));
-        address.do_send(Start);
-        if let Some(pool) = pool {
-            let view = hub.view();
-            let begun = async move {
-                let _actors_gone = view.wait_for(|known| known.pid.is_some() || known.exit.is_some()).await;
-                let exited = view.wait_for(|known| known.exit.is_some());
-                let _runs_on = tokio::time::timeout(FIRST_MOMENTS, exited).await;
-            };
-            let begun = begun.into_actor(self);
-            context.spawn(begun.map(move |(), executor, context| executor.ready_begun(pool, context)));
-        }
-        let registered = Registered { address, hub, shared, claim };
-        let parts = registered.parts();
-        self.containers.insert(id.clone(), registered);
-        self.count();
-        Ok(RunAccepted { id, parts, ours })
+        let (reply, answer) = oneshot::channel();
+        self.run(run, reply, context);
+        async move { answer.await.unwrap_or(Err(Error::Stopped)) }.boxed()
     }
 }
 
@@ -148,10 +342,6 @@ impl Handler<Prepare> for ExecutorActor {
     type Result = ResponseFuture<Result<(), Error>>;
 
     fn handle(&mut self, Prepare { spec, count }: Prepare, context: &mut Context<Self>) -> Self::Result {
-        self.show(|| ExecutorTook::Prepare(count));
-        if self.draining {
-            return futures::future::ready(Err(Error::ShuttingDown)).boxed();
-        }
         let answer = self.keep_ready(&spec, count, context);
         async move { answer.await.unwrap_or(Err(Error::Stopped)) }.boxed()
     }
@@ -161,8 +351,20 @@ impl Handler<Get> for ExecutorActor {
     type Result = MessageResult<Get>;
 
     fn handle(&mut self, Get(id): Get, _: &mut Context<Self>) -> Self::Result {
-        self.show(|| ExecutorTook::Get(id.clone()));
-        MessageResult(self.containers.get(&id).map(Registered::parts))
+        let visible = self.containers.get(&id).filter(|_| self.registry.is_visible(&id));
+        MessageResult(visible.map(Registered::parts))
+    }
+}
+
+impl Handler<ExitOf> for ExecutorActor {
+    type Result = MessageResult<ExitOf>;
+
+    fn handle(&mut self, ExitOf(id): ExitOf, _: &mut Context<Self>) -> Self::Result {
+        let visible = self.containers.get(&id).filter(|_| self.registry.is_visible(&id));
+        MessageResult(match visible {
+            Some(registered) => registered.hub.snapshot().exit,
+            None => self.registry.exit_of(&id).cloned(),
+        })
     }
 }
 
@@ -170,58 +372,35 @@ impl Handler<List> for ExecutorActor {
     type Result = MessageResult<List>;
 
     fn handle(&mut self, _: List, _: &mut Context<Self>) -> Self::Result {
-        self.show(|| ExecutorTook::List);
-        MessageResult(self.containers.values().map(|parts| parts.hub.snapshot()).collect())
+        let visible = self.registry.visible().filter_map(|id| self.containers.get(id));
+        MessageResult(visible.map(|registered| registered.hub.snapshot()).collect())
     }
 }
 
 impl Handler<Released> for ExecutorActor {
     type Result = ();
 
-    fn handle(&mut self, Released(id): Released, _: &mut Context<Self>) {
-        self.show(|| ExecutorTook::Released(id.clone()));
-        self.unregister(&id);
+    fn handle(&mut self, Released { event }: Released, context: &mut Context<Self>) {
+        let exit =
+            self.containers.get(&event.container).and_then(|registered| registered.hub.snapshot().exit);
+        let exit = exit.unwrap_or_else(|| Exit::lost(None, event.at));
+        self.take(RegistryEvent::Released(event, exit), context);
     }
 }
 
 impl Handler<ContainerLost> for ExecutorActor {
     type Result = ();
 
-    /// Releasing ends every process of the container. Its story is told to the end, so that nobody
-    /// waits for ever.
     fn handle(&mut self, ContainerLost(id): ContainerLost, context: &mut Context<Self>) {
-        self.show(|| ExecutorTook::ContainerLost(id.clone()));
-        let Some(hub) = self.containers.get(&id).map(|lost| Arc::clone(&lost.hub)) else {
-            return;
-        };
-        tracing::error!(container = %id, "the actor of a container failed; the container is ended");
-        let released = self.world.runtime.release(&id);
-        let (clock, executor) = (self.world.clock, context.address());
-        actix_rt::spawn(async move {
-            let left = released.await;
-            let before = hub.snapshot();
-            let exit = Exit::lost(before.started_at, clock.now());
-            let execs =
-                before.execs.keys().map(|exec| EventKind::ExecExited { exec: *exec, exit: exit.clone() });
-            let exited = before.exit.is_none().then(|| EventKind::Exited { exit: exit.clone() });
-            let rest = execs.chain(exited).chain([EventKind::Released { left }]);
-            for (seq, kind) in (before.seq + 1..).zip(rest) {
-                hub.publish(executor_lifecycle::Event { seq, container: id.clone(), at: clock.now(), kind });
-            }
-            executor.do_send(Released(id));
-        });
+        self.take(RegistryEvent::Lost(id), context);
     }
 }
 
 impl Handler<Unclaimed> for ExecutorActor {
     type Result = ();
 
-    fn handle(&mut self, Unclaimed(claim): Unclaimed, _: &mut Context<Self>) {
-        self.show(|| ExecutorTook::Unclaimed);
-        if let Some(registered) = self.containers.values().find(|registered| registered.claim == claim) {
-            let cancel = Cancel(executor_lifecycle::Cancel::now());
-            registered.address.do_send(cancel);
-        }
+    fn handle(&mut self, Unclaimed(token): Unclaimed, context: &mut Context<Self>) {
+        self.take(RegistryEvent::Unclaimed(token), context);
     }
 }
 
@@ -233,28 +412,28 @@ impl Handler<Stop> for ExecutorActor {
     }
 }
 
+impl Handler<Drain> for ExecutorActor {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Drain, context: &mut Context<Self>) -> Self::Result {
+        let (reply, answer) = oneshot::channel();
+        self.drains.push(reply);
+        self.refuse_kept_ready();
+        self.take(RegistryEvent::Drain, context);
+        answer.map(drop).boxed()
+    }
+}
+
 impl Handler<Shutdown> for ExecutorActor {
     type Result = ResponseFuture<Vec<ContainerId>>;
 
     fn handle(&mut self, Shutdown { deadline }: Shutdown, context: &mut Context<Self>) -> Self::Result {
-        self.show(|| ExecutorTook::Shutdown);
-        self.draining = true;
-        self.keep_nothing_ready(context);
-        let cancel = Cancel(executor_lifecycle::Cancel::now().cause(CancelCause::Shutdown));
-        let mut containers: Vec<_> = self.containers.values().collect();
-        containers.sort_by_key(|registered| registered.claim);
-        for registered in containers {
-            registered.address.do_send(cancel);
-        }
-        let mut registered = self.registered.subscribe();
-        let (executor, stopped) = (context.address(), self.stopped.clone());
-        async move {
-            let empty = registered.wait_for(|containers| *containers == 0).map(drop);
-            let _over = tokio::time::timeout(deadline, empty).await;
-            let left = executor.send(List).await.unwrap_or_default();
-            stopped.send_replace(true);
-            left.into_iter().map(|snapshot| snapshot.container).collect()
-        }
-        .boxed()
+        let (reply, answer) = oneshot::channel();
+        self.shutdowns.push(reply);
+        self.refuse_kept_ready();
+        context
+            .run_later(deadline, |executor, context| executor.take(RegistryEvent::DeadlinePassed, context));
+        self.take(RegistryEvent::Shutdown(CancelRequest::now()), context);
+        answer.map(Result::unwrap_or_default).boxed()
     }
 }

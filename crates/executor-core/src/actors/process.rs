@@ -1,19 +1,20 @@
-//! A process: asks the runtime to start it, the reaper for its end, and tells its container.
-
-use std::time::Duration;
+//! A process: asks the runtime to create and start it, the reaper for its end, and reports to its container.
 
 use actix::{
-    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Recipient, SpawnHandle, WeakRecipient,
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Recipient, WeakRecipient, WrapFuture,
 };
-use executor_lifecycle::process::{Process as Machine, ProcessEffect, ProcessEvent};
-use executor_lifecycle::{Effects, Exit, HostPid, ProcessId, ProcessRef, Refused, Timestamp};
+use executor_lifecycle::process::{Asked, Kill, Process as Machine, ProcessEffect, ProcessEvent, Remains};
+use executor_lifecycle::{
+    Effects, Exit, HostPid, ProcessId, ProcessRef, Refused, Signal as SignalNumber, SignalScope,
+};
+use futures::FutureExt;
 use tokio::sync::watch;
 
-use super::{World, deliver, tell};
+use super::{Ticker, World, deliver, tell};
 use crate::ExecSpec;
 use crate::messages::{
-    Cancel, Ended, Exited, LaunchEnded, ProcessLost, ProcessStreams, ProcessView, Resize, Signal, Start,
-    Started, Watch, Withdraw,
+    Arm, Cancel, Create, Created, Ended, Exited, Launch, LaunchEnded, ProcessLost, ProcessStreams,
+    ProcessView, Resize, Signal, Started, Watch, Withdraw,
 };
 use crate::observe::ObservedMessage;
 
@@ -25,10 +26,10 @@ pub struct Process {
     container: Owner,
     work: Option<Work>,
     view: watch::Sender<ProcessView>,
-    tick: Option<(Timestamp, SpawnHandle)>,
+    ticker: Ticker,
 }
 
-/// What is to be started, and its streams. Gone once the runtime has it.
+/// What is to be started, and its streams. Gone once the process runs.
 pub(crate) struct Work {
     /// The exec's specification; absent for init, which the runtime has prepared.
     pub(crate) exec: Option<ExecSpec>,
@@ -38,6 +39,7 @@ pub(crate) struct Work {
 /// The container of a process, as the process sees it.
 #[derive(Clone)]
 pub(crate) struct Owner {
+    pub(crate) created: WeakRecipient<Created>,
     pub(crate) started: WeakRecipient<Started>,
     pub(crate) exited: WeakRecipient<Exited>,
     pub(crate) lost: WeakRecipient<ProcessLost>,
@@ -45,19 +47,17 @@ pub(crate) struct Owner {
 }
 
 impl Process {
-    /// Starts an actor for a process that waits to be launched.
+    /// Starts an actor for a process that waits to be created or launched.
     pub(crate) fn spawn(
         id: ProcessRef,
-        machine: Machine,
         world: World,
         container: Owner,
         work: Work,
         view: watch::Sender<ProcessView>,
     ) -> Addr<Self> {
-        world.observer_slot.clone().begin(|context| {
-            let mut process = Self { id, machine, world, container, work: Some(work), view, tick: None };
-            process.set_tick(context);
-            process
+        world.observer_slot.clone().begin(|_| {
+            let machine = Machine::new(view.borrow().traits);
+            Self { id, machine, world, container, work: Some(work), view, ticker: Ticker::default() }
         })
     }
 
@@ -69,16 +69,13 @@ impl Process {
         view: watch::Sender<ProcessView>,
     ) -> Addr<Self> {
         world.observer_slot.clone().begin(|context| {
-            let now = world.clock.now();
-            let (asked, running) = {
-                let view = view.borrow();
-                (view.asked, view.pid.zip(view.started_at))
+            let (traits, remains) = {
+                let ProcessView { traits, asked, pid, started_at, .. } = &*view.borrow();
+                (*traits, Remains { asked: *asked, pid: *pid, started_at: *started_at })
             };
-            let (machine, effects) = Machine::orphaned(now, asked, running);
-            let mut process = Self { id, machine, world, container, work: None, view, tick: None };
-            if running.is_some() {
-                process.watch(context);
-            }
+            let (machine, effects) = Machine::orphaned(world.clock.now(), traits, remains);
+            let mut process =
+                Self { id, machine, world, container, work: None, view, ticker: Ticker::default() };
             process.perform(effects, context);
             process
         })
@@ -86,67 +83,75 @@ impl Process {
 
     fn on(&mut self, event: ProcessEvent, context: &mut Context<Self>) -> Result<(), Refused> {
         let Self { id, machine, world, .. } = self;
-        let taken = |event| ObservedMessage::Process(id.clone(), event);
+        let shown = |event| ObservedMessage::Process(id.clone(), event);
         let effects =
-            (world.observer_slot).watch_step(event, taken, |event| machine.step(world.clock.now(), event))?;
+            (world.observer_slot).watch_step(event, shown, |event| machine.step(world.clock.now(), event))?;
         self.perform(effects, context);
         Ok(())
     }
 
-    /// For events that nobody waits for an answer to.
+    /// For events that have no reply.
     fn take(&mut self, event: ProcessEvent, context: &mut Context<Self>) {
         if let Err(refused) = self.on(event, context) {
-            tracing::trace!(process = %self.id, %refused);
+            tracing::trace!(process = %self.id, state = %refused.state, %refused);
         }
     }
 
     fn perform(&mut self, effects: Effects<ProcessEffect>, context: &mut Context<Self>) {
         for effect in effects {
             match effect {
-                ProcessEffect::Launch => self.launch(context),
+                ProcessEffect::Create => self.ask(Asked::Create, context),
+                ProcessEffect::Launch => self.ask(Asked::Launch, context),
+                ProcessEffect::StartCreated => self.ask(Asked::StartCreated, context),
                 ProcessEffect::AbandonStart => self.world.runtime.abandon(&self.id),
-                ProcessEffect::Signal(signal, scope) => {
-                    if let Err(error) = self.world.runtime.signal(&self.id, signal, scope) {
-                        tracing::warn!(process = %self.id, %signal, %error, "signal");
-                    }
-                }
+                ProcessEffect::Watch => self.watch(context),
+                ProcessEffect::Signal(signal, scope) => self.signal(signal, scope),
                 ProcessEffect::Resize(size) => {
                     if let Err(error) = self.world.runtime.resize(&self.id, size) {
                         tracing::warn!(process = %self.id, %error, "resize");
                     }
                 }
-                ProcessEffect::Kill => {
-                    if let Err(error) = self.world.runtime.kill(&self.id) {
-                        tracing::warn!(process = %self.id, %error, "kill");
-                        self.take(ProcessEvent::KillFailed, context);
-                    }
-                }
-                ProcessEffect::ReportStarted { pid } => self.report_started(pid, context),
+                ProcessEffect::Kill(how) => self.kill(how, context),
+                ProcessEffect::ReportCreated { pid } => self.report_created(pid),
+                ProcessEffect::ReportStarted { pid } => self.report_started(pid),
                 ProcessEffect::ReportExited(exit) => self.report_exited(exit),
             }
         }
-        self.set_tick(context);
+        self.ticker.set(self.machine.next_deadline(), self.world.clock, context, |process, context| {
+            process.ticker.clear();
+            process.take(ProcessEvent::Tick, context);
+        });
     }
 
     /// The runtime is asked in a task of its own, which outlives this actor if that fails.
-    fn launch(&mut self, context: &Context<Self>) {
-        let Some(work) = &mut self.work else { return };
+    fn ask(&mut self, asked: Asked, context: &Context<Self>) {
         let ProcessRef { container, process } = &self.id;
-        let stdio = std::mem::take(&mut work.streams.stdio);
-        let answer = match (process, work.exec.take()) {
-            (ProcessId::Exec(exec), Some(spec)) => self.world.runtime.exec(container, *exec, spec, stdio),
-            (ProcessId::Init | ProcessId::Exec(_), _) => self.world.runtime.start(container, stdio),
+        let runtime = &self.world.runtime;
+        let (exec, stdio) = match &mut self.work {
+            Some(work) => (work.exec.take(), std::mem::take(&mut work.streams.stdio)),
+            None => return,
         };
-        // Nobody waits for this.
+        let answer = match (asked, process, exec) {
+            (Asked::Create, _, _) => runtime.create(container, stdio),
+            (Asked::Launch, ProcessId::Exec(id), Some(spec)) => {
+                runtime.exec(container, id.clone(), spec, stdio)
+            }
+            (Asked::Launch, ProcessId::Init | ProcessId::Exec(_), _) => runtime.run(container, stdio),
+            (Asked::StartCreated, _, _) => {
+                let (started, pid) = (runtime.start(container), self.view.borrow().pid);
+                async move { started.await.and_then(|()| pid.ok_or_else(no_pid)) }.boxed()
+            }
+        };
+        // No handle waits for this.
         self.view.send_if_modified(|view| {
-            view.asked = true;
+            view.asked = Some(asked);
             false
         });
-        let (process, owner) = (*process, self.container.clone());
+        let (process, owner) = (process.clone(), self.container.clone());
         let own: Recipient<LaunchEnded> = context.address().recipient();
         let own = own.downgrade();
         actix_rt::spawn(async move {
-            let fact = LaunchEnded { process, answer: answer.await };
+            let fact = LaunchEnded { process, asked, answer: answer.await };
             match own.upgrade() {
                 Some(own) => {
                     let to_owner = fact.clone();
@@ -162,12 +167,36 @@ impl Process {
         self.world.reaper.do_send(watch);
     }
 
-    fn report_started(&mut self, pid: HostPid, context: &Context<Self>) {
-        self.watch(context);
+    /// It is sent by the call; what came of it is for the log.
+    fn signal(&self, signal: SignalNumber, scope: SignalScope) {
+        let sent = self.world.runtime.signal(&self.id, signal, scope);
+        let id = self.id.clone();
+        actix_rt::spawn(async move {
+            if let Err(error) = sent.await {
+                tracing::warn!(process = %id, %signal, %error, "signal");
+            }
+        });
+    }
+
+    fn kill(&self, how: Kill, context: &mut Context<Self>) {
+        let killed = self.world.runtime.kill(&self.id, how);
+        context.spawn(killed.into_actor(self).map(|answer, process, context| {
+            if let Err(error) = answer {
+                tracing::warn!(process = %process.id, %error, "kill");
+                process.take(ProcessEvent::KillFailed, context);
+            }
+        }));
+    }
+
+    fn report_created(&self, pid: HostPid) {
+        self.view.send_modify(|view| (view.asked, view.pid) = (None, Some(pid)));
+        tell(&self.container.created, Created { pid });
+    }
+
+    fn report_started(&mut self, pid: HostPid) {
         let now = self.world.clock.now();
         self.view.send_modify(|view| {
-            view.pid = Some(pid);
-            view.started_at = Some(now);
+            (view.asked, view.pid, view.started_at) = (None, Some(pid), Some(now));
         });
         if let Some(work) = self.work.take() {
             let view = self.view.subscribe();
@@ -178,35 +207,20 @@ impl Process {
                 }
             });
         }
-        tell(&self.container.started, Started { process: self.id.process, pid });
+        tell(&self.container.started, Started { process: self.id.process.clone(), pid });
     }
 
     fn report_exited(&mut self, exit: Exit) {
         self.work = None;
         self.view.send_modify(|view| view.exit = Some(exit.clone()));
-        tell(&self.container.exited, Exited { process: self.id.process, exit });
+        tell(&self.container.exited, Exited { process: self.id.process.clone(), exit });
     }
+}
 
-    /// Has `Tick` come at the machine's next deadline.
-    fn set_tick(&mut self, context: &mut Context<Self>) {
-        let deadline = self.machine.next_deadline();
-        if self.tick.map(|(at, _)| at) == deadline {
-            return;
-        }
-        if let Some((_, handle)) = self.tick.take() {
-            context.cancel_future(handle);
-        }
-        self.tick = deadline.map(|at| {
-            // Timers have a resolution of 1 ms and may come early by less; then the machine waits on.
-            let wait = self.world.clock.until(at) + Duration::from_millis(1);
-            let sleep = actix::fut::wrap_future::<_, Self>(tokio::time::sleep(wait));
-            let handle = context.spawn(sleep.map(|(), process, context| {
-                process.tick = None;
-                process.take(ProcessEvent::Tick, context);
-            }));
-            (at, handle)
-        });
-    }
+/// A start is asked for when the pid was reported.
+fn no_pid() -> executor_lifecycle::StartFailure {
+    let kind = executor_lifecycle::StartFailureKind::RuntimeBroken;
+    executor_lifecycle::StartFailure::new(kind, "it was started before it was created")
 }
 
 impl Actor for Process {
@@ -215,20 +229,36 @@ impl Actor for Process {
 
 impl Drop for Process {
     /// `do_send`, because nothing may be awaited here: when the container is gone as well, its own
-    /// last breath has told the executor.
+    /// `Drop` has reported to the executor.
     fn drop(&mut self) {
         if !self.machine.has_exited()
             && let Some(container) = self.container.lost.upgrade()
         {
-            container.do_send(ProcessLost(self.id.process));
+            container.do_send(ProcessLost(self.id.process.clone()));
         }
     }
 }
 
-impl Handler<Start> for Process {
+impl Handler<Arm> for Process {
     type Result = ();
 
-    fn handle(&mut self, _: Start, context: &mut Context<Self>) {
+    fn handle(&mut self, Arm(terms): Arm, context: &mut Context<Self>) {
+        self.take(ProcessEvent::Arm(terms), context);
+    }
+}
+
+impl Handler<Create> for Process {
+    type Result = ();
+
+    fn handle(&mut self, _: Create, context: &mut Context<Self>) {
+        self.take(ProcessEvent::Create, context);
+    }
+}
+
+impl Handler<Launch> for Process {
+    type Result = ();
+
+    fn handle(&mut self, _: Launch, context: &mut Context<Self>) {
         self.take(ProcessEvent::Launch, context);
     }
 }
@@ -244,10 +274,17 @@ impl Handler<Withdraw> for Process {
 impl Handler<LaunchEnded> for Process {
     type Result = ();
 
-    fn handle(&mut self, LaunchEnded { answer, .. }: LaunchEnded, context: &mut Context<Self>) {
-        let event = match answer {
-            Ok(pid) => ProcessEvent::Started { pid },
-            Err(failure) => ProcessEvent::StartFailed(failure),
+    fn handle(&mut self, LaunchEnded { asked, answer, .. }: LaunchEnded, context: &mut Context<Self>) {
+        let event = match (asked, answer) {
+            (Asked::Create, Ok(pid)) => ProcessEvent::Created { pid },
+            (Asked::Launch | Asked::StartCreated, Ok(pid)) => ProcessEvent::Started { pid },
+            (Asked::Create | Asked::Launch | Asked::StartCreated, Err(failure)) => {
+                self.view.send_if_modified(|view| {
+                    view.asked = None;
+                    false
+                });
+                ProcessEvent::StartFailed(failure)
+            }
         };
         self.take(event, context);
     }
@@ -256,8 +293,8 @@ impl Handler<LaunchEnded> for Process {
 impl Handler<Ended> for Process {
     type Result = ();
 
-    fn handle(&mut self, Ended(ending): Ended, context: &mut Context<Self>) {
-        self.take(ProcessEvent::Ended(ending), context);
+    fn handle(&mut self, Ended(raw): Ended, context: &mut Context<Self>) {
+        self.take(ProcessEvent::Ended(raw), context);
     }
 }
 
@@ -273,9 +310,6 @@ impl Handler<Resize> for Process {
     type Result = Result<(), Refused>;
 
     fn handle(&mut self, Resize(size): Resize, context: &mut Context<Self>) -> Self::Result {
-        if !self.view.borrow().terminal {
-            return Err(Refused::NoTerminal);
-        }
         self.on(ProcessEvent::Resize(size), context)
     }
 }

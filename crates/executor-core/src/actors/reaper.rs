@@ -1,4 +1,4 @@
-//! The reaper: takes ends from the exit source and gives each to the process that watches.
+//! The reaper: takes ends from the exit source and routes each to the process that watches.
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,7 @@ impl Reaper {
 
     fn on(&mut self, event: ExitRouterEvent, context: &mut Context<Self>) {
         let machine = &mut self.machine;
-        match self.observer_slot.watch_step(event, ObservedMessage::Reaper, |event| machine.step(event)) {
+        match self.observer_slot.watch_step(event, ObservedMessage::Router, |event| machine.step(event)) {
             Ok(effects) => effects.into_iter().for_each(|effect| self.perform(effect, context)),
             Err(refused) => tracing::trace!(%refused, "reaper"),
         }
@@ -43,12 +43,12 @@ impl Reaper {
     /// An end whose receiver died on the way is an end nobody has asked for yet.
     fn perform(
         &mut self,
-        ExitRouterEffect::Deliver(process, ending): ExitRouterEffect,
+        ExitRouterEffect::Deliver(process, raw): ExitRouterEffect,
         context: &Context<Self>,
     ) {
         if let Some(to) = self.watchers.remove(&process) {
             let reaper = context.address();
-            deliver(&to, Ended(ending.clone()), move |_| reaper.do_send(Undelivered(process, ending)));
+            deliver(&to, Ended(raw.clone()), move |_| reaper.do_send(Undelivered(process, raw)));
         }
     }
 }
@@ -65,17 +65,17 @@ struct Undelivered(ProcessRef, RawExit);
 impl Handler<Undelivered> for Reaper {
     type Result = ();
 
-    fn handle(&mut self, Undelivered(process, ending): Undelivered, context: &mut Context<Self>) {
-        self.on(ExitRouterEvent::Ended(process, ending), context);
+    fn handle(&mut self, Undelivered(process, raw): Undelivered, context: &mut Context<Self>) {
+        self.on(ExitRouterEvent::Ended(process, raw), context);
     }
 }
 
 impl StreamHandler<(ProcessRef, RawExit)> for Reaper {
-    fn handle(&mut self, (process, ending): (ProcessRef, RawExit), context: &mut Context<Self>) {
-        self.on(ExitRouterEvent::Ended(process, ending), context);
+    fn handle(&mut self, (process, raw): (ProcessRef, RawExit), context: &mut Context<Self>) {
+        self.on(ExitRouterEvent::Ended(process, raw), context);
     }
 
-    /// The source ending does not end the reaper: ends that were kept are still asked for.
+    /// The source raw does not end the reaper: ends that were kept are still asked for.
     fn finished(&mut self, _: &mut Context<Self>) {}
 }
 

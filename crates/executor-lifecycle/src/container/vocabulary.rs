@@ -1,32 +1,75 @@
-//! What the container machine is told, what it asks for, and how far it says it is.
+//! The events and effects of the container machine, and the phases that a caller sees.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
-use crate::{Cancel, ExecId, Exit, HostPid, ProcessId, Signal, SignalScope, StartFailure, TerminalSize};
+use crate::process::Terms;
+use crate::{
+    Cancel, ExecId, Exit, HostPid, Leftover, ProcessId, Signal, SignalScope, StartFailure, TerminalSize,
+};
 
 /// Where a container is in its life, as a caller sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// It is being made.
     Creating,
+    /// Init exists and waits for its program to be executed.
+    Created,
     /// Init runs.
     Running,
     /// Init exists and all processes are frozen.
     Paused,
-    /// Init has ended; what is left of it is going.
+    /// Init has ended. What it had is kept, or is being given back.
     Exited,
     /// Nothing of it is left.
     Released,
 }
 
+/// How long a container that has exited is kept: its id, its exit, what its outputs replay, and what it has on the
+/// machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeepExited {
+    /// Not at all: it is released at once.
+    #[default]
+    No,
+    /// So long, or until it is removed before.
+    For(Duration),
+    /// Until it is removed.
+    UntilRemoved,
+}
+
+/// What a container is like, from its specification.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ContainerTraits {
+    /// Its init has a terminal. Its size has to be right before the program's first instruction, so it is always created
+    /// before it is started.
+    pub has_terminal: bool,
+    /// It has no pid namespace: its processes do not end with init.
+    pub shares_pids: bool,
+    /// How long it is kept once it has exited.
+    pub keep_exited: KeepExited,
+}
+
 /// What can happen to a container.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ContainerEvent {
-    /// It is to be made.
+    /// It is to be made, and held at created.
     Create,
+    /// Its program is to be executed, as soon as it can be.
+    Start(Terms),
     /// Its bundle is ready.
     Prepared,
     /// Its bundle cannot be made.
     PrepareFailed(StartFailure),
+    /// Its init was created.
+    InitCreated {
+        /// Its pid on the host.
+        pid: HostPid,
+    },
     /// One of its processes runs.
     ProcessStarted {
         /// Which one.
@@ -41,10 +84,14 @@ pub enum ContainerEvent {
         /// How and why.
         exit: Exit,
     },
-    /// Another process is wanted in it; its id is [`Container::next_exec`](super::Container::next_exec).
-    Exec,
+    /// Another process is wanted in it, under this id or the next of ours; the `AddExec` effect says which.
+    Exec(Option<ExecId>),
     /// Everything in it is to be ended.
     Cancel(Cancel),
+    /// Everything in it is to be ended, and nothing of it kept: the executor ends.
+    End(Cancel),
+    /// What is kept of it after its exit is to be given back.
+    Remove,
     /// Its init, or all of it, is to get a signal.
     Signal(Signal, SignalScope),
     /// The terminal of its init is to have this size.
@@ -58,16 +105,24 @@ pub enum ContainerEvent {
         /// Whether all processes are frozen.
         frozen: bool,
     },
-    /// The runtime answered the `Resume` effect.
+    /// The runtime answered the `Resume` or `Thaw` effect.
     ResumeEnded {
         /// Whether all processes run.
         thawed: bool,
     },
+    /// The pids of its processes are asked for.
+    ListProcesses,
+    /// What it has used so far is asked for.
+    ReadUsage,
+    /// Nothing is left of its processes.
+    RestEnded,
     /// Everything it had was given back, but for this.
     ReleaseEnded {
         /// What could not be removed.
-        left: Vec<String>,
+        left: Vec<Leftover>,
     },
+    /// A deadline may have come.
+    Tick,
 }
 
 /// What is to be done for a container.
@@ -77,11 +132,15 @@ pub enum ContainerEffect {
     Prepare,
     /// Set up a process that waits to be launched.
     AddExec(ExecId),
-    /// Tell a process to start.
+    /// The time of init counts from now on.
+    ArmInit(Terms),
+    /// Have init created, short of its program.
+    CreateInit,
+    /// Have a process started.
     Launch(ProcessId),
-    /// Tell a process that waits that it will not run.
+    /// A process that waits will not run.
     Withdraw(ProcessId, StartFailure),
-    /// Tell a process to end.
+    /// End a process.
     CancelProcess(ProcessId, Cancel),
     /// Hand a signal to init.
     SignalInit(Signal, SignalScope),
@@ -91,10 +150,18 @@ pub enum ContainerEffect {
     Pause,
     /// Have the runtime thaw it; comes back as `ResumeEnded`.
     Resume,
-    /// Tell subscribers.
+    /// Thaw it at once, since processes in it are being killed; comes back as `ResumeEnded`.
+    Thaw,
+    /// Answer with the pids of its processes.
+    ListProcesses,
+    /// Answer with what it has used so far.
+    ReadUsage,
+    /// Publish an event.
     Publish(Event),
+    /// Kill what did not end with init; comes back as `RestEnded`.
+    EndRest,
     /// Kill what is left in it and give everything back; comes back as `ReleaseEnded`.
     Release,
-    /// Its id is free and its actor may end.
-    Finished,
+    /// Nothing is left: the registry frees the id and publishes this last event, and the actor may end.
+    Finished(Event),
 }
