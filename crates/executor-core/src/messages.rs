@@ -334,5 +334,7 @@ pub(crate) struct ProcessView {
     pub(crate) asked: Option<Asked>,
     pub(crate) pid: Option<HostPid>,
     pub(crate) started_at: Option<Timestamp>,
+    /// How it ended, as delivered to its actor, which need not have reported it yet.
+    pub(crate) ended: Option<RawExit>,
     pub(crate) exit: Option<Exit>,
 }

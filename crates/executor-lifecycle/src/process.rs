@@ -106,10 +106,12 @@ enum State {
     Created {
         pid: HostPid,
     },
-    /// The runtime starts it. The pid is known of one that was created.
+    /// The runtime starts it. The pid is known of one that was created: if that ends, a runtime that still gives no answer
+    /// is given up at `abandon_at`.
     Starting {
         pid: Option<HostPid>,
         early: Option<RawExit>,
+        abandon_at: Option<Timestamp>,
     },
     /// A process that was created could not be started; it is killed, again at this moment.
     Undoing {
@@ -223,7 +225,7 @@ pub struct Kill {
 }
 
 /// What is known of a process whose actor failed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Remains {
     /// What the runtime was asked for last; it answers, or has answered.
     pub asked: Option<Asked>,
@@ -231,6 +233,8 @@ pub struct Remains {
     pub pid: Option<HostPid>,
     /// When it was reported to run.
     pub started_at: Option<Timestamp>,
+    /// How it ended, once that was delivered: it is not delivered again.
+    pub ended: Option<RawExit>,
 }
 
 /// What a runtime can be asked for a process.
@@ -265,20 +269,31 @@ impl Process {
         traits: ProcessTraits,
         remains: Remains,
     ) -> (Self, Effects<ProcessEffect>) {
-        let Remains { asked, pid, started_at } = remains;
+        let Remains { asked, pid, started_at, ended } = remains;
         let mut orphan = Self::new(traits);
         orphan.state = match (pid, started_at, asked) {
             (Some(pid), Some(started_at), _) => State::Running { pid, started_at },
-            (Some(_), None, Some(Asked::StartCreated)) => State::Starting { pid, early: None },
+            (Some(_), None, Some(Asked::StartCreated)) => {
+                State::Starting { pid, early: None, abandon_at: None }
+            }
             (Some(pid), None, Some(Asked::Create | Asked::Launch) | None) => State::Created { pid },
             (None, _, Some(Asked::Create)) => State::Creating { early: None },
             (None, _, Some(Asked::Launch | Asked::StartCreated)) => {
-                State::Starting { pid: None, early: None }
+                State::Starting { pid: None, early: None, abandon_at: None }
             }
             (None, _, None) => State::Waiting,
         };
-        let mut effects: Vec<_> = pid.map(|_| ProcessEffect::Watch).into_iter().collect();
-        effects.extend(orphan.cancel(now, Cancel::now().cause(CancelCause::Abandoned)));
+        let kill = Cancel::now().cause(CancelCause::Abandoned);
+        let effects = match ended {
+            Some(raw) => {
+                let effects = orphan.ended(now, raw).unwrap_or_default();
+                effects.into_iter().chain(orphan.cancel(now, kill)).collect()
+            }
+            None => {
+                let watch = pid.map(|_| ProcessEffect::Watch);
+                watch.into_iter().chain(orphan.cancel(now, kill)).collect::<Vec<_>>()
+            }
+        };
         (orphan, effects.into())
     }
 
@@ -314,6 +329,7 @@ impl Process {
         match self.state {
             State::Exited => return None,
             State::Undoing { retry_at, .. } => return Some(retry_at),
+            State::Starting { early: Some(_), abandon_at: Some(at), .. } => return Some(at),
             State::Waiting
             | State::Creating { .. }
             | State::Created { .. }
@@ -380,13 +396,13 @@ impl Process {
     fn launch(&mut self) -> Result<Vec<ProcessEffect>, Refusal> {
         match self.state {
             State::Waiting => {
-                self.state = State::Starting { pid: None, early: None };
+                self.state = State::Starting { pid: None, early: None, abandon_at: None };
                 Ok(self.with_size(ProcessEffect::Launch))
             }
             // One that is being killed is not started any more: its end is on the way.
             State::Created { .. } if self.cancelling.is_some() => Ok(Vec::new()),
             State::Created { pid } => {
-                self.state = State::Starting { pid: Some(pid), early: None };
+                self.state = State::Starting { pid: Some(pid), early: None, abandon_at: None };
                 Ok(vec![ProcessEffect::StartCreated])
             }
             State::Creating { .. }
@@ -436,7 +452,7 @@ impl Process {
     }
 
     fn started(&mut self, now: Timestamp, pid: HostPid) -> Result<Vec<ProcessEffect>, Refusal> {
-        let State::Starting { pid: known, early } = &self.state else { return Err(Refusal::Stale) };
+        let State::Starting { pid: known, early, .. } = &self.state else { return Err(Refusal::Stale) };
         let (known, early) = (*known, early.clone());
         self.state = State::Running { pid, started_at: now };
         let mut effects: Vec<_> = known.is_none().then_some(ProcessEffect::Watch).into_iter().collect();
@@ -470,11 +486,11 @@ impl Process {
             State::Creating { .. } | State::Starting { pid: None, .. } => {
                 Ok(vec![self.never_ran(now, reason)])
             }
-            State::Starting { pid: Some(_), early: Some(raw) } => {
+            State::Starting { pid: Some(_), early: Some(raw), .. } => {
                 let raw = raw.clone();
                 Ok(vec![self.ended_unstarted(now, reason, raw)])
             }
-            State::Starting { pid: Some(_), early: None } => {
+            State::Starting { pid: Some(_), early: None, .. } => {
                 self.state = State::Undoing { reason, retry_at: now.after(KILL_AGAIN) };
                 self.sent_sigkill = true;
                 Ok(vec![ProcessEffect::Kill(Kill { everything: self.traits.shares_pids, thaw: false })])
@@ -489,8 +505,13 @@ impl Process {
 
     fn ended(&mut self, now: Timestamp, raw: RawExit) -> Result<Vec<ProcessEffect>, Refusal> {
         match &mut self.state {
-            State::Creating { early: early @ None } | State::Starting { early: early @ None, .. } => {
+            State::Creating { early: early @ None } => {
                 *early = Some(raw);
+                Ok(Vec::new())
+            }
+            State::Starting { pid, early: early @ None, abandon_at } => {
+                *early = Some(raw);
+                *abandon_at = pid.map(|_| now.after(START_PATIENCE));
                 Ok(Vec::new())
             }
             State::Created { .. } => Ok(vec![self.exited(now, None, raw)]),
@@ -609,6 +630,10 @@ impl Process {
         if let State::Undoing { retry_at, .. } = &mut self.state {
             *retry_at = now.after(KILL_AGAIN);
             return vec![ProcessEffect::Kill(Kill { everything: self.traits.shares_pids, thaw: true })];
+        }
+        if let State::Starting { abandon_at: abandon_at @ Some(_), .. } = &mut self.state {
+            *abandon_at = None;
+            return vec![ProcessEffect::AbandonStart];
         }
         let is_starting = matches!(self.state, State::Creating { .. } | State::Starting { .. });
         let has_pid = !matches!(self.state, State::Creating { .. } | State::Starting { pid: None, .. });

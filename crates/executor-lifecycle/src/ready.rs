@@ -227,7 +227,7 @@ mod tests {
                 }
                 PoolEvent::CreateFailed(id) => {
                     world.being_made = world.being_made.checked_sub(1)?;
-                    world.ready.push(id.clone());
+                    world.ready.extend(id.clone());
                 }
                 PoolEvent::Dead(id) if !world.ready.contains(id) => return None,
                 PoolEvent::Begun => world.beginning = world.beginning.checked_sub(1)?,
@@ -264,7 +264,8 @@ mod tests {
             let dead = world.ready.iter().cloned().map(PoolEvent::Dead);
             let events = [0, 1, 3].map(PoolEvent::Want).into_iter().chain(dead).chain([
                 PoolEvent::Created(new.clone()),
-                PoolEvent::CreateFailed(new),
+                PoolEvent::CreateFailed(Some(new)),
+                PoolEvent::CreateFailed(None),
                 PoolEvent::Take,
                 PoolEvent::Begun,
             ]);

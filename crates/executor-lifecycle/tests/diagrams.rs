@@ -8,9 +8,10 @@ use std::fmt::{Debug, Write};
 use std::hash::Hash;
 use std::time::Duration;
 
-use executor_lifecycle::container::{Container, ContainerEvent};
+use executor_lifecycle::container::{Container, ContainerEvent, ContainerTraits, KeepExited};
 use executor_lifecycle::exit_router::{ExitRouter, ExitRouterEvent};
-use executor_lifecycle::process::{Process, ProcessEvent, Timeout};
+use executor_lifecycle::process::{Process, ProcessEvent, ProcessTraits, Terms, TimeLimit};
+use executor_lifecycle::registry::{Registry, RegistryEvent, RequestToken, Story, Wanted};
 use executor_lifecycle::*;
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/message-semantics.md");
@@ -104,8 +105,13 @@ fn process_diagram() -> String {
     // Ticks come so late that every deadline is over; the walk stays finite, for nothing comes later.
     let late = Timestamp::from_epoch(Duration::MAX);
     let ended = E::Ended(RawExit::with(ExitStatus::Code(0)));
+    let time_limit =
+        Some(TimeLimit { after: Duration::from_secs(1), cancel: Cancel::with_grace(Duration::from_secs(1)) });
     let now = [
+        E::Arm(Terms { time_limit, ..Terms::default() }),
+        E::Create,
         E::Launch,
+        E::Created { pid: pid() },
         E::Withdraw(failure()),
         E::Started { pid: pid() },
         E::StartFailed(failure()),
@@ -116,42 +122,50 @@ fn process_diagram() -> String {
     ];
     let mut events: Vec<_> = now.into_iter().map(|event| (at(0), event)).collect();
     events.push((late, E::Tick));
-    let timeout = Timeout { at: at(1), cancel: Cancel::with_grace(Duration::from_secs(1)) };
     let step = |process: &mut Process, now, event| process.step(now, event).is_ok();
-    draw(Process::new(Some(timeout)), &events, step, Process::state)
+    draw(Process::new(ProcessTraits::default()), &events, step, Process::state)
 }
 
 fn container_diagram() -> String {
     use ContainerEvent as E;
     let exit = || Exit::lost(Some(at(0)), at(0));
-    let exec = ProcessId::Exec(ExecId(1));
+    let exec = ProcessId::Exec(ExecId::numbered(1));
     let events = [
         E::Create,
+        E::Start(Terms::default()),
         E::Prepared,
         E::PrepareFailed(failure()),
+        E::InitCreated { pid: pid() },
         E::ProcessStarted { process: ProcessId::Init, pid: pid() },
-        E::ProcessStarted { process: exec, pid: pid() },
+        E::ProcessStarted { process: exec.clone(), pid: pid() },
         E::ProcessExited { process: ProcessId::Init, exit: exit() },
         E::ProcessExited { process: exec, exit: exit() },
-        E::Exec,
+        E::Exec(None),
         E::Cancel(Cancel::now()),
+        E::End(Cancel::now()),
+        E::Remove,
         E::Pause,
         E::Resume,
         E::PauseEnded { frozen: true },
         E::PauseEnded { frozen: false },
         E::ResumeEnded { thawed: true },
         E::ResumeEnded { thawed: false },
+        E::RestEnded,
         E::ReleaseEnded { left: Vec::new() },
     ];
-    let events: Vec<_> = events.into_iter().map(|event| (at(0), event)).collect();
+    let mut events: Vec<_> = events.into_iter().map(|event| (at(0), event)).collect();
+    events.push((Timestamp::from_epoch(Duration::MAX), E::Tick));
     // One exec, frozen once: more of both go through the same states.
     let step = |walked: &mut (Container, u8, u8), now, event: E| {
         let (container, execs, pauses) = walked;
-        *execs += u8::from(event == E::Exec);
+        *execs += u8::from(event == E::Exec(None));
         *pauses += u8::from(event == E::Pause);
         *execs <= 1 && *pauses <= 1 && container.step(now, event).is_ok()
     };
-    let container = Container::new(ContainerId::new("c").unwrap());
+    // With all that a container can be like.
+    let keep_exited = KeepExited::For(Duration::from_secs(1));
+    let traits = ContainerTraits { shares_pids: true, keep_exited, ..ContainerTraits::default() };
+    let container = Container::new(ContainerId::new("c").unwrap(), traits);
     draw((container, 0, 0), &events, step, |(container, ..)| container.state())
 }
 
@@ -169,10 +183,31 @@ fn reaper_diagram() -> String {
     })
 }
 
+fn registry_diagram() -> String {
+    use RegistryEvent as E;
+    let id = || ContainerId::new("c").unwrap();
+    let event = Event { seq: 1, container: id(), at: at(0), kind: EventKind::Released { left: Vec::new() } };
+    let story = Story { seq: 0, started_at: None, execs: Vec::new(), exit: None };
+    let wanted = Wanted { token: RequestToken(1), id: id(), pool: None, hold: false };
+    let events = [
+        E::Run(wanted),
+        E::Released(event, Exit::lost(None, at(0))),
+        E::Lost(id()),
+        E::LostReleased(id(), story, Vec::new()),
+        E::Drain,
+        E::Shutdown(Cancel::now()),
+        E::DeadlinePassed,
+    ];
+    let events = events.map(|event| (at(0), event));
+    let step = |registry: &mut Registry, now, event| registry.step(now, event).is_ok();
+    draw(Registry::default(), &events, step, Registry::state)
+}
+
 /// In one test: they are written to one file.
 #[test]
 fn the_diagrams_are_what_the_code_does() {
     compare("process", &process_diagram());
     compare("container", &container_diagram());
     compare("reaper", &reaper_diagram());
+    compare("registry", &registry_diagram());
 }

@@ -22,10 +22,10 @@ fn container() -> impl Strategy<Value = ContainerId> {
 }
 
 fn process() -> impl Strategy<Value = ProcessRef> {
-    (container(), prop::option::of(prop::sample::select(vec![1, 2, u64::MAX]))).prop_map(|(id, exec)| {
+    (container(), prop::option::of(prop::sample::select(vec!["0", "a-b", "zzz"]))).prop_map(|(id, exec)| {
         match exec {
             None => ProcessRef::init(id),
-            Some(exec) => ProcessRef::exec(id, ExecId(exec)),
+            Some(exec) => ProcessRef::exec(id, ExecId::new(exec).unwrap()),
         }
     })
 }

@@ -6,8 +6,13 @@
 use std::fmt::{Debug, Write};
 use std::time::Duration;
 
-use executor_lifecycle::container::{Container, ContainerEffect, ContainerEvent};
-use executor_lifecycle::process::{Process, ProcessEffect, ProcessEvent, Timeout};
+use executor_lifecycle::container::{
+    Container, ContainerEffect, ContainerEvent, ContainerTraits, KeepExited,
+};
+use executor_lifecycle::process::{Process, ProcessEffect, ProcessEvent, ProcessTraits, Terms, TimeLimit};
+use executor_lifecycle::registry::{
+    Fared, PoolId, Registry, RegistryEffect, RegistryEvent, RequestToken, Story, Wanted,
+};
 use executor_lifecycle::*;
 
 fn at(seconds: u64) -> Timestamp {
@@ -48,11 +53,11 @@ fn compare(name: &str, table: &str) {
 }
 
 /// A row: what was asked, what came of it, and whether a deadline is set then.
-fn row<E: Debug>(event: &str, answer: Result<Vec<String>, E>, then: &str) -> String {
+fn row(event: &str, answer: Result<Vec<String>, Refused>, then: &str) -> String {
     let answer = match answer {
         Ok(effects) if effects.is_empty() => "-".to_owned(),
         Ok(effects) => effects.join(", "),
-        Err(refused) => format!("refused: {refused:?}"),
+        Err(refused) => format!("refused: {:?} ({})", refused.reason, refused.state),
     };
     format!("  {:<34} {answer:<72} {then}\n", event).trim_end().to_owned() + "\n"
 }
@@ -60,7 +65,10 @@ fn row<E: Debug>(event: &str, answer: Result<Vec<String>, E>, then: &str) -> Str
 #[test]
 fn process_table() {
     let graceful = Cancel::with_grace(Duration::from_secs(10));
-    let timeout = Timeout { at: at(100), cancel: graceful };
+    let time_limit = Some(TimeLimit { after: Duration::from_secs(99), cancel: graceful });
+    let arm = || ProcessEvent::Arm(Terms { time_limit, ..Terms::default() });
+    let created = || ProcessEvent::Created { pid: pid() };
+    let held = |more: Vec<ProcessEvent>| [vec![ProcessEvent::Create, created()], more].concat();
     let started = || ProcessEvent::Started { pid: pid() };
     let ended = || ProcessEvent::Ended(RawExit::with(ExitStatus::Code(3)));
     let cancel = ProcessEvent::Cancel;
@@ -82,9 +90,37 @@ fn process_table() {
         ("running", vec![ProcessEvent::Launch, started()]),
         ("running, cancelled with grace", vec![ProcessEvent::Launch, started(), cancel(graceful)]),
         ("running, cancelled at once", vec![ProcessEvent::Launch, started(), cancel(Cancel::now())]),
+        ("creating", vec![ProcessEvent::Create]),
+        ("creating, end came early", vec![ProcessEvent::Create, ended()]),
+        (
+            "creating, signals parked",
+            vec![
+                ProcessEvent::Create,
+                ProcessEvent::Signal(Signal::HUP, SignalScope::Process),
+                ProcessEvent::Signal(Signal::KILL, SignalScope::Process),
+            ],
+        ),
+        ("creating, cancelled with grace", vec![ProcessEvent::Create, cancel(graceful)]),
+        ("created", held(vec![])),
+        ("created, signal parked", held(vec![ProcessEvent::Signal(Signal::HUP, SignalScope::Process)])),
+        ("created, cancelled with grace", held(vec![cancel(graceful)])),
+        ("starting what was created", held(vec![ProcessEvent::Launch])),
+        (
+            "starting what was created, cancelled with grace",
+            held(vec![ProcessEvent::Launch, cancel(graceful)]),
+        ),
+        (
+            "starting what was created, cancelled at once",
+            held(vec![ProcessEvent::Launch, cancel(Cancel::now())]),
+        ),
+        ("starting what was created, end came early", held(vec![ProcessEvent::Launch, ended()])),
+        ("undoing", held(vec![ProcessEvent::Launch, ProcessEvent::StartFailed(failure())])),
         ("exited", vec![ProcessEvent::Launch, started(), ended()]),
     ];
     let mut events = vec![
+        ("", 1, arm()),
+        ("", 1, ProcessEvent::Create),
+        ("", 1, created()),
         ("", 1, ProcessEvent::Launch),
         ("", 1, ProcessEvent::Withdraw(failure())),
         ("", 1, started()),
@@ -98,6 +134,7 @@ fn process_table() {
         (" now", 1, cancel(Cancel::now())),
         (" with less grace", 1, cancel(Cancel::with_grace(Duration::from_secs(3)))),
         ("", 1, ProcessEvent::Signal(Signal::USR1, SignalScope::Process)),
+        (" KILL", 1, ProcessEvent::Signal(Signal::KILL, SignalScope::Process)),
         ("", 1, ProcessEvent::Resize(TerminalSize::default())),
         ("", 1, ProcessEvent::KillFailed),
     ];
@@ -111,7 +148,8 @@ fn process_table() {
     for (state, path) in &states {
         writeln!(table, "{state}").unwrap();
         for (what, seconds, event) in &events {
-            let mut process = Process::new(Some(timeout));
+            let mut process = Process::new(ProcessTraits { has_terminal: true, shares_pids: false });
+            let _ = process.step(at(1), arm()).unwrap();
             for step in path {
                 let _ = process.step(at(1), step.clone()).unwrap();
             }
@@ -134,11 +172,15 @@ fn name(event: &impl Debug) -> String {
 fn process_effect(effect: &ProcessEffect) -> String {
     match effect {
         ProcessEffect::ReportExited(exit) => format!("ReportExited({exit}; {:?})", exit.reason),
-        ProcessEffect::ReportStarted { .. } => "ReportStarted".to_owned(),
+        ProcessEffect::Kill(how) => format!("Kill{}", if how.thaw { " and thaw" } else { "" }),
         ProcessEffect::Signal(signal, scope) => format!("Signal({signal} to {scope:?})"),
-        ProcessEffect::Launch
+        ProcessEffect::Create
+        | ProcessEffect::Launch
+        | ProcessEffect::StartCreated
         | ProcessEffect::AbandonStart
-        | ProcessEffect::Kill
+        | ProcessEffect::Watch
+        | ProcessEffect::ReportCreated { .. }
+        | ProcessEffect::ReportStarted { .. }
         | ProcessEffect::Resize(_) => name(effect),
     }
 }
@@ -146,51 +188,65 @@ fn process_effect(effect: &ProcessEffect) -> String {
 #[test]
 fn container_table() {
     use ContainerEvent as E;
-    let exec = ProcessId::Exec(ExecId(1));
-    let created = || vec![E::Create];
+    let exec = || ProcessId::Exec(ExecId::numbered(1));
+    let created = || vec![E::Create, E::Start(Terms::default())];
+    let held = || vec![E::Create, E::Prepared, E::InitCreated { pid: pid() }];
     let with = |mut path: Vec<E>, more: Vec<E>| {
         path.extend(more);
         path
     };
     let init_started = || E::ProcessStarted { process: ProcessId::Init, pid: pid() };
     let init_exited = |code| E::ProcessExited { process: ProcessId::Init, exit: exit(code) };
-    let exec_started = || E::ProcessStarted { process: exec, pid: pid() };
-    let exec_exited = || E::ProcessExited { process: exec, exit: exit(5) };
+    let exec_started = || E::ProcessStarted { process: exec(), pid: pid() };
+    let exec_exited = || E::ProcessExited { process: exec(), exit: exit(5) };
     let cancel = || E::Cancel(Cancel::now());
     let frozen = |frozen| E::PauseEnded { frozen };
     let running = || with(created(), vec![E::Prepared, init_started()]);
     let states: Vec<(&str, Vec<E>)> = vec![
         ("new", vec![]),
         ("preparing", created()),
-        ("preparing, exec parked", with(created(), vec![E::Exec])),
+        ("preparing, exec parked", with(created(), vec![E::Exec(None)])),
         ("preparing, cancelled", with(created(), vec![cancel()])),
         ("settling: exited while preparing", with(created(), vec![cancel(), init_exited(0)])),
         ("starting", with(created(), vec![E::Prepared])),
-        ("starting, exec parked", with(created(), vec![E::Exec, E::Prepared])),
+        ("starting, exec parked", with(created(), vec![E::Exec(None), E::Prepared])),
         ("running", running()),
-        ("running, exec launched", with(running(), vec![E::Exec])),
-        ("running, exec running", with(running(), vec![E::Exec, exec_started()])),
+        ("running, exec launched", with(running(), vec![E::Exec(None)])),
+        ("running, exec running", with(running(), vec![E::Exec(None), exec_started()])),
         ("running, cancelled", with(running(), vec![cancel()])),
-        ("pause awaits an exec's start", with(running(), vec![E::Exec, E::Pause])),
+        ("pause awaits an exec's start", with(running(), vec![E::Exec(None), E::Pause])),
         ("freezing", with(running(), vec![E::Pause])),
         ("freezing, cancelled", with(running(), vec![E::Pause, cancel()])),
         ("frozen", with(running(), vec![E::Pause, frozen(true)])),
         ("thawing", with(running(), vec![E::Pause, frozen(true), E::Resume])),
-        ("exiting, exec launched", with(running(), vec![E::Exec, init_exited(0)])),
-        ("exiting, exec running", with(running(), vec![E::Exec, exec_started(), init_exited(1)])),
+        ("exiting, exec launched", with(running(), vec![E::Exec(None), init_exited(0)])),
+        ("exiting, exec running", with(running(), vec![E::Exec(None), exec_started(), init_exited(1)])),
+        ("held: preparing", vec![E::Create]),
+        ("held: creating", vec![E::Create, E::Prepared]),
+        ("held: creating, start asked for", vec![E::Create, E::Prepared, E::Start(Terms::default())]),
+        ("held: created", held()),
+        ("held: created, exec parked", with(held(), vec![E::Exec(None)])),
+        ("held: created, cancelled", with(held(), vec![cancel()])),
+        ("held: starting", with(held(), vec![E::Start(Terms::default())])),
         ("releasing", with(running(), vec![init_exited(0)])),
         ("released", with(running(), vec![init_exited(1), E::ReleaseEnded { left: vec![] }])),
     ];
     let events = [
         ("", E::Create),
+        ("", E::Start(Terms::default())),
+        ("", E::InitCreated { pid: pid() }),
         ("", E::Prepared),
         ("", E::PrepareFailed(failure())),
         (" init", init_started()),
         (" init", init_exited(0)),
         (" exec", exec_started()),
         (" exec", exec_exited()),
-        ("", E::Exec),
+        ("", E::Exec(None)),
+        (" under an id", E::Exec(Some(ExecId::numbered(1)))),
         ("", cancel()),
+        ("", E::End(Cancel::now())),
+        ("", E::Remove),
+        (" KILL", E::Signal(Signal::KILL, SignalScope::Process)),
         ("", E::Signal(Signal::USR1, SignalScope::Container)),
         ("", E::Resize(TerminalSize::default())),
         ("", E::Pause),
@@ -199,14 +255,50 @@ fn container_table() {
         (" failed", frozen(false)),
         (" thawed", E::ResumeEnded { thawed: true }),
         (" failed", E::ResumeEnded { thawed: false }),
+        ("", E::ListProcesses),
+        ("", E::ReadUsage),
+        ("", E::RestEnded),
         ("", E::ReleaseEnded { left: vec![] }),
+        ("", E::Tick),
     ];
+    let plain = ContainerTraits { has_terminal: true, ..ContainerTraits::default() };
+    let with_traits = |traits: ContainerTraits, states: Vec<(&'static str, Vec<E>)>| {
+        states.into_iter().map(move |(name, path)| (traits, name, path))
+    };
+    let no_terminal = ContainerTraits::default();
+    let kept = ContainerTraits { keep_exited: KeepExited::UntilRemoved, ..plain };
+    let shared = ContainerTraits { shares_pids: true, keep_exited: KeepExited::For(Duration::ZERO), ..plain };
+    let special = |path: Vec<E>| with(vec![E::Create, E::Start(Terms::default())], path);
+    let to_exit = || vec![E::Prepared, E::InitCreated { pid: pid() }, init_started(), init_exited(0)];
+    let states = with_traits(no_terminal, states)
+        .chain(with_traits(
+            plain,
+            vec![
+                ("a terminal: preparing", created()),
+                ("a terminal: creating", with(created(), vec![E::Prepared])),
+            ],
+        ))
+        .chain(with_traits(
+            kept,
+            vec![
+                ("kept until removed: exited", special(to_exit())),
+                ("kept until removed: exited while preparing", special(vec![cancel(), init_exited(0)])),
+            ],
+        ))
+        .chain(with_traits(
+            shared,
+            vec![
+                ("shared pids: ending the rest", special(to_exit())),
+                ("shared pids, kept for a time: exited", special(with(to_exit(), vec![E::RestEnded]))),
+            ],
+        ));
+    let states: Vec<_> = states.collect();
 
     let mut table = String::new();
-    for (state, path) in &states {
+    for (traits, state, path) in &states {
         writeln!(table, "{state}").unwrap();
         for (what, event) in &events {
-            let mut container = Container::new(ContainerId::new("c").unwrap());
+            let mut container = Container::new(ContainerId::new("c").unwrap(), *traits);
             for step in path {
                 let _ = container.step(at(1), step.clone()).unwrap();
             }
@@ -233,6 +325,123 @@ fn container_effect(effect: &ContainerEffect) -> String {
         | ContainerEffect::Resume
         | ContainerEffect::Release
         | ContainerEffect::ResizeInit(_)
-        | ContainerEffect::Finished => name(effect),
+        | ContainerEffect::ArmInit(_)
+        | ContainerEffect::CreateInit
+        | ContainerEffect::Thaw
+        | ContainerEffect::ListProcesses
+        | ContainerEffect::ReadUsage
+        | ContainerEffect::EndRest => name(effect),
+        ContainerEffect::Finished(event) => format!("Finished({} {})", event.seq, name(&event.kind)),
     }
+}
+
+#[test]
+fn registry_table() {
+    use RegistryEvent as E;
+    let id = |name: &str| ContainerId::new(name).unwrap();
+    let (mine, ready) = (|| id("mine"), || id("ready"));
+    let run = |token, id, pool| E::Run(Wanted { token: RequestToken(token), id, pool, hold: false });
+    let released = |id: ContainerId| {
+        let event = Event { seq: 4, container: id, at: at(2), kind: EventKind::Released { left: vec![] } };
+        E::Released(event, exit(0))
+    };
+    let story = Story {
+        seq: 3,
+        started_at: Some(at(1)),
+        execs: vec![(ExecId::numbered(1), true), (ExecId::numbered(2), false)],
+        exit: None,
+    };
+    let pool = PoolId(1);
+    let kept = |more: Vec<E>| [vec![E::KeepReady(pool, 1), E::Made(pool, ready())], more].concat();
+    let given = |more: Vec<E>| kept([vec![E::Stood(ready()), run(1, mine(), Some(pool))], more].concat());
+    let states: Vec<(&str, Vec<E>)> = vec![
+        ("open, empty", vec![]),
+        ("open, one", vec![run(1, mine(), None)]),
+        ("open, one whose actor is lost", vec![run(1, mine(), None), E::Lost(mine())]),
+        ("one is being made ready", kept(vec![])),
+        ("one is ready", kept(vec![E::Stood(ready())])),
+        ("one was given", given(vec![])),
+        ("one was given, and the run is unclaimed", given(vec![E::Unclaimed(RequestToken(1))])),
+        ("one was given and began", given(vec![E::Fared(ready(), Fared::Began)])),
+        ("draining, one", vec![run(1, mine(), None), E::Drain]),
+        ("ending, one", vec![run(1, mine(), None), E::Shutdown(Cancel::now())]),
+        ("ending, one that was given", given(vec![E::Shutdown(Cancel::now())])),
+        ("stopped", vec![E::Shutdown(Cancel::now())]),
+    ];
+    let events = [
+        ("", run(2, mine(), None)),
+        (" with a pool", run(2, id("other"), Some(pool))),
+        (" of 1", E::Unclaimed(RequestToken(1))),
+        (" 1", E::KeepReady(pool, 1)),
+        (" 0", E::KeepReady(pool, 0)),
+        ("", E::Made(pool, id("another"))),
+        ("", E::NotMade(pool)),
+        (" ready", E::Stood(ready())),
+        (" ready", E::Fell(ready())),
+        (" ready: began", E::Fared(ready(), Fared::Began)),
+        (" ready: cancelled", E::Fared(ready(), Fared::Cancelled)),
+        (" ready: never began", E::Fared(ready(), Fared::NeverBegan)),
+        ("", E::FirstMomentsOver(pool)),
+        (" mine", released(mine())),
+        (" ready", released(ready())),
+        (" mine", E::Lost(mine())),
+        (" mine", E::LostReleased(mine(), story, vec![])),
+        ("", E::Drain),
+        ("", E::Shutdown(Cancel::now())),
+        ("", E::DeadlinePassed),
+    ];
+    let mut table = String::new();
+    for (state, path) in &states {
+        writeln!(table, "{state}").unwrap();
+        for (what, event) in &events {
+            let mut registry = Registry::default();
+            for step in path {
+                let _ = registry.step(at(1), step.clone()).unwrap();
+            }
+            let answer = registry.step(at(2), event.clone());
+            let answer =
+                answer.map(|effects| effects.into_iter().map(|effect| registry_effect(&effect)).collect());
+            let name = format!("{}{what}", name(event));
+            table.push_str(&row(&name, answer, registry.state()));
+        }
+    }
+    compare("registry", &table);
+}
+
+fn registry_effect(effect: &RegistryEffect) -> String {
+    match effect {
+        RegistryEffect::Register { id, .. } => format!("Register({id})"),
+        RegistryEffect::Give(id, token) => format!("Give({id} to {})", token.0),
+        RegistryEffect::Answer(id, token) => format!("Answer({} with {id})", token.0),
+        RegistryEffect::Retry(token) => format!("Retry({})", token.0),
+        RegistryEffect::Cancel(id, _) => format!("Cancel({id})"),
+        RegistryEffect::End(id, _) => format!("End({id})"),
+        RegistryEffect::ReleaseLost(id) => format!("ReleaseLost({id})"),
+        RegistryEffect::Publish(event) => format!("Publish({} {})", event.seq, name(&event.kind)),
+        RegistryEffect::Forget(id) => format!("Forget({id})"),
+        RegistryEffect::Stop(late) => format!("Stop({} late)", late.len()),
+        RegistryEffect::Make(_) | RegistryEffect::PoolChanged(_) | RegistryEffect::Drained => name(effect),
+    }
+}
+
+/// A bounded number of exits is remembered, the last of each id.
+#[test]
+fn exits_are_remembered() {
+    let mut registry = Registry::default();
+    let id = |number: usize| ContainerId::new(format!("c{number}")).unwrap();
+    let mut end = |number: usize, code: u8| {
+        let token = RequestToken(number as u64);
+        let wanted = Wanted { token, id: id(number), pool: None, hold: false };
+        let _ = registry.step(at(1), RegistryEvent::Run(wanted)).unwrap();
+        let kind = EventKind::Released { left: vec![] };
+        let event = Event { seq: 1, container: id(number), at: at(2), kind };
+        let _ = registry.step(at(2), RegistryEvent::Released(event, exit(code))).unwrap();
+        (registry.exit_of(&id(0)).cloned(), registry.exit_of(&id(number)).cloned())
+    };
+    assert_eq!(end(0, 1).1, Some(exit(1)));
+    assert_eq!(end(0, 2).1, Some(exit(2)), "the last");
+    for number in 1..executor_lifecycle::registry::REMEMBERED {
+        assert_eq!(end(number, 3), (Some(exit(2)), Some(exit(3))));
+    }
+    assert_eq!(end(executor_lifecycle::registry::REMEMBERED, 4).0, None, "the oldest is forgotten");
 }

@@ -307,8 +307,8 @@ mod tests {
             (vec![create()], "it was not prepared"),
             (vec![prepare(), start(), create()], "it was started before"),
             (vec![prepare(), start(), exited()], "never released"),
-            (vec![told(1, EventKind::Created)], "do not end with Released"),
-            (vec![told(2, EventKind::Created)], "a sequence number"),
+            (vec![told(1, EventKind::Registered)], "do not end with Released"),
+            (vec![told(2, EventKind::Registered)], "a sequence number"),
         ] {
             assert!(check(&story).contains(broken), "{broken}: {}", check(&story));
         }

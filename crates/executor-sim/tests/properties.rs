@@ -7,9 +7,10 @@
 use std::time::Duration;
 
 use executor_core::lifecycle::{
-    Cancel, CancelCause, ContainerId, Exit, ExitReason, ExitStatus, Refused, Signal, StartFailureKind,
+    Cancel, CancelCause, ContainerId, Exit, ExitReason, ExitStatus, Refusal, Refused, Signal,
+    StartFailureKind,
 };
-use executor_core::{ContainerHandle, ContainerSpec, Error, ExecSpec, ProcessHandle};
+use executor_core::{ContainerHandle, ContainerSpec, Error, ExecSpec, KeepExited, ProcessHandle};
 use executor_sim::{Program, Sim, SimRuntime, Simulation};
 use proptest::prelude::*;
 
@@ -24,6 +25,9 @@ enum Does {
 #[derive(Clone, Debug)]
 enum Op {
     Run { id: u8, does: Does },
+    Create { id: u8, does: Does, keep: u64 },
+    Start { id: u8 },
+    Remove { id: u8 },
     Exec { id: u8, does: Does },
     CancelContainer { id: u8, grace: u64 },
     CancelExec { number: usize, grace: u64 },
@@ -45,6 +49,9 @@ fn op() -> impl Strategy<Value = Op> {
     let (id, grace) = (|| 0..4u8, || prop_oneof![Just(0), 1..300u64]);
     prop_oneof![
         4 => (id(), does()).prop_map(|(id, does)| Op::Run { id, does }),
+        2 => (id(), does(), 0..300u64).prop_map(|(id, does, keep)| Op::Create { id, does, keep }),
+        2 => id().prop_map(|id| Op::Start { id }),
+        1 => id().prop_map(|id| Op::Remove { id }),
         4 => (id(), does()).prop_map(|(id, does)| Op::Exec { id, does }),
         2 => (id(), grace()).prop_map(|(id, grace)| Op::CancelContainer { id, grace }),
         2 => (0..8usize, grace()).prop_map(|(number, grace)| Op::CancelExec { number, grace }),
@@ -80,6 +87,8 @@ struct Asked {
     does: Does,
     cancelled: bool,
     hung_up: bool,
+    /// It is held at created until this is so.
+    started: bool,
     /// For an exec, everything was asked of its container too.
     container: Option<usize>,
 }
@@ -110,11 +119,54 @@ impl Run {
                     self.last(id).is_none_or(|(_, (container, _))| container.snapshot().left.is_some());
                 match sim.executor.run(ContainerSpec::host(does.args()).id(name(id))).await {
                     Ok(container) => {
-                        let asked = Asked { does, cancelled: false, hung_up: false, container: None };
+                        let asked =
+                            Asked { does, cancelled: false, hung_up: false, started: true, container: None };
                         self.containers.push((container, asked));
                     }
                     Err(Error::IdTaken { .. }) => assert!(!released, "{id} was released"),
                     Err(error) => panic!("{error}"),
+                }
+            }
+            Op::Create { id, does, keep } => {
+                let released =
+                    self.last(id).is_none_or(|(_, (container, _))| container.snapshot().left.is_some());
+                let keep = match keep {
+                    0 => KeepExited::No,
+                    1 => KeepExited::UntilRemoved,
+                    time => KeepExited::For(Duration::from_millis(time)),
+                };
+                let spec = ContainerSpec::host(does.args()).id(name(id)).keep_exited(keep);
+                match sim.executor.create(spec).await {
+                    Ok(container) => {
+                        let asked =
+                            Asked { does, cancelled: false, hung_up: false, started: false, container: None };
+                        self.containers.push((container, asked));
+                    }
+                    Err(Error::IdTaken { .. }) => assert!(!released, "{id} was released"),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            Op::Start { id } => {
+                if let Some((_, (container, asked))) = self.last(id) {
+                    match container.start().await {
+                        Ok(()) => {
+                            assert!(!std::mem::replace(&mut asked.started, true), "it was started twice")
+                        }
+                        Err(Error::Refused { refused, .. }) => match refused.reason {
+                            Refusal::Started => assert!(asked.started),
+                            Refusal::Cancelled => assert!(asked.cancelled),
+                            // Its exit need not be published yet.
+                            Refusal::Stopped | Refusal::StoppedWithError { .. } => {}
+                            _ => panic!("{refused:?}"),
+                        },
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            }
+            Op::Remove { id } => {
+                if let Some((_, (container, _))) = self.last(id) {
+                    let exited = container.snapshot().exit.is_some();
+                    assert!(container.remove().await.is_ok() >= exited, "what has exited can be removed");
                 }
             }
             Op::Exec { id, does } => {
@@ -123,10 +175,18 @@ impl Run {
                 match container.exec(ExecSpec::new(does.args())).await {
                     Ok(exec) => {
                         assert!(!cancelled && !ended, "it was taken by a container that is over");
-                        let asked = Asked { does, cancelled: false, hung_up: false, container: Some(number) };
+                        let asked = Asked {
+                            does,
+                            cancelled: false,
+                            hung_up: false,
+                            started: true,
+                            container: Some(number),
+                        };
                         self.execs.push((exec, asked));
                     }
-                    Err(Error::Refused { refused: Refused::Cancelled, .. }) => assert!(cancelled),
+                    Err(Error::Refused { refused: Refused { reason: Refusal::Cancelled, .. }, .. }) => {
+                        assert!(cancelled)
+                    }
                     Err(Error::Refused { .. }) => {}
                     Err(error) => panic!("{error}"),
                 }
@@ -204,7 +264,10 @@ impl Run {
             assert!(exit.exited_at.since(started_at) >= least, "it ended too soon: {exit:?}");
         }
         let ran = !matches!(exit.reason, ExitReason::StartFailed(_)) && exit.status != ExitStatus::Unknown;
-        assert_eq!(ran, exit.started_at.is_some(), "{exit:?}");
+        // What is held at created has an init that can be killed, and a status for it.
+        let never_started = exit.started_at.is_none() && exit.status == ExitStatus::Signal(Signal::KILL);
+        assert!(ran == exit.started_at.is_some() || never_started && !exec, "{exit:?}");
+        assert!(asked.started || exit.started_at.is_none(), "it was not to be started: {exit:?}");
     }
 }
 

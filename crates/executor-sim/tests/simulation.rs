@@ -7,7 +7,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use executor_core::lifecycle::{
-    Cancel, CancelCause, ContainerId, Exit, ExitReason, ExitStatus, Signal, StartFailure, StartFailureKind,
+    Cancel, CancelCause, ContainerId, Exit, ExitReason, ExitStatus, Leftover, LeftoverKind, Signal,
+    StartFailure, StartFailureKind,
 };
 use executor_core::{ContainerSpec, ExecSpec, Stdio};
 use executor_sim::{Fault, Program, Record, Sim, SimRuntime, Simulation, What};
@@ -126,12 +127,14 @@ fn faults_come_as_they_are_scripted() {
     let (exit, _) = run(Program::new().exits(7).fault(Fault::EndsBeforeStarted));
     assert_eq!((exit.status, exit.started_at.is_some()), (ExitStatus::Code(7), true));
 
-    let left = || Fault::ReleaseLeaves("/sys/fs/cgroup/x".into());
+    let busy = || std::io::Error::other("busy");
+    let leftover = || Leftover::new(LeftoverKind::Cgroup, "/sys/fs/cgroup/x", &busy());
+    let left = || Fault::ReleaseLeaves(leftover());
     simulate(Program::new().fault(Fault::ReleaseBusy(secs(2))).fault(left()), async |sim| {
         let container = sim.executor.run(it()).await.unwrap();
         container.wait().await;
         assert_eq!(sim.elapsed(), secs(0), "an exit does not wait for the release");
-        assert_eq!(container.released().await.unwrap(), ["/sys/fs/cgroup/x"]);
+        assert_eq!(container.released().await.unwrap(), [leftover()]);
         assert_eq!(sim.elapsed(), secs(2));
     });
     simulate(Program::forever().fault(Fault::PauseFails), async |sim| {
@@ -240,9 +243,9 @@ fn what_the_actors_take_is_recorded() {
         container.released().await.unwrap();
         let story: Vec<_> = sim.records().into_iter().map(|record| record.what).collect();
         let took = story.iter().filter(|what| matches!(what, What::Took { .. })).count();
-        // Run; Create, Prepared, ProcessStarted, ProcessExited, ReleaseEnded; Launch, Started, Ended; Watch,
+        // Run; Create, Start, Prepared, ProcessStarted, ProcessExited, ReleaseEnded; Arm, Launch, Started, Ended; Watch,
         // Ended; Released (its Forget may still be under way).
-        assert!((12..=13).contains(&took), "{story:#?}");
+        assert!((14..=15).contains(&took), "{story:#?}");
         assert!(matches!(story.first(), Some(What::Took { .. })), "the first is Run");
     });
 }

@@ -70,8 +70,9 @@ impl Process {
     ) -> Addr<Self> {
         world.observer_slot.clone().begin(|context| {
             let (traits, remains) = {
-                let ProcessView { traits, asked, pid, started_at, .. } = &*view.borrow();
-                (*traits, Remains { asked: *asked, pid: *pid, started_at: *started_at })
+                let ProcessView { traits, asked, pid, started_at, ended, .. } = &*view.borrow();
+                let ended = ended.clone();
+                (*traits, Remains { asked: *asked, pid: *pid, started_at: *started_at, ended })
             };
             let (machine, effects) = Machine::orphaned(world.clock.now(), traits, remains);
             let mut process =
@@ -294,6 +295,10 @@ impl Handler<Ended> for Process {
     type Result = ();
 
     fn handle(&mut self, Ended(raw): Ended, context: &mut Context<Self>) {
+        self.view.send_if_modified(|view| {
+            view.ended = Some(raw.clone());
+            false
+        });
         self.take(ProcessEvent::Ended(raw), context);
     }
 }

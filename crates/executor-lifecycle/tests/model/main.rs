@@ -15,13 +15,19 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
-use executor_lifecycle::container::Container;
+use executor_lifecycle::container::{Container, ContainerTraits, KeepExited};
 use executor_lifecycle::exit_router::ExitRouter;
 use executor_lifecycle::process::Process;
+use executor_lifecycle::registry::Registry;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 use world::*;
 
-const REAL: Rules = Rules { container: Container::step, process: Process::step, reaper: ExitRouter::step };
+const REAL: Rules = Rules {
+    registry: Registry::step,
+    container: Container::step,
+    process: Process::step,
+    router: ExitRouter::step,
+};
 
 const SOMETIMES: &str = "a container is released";
 
@@ -61,7 +67,7 @@ impl Model for Walk {
                 ]
             };
         }
-        never_broken!(EXITED_ONCE ORDER TRUTHFUL NOTHING_RUNS NO_SIGNAL STARTED_ONCE RELEASED_ONCE)
+        never_broken!(EXITED_ONCE ORDER TRUTHFUL NOTHING_RUNS NO_SIGNAL STARTED_ONCE RELEASED_ONCE HELD SIZED KEPT ID_FREE REMEMBERED)
     }
 }
 
@@ -98,39 +104,97 @@ fn walk(name: &str, budget: Budget) {
     checker.assert_properties();
 }
 
-const NOBODY: Budget = Budget {
+const PLAIN: ContainerTraits =
+    ContainerTraits { has_terminal: false, shares_pids: false, keep_exited: KeepExited::No };
+
+/// Nothing happens but what has to: a container is run, and ends when it likes.
+const CALM: Budget = Budget {
+    traits: PLAIN,
+    hold: false,
+    starts: 0,
+    removes: 0,
     execs: 0,
     cancels: 0,
     exec_cancels: 0,
     signals: 0,
+    resizes: 0,
     pauses: 0,
     drops: 0,
     stalls: 0,
     refused_kills: 0,
     dead_actors: 0,
+    dead_containers: 0,
     copies: 0,
 };
 
+/// It is held at created until the user starts it.
+const HELD_AT_CREATED: Budget = Budget { hold: true, starts: 1, ..CALM };
+
 #[test]
 fn a_container_and_its_init() {
-    let faults = Budget { stalls: 1, refused_kills: 1, copies: 2, ..NOBODY };
+    let faults = Budget { stalls: 1, refused_kills: 1, copies: 2, ..CALM };
     walk("init", Budget { cancels: 2, signals: 1, pauses: 1, drops: 1, ..faults });
 }
 
 #[test]
+fn a_container_that_is_held_at_created() {
+    let faults = Budget { stalls: 1, refused_kills: 1, copies: 1, ..HELD_AT_CREATED };
+    walk("held", Budget { starts: 2, cancels: 1, signals: 1, drops: 1, ..faults });
+    walk("held, two cancels", Budget { cancels: 2, stalls: 1, pauses: 1, ..HELD_AT_CREATED });
+    walk("held, an exec", Budget { execs: 1, cancels: 1, stalls: 1, drops: 1, ..HELD_AT_CREATED });
+    walk(
+        "held, an actor dies",
+        Budget { execs: 1, cancels: 1, dead_actors: 1, stalls: 1, ..HELD_AT_CREATED },
+    );
+}
+
+#[test]
+fn a_terminal_and_a_shared_pid_namespace() {
+    let terminal = ContainerTraits { has_terminal: true, ..PLAIN };
+    walk(
+        "a terminal",
+        Budget { traits: terminal, resizes: 2, cancels: 1, signals: 1, stalls: 1, drops: 1, ..CALM },
+    );
+    let shared = ContainerTraits { shares_pids: true, ..PLAIN };
+    walk("shared pids", Budget { traits: shared, execs: 1, cancels: 1, drops: 1, ..CALM });
+    let refusals = Budget { traits: shared, cancels: 1, signals: 1, pauses: 1, refused_kills: 1, ..CALM };
+    walk("shared pids, refused kills", refusals);
+}
+
+#[test]
+fn a_container_that_is_kept() {
+    let kept = |keep_exited| ContainerTraits { keep_exited, ..PLAIN };
+    let user = Budget { removes: 2, cancels: 1, drops: 1, copies: 1, stalls: 1, ..CALM };
+    walk("kept until removed", Budget { traits: kept(KeepExited::UntilRemoved), ..user });
+    let time = KeepExited::For(std::time::Duration::from_secs(1));
+    walk("kept for a time", Budget { traits: kept(time), ..user });
+    let held = Budget { removes: 1, cancels: 1, drops: 1, execs: 1, ..HELD_AT_CREATED };
+    walk("held and kept", Budget { traits: kept(KeepExited::UntilRemoved), ..held });
+}
+
+#[test]
+fn a_container_whose_actor_is_lost() {
+    let dies = Budget { dead_containers: 1, copies: 1, stalls: 1, ..CALM };
+    walk("its actor is lost", Budget { cancels: 1, signals: 1, pauses: 1, drops: 1, ..dies });
+    walk("its actor is lost, an exec", Budget { execs: 1, cancels: 1, drops: 1, ..dies });
+    let held = Budget { dead_containers: 1, execs: 1, cancels: 1, drops: 1, ..HELD_AT_CREATED };
+    walk("held, its actor is lost", held);
+}
+
+#[test]
 fn an_exec() {
-    let faults = Budget { stalls: 1, refused_kills: 1, copies: 1, ..NOBODY };
+    let faults = Budget { stalls: 1, refused_kills: 1, copies: 1, ..CALM };
     walk("init and an exec", Budget { execs: 1, cancels: 1, exec_cancels: 1, drops: 1, ..faults });
-    walk("init and an exec, paused", Budget { execs: 1, cancels: 1, pauses: 1, signals: 1, ..NOBODY });
+    walk("init and an exec, paused", Budget { execs: 1, cancels: 1, pauses: 1, signals: 1, ..CALM });
     walk(
         "init and an exec, an actor dies",
-        Budget { execs: 1, cancels: 1, signals: 1, dead_actors: 1, ..NOBODY },
+        Budget { execs: 1, cancels: 1, signals: 1, dead_actors: 1, ..CALM },
     );
 }
 
 #[test]
 fn two_execs() {
-    walk("init and two execs", Budget { execs: 2, drops: 1, stalls: 1, ..NOBODY });
+    walk("init and two execs", Budget { execs: 2, drops: 1, stalls: 1, ..CALM });
 }
 
 /// Minutes, and gigabytes: `cargo xtask model` runs it.
@@ -139,14 +203,14 @@ fn two_execs() {
 fn two_execs_and_everything_that_may_happen_to_them() {
     walk(
         "init and two execs, everything",
-        Budget { execs: 2, cancels: 1, signals: 1, drops: 1, stalls: 1, ..NOBODY },
+        Budget { execs: 2, cancels: 1, signals: 1, drops: 1, stalls: 1, ..CALM },
     );
 }
 
 /// A run that is left to itself comes to rest: what has to happen never leads back to where it was.
 #[test]
 fn no_run_goes_round_for_ever() {
-    let budget = Budget { execs: 1, cancels: 1, pauses: 1, stalls: 1, refused_kills: 1, ..NOBODY };
+    let budget = Budget { execs: 1, cancels: 1, pauses: 1, stalls: 1, refused_kills: 1, ..CALM };
     let walk = Walk { rules: REAL, budget };
     let mut left = HashSet::new();
     let mut entered = HashSet::new();
@@ -186,9 +250,8 @@ fn fingerprint(state: &World) -> u64 {
 /// The checker finds what is wrong: one rule of the real machines is broken at a time.
 #[test]
 fn a_wrong_step_is_found() {
-    let user = Budget { execs: 1, cancels: 1, stalls: 1, refused_kills: 1, ..NOBODY };
-    for (wrong, rules, rule) in mutants::ALL {
-        let checker = Walk { rules, budget: user }.checker().threads(2);
+    for (wrong, rules, budget, rule) in mutants::ALL {
+        let checker = Walk { rules, budget }.checker().threads(2);
         let checker = checker.finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
         let mut found = checker.discoveries();
         found.remove(SOMETIMES);

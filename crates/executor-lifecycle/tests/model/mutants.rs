@@ -1,34 +1,104 @@
 //! The real machines with one rule broken, each with what the checker must say of it.
 
-use executor_lifecycle::container::{Container, ContainerEffect, ContainerEvent};
+use executor_lifecycle::container::{
+    Container, ContainerEffect, ContainerEvent, ContainerTraits, KeepExited,
+};
 use executor_lifecycle::exit_router::{ExitRouter, ExitRouterEffect, ExitRouterEvent};
-use executor_lifecycle::process::{Process, ProcessEffect, ProcessEvent};
+use executor_lifecycle::process::{Kill, Process, ProcessEffect, ProcessEvent};
+use executor_lifecycle::registry::{Registry, RegistryEffect, RegistryEvent};
 use executor_lifecycle::{Effects, EventKind, Exit, ExitStatus, ProcessId, Refused, Signal, Timestamp};
 
-use crate::REAL;
-use crate::world::{EXITED_ONCE, NO_SIGNAL, NO_STUCK, NOTHING_RUNS, ORDER, RELEASED_ONCE, Rules, TRUTHFUL};
+use crate::world::{
+    Budget, EXITED_ONCE, HELD, ID_FREE, KEPT, NO_SIGNAL, NO_STUCK, NOTHING_RUNS, ORDER, RELEASED_ONCE,
+    REMEMBERED, Rules, SIZED, TRUTHFUL,
+};
+use crate::{CALM, HELD_AT_CREATED, PLAIN, REAL};
 
 type Answer<E> = Result<Effects<E>, Refused>;
 
-pub(crate) const ALL: [(&str, Rules, &str); 10] = [
+/// What is wrong, the rules with it, where it shows, and the rule that it breaks.
+pub(crate) type Mutant = (&'static str, Rules, Budget, &'static str);
+
+const USER: Budget = Budget { execs: 1, cancels: 1, stalls: 1, refused_kills: 1, ..CALM };
+const HOLDER: Budget = Budget { cancels: 1, stalls: 1, ..HELD_AT_CREATED };
+const LOSER: Budget = Budget { dead_containers: 1, execs: 1, ..CALM };
+
+pub(crate) const ALL: [Mutant; 20] = [
     (
         "a cancel that comes before the pid is known is forgotten",
         Rules { process: forgets_early_cancels, ..REAL },
+        USER,
         NO_STUCK,
     ),
-    ("a runtime that hangs is not given up", Rules { process: never_abandons, ..REAL }, NO_STUCK),
+    ("a runtime that hangs is not given up", Rules { process: never_abandons, ..REAL }, USER, NO_STUCK),
     (
         "an end that comes before anybody asks is dropped",
-        Rules { reaper: drops_early_ends, ..REAL },
+        Rules { router: drops_early_ends, ..REAL },
+        USER,
         NO_STUCK,
     ),
-    ("the grace ends without SIGKILL", Rules { process: kills_at_no_deadline, ..REAL }, NO_STUCK),
-    ("a kill counts as an end", Rules { process: takes_a_kill_for_an_end, ..REAL }, EXITED_ONCE),
-    ("a start that is given up counts as ended", Rules { process: does_not_wait, ..REAL }, NOTHING_RUNS),
-    ("a cancel after the end kills", Rules { process: kills_the_dead, ..REAL }, NO_SIGNAL),
-    ("every end is a SIGKILL", Rules { process: says_137, ..REAL }, TRUTHFUL),
-    ("a container's start is not told", Rules { container: hides_starts, ..REAL }, ORDER),
-    ("a container is released when init ends", Rules { container: releases_too_soon, ..REAL }, RELEASED_ONCE),
+    ("the grace ends without SIGKILL", Rules { process: kills_at_no_deadline, ..REAL }, USER, NO_STUCK),
+    ("a kill counts as an end", Rules { process: takes_a_kill_for_an_end, ..REAL }, USER, EXITED_ONCE),
+    (
+        "a start that is given up counts as ended",
+        Rules { process: does_not_wait, ..REAL },
+        USER,
+        NOTHING_RUNS,
+    ),
+    ("a cancel after the end kills", Rules { process: kills_the_dead, ..REAL }, USER, NO_SIGNAL),
+    ("every end is a SIGKILL", Rules { process: says_137, ..REAL }, USER, TRUTHFUL),
+    ("a container's start is not published", Rules { container: hides_starts, ..REAL }, USER, ORDER),
+    (
+        "a container is released when init ends",
+        Rules { container: releases_too_soon, ..REAL },
+        USER,
+        RELEASED_ONCE,
+    ),
+    ("what was created is started at once", Rules { container: starts_what_is_held, ..REAL }, HOLDER, HELD),
+    (
+        "a cancel of what was created waits for the start",
+        Rules { process: spares_the_created, ..REAL },
+        HOLDER,
+        NO_STUCK,
+    ),
+    (
+        "a start that failed leaves alive what was created",
+        Rules { process: leaves_the_created, ..REAL },
+        HOLDER,
+        NOTHING_RUNS,
+    ),
+    (
+        "a start whose init is dead is waited for, for ever",
+        Rules { process: never_abandons, ..REAL },
+        Budget { stalls: 1, ..HELD_AT_CREATED },
+        NO_STUCK,
+    ),
+    (
+        "a size waits for the program",
+        Rules { process: keeps_sizes_back, ..REAL },
+        Budget { traits: ContainerTraits { has_terminal: true, ..PLAIN }, resizes: 1, ..HELD_AT_CREATED },
+        SIZED,
+    ),
+    (
+        "what did not end with init is forgotten",
+        Rules { container: forgets_the_rest, ..REAL },
+        Budget { traits: ContainerTraits { shares_pids: true, ..PLAIN }, ..CALM },
+        NOTHING_RUNS,
+    ),
+    (
+        "what is kept is released at once",
+        Rules { container: keeps_nothing, ..REAL },
+        Budget { traits: ContainerTraits { keep_exited: KeepExited::UntilRemoved, ..PLAIN }, ..CALM },
+        KEPT,
+    ),
+    ("the id of a lost container stays taken", Rules { registry: keeps_lost_ids, ..REAL }, LOSER, ID_FREE),
+    (
+        "the exit of a lost container is not published",
+        Rules { registry: hides_lost_exits, ..REAL },
+        LOSER,
+        ORDER,
+    ),
+    ("exits are not remembered", Rules { registry: remembers_nothing, ..REAL }, USER, REMEMBERED),
 ];
 
 fn changed<E>(answer: Answer<E>, change: impl FnOnce(&mut Vec<E>)) -> Answer<E> {
@@ -66,7 +136,7 @@ fn never_abandons(process: &mut Process, now: Timestamp, event: ProcessEvent) ->
 fn kills_at_no_deadline(process: &mut Process, now: Timestamp, event: ProcessEvent) -> Answer<ProcessEffect> {
     let tick = event == ProcessEvent::Tick;
     changed(process.step(now, event), |effects| {
-        effects.retain(|effect| !tick || *effect != ProcessEffect::Kill)
+        effects.retain(|effect| !tick || !matches!(effect, ProcessEffect::Kill(_)))
     })
 }
 
@@ -76,7 +146,7 @@ fn takes_a_kill_for_an_end(
     event: ProcessEvent,
 ) -> Answer<ProcessEffect> {
     changed(process.step(now, event), |effects| {
-        if effects.contains(&ProcessEffect::Kill) {
+        if effects.iter().any(|effect| matches!(effect, ProcessEffect::Kill(_))) {
             effects.push(ProcessEffect::ReportExited(killed(Some(now), now)));
         }
     })
@@ -94,7 +164,7 @@ fn kills_the_dead(process: &mut Process, now: Timestamp, event: ProcessEvent) ->
     let late = process.has_exited() && matches!(event, ProcessEvent::Cancel(_));
     changed(process.step(now, event), |effects| {
         if late {
-            effects.push(ProcessEffect::Kill);
+            effects.push(ProcessEffect::Kill(Kill::default()));
         }
     })
 }
@@ -113,12 +183,12 @@ fn killed(started_at: Option<Timestamp>, now: Timestamp) -> Exit {
     Exit { status: ExitStatus::Signal(Signal::KILL), ..Exit::lost(started_at, now) }
 }
 
-fn drops_early_ends(reaper: &mut ExitRouter, event: ExitRouterEvent) -> Answer<ExitRouterEffect> {
-    let before = reaper.clone();
+fn drops_early_ends(router: &mut ExitRouter, event: ExitRouterEvent) -> Answer<ExitRouterEffect> {
+    let before = router.clone();
     let end = matches!(event, ExitRouterEvent::Ended(..));
-    let answer = reaper.step(event);
+    let answer = router.step(event);
     if end && does_nothing(&answer) {
-        *reaper = before;
+        *router = before;
     }
     answer
 }
@@ -143,4 +213,100 @@ fn releases_too_soon(
             effects.push(ContainerEffect::Release);
         }
     })
+}
+
+fn starts_what_is_held(
+    container: &mut Container,
+    now: Timestamp,
+    event: ContainerEvent,
+) -> Answer<ContainerEffect> {
+    let created = matches!(event, ContainerEvent::InitCreated { .. });
+    changed(container.step(now, event), |effects| {
+        let launch = ContainerEffect::Launch(ProcessId::Init);
+        if created && !effects.contains(&launch) {
+            effects.push(launch);
+        }
+    })
+}
+
+fn spares_the_created(process: &mut Process, now: Timestamp, event: ProcessEvent) -> Answer<ProcessEffect> {
+    let before = process.clone();
+    let spared = process.state() == "created" && matches!(event, ProcessEvent::Cancel(_));
+    let answer = process.step(now, event);
+    if !spared {
+        return answer;
+    }
+    *process = before;
+    Ok(Effects::none())
+}
+
+fn leaves_the_created(process: &mut Process, now: Timestamp, event: ProcessEvent) -> Answer<ProcessEffect> {
+    let failed = matches!(event, ProcessEvent::StartFailed(_));
+    let answer = process.step(now, event);
+    if !failed || process.state() != "undoing" {
+        return answer;
+    }
+    changed(answer, |effects| *effects = vec![ProcessEffect::ReportExited(Exit::lost(None, now))])
+}
+
+fn keeps_sizes_back(process: &mut Process, now: Timestamp, event: ProcessEvent) -> Answer<ProcessEffect> {
+    let created = process.state() == "created";
+    changed(process.step(now, event), |effects| {
+        effects.retain(|effect| !created || !matches!(effect, ProcessEffect::Resize(_)));
+    })
+}
+
+fn forgets_the_rest(
+    container: &mut Container,
+    now: Timestamp,
+    event: ContainerEvent,
+) -> Answer<ContainerEffect> {
+    let answer = container.step(now, event);
+    let rest = matches!(&answer, Ok(effects) if effects.as_slice().contains(&ContainerEffect::EndRest));
+    if rest { container.step(now, ContainerEvent::RestEnded) } else { answer }
+}
+
+fn keeps_nothing(
+    container: &mut Container,
+    now: Timestamp,
+    event: ContainerEvent,
+) -> Answer<ContainerEffect> {
+    changed(container.step(now, event), |effects| {
+        let exited = |effect: &ContainerEffect| matches!(effect, ContainerEffect::Publish(event) if matches!(event.kind, EventKind::Exited { .. }));
+        if effects.iter().any(exited) && !effects.contains(&ContainerEffect::Release) {
+            effects.push(ContainerEffect::Release);
+        }
+    })
+}
+
+fn keeps_lost_ids(registry: &mut Registry, now: Timestamp, event: RegistryEvent) -> Answer<RegistryEffect> {
+    let before = registry.clone();
+    let lost = matches!(event, RegistryEvent::LostReleased(..));
+    let answer = registry.step(now, event);
+    if lost {
+        *registry = before;
+    }
+    answer
+}
+
+fn hides_lost_exits(registry: &mut Registry, now: Timestamp, event: RegistryEvent) -> Answer<RegistryEffect> {
+    changed(registry.step(now, event), |effects| {
+        effects.retain(|effect| {
+            let RegistryEffect::Publish(event) = effect else { return true };
+            !matches!(event.kind, EventKind::Exited { .. })
+        });
+    })
+}
+
+fn remembers_nothing(
+    registry: &mut Registry,
+    now: Timestamp,
+    event: RegistryEvent,
+) -> Answer<RegistryEffect> {
+    let released = matches!(event, RegistryEvent::Released(..));
+    let answer = registry.step(now, event);
+    if released {
+        *registry = Registry::default();
+    }
+    answer
 }
