@@ -1,6 +1,6 @@
 //! What holds of the bundle's parsers whatever they are given: fed by `fuzz/`, and by the test below.
 
-use crate::users::look_up;
+use crate::process::users::look_up;
 
 /// The text of passwd and group, a line with `---` between them: whoever is found has the group that was
 /// asked for or its own, and a home that is a path.

@@ -8,8 +8,8 @@ use executor_core::lifecycle::StartFailure;
 use executor_core::{ContainerSpec, IdMap, IdRange, Rootfs};
 use rustix::process::{getegid, geteuid};
 
-use crate::users::User;
-use crate::{bad, from_io};
+use crate::error::{bad, from_io};
+use crate::process::users::User;
 
 /// Whether this process may not do what containers of root do.
 pub(crate) fn rootless() -> bool {

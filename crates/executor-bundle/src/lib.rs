@@ -15,53 +15,41 @@
 //! Everything here may block. Errors are [`StartFailure`]s: a bundle that cannot be made is a process
 //! that cannot be started, and each says which field of the specification is to blame.
 
-#[cfg(feature = "cdi")]
-mod cdi;
+mod capabilities;
 mod config;
-mod edit;
+mod context;
+mod error;
+mod file;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod ids;
 mod init;
-mod labels;
+mod json;
+mod mount_entry;
 mod mounts;
 mod names;
-mod program;
+mod process;
 mod rootfs;
 mod rootfs_dir;
-mod seccomp;
 mod stubs;
-mod users;
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use executor_core::lifecycle::{ContainerId, HostPid, StartFailure, StartFailureKind};
+use executor_core::lifecycle::{HostPid, StartFailure};
 use executor_core::{ContainerSpec, ExecSpec, IdMap, NetworkAttachment, NetworkNamespace};
-use rustix::io::Errno;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::config::{BundleContext, Configuration};
-use crate::program::Subject;
+use crate::config::{Configuration, labels};
+use crate::context::BundleContext;
+use crate::error::{bad, from_io};
+use crate::process::users;
 use crate::rootfs_dir::RootfsDir;
-use crate::users::User;
 
-pub use config::DEFAULT_HOSTNAME;
-
-/// What a bundle is made of.
-#[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
-    /// The container's id.
-    pub id: &'a ContainerId,
-    /// What it was asked to be.
-    pub spec: &'a ContainerSpec,
-    /// Its cgroup, as the runtime is told it; none where no cgroups may be made.
-    pub cgroup: Option<&'a str>,
-}
+pub use context::Request;
+pub use names::DEFAULT_HOSTNAME;
 
 /// The `process` object of a container, below its bundle: its execs start from it.
 const PROCESS: &str = "process.json";
@@ -83,7 +71,7 @@ pub fn write(
     let mounts = mounts::asked(Some(dir), spec, map.is_some())?;
     let within = RootfsDir::open(&rootfs.seen)?;
     let covered = covered(spec);
-    let process = process_of(&within, spec, map.as_ref(), &covered)?;
+    let process = process::of_init(&within, spec, map.as_ref(), &covered)?;
     let own = ["/proc", "/dev", "/sys"].map(PathBuf::from);
     let is_covered = covered.iter().chain(&own).any(|place| spec.process.cwd.starts_with(place));
     if rootfs.mounts.is_empty() && !is_covered {
@@ -109,49 +97,13 @@ pub fn write(
     // An exec is a program of its own, with nothing in front of it.
     let file = dir.join(PROCESS);
     // The environment of a process may hold what others must not read.
-    write_new(&file, &text(&config.json["process"])?, 0o600)
+    file::write_new(&file, &text(&config.json["process"])?, 0o600)
         .map_err(|error| from_io("write", &file, &error))?;
     text(&config)
 }
 
 fn text(json: &impl Serialize) -> Result<Vec<u8>, StartFailure> {
     serde_json::to_vec(json).map_err(|error| bad("spec", &error.to_string()))
-}
-
-/// The `process` object of init, once it is known that there is a program for it.
-fn process_of(
-    within: &RootfsDir,
-    spec: &ContainerSpec,
-    map: Option<&IdMap>,
-    mounts: &[PathBuf],
-) -> Result<Value, StartFailure> {
-    let asked = &spec.process;
-    let mut user = users::resolve(within, asked.user.as_deref())?;
-    ids::check(&mut user, map)?;
-    let process = config::process(spec, &user)?;
-    check_program(within, &process, asked.args.first(), &user, map, mounts)?;
-    Ok(process)
-}
-
-fn check_program(
-    within: &RootfsDir,
-    process: &Value,
-    program: Option<&String>,
-    user: &User,
-    map: Option<&IdMap>,
-    mounts: &[PathBuf],
-) -> Result<(), StartFailure> {
-    let entries = || process["env"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let Some(path) = entries().rev().find_map(|entry| entry.strip_prefix("PATH=")) else {
-        // The runtime has ideas of its own then.
-        return Ok(());
-    };
-    let (uid, gid) = ids::on_the_host(map, user.uid, user.gid);
-    let groups = user.groups.iter().map(|group| ids::on_the_host(map, 0, *group).1).collect();
-    // Root stays root: what it may execute does not depend on whose it is.
-    let user = User { uid: if user.uid == 0 { 0 } else { uid }, gid, groups, home: None };
-    let cwd = Path::new(process["cwd"].as_str().unwrap_or("/"));
-    program::check(within, &Subject { program: program.map(String::as_str), cwd, path, user: &user }, mounts)
 }
 
 /// Where something is mounted that the root file system does not show.
@@ -176,10 +128,6 @@ fn make_cwd(
     made.map_err(|error| from_io("cwd:", cwd, &error))
 }
 
-fn write_new(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    OpenOptions::new().write(true).create_new(true).mode(mode).open(file)?.write_all(bytes)
-}
-
 /// What `write` would answer, as JSON for people, without making anything. A root file system that
 /// would have to be mounted is looked at where it comes from.
 ///
@@ -191,7 +139,7 @@ pub fn preview(request: &Request<'_>, network: &NetworkNamespace) -> Result<Stri
     let rootfs = rootfs::preview(&spec.rootfs)?;
     let mut user = users::resolve(&RootfsDir::open(&rootfs.seen)?, spec.process.user.as_deref())?;
     ids::check(&mut user, map.as_ref())?;
-    let process = config::process(spec, &user)?;
+    let process = process::process(spec, &user)?;
     let dir = Path::new("");
     let files = if names::are_ours(spec) { names::mounts(dir) } else { Vec::new() };
     let mounts = mounts::asked(None, spec, map.is_some())?;
@@ -221,8 +169,8 @@ pub fn process(
     let mut user = users::resolve(&within, exec.user.as_deref().or(spec.process.user.as_deref()))?;
     ids::check(&mut user, map.as_ref())?;
     let other = exec.user.is_some().then_some(&user);
-    let process = config::exec(own, &spec.process, exec, other);
-    check_program(&within, &process, exec.args.first(), &user, map.as_ref(), &[])?;
+    let process = process::exec(own, &spec.process, exec, other);
+    process::check_program(&within, &process, exec.args.first(), &user, map.as_ref(), &[])?;
     Ok(process.to_string().into_bytes())
 }
 
@@ -235,22 +183,4 @@ pub fn unmake(dir: &Path) -> Vec<String> {
     let mut left = mounts::unmount_selected(dir);
     left.extend(rootfs::unmount(dir));
     left
-}
-
-fn bad(field: &str, why: &str) -> StartFailure {
-    StartFailure::new(StartFailureKind::BadConfig, format!("{field}: {why}"))
-}
-
-fn from_io(what: &str, path: &Path, error: &io::Error) -> StartFailure {
-    StartFailure::new(kind_of(error), format!("{what} {}: {error}", path.display()))
-}
-
-fn kind_of(error: &io::Error) -> StartFailureKind {
-    match Errno::from_io_error(error) {
-        Some(Errno::PERM | Errno::ACCESS) => StartFailureKind::PermissionDenied,
-        Some(Errno::NOSPC | Errno::DQUOT | Errno::NOMEM | Errno::AGAIN | Errno::MFILE | Errno::NFILE) => {
-            StartFailureKind::NoResources
-        }
-        Some(_) | None => StartFailureKind::BadConfig,
-    }
 }

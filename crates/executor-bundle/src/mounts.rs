@@ -13,33 +13,15 @@ use executor_core::{ContainerSpec, MountSource};
 use rustix::fs::{CWD, FileType, StatVfsMountFlags, statvfs};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use crate::error::{bad, from_io};
+use crate::ids;
+use crate::mount_entry::mount;
 use crate::rootfs_dir::RootfsDir;
-use crate::{bad, from_io, ids};
 
 /// Where what selectors lead to is mounted, below the bundle.
 const SELECTED: &str = "mounts";
-
-/// A mount of `config.json`.
-pub(crate) fn mount(destination: &Path, kind: &str, source: &Path, options: &[&str]) -> Value {
-    json!({"destination": destination, "type": kind, "source": source, "options": options})
-}
-
-/// A bind mount of `config.json`.
-pub(crate) fn bind(source: &Path, destination: &Path, access: &str) -> Value {
-    mount(destination, "bind", source, &["rbind", access])
-}
-
-/// Adds a mount, which takes the place of an earlier one of the same destination.
-pub(crate) fn put(mounts: &mut Vec<Value>, mount: Value) {
-    let place = |mount: &Value| {
-        let destination = mount["destination"].as_str().unwrap_or_default();
-        Path::new(destination).components().collect::<PathBuf>()
-    };
-    mounts.retain(|other| place(other) != place(&mount));
-    mounts.push(mount);
-}
 
 /// The mounts that a specification asks for. With `dir`, selectors are resolved and mounted below it; without, as
 /// for a look at the configuration alone, they are only said.
@@ -139,6 +121,7 @@ pub(crate) fn unmount_selected(dir: &Path) -> Vec<String> {
 mod tests {
     use super::*;
     use executor_core::Mount;
+    use serde_json::json;
 
     #[test]
     fn each_kind_is_said_as_the_runtime_takes_it() {
@@ -161,15 +144,5 @@ mod tests {
         );
         spec.mounts = vec![Mount::bind("/no/such/source", "/a")];
         assert!(asked(None, &spec, false).unwrap_err().message.contains("/no/such/source"));
-    }
-
-    #[test]
-    fn a_destination_has_one_mount() {
-        let mut mounts = Vec::new();
-        for (source, destination) in [("/1", "/a"), ("/2", "/b"), ("/3", "//a/")] {
-            put(&mut mounts, bind(Path::new(source), Path::new(destination), "rw"));
-        }
-        let sources: Vec<_> = mounts.iter().map(|mount| mount["source"].as_str().unwrap()).collect();
-        assert_eq!(sources, ["/2", "/3"]);
     }
 }

@@ -10,8 +10,11 @@ use std::path::{Path, PathBuf};
 use executor_core::lifecycle::StartFailure;
 use executor_core::{ContainerSpec, Dns, ExtraHost, IdMap, Network, NetworkAttachment};
 
-use crate::config::DEFAULT_HOSTNAME;
-use crate::{from_io, ids};
+use crate::error::from_io;
+use crate::{file, ids};
+
+/// A container's host name when none is asked for.
+pub const DEFAULT_HOSTNAME: &str = "longshore";
 
 /// The files' names below the bundle, and what they are in the container.
 const HOSTS: (&str, &str) = ("hosts", "/etc/hosts");
@@ -56,12 +59,12 @@ pub(crate) fn write(
         |asked: &Dns| if *asked == Dns::default() { network.dns.clone() } else { asked.clone() };
     let conf = resolv_conf(&conf, &or_the_networks(&spec.dns), on_the_host);
     for ((name, _), text) in [(HOSTS, hosts), (RESOLV_CONF, conf)] {
-        let file = dir.join(name);
-        crate::write_new(&file, text.as_bytes(), 0o644).map_err(|error| from_io("write", &file, &error))?;
+        let path = dir.join(name);
+        file::write_new(&path, text.as_bytes(), 0o644).map_err(|error| from_io("write", &path, &error))?;
         // Whatever our umask is, and whoever is root.
-        let open = fs::set_permissions(&file, fs::Permissions::from_mode(0o644));
-        open.map_err(|error| from_io("write", &file, &error))?;
-        ids::give_to_root(map, &file)?;
+        let open = fs::set_permissions(&path, fs::Permissions::from_mode(0o644));
+        open.map_err(|error| from_io("write", &path, &error))?;
+        ids::give_to_root(map, &path)?;
     }
     Ok(mounts(dir))
 }

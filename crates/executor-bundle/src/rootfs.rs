@@ -20,8 +20,9 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount as umount2};
 use serde_json::Value;
 
-use crate::mounts::mount as mount_entry;
-use crate::{bad, from_io, ids, kind_of};
+use crate::error::{bad, from_io, kind_of};
+use crate::ids;
+use crate::mount_entry::mount as mount_entry;
 
 /// Where the root file system is, below the bundle.
 pub(crate) const MOUNT_POINT: &str = "rootfs";

@@ -15,6 +15,8 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::error::from_io;
+
 /// The most that is read of a file of a container's: no passwd of this size is one.
 const READ_LIMIT: u64 = 4 << 20;
 
@@ -46,7 +48,7 @@ pub(crate) enum Unreadable {
 
 impl RootfsDir {
     pub(crate) fn open(path: &Path) -> Result<Self, StartFailure> {
-        Self::at(path).map_err(|error| crate::from_io("rootfs:", path, &error))
+        Self::at(path).map_err(|error| from_io("rootfs:", path, &error))
     }
 
     /// The root file system as a process sees it, its mounts included.

@@ -26,8 +26,9 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::error::from_io;
+use crate::ids;
 use crate::rootfs_dir::RootfsDir;
-use crate::{from_io, ids};
 
 const FILE: &str = "stubs.json";
 
@@ -222,7 +223,7 @@ fn remove_empty(parent: &OwnedFd, name: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mounts::bind;
+    use crate::mount_entry::bind;
     use std::os::unix::fs::{MetadataExt, symlink};
 
     struct BundleContext {

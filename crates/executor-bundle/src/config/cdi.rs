@@ -11,8 +11,9 @@ use executor_core::lifecycle::StartFailure;
 use oci_spec::runtime::{LinuxBuilder, LinuxResourcesBuilder, ProcessBuilder, Spec, SpecBuilder};
 use serde_json::{Value, json};
 
-use crate::edit::{list, object};
-use crate::{bad, mounts};
+use crate::error::bad;
+use crate::json::{list, object};
+use crate::mount_entry;
 
 /// Where specifications are looked for, and where else in place of these.
 const DIRS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
@@ -30,7 +31,7 @@ pub(crate) fn add(config: &mut Value, devices: &[String]) -> Result<(), StartFai
         |pointer: &str| found.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
     list(config, &["process", "env"])?.extend(list_of("/process/env"));
     for mount in list_of("/mounts") {
-        mounts::put(list(config, &["mounts"])?, mount);
+        mount_entry::put(list(config, &["mounts"])?, mount);
     }
     for (pointer, path) in [
         ("/linux/devices", &["linux", "devices"][..]),

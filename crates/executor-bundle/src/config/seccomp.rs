@@ -18,9 +18,9 @@ use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
-use crate::{bad, from_io};
+use crate::error::{bad, from_io};
 
-const DEFAULT: &str = include_str!("../data/seccomp.json");
+const DEFAULT: &str = include_str!("../../data/seccomp.json");
 
 /// The names of this machine's architecture: Go's, which rules name, and libseccomp's.
 const ARCHITECTURE: (&str, &str) = match std::env::consts::ARCH.as_bytes() {

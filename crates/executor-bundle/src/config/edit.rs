@@ -5,12 +5,18 @@ use std::path::Path;
 
 use executor_core::lifecycle::StartFailure;
 use executor_core::{IdRange, Network, NetworkNamespace, Resources, Seccomp, Security};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use crate::config::{self, BundleContext};
-use crate::mounts::{self, bind};
-use crate::seccomp::{self, Filter};
-use crate::{bad, init, labels};
+#[cfg(feature = "cdi")]
+use super::cdi;
+use super::labels;
+use super::seccomp::{self, Filter};
+use crate::context::BundleContext;
+#[cfg(not(feature = "cdi"))]
+use crate::error::bad;
+use crate::json::{list, object};
+use crate::mount_entry::{self, bind};
+use crate::{capabilities, init};
 
 /// Where the container finds the socket that traces go to.
 const OTLP: &str = "/dev/otlp.sock";
@@ -33,7 +39,7 @@ pub(crate) fn all(config: &mut Value, ground: &BundleContext<'_>) -> Result<Opti
     all_mounts(config, ground)?;
     telemetry(config, ground)?;
     #[cfg(feature = "cdi")]
-    crate::cdi::add(config, &spec.devices)?;
+    cdi::add(config, &spec.devices)?;
     #[cfg(not(feature = "cdi"))]
     if let Some(device) = spec.devices.first() {
         return Err(bad("device", &format!("{device}: built without the feature cdi")));
@@ -44,33 +50,6 @@ pub(crate) fn all(config: &mut Value, ground: &BundleContext<'_>) -> Result<Opti
         init::add(config, ground.dir)?;
     }
     Ok(filter)
-}
-
-/// An object within another, made when absent.
-pub(crate) fn object<'a>(
-    value: &'a mut Value,
-    path: &[&str],
-) -> Result<&'a mut Map<String, Value>, StartFailure> {
-    let mut found = value;
-    for part in path {
-        let object = found.as_object_mut().ok_or_else(|| not_an(path, "object"))?;
-        found = object.entry(*part).or_insert_with(|| json!({}));
-    }
-    found.as_object_mut().ok_or_else(|| not_an(path, "object"))
-}
-
-/// A list within an object, made when absent.
-pub(crate) fn list<'a>(value: &'a mut Value, path: &[&str]) -> Result<&'a mut Vec<Value>, StartFailure> {
-    let (last, above) = path.split_last().ok_or_else(|| not_an(path, "array"))?;
-    let entry = object(value, above)?.entry(*last).or_insert_with(|| json!([]));
-    if entry.is_null() {
-        *entry = json!([]);
-    }
-    entry.as_array_mut().ok_or_else(|| not_an(path, "array"))
-}
-
-fn not_an(path: &[&str], kind: &str) -> StartFailure {
-    bad("config", &format!("{}: it is no {kind}", path.join(".")))
 }
 
 /// Its place among the cgroups is ours alone to say.
@@ -120,7 +99,7 @@ fn filter(config: &mut Value, ground: &BundleContext<'_>) -> Result<Option<Filte
         return Ok(None);
     }
     object(config, &["linux"])?.remove("seccomp");
-    seccomp::filter(seccomp, &config::capabilities(&spec.process, spec.security))
+    seccomp::filter(seccomp, &capabilities::of(&spec.process, spec.security))
 }
 
 /// A configuration of the caller's has its own network, unless another than none is asked for.
@@ -144,7 +123,7 @@ fn all_mounts(config: &mut Value, ground: &BundleContext<'_>) -> Result<(), Star
     let before = std::mem::take(mounts);
     let files = ground.files.iter().map(|(source, place)| bind(source, place, "ro"));
     let rest = before.into_iter().chain(files).chain(ground.mounts.iter().cloned());
-    ground.rootfs.mounts.iter().cloned().chain(rest).for_each(|mount| mounts::put(mounts, mount));
+    ground.rootfs.mounts.iter().cloned().chain(rest).for_each(|mount| mount_entry::put(mounts, mount));
     Ok(())
 }
 
@@ -153,7 +132,7 @@ fn telemetry(config: &mut Value, ground: &BundleContext<'_>) -> Result<(), Start
     let telemetry = &ground.spec.telemetry;
     let mut variables = Vec::new();
     if let Some(socket) = &telemetry.socket {
-        mounts::put(list(config, &["mounts"])?, bind(socket, Path::new(OTLP), "rw"));
+        mount_entry::put(list(config, &["mounts"])?, bind(socket, Path::new(OTLP), "rw"));
         variables.extend([
             ("OTEL_TRACES_EXPORTER", "otlp".to_owned()),
             ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", format!("unix://{OTLP}")),
@@ -204,7 +183,7 @@ fn user_namespace(config: &mut Value, ground: &BundleContext<'_>) -> Result<(), 
         if !own_network && mount["type"] == "sysfs" {
             let destination = mount["destination"].as_str().unwrap_or("/sys").to_owned();
             let options = ["rbind", "nosuid", "noexec", "nodev", "rro"];
-            *mount = mounts::mount(Path::new(&destination), "bind", Path::new("/sys"), &options);
+            *mount = mount_entry::mount(Path::new(&destination), "bind", Path::new("/sys"), &options);
         }
     }
     if !own_network {

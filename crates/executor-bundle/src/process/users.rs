@@ -5,8 +5,8 @@ use std::path::Path;
 
 use executor_core::lifecycle::StartFailure;
 
+use crate::error::{bad, from_io};
 use crate::rootfs_dir::{RootfsDir, Unreadable};
-use crate::{bad, from_io};
 
 /// Who a process runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]

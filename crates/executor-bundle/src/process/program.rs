@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use executor_core::lifecycle::{StartFailure, StartFailureKind};
 use rustix::fs::FileType;
 
+use super::users::User;
 use crate::rootfs_dir::{Found, RootfsDir};
-use crate::users::User;
 
 /// What is at a path, as far as executing it goes.
 enum Verdict {
@@ -134,7 +134,7 @@ fn others_are_registered() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::users;
+    use crate::process::users;
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     fn kind(program: &str, user: &str, mounts: &[PathBuf]) -> Option<StartFailureKind> {

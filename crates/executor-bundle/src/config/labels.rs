@@ -10,9 +10,9 @@ use executor_core::Selinux;
 use executor_core::lifecycle::StartFailure;
 use serde_json::{Value, json};
 
-use crate::config::BundleContext;
-use crate::edit::object;
-use crate::{bad, kind_of};
+use crate::context::BundleContext;
+use crate::error::{bad, kind_of};
+use crate::json::object;
 
 /// Two categories of SELinux, the lower first.
 type Pair = (u16, u16);
