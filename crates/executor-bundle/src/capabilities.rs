@@ -6,6 +6,8 @@ use std::sync::LazyLock;
 
 use executor_core::{Capability, ProcessSpec, Security};
 
+use crate::error::Error;
+
 /// What root in a container may do: the set that container engines have agreed on.
 const CAPABILITIES: [&str; 14] = [
     "CAP_AUDIT_WRITE",
@@ -25,14 +27,17 @@ const CAPABILITIES: [&str; 14] = [
 ];
 
 /// What a process may do at most.
-pub(crate) fn of(process: &ProcessSpec, security: Security) -> BTreeSet<Capability> {
+pub(crate) fn of(process: &ProcessSpec, security: Security) -> Result<BTreeSet<Capability>, Error> {
+    if let Some(denied) = process.cap_add.iter().find(|capability| !is_ours_to_give(**capability)) {
+        return Err(Error::field("capability", format!("{denied}: this process has none of it to give")));
+    }
     let mut all: BTreeSet<_> = match security {
         Security::Sandbox => Capability::all().filter(|one| CAPABILITIES.contains(&one.name())).collect(),
         Security::Insecure => Capability::all().filter(|one| is_ours_to_give(*one)).collect(),
     };
     all.extend(&process.cap_add);
     all.retain(|capability| !process.cap_drop.contains(capability));
-    all
+    Ok(all)
 }
 
 /// The capabilities this process can hand on, one in each bit: its bounding set.

@@ -9,12 +9,12 @@ mod edit;
 pub(crate) mod labels;
 mod seccomp;
 
-use executor_core::lifecycle::StartFailure;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use crate::context::BundleContext;
+use crate::error::Error;
 use seccomp::Filter;
 
 /// The whole of `config.json`: ours, or the caller's with what the specification adds to it.
@@ -26,18 +26,34 @@ pub(crate) struct Configuration {
 }
 
 impl Configuration {
-    pub(crate) fn of(ground: &BundleContext<'_>, process: Value) -> Result<Self, StartFailure> {
-        let mut json = match &ground.spec.config {
+    pub(crate) fn of(context: &BundleContext<'_>, process: Value) -> Result<Self, Error> {
+        let mut json = match &context.spec.config {
             Some(config) => config.json().clone(),
-            None => defaults::config(ground),
+            None => defaults::config(context),
         };
         json["process"] = process;
-        let filter = edit::all(&mut json, ground)?;
+        let filter = edit::all(&mut json, context)?;
         Ok(Self { json, filter })
     }
 
-    /// With the filter in its place, for people.
-    pub(crate) fn whole(mut self) -> serde_json::Result<Value> {
+    /// Its mounts, those of the root file system included.
+    pub(crate) fn mounts(&self) -> &[Value] {
+        self.json["mounts"].as_array().map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// As the runtime reads it.
+    pub(crate) fn text(&self) -> Result<Vec<u8>, Error> {
+        serde_json::to_vec(self).map_err(|source| Error::Json { op: "write", source })
+    }
+
+    /// The same for people: indented.
+    pub(crate) fn pretty(self) -> Result<String, Error> {
+        let text = self.whole().and_then(|config| serde_json::to_string_pretty(&config));
+        text.map_err(|source| Error::Json { op: "write", source })
+    }
+
+    /// With the filter in its place.
+    fn whole(mut self) -> serde_json::Result<Value> {
         if let Some(filter) = &self.filter {
             self.json["linux"]["seccomp"] = serde_json::from_str(filter.get())?;
         }
@@ -76,10 +92,10 @@ impl Serialize for Configuration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capabilities::is_ours_to_give;
+    use crate::capabilities::{self, is_ours_to_give};
     use crate::mounts;
-    use crate::process::process;
     use crate::process::users::User;
+    use crate::process::{self};
     use crate::rootfs::Made;
     use executor_core::lifecycle::ContainerId;
     use executor_core::{
@@ -98,21 +114,24 @@ mod tests {
         change(&mut spec);
         spec.validate().unwrap();
         let user = User { uid: 0, gid: 0, groups: [0, 10].into(), home: Some("/root".into()) };
-        let process = process(&spec, &user).unwrap();
+        let capabilities = capabilities::of(&spec.process, spec.security).unwrap();
+        let process = process::init(&spec, &user, &capabilities).unwrap();
         let id = ContainerId::new("c").unwrap();
         let rootfs = Made { root: "/b/rootfs".into(), seen: "/".into(), mounts: Vec::new(), is_kept: false };
-        let ground = BundleContext {
+        let mounts = mounts::asked(None, &spec, spec.id_map.is_some()).unwrap().entries;
+        let context = BundleContext {
             id: &id,
             spec: &spec,
             rootfs: &rootfs,
-            files: Vec::new(),
-            mounts: mounts::asked(None, &spec, spec.id_map.is_some()).unwrap(),
+            files: &[],
+            mounts: &mounts,
+            capabilities: &capabilities,
             cgroup: Some("/longshore/e/c"),
             network,
             map: spec.id_map.as_ref(),
             dir: Path::new("/b"),
         };
-        Configuration::of(&ground, process).unwrap().whole().unwrap()
+        Configuration::of(&context, process).unwrap().whole().unwrap()
     }
 
     #[test]

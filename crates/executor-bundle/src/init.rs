@@ -3,11 +3,12 @@
 
 use std::path::Path;
 
-use executor_core::lifecycle::StartFailure;
 use serde_json::Value;
 
-use crate::error::{bad, from_io};
-use crate::{file, json, mount_entry};
+use crate::error::Error;
+use crate::file;
+use crate::json::list;
+use crate::mount_entry::{bind, put};
 
 #[cfg(has_init)]
 const PROGRAM: Option<&[u8]> = Some(include_bytes!(concat!(env!("OUT_DIR"), "/longshore-init")));
@@ -20,17 +21,15 @@ const FILE: &str = "init";
 /// Where the container finds it: in a file system of its own, where no stub is needed.
 const PLACE: &str = "/dev/longshore-init";
 
-/// Puts it in front of the program.
-pub(crate) fn add(config: &mut Value, dir: &Path) -> Result<(), StartFailure> {
-    let place = mount_entry::bind(&dir.join(FILE), Path::new(PLACE), "ro");
-    mount_entry::put(json::list(config, &["mounts"])?, place);
-    json::list(config, &["process", "args"])?.insert(0, PLACE.into());
-    Ok(())
+/// Writes it below the bundle.
+pub(crate) fn write(dir: &Path) -> Result<(), Error> {
+    let missing = || Error::field("init", "built without it, for want of a static C library");
+    file::write_new(&dir.join(FILE), PROGRAM.ok_or_else(missing)?, 0o755)
 }
 
-/// Writes it below the bundle.
-pub(crate) fn write(dir: &Path) -> Result<(), StartFailure> {
-    let program = PROGRAM.ok_or_else(|| bad("init", "built without it, for want of a static C library"))?;
-    let path = dir.join(FILE);
-    file::write_new(&path, program, 0o755).map_err(|error| from_io("write", &path, &error))
+/// Puts it in front of the program.
+pub(crate) fn add(config: &mut Value, dir: &Path) -> Result<(), Error> {
+    put(list(config, &["mounts"])?, bind(&dir.join(FILE), Path::new(PLACE), "ro"));
+    list(config, &["process", "args"])?.insert(0, PLACE.into());
+    Ok(())
 }

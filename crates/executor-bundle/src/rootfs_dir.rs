@@ -9,13 +9,14 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use executor_core::lifecycle::{HostPid, StartFailure, StartFailureKind};
+use executor_core::lifecycle::HostPid;
 use rustix::fs::{
     FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, fchmod, fchown, fstat, mkdirat, openat, openat2,
 };
 use rustix::io::Errno;
 
-use crate::error::from_io;
+use crate::error::Error;
+use crate::ids::Owner;
 
 /// The most that is read of a file of a container's: no passwd of this size is one.
 const READ_LIMIT: u64 = 4 << 20;
@@ -47,16 +48,13 @@ pub(crate) enum Unreadable {
 }
 
 impl RootfsDir {
-    pub(crate) fn open(path: &Path) -> Result<Self, StartFailure> {
-        Self::at(path).map_err(|error| from_io("rootfs:", path, &error))
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        Self::at(path).map_err(Error::file("rootfs", path))
     }
 
     /// The root file system as a process sees it, its mounts included.
-    pub(crate) fn of_process(pid: HostPid) -> Result<Self, StartFailure> {
-        Self::at(Path::new(&format!("/proc/{pid}/root"))).map_err(|error| {
-            let message = format!("the container has ended: its init cannot be looked at: {error}");
-            StartFailure::new(StartFailureKind::ContainerGone, message)
-        })
+    pub(crate) fn of_process(pid: HostPid) -> Result<Self, Error> {
+        Self::at(Path::new(&format!("/proc/{pid}/root"))).map_err(Error::Ended)
     }
 
     fn at(path: &Path) -> io::Result<Self> {
@@ -81,7 +79,7 @@ impl RootfsDir {
 
     /// Makes an empty file or directory in a directory of it, with this owner on the host. One that is there, of
     /// whatever kind, is an error.
-    pub(crate) fn make(&self, parent: &OwnedFd, name: &Path, dir: bool, owner: (u32, u32)) -> io::Result<()> {
+    pub(crate) fn make(&self, parent: &OwnedFd, name: &Path, dir: bool, owner: Owner) -> io::Result<()> {
         let new = if dir {
             mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
             openat(
@@ -97,13 +95,13 @@ impl RootfsDir {
         // Whatever our umask is.
         fchmod(&new, Mode::from_raw_mode(if dir { 0o755 } else { 0o644 }))?;
         if rustix::process::geteuid().is_root() {
-            fchown(&new, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))?;
+            fchown(&new, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
         }
         Ok(())
     }
 
     /// Makes a directory, and those above it, with this owner on the host; one that is there is left as it is.
-    pub(crate) fn make_dirs(&self, path: &Path, owner: (u32, u32)) -> io::Result<()> {
+    pub(crate) fn make_dirs(&self, path: &Path, owner: Owner) -> io::Result<()> {
         let mut whole = PathBuf::from("/");
         for part in path.components().filter(|part| matches!(part, Component::Normal(_))) {
             let parent = || self.open_dir(&whole);

@@ -16,8 +16,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use executor_core::IdMap;
-use executor_core::lifecycle::StartFailure;
 use rustix::fs::{
     AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat, Timespec, Timestamps, flock, fstat, futimens,
     openat, statat, unlinkat,
@@ -26,8 +24,8 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::error::from_io;
-use crate::ids;
+use crate::error::Error;
+use crate::ids::Owner;
 use crate::rootfs_dir::RootfsDir;
 
 const FILE: &str = "stubs.json";
@@ -47,7 +45,8 @@ struct InUse {
     _shared: OwnedFd,
 }
 
-/// The root directories of this process's containers, by their bundles.
+/// The root directories of this process's containers, by their bundles. It is global because they may be used by
+/// several executors, and flock(2) does not keep a process out that has the lock already.
 static IN_USE: Mutex<BTreeMap<PathBuf, InUse>> = Mutex::new(BTreeMap::new());
 
 fn in_use() -> MutexGuard<'static, BTreeMap<PathBuf, InUse>> {
@@ -63,18 +62,18 @@ fn locked(root: &Path, how: FlockOperation) -> io::Result<OwnedFd> {
 
 /// Makes the mount points of `mounts` that are missing in `root`, and writes down which come away again: each
 /// stub, and with `parents` the directories that had to be made above it.
-pub(crate) fn make(
+pub(crate) fn make_missing(
     dir: &Path,
     root: &Path,
     mounts: &[Value],
     parents: bool,
-    map: Option<&IdMap>,
-) -> Result<(), StartFailure> {
+    owner: Owner,
+) -> Result<(), Error> {
     // Until they are made: containers of one root file system would make each other's, and who ends meanwhile would
     // leave its own to one that has not written its down yet.
     let mut in_use = in_use();
-    let shared = locked(root, FlockOperation::LockShared).map_err(|error| from_io("lock", root, &error))?;
-    let stat = fstat(&shared).map_err(|error| from_io("look at", root, &error.into()))?;
+    let shared = locked(root, FlockOperation::LockShared).map_err(Error::io("lock", root))?;
+    let stat = fstat(&shared).map_err(Error::io("look at", root))?;
     let id = (stat.st_dev, stat.st_ino);
     in_use.insert(dir.to_owned(), InUse { root: id, _shared: shared });
     let within = RootfsDir::open(root)?;
@@ -85,13 +84,14 @@ pub(crate) fn make(
     let kept = |stub: &&Missing| parents || stub.is_target;
     let made = missing.iter().filter(kept).map(|stub| stub.path.clone()).collect();
     let written = Stubs { root: root.to_owned(), made }.write(dir);
-    written.map_err(|error| from_io("write", &dir.join(FILE), &error))?;
-    let owner = ids::on_the_host(map, 0, 0);
+    written.map_err(Error::io("write", &dir.join(FILE)))?;
     for stub in missing {
-        let failed = |error: io::Error| from_io("make the mount point", &stub.path, &error);
-        let parent = parent_of(&within, &stub.path).map_err(failed)?;
-        // Nobody but us has changed this directory, or else another process that needs the same.
-        match keeping_times(&parent, || within.make(&parent, name_of(&stub.path), stub.is_dir, owner)) {
+        let failed = Error::io::<io::Error>("make the mount point", &stub.path);
+        let made = parent_of(&within, &stub.path).and_then(|parent| {
+            keeping_times(&parent, || within.make(&parent, name_of(&stub.path), stub.is_dir, owner))
+        });
+        match made {
+            // Another process has made the same meanwhile, and nothing else in this directory.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             made => made.map_err(failed)?,
         }
@@ -108,7 +108,7 @@ struct Missing {
 }
 
 /// In the order in which they can be made.
-fn missing(within: &RootfsDir, mounts: &[Value]) -> Result<Vec<Missing>, StartFailure> {
+fn missing(within: &RootfsDir, mounts: &[Value]) -> Result<Vec<Missing>, Error> {
     let mut all: Vec<Missing> = Vec::new();
     let destinations = || mounts.iter().filter_map(|mount| mount["destination"].as_str().map(Path::new));
     for (index, mount) in mounts.iter().enumerate() {
@@ -126,7 +126,7 @@ fn missing(within: &RootfsDir, mounts: &[Value]) -> Result<Vec<Missing>, StartFa
         let count = normal.clone().count();
         for (part, number) in normal.zip(1..) {
             path.push(part);
-            let found = within.find(&path).map_err(|error| from_io("mount point", &path, &error))?;
+            let found = within.find(&path).map_err(Error::io("look at the mount point", &path))?;
             if found.is_none() && all.iter().all(|stub| stub.path != path) {
                 let is_target = number == count;
                 all.push(Missing { path: path.clone(), is_dir: is_dir || !is_target, is_target });
@@ -171,7 +171,7 @@ impl Stubs {
     }
 }
 
-/// Takes away what [`make`] made and is still empty, unless another container uses the root file system. What cannot
+/// Takes away what [`make_missing`] made and is still empty, unless another container uses the root file system. What cannot
 /// be looked at stays where it is: a stub does no harm.
 pub(crate) fn remove(dir: &Path) {
     let mut in_use = in_use();
@@ -226,24 +226,24 @@ mod tests {
     use crate::mount_entry::bind;
     use std::os::unix::fs::{MetadataExt, symlink};
 
-    struct BundleContext {
+    struct Stage {
         bundle: tempfile::TempDir,
         root: tempfile::TempDir,
     }
 
-    impl BundleContext {
+    impl Stage {
         fn new() -> Self {
-            let ground = Self { bundle: tempfile::tempdir().unwrap(), root: tempfile::tempdir().unwrap() };
-            fs::create_dir(ground.root.path().join("etc")).unwrap();
-            ground
+            let stage = Self { bundle: tempfile::tempdir().unwrap(), root: tempfile::tempdir().unwrap() };
+            fs::create_dir(stage.root.path().join("etc")).unwrap();
+            stage
         }
 
-        fn make(&self, destinations: &[(&str, &str)], parents: bool) -> Result<(), StartFailure> {
+        fn make(&self, destinations: &[(&str, &str)], parents: bool) -> Result<(), Error> {
             let mounts: Vec<_> = destinations
                 .iter()
                 .map(|(source, destination)| bind(Path::new(source), Path::new(destination), "rw"))
                 .collect();
-            make(self.bundle.path(), self.root.path(), &mounts, parents, None)
+            make_missing(self.bundle.path(), self.root.path(), &mounts, parents, Owner::ROOT)
         }
 
         fn times(&self) -> Vec<(i64, i64)> {
@@ -258,59 +258,59 @@ mod tests {
 
     #[test]
     fn stubs_come_away_and_times_stay() {
-        let ground = BundleContext::new();
-        let before = ground.times();
-        ground
+        let stage = Stage::new();
+        let before = stage.times();
+        stage
             .make(&[("/etc/passwd", "/etc/hosts"), ("/etc", "/a/b/c"), ("/etc", "/a/b/c/d")], false)
             .unwrap();
-        assert!(ground.root.path().join("etc/hosts").is_file() && ground.root.path().join("a/b/c").is_dir());
-        assert!(!ground.has("a/b/c/d"), "it is below a mount");
-        assert_eq!(ground.times(), before);
-        remove(ground.bundle.path());
-        assert!(!ground.has("etc/hosts") && !ground.has("a/b/c") && ground.has("a/b"));
-        assert_eq!(ground.times(), before);
+        assert!(stage.root.path().join("etc/hosts").is_file() && stage.root.path().join("a/b/c").is_dir());
+        assert!(!stage.has("a/b/c/d"), "it is below a mount");
+        assert_eq!(stage.times(), before);
+        remove(stage.bundle.path());
+        assert!(!stage.has("etc/hosts") && !stage.has("a/b/c") && stage.has("a/b"));
+        assert_eq!(stage.times(), before);
     }
 
     #[test]
     fn directories_above_come_away_when_asked() {
-        let ground = BundleContext::new();
-        ground.make(&[("/etc", "/a/b/c"), ("/etc", "/a/x")], true).unwrap();
-        remove(ground.bundle.path());
-        assert!(!ground.has("a"));
-        ground.make(&[("/etc", "/etc")], true).unwrap();
-        remove(ground.bundle.path());
-        assert!(ground.has("etc"), "it was there before");
+        let stage = Stage::new();
+        stage.make(&[("/etc", "/a/b/c"), ("/etc", "/a/x")], true).unwrap();
+        remove(stage.bundle.path());
+        assert!(!stage.has("a"));
+        stage.make(&[("/etc", "/etc")], true).unwrap();
+        remove(stage.bundle.path());
+        assert!(stage.has("etc"), "it was there before");
     }
 
     #[test]
     fn what_is_not_a_stub_any_more_stays() {
-        let ground = BundleContext::new();
+        let stage = Stage::new();
         let outside = tempfile::tempdir().unwrap();
-        ground.make(&[("/etc/passwd", "/file"), ("/etc", "/full/x"), ("/etc", "/link")], true).unwrap();
-        fs::write(ground.root.path().join("file"), "mine").unwrap();
-        fs::write(ground.root.path().join("full/mine"), "").unwrap();
-        fs::remove_dir(ground.root.path().join("link")).unwrap();
-        symlink(outside.path(), ground.root.path().join("link")).unwrap();
-        remove(ground.bundle.path());
-        assert!(ground.has("file") && ground.has("full/mine") && !ground.has("full/x") && ground.has("link"));
+        stage.make(&[("/etc/passwd", "/file"), ("/etc", "/full/x"), ("/etc", "/link")], true).unwrap();
+        fs::write(stage.root.path().join("file"), "mine").unwrap();
+        fs::write(stage.root.path().join("full/mine"), "").unwrap();
+        fs::remove_dir(stage.root.path().join("link")).unwrap();
+        symlink(outside.path(), stage.root.path().join("link")).unwrap();
+        remove(stage.bundle.path());
+        assert!(stage.has("file") && stage.has("full/mine") && !stage.has("full/x") && stage.has("link"));
         assert!(outside.path().is_dir());
     }
 
     #[test]
     fn a_link_leads_to_no_place_outside() {
-        let ground = BundleContext::new();
+        let stage = Stage::new();
         let outside = tempfile::tempdir().unwrap();
-        symlink(outside.path(), ground.root.path().join("out")).unwrap();
-        symlink("/etc", ground.root.path().join("inside")).unwrap();
+        symlink(outside.path(), stage.root.path().join("out")).unwrap();
+        symlink("/etc", stage.root.path().join("inside")).unwrap();
         // A link to nowhere within the root can be no mount point.
-        assert!(ground.make(&[("/etc", "/out/x")], true).is_err());
+        assert!(stage.make(&[("/etc", "/out/x")], true).is_err());
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
-        remove(ground.bundle.path());
-        fs::remove_file(ground.bundle.path().join(FILE)).unwrap();
-        ground.make(&[("/etc", "/inside/x")], true).unwrap();
-        assert!(ground.has("etc/x"));
-        remove(ground.bundle.path());
-        assert!(!ground.has("etc/x"));
+        remove(stage.bundle.path());
+        fs::remove_file(stage.bundle.path().join(FILE)).unwrap();
+        stage.make(&[("/etc", "/inside/x")], true).unwrap();
+        assert!(stage.has("etc/x"));
+        remove(stage.bundle.path());
+        assert!(!stage.has("etc/x"));
     }
 
     #[test]
@@ -322,7 +322,7 @@ mod tests {
                     for _ in 0..50 {
                         let bundle = tempfile::tempdir().unwrap();
                         let mounts = [bind(Path::new("/etc"), Path::new("/a/b"), "rw")];
-                        make(bundle.path(), root.path(), &mounts, true, None).unwrap();
+                        make_missing(bundle.path(), root.path(), &mounts, true, Owner::ROOT).unwrap();
                         assert!(root.path().join("a/b").is_dir());
                         remove(bundle.path());
                     }
@@ -334,21 +334,20 @@ mod tests {
 
     #[test]
     fn what_another_container_uses_stays_until_its_end() {
-        let ground = BundleContext::new();
-        let other =
-            BundleContext { bundle: tempfile::tempdir().unwrap(), root: tempfile::tempdir().unwrap() };
-        ground.make(&[("/etc", "/a")], false).unwrap();
+        let stage = Stage::new();
+        let other = Stage { bundle: tempfile::tempdir().unwrap(), root: tempfile::tempdir().unwrap() };
+        stage.make(&[("/etc", "/a")], false).unwrap();
         let mounts = [("/etc", "/a"), ("/etc", "/b")]
             .map(|(source, place)| bind(Path::new(source), Path::new(place), "rw"));
-        make(other.bundle.path(), ground.root.path(), &mounts, false, None).unwrap();
-        remove(ground.bundle.path());
-        assert!(ground.has("a") && ground.has("b"));
+        make_missing(other.bundle.path(), stage.root.path(), &mounts, false, Owner::ROOT).unwrap();
+        remove(stage.bundle.path());
+        assert!(stage.has("a") && stage.has("b"));
         // Another process that has a container there.
-        let theirs = locked(ground.root.path(), FlockOperation::LockShared).unwrap();
+        let theirs = locked(stage.root.path(), FlockOperation::LockShared).unwrap();
         remove(other.bundle.path());
-        assert!(ground.has("a") && ground.has("b"), "there is one left that uses them");
+        assert!(stage.has("a") && stage.has("b"), "there is one left that uses them");
         drop(theirs);
         remove(other.bundle.path());
-        assert!(!ground.has("a") && !ground.has("b"));
+        assert!(!stage.has("a") && !stage.has("b"));
     }
 }

@@ -15,7 +15,7 @@ use crate::names::DEFAULT_HOSTNAME;
 /// The version of the specification that is written; runc 1.1 and crun 1.8 take it.
 const OCI_VERSION: &str = "1.0.2";
 
-/// Parts of /proc and /sys that tell of the host.
+/// Parts of /proc and /sys that show the host.
 const MASKED: [&str; 11] = [
     "/proc/acpi",
     "/proc/asound",
@@ -52,8 +52,8 @@ pub(super) const MOUNTS: [DefaultMount; 7] = [
 ];
 
 /// A container's configuration where the caller has none. What [`edit`] puts in is not there yet.
-pub(crate) fn config(ground: &BundleContext<'_>) -> Value {
-    let spec = ground.spec;
+pub(crate) fn config(context: &BundleContext<'_>) -> Value {
+    let spec = context.spec;
     let insecure = spec.security == Security::Insecure;
     let hosts_proc = spec.process_mode == ProcessMode::NoSandbox;
     let hidden = |paths: &[&'static str]| -> Vec<&'static str> {
@@ -65,7 +65,7 @@ pub(crate) fn config(ground: &BundleContext<'_>) -> Value {
         "root": {},
         "hostname": DEFAULT_HOSTNAME,
         "mounts": default_mounts(spec),
-        "annotations": {"io.longshore.container": ground.id.as_str()},
+        "annotations": {"io.longshore.container": context.id.as_str()},
         "linux": {
             "namespaces": namespaces(spec.process_mode),
             // No device but those the runtime always allows, unless all are.
