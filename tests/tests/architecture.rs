@@ -42,7 +42,15 @@ const MAY_DEPEND: [(&str, &[&str]); 7] = [
     ),
     (
         "executor-bundle",
-        &["container-device-interface", "executor-core", "oci-spec", "rustix", "serde", "serde_json"],
+        &[
+            "container-device-interface",
+            "executor-core",
+            "oci-spec",
+            "rustix",
+            "serde",
+            "serde_json",
+            "thiserror",
+        ],
     ),
     ("executor-network", &["executor-core", "nix", "rustix", "serde_json", "thiserror"]),
     ("executor-sim", &["actix-rt", "executor-core", "fastrand", "futures", "tokio"]),

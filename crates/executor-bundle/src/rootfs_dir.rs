@@ -64,17 +64,28 @@ impl RootfsDir {
 
     /// What is at `path`, links followed; `None` when there is nothing.
     pub(crate) fn find(&self, path: &Path) -> io::Result<Option<Found>> {
-        match self.open_as(path, OFlags::PATH | OFlags::CLOEXEC) {
+        match self.open_as(path, OFlags::PATH | OFlags::CLOEXEC, ResolveFlags::empty()) {
             Ok(handle) => Ok(Some(Found { stat: fstat(&handle)?, handle })),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// A directory, to do something in it.
+    /// A directory, to make something in it.
     pub(crate) fn open_dir(&self, path: &Path) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        self.open_as(path, flags).map_err(io::Error::from)
+        Ok(self.open_as(path, flags, ResolveFlags::empty())?)
+    }
+
+    /// A directory, to remove something from it; an error when something is mounted on the way to it.
+    pub(crate) fn open_dir_of_root_mount(&self, path: &Path) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(self.open_as(path, flags, ResolveFlags::NO_XDEV)?)
+    }
+
+    /// The device that the root is on.
+    pub(crate) fn device(&self) -> io::Result<u64> {
+        Ok(fstat(&self.root)?.st_dev)
     }
 
     /// Makes an empty file or directory in a directory of it, with this owner on the host. One that is there, of
@@ -113,8 +124,8 @@ impl RootfsDir {
         Ok(())
     }
 
-    fn open_as(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    fn open_as(&self, path: &Path, flags: OFlags, more: ResolveFlags) -> rustix::io::Result<OwnedFd> {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more;
         let open = || openat2(&self.root, path, flags, Mode::empty(), resolve);
         // The kernel gives up when something is renamed or mounted anywhere meanwhile.
         let found = (0..RACES).map(|_| open()).find(|found| !matches!(found, Err(Errno::AGAIN)));

@@ -2,7 +2,8 @@
 //! and come away afterwards, so that it is as it was: times of the directories above included.
 //!
 //! What will be made is written down first, in the bundle: the next executor can take it away as well. A stub
-//! that the container has put something into, or has replaced, stays.
+//! that the container has put something into, or has replaced, stays. So does one that something was mounted over
+//! meanwhile: nothing is removed through a mount that was not there when the stub was made.
 //!
 //! Several containers may use one root file system at a time, and what is a mount point to one must not be taken
 //! away by another. Each holds a shared lock on its root directory; who comes first to its end leaves its stubs to
@@ -34,8 +35,17 @@ const FILE: &str = "stubs.json";
 #[derive(Serialize, Deserialize)]
 struct Stubs {
     root: PathBuf,
-    /// Paths within it, those above before those below.
-    made: Vec<PathBuf>,
+    /// Those above before those below.
+    made: Vec<Stub>,
+}
+
+/// One of them.
+#[derive(Serialize, Deserialize)]
+struct Stub {
+    /// Its path within the root file system.
+    path: PathBuf,
+    /// The device that it was made on.
+    device: u64,
 }
 
 /// A root directory that is in use.
@@ -82,7 +92,8 @@ pub(crate) fn make_missing(
         return Ok(());
     }
     let kept = |stub: &&Missing| parents || stub.is_target;
-    let made = missing.iter().filter(kept).map(|stub| stub.path.clone()).collect();
+    let made = missing.iter().filter(kept);
+    let made = made.map(|stub| Stub { path: stub.path.clone(), device: stub.device }).collect();
     let written = Stubs { root: root.to_owned(), made }.write(dir);
     written.map_err(Error::io("write", &dir.join(FILE)))?;
     for stub in missing {
@@ -102,6 +113,8 @@ pub(crate) fn make_missing(
 /// A path that does not exist and has to.
 struct Missing {
     path: PathBuf,
+    /// That of the nearest directory above it that is there.
+    device: u64,
     is_dir: bool,
     /// Whether something is to be mounted right there.
     is_target: bool,
@@ -110,6 +123,8 @@ struct Missing {
 /// In the order in which they can be made.
 fn missing(within: &RootfsDir, mounts: &[Value]) -> Result<Vec<Missing>, Error> {
     let mut all: Vec<Missing> = Vec::new();
+    let root = Path::new("/");
+    let of_root = within.device().map_err(Error::io("look at", root))?;
     let destinations = || mounts.iter().filter_map(|mount| mount["destination"].as_str().map(Path::new));
     for (index, mount) in mounts.iter().enumerate() {
         let Some(destination) = destinations().nth(index) else { continue };
@@ -121,15 +136,17 @@ fn missing(within: &RootfsDir, mounts: &[Value]) -> Result<Vec<Missing>, Error> 
         let source = mount["source"].as_str().map(Path::new);
         let is_bind = mount["type"] == "bind";
         let is_dir = !is_bind || source.is_none_or(Path::is_dir);
-        let mut path = PathBuf::from("/");
+        let (mut path, mut device) = (root.to_owned(), of_root);
         let normal = destination.components().filter(|part| matches!(part, Component::Normal(_)));
         let count = normal.clone().count();
         for (part, number) in normal.zip(1..) {
             path.push(part);
             let found = within.find(&path).map_err(Error::io("look at the mount point", &path))?;
-            if found.is_none() && all.iter().all(|stub| stub.path != path) {
+            if let Some(found) = &found {
+                device = found.stat.st_dev;
+            } else if all.iter().all(|stub| stub.path != path) {
                 let is_target = number == count;
-                all.push(Missing { path: path.clone(), is_dir: is_dir || !is_target, is_target });
+                all.push(Missing { path: path.clone(), device, is_dir: is_dir || !is_target, is_target });
             }
         }
     }
@@ -188,9 +205,19 @@ pub(crate) fn remove(dir: &Path) {
     drop(own);
     let Ok(_alone) = locked(&stubs.root, FlockOperation::NonBlockingLockExclusive) else { return };
     let Ok(within) = RootfsDir::open(&stubs.root) else { return };
-    for path in stubs.made.iter().rev() {
-        let _stays = parent_of(&within, path).and_then(|parent| remove_empty(&parent, name_of(path)));
+    for stub in stubs.made.iter().rev() {
+        let _stays = where_made(&within, stub).and_then(|parent| remove_empty(&parent, name_of(&stub.path)));
     }
+}
+
+/// The directory in which a stub was made, if it is the same.
+fn where_made(within: &RootfsDir, stub: &Stub) -> io::Result<OwnedFd> {
+    let parent = match within.device()? == stub.device {
+        true => within.open_dir_of_root_mount(stub.path.parent().unwrap_or(Path::new("/")))?,
+        // It was made in what was mounted there.
+        false => parent_of(within, &stub.path)?,
+    };
+    if fstat(&parent)?.st_dev == stub.device { Ok(parent) } else { Err(Errno::XDEV.into()) }
 }
 
 /// Removes an empty file or directory, and nothing that is mounted upon.
@@ -224,6 +251,7 @@ fn remove_empty(parent: &OwnedFd, name: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::mount_entry::bind;
+    use rustix::mount::{MountFlags, UnmountFlags};
     use std::os::unix::fs::{MetadataExt, symlink};
 
     struct Stage {
@@ -280,6 +308,39 @@ mod tests {
         stage.make(&[("/etc", "/etc")], true).unwrap();
         remove(stage.bundle.path());
         assert!(stage.has("etc"), "it was there before");
+    }
+
+    #[test]
+    fn nothing_is_removed_through_a_mount() {
+        if crate::ids::rootless() {
+            return;
+        }
+        let mount = |what: &Path, kind: &str, at: &Path| {
+            let flags = if kind.is_empty() { MountFlags::BIND } else { MountFlags::empty() };
+            rustix::mount::mount(what, at, kind, flags, None).unwrap();
+        };
+        let unmount = |at: &Path| rustix::mount::unmount(at, UnmountFlags::DETACH).unwrap();
+        let another = tempfile::tempdir().unwrap();
+        fs::create_dir(another.path().join("x")).unwrap();
+        for (kind, what) in [("", another.path()), ("tmpfs", Path::new("tmpfs"))] {
+            let stage = Stage::new();
+            let etc = stage.root.path().join("etc");
+            stage.make(&[("/etc", "/etc/x")], false).unwrap();
+            mount(what, kind, &etc);
+            fs::create_dir_all(etc.join("x")).unwrap();
+            remove(stage.bundle.path());
+            assert!(etc.join("x").is_dir(), "it is another's");
+            unmount(&etc);
+        }
+        // What was there when it was made is no obstacle.
+        let stage = Stage::new();
+        let etc = stage.root.path().join("etc");
+        mount(Path::new("tmpfs"), "tmpfs", &etc);
+        stage.make(&[("/etc", "/etc/x")], false).unwrap();
+        assert!(stage.has("etc/x"));
+        remove(stage.bundle.path());
+        assert!(!stage.has("etc/x"));
+        unmount(&etc);
     }
 
     #[test]
