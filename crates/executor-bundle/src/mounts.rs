@@ -1,4 +1,4 @@
-//! The mounts of a specification, as the runtime is told them: sources looked at, selectors resolved.
+//! The mounts of a specification, as the runtime is given them: sources looked at, selectors resolved.
 //!
 //! A selector is resolved once, by the kernel and below its source alone, and what it leads to is mounted below
 //! the bundle at once. The runtime is given that mount: what others do to the source meanwhile does not matter.

@@ -5,7 +5,7 @@
 //!     ├───────▶ none, host: the runtime makes the namespace, or leaves the container in the host's
 //!     └───────▶ cni ──▶ config: which plugins, from a directory
 //!                │ └──▶ plugin: one call of one plugin
-//!                ├────▶ namespace: a network namespace that outlives the process which made it
+//!                ├────▶ namespace: a network namespace that outlives the process that made it
 //!                └────▶ pool: some that are ready
 //! ```
 //! A network that is set up ahead of the container, as by CNI, has a directory of its own below the root,
@@ -59,7 +59,7 @@ impl Networks {
         }
     }
 
-    /// The one place that tells kinds of networks apart: who provides it, and by which name.
+    /// The one place that distinguishes kinds of networks: the provider of one, and its name there.
     fn provider<'a>(&self, network: &'a Network) -> (&dyn Provider, Option<&'a str>) {
         match network {
             Network::None => (&*self.none, None),

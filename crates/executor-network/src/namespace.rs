@@ -1,4 +1,4 @@
-//! Network namespaces that have a name in the file system, and so outlive whoever made them.
+//! Network namespaces that have a name in the file system, and so outlive the process that made them.
 
 use std::fs::{self, File};
 use std::io;

@@ -211,7 +211,7 @@ mod tests {
     fn it_fills_up_after_the_first_use_and_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let pool = pool(dir.path(), 2, Duration::from_secs(1000));
-        assert_eq!((pool.ready(), made(dir.path())), (0, 0), "nobody has asked");
+        assert_eq!((pool.ready(), made(dir.path())), (0, 0), "none was asked for");
         let first = pool.take(None).unwrap();
         until(&pool, 2);
         let second = pool.take(None).unwrap();
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn it_empties_when_nobody_asks() {
+    fn it_empties_when_none_is_asked_for() {
         let dir = tempfile::tempdir().unwrap();
         let pool = pool(dir.path(), 3, Duration::from_millis(300));
         pool.take(None).unwrap().remove();

@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_profile_is_told() {
+    fn what_is_no_profile_is_refused() {
         let profile = |path: &str| {
             filter(&Seccomp::Profile(path.into()), &BTreeSet::new())
                 .map(drop)
