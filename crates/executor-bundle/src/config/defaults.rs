@@ -51,7 +51,7 @@ pub(super) const MOUNTS: [DefaultMount; 7] = [
     ("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
 ];
 
-/// A container's configuration where the caller has none. What [`edit`] puts in is not there yet.
+/// A container's configuration where the caller has none. What [`edit`](super::edit) puts in is not there yet.
 pub(crate) fn config(context: &BundleContext<'_>) -> Value {
     let spec = context.spec;
     let insecure = spec.security == Security::Insecure;
