@@ -2,7 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
@@ -42,7 +43,15 @@ const MAY_DEPEND: [(&str, &[&str]); 7] = [
     ),
     (
         "executor-bundle",
-        &["container-device-interface", "executor-core", "oci-spec", "rustix", "serde", "serde_json"],
+        &[
+            "container-device-interface",
+            "executor-core",
+            "oci-spec",
+            "rustix",
+            "serde",
+            "serde_json",
+            "thiserror",
+        ],
     ),
     ("executor-network", &["executor-core", "nix", "rustix", "serde_json", "thiserror"]),
     ("executor-sim", &["actix-rt", "executor-core", "fastrand", "futures", "tokio"]),
@@ -74,6 +83,53 @@ fn dependencies_point_inward() {
         let allowed: BTreeSet<_> = allowed.iter().copied().collect();
         let too_many: Vec<_> = names.difference(&allowed).collect();
         assert!(too_many.is_empty(), "{name} may not depend on {too_many:?}");
+    }
+}
+
+/// The files at the top of a crate, each with those that it imports, what lies in its directory included; tests apart.
+fn imports(source: &Path) -> BTreeMap<String, BTreeSet<String>> {
+    fn read(path: &Path, text: &mut String) {
+        if path.is_dir() {
+            std::fs::read_dir(path).unwrap().flatten().for_each(|entry| read(&entry.path(), text));
+        } else {
+            let file = std::fs::read_to_string(path).unwrap();
+            text.push_str(file.split("\nmod tests {").next().unwrap_or_default());
+        }
+    }
+    let mut all: BTreeMap<String, String> = BTreeMap::new();
+    for entry in std::fs::read_dir(source).unwrap().flatten() {
+        let name = entry.path().file_stem().unwrap().to_string_lossy().into_owned();
+        read(&entry.path(), all.entry(name).or_default());
+    }
+    let named = |text: &str, name: &str| {
+        text.split("crate::").skip(1).any(|path| {
+            // `crate::name…` or `crate::{…, name…}`
+            let list = path.strip_prefix('{').and_then(|list| list.split('}').next());
+            let first =
+                |path: &str| path.split(|c: char| !c.is_alphanumeric() && c != '_').next() == Some(name);
+            list.map_or_else(|| first(path), |list| list.split(',').any(|part| first(part.trim())))
+        })
+    };
+    let of = |file: &String, text: &String| {
+        all.keys().filter(|other| *other != file && named(text, other)).cloned().collect()
+    };
+    all.iter().map(|(file, text)| (file.clone(), of(file, text))).collect()
+}
+
+#[test]
+fn files_import_in_one_direction() {
+    for name in ["executor-bundle", "executor-network"] {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates").join(name).join("src");
+        let mut rest = imports(&source);
+        assert!(rest.values().map(BTreeSet::len).sum::<usize>() > 10, "{name}: {rest:?}");
+        // Those that import nothing of the rest are taken away until none are left.
+        while !rest.is_empty() {
+            let lowest: BTreeSet<_> =
+                rest.iter().filter(|(_, others)| others.is_empty()).map(|(file, _)| file.clone()).collect();
+            assert!(!lowest.is_empty(), "{name}: these import each other: {rest:?}");
+            rest.retain(|file, _| !lowest.contains(file));
+            rest.values_mut().for_each(|others| others.retain(|other| !lowest.contains(other)));
+        }
     }
 }
 

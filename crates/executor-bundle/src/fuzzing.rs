@@ -1,8 +1,8 @@
 //! What holds of the bundle's parsers whatever they are given: fed by `fuzz/`, and by the test below.
 
-use crate::users::look_up;
+use crate::process::users::look_up;
 
-/// The text of passwd and group, a line with `---` between them: whoever is found has the group that was
+/// The text of passwd and group, a line with `---` between them: a user that is found has the group that was
 /// asked for or its own, and a home that is a path.
 ///
 /// # Panics

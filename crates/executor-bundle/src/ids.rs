@@ -1,31 +1,74 @@
-//! The ids of a container with a user namespace: which it has, and who of the host owns what is made for it.
+//! The ids of a container: which of the host's they are, and who owns what is made for it.
 
 use std::fs;
 use std::os::unix::fs::chown;
 use std::path::Path;
 
-use executor_core::lifecycle::StartFailure;
 use executor_core::{ContainerSpec, IdMap, IdRange, Rootfs};
 use rustix::process::{getegid, geteuid};
 
-use crate::users::User;
-use crate::{bad, from_io};
+use crate::error::Error;
 
 /// Whether this process may not do what containers of root do.
 pub(crate) fn rootless() -> bool {
     !geteuid().is_root()
 }
 
-/// The ids of a container; `None` when it has those of the host.
-///
-/// An ordinary user is root in his containers. Beside himself he has his subordinate ids, where a helper with
-/// the right to write such maps is installed; in a throw-away view of the host he has not, for what others than he
-/// own of it could not be removed afterwards.
-pub(crate) fn of(spec: &ContainerSpec) -> Option<IdMap> {
-    match &spec.id_map {
-        Some(map) => Some(map.clone()),
-        None if rootless() => Some(own(spec.rootfs != Rootfs::Host && has_helpers())),
-        None => None,
+/// A user and a group of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+impl Owner {
+    pub(crate) const ROOT: Self = Self { uid: 0, gid: 0 };
+
+    /// Gives a file of ours to this owner. An ordinary user has nothing to give that is not the container's already.
+    pub(crate) fn give(self, path: &Path) -> Result<(), Error> {
+        if rootless() || self == Self::ROOT {
+            return Ok(());
+        }
+        chown(path, Some(self.uid), Some(self.gid)).map_err(Error::io("give to the container's root", path))
+    }
+}
+
+/// The ids of a container.
+#[derive(Clone, Debug)]
+pub(crate) struct Ids {
+    /// Which of the host's they are; `None` when they are the host's own.
+    pub(crate) map: Option<IdMap>,
+    /// Who its root is on the host.
+    pub(crate) root: Owner,
+}
+
+impl Ids {
+    /// Those of a container of this specification.
+    ///
+    /// An ordinary user is root in his containers. Beside himself he has his subordinate ids, where a helper with
+    /// the right to write such maps is installed. In a throw-away view of the host he does not: he could not remove
+    /// what others than he own of it.
+    pub(crate) fn of(spec: &ContainerSpec) -> Self {
+        match &spec.id_map {
+            Some(map) => Self::new(Some(map.clone())),
+            None if rootless() => Self::new(Some(own(spec.rootfs != Rootfs::Host && has_helpers()))),
+            None => Self::new(None),
+        }
+    }
+
+    pub(crate) fn new(map: Option<IdMap>) -> Self {
+        let mut ids = Self { map, root: Owner::ROOT };
+        ids.root = ids.on_the_host(0, 0);
+        ids
+    }
+
+    /// Who a user and group of the container are on the host.
+    pub(crate) fn on_the_host(&self, uid: u32, gid: u32) -> Owner {
+        let map = self.map.as_ref();
+        Owner {
+            uid: map.and_then(|map| map.host_uid(uid)).unwrap_or(uid),
+            gid: map.and_then(|map| map.host_gid(gid)).unwrap_or(gid),
+        }
     }
 }
 
@@ -58,43 +101,11 @@ fn subordinate_ids(uid: u32, name: Option<&str>, text: &str) -> Option<IdRange> 
     })
 }
 
-/// Whether there is who may map more than the user himself.
+/// Whether programs are installed that may map more than the user himself.
 fn has_helpers() -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = |program| std::env::split_paths(&path).any(|dir| dir.join(program).is_file());
     found("newuidmap") && found("newgidmap")
-}
-
-/// A user and groups that are in the map.
-pub(crate) fn check(user: &mut User, map: Option<&IdMap>) -> Result<(), StartFailure> {
-    let Some(map) = map else { return Ok(()) };
-    if map.host_uid(user.uid).is_none() {
-        return Err(bad("user", &format!("the user {} is not in the container's id map", user.uid)));
-    }
-    if map.host_gid(user.gid).is_none() {
-        return Err(bad("user", &format!("the group {} is not in the container's id map", user.gid)));
-    }
-    user.groups.retain(|group| map.host_gid(*group).is_some());
-    if rootless() {
-        // The kernel denies setgroups(2) to whoever has mapped nothing but himself, and runc to every ordinary user.
-        user.groups.clear();
-    }
-    Ok(())
-}
-
-/// Whom of the host a user and group of the container are.
-pub(crate) fn on_the_host(map: Option<&IdMap>, uid: u32, gid: u32) -> (u32, u32) {
-    let mapped = |found: Option<u32>, id| if map.is_some() { found.unwrap_or(id) } else { id };
-    (mapped(map.and_then(|map| map.host_uid(uid)), uid), mapped(map.and_then(|map| map.host_gid(gid)), gid))
-}
-
-/// Gives a file of ours to the container's root.
-pub(crate) fn give_to_root(map: Option<&IdMap>, path: &Path) -> Result<(), StartFailure> {
-    if map.is_none() || rootless() {
-        return Ok(());
-    }
-    let (uid, gid) = on_the_host(map, 0, 0);
-    chown(path, Some(uid), Some(gid)).map_err(|error| from_io("give to the container's root", path, &error))
 }
 
 #[cfg(test)]
@@ -112,15 +123,11 @@ mod tests {
     }
 
     #[test]
-    fn who_is_in_no_range_cannot_run() {
+    fn who_is_in_a_range_is_another_on_the_host() {
         let map = IdMap::both(vec!["0:1000:1".parse().unwrap(), "1:100000:99".parse().unwrap()]);
-        let user = |uid, gid| User { uid, gid, groups: [gid, 500].into(), home: None };
-        let mut inside = user(7, 8);
-        check(&mut inside, Some(&map)).unwrap();
-        assert_eq!(inside.groups, [8].into());
-        assert_eq!(on_the_host(Some(&map), 7, 8), (100_006, 100_007));
-        assert_eq!(on_the_host(None, 7, 8), (7, 8));
-        assert!(check(&mut user(100, 0), Some(&map)).is_err());
-        assert!(check(&mut user(0, 100), Some(&map)).is_err());
+        let ids = Ids::new(Some(map));
+        assert_eq!(ids.on_the_host(7, 8), Owner { uid: 100_006, gid: 100_007 });
+        assert_eq!(ids.root, Owner { uid: 1000, gid: 1000 });
+        assert_eq!(Ids::new(None).on_the_host(7, 8), Owner { uid: 7, gid: 8 });
     }
 }

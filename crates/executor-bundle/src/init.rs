@@ -3,10 +3,12 @@
 
 use std::path::Path;
 
-use executor_core::lifecycle::StartFailure;
 use serde_json::Value;
 
-use crate::bad;
+use crate::error::Error;
+use crate::file;
+use crate::json::list;
+use crate::mount_entry::{bind, put};
 
 #[cfg(has_init)]
 const PROGRAM: Option<&[u8]> = Some(include_bytes!(concat!(env!("OUT_DIR"), "/longshore-init")));
@@ -19,17 +21,15 @@ const FILE: &str = "init";
 /// Where the container finds it: in a file system of its own, where no stub is needed.
 const PLACE: &str = "/dev/longshore-init";
 
-/// Puts it in front of the program.
-pub(crate) fn add(config: &mut Value, dir: &Path) -> Result<(), StartFailure> {
-    let place = crate::mounts::bind(&dir.join(FILE), Path::new(PLACE), "ro");
-    crate::mounts::put(crate::edit::list(config, &["mounts"])?, place);
-    crate::edit::list(config, &["process", "args"])?.insert(0, PLACE.into());
-    Ok(())
+/// Writes it below the bundle.
+pub(crate) fn write(dir: &Path) -> Result<(), Error> {
+    let missing = || Error::field("init", "built without it, for want of a static C library");
+    file::write_new(&dir.join(FILE), PROGRAM.ok_or_else(missing)?, 0o755)
 }
 
-/// Writes it below the bundle.
-pub(crate) fn write(dir: &Path) -> Result<(), StartFailure> {
-    let program = PROGRAM.ok_or_else(|| bad("init", "built without it, for want of a static C library"))?;
-    let file = dir.join(FILE);
-    crate::write_new(&file, program, 0o755).map_err(|error| crate::from_io("write", &file, &error))
+/// Puts it in front of the program.
+pub(crate) fn add(config: &mut Value, dir: &Path) -> Result<(), Error> {
+    put(list(config, &["mounts"])?, bind(&dir.join(FILE), Path::new(PLACE), "ro"));
+    list(config, &["process", "args"])?.insert(0, PLACE.into());
+    Ok(())
 }

@@ -1,183 +1,95 @@
 //! From a container's specification to an OCI bundle on disk.
 //!
 //! ```text
-//!  ContainerSpec ──▶ rootfs: a directory, an overlay of layers or of the host's root
-//!        │               │
-//!        │               ▼ looked at from within, links never followed out
-//!        ├─────────▶ users: uid, gid, groups, home ──▶ ids: whom of the host they are
-//!        ├─────────▶ program: is there something that can be executed
+//!  ContainerSpec ──▶ ids: who its users are on the host
+//!        ├─────────▶ rootfs: a directory, an overlay of layers or of the host's root
 //!        ├─────────▶ mounts: sources looked at, selectors resolved
+//!        ├─────────▶ process ──▶ users: uid, gid, groups, home   (both by rootfs_dir: looked at from
+//!        │              └──────▶ program: can it be executed      within, links never followed out)
 //!        ├─────────▶ names: its own hosts and resolv.conf, read-only
 //!        ▼
-//!     config: ours or the caller's ──▶ edit: seccomp, labels, cdi, init, ids ──▶ config.json
+//!     context ──▶ config ──▶ defaults, or the caller's own
+//!                    └─────▶ edit: limits, network, seccomp, labels, cdi, init, ids ──▶ config.json
 //!                                       └──▶ stubs: mount points that are missing in a kept rootfs
 //! ```
-//! Everything here may block. Errors are [`StartFailure`]s: a bundle that cannot be made is a process
-//! that cannot be started, and each says which field of the specification is to blame.
+//! Below are error, file, json and mount_entry, which know nothing of a specification. No file imports one that stands
+//! above it here. Everything may block. An [`Error`] says what was done and to what, with the cause beneath; it becomes
+//! a start failure in one place.
 
-#[cfg(feature = "cdi")]
-mod cdi;
+mod capabilities;
 mod config;
-mod edit;
+mod context;
+mod error;
+mod file;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
 mod ids;
 mod init;
-mod labels;
+mod json;
+mod mount_entry;
 mod mounts;
 mod names;
-mod program;
+mod process;
 mod rootfs;
 mod rootfs_dir;
-mod seccomp;
 mod stubs;
-mod users;
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use executor_core::lifecycle::{ContainerId, HostPid, StartFailure, StartFailureKind};
-use executor_core::{ContainerSpec, ExecSpec, IdMap, NetworkAttachment, NetworkNamespace};
-use rustix::io::Errno;
-use serde::Serialize;
-use serde_json::Value;
+use executor_core::lifecycle::{HostPid, Leftover};
+use executor_core::{ContainerSpec, ExecSpec, NetworkAttachment, NetworkNamespace};
 
-use crate::config::{BundleContext, Configuration};
-use crate::program::Subject;
+use crate::config::{Configuration, labels};
+use crate::context::BundleContext;
+use crate::ids::Ids;
 use crate::rootfs_dir::RootfsDir;
-use crate::users::User;
 
-pub use config::DEFAULT_HOSTNAME;
-
-/// What a bundle is made of.
-#[derive(Clone, Copy, Debug)]
-pub struct Request<'a> {
-    /// The container's id.
-    pub id: &'a ContainerId,
-    /// What it was asked to be.
-    pub spec: &'a ContainerSpec,
-    /// Its cgroup, as the runtime is told it; none where no cgroups may be made.
-    pub cgroup: Option<&'a str>,
-}
-
-/// The `process` object of a container, below its bundle: its execs start from it.
-const PROCESS: &str = "process.json";
+pub use context::Request;
+pub use error::Error;
+pub use names::DEFAULT_HOSTNAME;
 
 /// Makes the bundle of a container in `dir`, which exists: mounts its root file system if one has to be
 /// mounted, makes what is missing in one that is kept, and answers with the text of its `config.json`. `network` is
-/// asked for when all is looked at that does not depend on it.
+/// what the container was given.
 ///
 /// # Errors
 /// Names the field that cannot be carried out. What was mounted or made is left for [`unmake`].
-pub fn write(
-    dir: &Path,
-    request: &Request<'_>,
-    network: impl FnOnce() -> Result<NetworkAttachment, StartFailure>,
-) -> Result<Vec<u8>, StartFailure> {
+pub fn write(dir: &Path, request: &Request<'_>, network: &NetworkAttachment) -> Result<Vec<u8>, Error> {
     let spec = request.spec;
-    let map = ids::of(spec);
-    let rootfs = rootfs::make(dir, &spec.rootfs, map.as_ref())?;
-    let mounts = mounts::asked(Some(dir), spec, map.is_some())?;
-    let within = RootfsDir::open(&rootfs.seen)?;
-    let covered = covered(spec);
-    let process = process_of(&within, spec, map.as_ref(), &covered)?;
-    let own = ["/proc", "/dev", "/sys"].map(PathBuf::from);
-    let is_covered = covered.iter().chain(&own).any(|place| spec.process.cwd.starts_with(place));
-    if rootfs.mounts.is_empty() && !is_covered {
-        make_cwd(&within, spec, &process, map.as_ref())?;
+    let ids = Ids::of(spec);
+    let rootfs = rootfs::make(dir, &spec.rootfs, ids.root)?;
+    let mounts = mounts::asked(Some(dir), spec, ids.map.is_some())?;
+    let view = RootfsDir::open(&rootfs.seen)?;
+    let process = process::of_init(&view, spec, &ids)?;
+    process.check_program(&view, &ids, &mounts.covered)?;
+    // The runtime would make it too, and leave it to the container's root.
+    let cwd = &spec.process.cwd;
+    if rootfs.mounts.is_empty() && !mounts.cover(cwd) {
+        view.make_dirs(cwd, process.owner).map_err(Error::file("cwd", cwd))?;
     }
     if spec.init {
         init::write(dir)?;
     }
-    let network = network()?;
-    let files = match names::are_ours(spec) {
-        true => names::write(dir, spec, &network, map.as_ref())?,
-        false => Vec::new(),
+    let files = names::write(dir, spec, network, ids.root)?;
+    let context = BundleContext {
+        id: request.id,
+        spec,
+        dir,
+        cgroup: request.cgroup,
+        rootfs: &rootfs,
+        mounts: &mounts.entries,
+        files: &files,
+        network: &network.namespace,
+        map: ids.map.as_ref(),
+        capabilities: &process.capabilities,
     };
-    let network = &network.namespace;
-    let &Request { id, spec, cgroup } = request;
-    let ground =
-        BundleContext { id, spec, rootfs: &rootfs, files, mounts, cgroup, network, map: map.as_ref(), dir };
-    let config = Configuration::of(&ground, process)?;
+    let config = Configuration::of(&context, process.json)?;
     if rootfs.is_kept {
-        let mounts = config.json["mounts"].as_array().map(Vec::as_slice).unwrap_or_default();
-        stubs::make(dir, &rootfs.root, mounts, spec.remove_stub_parents, map.as_ref())?;
+        stubs::make_missing(dir, &rootfs.root, config.mounts(), spec.remove_stub_parents, ids.root)?;
     }
-    // An exec is a program of its own, with nothing in front of it.
-    let file = dir.join(PROCESS);
-    // The environment of a process may hold what others must not read.
-    write_new(&file, &text(&config.json["process"])?, 0o600)
-        .map_err(|error| from_io("write", &file, &error))?;
-    text(&config)
-}
-
-fn text(json: &impl Serialize) -> Result<Vec<u8>, StartFailure> {
-    serde_json::to_vec(json).map_err(|error| bad("spec", &error.to_string()))
-}
-
-/// The `process` object of init, once it is known that there is a program for it.
-fn process_of(
-    within: &RootfsDir,
-    spec: &ContainerSpec,
-    map: Option<&IdMap>,
-    mounts: &[PathBuf],
-) -> Result<Value, StartFailure> {
-    let asked = &spec.process;
-    let mut user = users::resolve(within, asked.user.as_deref())?;
-    ids::check(&mut user, map)?;
-    let process = config::process(spec, &user)?;
-    check_program(within, &process, asked.args.first(), &user, map, mounts)?;
-    Ok(process)
-}
-
-fn check_program(
-    within: &RootfsDir,
-    process: &Value,
-    program: Option<&String>,
-    user: &User,
-    map: Option<&IdMap>,
-    mounts: &[PathBuf],
-) -> Result<(), StartFailure> {
-    let entries = || process["env"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let Some(path) = entries().rev().find_map(|entry| entry.strip_prefix("PATH=")) else {
-        // The runtime has ideas of its own then.
-        return Ok(());
-    };
-    let (uid, gid) = ids::on_the_host(map, user.uid, user.gid);
-    let groups = user.groups.iter().map(|group| ids::on_the_host(map, 0, *group).1).collect();
-    // Root stays root: what it may execute does not depend on whose it is.
-    let user = User { uid: if user.uid == 0 { 0 } else { uid }, gid, groups, home: None };
-    let cwd = Path::new(process["cwd"].as_str().unwrap_or("/"));
-    program::check(within, &Subject { program: program.map(String::as_str), cwd, path, user: &user }, mounts)
-}
-
-/// Where something is mounted that the root file system does not show.
-fn covered(spec: &ContainerSpec) -> Vec<PathBuf> {
-    let theirs = spec.config.as_ref().and_then(|config| config.json()["mounts"].as_array());
-    let theirs =
-        theirs.into_iter().flatten().filter_map(|mount| mount["destination"].as_str()).map(PathBuf::from);
-    spec.mounts.iter().map(|mount| mount.destination.clone()).chain(theirs).collect()
-}
-
-/// The runtime would make it too, and leave it to the container's root.
-fn make_cwd(
-    within: &RootfsDir,
-    spec: &ContainerSpec,
-    process: &Value,
-    map: Option<&IdMap>,
-) -> Result<(), StartFailure> {
-    let id =
-        |name: &str| process["user"][name].as_u64().and_then(|id| u32::try_from(id).ok()).unwrap_or_default();
-    let cwd = &spec.process.cwd;
-    let made = within.make_dirs(cwd, ids::on_the_host(map, id("uid"), id("gid")));
-    made.map_err(|error| from_io("cwd:", cwd, &error))
-}
-
-fn write_new(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    OpenOptions::new().write(true).create_new(true).mode(mode).open(file)?.write_all(bytes)
+    process::keep(dir, &config.json["process"])?;
+    config.text()
 }
 
 /// What `write` would answer, as JSON for people, without making anything. A root file system that
@@ -185,72 +97,45 @@ fn write_new(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 ///
 /// # Errors
 /// As [`write()`].
-pub fn preview(request: &Request<'_>, network: &NetworkNamespace) -> Result<String, StartFailure> {
-    let &Request { id, spec, cgroup } = request;
-    let map = ids::of(spec);
-    let rootfs = rootfs::preview(&spec.rootfs)?;
-    let mut user = users::resolve(&RootfsDir::open(&rootfs.seen)?, spec.process.user.as_deref())?;
-    ids::check(&mut user, map.as_ref())?;
-    let process = config::process(spec, &user)?;
+pub fn preview(request: &Request<'_>, network: &NetworkNamespace) -> Result<String, Error> {
+    let spec = request.spec;
     let dir = Path::new("");
-    let files = if names::are_ours(spec) { names::mounts(dir) } else { Vec::new() };
-    let mounts = mounts::asked(None, spec, map.is_some())?;
-    let ground =
-        BundleContext { id, spec, rootfs: &rootfs, files, mounts, cgroup, network, map: map.as_ref(), dir };
-    let config = Configuration::of(&ground, process)?;
+    let ids = Ids::of(spec);
+    let rootfs = rootfs::preview(&spec.rootfs)?;
+    let process = process::of_init(&RootfsDir::open(&rootfs.seen)?, spec, &ids)?;
+    let context = BundleContext {
+        id: request.id,
+        spec,
+        dir,
+        cgroup: request.cgroup,
+        rootfs: &rootfs,
+        mounts: &mounts::asked(None, spec, ids.map.is_some())?.entries,
+        files: &names::places(dir, spec, network),
+        network,
+        map: ids.map.as_ref(),
+        capabilities: &process.capabilities,
+    };
+    let config = Configuration::of(&context, process.json);
     labels::release(dir);
-    let text = config.whole().and_then(|config| serde_json::to_string_pretty(&config));
-    text.map_err(|error| bad("spec", &error.to_string()))
+    config?.pretty()
 }
 
 /// The `process` object of a process to be added to the container in `dir` whose init is `init`, as JSON.
 ///
 /// # Errors
 /// Names the field that cannot be carried out, or says that the container has ended.
-pub fn process(
-    dir: &Path,
-    spec: &ContainerSpec,
-    init: HostPid,
-    exec: &ExecSpec,
-) -> Result<Vec<u8>, StartFailure> {
-    let file = dir.join(PROCESS);
-    let json = fs::read(&file).map_err(|error| from_io("read", &file, &error))?;
-    let own: Value = serde_json::from_slice(&json).map_err(|error| bad("spec", &error.to_string()))?;
-    let within = RootfsDir::of_process(init)?;
-    let map = ids::of(spec);
-    let mut user = users::resolve(&within, exec.user.as_deref().or(spec.process.user.as_deref()))?;
-    ids::check(&mut user, map.as_ref())?;
-    let other = exec.user.is_some().then_some(&user);
-    let process = config::exec(own, &spec.process, exec, other);
-    check_program(&within, &process, exec.args.first(), &user, map.as_ref(), &[])?;
+pub fn process(dir: &Path, spec: &ContainerSpec, init: HostPid, exec: &ExecSpec) -> Result<Vec<u8>, Error> {
+    let process = process::exec(dir, &RootfsDir::of_process(init)?, spec, exec)?;
     Ok(process.to_string().into_bytes())
 }
 
 /// Gives back what [`write()`] took, for the bundle in `dir`: unmounts what it mounted, takes mount points out of a
 /// root file system that is kept. Answers with what could not be unmounted. Calling it for a bundle that has
 /// nothing of the kind, or does not exist, is fine.
-pub fn unmake(dir: &Path) -> Vec<String> {
+pub fn unmake(dir: &Path) -> Vec<Leftover> {
     stubs::remove(dir);
     labels::release(dir);
     let mut left = mounts::unmount_selected(dir);
     left.extend(rootfs::unmount(dir));
     left
-}
-
-fn bad(field: &str, why: &str) -> StartFailure {
-    StartFailure::new(StartFailureKind::BadConfig, format!("{field}: {why}"))
-}
-
-fn from_io(what: &str, path: &Path, error: &io::Error) -> StartFailure {
-    StartFailure::new(kind_of(error), format!("{what} {}: {error}", path.display()))
-}
-
-fn kind_of(error: &io::Error) -> StartFailureKind {
-    match Errno::from_io_error(error) {
-        Some(Errno::PERM | Errno::ACCESS) => StartFailureKind::PermissionDenied,
-        Some(Errno::NOSPC | Errno::DQUOT | Errno::NOMEM | Errno::AGAIN | Errno::MFILE | Errno::NFILE) => {
-            StartFailureKind::NoResources
-        }
-        Some(_) | None => StartFailureKind::BadConfig,
-    }
 }

@@ -4,14 +4,16 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use executor_core::lifecycle::StartFailure;
-use executor_core::{ContainerSpec, Dns, ExtraHost, IdMap, Network, NetworkAttachment};
+use executor_core::{ContainerSpec, Dns, ExtraHost, NetworkAttachment, NetworkNamespace};
 
-use crate::config::DEFAULT_HOSTNAME;
-use crate::{from_io, ids};
+use crate::error::Error;
+use crate::file;
+use crate::ids::Owner;
+
+/// A container's host name when none is asked for.
+pub const DEFAULT_HOSTNAME: &str = "longshore";
 
 /// The files' names below the bundle, and what they are in the container.
 const HOSTS: (&str, &str) = ("hosts", "/etc/hosts");
@@ -20,50 +22,57 @@ const RESOLV_CONF: (&str, &str) = ("resolv.conf", "/etc/resolv.conf");
 /// The host's own resolv.conf.
 const OF_THE_HOST: &str = "/etc/resolv.conf";
 
-/// Where systemd-resolved says whom it asks itself.
+/// Where systemd-resolved names the servers that it asks itself.
 const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 
-/// Where the two files are, each with its place in the container.
-pub(crate) fn mounts(dir: &Path) -> Vec<(PathBuf, PathBuf)> {
+/// Where the two files are, each with its place in the container. There are none where a configuration of the caller's
+/// brings its own: when nothing is asked for that would be in them, and no provider has made a network.
+pub(crate) fn places(
+    dir: &Path,
+    spec: &ContainerSpec,
+    network: &NetworkNamespace,
+) -> Vec<(PathBuf, PathBuf)> {
+    let is_made = matches!(network, NetworkNamespace::At(_));
+    if spec.config.is_some() && !is_made && spec.extra_hosts.is_empty() && spec.dns == Dns::default() {
+        return Vec::new();
+    }
     [HOSTS, RESOLV_CONF].map(|(file, place)| (dir.join(file), place.into())).into()
 }
 
-/// Whether they are ours to make: a configuration of the caller's has its own, unless some of it is asked for.
-pub(crate) fn are_ours(spec: &ContainerSpec) -> bool {
-    let is_cni = matches!(spec.network, Network::Cni { .. });
-    spec.config.is_none() || is_cni || !spec.extra_hosts.is_empty() || spec.dns != Dns::default()
-}
-
-/// Writes the two files below `dir`; answers with where they are, as [`mounts`].
+/// Writes the two files below `dir`, and gives them to the container's root; answers as [`places`].
 pub(crate) fn write(
     dir: &Path,
     spec: &ContainerSpec,
     network: &NetworkAttachment,
-    map: Option<&IdMap>,
-) -> Result<Vec<(PathBuf, PathBuf)>, StartFailure> {
-    let read = |path: &str| match fs::read_to_string(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
-        text => text.map_err(|error| from_io("read", Path::new(path), &error)),
-    };
-    let on_the_host = spec.network == Network::Host;
+    root: Owner,
+) -> Result<Vec<(PathBuf, PathBuf)>, Error> {
+    let places = places(dir, spec, &network.namespace);
+    if places.is_empty() {
+        return Ok(places);
+    }
+    let on_the_host = network.namespace == NetworkNamespace::Host;
     let mut conf = read(OF_THE_HOST)?;
     if !on_the_host && asks_only_resolved(&conf) {
         conf = read(RESOLVED)?;
     }
     let hostname = spec.hostname.as_deref().unwrap_or(DEFAULT_HOSTNAME);
     let hosts = hosts(hostname, &network.addresses, &spec.extra_hosts);
-    let or_the_networks =
-        |asked: &Dns| if *asked == Dns::default() { network.dns.clone() } else { asked.clone() };
-    let conf = resolv_conf(&conf, &or_the_networks(&spec.dns), on_the_host);
+    let dns = if spec.dns == Dns::default() { &network.dns } else { &spec.dns };
+    let conf = resolv_conf(&conf, dns, on_the_host);
     for ((name, _), text) in [(HOSTS, hosts), (RESOLV_CONF, conf)] {
-        let file = dir.join(name);
-        crate::write_new(&file, text.as_bytes(), 0o644).map_err(|error| from_io("write", &file, &error))?;
-        // Whatever our umask is, and whoever is root.
-        let open = fs::set_permissions(&file, fs::Permissions::from_mode(0o644));
-        open.map_err(|error| from_io("write", &file, &error))?;
-        ids::give_to_root(map, &file)?;
+        let path = dir.join(name);
+        file::write_new(&path, text.as_bytes(), 0o644)?;
+        root.give(&path)?;
     }
-    Ok(mounts(dir))
+    Ok(places)
+}
+
+/// A file of the host's; one that is not there is empty.
+fn read(path: &str) -> Result<String, Error> {
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
+        text => text.map_err(Error::io("read", Path::new(path))),
+    }
 }
 
 fn hosts(hostname: &str, addresses: &[IpAddr], extra: &[ExtraHost]) -> String {

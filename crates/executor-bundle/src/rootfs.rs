@@ -9,19 +9,19 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use executor_core::lifecycle::StartFailure;
-use executor_core::{IdMap, Rootfs, UpperLayer};
-use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount as umount2};
+use executor_core::lifecycle::Leftover;
+use executor_core::{Rootfs, UpperLayer};
+use rustix::mount::{MountFlags, mount};
 use serde_json::Value;
 
-use crate::mounts::mount as mount_entry;
-use crate::{bad, from_io, ids, kind_of};
+use crate::error::Error;
+use crate::ids::{self, Owner};
+use crate::mount_entry;
+use crate::mounts::unmount_point;
 
 /// Where the root file system is, below the bundle.
 pub(crate) const MOUNT_POINT: &str = "rootfs";
@@ -47,8 +47,8 @@ pub(crate) struct Made {
     pub(crate) is_kept: bool,
 }
 
-/// Makes a root file system; what has to be mounted is mounted below `dir`.
-pub(crate) fn make(dir: &Path, rootfs: &Rootfs, map: Option<&IdMap>) -> Result<Made, StartFailure> {
+/// Makes a root file system, of which `owner` is the root; what has to be mounted is mounted below `dir`.
+pub(crate) fn make(dir: &Path, rootfs: &Rootfs, owner: Owner) -> Result<Made, Error> {
     match rootfs {
         Rootfs::Dir(path) => {
             let root = directory(path)?;
@@ -56,22 +56,22 @@ pub(crate) fn make(dir: &Path, rootfs: &Rootfs, map: Option<&IdMap>) -> Result<M
         }
         Rootfs::Host if ids::rootless() => view_of_host(dir),
         Rootfs::Host => {
-            let root = overlay_of_host(dir, map)?;
+            let root = overlay_of_host(dir, owner)?;
             Ok(Made { seen: root.clone(), root, mounts: Vec::new(), is_kept: false })
         }
-        Rootfs::Overlay { .. } if ids::rootless() => Err(bad(
-            "rootfs",
-            "an overlay takes a mount, which an ordinary user cannot make; give a directory",
-        )),
+        Rootfs::Overlay { .. } if ids::rootless() => {
+            let why = "an overlay takes a mount, which an ordinary user cannot make; give a directory";
+            Err(Error::field("rootfs", why))
+        }
         Rootfs::Overlay { lower, upper } => {
-            let root = overlay_of_layers(dir, lower, upper.as_ref(), map)?;
+            let root = overlay_of_layers(dir, lower, upper.as_ref(), owner)?;
             Ok(Made { seen: root.clone(), root, mounts: Vec::new(), is_kept: upper.is_some() })
         }
     }
 }
 
 /// What [`make`] would make, as far as that can be said without making it.
-pub(crate) fn preview(rootfs: &Rootfs) -> Result<Made, StartFailure> {
+pub(crate) fn preview(rootfs: &Rootfs) -> Result<Made, Error> {
     let (root, seen) = match rootfs {
         Rootfs::Dir(path) => {
             let root = directory(path)?;
@@ -85,24 +85,25 @@ pub(crate) fn preview(rootfs: &Rootfs) -> Result<Made, StartFailure> {
     Ok(Made { root, seen, mounts: Vec::new(), is_kept: true })
 }
 
-pub(crate) fn directory(path: &Path) -> Result<PathBuf, StartFailure> {
-    let real = path.canonicalize().map_err(|error| from_io("rootfs:", path, &error))?;
+pub(crate) fn directory(path: &Path) -> Result<PathBuf, Error> {
+    let real = path.canonicalize().map_err(Error::file("rootfs", path))?;
     if !real.is_dir() {
-        return Err(bad("rootfs", &format!("{} is not a directory", path.display())));
+        return Err(Error::field("rootfs", format!("{} is not a directory", path.display())));
     }
     if real == Path::new("/") {
-        return Err(bad("rootfs", "the host's own root would be written to; use the overlay of it (host)"));
+        let why = "the host's own root would be written to; use the overlay of it (host)";
+        return Err(Error::field("rootfs", why));
     }
     Ok(real)
 }
 
 /// Mounts the overlay below `dir` and answers with its mount point.
-fn overlay_of_host(dir: &Path, map: Option<&IdMap>) -> Result<PathBuf, StartFailure> {
+fn overlay_of_host(dir: &Path, owner: Owner) -> Result<PathBuf, Error> {
     let (layers, root) = make_points(dir)?;
     mount_layers(&layers)?;
-    overlay(&[Path::new("/")], &throw_away(&layers.join("0"), Path::new("/"), map)?, &root)?;
+    overlay(&[Path::new("/")], &throw_away(&layers.join("0"), Path::new("/"), owner)?, &root)?;
     for (name, lower) in own_file_systems() {
-        overlay(&[&lower], &throw_away(&layers.join(name), &lower, map)?, &root.join(name))?;
+        overlay(&[&lower], &throw_away(&layers.join(name), &lower, owner)?, &root.join(name))?;
     }
     Ok(root)
 }
@@ -111,8 +112,8 @@ fn overlay_of_layers(
     dir: &Path,
     lower: &[PathBuf],
     upper: Option<&UpperLayer>,
-    map: Option<&IdMap>,
-) -> Result<PathBuf, StartFailure> {
+    owner: Owner,
+) -> Result<PathBuf, Error> {
     let (layers, root) = make_points(dir)?;
     let lower = lower.iter().map(|layer| directory(layer)).collect::<Result<Vec<_>, _>>()?;
     let lower: Vec<_> = lower.iter().map(PathBuf::as_path).collect();
@@ -120,7 +121,7 @@ fn overlay_of_layers(
         Some(upper) => UpperLayer { dir: directory(&upper.dir)?, work: directory(&upper.work)? },
         None => {
             mount_layers(&layers)?;
-            throw_away(&layers.join("0"), lower.first().copied().unwrap_or(Path::new("/")), map)?
+            throw_away(&layers.join("0"), lower.first().copied().unwrap_or(Path::new("/")), owner)?
         }
     };
     overlay(&lower, &upper, &root)?;
@@ -129,7 +130,7 @@ fn overlay_of_layers(
 
 /// For an ordinary user: an empty root, upon which the runtime mounts an overlay of each of the host's directories.
 /// In his own user namespace he may, if the upper layers are his.
-fn view_of_host(dir: &Path) -> Result<Made, StartFailure> {
+fn view_of_host(dir: &Path) -> Result<Made, Error> {
     let (layers, root) = make_points(dir)?;
     let mut mounts = Vec::new();
     for name in SHOWN {
@@ -137,17 +138,17 @@ fn view_of_host(dir: &Path) -> Result<Made, StartFailure> {
         let Ok(meta) = fs::symlink_metadata(&lower) else { continue };
         if meta.is_symlink() {
             let link = fs::read_link(&lower).and_then(|to| symlink(to, &point));
-            link.map_err(|error| from_io("make", &point, &error))?;
+            link.map_err(Error::io("make", &point))?;
         } else if meta.is_dir() {
-            fs::create_dir(&point).map_err(|error| from_io("make", &point, &error))?;
-            let upper = throw_away(&layers.join(name), &lower, None)?;
+            fs::create_dir(&point).map_err(Error::io("make", &point))?;
+            let upper = throw_away(&layers.join(name), &lower, Owner::ROOT)?;
             let options = format!("userxattr,{}", overlay_options(&[&lower], &upper));
             let options: Vec<_> = split_options(&options);
-            mounts.push(mount_entry(&lower, "overlay", Path::new("overlay"), &options));
+            mounts.push(mount_entry::mount(&lower, "overlay", Path::new("overlay"), &options));
         }
     }
     let tmp = ["nosuid", "nodev", "mode=1777"];
-    mounts.push(mount_entry(Path::new("/tmp"), "tmpfs", Path::new("tmpfs"), &tmp));
+    mounts.push(mount_entry::mount(Path::new("/tmp"), "tmpfs", Path::new("tmpfs"), &tmp));
     Ok(Made { root, seen: PathBuf::from("/"), mounts, is_kept: false })
 }
 
@@ -166,18 +167,18 @@ fn split_options(options: &str) -> Vec<&str> {
     all
 }
 
-fn make_points(dir: &Path) -> Result<(PathBuf, PathBuf), StartFailure> {
+fn make_points(dir: &Path) -> Result<(PathBuf, PathBuf), Error> {
     let (layers, root) = (dir.join(LAYERS), dir.join(MOUNT_POINT));
     for made in [&layers, &root] {
-        fs::create_dir(made).map_err(|error| from_io("make", made, &error))?;
+        fs::create_dir(made).map_err(Error::io("make", made))?;
     }
     Ok((layers, root))
 }
 
-fn mount_layers(layers: &Path) -> Result<(), StartFailure> {
+fn mount_layers(layers: &Path) -> Result<(), Error> {
     let mode = CString::from(c"mode=0700");
     mount("longshore", layers, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, mode.as_c_str())
-        .map_err(|error| cannot_mount("a tmpfs for", error))
+        .map_err(|error| Error::Mount { what: "a tmpfs for", source: error.into() })
 }
 
 /// Those of the host's directories that lie on another file system than its root.
@@ -191,15 +192,14 @@ fn own_file_systems() -> impl Iterator<Item = (&'static str, PathBuf)> {
 }
 
 /// An upper layer below `layer` that is gone with it, as accessible as the layer below it and the container's root's.
-fn throw_away(layer: &Path, lower: &Path, map: Option<&IdMap>) -> Result<UpperLayer, StartFailure> {
+fn throw_away(layer: &Path, lower: &Path, owner: Owner) -> Result<UpperLayer, Error> {
     let (dir, work) = (layer.join("upper"), layer.join("work"));
     for made in [&dir, &work] {
-        fs::create_dir_all(made).map_err(|error| from_io("make", made, &error))?;
+        fs::create_dir_all(made).map_err(Error::io("make", made))?;
     }
-    let meta = fs::metadata(lower).map_err(|error| from_io("look at", lower, &error))?;
-    fs::set_permissions(&dir, meta.permissions())
-        .map_err(|error| from_io("set the mode of", &dir, &error))?;
-    ids::give_to_root(map, &dir)?;
+    let meta = fs::metadata(lower).map_err(Error::io("look at", lower))?;
+    fs::set_permissions(&dir, meta.permissions()).map_err(Error::io("set the mode of", &dir))?;
+    owner.give(&dir)?;
     Ok(UpperLayer { dir, work })
 }
 
@@ -208,11 +208,12 @@ fn overlay_options(lower: &[&Path], upper: &UpperLayer) -> String {
     format!("lowerdir={lower},upperdir={},workdir={}", escaped(&upper.dir), escaped(&upper.work))
 }
 
-fn overlay(lower: &[&Path], upper: &UpperLayer, point: &Path) -> Result<(), StartFailure> {
-    let options = CString::new(overlay_options(lower, upper));
-    let options = options.map_err(|error| bad("rootfs", &error.to_string()))?;
-    mount("longshore", point, "overlay", MountFlags::empty(), options.as_c_str())
-        .map_err(|error| cannot_mount("an overlay of", error))
+fn overlay(lower: &[&Path], upper: &UpperLayer, point: &Path) -> Result<(), Error> {
+    let mount = || {
+        let options = CString::new(overlay_options(lower, upper))?;
+        Ok(mount("longshore", point, "overlay", MountFlags::empty(), options.as_c_str())?)
+    };
+    mount().map_err(|source| Error::Mount { what: "an overlay of", source })
 }
 
 /// Overlay options end at a comma and their paths at a colon.
@@ -227,29 +228,13 @@ fn escaped(path: &Path) -> String {
     text
 }
 
-fn cannot_mount(what: &str, error: Errno) -> StartFailure {
-    let error = io::Error::from(error);
-    StartFailure::new(kind_of(&error), format!("rootfs: cannot mount {what} it: {error}"))
-}
-
 /// Unmounts what [`make`] mounted, whole or half; answers with what is still there.
-///
-/// Detached mounts are gone from sight at once and from the kernel with their last user; by now there
-/// is none but for the moment a new container takes to leave the host's mounts behind.
-pub(crate) fn unmount(dir: &Path) -> Vec<String> {
-    let mut left = Vec::new();
+pub(crate) fn unmount(dir: &Path) -> Vec<Leftover> {
     if ids::rootless() {
         // Nothing could be mounted either.
-        return left;
+        return Vec::new();
     }
-    for point in [dir.join(MOUNT_POINT), dir.join(LAYERS)] {
-        match umount2(&point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-            // Not a mount point, or not there at all.
-            Ok(()) | Err(Errno::INVAL | Errno::NOENT) => {}
-            Err(error) => left.push(format!("mount {}: {}", point.display(), io::Error::from(error))),
-        }
-    }
-    left
+    [dir.join(MOUNT_POINT), dir.join(LAYERS)].iter().filter_map(|point| unmount_point(point)).collect()
 }
 
 #[cfg(test)]
@@ -275,7 +260,7 @@ mod tests {
     fn nothing_mounted_is_nothing_to_unmount() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join(MOUNT_POINT)).unwrap();
-        assert_eq!(unmount(dir.path()), Vec::<String>::new());
-        assert_eq!(unmount(Path::new("/nowhere")), Vec::<String>::new());
+        assert_eq!(unmount(dir.path()), []);
+        assert_eq!(unmount(Path::new("/nowhere")), []);
     }
 }

@@ -9,11 +9,14 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use executor_core::lifecycle::{HostPid, StartFailure, StartFailureKind};
+use executor_core::lifecycle::HostPid;
 use rustix::fs::{
     FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, fchmod, fchown, fstat, mkdirat, openat, openat2,
 };
 use rustix::io::Errno;
+
+use crate::error::Error;
+use crate::ids::Owner;
 
 /// The most that is read of a file of a container's: no passwd of this size is one.
 const READ_LIMIT: u64 = 4 << 20;
@@ -45,16 +48,13 @@ pub(crate) enum Unreadable {
 }
 
 impl RootfsDir {
-    pub(crate) fn open(path: &Path) -> Result<Self, StartFailure> {
-        Self::at(path).map_err(|error| crate::from_io("rootfs:", path, &error))
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        Self::at(path).map_err(Error::file("rootfs", path))
     }
 
     /// The root file system as a process sees it, its mounts included.
-    pub(crate) fn of_process(pid: HostPid) -> Result<Self, StartFailure> {
-        Self::at(Path::new(&format!("/proc/{pid}/root"))).map_err(|error| {
-            let message = format!("the container has ended: its init cannot be looked at: {error}");
-            StartFailure::new(StartFailureKind::ContainerGone, message)
-        })
+    pub(crate) fn of_process(pid: HostPid) -> Result<Self, Error> {
+        Self::at(Path::new(&format!("/proc/{pid}/root"))).map_err(Error::Ended)
     }
 
     fn at(path: &Path) -> io::Result<Self> {
@@ -64,22 +64,33 @@ impl RootfsDir {
 
     /// What is at `path`, links followed; `None` when there is nothing.
     pub(crate) fn find(&self, path: &Path) -> io::Result<Option<Found>> {
-        match self.open_as(path, OFlags::PATH | OFlags::CLOEXEC) {
+        match self.open_as(path, OFlags::PATH | OFlags::CLOEXEC, ResolveFlags::empty()) {
             Ok(handle) => Ok(Some(Found { stat: fstat(&handle)?, handle })),
             Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// A directory, to do something in it.
+    /// A directory, to make something in it.
     pub(crate) fn open_dir(&self, path: &Path) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        self.open_as(path, flags).map_err(io::Error::from)
+        Ok(self.open_as(path, flags, ResolveFlags::empty())?)
+    }
+
+    /// A directory, to remove something from it; an error when something is mounted on the way to it.
+    pub(crate) fn open_dir_of_root_mount(&self, path: &Path) -> io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(self.open_as(path, flags, ResolveFlags::NO_XDEV)?)
+    }
+
+    /// The device that the root is on.
+    pub(crate) fn device(&self) -> io::Result<u64> {
+        Ok(fstat(&self.root)?.st_dev)
     }
 
     /// Makes an empty file or directory in a directory of it, with this owner on the host. One that is there, of
     /// whatever kind, is an error.
-    pub(crate) fn make(&self, parent: &OwnedFd, name: &Path, dir: bool, owner: (u32, u32)) -> io::Result<()> {
+    pub(crate) fn make(&self, parent: &OwnedFd, name: &Path, dir: bool, owner: Owner) -> io::Result<()> {
         let new = if dir {
             mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
             openat(
@@ -95,13 +106,13 @@ impl RootfsDir {
         // Whatever our umask is.
         fchmod(&new, Mode::from_raw_mode(if dir { 0o755 } else { 0o644 }))?;
         if rustix::process::geteuid().is_root() {
-            fchown(&new, Some(Uid::from_raw(owner.0)), Some(Gid::from_raw(owner.1)))?;
+            fchown(&new, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
         }
         Ok(())
     }
 
     /// Makes a directory, and those above it, with this owner on the host; one that is there is left as it is.
-    pub(crate) fn make_dirs(&self, path: &Path, owner: (u32, u32)) -> io::Result<()> {
+    pub(crate) fn make_dirs(&self, path: &Path, owner: Owner) -> io::Result<()> {
         let mut whole = PathBuf::from("/");
         for part in path.components().filter(|part| matches!(part, Component::Normal(_))) {
             let parent = || self.open_dir(&whole);
@@ -113,8 +124,8 @@ impl RootfsDir {
         Ok(())
     }
 
-    fn open_as(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    fn open_as(&self, path: &Path, flags: OFlags, more: ResolveFlags) -> rustix::io::Result<OwnedFd> {
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more;
         let open = || openat2(&self.root, path, flags, Mode::empty(), resolve);
         // The kernel gives up when something is renamed or mounted anywhere meanwhile.
         let found = (0..RACES).map(|_| open()).find(|found| !matches!(found, Err(Errno::AGAIN)));

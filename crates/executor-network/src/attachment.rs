@@ -14,17 +14,22 @@ use std::net::IpAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use executor_core::lifecycle::{Leftover, LeftoverKind};
 use executor_core::{Dns, NetworkAttachment, NetworkNamespace};
 use serde_json::{Value, json};
 
 use crate::config::NetworkConfig;
+use crate::error::NetworkError;
 use crate::namespace;
 use crate::plugin::{Action, Subject, call};
 
 /// The interface that a container finds.
 const INTERFACE: &str = "eth0";
 const FILE: &str = "attachment.json";
-const NAMESPACE: &str = "netns";
+/// The file while it is written.
+const NEW: &str = "new";
+/// The namespace's name, in the directory.
+pub(crate) const NAMESPACE: &str = "netns";
 
 /// A network in a directory.
 #[derive(Clone, Debug)]
@@ -38,52 +43,66 @@ pub(crate) struct Attachment {
 
 impl Attachment {
     /// Sets a network up in `dir`, which must not exist. What was begun is taken back when it fails.
-    pub(crate) fn make(dir: PathBuf, config: NetworkConfig, plugins: Vec<PathBuf>) -> Result<Self, String> {
+    pub(crate) fn make(
+        dir: PathBuf,
+        config: NetworkConfig,
+        plugins: Vec<PathBuf>,
+    ) -> Result<Self, NetworkError> {
         let mut new = Self { dir, config, plugins, result: None };
-        match new.set_up() {
-            Ok(()) => Ok(new),
-            Err(why) => {
-                // Who could not add it may not be able to delete it either, for the same reason; the interfaces go
-                // with the namespace in any case.
-                let _said_already = new.delete();
-                let left: Vec<_> =
-                    remove_namespace(&new.dir).into_iter().chain(remove_dir(&new.dir)).collect();
-                Err(if left.is_empty() { why } else { format!("{why}; left: {}", left.join(", ")) })
-            }
+        let Err(error) = new.set_up() else { return Ok(new) };
+        // A plugin that could not add it may not be able to delete it either, for the same reason. The interfaces go
+        // with the namespace in any case.
+        let _said_already = new.delete();
+        let mut left: Vec<_> = remove_namespace(&new.dir).into_iter().collect();
+        left.extend(remove_dir(&new.dir));
+        if left.is_empty() {
+            return Err(error);
         }
+        Err(NetworkError::HalfMade { left, source: Box::new(error) })
     }
 
-    fn set_up(&mut self) -> Result<(), String> {
-        let shown = |error: io::Error| format!("{}: {error}", self.dir.display());
-        DirBuilder::new().mode(0o711).create(&self.dir).map_err(shown)?;
-        self.write().map_err(shown)?;
-        namespace::make(&self.namespace()).map_err(shown)?;
+    fn set_up(&mut self) -> Result<(), NetworkError> {
+        DirBuilder::new().mode(0o711).create(&self.dir).map_err(NetworkError::io("make", &self.dir))?;
+        self.write()?;
+        let namespace = self.namespace();
+        namespace::make(&namespace).map_err(NetworkError::io("make the network namespace", &namespace))?;
         call(&self.plugins, Action::Add, &self.subject("lo"), &self.loopback())?;
         for plugin in &self.config.plugins {
-            let told = self.config.for_plugin(plugin, self.result.as_ref());
-            if let Some(result) = call(&self.plugins, Action::Add, &self.subject(INTERFACE), &told)? {
+            let given = self.config.for_plugin(plugin, self.result.as_ref());
+            if let Some(result) = call(&self.plugins, Action::Add, &self.subject(INTERFACE), &given)? {
                 self.result = Some(result);
             }
         }
-        self.write().map_err(|error| format!("{}: {error}", self.dir.display()))
+        self.write()
     }
 
-    /// The network in a directory; an error when there is none that could be read.
-    pub(crate) fn read(dir: &Path) -> io::Result<Self> {
-        let json: Value = serde_json::from_slice(&fs::read(dir.join(FILE))?)?;
-        let config = NetworkConfig::read(&json["config"].to_string()).map_err(io::Error::other)?;
+    /// The network in a directory; `None` when there is no directory, or none that got so far.
+    pub(crate) fn read(dir: &Path) -> Result<Option<Self>, NetworkError> {
+        let path = dir.join(FILE);
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            text => text.map_err(NetworkError::io("read", &path))?,
+        };
+        let json: Value = match serde_json::from_slice(&text) {
+            Ok(json) => json,
+            Err(source) => return Err(NetworkError::NotJson { path, source }),
+        };
+        let config = match NetworkConfig::of(&json["config"]) {
+            Ok(config) => config,
+            Err(why) => return Err(NetworkError::Malformed { path, why }),
+        };
         let plugins =
             json["plugins"].as_array().into_iter().flatten().filter_map(Value::as_str).map(PathBuf::from);
         let result = json.get("result").filter(|result| !result.is_null()).cloned();
-        Ok(Self { dir: dir.to_owned(), config, plugins: plugins.collect(), result })
+        Ok(Some(Self { dir: dir.to_owned(), config, plugins: plugins.collect(), result }))
     }
 
-    fn write(&self) -> io::Result<()> {
+    fn write(&self) -> Result<(), NetworkError> {
         let json = json!({"config": self.config.to_json(), "plugins": self.plugins, "result": self.result});
+        let (new, file) = (self.dir.join(NEW), self.dir.join(FILE));
         // In one step: half of it would be nothing.
-        let new = self.dir.join("new");
-        fs::write(&new, json.to_string())?;
-        fs::rename(new, self.dir.join(FILE))
+        let written = fs::write(&new, json.to_string()).and_then(|()| fs::rename(new, &file));
+        written.map_err(NetworkError::io("write", &file))
     }
 
     /// One without plugins.
@@ -99,21 +118,21 @@ impl Attachment {
     }
 
     /// Whether its plugins say that it is as they made it.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), NetworkError> {
         if self.config.disable_check || !knows_check(&self.config.version) {
             return Ok(());
         }
         self.config.plugins.iter().try_for_each(|plugin| {
-            let told = self.config.for_plugin(plugin, self.result.as_ref());
-            call(&self.plugins, Action::Check, &self.subject(INTERFACE), &told).map(drop)
+            let given = self.config.for_plugin(plugin, self.result.as_ref());
+            call(&self.plugins, Action::Check, &self.subject(INTERFACE), &given).map(drop)
         })
     }
 
     /// Takes it back; answers with what could not be. Doing so twice is fine.
-    pub(crate) fn remove(&self) -> Vec<String> {
+    pub(crate) fn remove(&self) -> Vec<Leftover> {
         let mut left = self.delete();
         left.extend(remove_namespace(&self.dir));
-        // With something left, the directory tells how to undo it.
+        // With something left, the directory says how to undo it.
         if left.is_empty() {
             left.extend(remove_dir(&self.dir));
         }
@@ -122,12 +141,13 @@ impl Attachment {
 
     /// Has the plugins take back what they made; answers with what they could not. The loopback goes with its
     /// namespace.
-    fn delete(&self) -> Vec<String> {
+    fn delete(&self) -> Vec<Leftover> {
         let delete = |plugin| {
-            let told = self.config.for_plugin(plugin, self.result.as_ref());
-            call(&self.plugins, Action::Del, &self.subject(INTERFACE), &told).err()
+            let given = self.config.for_plugin(plugin, self.result.as_ref());
+            call(&self.plugins, Action::Del, &self.subject(INTERFACE), &given).err()
         };
-        self.config.plugins.iter().rev().filter_map(delete).collect()
+        let failed = self.config.plugins.iter().rev().filter_map(delete);
+        failed.map(|error| Leftover::new(LeftoverKind::Network, &self.dir, &error)).collect()
     }
 
     /// The namespace's name.
@@ -144,8 +164,8 @@ impl Attachment {
         json!({"cniVersion": self.config.version, "name": "lo", "type": "loopback"})
     }
 
-    /// What a container is told of it.
-    pub(crate) fn told(&self) -> NetworkAttachment {
+    /// What its container has of it.
+    pub(crate) fn for_container(&self) -> NetworkAttachment {
         let result = self.result.clone().unwrap_or_default();
         let texts = |pointer: &str| -> Vec<String> {
             let list = result.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
@@ -171,27 +191,30 @@ fn knows_check(version: &str) -> bool {
     (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default()) >= (0, 4)
 }
 
-/// Takes back what is in a directory, even if its file is not to be read; answers with what could not be.
-pub(crate) fn remove(dir: &Path) -> Vec<String> {
+/// Takes back what is in a directory, even if it was only begun; answers with what could not be.
+pub(crate) fn remove(dir: &Path) -> Vec<Leftover> {
     match Attachment::read(dir) {
-        Ok(attachment) => attachment.remove(),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            remove_namespace(dir).into_iter().chain(remove_dir(dir)).collect()
-        }
-        Err(error) => vec![format!("network {}: {error}", dir.display())],
+        Ok(Some(attachment)) => attachment.remove(),
+        Ok(None) => remove_namespace(dir).into_iter().chain(remove_dir(dir)).collect(),
+        Err(error) => vec![Leftover::new(LeftoverKind::Network, dir, &error)],
     }
 }
 
-fn remove_namespace(dir: &Path) -> Option<String> {
+fn remove_namespace(dir: &Path) -> Option<Leftover> {
     let file = dir.join(NAMESPACE);
-    namespace::remove(&file).err().map(|error| format!("network namespace {}: {error}", file.display()))
+    let error = namespace::remove(&file).err()?;
+    Some(Leftover::new(LeftoverKind::NetworkNamespace, file, &error))
 }
 
-fn remove_dir(dir: &Path) -> Option<String> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Some(format!("{}: {error}", dir.display())),
-        Ok(()) | Err(_) => None,
-    }
+/// Removes the files that we made, and the directory when nothing else is in it.
+fn remove_dir(dir: &Path) -> Option<Leftover> {
+    let gone = |removed: io::Result<()>| match removed {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    };
+    let files = [NEW, FILE].iter().try_for_each(|file| gone(fs::remove_file(dir.join(file))));
+    let error = files.and_then(|()| gone(fs::remove_dir(dir))).err()?;
+    Some(Leftover::new(LeftoverKind::File, dir, &error))
 }
 
 #[cfg(test)]
@@ -200,18 +223,18 @@ mod tests {
 
     #[test]
     fn a_result_becomes_addresses_and_names() {
-        let config =
-            NetworkConfig::read(r#"{"name": "n", "cniVersion": "1.0.0", "type": "bridge"}"#).unwrap();
+        let config = json!({"name": "n", "cniVersion": "1.0.0", "type": "bridge"});
+        let config = NetworkConfig::of(&config).unwrap();
         let result = json!({
             "ips": [{"address": "10.88.0.2/16", "gateway": "10.88.0.1"}, {"address": "fd00::2/64"}, {"address": "x"}],
             "dns": {"nameservers": ["10.88.0.1"], "search": ["example"], "options": ["ndots:1"]},
         });
         let attachment =
             Attachment { dir: "/d/e.1".into(), config, plugins: Vec::new(), result: Some(result) };
-        let told = attachment.told();
-        assert_eq!(told.namespace, NetworkNamespace::At("/d/e.1/netns".into()));
-        assert_eq!(told.addresses, ["10.88.0.2", "fd00::2"].map(|text| text.parse::<IpAddr>().unwrap()));
-        assert_eq!((told.dns.nameservers.len(), told.dns.search.len(), told.dns.options.len()), (1, 1, 1));
+        let found = attachment.for_container();
+        assert_eq!(found.namespace, NetworkNamespace::At("/d/e.1/netns".into()));
+        assert_eq!(found.addresses, ["10.88.0.2", "fd00::2"].map(|text| text.parse::<IpAddr>().unwrap()));
+        assert_eq!((found.dns.nameservers.len(), found.dns.search.len(), found.dns.options.len()), (1, 1, 1));
         assert!(knows_check("1.0.0") && knows_check("0.4.0") && !knows_check("0.3.1") && !knows_check(""));
     }
 }

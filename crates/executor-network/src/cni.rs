@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use executor_core::NetworkAttachment;
-use executor_core::lifecycle::{ContainerId, NetworkUsage};
+use executor_core::lifecycle::{ContainerId, Leftover, LeftoverKind, NetworkUsage};
+use executor_core::{NetworkAttachment, NetworkNamespace, NetworkTraits};
 
 use crate::attachment::{self, Attachment};
+use crate::error::NetworkError;
 use crate::pool::Pool;
-use crate::{NetworkError, Provider, config, namespace};
+use crate::provider::Provider;
+use crate::{config, namespace};
 
 /// Where configurations are, by convention.
 const CONFIGS: &str = "/etc/cni/net.d";
@@ -27,7 +29,7 @@ const NETWORKS: &str = "networks";
 /// The file in a container's bundle that names its network's directory.
 const NAME: &str = "network";
 
-/// When nobody has asked for so long, none is kept ready.
+/// When none was asked for in so long, none is kept ready.
 const IDLE: Duration = Duration::from_secs(60);
 
 /// Networks by CNI.
@@ -71,8 +73,8 @@ impl Cni {
         Self { plugins: plugins.into_iter().collect(), ..self }
     }
 
-    /// How many of each network are kept ready once it was asked for, and when none is any more because nobody has
-    /// asked again. By default none is.
+    /// How many of each network are kept ready once it was asked for, and for how long
+    /// after it was asked for last. By default none is.
     #[must_use]
     pub fn keep_ready(self, ready: usize, idle: Duration) -> Self {
         Self { ready, idle, ..self }
@@ -82,14 +84,30 @@ impl Cni {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A network whose directory is named in `dir`.
+    fn take(&self, dir: &Path, name: Option<&str>) -> Result<NetworkAttachment, NetworkError> {
+        let pool = self.lock().as_ref().map(|opened| Arc::clone(&opened.pool));
+        let attachment = pool.ok_or(NetworkError::NotOpened)?.take(name)?;
+        let file = dir.join(NAME);
+        let written = fs::write(&file, attachment.dir.to_string_lossy().as_bytes());
+        match written.map_err(NetworkError::io("write", &file)) {
+            Ok(()) => Ok(attachment.for_container()),
+            // `detach` would not find it.
+            Err(error) => match attachment.remove() {
+                left if left.is_empty() => Err(error),
+                left => Err(NetworkError::HalfMade { left, source: Box::new(error) }),
+            },
+        }
+    }
+
     fn pool(&self, root: PathBuf, executor: String) -> io::Result<Pool> {
         let (configs, plugins) = (self.configs.clone(), self.plugins.clone());
         let number = AtomicU64::new(1);
         let make = move |name: Option<&str>| {
-            let config = config::find(&configs, name).map_err(|error| error.message)?;
+            let config = config::find(&configs, name)?;
             let networks = root.join(NETWORKS);
             let made = DirBuilder::new().recursive(true).mode(0o711).create(&networks);
-            made.map_err(|error| format!("{}: {error}", networks.display()))?;
+            made.map_err(NetworkError::io("make", &networks))?;
             let dir = networks.join(format!("{executor}.{}", number.fetch_add(1, Ordering::Relaxed)));
             Attachment::make(dir, config, plugins.clone())
         };
@@ -104,33 +122,35 @@ impl Provider for Cni {
         Ok(())
     }
 
+    fn traits(&self) -> NetworkTraits {
+        NetworkTraits { is_slow: true, outlives_processes: true }
+    }
+
+    fn preview(&self) -> NetworkNamespace {
+        NetworkNamespace::At(attachment::NAMESPACE.into())
+    }
+
     fn attach(
         &self,
         dir: &Path,
         _: &ContainerId,
         name: Option<&str>,
     ) -> Result<NetworkAttachment, NetworkError> {
-        let failed = |why: String| NetworkError::new(name.unwrap_or("cni"), why);
-        let pool = self.lock().as_ref().map(|opened| Arc::clone(&opened.pool));
-        let pool = pool.ok_or_else(|| failed("no executor was built on it".into()))?;
-        let attachment = pool.take(name).map_err(failed)?;
-        let file = dir.join(NAME);
-        if let Err(error) = fs::write(&file, attachment.dir.to_string_lossy().as_bytes()) {
-            attachment.remove();
-            return Err(failed(format!("{}: {error}", file.display())));
-        }
-        Ok(attachment.told())
+        self.take(dir, name).map_err(|error| NetworkError::Attach {
+            network: name.unwrap_or("cni").to_owned(),
+            source: Box::new(error),
+        })
     }
 
     fn usage(&self, dir: &Path) -> Option<NetworkUsage> {
-        namespace::usage(&Attachment::read(&of_bundle(dir)?).ok()?.namespace())
+        namespace::usage(&Attachment::read(&of_bundle(dir)?).ok()??.namespace())
     }
 
-    fn detach(&self, dir: &Path) -> Vec<String> {
+    fn detach(&self, dir: &Path) -> Vec<Leftover> {
         of_bundle(dir).map(|network| attachment::remove(&network)).unwrap_or_default()
     }
 
-    fn close(&self, root: &Path, executor: &str) -> Vec<String> {
+    fn close(&self, root: &Path, executor: &str) -> Vec<Leftover> {
         let mut opened = self.lock();
         let own = opened.take_if(|opened| opened.executor == executor);
         drop(opened);
@@ -138,7 +158,10 @@ impl Provider for Cni {
         let networks = root.join(NETWORKS);
         let entries = match fs::read_dir(&networks) {
             Err(error) if error.kind() == ErrorKind::NotFound => return left,
-            Err(error) => return vec![format!("{}: {error}", networks.display())],
+            Err(error) => {
+                left.push(Leftover::new(LeftoverKind::File, networks, &error));
+                return left;
+            }
             Ok(entries) => entries,
         };
         for entry in entries.flatten() {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::NetworkError;
+use crate::error::NetworkError;
 
 /// A network: its name, and the plugins that make it, in their order.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,22 +18,26 @@ pub(crate) struct NetworkConfig {
 }
 
 impl NetworkConfig {
-    /// Reads a list (`.conflist`), or a single plugin (`.conf`, `.json`).
-    pub(crate) fn read(text: &str) -> Result<Self, String> {
-        let json: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    /// Reads a list (`.conflist`), or a single plugin (`.conf`, `.json`), from the text of the file `path`.
+    pub(crate) fn read(path: &Path, text: &str) -> Result<Self, NetworkError> {
+        let json = serde_json::from_str(text);
+        let json: Value = json.map_err(|source| NetworkError::NotJson { path: path.to_owned(), source })?;
+        Self::of(&json).map_err(|why| NetworkError::Malformed { path: path.to_owned(), why })
+    }
+
+    /// The same, from JSON.
+    pub(crate) fn of(json: &Value) -> Result<Self, &'static str> {
         let name = json["name"].as_str().filter(|name| !name.is_empty()).ok_or("it has no name")?;
         let plugins = match json.get("plugins") {
             Some(plugins) => plugins.as_array().cloned().ok_or("its plugins are no list")?,
             None => vec![json.clone()],
         };
         if plugins.is_empty() {
-            return Err("it has no plugins".into());
+            return Err("it has no plugins");
         }
-        if plugins
-            .iter()
-            .any(|plugin| plugin["type"].as_str().is_none_or(|kind| kind.is_empty() || kind.contains('/')))
-        {
-            return Err("a plugin has no type that could be a program's name".into());
+        let is_program = |kind: &str| !kind.is_empty() && !kind.contains('/');
+        if !plugins.iter().all(|plugin| plugin["type"].as_str().is_some_and(is_program)) {
+            return Err("a plugin has no type that could be a program's name");
         }
         Ok(Self {
             name: name.to_owned(),
@@ -43,13 +47,13 @@ impl NetworkConfig {
         })
     }
 
-    /// The same as text, for `read`.
+    /// The same as JSON, for `of`.
     pub(crate) fn to_json(&self) -> Value {
         let Self { name, version, disable_check, plugins } = self;
         json!({"name": name, "cniVersion": version, "disableCheck": disable_check, "plugins": plugins})
     }
 
-    /// What a plugin of it is told.
+    /// What a plugin of it gets on its stdin.
     pub(crate) fn for_plugin(&self, plugin: &Value, previous: Option<&Value>) -> Value {
         let mut config = plugin.clone();
         config["name"] = json!(self.name);
@@ -63,46 +67,43 @@ impl NetworkConfig {
 
 /// The network of this name in a directory; the first, in the order of the files' names, without one.
 pub(crate) fn find(dir: &Path, name: Option<&str>) -> Result<NetworkConfig, NetworkError> {
-    let shown = name.unwrap_or("cni");
-    let failed = |why: String| NetworkError::new(shown, why);
-    let entries = fs::read_dir(dir).map_err(|error| failed(format!("{}: {error}", dir.display())))?;
+    let entries = fs::read_dir(dir).map_err(NetworkError::io("read", dir))?;
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     files.retain(|file| {
         file.extension().is_some_and(|kind| kind == "conflist" || kind == "conf" || kind == "json")
     });
     files.sort();
-    let mut wrong = Vec::new();
+    let mut unread = Vec::new();
     for file in &files {
-        match fs::read_to_string(file)
-            .map_err(|error| error.to_string())
-            .and_then(|text| NetworkConfig::read(&text))
-        {
+        let text = fs::read_to_string(file).map_err(NetworkError::io("read", file));
+        match text.and_then(|text| NetworkConfig::read(file, &text)) {
             Ok(config) if name.is_none_or(|name| name == config.name) => return Ok(config),
             Ok(_) => {}
-            // It may be another's, and nobody's business; it is told when nothing else is found.
-            Err(why) => wrong.push(format!("{}: {why}", file.display())),
+            // It may be another network's: that matters when nothing else is found.
+            Err(error) => unread.push(error),
         }
     }
-    let beside = if wrong.is_empty() { String::new() } else { format!(" ({})", wrong.join("; ")) };
-    Err(failed(format!("no configuration of it in {}{beside}", dir.display())))
+    Err(NetworkError::NoSuchNetwork { dir: dir.to_owned(), unread })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use executor_core::lifecycle::with_causes;
 
     #[test]
     fn lists_and_single_plugins_are_read() {
         let list = r#"{"cniVersion": "0.4.0", "name": "n", "plugins": [{"type": "bridge", "x": 1}, {"type": "portmap"}]}"#;
-        let config = NetworkConfig::read(list).unwrap();
+        let read = |text: &str| NetworkConfig::read(Path::new("x.conflist"), text);
+        let config = read(list).unwrap();
         assert_eq!((config.name.as_str(), config.plugins.len()), ("n", 2));
-        assert_eq!(NetworkConfig::read(&config.to_json().to_string()), Ok(config.clone()));
-        let told = config.for_plugin(&config.plugins[0], Some(&json!({"ips": []})));
+        assert_eq!(NetworkConfig::of(&config.to_json()), Ok(config.clone()));
+        let given = config.for_plugin(&config.plugins[0], Some(&json!({"ips": []})));
         assert_eq!(
-            told,
+            given,
             json!({"type": "bridge", "x": 1, "name": "n", "cniVersion": "0.4.0", "prevResult": {"ips": []}})
         );
-        let single = NetworkConfig::read(r#"{"name": "s", "type": "bridge"}"#).unwrap();
+        let single = read(r#"{"name": "s", "type": "bridge"}"#).unwrap();
         assert_eq!(single.plugins[0]["type"], "bridge");
         for bad in [
             "",
@@ -112,7 +113,7 @@ mod tests {
             r#"{"name": "n"}"#,
             r#"{"name": "n", "plugins": [{"type": "../sh"}]}"#,
         ] {
-            assert!(NetworkConfig::read(bad).is_err(), "{bad:?} was taken");
+            assert!(read(bad).is_err(), "{bad:?} was taken");
         }
     }
 
@@ -129,11 +130,8 @@ mod tests {
         }
         assert_eq!(find(dir.path(), None).unwrap().name, "a");
         assert_eq!(find(dir.path(), Some("b")).unwrap().name, "b");
-        let error = find(dir.path(), Some("c")).unwrap_err().to_string();
-        assert!(
-            error.starts_with("network c: no configuration of it in ") && error.contains("05-broken"),
-            "{error}"
-        );
+        let error = with_causes(&find(dir.path(), Some("c")).unwrap_err());
+        assert!(error.starts_with("no configuration of it in ") && error.contains("05-broken"), "{error}");
         assert!(find(Path::new("/nowhere"), None).unwrap_err().to_string().contains("/nowhere"));
     }
 }

@@ -1,121 +1,85 @@
 //! Networks for containers: each kind has a provider, which gives a container its network and takes it back.
 //!
 //! ```text
-//!  Networks ──▶ none, host: the runtime makes the namespace, or leaves the container in the host's
+//!  Networks ──▶ provider: what each kind has to do, and what it is like, as data
+//!     ├───────▶ none, host: the runtime makes the namespace, or leaves the container in the host's
 //!     └───────▶ cni ──▶ config: which plugins, from a directory
 //!                │ └──▶ plugin: one call of one plugin
-//!                ├────▶ namespace: a network namespace that outlives whoever made it
+//!                ├────▶ namespace: a network namespace that outlives the process that made it
 //!                └────▶ pool: some that are ready
 //! ```
 //! A network that is set up ahead of the container, as by CNI, has a directory of its own below the root,
-//! `<root>/networks/<executor>.<number>`, with everything in it that taking it back needs: whoever sweeps the root
-//! can do that for a dead executor. Calls may block.
+//! `<root>/networks/<executor>.<number>`, with everything in it that taking it back needs: a sweep of the
+//! root can do that for a dead executor. Calls may block.
 
 mod attachment;
 mod cni;
 mod config;
+mod error;
 mod namespace;
 mod plugin;
 mod pool;
+mod provider;
 
 use std::io;
 use std::path::Path;
 
-use executor_core::lifecycle::{ContainerId, NetworkUsage};
-use executor_core::{Network, NetworkAttachment, NetworkNamespace};
+use executor_core::lifecycle::{ContainerId, Leftover, NetworkUsage};
+use executor_core::{Network, NetworkAttachment, NetworkNamespace, NetworkTraits};
 
 pub use cni::Cni;
+pub use error::{NetworkError, Plugin};
+pub use provider::Provider;
 
-/// A network that could not be set up.
-#[derive(Debug, thiserror::Error)]
-#[error("network {network}: {message}")]
-pub struct NetworkError {
-    /// The network's name.
-    pub network: String,
-    /// The cause.
-    pub message: String,
-}
-
-impl NetworkError {
-    fn new(network: &str, message: impl Into<String>) -> Self {
-        Self { network: network.to_owned(), message: message.into() }
-    }
-}
-
-/// Gives containers of one kind of network theirs. Calls may block.
-pub trait Provider: Send + Sync + 'static {
-    /// An executor of this name begins on `root`.
-    ///
-    /// # Errors
-    /// When nothing can be kept there.
-    fn open(&self, root: &Path, executor: &str) -> io::Result<()> {
-        let (_, _) = (root, executor);
-        Ok(())
-    }
-
-    /// The network `name` for a container that is about to start, whose bundle is in `dir`; the provider's own
-    /// choice without a name. What `detach` needs is kept in `dir`.
-    ///
-    /// # Errors
-    /// When it cannot be set up; `detach` is called all the same.
-    fn attach(
-        &self,
-        dir: &Path,
-        container: &ContainerId,
-        name: Option<&str>,
-    ) -> Result<NetworkAttachment, NetworkError>;
-
-    /// What went over a container's network so far, where that outlives its processes.
-    fn usage(&self, dir: &Path) -> Option<NetworkUsage> {
-        let _ = dir;
-        None
-    }
-
-    /// Takes the network back, after the last process of the container whose bundle is in `dir`. Answers with
-    /// what could not be removed. Doing so twice, or for a container that has none, is fine.
-    fn detach(&self, dir: &Path) -> Vec<String> {
-        let _ = dir;
-        Vec::new()
-    }
-
-    /// Takes back what an executor has beside its containers' networks: it ends, or is found dead. Answers as
-    /// `detach`.
-    fn close(&self, root: &Path, executor: &str) -> Vec<String> {
-        let (_, _) = (root, executor);
-        Vec::new()
-    }
-}
-
-/// A loopback and nothing else. The kernel removes the namespace with its last process.
-#[derive(Clone, Copy, Debug)]
-pub struct NoNetwork;
-
-/// The host's network.
-#[derive(Clone, Copy, Debug)]
-pub struct HostNetwork;
-
-impl Provider for NoNetwork {
-    fn attach(&self, _: &Path, _: &ContainerId, _: Option<&str>) -> Result<NetworkAttachment, NetworkError> {
-        Ok(NetworkNamespace::New.into())
-    }
-}
-
-impl Provider for HostNetwork {
-    fn attach(&self, _: &Path, _: &ContainerId, _: Option<&str>) -> Result<NetworkAttachment, NetworkError> {
-        Ok(NetworkNamespace::Host.into())
-    }
-}
+use provider::Namespace;
 
 /// The providers of all kinds of networks.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Networks {
-    cni: Cni,
+    /// A loopback and nothing else. The kernel removes the namespace with its last process.
+    none: Box<dyn Provider>,
+    /// The host's network.
+    host: Box<dyn Provider>,
+    cni: Box<dyn Provider>,
+}
+
+impl Default for Networks {
+    fn default() -> Self {
+        Self::new(Cni::default())
+    }
 }
 
 impl Networks {
     /// With this provider of CNI networks.
-    pub const fn new(cni: Cni) -> Self {
-        Self { cni }
+    pub fn new(cni: impl Provider) -> Self {
+        Self {
+            none: Box::new(Namespace(NetworkNamespace::New)),
+            host: Box::new(Namespace(NetworkNamespace::Host)),
+            cni: Box::new(cni),
+        }
+    }
+
+    /// The one place that distinguishes kinds of networks: the provider of one, and its name there.
+    fn provider<'a>(&self, network: &'a Network) -> (&dyn Provider, Option<&'a str>) {
+        match network {
+            Network::None => (&*self.none, None),
+            Network::Host => (&*self.host, None),
+            Network::Cni { name } => (&*self.cni, name.as_deref()),
+        }
+    }
+
+    fn all(&self) -> [&dyn Provider; 3] {
+        [&*self.none, &*self.host, &*self.cni]
+    }
+
+    /// What a network is like.
+    pub fn traits(&self, network: &Network) -> NetworkTraits {
+        self.provider(network).0.traits()
+    }
+
+    /// The namespace that a container would be shown to have in this network, which is not made.
+    pub fn preview(&self, network: &Network) -> NetworkNamespace {
+        self.provider(network).0.preview()
     }
 
     /// The network that a container asks for, as [`Provider::attach`].
@@ -128,11 +92,8 @@ impl Networks {
         container: &ContainerId,
         network: &Network,
     ) -> Result<NetworkAttachment, NetworkError> {
-        match network {
-            Network::None => NoNetwork.attach(dir, container, None),
-            Network::Host => HostNetwork.attach(dir, container, None),
-            Network::Cni { name } => self.cni.attach(dir, container, name.as_deref()),
-        }
+        let (provider, name) = self.provider(network);
+        provider.attach(dir, container, name)
     }
 
     /// As [`Provider::open`], for all of them.
@@ -140,21 +101,21 @@ impl Networks {
     /// # Errors
     /// When nothing can be kept there.
     pub fn open(&self, root: &Path, executor: &str) -> io::Result<()> {
-        self.cni.open(root, executor)
+        self.all().into_iter().try_for_each(|provider| provider.open(root, executor))
     }
 
     /// As [`Provider::usage`].
     pub fn usage(&self, dir: &Path) -> Option<NetworkUsage> {
-        self.cni.usage(dir)
+        self.all().into_iter().find_map(|provider| provider.usage(dir))
     }
 
     /// As [`Provider::detach`], for whichever network the container has.
-    pub fn detach(&self, dir: &Path) -> Vec<String> {
-        self.cni.detach(dir)
+    pub fn detach(&self, dir: &Path) -> Vec<Leftover> {
+        self.all().into_iter().flat_map(|provider| provider.detach(dir)).collect()
     }
 
     /// As [`Provider::close`], for all of them.
-    pub fn close(&self, root: &Path, executor: &str) -> Vec<String> {
-        self.cni.close(root, executor)
+    pub fn close(&self, root: &Path, executor: &str) -> Vec<Leftover> {
+        self.all().into_iter().flat_map(|provider| provider.close(root, executor)).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! Network namespaces that have a name in the file system, and so outlive whoever made them.
+//! Network namespaces that have a name in the file system, and so outlive the process that made them.
 
 use std::fs::{self, File};
 use std::io;
@@ -15,10 +15,10 @@ pub(crate) fn make(file: &Path) -> io::Result<()> {
     File::create_new(file)?;
     // A thread of its own is in the new namespace alone, and ends.
     let named = thread::scope(|scope| {
-        let maker = scope.spawn(|| {
+        let maker = thread::Builder::new().spawn_scoped(scope, || {
             unshare(CloneFlags::CLONE_NEWNET)?;
             Ok(mount_bind("/proc/thread-self/ns/net", file)?)
-        });
+        })?;
         maker.join().unwrap_or_else(|_| Err(io::Error::other("the thread that makes it panicked")))
     });
     if named.is_err() {
@@ -43,9 +43,10 @@ pub(crate) fn remove(file: &Path) -> io::Result<()> {
 /// What went over its interfaces.
 pub(crate) fn usage(file: &Path) -> Option<NetworkUsage> {
     let namespace = File::open(file).ok()?;
-    let reader = thread::spawn(move || {
+    let reader = thread::Builder::new().spawn(move || {
         setns(namespace, CloneFlags::CLONE_NEWNET).ok()?;
         fs::read_to_string("/proc/thread-self/net/dev").ok()
     });
+    let reader = reader.ok()?;
     Some(NetworkUsage::of_interfaces(&reader.join().ok()??))
 }

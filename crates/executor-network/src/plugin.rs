@@ -1,15 +1,17 @@
-//! One call of a CNI plugin: a program that is told what to do by its environment and stdin, and answers in JSON.
+//! One call of a CNI plugin: a program that is given its task in the environment and on stdin, and answers in JSON.
 
 use std::env;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
+
+use crate::error::{NetworkError, Plugin};
 
 /// How long a plugin may take.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -32,7 +34,7 @@ impl Action {
     }
 }
 
-/// For whom it is done.
+/// What it is done for.
 #[derive(Clone, Debug)]
 pub(crate) struct Subject<'a> {
     /// CNI's name of the attachment, which is ours.
@@ -47,13 +49,12 @@ pub(crate) fn call(
     action: Action,
     subject: &Subject<'_>,
     config: &Value,
-) -> Result<Option<Value>, String> {
-    let kind = config["type"].as_str().unwrap_or_default();
-    let failed = |why: &str| format!("plugin {kind}, {}: {why}", action.name());
-    let program = dirs.iter().map(|dir| dir.join(kind)).find(|file| file.is_file()).ok_or_else(|| {
-        let dirs: Vec<_> = dirs.iter().map(|dir| dir.display().to_string()).collect();
-        failed(&format!("it is in none of {}", dirs.join(", ")))
-    })?;
+) -> Result<Option<Value>, NetworkError> {
+    let name = config["type"].as_str().unwrap_or_default();
+    let plugin = Plugin { name: name.to_owned(), action: action.name() };
+    let Some(program) = dirs.iter().map(|dir| dir.join(name)).find(|file| file.is_file()) else {
+        return Err(NetworkError::PluginMissing { plugin, dirs: dirs.to_vec() });
+    };
     let mut command = Command::new(&program);
     command
         .env("CNI_COMMAND", action.name())
@@ -65,51 +66,69 @@ pub(crate) fn call(
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| failed(&error.to_string()))?;
-    let answer = converse(&mut child, config.to_string());
-    let ended = child.wait().map_err(|error| failed(&error.to_string()))?;
-    let (stdout, stderr) = answer.map_err(|why| failed(&why))?;
-    let json = serde_json::from_slice::<Value>(&stdout).ok();
-    if ended.success() {
+    let answer = match run(&mut command, config.to_string()) {
+        Ok(Some(answer)) => answer,
+        Ok(None) => return Err(NetworkError::PluginTimedOut { plugin, after: DEADLINE }),
+        Err(source) => return Err(NetworkError::PluginNotRun { plugin, source }),
+    };
+    let json = serde_json::from_slice::<Value>(&answer.stdout).ok();
+    if answer.status.success() {
         return Ok(json);
     }
-    let words = json.as_ref().and_then(|error| {
-        let details = error["details"].as_str().filter(|details| !details.is_empty());
-        Some(match (error["msg"].as_str()?, details) {
-            (message, Some(details)) => format!("{message}: {details}"),
-            (message, None) => message.to_owned(),
-        })
-    });
-    let words = words.unwrap_or_else(|| format!("{ended}: {}", String::from_utf8_lossy(&stderr).trim()));
-    Err(failed(&words))
+    let words = json
+        .as_ref()
+        .and_then(words)
+        .unwrap_or_else(|| format!("{}: {}", answer.status, String::from_utf8_lossy(&answer.stderr).trim()));
+    let code = json.and_then(|error| error["code"].as_u64());
+    Err(NetworkError::PluginRefused { plugin, code, words })
 }
 
-/// Tells it what to do and reads what it says, both ways at once. It is killed when it takes too long.
-fn converse(child: &mut Child, told: String) -> Result<(Vec<u8>, Vec<u8>), String> {
+/// What a plugin's error says.
+fn words(error: &Value) -> Option<String> {
+    let message = error["msg"].as_str()?;
+    match error["details"].as_str().filter(|details| !details.is_empty()) {
+        Some(details) => Some(format!("{message}: {details}")),
+        None => Some(message.to_owned()),
+    }
+}
+
+/// Runs a plugin to its end; `None` when it took too long and was killed.
+fn run(command: &mut Command, config: String) -> io::Result<Option<Output>> {
+    let mut child = command.spawn()?;
+    let answer = converse(&mut child, config);
+    if !matches!(answer, Ok(Some(_))) {
+        let _gone = child.kill();
+    }
+    let status = child.wait()?;
+    Ok(answer?.map(|[stdout, stderr]| Output { status, stdout: read(stdout), stderr: read(stderr) }))
+}
+
+/// Reads an output to its end meanwhile.
+type Reader = JoinHandle<Vec<u8>>;
+
+fn read(reader: Reader) -> Vec<u8> {
+    reader.join().unwrap_or_default()
+}
+
+/// Writes to its stdin and reads its outputs, all at once, until it ends; `None` when it takes too long. The readers of
+/// one that is late are left alone: programs that it has started may hold its outputs open for as long as they like.
+fn converse(child: &mut Child, config: String) -> io::Result<Option<[Reader; 2]>> {
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let teller = thread::spawn(move || {
-        // Who does not read it says so by its exit code.
-        let _closed = stdin.map(|mut stdin| stdin.write_all(told.as_bytes()));
-    });
-    let read = |stream: Option<Box<dyn Read + Send>>| {
-        thread::spawn(move || {
+    let thread = || thread::Builder::new().name("longshore-cni".into());
+    thread().spawn(move || {
+        // A plugin that does not read it says so by its exit code.
+        let _closed = stdin.map(|mut stdin| stdin.write_all(config.as_bytes()));
+    })?;
+    let reader = |stream: Option<Box<dyn Read + Send>>| {
+        thread().spawn(move || {
             let mut bytes = Vec::new();
             let _partly = stream.map(|mut stream| stream.read_to_end(&mut bytes));
             bytes
         })
     };
-    let (stdout, stderr) =
-        (read(stdout.map(|out| Box::new(out) as _)), read(stderr.map(|err| Box::new(err) as _)));
-    let late = ends_late(child);
-    if late {
-        let _gone = child.kill();
-    }
-    drop(teller.join());
-    let (stdout, stderr) = (stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default());
-    match late {
-        true => Err(format!("no answer within {DEADLINE:?}; it was killed")),
-        false => Ok((stdout, stderr)),
-    }
+    let stdout = reader(stdout.map(|stream| Box::new(stream) as _))?;
+    let stderr = reader(stderr.map(|stream| Box::new(stream) as _))?;
+    Ok((!ends_late(child)).then_some([stdout, stderr]))
 }
 
 fn ends_late(child: &Child) -> bool {
@@ -123,12 +142,13 @@ fn ends_late(child: &Child) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use executor_core::lifecycle::with_causes;
     use serde_json::json;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn a_plugin_is_told_and_answers() {
+    fn a_plugin_gets_its_task_and_answers() {
         let dir = tempfile::tempdir().unwrap();
         let plugin = |name: &str, script: &str| {
             let file = dir.path().join(name);
@@ -144,7 +164,10 @@ mod tests {
         plugin("breaks", "echo oh >&2; exit 3");
         let dirs = [PathBuf::from("/nowhere"), dir.path().to_owned()];
         let subject = Subject { id: "c", namespace: "/n".into(), interface: "eth0" };
-        let call = |kind: &str| call(&dirs, Action::Add, &subject, &json!({"type": kind}));
+        let call = |kind: &str| {
+            let answer = call(&dirs, Action::Add, &subject, &json!({"type": kind}));
+            answer.map_err(|error| with_causes(&error))
+        };
         assert_eq!(call("echoes"), Ok(Some(json!({"said": "ADD c /n eth0"}))));
         assert_eq!(call("quiet"), Ok(None));
         assert_eq!(call("fails"), Err("plugin fails, ADD: no: really".into()));

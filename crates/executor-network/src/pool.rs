@@ -1,6 +1,6 @@
 //! Networks that are ready before a container asks for one: setting one up takes as long as starting the container.
 //!
-//! A thread fills the pool up to its size from the first use of a network on, and empties it when nobody has asked for a
+//! A thread fills the pool up to its size from the first use of a network on, and empties it when none was asked for in a
 //! while. What was used once is never used again: a namespace keeps what its container has made of it.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -8,10 +8,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use executor_core::lifecycle::Leftover;
+
 use crate::attachment::Attachment;
+use crate::error::NetworkError;
 
 /// How a network is set up, by its name; `None` stands for the one without.
-type Make = dyn Fn(Option<&str>) -> Result<Attachment, String> + Send + Sync;
+type Make = dyn Fn(Option<&str>) -> Result<Attachment, NetworkError> + Send + Sync;
 
 /// The pool of an executor. Dropping it takes back what is in it.
 pub(crate) struct Pool {
@@ -32,13 +35,13 @@ struct State {
     networks: BTreeMap<Option<String>, Ready>,
     closed: bool,
     /// What could not be taken back.
-    left: Vec<String>,
+    left: Vec<Leftover>,
 }
 
 struct Ready {
     attachments: VecDeque<Attachment>,
     asked: Instant,
-    /// Setting it up failed; it is tried again when somebody asks.
+    /// Setting it up failed; it is tried again when one is asked for.
     failed: bool,
 }
 
@@ -53,7 +56,7 @@ impl Pool {
     }
 
     /// A network that is ready, or was set up just now.
-    pub(crate) fn take(&self, name: Option<&str>) -> Result<Attachment, String> {
+    pub(crate) fn take(&self, name: Option<&str>) -> Result<Attachment, NetworkError> {
         if self.shared.size > 0 {
             while let Some(ready) = self.shared.ask(name) {
                 // It may have waited for long, and something may have become of it.
@@ -73,7 +76,7 @@ impl Pool {
     }
 
     /// Takes back what is in it; answers with what could not be.
-    pub(crate) fn close(&self) -> Vec<String> {
+    pub(crate) fn close(&self) -> Vec<Leftover> {
         self.shared.lock().closed = true;
         self.shared.changed.notify_all();
         let filler = self.filler.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -100,7 +103,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Somebody wants one: then more will be wanted.
+    /// One is wanted: then more will be.
     fn ask(&self, name: Option<&str>) -> Option<Attachment> {
         let mut state = self.lock();
         let ready = state.networks.entry(name.map(str::to_owned)).or_insert_with(|| Ready {
@@ -143,7 +146,7 @@ impl Shared {
                     let left = made.remove();
                     state.left.extend(left);
                 }
-                // Whoever asks next is told.
+                // The next to ask gets the error: it is tried again then.
                 (Err(_), Some(ready)) => ready.failed = true,
                 (Err(_), None) => {}
             }
@@ -182,7 +185,7 @@ mod tests {
     fn pool(dir: &Path, size: usize, idle: Duration) -> Pool {
         let (dir, number) = (dir.to_owned(), AtomicUsize::new(0));
         let make = move |name: Option<&str>| match name {
-            Some("broken") => Err("broken".to_owned()),
+            Some("broken") => Err(NetworkError::NotOpened),
             _ => {
                 let dir = dir.join(number.fetch_add(1, Ordering::Relaxed).to_string());
                 std::fs::create_dir(&dir).unwrap();
@@ -208,25 +211,25 @@ mod tests {
     fn it_fills_up_after_the_first_use_and_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let pool = pool(dir.path(), 2, Duration::from_secs(1000));
-        assert_eq!((pool.ready(), made(dir.path())), (0, 0), "nobody has asked");
+        assert_eq!((pool.ready(), made(dir.path())), (0, 0), "none was asked for");
         let first = pool.take(None).unwrap();
         until(&pool, 2);
         let second = pool.take(None).unwrap();
         assert_ne!(first.dir, second.dir);
         until(&pool, 2);
-        assert_eq!(pool.take(Some("broken")).unwrap_err(), "broken");
-        assert_eq!(pool.close(), Vec::<String>::new());
+        assert!(matches!(pool.take(Some("broken")), Err(NetworkError::NotOpened)));
+        assert_eq!(pool.close(), []);
         assert_eq!(made(dir.path()), 2, "those in use");
     }
 
     #[test]
-    fn it_empties_when_nobody_asks() {
+    fn it_empties_when_none_is_asked_for() {
         let dir = tempfile::tempdir().unwrap();
         let pool = pool(dir.path(), 3, Duration::from_millis(300));
         pool.take(None).unwrap().remove();
         until(&pool, 3);
         until(&pool, 0);
-        assert_eq!(pool.close(), Vec::<String>::new());
+        assert_eq!(pool.close(), []);
         assert_eq!(made(dir.path()), 0);
     }
 }

@@ -52,10 +52,10 @@ pub use executor_core::{
     Attached, BoxFuture, BoxStream, Capability, CgroupParent, ChildFd, ChildStdio, Chunk, Config,
     ContainerHandle, ContainerSpec, ContainerTook, Delivery, Dns, Error, Events, ExecSpec, Executor,
     ExecutorBuilder, ExecutorTook, ExitQueue, ExitSource, ExtraHost, IdMap, IdRange, Input, InvalidSpec, Io,
-    Mount, MountSource, Network, NetworkAttachment, NetworkNamespace, Notice, Observed, ObservedMessage,
-    Observer, Output, ProcessHandle, ProcessMode, ProcessSpec, Resources, Rootfs, Runtime, RuntimeError,
-    Sample, Samples, Seccomp, Security, Selinux, ShutdownReport, Snapshot, Stdio, StdioSpec, Swept,
-    Telemetry, TimeLimit, Ulimit, UpperLayer, actors, messages,
+    Mount, MountSource, Network, NetworkAttachment, NetworkNamespace, NetworkTraits, Notice, Observed,
+    ObservedMessage, Observer, Output, ProcessHandle, ProcessMode, ProcessSpec, Resources, Rootfs, Runtime,
+    RuntimeError, Sample, Samples, Seccomp, Security, Selinux, ShutdownReport, Snapshot, Stdio, StdioSpec,
+    Swept, Telemetry, TimeLimit, Ulimit, UpperLayer, actors, messages,
 };
 pub use executor_network::Cni;
 pub use runc_driver::{

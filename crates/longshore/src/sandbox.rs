@@ -2,15 +2,13 @@
 //! `executor-network`.
 
 use std::io;
-use std::panic::resume_unwind;
 use std::path::Path;
-use std::thread;
 
 use executor_bundle::Request;
-use executor_core::lifecycle::{ContainerId, HostPid, NetworkUsage, StartFailure, StartFailureKind};
-use executor_core::{ContainerSpec, ExecSpec, Network, NetworkNamespace};
+use executor_core::lifecycle::{ContainerId, HostPid, Leftover, NetworkUsage, StartFailure};
+use executor_core::{ContainerSpec, ExecSpec, NetworkAttachment, NetworkTraits};
 use executor_network::{Cni, Networks};
-use runc_driver::{Bundles, Place};
+use runc_driver::{Bundles, Place, cgroups_path};
 
 /// Bundles and networks together. One is good for one executor.
 #[derive(Debug, Default)]
@@ -30,17 +28,9 @@ impl Sandbox {
     /// # Errors
     /// Names the field that cannot be carried out.
     pub fn preview(id: &ContainerId, spec: &ContainerSpec) -> Result<String, StartFailure> {
-        let parent = spec.cgroup_parent.as_ref().map(ToString::to_string).unwrap_or_default();
-        let cgroup = match parent.strip_suffix(':') {
-            Some(slice) => format!("{slice}:longshore:executor-{id}"),
-            None => format!("{parent}/longshore/executor/{id}"),
-        };
-        let network = match spec.network {
-            Network::None => NetworkNamespace::New,
-            Network::Host => NetworkNamespace::Host,
-            Network::Cni { .. } => NetworkNamespace::At("netns".into()),
-        };
-        executor_bundle::preview(&Request { id, spec, cgroup: Some(&cgroup) }, &network)
+        let cgroup = cgroups_path(spec.cgroup_parent.as_ref(), "executor", id);
+        let network = Networks::default().preview(&spec.network);
+        Ok(executor_bundle::preview(&Request { id, spec, cgroup: Some(&cgroup) }, &network)?)
     }
 }
 
@@ -49,23 +39,22 @@ impl Bundles for Sandbox {
         self.networks.open(root, executor)
     }
 
-    fn write(&self, place: &Place<'_>, spec: &ContainerSpec) -> Result<Vec<u8>, StartFailure> {
+    fn network(&self, spec: &ContainerSpec) -> NetworkTraits {
+        self.networks.traits(&spec.network)
+    }
+
+    fn attach(&self, place: &Place<'_>, spec: &ContainerSpec) -> Result<NetworkAttachment, StartFailure> {
+        Ok(self.networks.attach(place.dir, place.id, &spec.network)?)
+    }
+
+    fn write(
+        &self,
+        place: &Place<'_>,
+        spec: &ContainerSpec,
+        network: &NetworkAttachment,
+    ) -> Result<Vec<u8>, StartFailure> {
         let &Place { id, dir, cgroup } = place;
-        let request = Request { id, spec, cgroup };
-        let attach = || {
-            let attached = self.networks.attach(dir, id, &spec.network);
-            attached.map_err(|error| StartFailure::new(StartFailureKind::BadConfig, error.to_string()))
-        };
-        match spec.network {
-            Network::None | Network::Host => executor_bundle::write(dir, &request, attach),
-            // Plugins take their time.
-            Network::Cni { .. } => thread::scope(|scope| {
-                let attaching = scope.spawn(attach);
-                executor_bundle::write(dir, &request, || {
-                    attaching.join().unwrap_or_else(|panic| resume_unwind(panic))
-                })
-            }),
-        }
+        Ok(executor_bundle::write(dir, &Request { id, spec, cgroup }, network)?)
     }
 
     fn process(
@@ -75,20 +64,22 @@ impl Bundles for Sandbox {
         init: HostPid,
         exec: &ExecSpec,
     ) -> Result<Vec<u8>, StartFailure> {
-        executor_bundle::process(place.dir, spec, init, exec)
+        Ok(executor_bundle::process(place.dir, spec, init, exec)?)
     }
 
     fn network_usage(&self, dir: &Path) -> Option<NetworkUsage> {
         self.networks.usage(dir)
     }
 
-    fn unmake(&self, dir: &Path) -> Vec<String> {
-        let mut left = executor_bundle::unmake(dir);
-        left.extend(self.networks.detach(dir));
-        left
+    fn detach(&self, dir: &Path) -> Vec<Leftover> {
+        self.networks.detach(dir)
     }
 
-    fn close(&self, root: &Path, executor: &str) -> Vec<String> {
+    fn unmake(&self, dir: &Path) -> Vec<Leftover> {
+        executor_bundle::unmake(dir)
+    }
+
+    fn close(&self, root: &Path, executor: &str) -> Vec<Leftover> {
         self.networks.close(root, executor)
     }
 }

@@ -1,25 +1,27 @@
 //! Whether there is a program to execute, before a container is made for it.
 //!
-//! The runtime checks too, but it tells some of it too late: a file that is no binary is found out
-//! after it has said that the container runs, and comes as exit code 1. What cannot be judged from
+//! The runtime checks too, but some of it too late: it finds out that a file is no binary after it has reported that
+//! the container runs, and the container ends with exit code 1. What cannot be judged from
 //! outside (a program in a mount that does not exist yet, an interpreter registered with
 //! `binfmt_misc`) is left to the runtime.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use executor_core::lifecycle::{StartFailure, StartFailureKind};
 use rustix::fs::FileType;
 
+use super::users::User;
+use crate::error::Error;
 use crate::rootfs_dir::{Found, RootfsDir};
-use crate::users::User;
 
 /// What is at a path, as far as executing it goes.
 enum Verdict {
     Executable,
     Missing,
-    /// It is there, for these words.
+    /// It is there, and cannot be executed for this reason.
     NotExecutable(&'static str),
+    /// It is in no format that the kernel knows. execvp(3) does not look for another then.
+    UnknownFormat,
     /// Whatever it is, the container will see something else there.
     Hidden,
 }
@@ -33,30 +35,32 @@ pub(crate) struct Subject<'a> {
 }
 
 /// Checks the program of `process`. `mounts` are the places of those that `within` does not show.
-pub(crate) fn check(
-    within: &RootfsDir,
-    process: &Subject<'_>,
-    mounts: &[PathBuf],
-) -> Result<(), StartFailure> {
+pub(crate) fn check(within: &RootfsDir, process: &Subject<'_>, mounts: &[PathBuf]) -> Result<(), Error> {
     let Some(program) = process.program else {
         return Ok(());
     };
-    let failure = |kind, why: &str| Err(StartFailure::new(kind, format!("{program}: {why}")));
     let on_path = !program.contains('/');
     for candidate in candidates(program, process) {
         match judge(within, &candidate, process, mounts) {
             Verdict::Executable | Verdict::Hidden => return Ok(()),
-            // Looked up on PATH, what cannot be executed is passed over, as execvp(3) does.
+            // Looked up on PATH, what is missing or forbidden is passed over, as execvp(3) does.
             Verdict::Missing => {}
-            Verdict::NotExecutable(_) if on_path && !is_format(within, &candidate) => {}
-            Verdict::NotExecutable(why) => return failure(StartFailureKind::NotExecutable, why),
+            Verdict::NotExecutable(_) if on_path => {}
+            Verdict::NotExecutable(why) => {
+                return Err(Error::NotExecutable { program: program.to_owned(), why });
+            }
+            Verdict::UnknownFormat => {
+                let why = "exec format error: neither a binary nor a script that begins with #!";
+                return Err(Error::NotExecutable { program: program.to_owned(), why });
+            }
         }
     }
-    match (mounts.is_empty(), on_path) {
-        (false, _) => Ok(()),
-        (true, true) => failure(StartFailureKind::NotFound, "not found on the container's PATH"),
-        (true, false) => failure(StartFailureKind::NotFound, "no such file in the container"),
-    }
+    let why = match (mounts.is_empty(), on_path) {
+        (false, _) => return Ok(()),
+        (true, true) => "not found on the container's PATH",
+        (true, false) => "no such file in the container",
+    };
+    Err(Error::NotFound { program: program.to_owned(), why })
 }
 
 fn candidates(program: &str, process: &Subject<'_>) -> Vec<PathBuf> {
@@ -93,18 +97,7 @@ fn judge(within: &RootfsDir, path: &Path, process: &Subject<'_>, mounts: &[PathB
     if !may_execute(&found, process.user) {
         return Verdict::NotExecutable("permission denied: it is not executable");
     }
-    if has_known_format(&found) { Verdict::Executable } else { Verdict::NotExecutable(FORMAT) }
-}
-
-const FORMAT: &str = "exec format error: neither a binary nor a script that begins with #!";
-
-/// Whether the only thing wrong with a file on `PATH` is its content, which execvp(3) does not see.
-fn is_format(within: &RootfsDir, path: &Path) -> bool {
-    within
-        .find(path)
-        .ok()
-        .flatten()
-        .is_some_and(|found| found.is(FileType::RegularFile) && !has_known_format(&found))
+    if has_known_format(&found) { Verdict::Executable } else { Verdict::UnknownFormat }
 }
 
 /// Root may execute what anyone may.
@@ -134,7 +127,9 @@ fn others_are_registered() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::users;
+    use crate::ids::Ids;
+    use crate::process::users;
+    use executor_core::lifecycle::{StartFailure, StartFailureKind};
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     fn kind(program: &str, user: &str, mounts: &[PathBuf]) -> Option<StartFailureKind> {
@@ -152,10 +147,10 @@ mod tests {
         write("bin/private", b"\x7fELF", 0o700);
         symlink("/mnt/tool", dir.path().join("bin/mounted")).unwrap();
         let within = RootfsDir::open(dir.path()).unwrap();
-        let user = users::resolve(&within, Some(user)).unwrap();
+        let user = users::resolve(&within, Some(user), &Ids::new(None)).unwrap();
         let path = "/usr/local/bin:/usr/bin:/bin";
         let subject = Subject { program: Some(program), cwd: Path::new("/"), path, user: &user };
-        check(&within, &subject, mounts).err().map(|failure| failure.kind)
+        check(&within, &subject, mounts).err().map(|error| StartFailure::from(error).kind)
     }
 
     #[test]

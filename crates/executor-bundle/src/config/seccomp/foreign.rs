@@ -2,7 +2,7 @@
 //!
 //! A filter costs the runtime time for each architecture in it, more than in proportion: with i386 and x32 in it,
 //! half of a container's start. Kernels that run x32 programs have become rare. The kernel itself is asked, by a
-//! program of a hundred bytes: its configuration can be read on some systems, and does not tell what the command line
+//! program of a hundred bytes: its configuration can be read on some systems, and does not show what the command line
 //! has switched off.
 
 use std::fs::File;
@@ -48,7 +48,7 @@ fn program(machine: u16, code: &[u8]) -> Vec<u8> {
         b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0".to_vec(),
         // Executable, for this machine.
         halves(&[2, machine]),
-        // Version, entry, where the segments are told, no sections, no flags.
+        // Version, entry, where the segments are listed, no sections, no flags.
         words(&[1, entry, u32::from(HEADER), 0, 0]),
         // One segment, no sections.
         halves(&[HEADER, SEGMENT, 1, 0, 0, 0]),
@@ -78,13 +78,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernel_tells_what_it_runs() {
+    fn the_kernel_shows_what_it_runs() {
         assert!(runs(&std::fs::read("/bin/true").unwrap()));
         for nothing in [program(0, &EXIT_386), b"no program".to_vec(), Vec::new()] {
             assert!(!runs(&nothing));
         }
-        assert!(may_run("SCMP_ARCH_ARM"), "nobody knows");
-        // Where the kernel can run i386 programs at all, it says so here, and can be told not to.
+        assert!(may_run("SCMP_ARCH_ARM"), "it is not known here");
+        // Where the kernel can run i386 programs at all, it shows it here, and can be set not to.
         let can = std::path::Path::new("/proc/sys/abi/vsyscall32").exists();
         assert!(can || !may_run("SCMP_ARCH_X86"));
     }

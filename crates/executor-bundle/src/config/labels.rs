@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use executor_core::Selinux;
-use executor_core::lifecycle::StartFailure;
 use serde_json::{Value, json};
 
-use crate::config::BundleContext;
-use crate::edit::object;
-use crate::{bad, kind_of};
+use crate::context::BundleContext;
+use crate::error::Error;
+use crate::json::object;
 
 /// Two categories of SELinux, the lower first.
 type Pair = (u16, u16);
@@ -20,35 +19,33 @@ type Pair = (u16, u16);
 /// How many categories there are, as the usual policies have them.
 const CATEGORIES: u16 = 1024;
 
-/// Pairs that containers of this process have, by their bundles.
+/// Pairs that containers of this process have, by their bundles. It is global because the host's labels are: executors
+/// of one process that knew nothing of each other would give out the same pair.
 static TAKEN: Mutex<BTreeMap<PathBuf, Pair>> = Mutex::new(BTreeMap::new());
 
 /// Adds the labels that are asked for.
-pub(crate) fn add(config: &mut Value, ground: &BundleContext<'_>) -> Result<(), StartFailure> {
-    if let Some(profile) = &ground.spec.apparmor {
+pub(crate) fn add(config: &mut Value, context: &BundleContext<'_>) -> Result<(), Error> {
+    if let Some(profile) = &context.spec.apparmor {
         let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
         if !enabled.is_ok_and(|text| text.trim() == "Y") {
-            return Err(bad("apparmor", &format!("{profile}: this host has no AppArmor")));
+            return Err(Error::field("apparmor", format!("{profile}: this host has no AppArmor")));
         }
         object(config, &["process"])?.insert("apparmorProfile".into(), json!(profile));
     }
-    if let Some(selinux) = &ground.spec.selinux {
+    if let Some(selinux) = &context.spec.selinux {
         if !Path::new("/sys/fs/selinux/enforce").exists() {
-            return Err(bad("selinux", "this host has no SELinux"));
+            return Err(Error::field("selinux", "this host has no SELinux"));
         }
-        add_selinux(config, selinux, ground.dir)?;
+        add_selinux(config, selinux, context.dir)?;
     }
     Ok(())
 }
 
-fn add_selinux(config: &mut Value, selinux: &Selinux, dir: &Path) -> Result<(), StartFailure> {
+fn add_selinux(config: &mut Value, selinux: &Selinux, dir: &Path) -> Result<(), Error> {
     let (process, mount) = match selinux {
         Selinux::Labels { process, mount } => (process.clone(), mount.clone()),
         Selinux::Generated => {
-            let (low, high) = take(dir).ok_or_else(|| {
-                let error = std::io::Error::from(rustix::io::Errno::AGAIN);
-                StartFailure::new(kind_of(&error), "selinux: every pair of categories is taken")
-            })?;
+            let (low, high) = take(dir).ok_or(Error::Categories)?;
             let label = |kind: &str| format!("system_u:{kind}:s0:c{low},c{high}");
             (label("system_r:container_t"), label("object_r:container_file_t"))
         }

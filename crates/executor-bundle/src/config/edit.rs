@@ -1,82 +1,59 @@
-//! What a specification adds to a configuration, ours or the caller's, as JSON: every field that nobody here knows
-//! stays as it is.
+//! What a specification adds to a configuration, ours or the caller's, as JSON: fields that are
+//! unknown here stay as they are.
 
 use std::path::Path;
 
-use executor_core::lifecycle::StartFailure;
-use executor_core::{IdRange, Network, NetworkNamespace, Resources, Seccomp, Security};
-use serde_json::{Map, Value, json};
+use executor_core::{IdRange, NetworkNamespace, Resources, Seccomp, Security};
+use serde_json::{Value, json};
 
-use crate::config::{self, BundleContext};
-use crate::mounts::{self, bind};
-use crate::seccomp::{self, Filter};
-use crate::{bad, init, labels};
+#[cfg(feature = "cdi")]
+use super::cdi;
+use super::labels;
+use super::seccomp::{self, Filter};
+use crate::context::BundleContext;
+use crate::error::Error;
+use crate::json::{list, object};
+use crate::mount_entry::{self, bind};
+use crate::{ids, init};
 
 /// Where the container finds the socket that traces go to.
 const OTLP: &str = "/dev/otlp.sock";
 
 /// All of it. `process` is in its place already; the filter, where it is ours, is not put there.
-pub(crate) fn all(config: &mut Value, ground: &BundleContext<'_>) -> Result<Option<Filter>, StartFailure> {
-    let spec = ground.spec;
-    object(config, &["root"])?.insert("path".into(), json!(ground.rootfs.root));
+pub(crate) fn all(config: &mut Value, context: &BundleContext<'_>) -> Result<Option<Filter>, Error> {
+    let spec = context.spec;
+    object(config, &["root"])?.insert("path".into(), json!(context.rootfs.root));
     if spec.read_only || spec.config.is_none() {
         object(config, &["root"])?.insert("readonly".into(), json!(spec.read_only));
     }
     if let Some(hostname) = &spec.hostname {
         config["hostname"] = json!(hostname);
     }
-    place(config, ground)?;
+    place(config, context)?;
     limits(config, &spec.resources)?;
-    let filter = filter(config, ground)?;
-    network(config, ground)?;
-    labels::add(config, ground)?;
-    all_mounts(config, ground)?;
-    telemetry(config, ground)?;
+    let filter = filter(config, context)?;
+    network(config, context)?;
+    labels::add(config, context)?;
+    all_mounts(config, context)?;
+    telemetry(config, context)?;
     #[cfg(feature = "cdi")]
-    crate::cdi::add(config, &spec.devices)?;
+    cdi::add(config, &spec.devices)?;
     #[cfg(not(feature = "cdi"))]
     if let Some(device) = spec.devices.first() {
-        return Err(bad("device", &format!("{device}: built without the feature cdi")));
+        return Err(Error::field("device", format!("{device}: built without the feature cdi")));
     }
     // Last: in the end it counts what there is.
-    user_namespace(config, ground)?;
+    user_namespace(config, context)?;
     if spec.init {
-        init::add(config, ground.dir)?;
+        init::add(config, context.dir)?;
     }
     Ok(filter)
 }
 
-/// An object within another, made when absent.
-pub(crate) fn object<'a>(
-    value: &'a mut Value,
-    path: &[&str],
-) -> Result<&'a mut Map<String, Value>, StartFailure> {
-    let mut found = value;
-    for part in path {
-        let object = found.as_object_mut().ok_or_else(|| not_an(path, "object"))?;
-        found = object.entry(*part).or_insert_with(|| json!({}));
-    }
-    found.as_object_mut().ok_or_else(|| not_an(path, "object"))
-}
-
-/// A list within an object, made when absent.
-pub(crate) fn list<'a>(value: &'a mut Value, path: &[&str]) -> Result<&'a mut Vec<Value>, StartFailure> {
-    let (last, above) = path.split_last().ok_or_else(|| not_an(path, "array"))?;
-    let entry = object(value, above)?.entry(*last).or_insert_with(|| json!([]));
-    if entry.is_null() {
-        *entry = json!([]);
-    }
-    entry.as_array_mut().ok_or_else(|| not_an(path, "array"))
-}
-
-fn not_an(path: &[&str], kind: &str) -> StartFailure {
-    bad("config", &format!("{}: it is no {kind}", path.join(".")))
-}
-
 /// Its place among the cgroups is ours alone to say.
-fn place(config: &mut Value, ground: &BundleContext<'_>) -> Result<(), StartFailure> {
+fn place(config: &mut Value, context: &BundleContext<'_>) -> Result<(), Error> {
     let linux = object(config, &["linux"])?;
-    match ground.cgroup {
+    match context.cgroup {
         Some(cgroup) => {
             linux.insert("cgroupsPath".into(), json!(cgroup));
         }
@@ -89,7 +66,7 @@ fn place(config: &mut Value, ground: &BundleContext<'_>) -> Result<(), StartFail
     Ok(())
 }
 
-fn limits(config: &mut Value, limits: &Resources) -> Result<(), StartFailure> {
+fn limits(config: &mut Value, limits: &Resources) -> Result<(), Error> {
     let mut set = |part: &str, field: &str, value: Option<Value>| {
         value.map_or(Ok(()), |value| {
             object(config, &["linux", "resources", part])
@@ -112,25 +89,26 @@ fn limits(config: &mut Value, limits: &Resources) -> Result<(), StartFailure> {
 }
 
 /// A configuration of the caller's has its own filter, unless another is asked for.
-fn filter(config: &mut Value, ground: &BundleContext<'_>) -> Result<Option<Filter>, StartFailure> {
-    let spec = ground.spec;
+fn filter(config: &mut Value, context: &BundleContext<'_>) -> Result<Option<Filter>, Error> {
+    let spec = context.spec;
     let insecure = spec.security == Security::Insecure;
     let seccomp = if insecure { &Seccomp::Unconfined } else { &spec.seccomp };
     if spec.config.is_some() && *seccomp == Seccomp::Default {
         return Ok(None);
     }
     object(config, &["linux"])?.remove("seccomp");
-    seccomp::filter(seccomp, &config::capabilities(&spec.process, spec.security))
+    seccomp::filter(seccomp, context.capabilities)
 }
 
-/// A configuration of the caller's has its own network, unless another than none is asked for.
-fn network(config: &mut Value, ground: &BundleContext<'_>) -> Result<(), StartFailure> {
-    if ground.spec.config.is_some() && ground.spec.network == Network::None {
+/// A configuration of the caller's keeps the network it describes where the specification's adds nothing to it: where
+/// no provider has made one, and the container is not in the host's.
+fn network(config: &mut Value, context: &BundleContext<'_>) -> Result<(), Error> {
+    if context.spec.config.is_some() && *context.network == NetworkNamespace::New {
         return Ok(());
     }
     let namespaces = list(config, &["linux", "namespaces"])?;
     namespaces.retain(|namespace| namespace["type"] != "network");
-    match ground.network {
+    match context.network {
         NetworkNamespace::Host => {}
         NetworkNamespace::New => namespaces.push(json!({"type": "network"})),
         NetworkNamespace::At(path) => namespaces.push(json!({"type": "network", "path": path})),
@@ -139,21 +117,21 @@ fn network(config: &mut Value, ground: &BundleContext<'_>) -> Result<(), StartFa
 }
 
 /// What the root file system needs, what was there, our files, and at last what is asked for.
-fn all_mounts(config: &mut Value, ground: &BundleContext<'_>) -> Result<(), StartFailure> {
+fn all_mounts(config: &mut Value, context: &BundleContext<'_>) -> Result<(), Error> {
     let mounts = list(config, &["mounts"])?;
     let before = std::mem::take(mounts);
-    let files = ground.files.iter().map(|(source, place)| bind(source, place, "ro"));
-    let rest = before.into_iter().chain(files).chain(ground.mounts.iter().cloned());
-    ground.rootfs.mounts.iter().cloned().chain(rest).for_each(|mount| mounts::put(mounts, mount));
+    let files = context.files.iter().map(|(source, place)| bind(source, place, "ro"));
+    let rest = before.into_iter().chain(files).chain(context.mounts.iter().cloned());
+    context.rootfs.mounts.iter().cloned().chain(rest).for_each(|mount| mount_entry::put(mounts, mount));
     Ok(())
 }
 
 /// What a process has set of its own stays.
-fn telemetry(config: &mut Value, ground: &BundleContext<'_>) -> Result<(), StartFailure> {
-    let telemetry = &ground.spec.telemetry;
+fn telemetry(config: &mut Value, context: &BundleContext<'_>) -> Result<(), Error> {
+    let telemetry = &context.spec.telemetry;
     let mut variables = Vec::new();
     if let Some(socket) = &telemetry.socket {
-        mounts::put(list(config, &["mounts"])?, bind(socket, Path::new(OTLP), "rw"));
+        mount_entry::put(list(config, &["mounts"])?, bind(socket, Path::new(OTLP), "rw"));
         variables.extend([
             ("OTEL_TRACES_EXPORTER", "otlp".to_owned()),
             ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", format!("unix://{OTLP}")),
@@ -162,7 +140,7 @@ fn telemetry(config: &mut Value, ground: &BundleContext<'_>) -> Result<(), Start
     }
     variables.extend(telemetry.traceparent.clone().map(|parent| ("TRACEPARENT", parent)));
     variables.extend(telemetry.tracestate.clone().map(|state| ("TRACESTATE", state)));
-    let own = |name: &str| ground.spec.process.env.iter().any(|(key, _)| key == name);
+    let own = |name: &str| context.spec.process.env.iter().any(|(key, _)| key == name);
     let env = list(config, &["process", "env"])?;
     env.extend(
         variables
@@ -173,8 +151,8 @@ fn telemetry(config: &mut Value, ground: &BundleContext<'_>) -> Result<(), Start
     Ok(())
 }
 
-fn user_namespace(config: &mut Value, ground: &BundleContext<'_>) -> Result<(), StartFailure> {
-    let Some(map) = ground.map else { return Ok(()) };
+fn user_namespace(config: &mut Value, context: &BundleContext<'_>) -> Result<(), Error> {
+    let Some(map) = context.map else { return Ok(()) };
     let ranges = |ranges: &[IdRange]| -> Value {
         let range = |range: &IdRange| json!({"containerID": range.container, "hostID": range.host, "size": range.size});
         ranges.iter().map(range).collect()
@@ -188,7 +166,7 @@ fn user_namespace(config: &mut Value, ground: &BundleContext<'_>) -> Result<(), 
     let own_network =
         namespaces.iter().any(|namespace| namespace["type"] == "network" && namespace.get("path").is_none());
     if let Some(user) = object(config, &["process", "user"])?.get_mut("additionalGids")
-        && crate::ids::rootless()
+        && ids::rootless()
         && user.as_array().is_some_and(Vec::is_empty)
     {
         *user = Value::Null;
@@ -204,7 +182,7 @@ fn user_namespace(config: &mut Value, ground: &BundleContext<'_>) -> Result<(), 
         if !own_network && mount["type"] == "sysfs" {
             let destination = mount["destination"].as_str().unwrap_or("/sys").to_owned();
             let options = ["rbind", "nosuid", "noexec", "nodev", "rro"];
-            *mount = mounts::mount(Path::new(&destination), "bind", Path::new("/sys"), &options);
+            *mount = mount_entry::mount(Path::new(&destination), "bind", Path::new("/sys"), &options);
         }
     }
     if !own_network {

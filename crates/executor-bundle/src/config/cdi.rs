@@ -7,19 +7,19 @@ use std::collections::HashMap;
 
 use container_device_interface::cache::{new_cache, with_auto_refresh};
 use container_device_interface::spec_dirs::with_spec_dirs;
-use executor_core::lifecycle::StartFailure;
 use oci_spec::runtime::{LinuxBuilder, LinuxResourcesBuilder, ProcessBuilder, Spec, SpecBuilder};
 use serde_json::{Value, json};
 
-use crate::edit::{list, object};
-use crate::{bad, mounts};
+use crate::error::Error;
+use crate::json::{list, object};
+use crate::mount_entry;
 
 /// Where specifications are looked for, and where else in place of these.
 const DIRS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 const DIRS_VARIABLE: &str = "LONGSHORE_CDI_DIRS";
 
 /// Adds what the devices need.
-pub(crate) fn add(config: &mut Value, devices: &[String]) -> Result<(), StartFailure> {
+pub(crate) fn add(config: &mut Value, devices: &[String]) -> Result<(), Error> {
     if devices.is_empty() {
         return Ok(());
     }
@@ -30,7 +30,7 @@ pub(crate) fn add(config: &mut Value, devices: &[String]) -> Result<(), StartFai
         |pointer: &str| found.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
     list(config, &["process", "env"])?.extend(list_of("/process/env"));
     for mount in list_of("/mounts") {
-        mounts::put(list(config, &["mounts"])?, mount);
+        mount_entry::put(list(config, &["mounts"])?, mount);
     }
     for (pointer, path) in [
         ("/linux/devices", &["linux", "devices"][..]),
@@ -51,18 +51,22 @@ pub(crate) fn add(config: &mut Value, devices: &[String]) -> Result<(), StartFai
     Ok(())
 }
 
-fn edits(devices: &[String], dirs: &[&str]) -> Result<Value, StartFailure> {
-    let told = |why: String| bad("device", &why);
+fn edits(devices: &[String], dirs: &[&str]) -> Result<Value, Error> {
     let cache = new_cache(vec![with_spec_dirs(dirs), with_auto_refresh(false)]);
     let mut cache = cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    // A specification that is wrong is nobody's business who does not ask for its devices.
-    let refreshed = cache.refresh().err().map(|error| error.to_string());
-    let mut spec = empty().map_err(|error| told(error.to_string()))?;
-    cache.inject_devices(Some(&mut spec), devices.to_vec()).map_err(|error| {
-        let beside = refreshed.map(|error| format!(" ({error})")).unwrap_or_default();
-        told(format!("{}: {error}{beside}; looked in {}", devices.join(", "), dirs.join(", ")))
-    })?;
-    serde_json::to_value(spec).map_err(|error| told(error.to_string()))
+    // A specification that is wrong matters only when devices are not found without it.
+    let unread = cache.refresh().err().map(|error| error.to_string().into());
+    let mut add = || {
+        let mut spec = empty()?;
+        cache.inject_devices(Some(&mut spec), devices.to_vec())?;
+        Ok(serde_json::to_value(spec)?)
+    };
+    add().map_err(|source| Error::Devices {
+        devices: devices.to_vec(),
+        dirs: dirs.iter().map(|dir| (*dir).to_owned()).collect(),
+        unread,
+        source,
+    })
 }
 
 fn empty() -> Result<Spec, oci_spec::OciSpecError> {
@@ -96,7 +100,7 @@ mod tests {
             (&json!("/dev/widget"), &json!(1), &json!(3))
         );
         assert_eq!(found["linux"]["resources"]["devices"][0]["major"], 1);
-        let error = edits(&["example.com/widget=two".into()], &dirs).unwrap_err().message;
+        let error = edits(&["example.com/widget=two".into()], &dirs).unwrap_err().to_string();
         assert!(error.starts_with("device: example.com/widget=two: "), "{error}");
     }
 }

@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use executor_core::lifecycle::StartFailure;
-
+use crate::error::Error;
+use crate::ids::{self, Ids};
 use crate::rootfs_dir::{RootfsDir, Unreadable};
-use crate::{bad, from_io};
 
 /// Who a process runs as.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,12 +32,46 @@ struct Group<'a> {
     members: &'a str,
 }
 
+impl User {
+    /// Refuses one that the container has not, and leaves out the groups that it has not.
+    fn confine(&mut self, ids: &Ids) -> Result<(), Error> {
+        let Some(map) = &ids.map else { return Ok(()) };
+        if map.host_uid(self.uid).is_none() {
+            let why = format!("the user {} is not in the container's id map", self.uid);
+            return Err(Error::field("user", why));
+        }
+        if map.host_gid(self.gid).is_none() {
+            let why = format!("the group {} is not in the container's id map", self.gid);
+            return Err(Error::field("user", why));
+        }
+        self.groups.retain(|group| map.host_gid(*group).is_some());
+        if ids::rootless() {
+            // The kernel denies setgroups(2) to who has mapped nothing but himself, and runc to every ordinary user.
+            self.groups.clear();
+        }
+        Ok(())
+    }
+
+    /// The same as the host's files know it. Root stays root: what it may execute does not depend on whose it is.
+    pub(crate) fn on_the_host(&self, ids: &Ids) -> Self {
+        let owner = ids.on_the_host(self.uid, self.gid);
+        let groups = self.groups.iter().map(|group| ids.on_the_host(0, *group).gid).collect();
+        Self { uid: if self.uid == 0 { 0 } else { owner.uid }, gid: owner.gid, groups, home: None }
+    }
+}
+
 /// Looks up `user`, `uid`, `user:group` or `uid:gid`; root when absent.
 ///
 /// Numbers need no entry. Without a group it is the account's, or 0 for a number without an account.
-/// Supplementary groups are those the account is a member of, unless a group is given.
-pub(crate) fn resolve(within: &RootfsDir, user: Option<&str>) -> Result<User, StartFailure> {
-    let user = user.unwrap_or("0");
+/// Supplementary groups are those the account is a member of, unless a group is given. What is not among the
+/// container's ids is refused.
+pub(crate) fn resolve(within: &RootfsDir, user: Option<&str>, ids: &Ids) -> Result<User, Error> {
+    let mut user = in_container(within, user.unwrap_or("0"))?;
+    user.confine(ids)?;
+    Ok(user)
+}
+
+fn in_container(within: &RootfsDir, user: &str) -> Result<User, Error> {
     let (name, group) = user.split_once(':').map_or((user, None), |(name, group)| (name, Some(group)));
     if let (Ok(uid), Some(Ok(gid))) = (name.parse(), group.map(str::parse)) {
         return Ok(User { uid, gid, groups: [gid].into(), home: None });
@@ -50,8 +83,8 @@ pub(crate) fn resolve(within: &RootfsDir, user: Option<&str>) -> Result<User, St
 pub(crate) fn look_up(
     user: &str,
     passwd: &str,
-    read_group: impl Fn() -> Result<String, StartFailure>,
-) -> Result<User, StartFailure> {
+    read_group: impl Fn() -> Result<String, Error>,
+) -> Result<User, Error> {
     let (name, group) = user.split_once(':').map_or((user, None), |(name, group)| (name, Some(group)));
     let account = accounts(passwd).find(|account| account.name == name);
     let account = account.or_else(|| accounts(passwd).find(|account| name.parse() == Ok(account.uid)));
@@ -59,7 +92,7 @@ pub(crate) fn look_up(
         (Some(account), _) => (account.uid, account.gid),
         (None, Ok(uid)) => (uid, 0),
         (None, Err(_)) => {
-            return Err(bad("user", &format!("{name:?} is not in the container's /etc/passwd")));
+            return Err(Error::field("user", format!("{name:?} is not in the container's /etc/passwd")));
         }
     };
     let (gid, mut groups) = match (group, &account) {
@@ -72,12 +105,14 @@ pub(crate) fn look_up(
     Ok(User { uid, gid, groups, home })
 }
 
-fn group_id(group: &str, read_group: impl Fn() -> Result<String, StartFailure>) -> Result<u32, StartFailure> {
+fn group_id(group: &str, read_group: impl Fn() -> Result<String, Error>) -> Result<u32, Error> {
     if let Ok(gid) = group.parse() {
         return Ok(gid);
     }
     let known = groups(&read_group()?).find(|known| known.name == group).map(|known| known.gid);
-    known.ok_or_else(|| bad("user", &format!("the group {group:?} is not in the container's /etc/group")))
+    known.ok_or_else(|| {
+        Error::field("user", format!("the group {group:?} is not in the container's /etc/group"))
+    })
 }
 
 fn groups_of(name: &str, text: &str) -> BTreeSet<u32> {
@@ -85,16 +120,16 @@ fn groups_of(name: &str, text: &str) -> BTreeSet<u32> {
     of.map(|group| group.gid).collect()
 }
 
-/// A container without the file knows nobody.
-fn read(within: &RootfsDir, path: &str) -> Result<String, StartFailure> {
+/// A container without the file has no names.
+fn read(within: &RootfsDir, path: &str) -> Result<String, Error> {
     match within.read(Path::new(path)) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
         Err(Unreadable::Missing) => Ok(String::new()),
         Err(Unreadable::Because(why)) => {
-            Err(bad("user", &format!("the container's {path} cannot be read: {why}")))
+            Err(Error::field("user", format!("the container's {path} cannot be read: {why}")))
         }
         Err(Unreadable::Failed(error)) => {
-            Err(from_io("user: cannot read the container's", Path::new(path), &error))
+            Err(Error::io("user: cannot read the container's", Path::new(path))(error))
         }
     }
 }
@@ -140,7 +175,8 @@ mod tests {
         let passwd = "nonsense\nroot:x:0:0:root:/root:/bin/sh\nann:x:1000:100::/home/ann:/bin/sh\n";
         let group = "root:x:0:\nusers:x:100:\nwheel:x:10:root,ann\n:::\nann:x:55:bob\n";
         let (_dir, within) = root(Some(passwd), Some(group));
-        let resolved = |text: Option<&str>| resolve(&within, text).map_err(|error| error.message);
+        let resolved =
+            |text: Option<&str>| resolve(&within, text, &Ids::new(None)).map_err(|error| error.to_string());
         assert_eq!(resolved(None), user(0, 0, &[0, 10], Some("/root")));
         assert_eq!(resolved(Some("ann")), user(1000, 100, &[10, 100], Some("/home/ann")));
         assert_eq!(resolved(Some("1000")), user(1000, 100, &[10, 100], Some("/home/ann")));
@@ -161,7 +197,21 @@ mod tests {
     #[test]
     fn a_root_without_passwd_has_numbers_only() {
         let (_dir, within) = root(None, None);
-        assert_eq!(resolve(&within, None).unwrap().uid, 0);
-        assert!(resolve(&within, Some("root")).is_err());
+        assert_eq!(resolve(&within, None, &Ids::new(None)).unwrap().uid, 0);
+        assert!(resolve(&within, Some("root"), &Ids::new(None)).is_err());
+    }
+
+    #[test]
+    fn who_is_in_no_range_cannot_run() {
+        let ranges = vec!["0:1000:1".parse().unwrap(), "1:100000:99".parse().unwrap()];
+        let ids = Ids::new(Some(executor_core::IdMap::both(ranges)));
+        let user = |uid, gid| User { uid, gid, groups: [gid, 500].into(), home: None };
+        let mut inside = user(7, 8);
+        inside.confine(&ids).unwrap();
+        assert_eq!(inside.groups, [8].into());
+        let on_the_host = User { uid: 100_006, gid: 100_007, groups: [100_007].into(), home: None };
+        assert_eq!(inside.on_the_host(&ids), on_the_host);
+        assert!(user(100, 0).confine(&ids).is_err());
+        assert!(user(0, 100).confine(&ids).is_err());
     }
 }

@@ -7,20 +7,19 @@
 mod foreign;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::fs;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use executor_core::lifecycle::StartFailure;
 use executor_core::{Capability, Seccomp};
 use oci_spec::runtime::LinuxSeccomp;
 use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
-use crate::{bad, from_io};
+use crate::error::Error;
 
-const DEFAULT: &str = include_str!("../data/seccomp.json");
+const DEFAULT: &str = include_str!("../../data/seccomp.json");
 
 /// The names of this machine's architecture: Go's, which rules name, and libseccomp's.
 const ARCHITECTURE: (&str, &str) = match std::env::consts::ARCH.as_bytes() {
@@ -116,30 +115,29 @@ fn version(text: &str) -> (u32, u32) {
 pub(crate) fn filter(
     seccomp: &Seccomp,
     capabilities: &BTreeSet<Capability>,
-) -> Result<Option<Filter>, StartFailure> {
+) -> Result<Option<Filter>, Error> {
     match seccomp {
         Seccomp::Unconfined => Ok(None),
         Seccomp::Default => default_filter(capabilities).map(Some),
         Seccomp::Profile(path) => {
-            let text = fs::read_to_string(path).map_err(|error| from_io("seccomp:", path, &error))?;
-            convert(&text, capabilities).map(Some).map_err(|why| wrong(path, &why))
+            let text = fs::read_to_string(path).map_err(Error::file("seccomp", path))?;
+            convert(&text, capabilities).map(Some).map_err(no_profile(path.display()))
         }
     }
 }
 
-fn wrong(path: &Path, why: &serde_json::Error) -> StartFailure {
-    bad("seccomp", &format!("{} is no profile: {why}", path.display()))
+fn no_profile(what: impl Display) -> impl FnOnce(serde_json::Error) -> Error {
+    move |source| Error::Content { field: "seccomp", subject: format!("{what} is no profile"), source }
 }
 
 /// Kept for each set of capabilities, of which an executor sees few.
-fn default_filter(capabilities: &BTreeSet<Capability>) -> Result<Filter, StartFailure> {
+fn default_filter(capabilities: &BTreeSet<Capability>) -> Result<Filter, Error> {
     static KNOWN: Mutex<BTreeMap<BTreeSet<Capability>, Filter>> = Mutex::new(BTreeMap::new());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(filter) = known.get(capabilities) {
         return Ok(filter.clone());
     }
-    let filter =
-        convert(DEFAULT, capabilities).map_err(|why| wrong(Path::new("the default profile"), &why))?;
+    let filter = convert(DEFAULT, capabilities).map_err(no_profile("the default"))?;
     known.insert(capabilities.clone(), filter.clone());
     Ok(filter)
 }
@@ -187,6 +185,7 @@ fn fitted(profile: &Profile, machine: &Machine<'_>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use executor_core::lifecycle::StartFailure;
 
     fn capabilities(names: &[&str]) -> BTreeSet<Capability> {
         names.iter().map(|name| name.parse().unwrap()).collect()
@@ -249,9 +248,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_profile_is_told() {
-        let profile =
-            |path: &str| filter(&Seccomp::Profile(path.into()), &BTreeSet::new()).unwrap_err().message;
+    fn what_is_no_profile_is_refused() {
+        let profile = |path: &str| {
+            filter(&Seccomp::Profile(path.into()), &BTreeSet::new())
+                .map(drop)
+                .map_err(StartFailure::from)
+                .unwrap_err()
+                .message
+        };
         assert!(profile("/no/such/profile").starts_with("seccomp: /no/such/profile: "));
         assert!(profile("/etc/passwd").starts_with("seccomp: /etc/passwd is no profile: "));
         assert!(filter(&Seccomp::Unconfined, &BTreeSet::new()).unwrap().is_none());

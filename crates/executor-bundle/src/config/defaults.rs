@@ -1,0 +1,133 @@
+//! The configuration of a container whose caller has none, made deliberately: nothing is left to the defaults of a
+//! library.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use executor_core::{ContainerSpec, ProcessMode, Security};
+use serde_json::{Value, json};
+
+use crate::context::BundleContext;
+use crate::mount_entry::mount;
+use crate::names::DEFAULT_HOSTNAME;
+
+/// The version of the specification that is written; runc 1.1 and crun 1.8 take it.
+const OCI_VERSION: &str = "1.0.2";
+
+/// Parts of /proc and /sys that show the host.
+const MASKED: [&str; 11] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// Parts of /proc that would change the host.
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Where from, where to, of what kind, how.
+pub(super) type DefaultMount = (&'static str, &'static str, &'static str, &'static [&'static str]);
+
+pub(super) const MOUNTS: [DefaultMount; 7] = [
+    ("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+    ("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+    (
+        "/dev/pts",
+        "devpts",
+        "devpts",
+        &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+    ),
+    ("/dev/shm", "shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+    ("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+    ("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+    ("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
+];
+
+/// A container's configuration where the caller has none. What [`edit`](super::edit) puts in is not there yet.
+pub(crate) fn config(context: &BundleContext<'_>) -> Value {
+    let spec = context.spec;
+    let insecure = spec.security == Security::Insecure;
+    let hosts_proc = spec.process_mode == ProcessMode::NoSandbox;
+    let hidden = |paths: &[&'static str]| -> Vec<&'static str> {
+        let shown = |path: &str| insecure || hosts_proc && path.starts_with("/proc/");
+        paths.iter().copied().filter(|path| !shown(path)).collect()
+    };
+    let mut config = json!({
+        "ociVersion": OCI_VERSION,
+        "root": {},
+        "hostname": DEFAULT_HOSTNAME,
+        "mounts": default_mounts(spec),
+        "annotations": {"io.longshore.container": context.id.as_str()},
+        "linux": {
+            "namespaces": namespaces(spec.process_mode),
+            // No device but those the runtime always allows, unless all are.
+            "resources": {"devices": [{"allow": insecure, "access": "rwm"}]},
+            "maskedPaths": hidden(&MASKED),
+            "readonlyPaths": hidden(&READ_ONLY),
+        },
+    });
+    if insecure {
+        config["linux"]["devices"] = host_devices();
+    }
+    config
+}
+
+/// All but that of the network, which comes with it.
+fn namespaces(mode: ProcessMode) -> Vec<Value> {
+    let pid = (mode == ProcessMode::Sandbox).then_some("pid");
+    ["ipc", "uts", "mount", "cgroup"].into_iter().chain(pid).map(|kind| json!({"type": kind})).collect()
+}
+
+fn default_mounts(spec: &ContainerSpec) -> Vec<Value> {
+    let writable = spec.security == Security::Insecure;
+    let mounts = MOUNTS.into_iter().map(|(destination, source, kind, options)| {
+        if destination == "/proc" && spec.process_mode == ProcessMode::NoSandbox {
+            return mount(Path::new(destination), "bind", Path::new("/proc"), &["rbind"]);
+        }
+        let options: Vec<_> = options.iter().copied().filter(|option| !writable || *option != "ro").collect();
+        mount(Path::new(destination), kind, Path::new(source), &options)
+    });
+    mounts.collect()
+}
+
+/// The host's devices, as they are in its `/dev`, but for those of terminals, which are each container's own.
+fn host_devices() -> Value {
+    let mut devices = Vec::new();
+    let mut dirs = vec![PathBuf::from("/dev")];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let (path, Ok(meta)) = (entry.path(), entry.metadata()) else { continue };
+            let kind = meta.file_type();
+            if kind.is_dir() && !["pts", "shm", "mqueue", "fd"].iter().any(|own| path.ends_with(own)) {
+                dirs.push(path);
+                continue;
+            }
+            let kind = match (kind.is_char_device(), kind.is_block_device()) {
+                (true, _) => "c",
+                (_, true) => "b",
+                (false, false) => continue,
+            };
+            if ["/dev/console", "/dev/ptmx", "/dev/tty"].iter().any(|own| path == Path::new(own)) {
+                continue;
+            }
+            devices.push(json!({
+                "path": path,
+                "type": kind,
+                "major": rustix::fs::major(meta.rdev()),
+                "minor": rustix::fs::minor(meta.rdev()),
+                "fileMode": meta.mode() & 0o7777,
+                "uid": meta.uid(),
+                "gid": meta.gid(),
+            }));
+        }
+    }
+    devices.into()
+}

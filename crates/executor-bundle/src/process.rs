@@ -1,0 +1,238 @@
+//! The `process` object of a configuration: of a container's init, and of a process that is added to one.
+
+pub(crate) mod program;
+pub(crate) mod users;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use executor_core::lifecycle::TerminalSize;
+use executor_core::{Capability, ContainerSpec, ExecSpec, ProcessSpec};
+use serde_json::{Value, json};
+
+use crate::error::Error;
+use crate::ids::{Ids, Owner};
+use crate::json::{list, strings};
+use crate::rootfs_dir::RootfsDir;
+use crate::{capabilities, file};
+use program::Subject;
+use users::User;
+
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The `process` object of init, below its container's bundle: execs start from it.
+const FILE: &str = "process.json";
+
+/// A container's first process.
+pub(crate) struct Init {
+    /// Its `process` object.
+    pub(crate) json: Value,
+    /// What it may do at most.
+    pub(crate) capabilities: BTreeSet<Capability>,
+    /// Who it is on the host.
+    pub(crate) owner: Owner,
+    user: User,
+}
+
+/// Init as the specification asks for it, its user looked up in the root file system.
+pub(crate) fn of_init(view: &RootfsDir, spec: &ContainerSpec, ids: &Ids) -> Result<Init, Error> {
+    let user = users::resolve(view, spec.process.user.as_deref(), ids)?;
+    let capabilities = capabilities::of(&spec.process, spec.security)?;
+    let json = init(spec, &user, &capabilities)?;
+    let owner = ids.on_the_host(user.uid, user.gid);
+    Ok(Init { json, capabilities, owner, user })
+}
+
+impl Init {
+    /// Fails when there is no program for it. `covered` are the places that `view` does not show.
+    pub(crate) fn check_program(
+        &self,
+        view: &RootfsDir,
+        ids: &Ids,
+        covered: &[PathBuf],
+    ) -> Result<(), Error> {
+        check_program(view, &self.json, &self.user.on_the_host(ids), covered)
+    }
+}
+
+/// Keeps the `process` object of init for [`exec`].
+pub(crate) fn keep(dir: &Path, process: &Value) -> Result<(), Error> {
+    // Its environment may hold what others must not read.
+    file::write_new(&dir.join(FILE), process.to_string().as_bytes(), 0o600)
+}
+
+/// The `process` object of an exec in the container whose bundle is in `dir`, its root file system as `view` shows it.
+pub(crate) fn exec(
+    dir: &Path,
+    view: &RootfsDir,
+    spec: &ContainerSpec,
+    exec: &ExecSpec,
+) -> Result<Value, Error> {
+    let ids = Ids::of(spec);
+    let path = dir.join(FILE);
+    let kept = std::fs::read(&path).map_err(Error::io("read", &path))?;
+    let kept = serde_json::from_slice(&kept).map_err(|source| Error::Json { op: "read", source })?;
+    let user = users::resolve(view, exec.user.as_deref().or(spec.process.user.as_deref()), &ids)?;
+    let process = changed(kept, &spec.process, exec, exec.user.is_some().then_some(&user));
+    check_program(view, &process, &user.on_the_host(&ids), &[])?;
+    Ok(process)
+}
+
+fn check_program(view: &RootfsDir, process: &Value, user: &User, covered: &[PathBuf]) -> Result<(), Error> {
+    let variables: Vec<_> = strings(&process["env"]).collect();
+    let Some(path) = variables.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")) else {
+        // The runtime has ideas of its own then.
+        return Ok(());
+    };
+    let program = strings(&process["args"]).next();
+    let cwd = Path::new(process["cwd"].as_str().unwrap_or("/"));
+    program::check(view, &Subject { program, cwd, path, user }, covered)
+}
+
+/// The `process` object of a container's init.
+pub(crate) fn init(
+    spec: &ContainerSpec,
+    user: &User,
+    capabilities: &BTreeSet<Capability>,
+) -> Result<Value, Error> {
+    let asked = &spec.process;
+    let mut process = match &spec.config {
+        Some(config) => {
+            let mut process = config.json().get("process").cloned().unwrap_or_default();
+            process["env"] = json!(pairs(&asked.env).collect::<Vec<_>>());
+            if asked.user != config.user() {
+                process["user"] = user_object(user);
+            }
+            change_capabilities(&mut process, asked);
+            process
+        }
+        None => {
+            let names: Vec<_> = capabilities.iter().map(|capability| capability.name()).collect();
+            json!({
+                "capabilities": {
+                    "bounding": names, "effective": names, "permitted": names, "inheritable": [], "ambient": [],
+                },
+                "noNewPrivileges": false,
+                "env": environment(&asked.env, user),
+                "user": user_object(user),
+            })
+        }
+    };
+    process["args"] = json!(asked.args);
+    process["cwd"] = json!(asked.cwd);
+    set_terminal(&mut process, asked.terminal);
+    if asked.no_new_privileges {
+        process["noNewPrivileges"] = json!(true);
+    }
+    if let Some(score) = asked.oom_score_adj {
+        process["oomScoreAdj"] = json!(score);
+    }
+    for limit in &asked.ulimits {
+        let limits = list(&mut process, &["rlimits"])?;
+        limits.retain(|other| other["type"] != limit.kind());
+        limits.push(json!({"type": limit.kind(), "soft": limit.soft, "hard": limit.hard}));
+    }
+    Ok(process)
+}
+
+/// Of a configuration of the caller's.
+fn change_capabilities(process: &mut Value, asked: &ProcessSpec) {
+    if asked.cap_add.is_empty() && asked.cap_drop.is_empty() {
+        return;
+    }
+    for set in ["bounding", "effective", "permitted"] {
+        let mut names: BTreeSet<String> = strings(&process["capabilities"][set]).map(str::to_owned).collect();
+        names.extend(asked.cap_add.iter().map(|capability| capability.name().to_owned()));
+        names.retain(|name| asked.cap_drop.iter().all(|dropped| dropped.name() != name));
+        process["capabilities"][set] = json!(names);
+    }
+}
+
+fn user_object(user: &User) -> Value {
+    json!({"uid": user.uid, "gid": user.gid, "additionalGids": user.groups})
+}
+
+fn set_terminal(process: &mut Value, terminal: Option<TerminalSize>) {
+    process["terminal"] = json!(terminal.is_some());
+    match terminal {
+        Some(TerminalSize { rows, columns }) => {
+            process["consoleSize"] = json!({"height": rows, "width": columns});
+        }
+        None => {
+            process.as_object_mut().map(|process| process.remove("consoleSize"));
+        }
+    }
+}
+
+/// The `process` object of init, with what an exec asks for in its place.
+fn changed(mut process: Value, init: &ProcessSpec, exec: &ExecSpec, user: Option<&User>) -> Value {
+    process["args"] = json!(exec.args);
+    if let Some(cwd) = &exec.cwd {
+        process["cwd"] = json!(cwd);
+    }
+    let mut env: Vec<String> = strings(&process["env"]).map(str::to_owned).collect();
+    if let Some(user) = user {
+        process["user"] = user_object(user);
+        // The home of init's user is not this one's, unless it was asked for.
+        if init.env.iter().all(|(key, _)| key != "HOME") {
+            set_variable(&mut env, format!("HOME={}", home(user)));
+        }
+    }
+    pairs(&exec.env).for_each(|entry| set_variable(&mut env, entry));
+    process["env"] = json!(env);
+    set_terminal(&mut process, exec.terminal);
+    process
+}
+
+fn pairs(env: &[(String, String)]) -> impl Iterator<Item = String> {
+    env.iter().map(|(key, value)| format!("{key}={value}"))
+}
+
+fn home(user: &User) -> &str {
+    user.home.as_deref().unwrap_or(if user.uid == 0 { "/root" } else { "/" })
+}
+
+/// The last value of a name counts.
+fn set_variable(env: &mut Vec<String>, entry: String) {
+    let name = entry.split_inclusive('=').next().unwrap_or_default();
+    env.retain(|other| !other.starts_with(name));
+    env.push(entry);
+}
+
+/// Defaults first, so that what is asked for replaces them.
+fn environment(env: &[(String, String)], user: &User) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    let defaults = [DEFAULT_PATH.to_owned(), format!("HOME={}", home(user))];
+    defaults.into_iter().chain(pairs(env)).for_each(|entry| set_variable(&mut all, entry));
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exec_starts_from_the_containers_settings() {
+        let mut spec = ContainerSpec::host(["init"]);
+        spec.process.env = vec![("A".into(), "1".into()), ("B".into(), "1".into())];
+        spec.process.no_new_privileges = true;
+        spec.process.terminal = Some(TerminalSize::default());
+        let user = |uid, home: &str| User { uid, gid: uid, groups: [uid].into(), home: Some(home.into()) };
+        let capabilities = capabilities::of(&spec.process, spec.security).unwrap();
+        let init = init(&spec, &user(1, "/one"), &capabilities).unwrap();
+        let mut asked = ExecSpec::new(["ls"]);
+        asked.env = vec![("B".into(), "2".into())];
+        asked.cwd = Some("/tmp".into());
+        let same = changed(init.clone(), &spec.process, &asked, None);
+        assert_eq!(
+            (&same["args"], &same["cwd"], &same["user"]),
+            (&json!(["ls"]), &json!("/tmp"), &init["user"])
+        );
+        assert_eq!(same["env"], json!([DEFAULT_PATH, "HOME=/one", "A=1", "B=2"]));
+        assert_eq!((&same["noNewPrivileges"], &same["terminal"]), (&json!(true), &json!(false)));
+        assert_eq!(same["capabilities"], init["capabilities"]);
+        let other = changed(init.clone(), &spec.process, &ExecSpec::new(["ls"]), Some(&user(2, "/two")));
+        assert_eq!((&other["user"]["uid"], &other["cwd"]), (&json!(2), &json!("/")));
+        assert!(other["env"].as_array().unwrap().contains(&json!("HOME=/two")));
+    }
+}
