@@ -62,7 +62,9 @@ async fn print_output(say: impl Fn(&str, &str), process: &longshore::ProcessHand
 
 fn describe(kind: &EventKind) -> String {
     match kind {
-        EventKind::Created => "created".into(),
+        EventKind::Registered => "registered".into(),
+        EventKind::Created { pid } => format!("created with pid {pid}"),
+        EventKind::ExecAdded { exec } => format!("{exec} added"),
         EventKind::Started { pid } => format!("started, pid {pid} on the host"),
         EventKind::ExecStarted { exec, pid } => format!("{exec} started, pid {pid} on the host"),
         EventKind::ExecExited { exec, exit } => format!("{exec} exited: {exit}"),
@@ -70,6 +72,6 @@ fn describe(kind: &EventKind) -> String {
         EventKind::Resumed => "resumed".into(),
         EventKind::Exited { exit } => format!("exited: {exit}"),
         EventKind::Released { left } if left.is_empty() => "released, nothing left".into(),
-        EventKind::Released { left } => format!("released, but for {}", left.join(", ")),
+        EventKind::Released { left } => format!("released, but for {}", left.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
     }
 }

@@ -57,7 +57,7 @@ mod probe {
                 let (mut running, mut most, mut cancels) = (0, 0, 0);
                 for record in sim.records() {
                     if let What::Told(event) = &record.what {
-                        running += usize::from(matches!(event.kind, EventKind::Created));
+                        running += usize::from(matches!(event.kind, EventKind::Registered));
                         running -= usize::from(matches!(event.kind, EventKind::Exited { .. }));
                     }
                     let cancel = |message: &ObservedMessage| {

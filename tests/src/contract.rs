@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use actix::{Actor, Recipient, System};
 use futures::FutureExt;
+use longshore::lifecycle::container::Phase;
 use longshore::{
     Cancel, CancelCause, Chunk, ContainerHandle, ContainerId, ContainerSpec, Error, Event, EventKind,
-    ExecSpec, Executor, Exit, ExitReason, ExitStatus, Notice, Output, ProcessHandle, Refused, Signal,
+    ExecId, ExecSpec, Executor, Exit, ExitReason, ExitStatus, KeepExited, Notice, Output, ProcessHandle, Refusal, Signal,
     SignalScope, StartFailureKind, Stdio, TerminalSize, messages,
 };
 
@@ -51,6 +52,14 @@ macro_rules! for_each_clause {
             without_a_terminal_there_is_no_resize
             pause_stands_still
             handles_may_be_dropped
+            a_container_is_held_at_created
+            what_is_held_ends_at_once
+            execs_wait_for_what_is_held
+            what_has_exited_is_kept
+            exits_are_remembered
+            execs_have_ids_and_are_found_again
+            released_means_that_the_id_is_free
+            a_drain_waits_for_what_is_there
             equal_runs_start_what_is_kept_ready
             what_cannot_be_kept_ready_says_why
             ids_are_taken_until_released
@@ -135,9 +144,9 @@ fn start_failure(exit: Exit) -> StartFailureKind {
     failure.kind
 }
 
-fn refusal<T>(answer: Result<T, Error>) -> Refused {
+fn refusal<T>(answer: Result<T, Error>) -> Refusal {
     let Err(Error::Refused { refused, .. }) = answer else { panic!("it was not refused") };
-    refused
+    refused.reason
 }
 
 async fn a_run_is_told_from_created_to_released(executor: &Executor) {
@@ -149,7 +158,7 @@ async fn a_run_is_told_from_created_to_released(executor: &Executor) {
     let Some(pid) = pid else { panic!("no pid") };
     assert!(exit.started_at <= Some(exit.exited_at));
     let released = EventKind::Released { left: vec![] };
-    assert_eq!(story, [EventKind::Created, EventKind::Started { pid }, EventKind::Exited { exit }, released]);
+    assert_eq!(story, [EventKind::Registered, EventKind::Started { pid }, EventKind::Exited { exit }, released]);
 }
 
 async fn exit_codes_and_signals_are_what_the_kernel_said(executor: &Executor) {
@@ -234,13 +243,13 @@ async fn execs_asked_for_early_wait_for_the_container(executor: &Executor) {
     assert_eq!(all(early.io().take_stdout()).await, "hello\n");
     assert!(early.wait().await.is_success());
     container.cancel(Cancel::now()).await;
-    assert_eq!(told.await.map(|story| story.len()).ok(), Some(6));
+    assert_eq!(told.await.map(|story| story.len()).ok(), Some(7));
 
     // One that waits for a container that never runs is told so.
     let never = run(executor, ContainerSpec::host(["no-such-program"])).await;
     match never.exec(ExecSpec::new(["true"])).await {
         Ok(parked) => assert_eq!(start_failure(parked.wait().await), StartFailureKind::ContainerGone),
-        Err(error) => assert!(matches!(refusal::<()>(Err(error)), Refused::StoppedWithError { .. })),
+        Err(error) => assert!(matches!(refusal::<()>(Err(error)), Refusal::StoppedWithError { .. })),
     }
 }
 
@@ -249,7 +258,7 @@ async fn execs_end_on_their_own(executor: &Executor) {
     let (one, other) = (exec(&container, "exit 1").await, exec(&container, "exit 2").await);
     assert_eq!(other.wait().await.status, ExitStatus::Code(2));
     assert_eq!(one.wait().await.status, ExitStatus::Code(1));
-    assert_eq!(refusal(one.signal(Signal::TERM).await), Refused::Exited);
+    assert_eq!(refusal(one.signal(Signal::TERM).await), Refusal::Exited);
     assert_eq!(container.snapshot().exit, None, "the container ended with its execs");
     let pids = container.processes().await.unwrap_or_default();
     assert_eq!(pids, Vec::from_iter(container.snapshot().pid));
@@ -267,14 +276,14 @@ async fn execs_end_with_their_container(executor: &Executor) {
     assert_eq!(container.wait().await.status, ExitStatus::Code(5));
     let exit = futures::FutureExt::now_or_never(exec.wait());
     assert_eq!(exit.map(|exit| exit.status), Some(KILLED), "it is known when the container's is");
-    assert_eq!(told.await.map(|story| story.len()).ok(), Some(6));
+    assert_eq!(told.await.map(|story| story.len()).ok(), Some(7));
 }
 
 async fn three_exec_errors(executor: &Executor) {
     let unknown = executor.get(&id("unknown")).await;
     assert!(matches!(unknown, Err(Error::NotFound { .. })));
     for (script, expected) in
-        [("true", Refused::Stopped), ("exit 3", Refused::StoppedWithError { how: "exit code 3".into() })]
+        [("true", Refusal::Stopped), ("exit 3", Refusal::StoppedWithError { how: "exit code 3".into() })]
     {
         let container = run(executor, shell(script)).await;
         container.wait().await;
@@ -292,7 +301,7 @@ async fn signals_come_in_order(executor: &Executor) {
     assert_eq!(chunk(&mut stdout).await, "usr1\n");
     assert!(container.signal(Signal::HUP).await.is_ok());
     assert_eq!(container.wait().await.status, ExitStatus::Code(4));
-    assert_eq!(refusal(container.signal(Signal::HUP).await), Refused::Exited);
+    assert_eq!(refusal(container.signal(Signal::HUP).await), Refusal::Exited);
 }
 
 async fn signals_wait_for_the_start(executor: &Executor) {
@@ -490,7 +499,7 @@ async fn the_last_handle_may_cancel(executor: &Executor) {
 
 async fn without_a_terminal_there_is_no_resize(executor: &Executor) {
     let container = run(executor, sleeper()).await;
-    assert_eq!(refusal(container.resize(TerminalSize::default()).await), Refused::NoTerminal);
+    assert_eq!(refusal(container.resize(TerminalSize::default()).await), Refusal::NoTerminal);
     let mut nonsense = sleeper();
     nonsense.process.terminal = Some(TerminalSize::default());
     nonsense.process.stdio.stdout = Stdio::Inherit;
@@ -502,16 +511,16 @@ async fn pause_stands_still(executor: &Executor) {
     let container = run(executor, shell("while :; do echo tick; sleep 0.01; done").piped()).await;
     let Some(mut ticks) = container.io().take_stdout() else { panic!("there is no pipe") };
     assert!(chunk(&mut ticks).await.starts_with("tick"));
-    assert_eq!(refusal(container.resume().await), Refused::NotPaused);
+    assert_eq!(refusal(container.resume().await), Refusal::NotPaused);
     assert!(container.pause().await.is_ok());
-    assert_eq!(refusal(container.pause().await), Refused::Paused);
-    assert_eq!(refusal(container.exec(ExecSpec::new(["true"])).await), Refused::Paused);
+    assert_eq!(refusal(container.pause().await), Refusal::Paused);
+    assert_eq!(refusal(container.exec(ExecSpec::new(["true"])).await), Refusal::Paused);
     // What was written before is read; then nothing comes any more.
     while let Ok(Some(_)) = tokio::time::timeout(QUIET, ticks.next_chunk()).await {}
     assert!(container.resume().await.is_ok());
     assert!(chunk(&mut ticks).await.starts_with("tick"));
     container.cancel(Cancel::now()).await;
-    assert_eq!(refusal(container.pause().await), Refused::Exited);
+    assert_eq!(refusal(container.pause().await), Refusal::Exited);
 }
 
 async fn handles_may_be_dropped(executor: &Executor) {
@@ -521,6 +530,200 @@ async fn handles_may_be_dropped(executor: &Executor) {
     drop(exec(&found, "sleep 1000").await);
     assert_eq!(executor.list().await.map(|all| all.len()).ok(), Some(1));
     found.cancel(Cancel::now()).await;
+}
+
+/// A container that is held at created. In the foreground none can be, and its start says so.
+async fn held(executor: &Executor, spec: ContainerSpec) -> Option<ContainerHandle> {
+    let container = match executor.create(spec).await {
+        Ok(container) => container,
+        Err(error) => panic!("create: {error}"),
+    };
+    match container.created().await {
+        Ok(_) => Some(container),
+        Err(Error::NotStarted { exit, .. }) => {
+            let ExitReason::StartFailed(failure) = exit.reason else { panic!("{:?}", exit.reason) };
+            assert!(failure.message.contains("foreground"), "{failure:?}");
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+async fn a_container_is_held_at_created(executor: &Executor) {
+    let Some(container) = held(executor, shell("echo hello; exit 3").piped().id(id("held"))).await else { return };
+    let mut stdout = container.io().take_stdout().unwrap_or_else(|| panic!("there is no pipe"));
+    let mut events = container.events();
+    let Some(Notice::Snapshot(now)) = events.next().await else { panic!("no snapshot") };
+    assert_eq!((now.seq, now.phase, now.started_at), (2, Phase::Created, None));
+    // It is an ordinary container: in the list, found by its id, which is taken.
+    let found = executor.get(&id("held")).await.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(executor.list().await.map(|all| all.len()).ok(), Some(1));
+    assert!(matches!(executor.create(sleeper().id(id("held"))).await, Err(Error::IdTaken { .. })));
+    assert_eq!(container.processes().await.map(|pids| pids.len()).ok(), Some(1));
+    assert_eq!(refusal(container.pause().await), Refusal::NotRunning);
+    assert_eq!(refusal(container.remove().await), Refusal::NotExited);
+    assert!(tokio::time::timeout(QUIET, stdout.next_chunk()).await.is_err(), "the program runs");
+
+    assert!(found.start().await.is_ok(), "any handle may start it");
+    assert_eq!(refusal(container.start().await), Refusal::Started);
+    assert_eq!(container.started().await.ok(), now.pid, "it is the same process");
+    assert_eq!(chunk(&mut stdout).await, "hello\n");
+    assert_eq!(container.wait().await.status, ExitStatus::Code(3));
+    assert!(matches!(refusal(container.start().await), Refusal::StoppedWithError { .. }));
+    let kinds = [events.next().await, events.next().await, events.next().await].map(|notice| match notice {
+        Some(Notice::Event(event)) => event.kind,
+        notice => panic!("{notice:?}"),
+    });
+    assert!(matches!(kinds, [EventKind::Started { .. }, EventKind::Exited { .. }, EventKind::Released { .. }]));
+}
+
+async fn what_is_held_ends_at_once(executor: &Executor) {
+    let Some(cancelled) = held(executor, sleeper()).await else { return };
+    // There is no program that could do something with a grace.
+    let exit = cancelled.cancel(Cancel::with_grace(GRACE)).await;
+    assert_eq!((exit.status, exit.reason, exit.started_at), (KILLED, requested(true), None));
+    assert!(!exit.success);
+    let Some(killed) = held(executor, sleeper()).await else { return };
+    assert!(killed.signal(Signal::KILL).await.is_ok());
+    let exit = killed.wait().await;
+    assert_eq!((exit.status, exit.reason, exit.started_at), (KILLED, ExitReason::Normal, None));
+    assert!(matches!(killed.started().await, Err(Error::NotStarted { .. })));
+    // The time limit counts from the start.
+    let Some(limited) = held(executor, sleeper().time_limit(QUIET / 4)).await else { return };
+    tokio::time::sleep(QUIET).await;
+    assert_eq!(limited.snapshot().exit, None);
+    assert!(limited.start().await.is_ok());
+    assert_eq!(limited.wait().await.reason, ExitReason::TimedOut { killed: true });
+    // At every moment of its creation, and of its start.
+    for moment in 0..10 {
+        let container = executor.create(sleeper()).await.unwrap_or_else(|error| panic!("{error}"));
+        tokio::time::sleep(Duration::from_millis(moment * 4)).await;
+        if moment % 2 == 0 {
+            let _too_late_or_not = container.start().await;
+        }
+        assert!(matches!(container.cancel(Cancel::now()).await.reason, ExitReason::Cancelled { .. }));
+    }
+}
+
+async fn execs_wait_for_what_is_held(executor: &Executor) {
+    let Some(container) = held(executor, sleeper()).await else { return };
+    let parked = exec(&container, "echo hello").await;
+    tokio::time::sleep(QUIET).await;
+    assert_eq!(container.snapshot().execs.values().copied().collect::<Vec<_>>(), [None], "it is added, and waits");
+    assert!(container.start().await.is_ok());
+    assert_eq!(all(parked.io().take_stdout()).await, "hello\n");
+    assert!(parked.wait().await.is_success());
+    container.cancel(Cancel::now()).await;
+
+    let Some(never) = held(executor, sleeper()).await else { return };
+    let parked = exec(&never, "echo never").await;
+    never.cancel(Cancel::now()).await;
+    assert_eq!(parked.wait().await.started_at, None);
+    assert_eq!(all(parked.io().take_stdout()).await, "");
+}
+
+async fn what_has_exited_is_kept(executor: &Executor) {
+    let mut spec = shell("echo hello; exit 5").id(id("kept-after")).keep_exited(KeepExited::UntilRemoved);
+    spec.process.stdio.stdout = Stdio::Shared { replay: 1 << 10 };
+    let container = run(executor, spec.clone()).await;
+    let exit = container.wait().await;
+    assert_eq!(exit.status, ExitStatus::Code(5));
+    tokio::time::sleep(QUIET).await;
+    // Its id, its exit with the usage, and what its output replays are there for whoever asks for them.
+    assert!(matches!(executor.run(spec.clone()).await, Err(Error::IdTaken { .. })));
+    let found = executor.get(&id("kept-after")).await.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!((found.wait().await, found.snapshot().phase), (exit.clone(), Phase::Exited));
+    assert_eq!(executor.exit_of(&id("kept-after")).await.ok().flatten(), Some(exit.clone()));
+    assert_eq!(found.usage().await.ok(), exit.usage.as_deref().copied());
+    let mut output = found.io().attach_stdout().unwrap_or_else(|| panic!("it is not shared"));
+    assert_eq!(output.next().await, Some(Chunk::Bytes("hello\n".into())));
+    assert_eq!(refusal(found.signal(Signal::TERM).await), Refusal::Exited);
+    // A cancel is satisfied, and removes nothing.
+    assert_eq!(found.cancel(Cancel::now()).await, exit);
+    assert!(found.snapshot().left.is_none());
+    assert!(found.remove().await.is_ok());
+    assert_eq!(container.released().await.ok(), Some(Vec::new()));
+    assert!(found.remove().await.is_ok(), "it is removed");
+    assert!(matches!(executor.get(&id("kept-after")).await, Err(Error::NotFound { .. })));
+
+    let brief = run(executor, spec.clone().keep_exited(KeepExited::For(QUIET))).await;
+    let exit = brief.wait().await;
+    assert!(brief.snapshot().left.is_none());
+    assert_eq!(brief.released().await.ok(), Some(Vec::new()));
+    assert_eq!(executor.exit_of(&id("kept-after")).await.ok().flatten(), Some(exit));
+    // One that could not start is kept as well, and a shutdown keeps nothing.
+    let missing = ContainerSpec::host(["no-such-program"]).keep_exited(KeepExited::UntilRemoved);
+    assert!(run(executor, missing).await.wait().await.started_at.is_none());
+}
+
+async fn exits_are_remembered(executor: &Executor) {
+    for code in [3, 4] {
+        let container = run(executor, shell(&format!("exit {code}")).id(id("again"))).await;
+        assert!(container.released().await.is_ok());
+        let exit = executor.exit_of(&id("again")).await.ok().flatten();
+        assert_eq!(exit, Some(container.wait().await), "the last of this id");
+    }
+    assert_eq!(executor.exit_of(&id("unknown")).await.ok(), Some(None));
+}
+
+async fn execs_have_ids_and_are_found_again(executor: &Executor) {
+    let exec_id = |name: &str| ExecId::new(name).unwrap_or_else(|error| panic!("{error}"));
+    let container = run(executor, sleeper()).await;
+    let mut spec = ExecSpec::new(["sh", "-c", "echo hello; sleep 1000"]).id(exec_id("build"));
+    spec.stdio.stdout = Stdio::Shared { replay: 1 << 10 };
+    let build = container.exec(spec.clone()).await.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(build.id().to_string(), format!("{}/build", container.id()));
+    assert_eq!(refusal(container.exec(spec.clone()).await), Refusal::ExecIdTaken);
+    let found = container.process(&exec_id("build")).await.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(found.started().await.ok(), build.started().await.ok());
+    let mut output = found.io().attach_stdout().unwrap_or_else(|| panic!("it is not shared"));
+    assert_eq!(output.next().await, Some(Chunk::Bytes("hello\n".into())));
+    assert_eq!(found.cancel(Cancel::now()).await.reason, requested(true));
+    // It is found after its end, too; then the id is free.
+    let ended = container.process(&exec_id("build")).await.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(ended.wait().await, build.wait().await);
+    let mut replay = ended.io().attach_stdout().unwrap_or_else(|| panic!("it is not shared"));
+    assert_eq!(replay.next().await, Some(Chunk::Bytes("hello\n".into())));
+    let again = container.exec(ExecSpec::new(["sh", "-c", "exit 6"]).id(exec_id("build"))).await;
+    let again = again.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(again.wait().await.status, ExitStatus::Code(6));
+    // Ours pass over those of the caller's.
+    let second = ExecSpec::new(["sleep", "1000"]).id(exec_id("exec-1"));
+    assert!(container.exec(second).await.is_ok());
+    let ours = exec(&container, "exit 0").await;
+    assert!(ours.id().to_string().ends_with("/exec-2"), "{}", ours.id());
+    let unknown = container.process(&exec_id("unknown")).await;
+    assert!(matches!(unknown, Err(Error::NoProcess { .. })));
+    container.cancel(Cancel::now()).await;
+}
+
+async fn released_means_that_the_id_is_free(executor: &Executor) {
+    for _ in 0..20 {
+        let container = run(executor, ContainerSpec::host(["true"]).id(id("at-once"))).await;
+        let mut events = container.events();
+        while let Some(notice) = events.next().await {
+            if matches!(&notice, Notice::Event(event) if matches!(event.kind, EventKind::Released { .. })) {
+                break;
+            }
+        }
+        run(executor, ContainerSpec::host(["true"]).id(id("at-once"))).await.released().await.ok();
+    }
+}
+
+async fn a_drain_waits_for_what_is_there(executor: &Executor) {
+    let container = run(executor, shell("sleep 0.2; exit 2")).await;
+    let _or_not = kept_ready(executor, &sleeper(), 1).await;
+    let drained = executor.drain();
+    let refused = async {
+        tokio::time::sleep(QUIET / 4).await;
+        executor.run(sleeper()).await
+    };
+    let (drained, refused) = tokio::join!(drained, refused);
+    assert!(drained.is_ok());
+    assert!(matches!(refused, Err(Error::ShuttingDown)), "{refused:?}");
+    assert_eq!(container.wait().await.status, ExitStatus::Code(2), "it ended by itself");
+    assert!(container.snapshot().left.is_some());
+    assert!(matches!(executor.prepare(sleeper(), 1).await, Err(Error::ShuttingDown)));
 }
 
 /// In the foreground nothing can be kept ready, and is said to be so; runs go on as ever.

@@ -267,7 +267,7 @@ fn events_are_json_lines_in_order() {
         let text = fs::read_to_string(file).unwrap();
         let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let names: Vec<_> = lines.iter().map(|line| line["event"].as_str().unwrap()).collect();
-        assert_eq!(names, ["created", "started", "exited", "released"]);
+        assert_eq!(names, ["registered", "started", "exited", "released"]);
         for (seq, line) in (1..).zip(&lines) {
             assert_eq!((line["seq"].as_u64(), line["container"].as_str()), (Some(seq), Some("told")));
             assert!(line["at"].as_str().is_some_and(|at| at.ends_with('Z')), "{line}");
@@ -350,7 +350,7 @@ fn driver_killed() {
 /// The order checker that the tests use takes what the command writes for an event.
 #[test]
 fn events_can_be_read_back() {
-    let line = r#"{"seq":1,"container":"c","at":{"secs":1,"nanos":0},"event":"created"}"#;
+    let line = r#"{"seq":1,"container":"c","at":{"secs":1,"nanos":0},"event":"registered"}"#;
     let event: Event = serde_json::from_str(line).unwrap();
     assert_eq!(EventOrder::default().check(&event), Ok(()));
 }

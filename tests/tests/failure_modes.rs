@@ -492,7 +492,7 @@ fn cgroup_busy() {
         std::fs::create_dir(&below).unwrap();
         std::fs::write(below.join("cgroup.procs"), outsider.id().to_string()).unwrap();
         assert_eq!(container.cancel(Cancel::now()).await.status, KILLED);
-        assert_eq!(container.released().await.unwrap(), Vec::<String>::new());
+        assert_eq!(container.released().await.unwrap(), Vec::<longshore::Leftover>::new());
         assert!(!cgroup.exists(), "{} is left", cgroup.display());
         assert!(!outsider.wait().unwrap().success(), "what was in it lives on");
         stage.finish(executor).await;
@@ -532,7 +532,7 @@ fn host_pid_ns() {
             if let Ok(exec) = exec {
                 assert_ne!(exec.wait().await.status, ExitStatus::Code(0));
             }
-            assert_eq!(container.released().await.unwrap(), Vec::<String>::new());
+            assert_eq!(container.released().await.unwrap(), Vec::<longshore::Leftover>::new());
             // The children held the pipe.
             assert_eq!(stdout.next_chunk().await, None);
         }

@@ -160,7 +160,7 @@ fn a_shutdown_takes_along_what_is_ready_or_about_to_be() {
         let running = executor.run(sleeper()).await.unwrap();
         running.started().await.unwrap();
         let report = executor.shutdown(HUNG).await;
-        assert_eq!((report.late, report.left), (Vec::new(), Vec::<String>::new()));
+        assert_eq!((report.late, report.left), (Vec::new(), Vec::<longshore::Leftover>::new()));
         let refused = prepared.await.unwrap();
         assert!(matches!(refused, Err(Error::ShuttingDown | Error::NotReady(_))), "{refused:?}");
         assert!(matches!(executor.prepare(sleeper(), 1).await, Err(Error::Stopped | Error::ShuttingDown)));

@@ -79,7 +79,7 @@ fn stubs_come_away_with_times_intact() {
         busy.remove_stub_parents = true;
         let container = executor.run(busy).await.unwrap();
         container.wait().await;
-        assert_eq!(container.released().await.unwrap(), Vec::<String>::new());
+        assert_eq!(container.released().await.unwrap(), Vec::<longshore::Leftover>::new());
         assert!(dir.join("kept/x").exists() && !dir.join("scratch").exists());
         stage.finish(executor).await;
     });
@@ -376,7 +376,7 @@ fn a_root_file_system_that_means_harm() {
                 if failure.kind != StartFailureKind::RuntimeTimedOut);
             // Where it stays inside, there is nothing wrong with it.
             assert!(refused || exit.status == ExitStatus::Code(0), "{name}: {exit:?}");
-            assert_eq!(container.released().await.unwrap(), Vec::<String>::new(), "{name}");
+            assert_eq!(container.released().await.unwrap(), Vec::<longshore::Leftover>::new(), "{name}");
             assert_eq!(tree(&outside), before, "{name} reached the host");
         }
         // A taken passwd would have made it root.
@@ -406,7 +406,7 @@ fn removal_stops_at_what_is_mounted() {
         assert_eq!(fs::read_to_string(precious.join("file")).unwrap(), "precious");
         rustix::mount::unmount(&point, rustix::mount::UnmountFlags::empty()).unwrap();
         // The end of the executor tries again.
-        assert_eq!(executor.shutdown(Duration::from_secs(10)).await.left, Vec::<String>::new());
+        assert_eq!(executor.shutdown(Duration::from_secs(10)).await.left, Vec::<longshore::Leftover>::new());
         drop((container, executor));
         assert!(precious.join("file").exists() && !bundle.exists());
         stage.check();

@@ -104,7 +104,7 @@ fn three_hundred_containers_at_once() {
         let exits = join_all(containers.iter().map(|container| container.cancel(Cancel::now()))).await;
         assert!(exits.iter().all(|exit| exit.status == KILLED));
         for container in &containers {
-            assert_eq!(container.released().await.unwrap(), Vec::<String>::new());
+            assert_eq!(container.released().await.unwrap(), Vec::<longshore::Leftover>::new());
         }
         stage.finish(executor).await;
     });

@@ -9,7 +9,7 @@ use actix_rt::System;
 use longshore::lifecycle::container::ContainerEvent;
 use longshore::lifecycle::process::ProcessEvent;
 use longshore::{
-    Cancel, CancelCause, ContainerHandle, ContainerTook, ExecSpec, Executor, ExitReason, ExitStatus,
+    Cancel, CancelCause, ContainerHandle, ExecSpec, Executor, ExitReason, ExitStatus,
     Observed, ObservedMessage, Observer, Signal,
 };
 use longshore_tests::{HUNG, Stage, on_bare_stage, on_stage, run_told, sleeper};
@@ -142,7 +142,7 @@ fn a_panic_in_a_process_actor_ends_its_process() {
 fn a_panic_in_a_container_actor_ends_its_container() {
     on_stage(async |stage| {
         let hit = |taken: &ObservedMessage| {
-            matches!(taken, ObservedMessage::Container(_, ContainerTook::Event(ContainerEvent::Pause)))
+            matches!(taken, ObservedMessage::Container(_, ContainerEvent::Pause))
         };
         let executor = with_bomb(&stage, hit);
         let (container, other) = (busy(&executor).await, executor.run(sleeper()).await.unwrap());
@@ -165,7 +165,7 @@ fn a_shutdown_ends_a_runtime_that_hangs() {
         container.started().await.unwrap();
         let exec = container.exec(ExecSpec::new(["true"])).await.unwrap();
         let report = tokio::time::timeout(HUNG, executor.shutdown(Duration::from_secs(2))).await.unwrap();
-        assert_eq!(report.left, Vec::<String>::new());
+        assert_eq!(report.left, Vec::<longshore::Leftover>::new());
         assert_eq!(exec.wait().await.status, ExitStatus::Unknown);
         stage.finish(executor).await;
     });

@@ -44,18 +44,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use executor_core::lifecycle::{
-    self, Cancel, CancelCause, ContainerId, Event, EventKind, EventOrder, ExecId, Exit, ExitReason,
-    ExitStatus, HostPid, InvalidId, IoUsage, NetworkUsage, OutOfOrder, Pressure, ProcessId, ProcessRef,
-    Refused, Signal, SignalScope, Stall, StartFailure, StartFailureKind, TerminalSize, Timestamp, Usage,
+    self, Cancel, CancelCause, ContainerId, Event, EventKind, EventOrder, ExecId, Exit, ExitReason, ExitStatus,
+    HostPid, InvalidId, IoUsage, Leftover, LeftoverKind, NetworkUsage, OutOfOrder, Pressure, ProcessId, ProcessRef,
+    RawExit, Refusal, Refused, Signal, SignalScope, Stall, StartFailure, StartFailureKind, TerminalSize, Timestamp,
+    Usage, with_causes,
 };
 pub use executor_core::{
-    Attached, BoxFuture, BoxStream, Capability, CgroupParent, ChildFd, ChildStdio, Chunk, Config,
-    ContainerHandle, ContainerSpec, ContainerTook, Delivery, Dns, Error, Events, ExecSpec, Executor,
-    ExecutorBuilder, ExecutorTook, ExitQueue, ExitSource, ExtraHost, IdMap, IdRange, Input, InvalidSpec, Io,
-    Mount, MountSource, Network, NetworkAttachment, NetworkNamespace, NetworkTraits, Notice, Observed,
-    ObservedMessage, Observer, Output, ProcessHandle, ProcessMode, ProcessSpec, Resources, Rootfs, Runtime,
-    RuntimeError, Sample, Samples, Seccomp, Security, Selinux, ShutdownReport, Snapshot, Stdio, StdioSpec,
-    Swept, Telemetry, TimeLimit, Ulimit, UpperLayer, actors, messages,
+    Attached, BoxError, BoxFuture, BoxStream, Capability, CgroupParent, ChildFd, ChildStdio, Chunk, Config,
+    ContainerHandle, ContainerSpec, Delivery, Dns, Error, Events, ExecSpec, Executor, ExecutorBuilder, ExitQueue,
+    ExitSource, ExtraHost, IdMap, IdRange, Input, InvalidSpec, Io, KeepExited, Kill, Mount, MountSource, Network,
+    NetworkAttachment, NetworkNamespace, NetworkTraits, Notice, Observed, ObservedMessage, Observer, Output,
+    ProcessHandle, ProcessMode, ProcessSpec, Resources, Rootfs, Runtime, RuntimeError, Sample, Samples, Seccomp,
+    Security, Selinux, ShutdownReport, Snapshot, Stdio, StdioSpec, Swept, Telemetry, TimeLimit, Ulimit, UpperLayer,
+    actors, messages,
 };
 pub use executor_network::Cni;
 pub use runc_driver::{

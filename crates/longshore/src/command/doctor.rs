@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use longshore::{CANDIDATES, default_cgroup_parent, find_runtime};
+use longshore::{BoxError, CANDIDATES, default_cgroup_parent, find_runtime, with_causes};
 use rustix::process::{PidfdFlags, geteuid, getpid, pidfd_open};
 
 use super::args::Global;
@@ -81,17 +81,16 @@ fn runtime(named: Option<&str>) -> Verdict {
         }
         Ok(version) => Verdict::Fine(format!("{version} ({})", program.display())),
         Err(error) => {
-            Verdict::Missing(format!("{}: {error}", program.display()), "reinstall it, or name another")
+            let cause = with_causes(&*error);
+            Verdict::Missing(format!("{}: {cause}", program.display()), "reinstall it, or name another")
         }
     }
 }
 
-fn version(program: &Path) -> Result<String, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| error.to_string())?;
-    let runc =
-        longshore::runc().runtime(program.to_string_lossy()).build().map_err(|error| error.to_string())?;
-    runtime.block_on(runc.command_line().version()).map_err(|error| error.to_string())
+fn version(program: &Path) -> Result<String, BoxError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runc = longshore::runc().runtime(program.to_string_lossy()).build()?;
+    Ok(runtime.block_on(runc.command_line().version())?)
 }
 
 fn cgroup_mode() -> CgroupMode {

@@ -7,7 +7,9 @@ use std::fmt;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use longshore::{Error, Exit, ExitReason, ExitStatus, RuntimeError, Signal, StartFailure, StartFailureKind};
+use longshore::{
+    Error, Exit, ExitReason, ExitStatus, RuntimeError, Signal, StartFailure, StartFailureKind, with_causes,
+};
 
 pub(crate) const TIMED_OUT: u8 = 124;
 pub(crate) const OUR_FAILURE: Code = Code(125);
@@ -50,14 +52,19 @@ impl From<Error> for Failure {
         let remedy = match &error {
             Error::InvalidSpec(_) => "see `longshore run --help`",
             Error::IdTaken { .. } => "choose another --id",
-            Error::Runtime(error) if error.step == "find a runtime" => {
+            Error::Runtime(RuntimeError::NoRuntime { .. }) => {
                 "install runc, or name a runtime with --runtime (`longshore doctor` checks the rest)"
             }
-            Error::Runtime(error) if error.step == "open the root" => {
-                "name a directory you may write to with --root"
-            }
-            Error::Runtime(_)
+            Error::Runtime(RuntimeError::Root { .. }) => "name a directory you may write to with --root",
+            Error::Runtime(
+                RuntimeError::NotRunning { .. }
+                | RuntimeError::Unsupported { .. }
+                | RuntimeError::Refused { .. }
+                | RuntimeError::TimedOut { .. }
+                | RuntimeError::Failed { .. },
+            )
             | Error::NotFound { .. }
+            | Error::NoProcess { .. }
             | Error::Refused { .. }
             | Error::NotStarted { .. }
             | Error::NotReady(_)
@@ -66,7 +73,7 @@ impl From<Error> for Failure {
             | Error::ShuttingDown
             | Error::Stopped => "`longshore doctor` checks what containers need",
         };
-        Self::new(error.to_string(), remedy)
+        Self::new(with_causes(&error), remedy)
     }
 }
 
@@ -89,7 +96,7 @@ impl From<StartFailure> for Failure {
             }
             StartFailureKind::PermissionDenied => (OUR_FAILURE, "run as root, with the rights to do that"),
             StartFailureKind::NoResources => {
-                (OUR_FAILURE, "free some memory, disk or pids, or raise the limit")
+                (OUR_FAILURE, "free some memory, disk, files or pids, or raise the limit")
             }
             StartFailureKind::RuntimeTimedOut => (OUR_FAILURE, "`longshore doctor` checks the runtime"),
             StartFailureKind::RuntimeBroken => {
