@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use executor_core::lifecycle::HostPid;
+use executor_core::lifecycle::{HostPid, NetworkUsage};
 
 use crate::{Error, Result};
 
@@ -118,6 +118,12 @@ pub fn in_pid_namespace_of(init: HostPid) -> impl Iterator<Item = HostPid> {
 pub fn has_variable(pid: HostPid, variable: &str) -> bool {
     let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     environ.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes())
+}
+
+/// What went over the interfaces in the network namespace of a process.
+pub fn network_usage(pid: HostPid) -> Option<NetworkUsage> {
+    let text = fs::read_to_string(format!("/proc/{pid}/net/dev")).ok()?;
+    Some(NetworkUsage::of_interfaces(&text))
 }
 
 /// A line of `/proc/self/mountinfo`; see proc(5).

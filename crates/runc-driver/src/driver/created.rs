@@ -1,7 +1,7 @@
-//! Containers that are created and wait to be let go.
+//! Containers that are created and wait to be started.
 //!
 //! ```text
-//!  create: create ▶ pid file ▶ adopt          (as a start, short of the program)
+//!  create: create ▶ pid file ▶ adopt          (as a run, short of the program)
 //!  start:  exec.fifo ▶ one byte ▶ it runs     (runc's and crun's layouts; another's is started by its `start`)
 //! ```
 //! runc's init waits in open(2) of a fifo for a reader, writes a byte to it and executes the program; crun's has it open
@@ -12,120 +12,172 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use executor_core::ChildStdio;
 use executor_core::lifecycle::{HostPid, ProcessId, ProcessRef, StartFailure, StartFailureKind};
+use executor_host::Ended;
+use executor_host::procfs::Stat;
+use futures::FutureExt;
 use rustix::fs::OFlags;
-use tokio::io::Interest;
 use tokio::net::unix::pipe;
+use tokio::sync::watch;
 
-use super::{Container, Mode, Shared, broken, from_io};
-use crate::command_line::LaunchKind;
-use crate::{pidfd, procfs};
+use super::container::Container;
+use super::launch::Kind;
+use super::pools::Pool;
+use super::{Mode, Shared, gone};
+use crate::Error;
+
+/// How a created container waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// Its init writes to the fifo when somebody reads.
+    Runc,
+    /// Its init reads from the fifo.
+    Crun,
+    /// The runtime knows.
+    Other,
+}
 
 impl Shared {
     /// Makes a container up to the point where its program would be executed.
     pub(super) async fn create(
-        &self,
+        self: &Arc<Self>,
         container: &Arc<Container>,
         stdio: ChildStdio,
-    ) -> Result<(), StartFailure> {
+        abandoned: watch::Receiver<bool>,
+    ) -> Result<HostPid, StartFailure> {
         if self.mode != Mode::Detached {
-            let message = "a container that is kept ready needs a runtime that is not kept in the foreground";
+            let message = "a container that is created needs a runtime that is not kept in the foreground";
             return Err(StartFailure::new(StartFailureKind::BadConfig, message));
         }
-        let kind = LaunchKind::Create { bundle: &container.claim.dir, no_pivot: self.no_pivot };
-        self.launch_init(container, kind, stdio).await?;
-        container.created.store(true, Ordering::Relaxed);
-        Ok(())
+        let pid = self.launch_init(container, Kind::Create, stdio, abandoned).await?;
+        let (shared, created) = (Arc::clone(self), Arc::clone(container));
+        tokio::spawn(async move { shared.pools.run(Pool::Reads, move || created.layout()).await });
+        Ok(pid)
     }
 
-    /// Lets a container go that was created. It can be given up: then it is killed, as by `start`.
-    pub(super) async fn let_go(&self, container: &Container, pid: HostPid) -> Result<HostPid, StartFailure> {
-        let mut abandoned = container.may_be_abandoned(ProcessId::Init);
-        let gone = async {
+    /// Executes the program of a container that was created. It can be given up: then it is killed, as when it fails.
+    pub(super) async fn start_created(
+        &self,
+        container: &Arc<Container>,
+        mut abandoned: watch::Receiver<bool>,
+    ) -> Result<(), StartFailure> {
+        let given_up = async {
             tokio::select! {
                 () = tokio::time::sleep(self.start_deadline) => {
                     format!("the container did not start within {:?}", self.start_deadline)
                 }
-                _ = abandoned.wait_for(|abandoned| *abandoned) => "the start was given up".to_owned(),
+                Ok(_) = abandoned.wait_for(|abandoned| *abandoned) => "the start was given up".to_owned(),
             }
         };
         let started = tokio::select! {
             biased;
-            started = self.open_gate(container, pid) => started,
-            message = gone => Err(StartFailure::new(StartFailureKind::RuntimeTimedOut, message)),
+            started = self.open_exec_fifo(container) => started,
+            message = given_up => Err(StartFailure::new(StartFailureKind::RuntimeTimedOut, message)),
         };
-        crate::lock(&container.abandon).remove(&ProcessId::Init);
-        started.map(|()| pid).inspect_err(|_| {
-            let _gone = self.spawner.kill(&ProcessRef::init(container.claim.id.clone()));
+        container.is_past_abandoning(&ProcessId::Init);
+        started.inspect_err(|_| {
+            let init = ProcessRef::init(container.claim.id.clone());
+            let _its_end_is_reported = self.host.kill(init, None, Vec::new());
         })
     }
 
-    async fn open_gate(&self, container: &Container, pid: HostPid) -> Result<(), StartFailure> {
-        let state = &container.claim.state;
-        let (fifo, has) = (state.join("exec.fifo"), |file: &str| state.join(file).exists());
-        let failed = |error| from_io(&fifo, &error);
-        let is_runcs = has("state.json");
-        if !(is_runcs || has("status")) || !fifo.exists() {
-            let opened = self.opened().map_err(|error| broken(error.message))?;
-            let started = opened.command_line.start(&container.claim.id).await;
-            return started.map_err(|error| crate::failure::classify(error.message));
-        }
-        match is_runcs {
-            true => be_told(&fifo, pid).await.map_err(failed)?,
-            false => tell(&fifo, pid).map_err(failed)?,
+    async fn open_exec_fifo(&self, container: &Arc<Container>) -> Result<(), StartFailure> {
+        let (Some(pid), Some(ended)) = (container.init.get().copied(), container.ended.get().cloned()) else {
+            return Err(gone("the container was not created".to_owned()));
+        };
+        let (own, fifo) = (Arc::clone(container), container.claim.state.join("exec.fifo"));
+        let failed = {
+            let fifo = fifo.clone();
+            move |error| Error::file("start by", &fifo)(error).start_failure()
+        };
+        let (path, opening) = (fifo.clone(), failed.clone());
+        let opened = move || match own.layout() {
+            Layout::Runc => open(&path, false).map(Gate::Opened),
+            Layout::Crun => release(&path, pid).map(|()| Gate::Passed),
+            Layout::Other => Ok(Gate::Runtime),
+        };
+        match self.work(Pool::Reads, move || opened().map_err(opening)).await? {
+            Gate::Passed => return Ok(()),
+            Gate::Runtime => {
+                let opened = self.opened().map_err(|error| error.start_failure())?;
+                return opened
+                    .runtime
+                    .start(&container.claim.id)
+                    .await
+                    .map_err(|error| error.start_failure());
+            }
+            Gate::Opened(file) => await_init(file, ended).await.map_err(failed.clone())?,
         }
         // Until it is gone the runtime says that the container is created.
-        fs::remove_file(&fifo).map_err(failed)
+        self.work(Pool::Reads, move || fs::remove_file(&fifo).map_err(failed)).await
     }
 }
 
-/// Does not wait for whoever is on the other side.
+impl Container {
+    /// How it waits; looked for once. Blocks for a moment.
+    pub(super) fn layout(&self) -> Layout {
+        *self.layout.get_or_init(|| {
+            let has = |file: &str| self.claim.state.join(file).exists();
+            match (has("exec.fifo"), has("state.json"), has("status")) {
+                (true, true, _) => Layout::Runc,
+                (true, false, true) => Layout::Crun,
+                (true, false, false) | (false, _, _) => Layout::Other,
+            }
+        })
+    }
+}
+
+/// What there is to be done yet.
+enum Gate {
+    /// Nothing: the program runs.
+    Passed,
+    /// The runtime is to be called.
+    Runtime,
+    /// Init opens the other side.
+    Opened(File),
+}
+
+/// Does not wait for the other side.
 fn open(fifo: &Path, write: bool) -> io::Result<File> {
     let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
     let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
     OpenOptions::new().read(true).write(write).custom_flags(flags).open(fifo)
 }
 
-fn ended() -> io::Error {
+fn ended_before() -> io::Error {
     io::Error::new(ErrorKind::NotFound, "the container has ended before its start")
 }
 
-fn is_ending(pid: HostPid) -> bool {
-    procfs::Stat::of(pid).is_none_or(|stat| stat.is_ending())
-}
-
-/// Gives crun's init its byte. Open on both sides, the fifo lets nobody be killed by SIGPIPE.
-fn tell(fifo: &Path, pid: HostPid) -> io::Result<()> {
+/// Gives crun's init its byte, and removes the fifo. Open on both sides, it ends nothing by SIGPIPE. Blocks for a moment.
+fn release(fifo: &Path, pid: HostPid) -> io::Result<()> {
     let mut gate = open(fifo, true)?;
     // Asked first: afterwards it may have run already.
-    if is_ending(pid) {
-        return Err(ended());
+    if Stat::of(pid).is_none_or(|stat| stat.is_ending()) {
+        return Err(ended_before());
     }
-    gate.write_all(&[0])
+    gate.write_all(&[0])?;
+    fs::remove_file(fifo)
 }
 
-/// Opens runc's fifo, which lets init go on, and waits for its byte. One that ends without it has not started anything.
-async fn be_told(fifo: &Path, pid: HostPid) -> io::Result<()> {
-    let gate = pipe::Receiver::from_owned_fd(open(fifo, false)?.into())?;
-    let init = pidfd::open(pid).map_err(|_| ended())?;
-    let init = pidfd::watch(Arc::new(init), Interest::READABLE)?;
+/// Waits for the byte of runc's init, which goes on as soon as the fifo is open. One that ends without it has not started
+/// anything.
+async fn await_init(fifo: File, ended: Ended) -> io::Result<()> {
+    let gate = pipe::Receiver::from_owned_fd(fifo.into())?;
     loop {
-        let over = tokio::select! {
+        tokio::select! {
             biased;
-            ready = gate.readable() => ready.map(|()| false)?,
-            end = init.readable() => end.map(|_| true)?,
-        };
+            ready = gate.readable() => ready?,
+            _ = ended.clone() => {}
+        }
+        let over = ended.clone().now_or_never().is_some();
         let mut byte = [0];
         match gate.try_read(&mut byte) {
             Ok(1..) => return Ok(()),
-            Ok(0) | Err(_) if over || is_ending(pid) => {
-                return Err(ended());
-            }
-            // Nobody has it open to write, or not any more: then the byte has come.
+            Ok(0) | Err(_) if over => return Err(ended_before()),
+            // The other side is not open yet, or not any more: then the byte has come.
             Ok(0) => tokio::time::sleep(Duration::from_millis(1)).await,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
