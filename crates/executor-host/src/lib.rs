@@ -29,6 +29,7 @@ pub mod terminal;
 mod tree;
 
 pub use bundles::{Bundles, Place};
+pub use cgroup::place::cgroups_path;
 pub use children::RUNTIMES;
 pub use client::{Call, CallEnd, ClientSink, Ended, HostClient};
 pub use error::{Error, Result};

@@ -28,7 +28,7 @@ mod oci;
 pub use command_line::CommandLine;
 pub use driver::{Mode, Runc, RuncBuilder};
 pub use error::{Error, Result};
-pub use executor_host::{Bundles, Place, default_cgroup_parent, sweep};
+pub use executor_host::{Bundles, Place, cgroups_path, default_cgroup_parent, sweep};
 pub use find::{CANDIDATES, NoRuntime, find_runtime};
 pub use oci::{Features, Launch, OciRuntime, RuntimeCall, State};
 

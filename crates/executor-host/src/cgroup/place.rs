@@ -60,6 +60,11 @@ impl Place {
     }
 }
 
+/// The `cgroupsPath` of a container of this executor's, below a parent.
+pub fn cgroups_path(parent: Option<&CgroupParent>, executor: &str, id: &ContainerId) -> String {
+    Place::new(parent, executor, id).asked
+}
+
 /// The path of a parent; that of a slice is systemd's to make.
 pub(crate) fn parent_path(parent: Option<&CgroupParent>) -> &str {
     match parent {
