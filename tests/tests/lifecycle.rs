@@ -188,7 +188,7 @@ fn the_runtimes_command_line() {
         let container = executor.run(sleeper()).await.unwrap();
         let pid = container.started().await.unwrap();
         let state = runtime.state(container.id()).await.unwrap();
-        assert_eq!((state.status.as_str(), state.pid), ("running", pid.get()));
+        assert_eq!((state.status.as_str(), state.pid), ("running", Some(pid)));
         assert_eq!(runtime.ps(container.id()).await.unwrap(), [pid]);
         runtime.pause(container.id()).await.unwrap();
         assert_eq!(runtime.state(container.id()).await.unwrap().status, "paused");

@@ -1,54 +1,47 @@
 //! The ports of `executor-core`, on a real runtime.
 //!
 //! ```text
-//!  prepare: claim the id ▶ begin to make the bundle  (blocking pool)
-//!  start:   run --detach ▶ pid file ▶ adopt          (spawner; one call, one log, one deadline)
-//!  create:  the same without the program, which a later start lets go
-//!  release: kill what is left ▶ own removal of cgroups, state, mounts, files ▶ verified
+//!  prepare: claim the id ▶ attach ▶ write the bundle      (pools: bundles, networks)
+//!  run:     run --detach ▶ pid file ▶ adopt               (one call, one log, one deadline)
+//!  create:  the same without the program, which start executes
+//!  release: end what is left, cgroups, state ▶ detach ▶ mounts, files   (pools: releases, networks)
 //! ```
 //! The runtime's own `delete` is not called: removing what `state.json` names takes a tenth of the
 //! time, works on containers that were only half made, and tells what is left.
+//!
+//! Nothing is decided here. Signals, kills and thaws enter the host's queue before their methods return.
 
+mod container;
+mod created;
 mod launch;
+mod pools;
 mod prepare;
-mod ready;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fs;
-use std::io;
-use std::num::NonZero;
-use std::os::fd::OwnedFd;
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
-use std::thread;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use executor_core::lifecycle::{
-    ContainerId, ExecId, ExitStatus, HostPid, NetworkUsage, ProcessId, ProcessRef, RawExit, Signal,
+    ContainerId, ExecId, ExitStatus, HostPid, Leftover, LeftoverKind, ProcessId, ProcessRef, RawExit, Signal,
     SignalScope, StartFailure, StartFailureKind, TerminalSize, Usage,
 };
 use executor_core::{
-    BoxFuture, BoxStream, CgroupParent, ChildStdio, ContainerSpec, Delivery, ExecSpec, ExitSource, Network,
+    BoxFuture, BoxStream, CgroupParent, ChildStdio, ContainerSpec, Delivery, ExecSpec, ExitSource, Kill,
     ProcessMode, Runtime, RuntimeError, Swept,
 };
-use futures::{FutureExt, StreamExt};
-use rustix::io::Errno;
-use tokio::sync::{Semaphore, watch};
+use executor_host::cgroup::PATIENCE;
+use executor_host::{HostClient, Root};
+use futures::{FutureExt, StreamExt, future};
 
-use self::prepare::Written;
-use crate::cgroup::Cgroups;
-use crate::command_line::{CommandLine, LaunchKind};
+use self::container::{Container, stem};
+use self::launch::Kind;
+use self::pools::{Pool, Pools};
+use crate::command_line::CommandLine;
 use crate::kick::{Kick, Request};
-use crate::procfs::Stat;
-use crate::root::{Claim, Root};
-use crate::spawner::Spawner;
-use crate::spawner::local::{LocalSpawner, Subreaper};
-use crate::terminal::Terminal;
-use crate::{Bundles, CANDIDATES, Place, find_runtime, lock, pidfd, procfs};
-
-/// Blocking work that goes on at once; more waits its turn.
-const BLOCKING_AT_ONCE: usize = 8;
+use crate::oci::OciRuntime;
+use crate::{Bundles, CANDIDATES, Error, Result, find_runtime, lock};
 
 /// How long a runtime may take to start a process, by default.
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -91,49 +84,23 @@ struct Shared {
     command_line: CommandLine,
     bundles: Arc<dyn Bundles>,
     mode: Mode,
-    no_pivot: bool,
     start_deadline: Duration,
     cgroup_parent: Option<CgroupParent>,
     kick: Option<Kick>,
-    /// Cloned by each request that is under way.
-    requests: Arc<()>,
-    processors: usize,
-    spawner: Arc<dyn Spawner>,
-    blocking: Arc<Semaphore>,
-    /// Whether the driver is closed. Blocking work holds it as it goes on, since it goes on when nobody waits for
-    /// it any more.
-    closed: Arc<RwLock<bool>>,
+    host: HostClient,
+    pools: Pools,
     opened: OnceLock<Opened>,
     containers: Mutex<HashMap<ContainerId, Arc<Container>>>,
+    /// Of terminals whose processes are not being started yet.
+    sizes: Mutex<HashMap<ProcessRef, TerminalSize>>,
+    sockets: AtomicU64,
 }
 
 /// What is known once the root is.
 struct Opened {
     root: Root,
     command_line: CommandLine,
-    subreaper: Mutex<Option<Subreaper>>,
-}
-
-/// A container that was claimed.
-struct Container {
-    claim: Claim,
-    spec: Arc<ContainerSpec>,
-    /// Set when it is prepared; its bundle may still be being made.
-    written: OnceLock<Written>,
-    init: OnceLock<HostPid>,
-    /// Whether init waits to be let go.
-    created: AtomicBool,
-    /// Found when init runs, so that nothing has to be looked for when it ends.
-    cgroups: OnceLock<Cgroups>,
-    /// Starts under way can be given up by sending here.
-    abandon: Mutex<HashMap<ProcessId, watch::Sender<bool>>>,
-    terminals: Mutex<HashMap<ProcessId, Terminal>>,
-    /// Whether we have frozen it.
-    frozen: AtomicBool,
-    /// Those that no pid namespace takes along with init, when they were killed: they become our children.
-    orphans: Mutex<Vec<(HostPid, OwnedFd)>>,
-    /// Processes that SIGKILL was sent to.
-    killed: Mutex<HashSet<ProcessId>>,
+    runtime: Arc<dyn OciRuntime>,
 }
 
 impl RuncBuilder {
@@ -170,8 +137,8 @@ impl RuncBuilder {
     }
 
     /// Whether a thread of ours writes this process's pid to the cgroup it is in, while requests are under way. It moves
-    /// nothing, and saves a runtime about ten milliseconds of waiting for the kernel; where it does not it
-    /// rests, and where it is not permitted it stops. By default it does.
+    /// nothing, and saves a runtime about ten milliseconds of waiting for the kernel; where it is not permitted it
+    /// stops. By default it does.
     #[must_use]
     pub fn cgroup_kick(self, cgroup_kick: bool) -> Self {
         Self { cgroup_kick, ..self }
@@ -179,17 +146,17 @@ impl RuncBuilder {
 
     /// Whether a runtime that is called again and again is executed from a sealed copy of its program in memory, which
     /// is what runc and crun make for themselves at every start where it is not there. It takes the program's size of
-    /// memory, ten megabytes, once for the process. By default it is.
+    /// memory, ten megabytes, once for the driver. By default it is.
     #[must_use]
     pub fn in_memory(self, in_memory: bool) -> Self {
         Self { in_memory, ..self }
     }
 
-    /// Finds the runtime and starts the spawner's thread.
+    /// Finds the runtime and connects to this process's host.
     ///
     /// # Errors
-    /// When there is no runtime, or no thread can be started.
-    pub fn build(self) -> Result<Runc, RuntimeError> {
+    /// When there is no runtime, or the host's thread cannot be started.
+    pub fn build(self) -> std::result::Result<Runc, RuntimeError> {
         let Self {
             candidates,
             bundles,
@@ -202,28 +169,25 @@ impl RuncBuilder {
         } = self;
         // A monitor that stays is better called what it is.
         let in_memory = in_memory && mode == Mode::Detached;
-        let program = find_runtime(&candidates)
-            .map_err(|error| RuntimeError::new("find a runtime", error.to_string()))?;
-        let spawner = LocalSpawner::start(in_memory)
-            .map_err(|error| RuntimeError::new("start a thread", error.to_string()))?;
-        let spawner: Arc<dyn Spawner> = Arc::new(spawner);
-        let command_line = CommandLine::new(program, CALL_DEADLINE, Arc::clone(&spawner));
+        let program =
+            find_runtime(&candidates).map_err(|error| Error::from(error).of("find", "a runtime"))?;
+        let host = HostClient::local()
+            .map_err(|error| RuntimeError::failed("connect to", "the process host", error))?;
+        let command_line = CommandLine::new(program, no_pivot, in_memory, CALL_DEADLINE, host.clone());
         Ok(Runc {
             shared: Arc::new(Shared {
                 command_line,
                 bundles,
                 mode,
-                no_pivot,
                 start_deadline,
                 cgroup_parent,
                 kick: cgroup_kick.then(Kick::start).flatten(),
-                requests: Arc::default(),
-                processors: thread::available_parallelism().map_or(1, NonZero::get),
-                spawner,
-                blocking: Arc::new(Semaphore::new(BLOCKING_AT_ONCE)),
-                closed: Arc::default(),
+                host,
+                pools: Pools::new(),
                 opened: OnceLock::new(),
                 containers: Mutex::default(),
+                sizes: Mutex::default(),
+                sockets: AtomicU64::new(0),
             }),
         })
     }
@@ -251,26 +215,29 @@ impl Runc {
             .opened()
             .map_or_else(|_| self.shared.command_line.clone(), |opened| opened.command_line.clone())
     }
+
+    /// The runtime of an executor.
+    fn runtime(&self) -> Result<Arc<dyn OciRuntime>> {
+        self.shared.opened().map(|opened| Arc::clone(&opened.runtime))
+    }
 }
 
 impl Runtime for Runc {
-    fn open(&self, root: &Path) -> Result<Vec<Swept>, RuntimeError> {
+    fn open(&self, root: &Path) -> std::result::Result<Vec<Swept>, RuntimeError> {
         let shared = &self.shared;
-        let error =
-            |error: io::Error| RuntimeError::new("open the root", error.to_string()).of(root.display());
+        let failed = |source: Error| RuntimeError::Root { root: root.to_owned(), source: source.into() };
         if shared.opened.get().is_some() {
-            return Err(error(io::Error::other("this driver has one already")));
+            let taken = std::io::Error::other("this driver has one already");
+            return Err(RuntimeError::Root { root: root.to_owned(), source: taken.into() });
         }
-        let (root, swept) = Root::open(root, &*shared.bundles).map_err(error)?;
-        let subreaper = match shared.mode {
-            Mode::Detached => Some(
-                Subreaper::become_one()
-                    .map_err(|cause| RuntimeError::new("become a child subreaper", cause.to_string()))?,
-            ),
-            Mode::Foreground => None,
-        };
-        let command_line = shared.command_line.with_state(root.runtime_state(), root.executor());
-        let _first = shared.opened.set(Opened { root, command_line, subreaper: Mutex::new(subreaper) });
+        let (own, swept) = Root::open(root, &*shared.bundles).map_err(|error| failed(error.into()))?;
+        match shared.mode {
+            Mode::Detached => shared.host.subreap(true).map_err(|error| failed(error.into()))?,
+            Mode::Foreground => {}
+        }
+        let command_line = shared.command_line.with_state(own.runtime_state(), own.executor());
+        let runtime = Arc::new(command_line.clone());
+        let _first = shared.opened.set(Opened { root: own, command_line, runtime });
         Ok(swept)
     }
 
@@ -278,53 +245,42 @@ impl Runtime for Runc {
         &self,
         id: &ContainerId,
         spec: Arc<ContainerSpec>,
-    ) -> BoxFuture<'static, Result<(), StartFailure>> {
-        let (shared, id) = (Arc::clone(&self.shared), id.clone());
-        let request = shared.request();
-        async move {
-            let _until_prepared = request;
-            let (worker, own) = (Arc::clone(&shared), id.clone());
-            let written = shared.begin(move |may_call| worker.claim_and_write(&own, spec, may_call)).await?;
-            let container = shared.container(&id).map_err(|error| broken(error.message))?;
-            let _first = container.written.set(written);
-            Ok(())
-        }
-        .boxed()
+    ) -> BoxFuture<'static, std::result::Result<(), StartFailure>> {
+        let prepared = Arc::clone(&self.shared).prepare(id.clone(), spec);
+        self.shared.under_way(prepared)
     }
 
-    fn create(&self, id: &ContainerId, stdio: ChildStdio) -> BoxFuture<'static, Result<(), StartFailure>> {
-        let (shared, id) = (Arc::clone(&self.shared), id.clone());
-        let request = shared.request();
-        async move {
-            let _until_created = request;
-            let container = shared.container(&id).map_err(|error| broken(error.message))?;
-            shared.create(&container, stdio).await
-        }
-        .boxed()
-    }
-
-    fn is_ready(&self, id: &ContainerId) -> bool {
-        self.shared.spawner.lives(&ProcessRef::init(id.clone()))
-    }
-
-    fn start(
+    fn create(
         &self,
         id: &ContainerId,
         stdio: ChildStdio,
-    ) -> BoxFuture<'static, Result<HostPid, StartFailure>> {
-        let (shared, id) = (Arc::clone(&self.shared), id.clone());
-        async move {
-            let container = shared.container(&id).map_err(|error| broken(error.message))?;
-            if let Some(pid) = container.init.get()
-                && container.created.swap(false, Ordering::Relaxed)
-            {
-                return shared.let_go(&container, *pid).await;
-            }
-            let _until_started = shared.request();
-            let kind = LaunchKind::Run { bundle: &container.claim.dir, no_pivot: shared.no_pivot };
-            shared.launch_init(&container, kind, stdio).await
-        }
-        .boxed()
+    ) -> BoxFuture<'static, std::result::Result<HostPid, StartFailure>> {
+        let shared = Arc::clone(&self.shared);
+        let Some((container, abandoned)) = shared.startable(id, &ProcessId::Init) else {
+            return unprepared(id);
+        };
+        self.shared.under_way(async move { shared.create(&container, stdio, abandoned).await })
+    }
+
+    fn start(&self, id: &ContainerId) -> BoxFuture<'static, std::result::Result<(), StartFailure>> {
+        let shared = Arc::clone(&self.shared);
+        let Some((container, abandoned)) = shared.startable(id, &ProcessId::Init) else {
+            return unprepared(id);
+        };
+        async move { shared.start_created(&container, abandoned).await }.boxed()
+    }
+
+    fn run(
+        &self,
+        id: &ContainerId,
+        stdio: ChildStdio,
+    ) -> BoxFuture<'static, std::result::Result<HostPid, StartFailure>> {
+        let shared = Arc::clone(&self.shared);
+        let Some((container, abandoned)) = shared.startable(id, &ProcessId::Init) else {
+            return unprepared(id);
+        };
+        self.shared
+            .under_way(async move { shared.launch_init(&container, Kind::Run, stdio, abandoned).await })
     }
 
     fn exec(
@@ -333,34 +289,29 @@ impl Runtime for Runc {
         exec: ExecId,
         spec: ExecSpec,
         stdio: ChildStdio,
-    ) -> BoxFuture<'static, Result<HostPid, StartFailure>> {
-        let (shared, id) = (Arc::clone(&self.shared), id.clone());
-        let request = shared.request();
-        async move {
-            let _until_started = request;
-            let container = shared.container(&id).map_err(|error| gone(error.message))?;
-            let abandoned = container.may_be_abandoned(ProcessId::Exec(exec));
-            let file = container.claim.dir.join(format!("{exec}.json"));
-            let (worker, process) = (Arc::clone(&shared), Arc::clone(&container));
-            let path = file.clone();
-            let write = move |may_call| worker.write_process(&process, &spec, &path, may_call);
-            let launched = async {
-                let written = shared.begin(write).await?;
-                let kind = LaunchKind::Exec { process: &file };
-                shared.launch(&container, ProcessId::Exec(exec), kind, stdio, written, abandoned).await
-            };
-            let launched = launched.await;
-            shared.blocking(move || fs::remove_file(file)).await.ok();
-            launched
-        }
-        .boxed()
+    ) -> BoxFuture<'static, std::result::Result<HostPid, StartFailure>> {
+        let shared = Arc::clone(&self.shared);
+        let process = ProcessId::Exec(exec);
+        let Some((container, abandoned)) = shared.startable(id, &process) else {
+            return future::ready(Err(gone(format!("there is no container {id}")))).boxed();
+        };
+        let file = container.claim.dir.join(format!("{}.json", stem(&process)));
+        self.shared.under_way(async move {
+            let (worker, own, path) = (Arc::clone(&shared), Arc::clone(&container), file.clone());
+            let written = shared.work(Pool::Bundles, move || worker.write_process(&own, &spec, &path)).await;
+            if let Err(failure) = written {
+                container.is_past_abandoning(&process);
+                let _left_to_release =
+                    shared.pools.run(Pool::Bundles, move || std::fs::remove_file(file)).await;
+                return Err(failure);
+            }
+            shared.launch(&container, &process, Kind::Exec { process: file }, stdio, abandoned).await
+        })
     }
 
     fn abandon(&self, process: &ProcessRef) {
-        if let Ok(container) = self.shared.container(&process.container)
-            && let Some(abandon) = lock(&container.abandon).get(&process.process)
-        {
-            abandon.send_replace(true);
+        if let Ok(container) = self.shared.container(&process.container) {
+            container.abandon(&process.process);
         }
     }
 
@@ -369,101 +320,145 @@ impl Runtime for Runc {
         process: &ProcessRef,
         signal: Signal,
         scope: SignalScope,
-    ) -> Result<Delivery, RuntimeError> {
-        let spawner = &self.shared.spawner;
+    ) -> BoxFuture<'static, std::result::Result<Delivery, RuntimeError>> {
+        let host = &self.shared.host;
         let sent = match scope {
-            SignalScope::Process => spawner.signal(process, signal),
-            SignalScope::Group => spawner.signal_group(process, signal),
-            SignalScope::Container => Ok(self.shared.container(&process.container)?.signal_all(signal)),
+            SignalScope::Process | SignalScope::Group => host.signal(process.clone(), signal, scope),
+            SignalScope::Container => match self.shared.container(&process.container) {
+                Ok(container) => host.signal_all(container.members(), signal),
+                Err(error) => return future::ready(Err(error.of("signal", process))).boxed(),
+            },
         };
-        sent.map_err(|error| RuntimeError::new(format!("send {signal}"), error.to_string()).of(process))
+        let process = process.clone();
+        let failed = move |error| RuntimeError::failed(format!("send {signal} to"), process, error);
+        sent.map(move |sent| sent.map_err(failed)).boxed()
     }
 
-    fn resize(&self, process: &ProcessRef, size: TerminalSize) -> Result<(), RuntimeError> {
-        let container = self.shared.container(&process.container)?;
-        let terminals = lock(&container.terminals);
-        let resized = terminals.get(&process.process).map_or(Ok(()), |terminal| terminal.resize(size));
-        resized.map_err(|error| RuntimeError::new("resize", error.to_string()).of(process))
-    }
-
-    fn kill(&self, process: &ProcessRef) -> Result<Delivery, RuntimeError> {
-        let killed = self.shared.spawner.kill(process);
-        if let Ok(container) = self.shared.container(&process.container) {
-            // Without a pid namespace nothing goes with init by itself.
-            if process.process == ProcessId::Init && container.spec.process_mode == ProcessMode::NoSandbox {
-                container.note_orphans();
-                container.signal_all(Signal::KILL);
+    fn resize(&self, process: &ProcessRef, size: TerminalSize) -> std::result::Result<(), RuntimeError> {
+        let container = self.shared.container(&process.container).ok();
+        match container.and_then(|container| container.terminal(&process.process)) {
+            Some(terminal) => {
+                terminal.resize(size).map_err(|error| RuntimeError::failed("resize", process, error))
             }
-            let again = !lock(&container.killed).insert(process.process);
-            if again || container.frozen.load(Ordering::Relaxed) {
-                container.cgroups().thaw();
+            None => {
+                lock(&self.shared.sizes).insert(process.clone(), size);
+                Ok(())
             }
         }
-        killed.map_err(|error| RuntimeError::new("kill", error.to_string()).of(process))
     }
 
-    fn pause(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), RuntimeError>> {
-        if let Ok(container) = self.shared.container(id) {
-            container.frozen.store(true, Ordering::Relaxed);
+    fn kill(
+        &self,
+        process: &ProcessRef,
+        how: Kill,
+    ) -> BoxFuture<'static, std::result::Result<Delivery, RuntimeError>> {
+        let Kill { everything, thaw } = how;
+        let container = self.shared.container(&process.container).ok();
+        let everything = container.as_ref().filter(|_| everything).map(|container| container.members());
+        let thaw = container.filter(|_| thaw).map(|container| container.freezers()).unwrap_or_default();
+        let killed = self.shared.host.kill(process.clone(), everything, thaw);
+        let process = process.clone();
+        killed.map(move |killed| killed.map_err(|error| RuntimeError::failed("kill", process, error))).boxed()
+    }
+
+    fn end_rest(&self, id: &ContainerId) -> BoxFuture<'static, ()> {
+        let Ok(container) = self.shared.container(id) else { return future::ready(()).boxed() };
+        let (members, freezers) = (container.members(), container.freezers());
+        let ended = self.shared.host.end_all(id.clone(), members, freezers, PATIENCE);
+        let id = id.clone();
+        let over = move |ended: executor_host::Result<()>| {
+            if let Err(error) = ended {
+                tracing::warn!(container = %id, %error, "end what is left");
+            }
+        };
+        ended.map(over).boxed()
+    }
+
+    fn pause(&self, id: &ContainerId) -> BoxFuture<'static, std::result::Result<(), RuntimeError>> {
+        let (runtime, id) = (self.runtime(), id.clone());
+        async move {
+            let paused = async { runtime?.pause(&id).await };
+            paused.await.map_err(|error| error.of("pause", &id))
         }
-        let (command_line, id) = (self.command_line(), id.clone());
-        async move { command_line.pause(&id).await }.boxed()
+        .boxed()
     }
 
-    fn resume(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), RuntimeError>> {
-        let (command_line, id) = (self.command_line(), id.clone());
-        async move { command_line.resume(&id).await }.boxed()
+    fn resume(&self, id: &ContainerId) -> BoxFuture<'static, std::result::Result<(), RuntimeError>> {
+        let (runtime, id) = (self.runtime(), id.clone());
+        async move {
+            let resumed = async { runtime?.resume(&id).await };
+            resumed.await.map_err(|error| error.of("resume", &id))
+        }
+        .boxed()
     }
 
-    fn processes(&self, id: &ContainerId) -> BoxFuture<'static, Result<Vec<HostPid>, RuntimeError>> {
+    fn thaw(&self, id: &ContainerId) -> BoxFuture<'static, std::result::Result<(), RuntimeError>> {
+        let id = id.clone();
+        match self.shared.container(&id) {
+            Ok(container) => {
+                let thawed = self.shared.host.thaw(container.freezers());
+                thawed
+                    .map(move |thawed| thawed.map_err(|error| RuntimeError::failed("thaw", id, error)))
+                    .boxed()
+            }
+            Err(error) => future::ready(Err(error.of("thaw", &id))).boxed(),
+        }
+    }
+
+    fn processes(
+        &self,
+        id: &ContainerId,
+    ) -> BoxFuture<'static, std::result::Result<Vec<HostPid>, RuntimeError>> {
         let (shared, id) = (Arc::clone(&self.shared), id.clone());
         async move {
-            let container = shared.container(&id)?;
-            let listed = shared.blocking(move || container.processes()).await;
-            let pids = listed.map_err(|error| RuntimeError::new("list processes", error).of(&id))?;
+            let listed = async {
+                let container = shared.container(&id)?;
+                shared.pools.run(Pool::Reads, move || container.processes()).await
+            };
+            let pids = listed.await.map_err(|error| error.of("list the processes of", &id))?;
             Ok(pids.into_iter().collect())
         }
         .boxed()
     }
 
-    fn usage(&self, id: &ContainerId) -> BoxFuture<'static, Result<Usage, RuntimeError>> {
+    fn usage(&self, id: &ContainerId) -> BoxFuture<'static, std::result::Result<Usage, RuntimeError>> {
+        const OP: &str = "read the usage of";
         let (shared, id) = (Arc::clone(&self.shared), id.clone());
         async move {
-            let error = |message: &str| RuntimeError::new("read the usage", message).of(&id);
-            let container = shared.container(&id)?;
-            if container.has_ended() {
-                return Err(error("it does not run"));
+            let container = shared.container(&id).map_err(|error| error.of(OP, &id))?;
+            let own = Arc::clone(&container);
+            let has_ended = shared.pools.run(Pool::Reads, move || own.has_ended()).await;
+            if has_ended.map_err(|error| error.of(OP, &id))? {
+                return Err(RuntimeError::not_running(OP, &id));
             }
-            let worker = Arc::clone(&shared);
-            shared.blocking(move || worker.usage(&container)).await.map_err(|panicked| error(&panicked))
+            shared.usage(container).await.map_err(|error| error.of(OP, &id))
         }
         .boxed()
     }
 
-    fn release(&self, id: &ContainerId) -> BoxFuture<'static, Vec<String>> {
+    fn release(&self, id: &ContainerId) -> BoxFuture<'static, Vec<Leftover>> {
         let (shared, id) = (Arc::clone(&self.shared), id.clone());
-        async move {
-            let worker = Arc::clone(&shared);
-            shared.settle(&id).await;
-            shared.run_poststop_hooks(&id).await;
-            let released = shared.blocking(move || worker.release(&id)).await;
-            released.unwrap_or_else(|error| vec![error])
-        }
-        .boxed()
+        async move { shared.release(&id).await }.boxed()
     }
 
-    fn close(&self) -> Vec<String> {
+    fn close(&self) -> Vec<Leftover> {
         let shared = &self.shared;
         if let Some(kick) = &shared.kick {
             kick.stop();
         }
-        *shared.closed.write().unwrap_or_else(PoisonError::into_inner) = true;
-        shared.spawner.end_all(CALL_DEADLINE);
-        let rest: Vec<_> = lock(&shared.containers).keys().cloned().collect();
-        let mut left: Vec<_> = rest.iter().flat_map(|id| shared.release(id)).collect();
+        shared.pools.close();
+        if let Err(error) = shared.host.close(CALL_DEADLINE) {
+            tracing::warn!(%error, "not all processes could be ended");
+        }
+        let rest: Vec<_> = lock(&shared.containers).values().cloned().collect();
+        let mut left: Vec<_> = rest.iter().flat_map(|container| shared.release_now(container)).collect();
         if let Some(opened) = shared.opened.get() {
             left.extend(opened.root.close(&*shared.bundles));
-            drop(lock(&opened.subreaper).take());
+            if shared.mode == Mode::Detached
+                && let Err(error) = shared.host.subreap(false)
+            {
+                tracing::warn!(%error, "this process stays a subreaper");
+            }
         }
         left
     }
@@ -472,239 +467,164 @@ impl Runtime for Runc {
 impl ExitSource for Runc {
     fn exits(&self) -> BoxStream<'static, (ProcessRef, RawExit)> {
         let shared = Arc::clone(&self.shared);
-        let exits = self.shared.spawner.exits();
         if let (Mode::Detached, Ok(opened)) = (shared.mode, shared.opened())
-            && let Err(error) = shared.spawner.reap_orphans(opened.root.containers())
+            && let Err(error) = shared.host.reap_orphans(opened.root.containers())
         {
             tracing::error!(%error, "orphans are reaped only when their container is released");
         }
-        let told = move |(process, ending): (ProcessRef, RawExit)| {
-            let shared = Arc::clone(&shared);
-            async move {
-                // The plugins' networks are asked on a thread of their own, which is waited for.
-                let is_cni =
-                    |container: Arc<Container>| matches!(container.spec.network, Network::Cni { .. });
-                if process.process != ProcessId::Init
-                    || !shared.container(&process.container).is_ok_and(is_cni)
-                {
-                    return shared.ending(process, ending.status);
-                }
-                let (worker, own) = (Arc::clone(&shared), process.clone());
-                let asked = shared.blocking(move || worker.ending(own, ending.status)).await;
-                asked.unwrap_or_else(|_panicked| (process, RawExit::with(ending.status)))
-            }
-        };
-        exits.map(told).buffered(BLOCKING_AT_ONCE).boxed()
+        let exits = shared.host.exits();
+        let with_usage = move |(process, status)| Arc::clone(&shared).exit(process, status);
+        // Each as soon as it is known: none waits for another.
+        exits.map(with_usage).buffer_unordered(usize::MAX).boxed()
     }
 }
 
 impl Shared {
-    fn opened(&self) -> Result<&Opened, RuntimeError> {
-        self.opened.get().ok_or_else(|| RuntimeError::new("use the runtime", "no executor was built on it"))
+    fn opened(&self) -> Result<&Opened> {
+        self.opened.get().ok_or(Error::NotOpen)
     }
 
-    /// Something is about to be started.
-    fn request(&self) -> (Option<Request>, Arc<()>) {
-        (self.kick.as_ref().map(Kick::request), Arc::clone(&self.requests))
+    /// Something is being started until this is over.
+    fn under_way<T: Send + 'static>(
+        &self,
+        start: impl Future<Output = T> + Send + 'static,
+    ) -> BoxFuture<'static, T> {
+        let request: Option<Request> = self.kick.as_ref().map(Kick::request);
+        async move {
+            let _until_it_is_over = request;
+            start.await
+        }
+        .boxed()
     }
 
-    /// Whether no more is being started than there are processors.
-    fn has_idle_processors(&self) -> bool {
-        Arc::strong_count(&self.requests) - 1 <= self.processors
-    }
-
-    fn container(&self, id: &ContainerId) -> Result<Arc<Container>, RuntimeError> {
+    fn container(&self, id: &ContainerId) -> Result<Arc<Container>> {
         let found = lock(&self.containers).get(id).cloned();
-        found.ok_or_else(|| RuntimeError::new("find a container", "it does not exist").of(id))
+        found.ok_or_else(|| Error::NoContainer(id.to_string()))
     }
 
-    /// Runs blocking work on the pool. An error says that it panicked, or came too late.
-    async fn blocking<T: Send + 'static>(
+    /// A container, and what tells that the start of this process is given up from now on.
+    fn startable(
         &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, String> {
-        self.begin_blocking(work).await.await
+        id: &ContainerId,
+        process: &ProcessId,
+    ) -> Option<(Arc<Container>, tokio::sync::watch::Receiver<bool>)> {
+        let container = self.container(id).ok()?;
+        let abandoned = container.may_be_abandoned(process);
+        Some((container, abandoned))
     }
 
-    /// Answers when it is its turn, with what will tell how it went.
-    async fn begin_blocking<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> BoxFuture<'static, Result<T, String>> {
-        let turn = Arc::clone(&self.blocking).acquire_owned().await;
-        let closed = Arc::clone(&self.closed);
-        let work = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            let closed = closed.read().unwrap_or_else(PoisonError::into_inner);
-            if *closed { Err("the driver is closed".to_owned()) } else { Ok(work()) }
-        });
-        work.map(|ended| ended.unwrap_or_else(|error| Err(error.to_string()))).boxed()
+    /// The size that was asked for before there was anything to give it to.
+    fn take_size(&self, process: &ProcessRef) -> Option<TerminalSize> {
+        lock(&self.sizes).remove(process)
     }
 
-    fn ending(&self, process: ProcessRef, status: ExitStatus) -> (ProcessRef, RawExit) {
-        let usage = match (process.process, self.container(&process.container)) {
-            (ProcessId::Init, Ok(container)) => Some(Box::new(self.usage(&container))),
+    /// A name for a console socket: short, since a process's own may be too long for a socket's path.
+    fn next_socket(&self) -> String {
+        format!("tty.{}", self.sockets.fetch_add(1, Ordering::Relaxed))
+    }
+
+    async fn exit(self: Arc<Self>, process: ProcessRef, status: ExitStatus) -> (ProcessRef, RawExit) {
+        let usage = match (&process.process, self.container(&process.container)) {
+            (ProcessId::Init, Ok(container)) => self.usage(container).await.ok().map(Box::new),
             (ProcessId::Init | ProcessId::Exec(_), _) => None,
         };
         (process, RawExit { status, usage })
     }
 
-    /// What a container has used so far, of the network too as long as that can be told. Blocks for a moment.
-    fn usage(&self, container: &Container) -> Usage {
-        let live = || {
-            let own = container.spec.network != Network::Host;
-            let init = container
-                .init
-                .get()
-                .filter(|init| own && Stat::of(**init).is_some_and(|stat| !stat.is_ending()))?;
-            fs::read_to_string(format!("/proc/{init}/net/dev"))
-                .ok()
-                .map(|text| NetworkUsage::of_interfaces(&text))
-        };
-        let network = self.bundles.network_usage(&container.claim.dir).or_else(live);
-        Usage { network, ..container.cgroups().usage() }
-    }
-
-    /// Waits until nothing is written any more to what is to be removed.
-    async fn settle(&self, id: &ContainerId) {
-        let written = self.container(id).ok().and_then(|container| container.written.get().cloned());
-        if let Some(written) = written {
-            let _told_to_the_start = written.await;
+    /// What a container has used so far, of the network too as long as that can be known.
+    async fn usage(self: &Arc<Self>, container: Arc<Container>) -> Result<Usage> {
+        let own = Arc::clone(&container);
+        let mut usage = self.pools.run(Pool::Reads, move || own.usage()).await?;
+        if container.network.outlives_processes {
+            let pool = if container.network.is_slow { Pool::Networks } else { Pool::Reads };
+            let own = Arc::clone(self);
+            let asked = self.pools.run(pool, move || own.bundles.network_usage(&container.claim.dir)).await?;
+            usage.network = asked.or(usage.network);
         }
+        Ok(usage)
     }
 
     /// Our own removal runs no hooks: where a caller's configuration has some for after the end, the runtime's own
     /// delete comes first.
-    async fn run_poststop_hooks(&self, id: &ContainerId) {
-        let Ok((opened, container)) = self.opened().and_then(|opened| Ok((opened, self.container(id)?)))
-        else {
-            return;
-        };
+    async fn run_poststop_hooks(&self, container: &Container) {
+        let Ok(opened) = self.opened() else { return };
         let config = container.spec.config.as_ref();
         if config.is_some_and(|config| config.json().pointer("/hooks/poststop").is_some())
-            && let Err(error) = opened.command_line.delete(id).await
+            && let Err(error) = opened.runtime.delete(&container.claim.id).await
         {
-            tracing::warn!(container = %id, %error, "poststop hooks");
+            tracing::warn!(container = %container.claim.id, %error, "poststop hooks");
         }
     }
 
-    /// Ends and removes everything a container has. Blocks.
-    fn release(&self, id: &ContainerId) -> Vec<String> {
-        let Ok(container) = self.container(id) else {
-            return Vec::new();
+    /// Ends and removes everything a container has.
+    async fn release(self: Arc<Self>, id: &ContainerId) -> Vec<Leftover> {
+        lock(&self.sizes).retain(|process, _| process.container != *id);
+        let Ok(container) = self.container(id) else { return Vec::new() };
+        self.run_poststop_hooks(&container).await;
+        self.remember_rest(&container);
+        let released = async {
+            let own = Arc::clone(&container);
+            let (killed, mut left) =
+                self.pools.run(Pool::Releases, move || own.claim.end(own.known_cgroups())).await?;
+            if killed > 0 {
+                tracing::debug!(container = %id, killed, "processes were left");
+            }
+            if container.claim.cgroup.is_some() {
+                self.host.end_unadopted(container.members(), true, None).await?;
+            }
+            let pool = if container.network.is_slow { Pool::Networks } else { Pool::Releases };
+            let (own, detached) = (Arc::clone(&self), Arc::clone(&container));
+            left.extend(self.pools.run(pool, move || own.bundles.detach(&detached.claim.dir)).await?);
+            let (own, removed) = (Arc::clone(&self), Arc::clone(&container));
+            self.pools.run(Pool::Releases, move || removed.claim.remove(&*own.bundles, left)).await
         };
-        container.note_orphans();
-        let (killed, left) = match container.cgroups.get() {
-            Some(cgroups) => container.claim.dispose_with(cgroups, &*self.bundles),
-            None => container.claim.dispose(&*self.bundles),
-        };
-        self.spawner.reap(&lock(&container.orphans));
-        if killed > 0 {
-            tracing::debug!(container = %id, killed, "processes were left");
+        let left = released.await;
+        self.released(&container, left.as_ref().is_ok_and(Vec::is_empty));
+        left.unwrap_or_else(|error: Error| {
+            vec![Leftover::new(LeftoverKind::File, &container.claim.dir, &error)]
+        })
+    }
+
+    /// The same when the driver is closed. Blocks.
+    fn release_now(&self, container: &Container) -> Vec<Leftover> {
+        self.remember_rest(container);
+        let (_, mut left) = container.claim.end(container.known_cgroups());
+        if container.claim.cgroup.is_some()
+            && let Err(error) = self.host.end_unadopted_now(container.members())
+        {
+            tracing::warn!(container = %container.claim.id, %error, "end what a runtime has left");
         }
-        if let Some(strays) = container.claim.strays(true) {
-            self.spawner.end_strays(&strays);
-        }
-        self.spawner.forget(id);
-        // What could not be removed is tried again at the end.
-        if left.is_empty() {
-            lock(&self.containers).remove(id);
-        }
+        left.extend(self.bundles.detach(&container.claim.dir));
+        let left = container.claim.remove(&*self.bundles, left);
+        self.released(container, left.is_empty());
         left
     }
-}
 
-impl Container {
-    fn new(claim: Claim, spec: Arc<ContainerSpec>) -> Self {
-        Self {
-            claim,
-            spec,
-            written: OnceLock::new(),
-            init: OnceLock::new(),
-            created: AtomicBool::new(false),
-            cgroups: OnceLock::new(),
-            abandon: Mutex::default(),
-            terminals: Mutex::default(),
-            frozen: AtomicBool::new(false),
-            orphans: Mutex::default(),
-            killed: Mutex::default(),
+    /// Without a pid namespace that ends and reaps them, what is left becomes our children.
+    fn remember_rest(&self, container: &Container) {
+        if container.spec.process_mode == ProcessMode::NoSandbox {
+            self.host.remember(container.claim.id.clone(), container.members());
         }
     }
 
-    /// From now on the start of this process can be given up, at whatever point it is.
-    fn may_be_abandoned(&self, process: ProcessId) -> watch::Receiver<bool> {
-        let (abandon, abandoned) = watch::channel(false);
-        lock(&self.abandon).insert(process, abandon);
-        abandoned
-    }
-
-    /// Before init runs they may not be there yet; afterwards they are looked for once.
-    fn cgroups(&self) -> Cgroups {
-        let at = || self.claim.cgroup.as_ref().map_or_else(Cgroups::none, |place| Cgroups::at(&place.path));
-        let find = || self.claim.cgroups().unwrap_or_else(|_| at());
-        match self.init.get() {
-            Some(_) => self.cgroups.get_or_init(find).clone(),
-            None => find(),
+    fn released(&self, container: &Container, completely: bool) {
+        self.host.forget(container.claim.id.clone());
+        // What could not be removed is tried again at the end.
+        if completely {
+            lock(&self.containers).remove(&container.claim.id);
         }
     }
-
-    /// The host pids of what is in it: by its cgroup, or by its pid namespace where no cgroups may be made.
-    fn processes(&self) -> BTreeSet<HostPid> {
-        match (&self.claim.cgroup, self.init.get()) {
-            (None, Some(init)) => procfs::in_pid_namespace_of(*init).collect(),
-            (Some(_), _) | (None, None) => self.cgroups().processes(),
-        }
-    }
-
-    /// Notes who is in it now, where a pid namespace does not end and reap them with init.
-    fn note_orphans(&self) {
-        if self.spec.process_mode == ProcessMode::NoSandbox {
-            let open = |pid| Some((pid, pidfd::open(pid).ok()?));
-            lock(&self.orphans).extend(self.processes().into_iter().filter_map(open));
-        }
-    }
-
-    /// Sends a signal to everything in it.
-    fn signal_all(&self, signal: Signal) -> Delivery {
-        if self.claim.cgroup.is_some() {
-            return self.cgroups().signal(signal);
-        }
-        let send = |pid: HostPid| {
-            let pidfd = pidfd::open(pid).ok()?;
-            // It was looked up before the pidfd was open.
-            self.processes().contains(&pid).then(|| pidfd::send(&pidfd, signal).ok()).flatten()
-        };
-        let signalled = self.processes().into_iter().filter_map(send).count();
-        if signalled > 0 { Delivery::Sent } else { Delivery::Gone }
-    }
-
-    fn has_ended(&self) -> bool {
-        self.init.get().is_none_or(|init| Stat::of(*init).is_none_or(|stat| stat.is_ending()))
-    }
-
-    fn place(&self) -> Place<'_> {
-        let cgroup = self.claim.cgroup.as_ref().map(|place| place.asked.as_str());
-        Place { id: &self.claim.id, dir: &self.claim.dir, cgroup }
-    }
-}
-
-fn broken(message: String) -> StartFailure {
-    StartFailure::new(StartFailureKind::RuntimeBroken, message)
 }
 
 fn gone(message: String) -> StartFailure {
     StartFailure::new(StartFailureKind::ContainerGone, message)
 }
 
-fn from_io(path: &Path, error: &io::Error) -> StartFailure {
-    let kind = match Errno::from_io_error(error) {
-        Some(Errno::PERM | Errno::ACCESS) => StartFailureKind::PermissionDenied,
-        Some(Errno::NOSPC | Errno::NOMEM | Errno::AGAIN | Errno::MFILE | Errno::NFILE) => {
-            StartFailureKind::NoResources
-        }
-        Some(_) | None => StartFailureKind::RuntimeBroken,
-    };
-    StartFailure::new(kind, format!("{}: {error}", path.display()))
+fn unprepared<T: Send + 'static>(
+    id: &ContainerId,
+) -> BoxFuture<'static, std::result::Result<T, StartFailure>> {
+    let message = format!("the container {id} is not prepared");
+    future::ready(Err(StartFailure::new(StartFailureKind::RuntimeBroken, message))).boxed()
 }
 
 impl Drop for Shared {

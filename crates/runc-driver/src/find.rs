@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access};
 
 /// Runtimes that are looked for when none is named, best first.
-pub const CANDIDATES: [&str; 4] = ["longshore-runc", "runc", "crun", "youki"];
+pub const CANDIDATES: [&str; 4] = executor_host::RUNTIMES;
 
 /// There is no runtime to be found.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

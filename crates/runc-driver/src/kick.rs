@@ -2,7 +2,6 @@
 //!
 //! ```text
 //!  idle ── a request ──▶ kicking: one write at once, one every few milliseconds ── the last request is over ──▶ idle
-//!    ├── first writes are quick by themselves ──▶ resting, a while ──▶ idle
 //!    └── writes are not permitted ──▶ off
 //! ```
 //! Whoever moves a process takes a lock that everyone who forks holds for reading, and the first to do so after a
@@ -16,23 +15,11 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// From one write to the next while requests are under way: the kernel lets go of the lock's warmth after a grace
 /// period or two.
 const AGAIN: Duration = Duration::from_millis(4);
-
-/// A first write after idleness that takes less than this has not waited for a grace period.
-const QUICK: Duration = Duration::from_micros(500);
-
-/// The kernel has cooled down when nothing was written for so long.
-const IDLE: Duration = Duration::from_millis(100);
-
-/// After so many quick first writes in a row there is nothing to win.
-const QUICK_ONES: u32 = 8;
-
-/// Then nothing is written for so long. Perhaps the kernel never waits, perhaps others keep it warm for now.
-const REST: Duration = Duration::from_secs(2);
 
 /// The thread that writes, for those who have requests.
 #[derive(Clone)]
@@ -50,7 +37,6 @@ struct State {
     requests: usize,
     /// Requests so far: one that came and went while the thread was writing is not missed.
     begun: u64,
-    resting_until: Option<Instant>,
     off: bool,
 }
 
@@ -70,7 +56,7 @@ impl Kick {
     /// A request has arrived; it lasts until it is dropped.
     pub(crate) fn request(&self) -> Request {
         let mut state = self.shared.lock();
-        if state.off || state.resting_until.is_some_and(|end| Instant::now() < end) {
+        if state.off {
             return Request(None);
         }
         state.requests += 1;
@@ -100,29 +86,17 @@ impl Shared {
     }
 
     fn work(&self, file: &File) {
-        let (mut seen, mut quick) = (0, 0);
-        let mut last: Option<Instant> = None;
+        let mut seen = 0;
         let mut state = self.lock();
         while !state.off {
             if state.begun == seen && state.requests == 0 {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
-            let first = last.is_none_or(|last| last.elapsed() > IDLE);
             seen = state.begun;
             drop(state);
-            let begun = Instant::now();
             let written = write_own_pid(file);
-            last = Some(Instant::now());
             state = self.lock();
-            if first {
-                quick = if begun.elapsed() < QUICK { quick + 1 } else { 0 };
-            }
-            if quick >= QUICK_ONES {
-                // Once more will do, next time.
-                quick -= 1;
-                state.resting_until = last.map(|last| last + REST);
-            }
             state.off |= written.is_err();
             if state.off || state.requests == 0 {
                 continue;
@@ -176,23 +150,23 @@ mod tests {
         assert_eq!(of("nonsense"), None);
     }
 
-    /// A file whose writes never wait.
     #[test]
-    fn where_there_is_nothing_to_win_it_rests_and_tries_again() {
+    fn it_writes_only_while_requests_are_under_way() {
         let file = tempfile::tempfile().unwrap();
         let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
         let kick = Kick { shared: Arc::clone(&shared) };
+        let own = file.try_clone().unwrap();
         let worker = thread::spawn(move || shared.work(&file));
-        let kicks = || kick.request().0.is_some();
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while kicks() {
-            assert!(Instant::now() < deadline, "it never rests");
-            thread::sleep(IDLE + AGAIN);
+        let length = || own.metadata().unwrap().len();
+        let request = kick.request();
+        while length() < 100 {
+            thread::yield_now();
         }
-        while !kicks() {
-            assert!(Instant::now() < deadline, "it rests for ever");
-            thread::sleep(IDLE);
-        }
+        drop(request);
+        thread::sleep(AGAIN * 4);
+        let idle = length();
+        thread::sleep(AGAIN * 10);
+        assert_eq!(length(), idle);
         kick.stop();
         worker.join().unwrap();
     }

@@ -4,40 +4,33 @@
 //!  Runtime, ExitSource (ports)
 //!        │ implemented by
 //!        ▼
-//!  driver ──────▶ command_line: argv, one log for each call ──▶ failure: whose fault it is
-//!    │  │  └─────▶ root: the lock, who owns which container, sweeping what dead executors left
-//!    │  └────────▶ cgroup, procfs: what is in a container, ending it, giving it back
-//!    ▼
-//!  spawner: the one seam to everything that must be the parent of something
+//!  driver ──▶ oci: what a runtime can do ◀── command_line: argv, one log for each call ──▶ failure: whose fault it is
+//!    │                                            └──▶ image: the program in memory
+//!    └──▶ executor-host: children and exits, cgroups, the root, terminals
 //! ```
 //! A container is started with `run --detach`: the runtime exits, init becomes a child of ours (we
 //! are its subreaper), and the runtime's exit status 0 is the readiness. There is no monitor process.
 //! An embedder that refuses to become a subreaper gets [`Mode::Foreground`], in which the runtime
 //! stays as the monitor of its container.
 
-mod bundles;
-mod cgroup;
 mod command_line;
 mod driver;
+mod error;
 mod failure;
 mod find;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
-mod held;
-mod journal;
+mod image;
 mod kick;
-mod pidfd;
-mod procfs;
-mod root;
-mod spawner;
-mod terminal;
+mod oci;
 
-pub use bundles::{Bundles, Place};
-pub use command_line::{CommandLine, Features, State};
+pub use command_line::CommandLine;
 pub use driver::{Mode, Runc, RuncBuilder};
+pub use error::{Error, Result};
+pub use executor_host::{Bundles, Place, cgroups_path, default_cgroup_parent, sweep};
 pub use find::{CANDIDATES, NoRuntime, find_runtime};
-pub use root::{default_cgroup_parent, sweep};
+pub use oci::{Features, Launch, OciRuntime, RuntimeCall, State};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

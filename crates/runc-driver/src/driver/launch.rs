@@ -3,252 +3,355 @@
 //! ```text
 //!  spawn ──▶ the runtime exits with 0 (detached) ─────────▶ pid file ▶ adopt ▶ it runs
 //!    │   └─▶ the pid file appears (foreground) ───────────▶
-//!    └─────▶ it exits otherwise, is overdue, is abandoned ▶ end its strays ▶ why, from its log
-//!            or what it waits for cannot be written ──────▶                  why that is so
+//!    └─────▶ it exits otherwise, is overdue, is abandoned ▶ end what it left ▶ why, from its log
 //! ```
-//! A process with a terminal runs when that has come through the console socket as well.
+//! A terminal is received while the runtime works, and has its size before the runtime says that the process runs.
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use executor_core::ChildStdio;
-use executor_core::lifecycle::{
-    ExitStatus, HostPid, ProcessId, ProcessRef, Signal, StartFailure, StartFailureKind,
-};
+use executor_core::lifecycle::{ExitStatus, HostPid, ProcessId, ProcessRef, StartFailure, StartFailureKind};
+use executor_host::cgroup::place::Place;
+use executor_host::terminal::{self, ConsoleSocket, Terminal};
+use executor_host::{CallEnd, Parent, journal, procfs};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
-use super::prepare::Written;
-use super::{Container, Mode, Shared, broken, from_io, gone};
-use crate::cgroup::place::Place;
-use crate::command_line::{Launch, LaunchKind, Log};
-use crate::root::Claim;
-use crate::spawner::{Call, CallEnd, Parent, RuntimeChild};
-use crate::terminal::{ConsoleSocket, Terminal, set_size};
-use crate::{cgroup, failure, journal, lock, pidfd, procfs};
+use super::container::{Container, stem};
+use super::pools::Pool;
+use super::{Mode, Shared, gone};
+use crate::oci::{Launch, RuntimeCall};
+use crate::{Error, failure};
+
+/// What the runtime is to do.
+pub(super) enum Kind {
+    Create,
+    Run,
+    /// With the file that describes the process, which goes afterwards.
+    Exec {
+        process: PathBuf,
+    },
+}
+
+impl Kind {
+    const fn step(&self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Run => "run",
+            Self::Exec { .. } => "exec",
+        }
+    }
+}
 
 impl Shared {
     /// Starts a container's init, as far as `kind` says.
     pub(super) async fn launch_init(
-        &self,
+        self: &Arc<Self>,
         container: &Arc<Container>,
-        kind: LaunchKind<'_>,
+        kind: Kind,
         stdio: ChildStdio,
+        abandoned: watch::Receiver<bool>,
     ) -> Result<HostPid, StartFailure> {
-        let abandoned = container.may_be_abandoned(ProcessId::Init);
-        let written = container.written.get().cloned();
-        let written = written.ok_or_else(|| broken("the container is not prepared".to_owned()))?;
-        let pid = self.launch(container, ProcessId::Init, kind, stdio, written, abandoned).await?;
-        let _first = container.init.set(pid);
-        let found = Arc::clone(container);
-        tokio::task::spawn_blocking(move || drop(found.cgroups()));
+        let pid = self.launch(container, &ProcessId::Init, kind, stdio, abandoned).await?;
+        let (shared, found) = (Arc::clone(self), Arc::clone(container));
+        tokio::spawn(async move { shared.pools.run(Pool::Reads, move || drop(found.cgroups())).await });
         Ok(pid)
     }
 
     /// Has the runtime start a process, and takes charge of it.
     pub(super) async fn launch(
         &self,
-        container: &Container,
-        process: ProcessId,
-        kind: LaunchKind<'_>,
+        container: &Arc<Container>,
+        process: &ProcessId,
+        kind: Kind,
         stdio: ChildStdio,
-        written: Written,
+        abandoned: watch::Receiver<bool>,
+    ) -> Result<HostPid, StartFailure> {
+        let launched = self.launch_abandonable(container, process, kind, stdio, abandoned).await;
+        container.is_past_abandoning(process);
+        launched
+    }
+
+    async fn launch_abandonable(
+        &self,
+        container: &Arc<Container>,
+        process: &ProcessId,
+        kind: Kind,
+        stdio: ChildStdio,
         abandoned: watch::Receiver<bool>,
     ) -> Result<HostPid, StartFailure> {
         let claim = &container.claim;
-        let opened = self.opened().map_err(|error| broken(error.message))?;
-        let pid_file = claim.dir.join(format!("{process}.pid"));
         let detach = self.mode == Mode::Detached;
-        let console = match stdio.terminal {
-            Some(_) if !detach => return Err(no_terminal_in_the_foreground()),
-            Some(_) => Some(
-                ConsoleSocket::listen(&claim.dir, process).map_err(|error| from_io(&claim.dir, &error))?,
-            ),
-            None => None,
+        if stdio.terminal.is_some() && !detach {
+            return Err(no_terminal_in_the_foreground());
+        }
+        let (console, stdio) = self.console(container, process, stdio).await?;
+        let launch = Launch {
+            pid_file: claim.dir.join(format!("{}.pid", stem(process))),
+            console_socket: console.as_ref().map(|console| console.path.clone()),
+            detach,
+            systemd_cgroup: claim.cgroup.as_ref().is_some_and(Place::is_systemds),
         };
-        // What gets a terminal has it for all three: the runtime itself gets nothing.
-        let (own, pipes) =
-            if console.is_some() { (ChildStdio::default(), stdio) } else { (stdio, ChildStdio::default()) };
-        let path = console.as_ref().map(ConsoleSocket::path);
-        let systemd = claim.cgroup.as_ref().is_some_and(Place::is_systemds);
-        let launch = Launch { id: &claim.id, kind, pid_file: &pid_file, detach, console: path, systemd };
-        let (call, log) = opened.command_line.call(&launch.args(), own);
-        let in_vain = in_vain(written.clone(), abandoned);
-        let started = self.launched(call, &launch, in_vain).await;
-        lock(&container.abandon).remove(&process);
-        let started = match written.await {
-            Ok(()) => started,
-            Err(failure) => Launched::Not { kind: Some(failure.kind), message: failure.message },
-        };
-
-        match started {
-            Launched::Detached => {
-                let pid = self.adopt(claim, process, &pid_file, Parent::Us, log).await?;
-                if let Some(console) = console {
-                    self.take_terminal(container, process, &console, pipes).await?;
+        let mut files = vec![launch.pid_file.clone()];
+        files.extend(match &kind {
+            Kind::Create | Kind::Run => None,
+            Kind::Exec { process } => Some(process.clone()),
+        });
+        match self.launched(container, &kind, launch, stdio, abandoned).await {
+            Launched::Runs { parent, call } => {
+                let adopted = self.adopt(container, process, files, parent).await;
+                drop(call);
+                let pid = adopted?;
+                match console {
+                    Some(console) => self.receive_terminal(container, process, console).await.map(|()| pid),
+                    None => Ok(pid),
                 }
-                Ok(pid)
             }
-            Launched::Monitored(monitor) => {
-                self.adopt(claim, process, &pid_file, Parent::Runtime(monitor), log).await
-            }
-            Launched::Not { kind, message } => {
-                let spawner = Arc::clone(&self.spawner);
-                let claim = claim.clone();
-                let ended = move || {
-                    end_started(&pid_file, &claim);
-                    if let Some(strays) = claim.strays(false) {
-                        spawner.end_strays(&strays);
-                    }
-                };
-                self.blocking(ended).await.ok();
-                let words = log.take().await;
-                Err(match (kind, words) {
-                    // Whatever the runtime says of it, there was nothing left to start a process in.
-                    (None, words) if process != ProcessId::Init && container.has_ended() => {
-                        gone(format!("the container has ended: {}", words.unwrap_or(message)))
-                    }
-                    (None, Some(words)) => failure::classify(words),
-                    (kind, _) => StartFailure::new(kind.unwrap_or(StartFailureKind::RuntimeBroken), message),
-                })
+            Launched::Not { failure, call } => {
+                Err(self.not_launched(container, process, files, failure, call).await)
             }
         }
     }
 
-    /// Takes over the terminal of a process that runs. One that cannot be is the end of the process.
-    async fn take_terminal(
+    /// The socket for the terminal of a process that gets one, which is waited for from now on; and what the runtime itself
+    /// gets: nothing then, since the process has its terminal for all three.
+    async fn console(
+        &self,
+        container: &Arc<Container>,
+        process: &ProcessId,
+        stdio: ChildStdio,
+    ) -> Result<(Option<Console>, ChildStdio), StartFailure> {
+        let Some(size) = stdio.terminal else { return Ok((None, stdio)) };
+        let named = ProcessRef { container: container.claim.id.clone(), process: process.clone() };
+        let size = self.take_size(&named).unwrap_or(size);
+        let terminal = container.await_terminal(process, size);
+        let (dir, name) = (container.claim.dir.clone(), self.next_socket());
+        let listening = self.pools.run(Pool::Reads, move || ConsoleSocket::listen(&dir, name)).await;
+        let socket = listening.and_then(|socket| Ok(socket?)).map_err(|error| error.start_failure())?;
+        let path = socket.path();
+        let ChildStdio { stdin, stdout, .. } = stdio;
+        let received = tokio::spawn(async move { Terminal::receive(&terminal, socket, stdin, stdout).await });
+        Ok((Some(Console { path, received }), ChildStdio::default()))
+    }
+
+    /// A process that runs has its terminal soon. One that has none is the end of the process.
+    async fn receive_terminal(
         &self,
         container: &Container,
-        process: ProcessId,
-        console: &ConsoleSocket,
-        pipes: ChildStdio,
+        process: &ProcessId,
+        mut console: Console,
     ) -> Result<(), StartFailure> {
-        let ChildStdio { stdin, stdout, terminal, .. } = pipes;
-        let master = console.master().await.and_then(|master| {
-            set_size(&master, terminal.unwrap_or_default())?;
-            Terminal::begin(master, stdin, stdout)
-        });
-        match master {
-            Ok(terminal) => {
-                let mut terminals = lock(&container.terminals);
-                terminals.retain(|_, terminal| terminal.is_there());
-                terminals.insert(process, terminal);
-                Ok(())
-            }
-            Err(error) => {
-                let named = ProcessRef { container: container.claim.id.clone(), process };
-                if let Err(error) = self.spawner.kill(&named) {
-                    tracing::warn!(process = %named, %error, "kill what has no terminal");
-                }
-                Err(broken(format!("the terminal: {error}")))
-            }
-        }
+        let received = match tokio::time::timeout(terminal::PATIENCE, &mut console.received).await {
+            Ok(received) => received.map_err(Error::from).and_then(|received| Ok(received?)),
+            Err(_) => Err(Error::TimedOut {
+                op: "receive the terminal of".to_owned(),
+                subject: container.claim.id.to_string(),
+                after: terminal::PATIENCE,
+            }),
+        };
+        received.map_err(|error| {
+            let named = ProcessRef { container: container.claim.id.clone(), process: process.clone() };
+            let _its_end_is_reported = self.host.kill(named, None, Vec::new());
+            StartFailure::caused_by(StartFailureKind::RuntimeBroken, &error)
+        })
     }
 
-    /// Spawns the runtime, and waits until it says that the process runs.
-    async fn launched(&self, call: Call, launch: &Launch<'_>, in_vain: impl Future<Output = ()>) -> Launched {
-        let step = format!("{} {}", self.command_line.name(), launch.step());
-        let not = |kind, message| Launched::Not { kind, message };
-        let appears = match launch.detach {
+    /// Calls the runtime, and waits until it says that the process runs.
+    async fn launched(
+        &self,
+        container: &Container,
+        kind: &Kind,
+        launch: Launch,
+        stdio: ChildStdio,
+        mut abandoned: watch::Receiver<bool>,
+    ) -> Launched {
+        let not = |failure, call| Launched::Not { failure: Some(failure), call };
+        let opened = match self.opened() {
+            Ok(opened) => opened,
+            Err(error) => return not(error.start_failure(), None),
+        };
+        let (runtime, id, detach) = (&opened.runtime, &container.claim.id, launch.detach);
+        let step = format!("{} {}", runtime.name(), kind.step());
+        let pid_file = launch.pid_file.clone();
+        let appears = match detach {
             true => None,
-            false => match PidFile::watch(launch.pid_file) {
+            false => match PidFile::watch(&pid_file) {
                 Ok(watched) => Some(watched),
-                Err(error) => {
-                    return not(Some(StartFailureKind::NoResources), format!("inotify: {error}"));
-                }
+                Err(error) => return not(Error::file("watch", &pid_file)(error).start_failure(), None),
             },
         };
-        let runtime = match self.spawner.spawn(call).await {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                let failure = from_io(self.command_line.program(), &error);
-                return not(Some(failure.kind), failure.message);
+        let called = match kind {
+            Kind::Create => runtime.create(id, &container.claim.dir, launch, stdio),
+            Kind::Run => runtime.run(id, &container.claim.dir, launch, stdio),
+            Kind::Exec { process } => runtime.exec(id, process, launch, stdio),
+        };
+        let call = match called.await {
+            Ok(call) => call,
+            Err(error) => return not(error.start_failure(), None),
+        };
+        let given_up = async {
+            if abandoned.wait_for(|abandoned| *abandoned).await.is_err() {
+                std::future::pending::<()>().await;
             }
         };
-        let ended = runtime.wait(self.start_deadline, in_vain);
+        let ended = call.wait(self.start_deadline, given_up);
         let ended = match appears {
             None => ended.await,
             Some(watched) => tokio::select! {
-                Ok(()) = watched.appeared() => return Launched::Monitored(runtime),
+                Ok(()) = watched.appeared() => {
+                    return Launched::Runs { parent: call.as_parent(), call };
+                }
                 ended = ended => ended,
             },
         };
+        let deadline = self.start_deadline;
         match ended {
-            Ok(CallEnd::Ended(ExitStatus::Code(0))) if launch.detach => Launched::Detached,
+            CallEnd::Ended(ExitStatus::Code(0)) if detach => Launched::Runs { parent: Parent::Us, call },
             // So short a life that the monitor's end came first.
-            Ok(CallEnd::Ended(_)) if !launch.detach && launch.pid_file.exists() => {
-                Launched::Monitored(runtime)
+            CallEnd::Ended(_) if !detach && self.is_there(&pid_file).await => {
+                Launched::Runs { parent: call.as_parent(), call }
             }
-            Ok(CallEnd::Ended(status)) => {
-                not(None, format!("{step} failed with {status} and did not say why"))
+            CallEnd::Ended(status) => {
+                let said_nothing = broken(format!("{step} failed with {status} and did not say why"));
+                Launched::Not { failure: None, call: Some((call, said_nothing)) }
             }
-            Ok(CallEnd::Overdue) => {
-                let message =
-                    format!("{step} gave no answer within {:?}; it was killed", self.start_deadline);
-                not(Some(StartFailureKind::RuntimeTimedOut), message)
+            CallEnd::Overdue => {
+                timed_out(format!("{step} gave no answer within {deadline:?}; it was killed"), call)
             }
-            Ok(CallEnd::Abandoned) => {
-                not(Some(StartFailureKind::RuntimeTimedOut), format!("{step} was given up and killed"))
-            }
-            Err(error) => not(None, format!("{step}: {error}")),
+            CallEnd::Abandoned => timed_out(format!("{step} was given up and killed"), call),
         }
     }
 
-    /// Opens the pidfd of what was started, while nobody can have reaped it.
+    async fn is_there(&self, file: &Path) -> bool {
+        let file = file.to_owned();
+        self.pools.run(Pool::Reads, move || file.exists()).await.unwrap_or(false)
+    }
+
+    /// What was started is watched, before its pid can be another's. It is in the journal before anything else.
     async fn adopt(
         &self,
-        claim: &Claim,
-        process: ProcessId,
-        pid_file: &Path,
+        container: &Arc<Container>,
+        process: &ProcessId,
+        files: Vec<PathBuf>,
         parent: Parent,
-        log: Log,
     ) -> Result<HostPid, StartFailure> {
-        let (file, dir) = (pid_file.to_owned(), claim.dir.clone());
+        let claim = &container.claim;
+        let (dir, pid_file) = (claim.dir.clone(), files.first().cloned().unwrap_or_default());
         let read = move || {
-            let pid = procfs::parse_pid(&fs::read_to_string(&file).ok()?)?;
-            if let Err(error) = journal::record(&dir, pid) {
+            let pid = read_pid(&pid_file);
+            if let Some(pid) = pid
+                && let Err(error) = journal::record(&dir, pid)
+            {
                 tracing::warn!(%pid, %error, "a process is not in the journal");
             }
-            // A container that lives long gets many of them.
-            let _left_to_release = fs::remove_file(&file);
-            Some(pid)
+            remove(&files);
+            pid.ok_or_else(|| broken(format!("{} has no pid in it", pid_file.display())))
         };
-        let pid = self.blocking(read).await.map_err(broken)?;
-        let pid = pid.ok_or_else(|| broken(format!("{} has no pid in it", pid_file.display())))?;
-        let adopted = ProcessRef { container: claim.id.clone(), process };
-        let reaped_by_others = self.spawner.adopt(adopted, pid, parent);
-        drop(log);
-        reaped_by_others.map_err(|error| broken(format!("the process {pid} cannot be watched: {error}")))?;
+        let pid = self.work(Pool::Reads, read).await?;
+        if *process == ProcessId::Init {
+            let _first = container.init.set(pid);
+        }
+        let named = ProcessRef { container: claim.id.clone(), process: process.clone() };
+        let adopted = self.host.adopt(named, pid, parent, container.members()).await;
+        let ended = adopted.map_err(|error| Error::from(error).start_failure())?;
+        if *process == ProcessId::Init {
+            let _first = container.ended.set(ended);
+        }
         Ok(pid)
     }
-}
 
-/// Until a start is given up, or what its runtime waits for cannot be had.
-async fn in_vain(written: Written, mut abandoned: watch::Receiver<bool>) {
-    let unwritten = async {
-        if written.await.is_ok() {
-            std::future::pending::<()>().await;
+    /// Ends what a runtime has started all the same that says it has not, or did not say anything; and why it did not.
+    async fn not_launched(
+        &self,
+        container: &Arc<Container>,
+        process: &ProcessId,
+        files: Vec<PathBuf>,
+        failure: Option<StartFailure>,
+        call: Option<(RuntimeCall, StartFailure)>,
+    ) -> StartFailure {
+        let read = move || {
+            let pid = files.first().and_then(|pid_file| read_pid(pid_file));
+            remove(&files);
+            pid
+        };
+        let started = self.pools.run(Pool::Reads, read).await.ok().flatten();
+        if call.is_some()
+            && let Err(error) = self.host.end_unadopted(container.members(), false, started).await
+        {
+            tracing::warn!(container = %container.claim.id, %error, "end what a runtime has left");
         }
-    };
-    tokio::select! {
-        Ok(_) = abandoned.wait_for(|abandoned| *abandoned) => {}
-        () = unwritten => {}
+        let (words, said_nothing) = match call {
+            Some((call, said_nothing)) => (call.words().await, Some(said_nothing)),
+            None => (None, None),
+        };
+        if let Some(failure) = failure {
+            return failure;
+        }
+        let own = Arc::clone(container);
+        let is_exec = *process != ProcessId::Init;
+        let container_ended =
+            is_exec && self.pools.run(Pool::Reads, move || own.has_ended()).await.unwrap_or(false);
+        let said_nothing = said_nothing.unwrap_or_else(|| broken("the runtime was not called".to_owned()));
+        match words {
+            // Whatever the runtime says of it, there was nothing left to start a process in.
+            words if container_ended => {
+                gone(format!("the container has ended: {}", words.unwrap_or(said_nothing.message)))
+            }
+            Some(words) => failure::classify(words),
+            None => said_nothing,
+        }
     }
 }
 
-/// Ends what a runtime has started all the same that says it has not, or did not say anything.
-fn end_started(pid_file: &Path, claim: &Claim) {
-    let pid = fs::read_to_string(pid_file).ok().as_deref().and_then(procfs::parse_pid);
-    let _mostly_not_there = fs::remove_file(pid_file);
-    let Some((pid, Ok(pidfd))) = pid.map(|pid| (pid, pidfd::open(pid))) else { return };
-    if claim.may_own(pid) && pidfd::send(&pidfd, Signal::KILL).is_ok() {
-        cgroup::wait_for_ends(&[&pidfd], cgroup::PATIENCE);
-        // Unreaped, it would hold its container's init.
-        let _not_our_child = pidfd::reap(pidfd.as_fd());
+/// A terminal that is on its way; it is not waited for any longer than this is there.
+struct Console {
+    path: String,
+    received: JoinHandle<executor_host::Result<()>>,
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        self.received.abort();
+    }
+}
+
+/// What became of a call that was to start a process.
+enum Launched {
+    /// The call has to be there until the process is adopted.
+    Runs { parent: Parent, call: RuntimeCall },
+    Not {
+        /// Why, if the runtime's log need not be asked.
+        failure: Option<StartFailure>,
+        /// The call, with what is said of it if the runtime says nothing.
+        call: Option<(RuntimeCall, StartFailure)>,
+    },
+}
+
+fn timed_out(message: String, call: RuntimeCall) -> Launched {
+    let failure = StartFailure::new(StartFailureKind::RuntimeTimedOut, message);
+    Launched::Not { failure: Some(failure.clone()), call: Some((call, failure)) }
+}
+
+fn broken(message: String) -> StartFailure {
+    StartFailure::new(StartFailureKind::RuntimeBroken, message)
+}
+
+fn read_pid(pid_file: &Path) -> Option<HostPid> {
+    procfs::parse_pid(&fs::read_to_string(pid_file).ok()?)
+}
+
+/// A container that lives long gets many of them.
+fn remove(files: &[PathBuf]) {
+    for file in files {
+        let _left_to_release = fs::remove_file(file);
     }
 }
 
@@ -257,42 +360,37 @@ fn no_terminal_in_the_foreground() -> StartFailure {
     StartFailure::new(StartFailureKind::BadConfig, message)
 }
 
-/// What became of a call that was to start a process.
-enum Launched {
-    Detached,
-    Monitored(RuntimeChild),
-    /// With the kind of failure if the runtime's log need not be asked.
-    Not {
-        kind: Option<StartFailureKind>,
-        message: String,
-    },
-}
-
 /// A pid file that is to appear. Runtimes write it beside its place and rename it there.
 struct PidFile {
-    path: PathBuf,
+    name: std::ffi::OsString,
     inotify: Arc<OwnedFd>,
 }
 
 impl PidFile {
     fn watch(path: &Path) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        inotify::add_watch(
-            &inotify,
-            path.parent().unwrap_or(path),
-            WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE,
-        )?;
-        Ok(Self { path: path.to_owned(), inotify: Arc::new(inotify) })
+        let written = WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE;
+        inotify::add_watch(&inotify, path.parent().unwrap_or(path), written)?;
+        Ok(Self { name: path.file_name().unwrap_or_default().to_owned(), inotify: Arc::new(inotify) })
     }
 
     async fn appeared(&self) -> io::Result<()> {
-        let inotify = pidfd::watch(Arc::clone(&self.inotify), Interest::READABLE)?;
-        while !self.path.exists() {
-            let mut ready = inotify.readable().await?;
-            let mut events = [0; 4096];
-            let _what_it_was = rustix::io::read(&self.inotify, &mut events);
-            ready.clear_ready();
+        let inotify = executor_host::watch(Arc::clone(&self.inotify), Interest::READABLE)?;
+        let mut space = [MaybeUninit::uninit(); 4096];
+        let mut events = inotify::Reader::new(&self.inotify, &mut space);
+        loop {
+            match events.next() {
+                Ok(event)
+                    if event
+                        .file_name()
+                        .is_some_and(|name| name.to_bytes() == self.name.as_encoded_bytes()) =>
+                {
+                    return Ok(());
+                }
+                Ok(_) => {}
+                Err(Errno::AGAIN) => inotify.readable().await?.clear_ready(),
+                Err(error) => return Err(error.into()),
+            }
         }
-        Ok(())
     }
 }

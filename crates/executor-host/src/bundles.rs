@@ -3,10 +3,10 @@
 use std::io;
 use std::path::Path;
 
-use executor_core::lifecycle::{ContainerId, HostPid, NetworkUsage, StartFailure};
-use executor_core::{ContainerSpec, ExecSpec};
+use executor_core::lifecycle::{ContainerId, HostPid, Leftover, NetworkUsage, StartFailure};
+use executor_core::{ContainerSpec, ExecSpec, NetworkAttachment, NetworkTraits};
 
-/// Makes what the runtime is pointed at, and unmakes it. Every call may block.
+/// Makes what the runtime is pointed at, and unmakes it. Every call but [`network`](Self::network) may block.
 pub trait Bundles: Send + Sync + 'static {
     /// An executor of this name begins on `root`. Called once, before anything is made for it.
     fn open(&self, root: &Path, executor: &str) -> io::Result<()> {
@@ -14,8 +14,19 @@ pub trait Bundles: Send + Sync + 'static {
         Ok(())
     }
 
+    /// What the network that a specification asks for is like. Must not block.
+    fn network(&self, spec: &ContainerSpec) -> NetworkTraits;
+
+    /// Sets the network of a container up. Called before `write`; what was begun is taken back by `detach`.
+    fn attach(&self, place: &Place<'_>, spec: &ContainerSpec) -> Result<NetworkAttachment, StartFailure>;
+
     /// Fills `place.dir` with what a bundle refers to, and answers with the text of its `config.json`.
-    fn write(&self, place: &Place<'_>, spec: &ContainerSpec) -> Result<Vec<u8>, StartFailure>;
+    fn write(
+        &self,
+        place: &Place<'_>,
+        spec: &ContainerSpec,
+        network: &NetworkAttachment,
+    ) -> Result<Vec<u8>, StartFailure>;
 
     /// The `process` object, as JSON, of a process to be added to a container that runs as `init`.
     fn process(
@@ -32,13 +43,18 @@ pub trait Bundles: Send + Sync + 'static {
         None
     }
 
+    /// Takes the network of the container in `dir` back. Twice is fine. Also called for what a dead executor left.
+    fn detach(&self, dir: &Path) -> Vec<Leftover> {
+        let _ = dir;
+        Vec::new()
+    }
+
     /// Gives back what `write` took outside of files: mounts below `dir`. Also called for what a dead
-    /// executor left, and when `write` failed half way. Answers with what could not be given back.
-    fn unmake(&self, dir: &Path) -> Vec<String>;
+    /// executor left, and when `write` failed half way.
+    fn unmake(&self, dir: &Path) -> Vec<Leftover>;
 
     /// Gives back what the executor of this name has on `root` beside its containers: it ends, or is found dead.
-    /// Answers as `unmake`.
-    fn close(&self, root: &Path, executor: &str) -> Vec<String> {
+    fn close(&self, root: &Path, executor: &str) -> Vec<Leftover> {
         let (_, _) = (root, executor);
         Vec::new()
     }

@@ -12,7 +12,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use executor_core::CgroupParent;
-use executor_core::lifecycle::ContainerId;
+use executor_core::lifecycle::{ContainerId, Leftover};
 use rustix::fs::{Access, access};
 
 use super::{Cgroups, hierarchies, in_hierarchies};
@@ -22,11 +22,11 @@ const OURS: &str = "/longshore";
 
 /// A container's place among the cgroups.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub struct Place {
     /// As the runtime is told it: a path, or systemd's slice, prefix and name.
-    pub(crate) asked: String,
+    pub asked: String,
     /// The directory in each hierarchy.
-    pub(crate) path: String,
+    pub path: String,
 }
 
 impl Place {
@@ -45,7 +45,7 @@ impl Place {
     }
 
     /// Whether systemd makes it.
-    pub(crate) fn is_systemds(&self) -> bool {
+    pub fn is_systemds(&self) -> bool {
         !self.asked.starts_with('/')
     }
 
@@ -58,6 +58,11 @@ impl Place {
         let parent = if parent.is_empty() { None } else { Some(parent.parse().ok()?) };
         Some(Self::new(parent.as_ref(), executor, id)).filter(|place| place.asked == asked)
     }
+}
+
+/// The `cgroupsPath` of a container of this executor's, below a parent.
+pub fn cgroups_path(parent: Option<&CgroupParent>, executor: &str, id: &ContainerId) -> String {
+    Place::new(parent, executor, id).asked
 }
 
 /// The path of a parent; that of a slice is systemd's to make.
@@ -107,12 +112,26 @@ pub(crate) fn is_delegated(parent: &str) -> bool {
     rustix::process::geteuid().is_root() || !dirs.is_empty() && dirs.iter().all(writable)
 }
 
-/// The topmost directory of a parent that is not there in some hierarchy: it will be made with ours.
-pub(crate) fn topmost_missing(parent: &str) -> Option<&str> {
-    let missing =
-        |path: &&str| hierarchies().any(|hierarchy| !hierarchy.join(path.trim_start_matches('/')).exists());
-    let above = parent.match_indices('/').skip(1).map(|(end, _)| end).chain([parent.len()]);
-    above.filter_map(|end| parent.get(..end)).filter(|path| !path.is_empty()).find(missing)
+/// What is made of a parent in one hierarchy, where it is not there as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Missing {
+    /// The hierarchy's mount point.
+    pub(crate) hierarchy: String,
+    /// The topmost directory of the parent that is not there, as a path within the hierarchy.
+    pub(crate) topmost: String,
+}
+
+/// What will be made of a parent together with our own directory below it.
+pub(crate) fn missing(parent: &str) -> Vec<Missing> {
+    let above = || parent.match_indices('/').skip(1).map(|(end, _)| end).chain([parent.len()]);
+    let topmost = |hierarchy: &Path| {
+        let mut paths = above().filter_map(|end| parent.get(..end)).filter(|path| !path.is_empty());
+        paths.find(|path| !hierarchy.join(path.trim_start_matches('/')).exists()).map(str::to_owned)
+    };
+    let missing = hierarchies().filter_map(|hierarchy| {
+        Some(Missing { hierarchy: hierarchy.to_str()?.to_owned(), topmost: topmost(hierarchy)? })
+    });
+    missing.collect()
 }
 
 /// Makes an executor's own directory below a parent in every hierarchy, where that is permitted.
@@ -151,18 +170,18 @@ fn make(dir: &Path) -> io::Result<()> {
 }
 
 /// Removes an executor's own directory below a parent, and those above it that nobody else uses: `/longshore`, and
-/// the parent from `topmost` on where it was made with it.
-pub(crate) fn remove_parent(parent: &str, executor: &str, topmost: Option<&str>) -> Vec<String> {
+/// what was made of the parent with it.
+pub(crate) fn remove_parent(parent: &str, executor: &str, made: &[Missing]) -> Vec<Leftover> {
     let left = Cgroups::at(&executor_path(parent, executor)).remove();
     let ours = format!("{parent}{OURS}");
-    let mut above = Some(Path::new(&ours));
-    while let Some(path) = above {
-        for dir in in_hierarchies(&path.to_string_lossy()) {
-            let _others_use_it = fs::remove_dir(dir);
+    for hierarchy in hierarchies() {
+        let _others_use_it = fs::remove_dir(hierarchy.join(ours.trim_start_matches('/')));
+        // What was there before us in this hierarchy stays, whatever it is in others.
+        let Some(made) = made.iter().find(|made| Path::new(&made.hierarchy) == hierarchy) else { continue };
+        let own = Path::new(parent).ancestors().take_while(|path| path.starts_with(&made.topmost));
+        for path in own {
+            let _others_use_it = fs::remove_dir(hierarchy.join(path.strip_prefix("/").unwrap_or(path)));
         }
-        let below_topmost =
-            topmost.is_some_and(|topmost| path.parent().is_some_and(|up| up.starts_with(topmost)));
-        above = path.parent().filter(|_| below_topmost);
     }
     left
 }

@@ -5,22 +5,31 @@
 //! nothing about tomorrow: beside it stand what tells its process from every other that has it.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use executor_core::lifecycle::{HostPid, Signal};
 use serde::Deserialize;
 
-use crate::{pidfd, procfs};
+use crate::{Error, Result, pidfd, procfs};
 
 const FILE: &str = "journal";
 
 /// Writes down that the process `pid` belongs to the container in `dir`. One that is gone is no error.
-pub(crate) fn record(dir: &Path, pid: HostPid) -> io::Result<()> {
+///
+/// # Errors
+/// When it cannot be written.
+pub fn record(dir: &Path, pid: HostPid) -> Result<()> {
     let Some(line) = pidfd::open(pid).ok().and_then(|pidfd| identity(pid, &pidfd)) else { return Ok(()) };
     // One write: a line is there as a whole or, when the machine stops here, cannot be read.
-    OpenOptions::new().append(true).create(true).open(dir.join(FILE))?.write_all(line.as_bytes())
+    let file = dir.join(FILE);
+    let written = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(&file)
+        .and_then(|mut file| file.write_all(line.as_bytes()));
+    written.map_err(Error::file("write", &file))
 }
 
 /// Kills those in the journal that still are who they were, and are not about to end anyway; answers with

@@ -16,12 +16,18 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// A pidfd of a process that was not reaped before the call.
+///
+/// # Errors
+/// `ESRCH` when there is no such process.
 pub(crate) fn open(pid: HostPid) -> io::Result<OwnedFd> {
     Ok(rustix::process::pidfd_open(raw(pid)?, PidfdFlags::NONBLOCK)?)
 }
 
 /// Has tokio's reactor tell when a file is ready: a pidfd becomes readable when the process has ended.
-pub(crate) fn watch(fd: Arc<OwnedFd>, interest: Interest) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
+///
+/// # Errors
+/// When it cannot be watched.
+pub fn watch(fd: Arc<OwnedFd>, interest: Interest) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
     // SAFETY: an `OwnedFd` is open, and has the same number, as long as one `Arc` of it is there; the
     // `AsyncFd` holds one.
     Ok(unsafe { AsyncFd::register_with_interest(fd, interest) }?)
@@ -38,6 +44,9 @@ pub(crate) fn number(signal: Signal) -> io::Result<rustix::process::Signal> {
 }
 
 /// Sends a signal; a process that is gone is no error.
+///
+/// # Errors
+/// When it may not be sent.
 pub(crate) fn send(pidfd: impl AsFd, signal: Signal) -> io::Result<Delivery> {
     let signal = number(signal)?;
     match rustix::process::pidfd_send_signal(pidfd, signal) {

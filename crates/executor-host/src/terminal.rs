@@ -13,11 +13,11 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use executor_core::ChildFd;
-use executor_core::lifecycle::{ProcessId, TerminalSize};
+use executor_core::lifecycle::TerminalSize;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, IoSliceMut};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
@@ -27,16 +27,16 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::unix::pipe;
 use tokio::net::{UnixListener, UnixStream};
 
-use crate::pidfd;
+use crate::{Error, Result, lock, pidfd};
 
 /// How long a runtime that has said that the process runs may take to hand over its terminal.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 const CHUNK: usize = 64 << 10;
 /// What a terminal takes for the end of its input.
 const END_OF_INPUT: u8 = 4;
 
-/// A socket for one master.
-pub(crate) struct ConsoleSocket {
+/// A socket for one master. Its file is removed with it.
+pub struct ConsoleSocket {
     /// The socket is named by way of its directory: the path of a socket has at most 107 bytes.
     dir: OwnedFd,
     name: String,
@@ -45,27 +45,27 @@ pub(crate) struct ConsoleSocket {
 }
 
 impl ConsoleSocket {
-    pub(crate) fn listen(dir: &Path, process: ProcessId) -> io::Result<Self> {
-        let (name, flags) = (format!("{process}.tty"), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC);
+    /// A socket called `name`, which is short, in `dir`. Blocks for a moment; needs a tokio runtime.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn listen(dir: &Path, name: String) -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let file = dir.join(&name);
-        let dir = rustix::fs::open(dir, flags, Mode::empty())?;
-        let listener = UnixListener::bind(path("self", &dir, &name))?;
+        let failed = || Error::file("make the console socket", &file);
+        let dir = rustix::fs::open(dir, flags, Mode::empty()).map_err(|error| failed()(error.into()))?;
+        let listener = UnixListener::bind(path("self", &dir, &name)).map_err(failed())?;
         Ok(Self { dir, name, file, listener })
     }
 
     /// Its path, as the runtime can reach it.
-    pub(crate) fn path(&self) -> String {
+    pub fn path(&self) -> String {
         path(&std::process::id().to_string(), &self.dir, &self.name)
     }
 
-    /// The master, once the runtime has said that the process runs.
-    pub(crate) async fn master(&self) -> io::Result<OwnedFd> {
-        let received = async {
-            let (stream, _) = self.listener.accept().await?;
-            receive(&stream).await
-        };
-        let late = || io::Error::new(io::ErrorKind::TimedOut, "the runtime handed over no terminal");
-        tokio::time::timeout(PATIENCE, received).await.unwrap_or_else(|_| Err(late()))
+    async fn master(&self) -> io::Result<OwnedFd> {
+        let (stream, _) = self.listener.accept().await?;
+        receive(&stream).await
     }
 }
 
@@ -101,39 +101,76 @@ async fn receive(stream: &UnixStream) -> io::Result<OwnedFd> {
     }
 }
 
-/// A terminal that is being copied from and to. It goes when the copying ends.
-pub(crate) struct Terminal(Weak<OwnedFd>);
+/// The terminal of a process, which the runtime may still have to make. It goes when the copying ends.
+pub struct Terminal(Mutex<State>);
+
+struct State {
+    size: TerminalSize,
+    /// Gone before there is a terminal, and afterwards.
+    master: Weak<OwnedFd>,
+    had_master: bool,
+}
 
 impl Terminal {
-    /// Begins to copy between a master and a process's pipes.
-    pub(crate) fn begin(master: OwnedFd, stdin: ChildFd, stdout: ChildFd) -> io::Result<Self> {
-        rustix::io::ioctl_fionbio(&master, true)?;
-        let master = Arc::new(master);
-        let terminal = Self(Arc::downgrade(&master));
-        let watched = Arc::new(pidfd::watch(master, Interest::READABLE | Interest::WRITABLE)?);
-        if let ChildFd::Fd(stdin) = stdin {
-            let stdin = pipe::Receiver::from_owned_fd(stdin.try_clone()?)?;
-            tokio::spawn(copy_in(stdin, Arc::clone(&watched)));
-        }
-        let stdout = match stdout {
-            ChildFd::Fd(stdout) => Some(pipe::Sender::from_owned_fd(stdout.try_clone()?)?),
-            ChildFd::Null | ChildFd::Inherit => None,
-        };
-        tokio::spawn(copy_out(watched, stdout));
-        Ok(terminal)
+    /// One that is to come, of this size.
+    pub fn awaited(size: TerminalSize) -> Self {
+        Self(Mutex::new(State { size, master: Weak::new(), had_master: false }))
     }
 
-    pub(crate) fn is_there(&self) -> bool {
-        self.0.strong_count() > 0
+    /// Whether it has come and gone.
+    pub fn is_over(&self) -> bool {
+        let state = lock(&self.0);
+        state.had_master && state.master.strong_count() == 0
     }
 
-    /// Gives it another size; the kernel tells those in the foreground. One that is gone has no size.
-    pub(crate) fn resize(&self, size: TerminalSize) -> io::Result<()> {
-        self.0.upgrade().map_or(Ok(()), |master| set_size(&master, size))
+    /// Gives it another size, now or as soon as it comes; the kernel signals those in the foreground. One that is gone
+    /// has no size.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn resize(&self, size: TerminalSize) -> Result<()> {
+        let mut state = lock(&self.0);
+        state.size = size;
+        let resized = state.master.upgrade().map_or(Ok(()), |master| set_size(&master, size));
+        resized.map_err(Error::system("resize the terminal"))
+    }
+
+    /// Waits for the master to come through the socket, gives it its size, and begins to copy between it and the
+    /// process's pipes.
+    ///
+    /// # Errors
+    /// When it does not come whole, or cannot be used.
+    pub async fn receive(&self, socket: ConsoleSocket, stdin: ChildFd, stdout: ChildFd) -> Result<()> {
+        let received = socket.master().await.and_then(|master| {
+            let mut state = lock(&self.0);
+            set_size(&master, state.size)?;
+            state.had_master = true;
+            state.master = begin(master, stdin, stdout)?;
+            Ok(())
+        });
+        received.map_err(Error::system("take over the terminal"))
     }
 }
 
-pub(crate) fn set_size(master: &OwnedFd, size: TerminalSize) -> io::Result<()> {
+/// Begins to copy between a master and a process's pipes.
+fn begin(master: OwnedFd, stdin: ChildFd, stdout: ChildFd) -> io::Result<Weak<OwnedFd>> {
+    rustix::io::ioctl_fionbio(&master, true)?;
+    let master = Arc::new(master);
+    let terminal = Arc::downgrade(&master);
+    let watched = Arc::new(pidfd::watch(master, Interest::READABLE | Interest::WRITABLE)?);
+    if let ChildFd::Fd(stdin) = stdin {
+        let stdin = pipe::Receiver::from_owned_fd(stdin.try_clone()?)?;
+        tokio::spawn(copy_in(stdin, Arc::clone(&watched)));
+    }
+    let stdout = match stdout {
+        ChildFd::Fd(stdout) => Some(pipe::Sender::from_owned_fd(stdout.try_clone()?)?),
+        ChildFd::Null | ChildFd::Inherit => None,
+    };
+    tokio::spawn(copy_out(watched, stdout));
+    Ok(terminal)
+}
+
+fn set_size(master: &OwnedFd, size: TerminalSize) -> io::Result<()> {
     let TerminalSize { rows, columns } = size;
     Ok(rustix::termios::tcsetwinsize(
         master,

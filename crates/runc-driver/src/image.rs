@@ -5,23 +5,25 @@
 //! themselves again. A sealed file in memory, they say themselves, will do. From huge pages it is also mapped with
 //! a handful of page faults, where a Go program has hundreds. docs/adr/0011 has the measurements.
 //!
-//! The file is made once the runtime has been called a few times, on a thread that is nobody's critical path, and
-//! again when the program has changed on disk. Where it cannot be made or executed the program is.
+//! The file is made once the runtime has been called a few times, on a thread that no call waits for, and
+//! again when the program has changed on disk: the host compares. Where it cannot be made or executed the program is.
 #![expect(unsafe_code, reason = "a mapping that nobody reads, made and taken away again")]
 
-use std::fs::{self, File, Metadata};
+use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
+use executor_host::{FileIdentity, Image, ImageFate, RUNTIMES};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
-use crate::{CANDIDATES, lock};
+use crate::lock;
 
 /// Calls of the runtime before it is worth the ten milliseconds.
 const CALLS: u32 = 4;
@@ -34,64 +36,59 @@ const MADV_COLLAPSE: libc::c_int = 25;
 /// More than any runtime has.
 const LARGEST: u64 = 256 << 20;
 
-/// The images in this process: executors share them.
-static IMAGES: Mutex<Vec<Weak<Image>>> = Mutex::new(Vec::new());
-
 /// A program, sealed.
-pub(super) struct Image {
-    of: Identity,
+#[derive(Debug)]
+struct Sealed {
+    of: FileIdentity,
     file: OwnedFd,
 }
 
-/// Which program, as it is now.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Identity {
-    file: (u64, u64),
-    size: u64,
-    changed: (i64, i64),
+/// The program in memory of one driver's runtime.
+#[derive(Debug)]
+pub(crate) struct Images {
+    program: PathBuf,
+    calls: AtomicU32,
+    made: Mutex<Made>,
 }
 
-/// The image of one executor's runtime.
-#[derive(Default)]
-pub(super) struct Images {
-    calls: u32,
-    made: Arc<Mutex<Made>>,
-}
-
-#[derive(Default)]
+#[derive(Debug)]
 enum Made {
-    #[default]
     NotYet,
     UnderWay,
-    Image(Arc<Image>),
-    /// This program is no good for it.
-    Never(Identity),
+    Sealed(Sealed),
+    /// The program is no good for it.
+    Never,
 }
 
 impl Images {
-    /// What to execute in place of `program`, when there is such by now.
-    pub(super) fn of(&mut self, program: &Path) -> Option<Arc<Image>> {
-        self.calls = self.calls.saturating_add(1);
-        let now = Identity::of(&fs::metadata(program).ok()?);
+    pub(crate) fn new(program: &Path) -> Self {
+        Self { program: program.to_owned(), calls: AtomicU32::new(0), made: Mutex::new(Made::NotYet) }
+    }
+
+    /// What to execute in place of the program, when there is such by now. The host looks whether it still is the program.
+    pub(crate) fn image(self: &Arc<Self>) -> Option<(Image, OwnedFd)> {
+        let calls = self.calls.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let mut made = lock(&self.made);
         match &*made {
-            Made::Image(image) if image.of == now => return Some(Arc::clone(image)),
-            Made::Never(program) if *program == now => return None,
-            Made::UnderWay => return None,
-            Made::NotYet if self.calls < CALLS => return None,
-            Made::NotYet | Made::Image(_) | Made::Never(_) => {}
+            Made::Sealed(sealed) => {
+                // In a child, 0 to 2 are others. Without a file for it the program itself is executed.
+                let file = fcntl_dupfd_cloexec(&sealed.file, 3).ok()?;
+                return Some((Image { fd: 0, of: sealed.of }, file));
+            }
+            Made::NotYet if calls >= CALLS => {}
+            Made::NotYet | Made::UnderWay | Made::Never => return None,
         }
         *made = Made::UnderWay;
         drop(made);
-        let (program, made) = (program.to_owned(), Arc::clone(&self.made));
+        let own = Arc::clone(self);
         let make = move || {
-            let image = Image::shared(&program, now);
-            *lock(&made) = image.map_or_else(
+            let sealed = Sealed::make(&own.program);
+            *lock(&own.made) = sealed.map_or_else(
                 |error| {
-                    tracing::debug!(program = %program.display(), %error, "it is executed as it is");
-                    Made::Never(now)
+                    tracing::debug!(program = %own.program.display(), %error, "it is executed as it is");
+                    Made::Never
                 },
-                Made::Image,
+                Made::Sealed,
             );
         };
         // Without a thread nothing is made, ever: the machine has other worries.
@@ -99,30 +96,27 @@ impl Images {
         None
     }
 
-    /// It could not be executed.
-    pub(super) fn is_no_good(&self, image: &Image) {
-        *lock(&self.made) = Made::Never(image.of);
+    /// What became of the one that was given.
+    pub(crate) fn was(&self, fate: ImageFate) {
+        let now = match fate {
+            ImageFate::None | ImageFate::Executed => return,
+            ImageFate::Outdated => Made::NotYet,
+            ImageFate::Unfit => Made::Never,
+        };
+        let mut made = lock(&self.made);
+        // Another call may have said so before.
+        if matches!(*made, Made::Sealed(_)) {
+            *made = now;
+        }
     }
 }
 
-impl Image {
-    /// One that another executor has made, or a new one.
-    fn shared(program: &Path, identity: Identity) -> io::Result<Arc<Self>> {
-        let mut images = lock(&IMAGES);
-        images.retain(|image| image.strong_count() > 0);
-        if let Some(image) = images.iter().filter_map(Weak::upgrade).find(|image| image.of == identity) {
-            return Ok(image);
-        }
-        let image = Arc::new(Self::make(program)?);
-        images.push(Arc::downgrade(&image));
-        Ok(image)
-    }
-
+impl Sealed {
     fn make(program: &Path) -> io::Result<Self> {
         let unfit = |why| io::Error::new(ErrorKind::Unsupported, why);
         // Others may look for what they need beside their own file.
         let name = program.canonicalize()?;
-        if !CANDIDATES.iter().any(|known| name.file_name().is_some_and(|name| name == *known)) {
+        if !RUNTIMES.iter().any(|known| name.file_name().is_some_and(|name| name == *known)) {
             return Err(unfit("nobody knows whether it can be executed from elsewhere"));
         }
         let mut source = File::open(program)?;
@@ -141,19 +135,7 @@ impl Image {
         }
         // Those that runc asks for, exactly.
         fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
-        Ok(Self { of: Identity::of(&meta), file: file.into() })
-    }
-
-    /// Its path, for a child of this process.
-    pub(super) fn path(&self) -> PathBuf {
-        format!("/proc/self/fd/{}", self.file.as_raw_fd()).into()
-    }
-}
-
-impl Identity {
-    fn of(meta: &Metadata) -> Self {
-        let (file, changed) = ((meta.dev(), meta.ino()), (meta.ctime(), meta.ctime_nsec()));
-        Self { file, size: meta.size(), changed }
+        Ok(Self { of: FileIdentity::of(&meta), file: file.into() })
     }
 }
 
@@ -198,19 +180,22 @@ fn gather(file: &File, length: usize) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::io::Write;
+    use std::os::fd::AsRawFd;
     use std::os::unix::fs::PermissionsExt;
     use std::process::Command;
 
     /// Calls until there is an image, or none is to be had.
-    fn image_of(images: &mut Images, program: &Path) -> Option<Arc<Image>> {
-        for _ in 0..CALLS {
-            assert!(images.of(program).is_none(), "so soon");
+    fn image_of(images: &Arc<Images>) -> Option<(Image, OwnedFd)> {
+        let calls = images.calls.load(Ordering::Relaxed);
+        for _ in calls..CALLS {
+            assert!(images.image().is_none(), "so soon");
         }
         while matches!(*lock(&images.made), Made::UnderWay) {
             thread::yield_now();
         }
-        images.of(program)
+        images.image()
     }
 
     fn program(dir: &Path, name: &str, from: &Path) -> PathBuf {
@@ -219,45 +204,44 @@ mod tests {
         program
     }
 
+    fn path(file: &OwnedFd) -> PathBuf {
+        format!("/proc/self/fd/{}", file.as_raw_fd()).into()
+    }
+
     #[test]
     fn an_image_is_the_program_until_that_changes() {
         let dir = tempfile::tempdir().unwrap();
         let runc = program(dir.path(), "runc", Path::new("/bin/echo"));
-        let (mut one, mut other) = (Images::default(), Images::default());
-        let image = image_of(&mut one, &runc).expect("an image");
-        let said = Command::new(image.path()).arg("hello").output().unwrap();
+        let images = Arc::new(Images::new(&runc));
+        let (image, file) = image_of(&images).expect("an image");
+        let said = Command::new(path(&file)).arg("hello").output().unwrap();
         assert_eq!(said.stdout, b"hello\n");
-        assert!(
-            fs::OpenOptions::new()
-                .write(true)
-                .open(image.path())
-                .and_then(|mut file| file.write(b"x"))
-                .is_err()
-        );
-        assert!(Arc::ptr_eq(&image, &image_of(&mut other, &runc).unwrap()), "it is shared");
+        let written =
+            fs::OpenOptions::new().write(true).open(path(&file)).and_then(|mut file| file.write_all(b"x"));
+        assert!(written.is_err());
+        assert_eq!(image.of, FileIdentity::of(&fs::metadata(&runc).unwrap()));
+        images.was(ImageFate::Executed);
+        assert!(images.image().is_some());
 
         fs::remove_file(&runc).unwrap();
         program(dir.path(), "runc", Path::new("/bin/true"));
-        assert!(one.of(&runc).is_none(), "it has changed");
-        let changed = loop {
-            if let Some(image) = one.of(&runc) {
-                break image;
-            }
-        };
-        assert_eq!(Command::new(changed.path()).arg("hello").output().unwrap().stdout, b"");
-        one.is_no_good(&changed);
-        assert!(one.of(&runc).is_none());
+        images.was(ImageFate::Outdated);
+        assert!(images.image().is_none(), "it has changed");
+        let (_, changed) = image_of(&images).unwrap();
+        assert_eq!(Command::new(path(&changed)).arg("hello").output().unwrap().stdout, b"");
+        images.was(ImageFate::Unfit);
+        assert!(images.image().is_none());
     }
 
     #[test]
     fn only_known_programs_are_put_in_memory() {
         let dir = tempfile::tempdir().unwrap();
-        let wrapper = program(dir.path(), "wrapper", Path::new("/bin/echo"));
-        assert!(image_of(&mut Images::default(), &wrapper).is_none());
+        let none = |program: &Path| image_of(&Arc::new(Images::new(program))).is_none();
+        assert!(none(&program(dir.path(), "wrapper", Path::new("/bin/echo"))));
         let script = dir.path().join("runc");
         fs::write(&script, "#!/bin/sh\n").unwrap();
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(image_of(&mut Images::default(), &script).is_none());
-        assert!(Images::default().of(Path::new("/nowhere/runc")).is_none());
+        assert!(none(&script));
+        assert!(none(Path::new("/nowhere/runc")));
     }
 }

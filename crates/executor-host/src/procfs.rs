@@ -1,35 +1,42 @@
-//! The few things of `/proc` that the driver reads.
+//! The few things of `/proc` that are read.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use executor_core::lifecycle::HostPid;
+use executor_core::lifecycle::{HostPid, NetworkUsage};
+
+use crate::{Error, Result};
 
 /// The part of `/proc/<pid>/stat` that says whose process it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Stat {
-    pub(crate) comm: String,
-    pub(crate) state: char,
-    pub(crate) parent: u32,
-    pub(crate) group: u32,
-    pub(crate) session: u32,
+pub struct Stat {
+    /// Its name.
+    pub comm: String,
+    /// `R`, `S`, `D`, `Z`…
+    pub state: char,
+    /// The pid of its parent.
+    pub parent: u32,
+    /// Its process group.
+    pub group: u32,
+    /// Its session.
+    pub session: u32,
     /// When it was started, in clock ticks since the system was.
-    pub(crate) start: u64,
-    flags: u64,
+    pub start: u64,
+    pub(crate) flags: u64,
 }
 
 /// From linux/sched.h: the process is on its way out.
 const PF_EXITING: u64 = 4;
 
 impl Stat {
-    pub(crate) fn of(pid: HostPid) -> Option<Self> {
+    /// That of a process; `None` when there is none.
+    pub fn of(pid: HostPid) -> Option<Self> {
         let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
         parse_stat(&String::from_utf8_lossy(&stat))
     }
 
     /// Whether it has ended, or is about to and cannot be stopped.
-    pub(crate) const fn is_ending(&self) -> bool {
+    pub const fn is_ending(&self) -> bool {
         self.state == 'Z' || self.state == 'X' || self.flags & PF_EXITING != 0
     }
 }
@@ -49,40 +56,49 @@ fn parse_stat(stat: &str) -> Option<Stat> {
 }
 
 /// The children of this process, zombies included, adopted ones included.
-pub(crate) fn children() -> Vec<HostPid> {
+pub fn children() -> Vec<HostPid> {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
     lists.flat_map(|list| list.split_whitespace().filter_map(parse_pid).collect::<Vec<_>>()).collect()
 }
 
 /// Every process.
-pub(crate) fn processes() -> impl Iterator<Item = HostPid> {
+pub fn processes() -> impl Iterator<Item = HostPid> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| parse_pid(entry.file_name().to_str()?))
 }
 
-pub(crate) fn parse_pid(text: &str) -> Option<HostPid> {
+/// A pid in digits, with space around.
+pub fn parse_pid(text: &str) -> Option<HostPid> {
     text.trim().parse().ok().and_then(HostPid::new)
 }
 
 /// The paths of a process's cgroups, one in each hierarchy.
-pub(crate) fn cgroups_of(pid: HostPid) -> impl Iterator<Item = String> {
+pub fn cgroups_of(pid: HostPid) -> impl Iterator<Item = String> {
     let list = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     let paths = list.lines().filter_map(|line| line.splitn(3, ':').nth(2)).map(str::to_owned);
     paths.collect::<Vec<_>>().into_iter()
 }
 
 /// Whether a process is in this cgroup, or below it, in any hierarchy. Zombies still are.
-pub(crate) fn is_in_cgroup(pid: HostPid, cgroup: &str) -> bool {
-    cgroups_of(pid).any(|path| {
-        // The runtime may have put a controller below another directory.
-        let below = path.strip_prefix(cgroup);
-        below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || rest.starts_with(' '))
-    })
+pub fn is_in_cgroup(pid: HostPid, cgroup: &str) -> bool {
+    cgroups_of(pid).any(|path| is_at_or_below(&path, cgroup))
+}
+
+/// Whether a path of `/proc/<pid>/cgroup` is this cgroup's or of one below. The kernel says ` (deleted)` after some.
+pub fn is_at_or_below(path: &str, cgroup: &str) -> bool {
+    let below = path.strip_prefix(cgroup);
+    below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || rest.starts_with(' '))
+}
+
+/// This process's pid.
+#[expect(clippy::expect_used, reason = "the kernel numbers processes from 1 on")]
+pub fn own_pid() -> HostPid {
+    HostPid::new(std::process::id()).expect("a process has a pid")
 }
 
 /// Whether a process is in a pid namespace below this process's. Zombies still are.
-pub(crate) fn is_in_nested_pid_namespace(pid: HostPid) -> bool {
+pub fn is_in_nested_pid_namespace(pid: HostPid) -> bool {
     let depth = |pid: &str| {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
@@ -92,34 +108,50 @@ pub(crate) fn is_in_nested_pid_namespace(pid: HostPid) -> bool {
 }
 
 /// The processes in the pid namespace of `init`, which is not ours.
-pub(crate) fn in_pid_namespace_of(init: HostPid) -> impl Iterator<Item = HostPid> {
+pub fn in_pid_namespace_of(init: HostPid) -> impl Iterator<Item = HostPid> {
     let namespace = |pid: HostPid| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let of_init = namespace(init).filter(|_| is_in_nested_pid_namespace(init));
     processes().filter(move |pid| of_init.is_some() && namespace(*pid) == of_init)
 }
 
 /// Whether a process was given this variable when it was executed.
-pub(crate) fn has_variable(pid: HostPid, variable: &str) -> bool {
+pub fn has_variable(pid: HostPid, variable: &str) -> bool {
     let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     environ.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes())
 }
 
-/// A line of `/proc/self/mountinfo`; see proc(5).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct MountInfo {
-    pub(crate) point: PathBuf,
-    pub(crate) kind: String,
-    /// Options of the file system itself, such as the controllers of a cgroup hierarchy.
-    pub(crate) super_options: String,
+/// What went over the interfaces in the network namespace of a process.
+pub fn network_usage(pid: HostPid) -> Option<NetworkUsage> {
+    let text = fs::read_to_string(format!("/proc/{pid}/net/dev")).ok()?;
+    Some(NetworkUsage::of_interfaces(&text))
 }
 
-pub(crate) fn mounts() -> io::Result<Vec<MountInfo>> {
-    let text = fs::read_to_string("/proc/self/mountinfo")?;
+/// A line of `/proc/self/mountinfo`; see proc(5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountInfo {
+    /// Where it is mounted.
+    pub point: PathBuf,
+    /// The type of the file system.
+    pub kind: String,
+    /// Options of the file system itself, such as the controllers of a cgroup hierarchy.
+    pub super_options: String,
+}
+
+/// What this process sees mounted.
+///
+/// # Errors
+/// When the list cannot be read.
+pub fn mounts() -> Result<Vec<MountInfo>> {
+    const LIST: &str = "/proc/self/mountinfo";
+    let text = fs::read_to_string(LIST).map_err(Error::file("read", Path::new(LIST)))?;
     Ok(text.lines().filter_map(parse_mount).collect())
 }
 
 /// What is mounted at or below `dir`, the deepest and latest first.
-pub(crate) fn mounts_below(dir: &Path) -> io::Result<Vec<PathBuf>> {
+///
+/// # Errors
+/// As [`mounts`].
+pub fn mounts_below(dir: &Path) -> Result<Vec<PathBuf>> {
     let points = mounts()?.into_iter().map(|mount| mount.point);
     let mut below: Vec<_> = points.filter(|point| point.starts_with(dir)).collect();
     below.reverse();

@@ -4,28 +4,27 @@
 //! are. The runtime may have put a controller elsewhere (a memory
 //! hierarchy that is itself delegated), so the paths in its `state.json` count too.
 
-pub(crate) mod place;
+pub mod place;
 mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::{self, ErrorKind};
+use std::fs::{self, OpenOptions};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use executor_core::Delivery;
-use executor_core::lifecycle::{HostPid, Signal, Usage};
+use executor_core::lifecycle::{HostPid, Leftover, LeftoverKind, Signal, Usage};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::{pidfd, procfs};
+use crate::{Error, Result, pidfd, procfs};
 
 /// How long processes are given to die, and directories to become removable.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One container's (or executor's) directory in each hierarchy.
 #[derive(Clone, Debug)]
-pub(crate) struct Cgroups {
+pub struct Cgroups {
     path: String,
     dirs: BTreeSet<PathBuf>,
 }
@@ -37,11 +36,16 @@ struct Hierarchy {
     controllers: Option<Vec<String>>,
 }
 
+/// Where the hierarchies are mounted is a fact of the process's mount namespace: learned once and never changed, since the
+/// end of each container asks for it.
 static HIERARCHIES: OnceLock<Vec<Hierarchy>> = OnceLock::new();
 
 /// Learns where the hierarchies are, once for the process: before this nothing is found in them, and
 /// afterwards it takes no file to know.
-pub(crate) fn learn_hierarchies() -> io::Result<()> {
+///
+/// # Errors
+/// When the list of mounts cannot be read.
+pub fn learn_hierarchies() -> Result<()> {
     if HIERARCHIES.get().is_none() {
         let mounts = procfs::mounts()?.into_iter();
         let cgroups = mounts.filter(|mount| mount.kind == "cgroup" || mount.kind == "cgroup2");
@@ -73,7 +77,7 @@ fn may_have(dir: &Path, file: &str) -> bool {
     controllers.is_none_or(|controllers| controllers.iter().any(|one| one == controller))
 }
 
-fn in_hierarchies(path: &str) -> BTreeSet<PathBuf> {
+pub(crate) fn in_hierarchies(path: &str) -> BTreeSet<PathBuf> {
     hierarchies().map(|hierarchy| hierarchy.join(path.trim_start_matches('/'))).collect()
 }
 
@@ -92,23 +96,26 @@ pub(crate) fn named_by(state: &[u8], path: &str) -> Vec<PathBuf> {
 
 impl Cgroups {
     /// The cgroups at `path`, which is a container's or an executor's; nothing else is ever touched.
-    pub(crate) fn at(path: &str) -> Self {
+    pub fn at(path: &str) -> Self {
         Self { path: path.to_owned(), dirs: in_hierarchies(path) }.that_exist()
     }
 
     /// The same, and those that the runtime has put elsewhere, as `state`, its `state.json`, says if there
     /// is one.
-    pub(crate) fn find(path: &str, state: &Path) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// When there is one that cannot be read.
+    pub fn find(path: &str, state: &Path) -> Result<Self> {
         let json = match fs::read(state) {
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-            json => json?,
+            json => json.map_err(Error::file("read", state))?,
         };
         let dirs = in_hierarchies(path).into_iter().chain(named_by(&json, path)).collect();
         Ok(Self { path: path.to_owned(), dirs }.that_exist())
     }
 
     /// Those of a container that has none.
-    pub(crate) const fn none() -> Self {
+    pub const fn none() -> Self {
         Self { path: String::new(), dirs: BTreeSet::new() }
     }
 
@@ -117,33 +124,19 @@ impl Cgroups {
         self
     }
 
-    /// The host pids of all live processes in it.
-    pub(crate) fn processes(&self) -> BTreeSet<HostPid> {
-        let mut pids = BTreeSet::new();
-        for dir in self.dirs.iter().flat_map(|dir| tree(dir)) {
-            let list = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-            pids.extend(list.lines().filter_map(procfs::parse_pid));
-        }
-        pids
+    /// Its directories that were there when it was looked for.
+    pub fn dirs(&self) -> impl Iterator<Item = &Path> {
+        self.dirs.iter().map(PathBuf::as_path)
     }
 
-    /// Lets frozen processes run on, so that they can die. Not being frozen is fine.
-    pub(crate) fn thaw(&self) {
-        for dir in &self.dirs {
-            for (file, thawed) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
-                let file = dir.join(file);
-                if file.exists()
-                    && let Err(error) = fs::write(&file, thawed)
-                {
-                    tracing::debug!(file = %file.display(), %error, "thaw");
-                }
-            }
-        }
+    /// The host pids of all live processes in it.
+    pub fn processes(&self) -> BTreeSet<HostPid> {
+        processes_in(self.dirs())
     }
 
     /// Kills everything in it and waits until it is dead; answers with how many there were, and what is still to be
     /// removed. What is empty can be removed at once, which is the quickest way to know that it is.
-    pub(crate) fn end(&self) -> (usize, Self) {
+    pub fn end(&self) -> (usize, Self) {
         let mut rest = self.clone();
         rest.dirs.retain(|dir| fs::remove_dir(dir).is_err());
         let killed = if rest.dirs.is_empty() { 0 } else { rest.kill() };
@@ -158,8 +151,8 @@ impl Cgroups {
             if pids.is_empty() || Instant::now() > deadline {
                 return killed.len();
             }
-            self.thaw();
-            let ending: Vec<_> = pids.iter().filter_map(|pid| self.signal_one(*pid, Signal::KILL)).collect();
+            thaw(self.dirs());
+            let ending: Vec<_> = pids.iter().filter_map(|pid| self.kill_one(*pid)).collect();
             killed.extend(pids);
             // Not for long: an init whose exec'd processes are for others to reap, as when their executor
             // is dead, does not end before they are, and is in no cgroup any more meanwhile.
@@ -167,20 +160,14 @@ impl Cgroups {
         }
     }
 
-    /// Sends a signal to everything that is in it now.
-    pub(crate) fn signal(&self, signal: Signal) -> Delivery {
-        let signalled = self.processes().into_iter().filter_map(|pid| self.signal_one(pid, signal)).count();
-        if signalled > 0 { Delivery::Sent } else { Delivery::Gone }
-    }
-
     /// The pid may belong to someone else by now: what is signalled is looked at first.
-    fn signal_one(&self, pid: HostPid, signal: Signal) -> Option<std::os::fd::OwnedFd> {
+    fn kill_one(&self, pid: HostPid) -> Option<std::os::fd::OwnedFd> {
         let pidfd = pidfd::open(pid).ok()?;
         if !procfs::is_in_cgroup(pid, &self.path) {
             return None;
         }
-        if let Err(error) = pidfd::send(&pidfd, signal) {
-            tracing::warn!(%pid, %signal, %error, "signal in cgroup");
+        if let Err(error) = pidfd::send(&pidfd, Signal::KILL) {
+            tracing::warn!(%pid, %error, "kill in cgroup");
         }
         Some(pidfd)
     }
@@ -188,7 +175,7 @@ impl Cgroups {
     /// Removes it with everything below; answers with what is still there.
     ///
     /// A directory can be busy for a moment after its last process has died.
-    pub(crate) fn remove(&self) -> Vec<String> {
+    pub fn remove(&self) -> Vec<Leftover> {
         let deadline = Instant::now() + PATIENCE;
         let mut left = Vec::new();
         for dir in self.dirs.iter().flat_map(|dir| tree(dir)) {
@@ -197,7 +184,7 @@ impl Cgroups {
                     Ok(()) => break,
                     Err(error) if error.kind() == ErrorKind::NotFound => break,
                     Err(error) if Instant::now() > deadline => {
-                        left.push(format!("cgroup {}: {error}", dir.display()));
+                        left.push(Leftover::new(LeftoverKind::Cgroup, &dir, &error));
                         break;
                     }
                     Err(_) => std::thread::sleep(Duration::from_millis(1)),
@@ -208,8 +195,40 @@ impl Cgroups {
     }
 
     /// What was used so far, as far as the hierarchies tell.
-    pub(crate) fn usage(&self) -> Usage {
+    pub fn usage(&self) -> Usage {
         usage::read(&self.dirs)
+    }
+}
+
+/// The host pids of all live processes in these directories of cgroups, and below.
+pub(crate) fn processes_in<'a>(dirs: impl Iterator<Item = &'a Path>) -> BTreeSet<HostPid> {
+    let mut pids = BTreeSet::new();
+    for dir in dirs.flat_map(tree) {
+        let list = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        pids.extend(list.lines().filter_map(procfs::parse_pid));
+    }
+    pids
+}
+
+/// Lets frozen processes run on, so that they can die: those in these directories, and in all cgroups below, which a
+/// container may have made and frozen itself. Not being frozen is fine.
+pub(crate) fn thaw<'a>(dirs: impl Iterator<Item = &'a Path>) {
+    const FREEZERS: [(&str, &str); 2] = [("freezer.state", "THAWED"), ("cgroup.freeze", "0")];
+    let with_freezer = dirs.filter(|dir| may_have(dir, "freezer.state"));
+    // From the top: what is thawed below a frozen one stays frozen.
+    for dir in with_freezer.flat_map(|dir| tree(dir).into_iter().rev()) {
+        for (file, thawed) in FREEZERS {
+            match OpenOptions::new()
+                .write(true)
+                .open(dir.join(file))
+                .and_then(|mut file| file.write_all(thawed.as_bytes()))
+            {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    tracing::debug!(dir = %dir.display(), file, %error, "thaw");
+                }
+                Err(_) | Ok(()) => {}
+            }
+        }
     }
 }
 
@@ -252,7 +271,7 @@ mod tests {
         fs::write(&state, json.to_string()).unwrap();
         let cgroups = Cgroups::find("/longshore/e/c", &state).unwrap();
         assert_eq!(cgroups.dirs, BTreeSet::from([ours]));
-        assert_eq!(cgroups.remove(), Vec::<String>::new());
+        assert_eq!(cgroups.remove(), []);
         assert!(cgroups.dirs.iter().all(|dir| !dir.exists()));
     }
 }

@@ -1,0 +1,702 @@
+//! Orphans, adoption races and stolen statuses, on a kernel that does what a test wants.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::sync::mpsc;
+
+use executor_core::Delivery;
+use executor_core::lifecycle::{ExecId, SignalScope};
+
+use super::*;
+use crate::procfs::Stat;
+use crate::seam::{Delivered, ImageFate, OsError, StdioSource};
+
+const OWN: u32 = 1;
+const OURS: &str = "/longshore/e/c";
+
+#[derive(Clone, Debug)]
+struct Fake {
+    /// Which process, whatever its pid.
+    serial: u64,
+    parent: u32,
+    group: u32,
+    session: u32,
+    comm: &'static str,
+    cgroup: &'static str,
+    nested: bool,
+    ended: Option<ExitStatus>,
+}
+
+/// A kernel whose processes end when a test says so.
+#[derive(Default)]
+struct World {
+    processes: BTreeMap<u32, Fake>,
+    /// Statuses of what was reaped, while the kernel still knows them.
+    known: HashMap<u64, ExitStatus>,
+    forgets: bool,
+    v1_only: bool,
+    out_of_files: bool,
+    serial: u64,
+    spawned: u32,
+    subreaper: bool,
+    did: Vec<String>,
+}
+
+impl World {
+    fn add(&mut self, pid: u32, parent: u32, change: impl FnOnce(&mut Fake)) -> HostPid {
+        self.serial += 1;
+        let mut fake = Fake {
+            serial: self.serial,
+            parent,
+            group: pid,
+            session: pid,
+            comm: "program",
+            cgroup: OURS,
+            nested: true,
+            ended: None,
+        };
+        change(&mut fake);
+        self.processes.insert(pid, fake);
+        HostPid::new(pid).unwrap()
+    }
+
+    fn end(&mut self, pid: u32, status: ExitStatus) {
+        self.processes.get_mut(&pid).unwrap().ended = Some(status);
+    }
+
+    /// Somebody else waits for it.
+    fn steal(&mut self, pid: u32) {
+        let fake = self.processes.remove(&pid).unwrap();
+        if !self.forgets {
+            self.known.insert(fake.serial, fake.ended.unwrap());
+        }
+    }
+
+    fn by_serial(&self, serial: u64) -> Option<(u32, &Fake)> {
+        self.processes.iter().find(|(_, fake)| fake.serial == serial).map(|(pid, fake)| (*pid, fake))
+    }
+}
+
+impl Kernel for World {
+    type Pidfd = u64;
+
+    fn spawn(
+        &mut self,
+        command: &Command,
+        _: &[OwnedFd],
+        named: &mut dyn FnMut(String),
+    ) -> io::Result<(HostPid, ImageFate)> {
+        named(command.program.to_string_lossy().into_owned());
+        self.spawned += 1;
+        let pid = 100 * self.spawned;
+        Ok((
+            self.add(pid, OWN, |fake| (fake.session, fake.cgroup, fake.nested) = (OWN, "/", false)),
+            ImageFate::None,
+        ))
+    }
+
+    fn open(&mut self, pid: HostPid) -> io::Result<u64> {
+        if self.out_of_files {
+            return Err(Errno::MFILE.into());
+        }
+        self.processes.get(&pid.get()).map(|fake| fake.serial).ok_or_else(|| Errno::SRCH.into())
+    }
+
+    fn watch(&mut self, _: u64, _: &u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn reap(&mut self, pidfd: &u64) -> io::Result<Option<ExitStatus>> {
+        let Some((pid, fake)) = self.by_serial(*pidfd).filter(|(_, fake)| fake.parent == OWN) else {
+            return Err(Errno::CHILD.into());
+        };
+        let status = fake.ended;
+        if status.is_some() {
+            self.processes.remove(&pid);
+            self.did.push(format!("reap {pid}"));
+        }
+        Ok(status)
+    }
+
+    fn reap_unwatched(&mut self, pid: HostPid) -> io::Result<Option<ExitStatus>> {
+        let serial = self.processes.get(&pid.get()).map(|fake| fake.serial);
+        serial.map_or(Err(Errno::CHILD.into()), |serial| self.reap(&serial))
+    }
+
+    fn status_of_reaped(&mut self, pidfd: &u64) -> Option<ExitStatus> {
+        self.known.get(pidfd).copied()
+    }
+
+    fn send(&mut self, pidfd: &u64, signal: Signal) -> io::Result<Delivery> {
+        let Some((pid, _)) = self.by_serial(*pidfd) else { return Ok(Delivery::Gone) };
+        self.did.push(format!("{signal} {pid}"));
+        if signal == Signal::KILL {
+            let fake = self.processes.get_mut(&pid).unwrap();
+            fake.ended.get_or_insert(ExitStatus::Signal(signal));
+        }
+        Ok(Delivery::Sent)
+    }
+
+    fn send_group(&mut self, group: HostPid, signal: Signal) -> io::Result<()> {
+        self.did.push(format!("{signal} -{group}"));
+        let members = self.processes.values_mut().filter(|fake| fake.group == group.get());
+        if signal == Signal::KILL {
+            members.for_each(|fake| fake.ended = fake.ended.or(Some(ExitStatus::Signal(signal))));
+        }
+        Ok(())
+    }
+
+    fn kill_unwatched(&mut self, pid: HostPid) {
+        self.did.push(format!("kill {pid}"));
+        self.end(pid.get(), ExitStatus::Signal(Signal::KILL));
+    }
+
+    fn children(&self) -> Vec<HostPid> {
+        let own = self.processes.iter().filter(|(_, fake)| fake.parent == OWN);
+        own.map(|(pid, _)| HostPid::new(*pid).unwrap()).collect()
+    }
+
+    fn stat(&self, pid: HostPid) -> Option<Stat> {
+        let stat = |comm: &str, state, parent, group, session| Stat {
+            comm: comm.to_owned(),
+            state,
+            parent,
+            group,
+            session,
+            start: 0,
+            flags: 0,
+        };
+        if pid.get() == OWN {
+            return Some(stat("embedder", 'S', 0, OWN, OWN));
+        }
+        let fake = self.processes.get(&pid.get())?;
+        let state = if fake.ended.is_some() { 'Z' } else { 'S' };
+        Some(stat(fake.comm, state, fake.parent, fake.group, fake.session))
+    }
+
+    fn own_pid(&self) -> HostPid {
+        HostPid::new(OWN).unwrap()
+    }
+
+    fn cgroups_of(&self, pid: HostPid) -> Vec<String> {
+        let fake = self.processes.get(&pid.get());
+        let forgotten = |fake: &&Fake| self.v1_only && fake.ended.is_some();
+        fake.map(|fake| if forgotten(&fake) { "/" } else { fake.cgroup }.to_owned()).into_iter().collect()
+    }
+
+    fn remembers_the_dead(&self) -> bool {
+        !self.v1_only
+    }
+
+    fn is_in_nested_pid_namespace(&self, pid: HostPid) -> bool {
+        self.processes.get(&pid.get()).is_some_and(|fake| fake.nested)
+    }
+
+    fn members(&self, members: &Members) -> Vec<HostPid> {
+        let Members::Cgroup { path, .. } = members else { return Vec::new() };
+        let alive = self.processes.iter().filter(|(_, fake)| fake.cgroup == path && fake.ended.is_none());
+        alive.map(|(pid, _)| HostPid::new(*pid).unwrap()).collect()
+    }
+
+    fn thaw(&mut self, dirs: &[OsString]) {
+        self.did.push(format!("thaw {dirs:?}"));
+    }
+
+    fn is_subreaper(&self) -> io::Result<bool> {
+        Ok(self.subreaper)
+    }
+
+    fn set_subreaper(&mut self, on: bool) -> io::Result<()> {
+        self.subreaper = on;
+        Ok(())
+    }
+}
+
+impl EventSink for mpsc::Sender<Event> {
+    fn deliver(&mut self, event: Event) {
+        drop(self.send(event));
+    }
+}
+
+/// A table with one client, whose containers are those of executor `e`.
+struct Stage {
+    table: ChildTable<World>,
+    events: mpsc::Receiver<Event>,
+    now: Instant,
+    token: u64,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let mut stage = Self {
+            table: ChildTable::new(World::default()),
+            events: mpsc::channel().1,
+            now: Instant::now(),
+            token: 0,
+        };
+        stage.events = stage.join(0);
+        stage.ask(0, |_| Request::ReapOrphans { containers: Containers::Of("e".into()) });
+        stage
+    }
+
+    fn join(&mut self, client: ClientId) -> mpsc::Receiver<Event> {
+        let (sink, events) = mpsc::channel();
+        self.table.join(client, Box::new(sink));
+        events
+    }
+
+    fn ask(&mut self, client: ClientId, request: impl FnOnce(Token) -> Request) -> Token {
+        self.token += 1;
+        self.table.handle(self.now, client, request(Token(self.token)), Vec::new());
+        Token(self.token)
+    }
+
+    fn world(&mut self) -> &mut World {
+        &mut self.table.kernel
+    }
+
+    /// All that has ended is reported, and what is due is done, until `later`.
+    fn settle(&mut self, later: Duration) {
+        let end = self.now + later;
+        while self.now <= end {
+            let ended = |watched: &Watched<u64>| {
+                watched.give_up.is_none()
+                    && self.table.kernel.by_serial(watched.pidfd).is_none_or(|(_, fake)| fake.ended.is_some())
+            };
+            let ready: Vec<_> = self
+                .table
+                .watched
+                .iter()
+                .filter(|(_, watched)| ended(watched))
+                .map(|(number, _)| *number)
+                .collect();
+            ready.into_iter().for_each(|number| self.table.ended(self.now, number));
+            self.table.tick(self.now);
+            self.now += AGAIN;
+        }
+    }
+
+    fn events(&self) -> Vec<Event> {
+        self.events.try_iter().collect()
+    }
+
+    fn exits(&self) -> Vec<(String, ExitStatus)> {
+        let exit = |event| match event {
+            Event::Exited { process, status } => Some((process.to_string(), status)),
+            _ => None,
+        };
+        self.events().into_iter().filter_map(exit).collect()
+    }
+
+    fn sigchld(&mut self) {
+        self.ask(0, |token| Request::LookForOrphans { token });
+    }
+
+    fn spawn(&mut self) -> (CallId, u32) {
+        self.token += 1;
+        let call = CallId(self.token);
+        let command = Command {
+            program: "runc".into(),
+            image: None,
+            args: Vec::new(),
+            env: Vec::new(),
+            stdio: [StdioSource::Null; 3],
+        };
+        self.ask(0, |_| Request::Spawn { call, command });
+        let pid = 100 * self.world().spawned;
+        assert!(matches!(self.events().last(), Some(Event::Spawned { .. })));
+        (call, pid)
+    }
+
+    fn adopt(&mut self, process: ProcessRef, pid: HostPid, parent: Parent) {
+        self.ask(0, |token| Request::Adopt { token, process, pid, parent, members: members() });
+    }
+
+    fn did(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.world().did)
+    }
+}
+
+fn container() -> ContainerId {
+    ContainerId::new("c").unwrap()
+}
+
+fn init() -> ProcessRef {
+    ProcessRef::init(container())
+}
+
+fn exec() -> ProcessRef {
+    ProcessRef::exec(container(), ExecId::numbered(1))
+}
+
+fn members() -> Members {
+    Members::Cgroup { path: OURS.into(), dirs: Vec::new() }
+}
+
+fn code(code: u8) -> ExitStatus {
+    ExitStatus::Code(code)
+}
+
+#[test]
+fn an_orphan_that_was_reaped_before_it_is_adopted_has_its_status() {
+    let mut stage = Stage::new();
+    let pid = stage.world().add(812, OWN, |_| {});
+    stage.world().end(812, code(3));
+    stage.sigchld();
+    assert_eq!(stage.did(), ["reap 812"]);
+    stage.adopt(init(), pid, Parent::Us);
+    assert_eq!(stage.exits(), [("c/init".into(), code(3))]);
+    // It is told once.
+    stage.adopt(exec(), pid, Parent::Us);
+    assert_eq!(stage.exits(), [("c/exec-1".into(), ExitStatus::Unknown)]);
+}
+
+#[test]
+fn an_orphan_may_have_been_reaped_for_another_executor() {
+    let mut stage = Stage::new();
+    let others = stage.join(7);
+    stage.world().v1_only = true;
+    let pid = stage.world().add(812, OWN, |_| {});
+    stage.world().end(812, code(3));
+    stage.sigchld();
+    let adopt =
+        |token| Request::Adopt { token, process: init(), pid, parent: Parent::Us, members: members() };
+    stage.ask(7, adopt);
+    assert!(others.try_iter().any(|event| event == Event::Exited { process: init(), status: code(3) }));
+}
+
+#[test]
+fn only_so_many_orphans_are_remembered() {
+    let mut stage = Stage::new();
+    for pid in 0..u32::try_from(BOUND).unwrap() + 10 {
+        stage.world().add(1000 + pid, OWN, |fake| fake.ended = Some(code(0)));
+    }
+    stage.sigchld();
+    assert_eq!(stage.table.reaped.len(), BOUND);
+}
+
+#[test]
+fn a_stolen_status_is_the_kernels_or_unknown() {
+    for (forgets, expected) in [(false, code(5)), (true, ExitStatus::Unknown)] {
+        let mut stage = Stage::new();
+        stage.world().forgets = forgets;
+        let pid = stage.world().add(812, OWN, |_| {});
+        stage.adopt(init(), pid, Parent::Us);
+        stage.world().end(812, code(5));
+        stage.world().steal(812);
+        stage.settle(AGAIN);
+        assert_eq!(stage.exits(), [("c/init".into(), expected)]);
+    }
+}
+
+#[test]
+fn a_process_that_is_handed_over_late_is_waited_for() {
+    let mut stage = Stage::new();
+    stage.world().add(811, OWN, |fake| fake.comm = "crun");
+    let pid = stage.world().add(812, 811, |_| {});
+    stage.adopt(init(), pid, Parent::Us);
+    stage.world().end(812, code(9));
+    stage.settle(ADOPTION / 2);
+    assert_eq!(stage.exits(), []);
+    stage.world().end(811, code(0));
+    stage.world().processes.get_mut(&812).unwrap().parent = OWN;
+    stage.settle(AGAIN * 2);
+    assert_eq!(stage.exits(), [("c/init".into(), code(9))]);
+    // The helper is an orphan by its name.
+    stage.sigchld();
+    assert_eq!(stage.did(), ["reap 812", "reap 811"]);
+
+    let pid = stage.world().add(812, 811, |fake| fake.ended = Some(code(9)));
+    stage.adopt(init(), pid, Parent::Us);
+    stage.settle(ADOPTION + AGAIN);
+    assert_eq!(stage.exits(), [("c/init".into(), ExitStatus::Unknown)], "it never came");
+}
+
+#[test]
+fn closing_reaps_what_holds_an_init_up() {
+    let mut stage = Stage::new();
+    let pid = stage.world().add(10, OWN, |_| {});
+    stage.adopt(init(), pid, Parent::Us);
+    let pid = stage.world().add(11, OWN, |_| {});
+    stage.adopt(exec(), pid, Parent::Us);
+    stage.world().add(12, OWN, |fake| fake.ended = Some(code(0)));
+    let (_, runtime) = stage.spawn();
+    stage.world().add(101, runtime, |fake| (fake.group, fake.cgroup, fake.nested) = (runtime, "/", false));
+    let patience = Duration::from_secs(1);
+    let token = stage.ask(0, |token| Request::Close { token, patience });
+    // The kernel keeps an init whose namespace is not empty.
+    stage.world().processes.get_mut(&10).unwrap().ended = None;
+    stage.world().processes.get_mut(&101).unwrap().parent = OWN;
+    stage.settle(AGAIN);
+    assert!(!stage.events().contains(&Event::Done { token }));
+    let did = stage.did();
+    for reaped in ["reap 11", "reap 12", "reap 100", "reap 101"] {
+        assert!(did.iter().any(|did| did == reaped), "{did:?}");
+    }
+    stage.world().end(10, ExitStatus::Signal(Signal::KILL));
+    stage.settle(AGAIN * 2);
+    assert!(stage.events().contains(&Event::Done { token }));
+    assert!(stage.world().processes.is_empty());
+    let call = CallId(99);
+    let command = Command {
+        program: "runc".into(),
+        image: None,
+        args: vec![],
+        env: vec![],
+        stdio: [StdioSource::Null; 3],
+    };
+    stage.ask(0, |_| Request::Spawn { call, command });
+    assert!(matches!(*stage.events(), [Event::SpawnFailed { .. }]));
+}
+
+#[test]
+fn closing_is_over_when_its_patience_is() {
+    let mut stage = Stage::new();
+    let pid = stage.world().add(10, OWN, |_| {});
+    stage.adopt(init(), pid, Parent::Us);
+    let token = stage.ask(0, |token| Request::Close { token, patience: LOOK * 2 });
+    stage.world().processes.get_mut(&10).unwrap().ended = None;
+    stage.settle(LOOK * 3);
+    assert!(stage.events().contains(&Event::Done { token }));
+}
+
+#[test]
+fn children_of_the_embedders_own_are_never_touched() {
+    for v1_only in [false, true] {
+        let mut stage = Stage::new();
+        stage.world().v1_only = v1_only;
+        let (_, runtime) = stage.spawn();
+        // One in its session, also in our cgroup, in a pid namespace, called runc; a daemon of its own.
+        stage.world().add(20, OWN, |fake| fake.session = OWN);
+        stage.world().add(21, OWN, |fake| (fake.session, fake.comm, fake.cgroup) = (OWN, "runc", "/"));
+        stage.world().add(22, OWN, |fake| (fake.cgroup, fake.nested) = ("/user", false));
+        for pid in 20..=22 {
+            stage.world().end(pid, code(0));
+        }
+        stage.sigchld();
+        stage.world().end(runtime, code(1));
+        stage.settle(ADOPTION);
+        stage.ask(0, |token| Request::Close { token, patience: LOOK });
+        stage.settle(ADOPTION);
+        assert_eq!(stage.did(), ["reap 100"]);
+    }
+}
+
+#[test]
+fn what_runtimes_leave_is_known_by_name_session_and_group() {
+    let mut stage = Stage::new();
+    stage.world().v1_only = true;
+    let (_, runtime) = stage.spawn();
+    stage.world().end(runtime, code(0));
+    stage.settle(AGAIN);
+    let pid = stage.world().add(30, OWN, |_| {});
+    stage.adopt(init(), pid, Parent::Us);
+    stage.did();
+    stage.world().add(31, OWN, |fake| (fake.comm, fake.session, fake.nested) = ("runc:[2:INIT]", OWN, false));
+    stage.world().add(32, OWN, |fake| (fake.comm, fake.nested) = ("crun", false));
+    stage.world().add(33, OWN, |fake| {
+        (fake.comm, fake.session, fake.group, fake.nested) = ("runc", OWN, runtime, false);
+    });
+    stage.world().add(34, OWN, |fake| (fake.session, fake.nested) = (30, false));
+    stage.world().add(35, OWN, |fake| (fake.comm, fake.session, fake.nested) = ("runc", OWN, false));
+    for pid in 31..=35 {
+        stage.world().end(pid, code(0));
+    }
+    stage.sigchld();
+    assert_eq!(stage.did(), ["reap 31", "reap 32", "reap 33", "reap 34"]);
+    // A session outlives its leader, until the container is forgotten.
+    stage.world().end(30, code(0));
+    stage.settle(AGAIN);
+    stage.world().add(36, OWN, |fake| (fake.session, fake.nested, fake.ended) = (30, false, Some(code(0))));
+    stage.sigchld();
+    stage.ask(0, |_| Request::Forget { container: container() });
+    stage.world().add(37, OWN, |fake| (fake.session, fake.nested, fake.ended) = (30, false, Some(code(0))));
+    stage.sigchld();
+    assert_eq!(stage.did(), ["reap 30", "reap 36"]);
+}
+
+#[test]
+fn a_pid_that_was_given_again_is_not_adopted() {
+    let mut stage = Stage::new();
+    let pid = stage.world().add(812, OWN, |fake| fake.ended = Some(code(3)));
+    stage.sigchld();
+    stage.world().add(812, 4, |fake| (fake.cgroup, fake.nested) = ("/system.slice", false));
+    stage.adopt(init(), pid, Parent::Us);
+    assert_eq!(stage.exits(), [("c/init".into(), code(3))]);
+    let signal = Signal::KILL;
+    stage.ask(0, |token| Request::Signal { token, process: init(), signal, scope: SignalScope::Group });
+    assert!(matches!(*stage.events(), [Event::Signalled { delivery: Ok(Delivered::Gone), .. }]));
+    assert_eq!(stage.did(), ["reap 812"], "a stranger was signalled");
+
+    // And what is remembered of an earlier process of that pid is not the later one's.
+    stage.world().processes.clear();
+    stage.world().add(813, OWN, |fake| fake.ended = Some(code(3)));
+    stage.sigchld();
+    let pid = stage.world().add(813, OWN, |_| {});
+    stage.adopt(init(), pid, Parent::Us);
+    stage.world().forgets = true;
+    stage.world().end(813, code(4));
+    stage.world().steal(813);
+    stage.settle(AGAIN);
+    assert_eq!(stage.exits(), [("c/init".into(), ExitStatus::Unknown)]);
+}
+
+#[test]
+fn without_a_file_for_its_pidfd_a_process_is_killed_and_reaped() {
+    let mut stage = Stage::new();
+    let pid = stage.world().add(812, OWN, |_| {});
+    stage.world().out_of_files = true;
+    stage.adopt(init(), pid, Parent::Us);
+    let failed = OsError(Errno::MFILE.raw_os_error());
+    assert!(matches!(*stage.events(), [Event::AdoptFailed { error, .. }] if error == failed));
+    assert!(stage.table.next_deadline(stage.now).is_some());
+    stage.settle(AGAIN);
+    assert_eq!(stage.did(), ["kill 812", "reap 812"]);
+    assert_eq!(stage.table.next_deadline(stage.now), None);
+}
+
+#[test]
+fn a_call_that_failed_ends_after_what_it_has_left() {
+    let mut stage = Stage::new();
+    let (call, runtime) = stage.spawn();
+    stage.world().add(101, OWN, |fake| (fake.group, fake.session, fake.nested) = (runtime, OWN, false));
+    stage.world().end(runtime, code(1));
+    let ended = Event::CallEnded { call, status: code(1) };
+    stage.settle(Duration::ZERO);
+    assert!(!stage.events().contains(&ended));
+    stage.settle(AGAIN);
+    assert!(stage.events().contains(&ended));
+    assert_eq!(stage.did(), ["reap 100", "SIGKILL 101", "reap 101"]);
+}
+
+#[test]
+fn a_call_is_killed_with_its_group_and_not_after_its_end() {
+    let mut stage = Stage::new();
+    let (call, runtime) = stage.spawn();
+    stage.ask(0, |_| Request::KillCall { call });
+    stage.settle(AGAIN);
+    stage.ask(0, |_| Request::KillCall { call });
+    assert_eq!(stage.did(), [format!("SIGKILL -{runtime}"), format!("reap {runtime}")]);
+}
+
+#[test]
+fn a_monitors_end_is_that_of_its_container() {
+    for (forgets, expected) in [(false, ExitStatus::Signal(Signal::TERM)), (true, code(143))] {
+        let mut stage = Stage::new();
+        stage.world().forgets = forgets;
+        let (call, runtime) = stage.spawn();
+        let pid = stage.world().add(812, runtime, |_| {});
+        stage.adopt(init(), pid, Parent::Call(call));
+        stage.world().end(812, ExitStatus::Signal(Signal::TERM));
+        stage.settle(AGAIN);
+        assert_eq!(stage.exits(), [], "the monitor knows more");
+        stage.world().steal(812);
+        stage.world().end(runtime, code(143));
+        stage.settle(AGAIN);
+        assert_eq!(stage.exits(), [("c/init".into(), expected)]);
+        // So short a life that the monitor's end came first.
+        stage.adopt(exec(), pid, Parent::Call(call));
+        assert_eq!(stage.exits(), [("c/exec-1".into(), code(143))]);
+    }
+}
+
+#[test]
+fn signals_go_to_the_group_and_never_to_our_own() {
+    let mut stage = Stage::new();
+    let pid = stage.world().add(10, OWN, |fake| fake.group = 9);
+    stage.adopt(init(), pid, Parent::Us);
+    let pid = stage.world().add(11, OWN, |fake| fake.group = OWN);
+    stage.adopt(exec(), pid, Parent::Us);
+    let (signal, scope) = (Signal::TERM, SignalScope::Group);
+    stage.ask(0, |token| Request::Signal { token, process: init(), signal, scope });
+    stage.ask(0, |token| Request::Signal { token, process: exec(), signal, scope });
+    assert_eq!(stage.did(), ["SIGTERM -9", "SIGTERM 11"]);
+}
+
+#[test]
+fn a_kill_does_what_it_is_asked_in_order_and_reaps_what_becomes_ours() {
+    let mut stage = Stage::new();
+    let pid = stage.world().add(10, OWN, |fake| fake.nested = false);
+    stage.adopt(init(), pid, Parent::Us);
+    stage.world().add(11, 10, |fake| fake.nested = false);
+    stage.world().v1_only = true;
+    let (everything, thaw) = (Some(members()), vec!["/sys/fs/cgroup/freezer".into()]);
+    stage.ask(0, |token| Request::Kill { token, process: init(), everything, thaw });
+    assert_eq!(stage.did(), ["SIGKILL -10", "SIGKILL 11", r#"thaw ["/sys/fs/cgroup/freezer"]"#]);
+    stage.settle(AGAIN);
+    stage.sigchld();
+    assert_eq!(stage.did(), ["reap 10"], "the other is not ours yet");
+    // Its session and its cgroup say nothing: it was seen when it was killed.
+    stage.world().processes.get_mut(&11).unwrap().parent = OWN;
+    stage.sigchld();
+    assert_eq!(stage.did(), ["reap 11"]);
+}
+
+#[test]
+fn what_is_left_of_a_container_is_killed_until_nothing_is() {
+    let mut stage = Stage::new();
+    stage.world().add(11, OWN, |fake| fake.nested = false);
+    let request = |token, patience| Request::EndAll {
+        token,
+        container: container(),
+        members: members(),
+        thaw: vec![],
+        patience,
+    };
+    let token = stage.ask(0, |token| request(token, Duration::from_secs(1)));
+    // One that was forked meanwhile.
+    stage.world().add(12, OWN, |fake| fake.nested = false);
+    stage.settle(LOOK * 3);
+    assert!(stage.events().contains(&Event::Done { token }));
+    assert!(stage.world().processes.is_empty(), "{:?}", stage.world().processes);
+}
+
+#[test]
+fn unadopted_children_of_a_container_are_ended() {
+    let mut stage = Stage::new();
+    stage.world().add(11, OWN, |_| {});
+    stage.world().add(12, OWN, |fake| fake.comm = "runc:[2:INIT]");
+    stage.world().add(13, OWN, |fake| (fake.comm, fake.cgroup) = ("runc:[2:INIT]", "/longshore/e/other"));
+    let started = stage.world().add(14, OWN, |_| {});
+    let stranger = stage.world().add(15, 7, |fake| fake.cgroup = "/user");
+    for started in [started, stranger] {
+        let started = Some(started);
+        let token =
+            stage.ask(0, |token| Request::EndUnadopted { token, members: members(), all: false, started });
+        stage.settle(AGAIN);
+        assert!(stage.events().contains(&Event::Done { token }));
+    }
+    assert_eq!(stage.world().processes.keys().copied().collect::<Vec<_>>(), [11, 13, 15]);
+    stage.ask(0, |token| Request::EndUnadopted { token, members: members(), all: true, started: None });
+    stage.settle(AGAIN);
+    assert_eq!(stage.world().processes.keys().copied().collect::<Vec<_>>(), [13, 15]);
+}
+
+#[test]
+fn the_process_is_a_subreaper_while_anyone_needs_it() {
+    let mut stage = Stage::new();
+    let _others = stage.join(1);
+    for client in [0, 1, 1] {
+        stage.ask(client, |token| Request::Subreap { token, on: true });
+    }
+    stage.ask(0, |token| Request::Subreap { token, on: false });
+    assert!(stage.world().subreaper);
+    stage.table.leave(1);
+    assert!(!stage.world().subreaper);
+    stage.world().subreaper = true;
+    for on in [true, false] {
+        stage.ask(0, |token| Request::Subreap { token, on });
+        assert!(stage.world().subreaper, "it was one before");
+    }
+}
+
+#[test]
+fn a_client_that_leaves_is_forgotten() {
+    let mut stage = Stage::new();
+    let pid = stage.world().add(10, OWN, |_| {});
+    stage.adopt(init(), pid, Parent::Us);
+    stage.table.leave(0);
+    stage.world().end(10, code(0));
+    stage.settle(AGAIN);
+    assert!(!stage.table.has_clients() && stage.table.watched.is_empty() && stage.did().is_empty());
+}

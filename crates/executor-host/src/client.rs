@@ -1,0 +1,461 @@
+//! The requests of a driver as futures.
+//!
+//! A request is in the host's queue before its method returns, whether or not anyone polls the future. A token pairs it
+//! with its answer.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, ProcessRef, Signal, SignalScope};
+use executor_core::{BoxFuture, BoxStream, ChildFd, ChildStdio, Delivery};
+use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::channel::oneshot;
+use futures::future::Shared;
+use futures::{FutureExt, StreamExt, stream};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::local::LocalHost;
+use crate::seam::{
+    CallId, Command, Containers, Delivered, Event, EventSink, Image, ImageFate, Members, OsError, Parent,
+    ProcessHost, Request, StdioSource, Token,
+};
+use crate::{Error, Result, lock};
+
+/// One driver's connection to a host. It closes with the last clone and the last [`Call`].
+#[derive(Clone)]
+pub struct HostClient {
+    shared: Arc<Connection>,
+}
+
+struct Connection {
+    host: Box<dyn ProcessHost>,
+    awaited: Arc<Awaited>,
+    next: AtomicU64,
+    exits: Mutex<Option<UnboundedReceiver<(ProcessRef, ExitStatus)>>>,
+}
+
+/// What has not been answered yet.
+struct Awaited {
+    answers: Mutex<Option<Answers>>,
+    exits: UnboundedSender<(ProcessRef, ExitStatus)>,
+}
+
+#[derive(Default)]
+struct Answers {
+    tokens: HashMap<Token, Answer>,
+    spawned: HashMap<CallId, oneshot::Sender<std::result::Result<(HostPid, ImageFate), OsError>>>,
+    calls: HashMap<CallId, oneshot::Sender<ExitStatus>>,
+    ends: HashMap<ProcessRef, oneshot::Sender<ExitStatus>>,
+}
+
+enum Answer {
+    Done(oneshot::Sender<std::result::Result<(), OsError>>),
+    /// For a thread that blocks.
+    Blocking(mpsc::Sender<std::result::Result<(), OsError>>),
+    Signalled(oneshot::Sender<std::result::Result<Delivered, OsError>>),
+}
+
+/// How a call, or an adopted process, ends.
+pub type Ended = Shared<BoxFuture<'static, ExitStatus>>;
+
+/// A runtime that was executed. It is reaped whether or not anyone waits; when it fails, what it has left in its process
+/// group is ended first.
+#[derive(Clone)]
+pub struct Call {
+    id: CallId,
+    image: ImageFate,
+    ended: Ended,
+    client: HostClient,
+}
+
+/// How a call was waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallEnd {
+    /// It ended by itself.
+    Ended(ExitStatus),
+    /// It did not within the deadline, and was killed.
+    Overdue,
+    /// It was given up, and killed.
+    Abandoned,
+}
+
+impl HostClient {
+    /// A client of the host in this process.
+    ///
+    /// # Errors
+    /// When the host's thread cannot be started.
+    pub fn local() -> Result<Self> {
+        Self::connect(|sink| LocalHost::connect(sink).map(|host| Box::new(host) as Box<dyn ProcessHost>))
+            .map_err(Error::system("start the host's thread"))
+    }
+
+    /// A client of the host that `connect` makes, which delivers its events to the sink it is given.
+    ///
+    /// # Errors
+    /// Those of `connect`.
+    pub fn connect(connect: impl FnOnce(ClientSink) -> io::Result<Box<dyn ProcessHost>>) -> io::Result<Self> {
+        let (exits, receiver) = unbounded();
+        let awaited = Arc::new(Awaited { answers: Mutex::new(Some(Answers::default())), exits });
+        let host = connect(ClientSink(Arc::clone(&awaited)))?;
+        let exits = Mutex::new(Some(receiver));
+        Ok(Self { shared: Arc::new(Connection { host, awaited, next: AtomicU64::new(0), exits }) })
+    }
+
+    /// Executes a runtime.
+    pub fn spawn(
+        &self,
+        mut command: Command,
+        image: Option<(Image, OwnedFd)>,
+        stdio: &ChildStdio,
+    ) -> BoxFuture<'static, Result<Call>> {
+        let call = CallId(self.number());
+        let mut fds = Vec::new();
+        let source = |fd: &ChildFd, fds: &mut Vec<OwnedFd>| -> io::Result<StdioSource> {
+            Ok(match fd {
+                ChildFd::Null => StdioSource::Null,
+                ChildFd::Inherit => StdioSource::Inherit,
+                ChildFd::Fd(fd) => {
+                    fds.push(fd.try_clone()?);
+                    StdioSource::Fd(fds.len() - 1)
+                }
+            })
+        };
+        let mut sources = [StdioSource::Null; 3];
+        for (source_of, fd) in sources.iter_mut().zip([&stdio.stdin, &stdio.stdout, &stdio.stderr]) {
+            match source(fd, &mut fds) {
+                Ok(source) => *source_of = source,
+                Err(error) => {
+                    return futures::future::ready(Err(Error::system("pass a stream on")(error))).boxed();
+                }
+            }
+        }
+        command.stdio = sources;
+        command.image = image.map(|(image, fd)| {
+            fds.push(fd);
+            Image { fd: fds.len() - 1, ..image }
+        });
+        let (spawned, ended) = (oneshot::channel(), oneshot::channel());
+        self.await_answer(|answers| {
+            answers.spawned.insert(call, spawned.0);
+            answers.calls.insert(call, ended.0);
+        });
+        let program = std::path::PathBuf::from(command.program.clone());
+        self.shared.host.request(Request::Spawn { call, command }, fds);
+        let (client, ended) = (self.clone(), until(ended.1));
+        async move {
+            let (_, image) = answered(spawned.1).await?.map_err(|error| {
+                let source = error.into();
+                Error::File { op: "execute", path: program, source }
+            })?;
+            Ok(Call { id: call, image, ended, client })
+        }
+        .boxed()
+    }
+
+    /// Takes charge of a process that a runtime has started; answers with its end.
+    pub fn adopt(
+        &self,
+        process: ProcessRef,
+        pid: HostPid,
+        parent: Parent,
+        members: Members,
+    ) -> BoxFuture<'static, Result<Ended>> {
+        let ended = oneshot::channel();
+        self.await_answer(|answers| drop(answers.ends.insert(process.clone(), ended.0)));
+        let adopted = self.done(|token| Request::Adopt { token, process, pid, parent, members });
+        let ended = until(ended.1);
+        async move { adopted.await?.map(|()| ended).map_err(Error::process("watch", pid)) }.boxed()
+    }
+
+    /// Signals an adopted process, alone or with its group.
+    pub fn signal(
+        &self,
+        process: ProcessRef,
+        signal: Signal,
+        scope: SignalScope,
+    ) -> BoxFuture<'static, Result<Delivery>> {
+        self.signalled("signal", |token| Request::Signal { token, process, signal, scope })
+    }
+
+    /// Signals everything in a container.
+    pub fn signal_all(&self, members: Members, signal: Signal) -> BoxFuture<'static, Result<Delivery>> {
+        self.signalled("signal", |token| Request::SignalAll { token, members, signal })
+    }
+
+    /// Sends SIGKILL to an adopted process and its group, and to these; thaws these directories.
+    pub fn kill(
+        &self,
+        process: ProcessRef,
+        everything: Option<Members>,
+        thaw: Vec<std::ffi::OsString>,
+    ) -> BoxFuture<'static, Result<Delivery>> {
+        self.signalled("kill", |token| Request::Kill { token, process, everything, thaw })
+    }
+
+    /// Thaws the freezers in these directories, and in all below.
+    pub fn thaw(&self, dirs: Vec<std::ffi::OsString>) -> BoxFuture<'static, Result<()>> {
+        self.finished("thaw", |token| Request::Thaw { token, dirs })
+    }
+
+    /// Ends what a runtime has left half made, and the process that has this pid if it is the container's.
+    pub fn end_unadopted(
+        &self,
+        members: Members,
+        all: bool,
+        started: Option<HostPid>,
+    ) -> BoxFuture<'static, Result<()>> {
+        self.finished("end what a runtime has left", |token| Request::EndUnadopted {
+            token,
+            members,
+            all,
+            started,
+        })
+    }
+
+    /// Notes who is in a container, to reap them.
+    pub fn remember(&self, container: ContainerId, members: Members) {
+        self.shared.host.request(Request::Remember { container, members }, Vec::new());
+    }
+
+    /// Kills what is in a container until nothing is.
+    pub fn end_all(
+        &self,
+        container: ContainerId,
+        members: Members,
+        thaw: Vec<std::ffi::OsString>,
+        patience: Duration,
+    ) -> BoxFuture<'static, Result<()>> {
+        self.finished("end a container", |token| Request::EndAll {
+            token,
+            container,
+            members,
+            thaw,
+            patience,
+        })
+    }
+
+    /// Nothing of this container will be asked for any more.
+    pub fn forget(&self, container: ContainerId) {
+        self.await_answer(|answers| answers.ends.retain(|process, _| process.container != container));
+        self.shared.host.request(Request::Forget { container }, Vec::new());
+    }
+
+    /// From now on reaps processes that end in a container and that nobody adopted, as they end. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// When SIGCHLD cannot be listened for.
+    pub fn reap_orphans(&self, containers: Containers) -> Result<()> {
+        let mut ended = signal(SignalKind::child()).map_err(Error::system("listen for SIGCHLD"))?;
+        self.shared.host.request(Request::ReapOrphans { containers }, Vec::new());
+        let connection = Arc::downgrade(&self.shared);
+        tokio::spawn(async move {
+            while ended.recv().await.is_some() {
+                let Some(shared) = connection.upgrade() else { return };
+                // Signals that come meanwhile are one when it is done.
+                let looked = Self { shared }.done(|token| Request::LookForOrphans { token });
+                if looked.await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// The ends of adopted processes; nothing for the second caller.
+    pub fn exits(&self) -> BoxStream<'static, (ProcessRef, ExitStatus)> {
+        let exits = lock(&self.shared.exits).take();
+        exits.map_or_else(|| stream::empty().boxed(), StreamExt::boxed)
+    }
+
+    /// Makes the host a child subreaper, or gives that up. Blocks.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn subreap(&self, on: bool) -> Result<()> {
+        self.blocking(None, |token| Request::Subreap { token, on })?
+            .map_err(Error::system("become a child subreaper"))
+    }
+
+    /// The same as [`end_unadopted`](Self::end_unadopted). Blocks.
+    ///
+    /// # Errors
+    /// When the host has ended.
+    pub fn end_unadopted_now(&self, members: Members) -> Result<()> {
+        let request = |token| Request::EndUnadopted { token, members, all: true, started: None };
+        self.blocking(None, request)?.map_err(Error::system("end what a runtime has left"))
+    }
+
+    /// Kills and reaps every runtime and every adopted process, and executes nothing more. Blocks, at most for `patience`.
+    ///
+    /// # Errors
+    /// When the host has ended.
+    pub fn close(&self, patience: Duration) -> Result<()> {
+        // What the host does last takes it a moment more.
+        let most = patience.saturating_add(Duration::from_secs(1));
+        self.blocking(Some(most), |token| Request::Close { token, patience })?
+            .map_err(Error::system("end all processes"))
+    }
+
+    fn number(&self) -> u64 {
+        self.shared.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn await_answer(&self, register: impl FnOnce(&mut Answers)) {
+        // Without answers the senders are dropped, which is the answer.
+        if let Some(answers) = &mut *lock(&self.shared.awaited.answers) {
+            register(answers);
+        }
+    }
+
+    fn done(
+        &self,
+        request: impl FnOnce(Token) -> Request,
+    ) -> impl Future<Output = Result<io::Result<()>>> + Send + 'static {
+        let (token, (answer, done)) = (Token(self.number()), oneshot::channel());
+        self.await_answer(|answers| drop(answers.tokens.insert(token, Answer::Done(answer))));
+        self.shared.host.request(request(token), Vec::new());
+        answered(done).map(|answer| Ok(answer?.map_err(io::Error::from)))
+    }
+
+    fn finished(
+        &self,
+        op: &'static str,
+        request: impl FnOnce(Token) -> Request,
+    ) -> BoxFuture<'static, Result<()>> {
+        self.done(request).map(move |answer| answer?.map_err(Error::system(op))).boxed()
+    }
+
+    fn signalled(
+        &self,
+        op: &'static str,
+        request: impl FnOnce(Token) -> Request,
+    ) -> BoxFuture<'static, Result<Delivery>> {
+        let (token, (answer, signalled)) = (Token(self.number()), oneshot::channel());
+        self.await_answer(|answers| drop(answers.tokens.insert(token, Answer::Signalled(answer))));
+        self.shared.host.request(request(token), Vec::new());
+        let told = move |answer: Result<std::result::Result<Delivered, OsError>>| {
+            answer?.map(Delivery::from).map_err(|error| Error::system(op)(error.into()))
+        };
+        answered(signalled).map(told).boxed()
+    }
+
+    fn blocking(
+        &self,
+        most: Option<Duration>,
+        request: impl FnOnce(Token) -> Request,
+    ) -> Result<io::Result<()>> {
+        let (token, (answer, done)) = (Token(self.number()), mpsc::channel());
+        self.await_answer(|answers| drop(answers.tokens.insert(token, Answer::Blocking(answer))));
+        self.shared.host.request(request(token), Vec::new());
+        let answer = match most {
+            Some(most) => done.recv_timeout(most).map_err(|_| Error::HostGone)?,
+            None => done.recv().map_err(|_| Error::HostGone)?,
+        };
+        Ok(answer.map_err(io::Error::from))
+    }
+}
+
+async fn answered<T>(answer: oneshot::Receiver<T>) -> Result<T> {
+    answer.await.map_err(|_| Error::HostGone)
+}
+
+fn until(ended: oneshot::Receiver<ExitStatus>) -> Ended {
+    ended.map(|status| status.unwrap_or(ExitStatus::Unknown)).boxed().shared()
+}
+
+impl Call {
+    /// Its name at the host.
+    pub const fn id(&self) -> CallId {
+        self.id
+    }
+
+    /// What became of the program in memory.
+    pub const fn image(&self) -> ImageFate {
+        self.image
+    }
+
+    /// How it ends.
+    pub fn ended(&self) -> Ended {
+        self.ended.clone()
+    }
+
+    /// Sends SIGKILL to its process group.
+    pub fn kill(&self) {
+        self.client.shared.host.request(Request::KillCall { call: self.id }, Vec::new());
+    }
+
+    /// Waits until it has ended, at most until the deadline or until it is abandoned; then it is killed.
+    pub async fn wait(&self, deadline: Duration, abandoned: impl Future<Output = ()>) -> CallEnd {
+        let early = tokio::select! {
+            status = self.ended() => return CallEnd::Ended(status),
+            () = tokio::time::sleep(deadline) => CallEnd::Overdue,
+            () = abandoned => CallEnd::Abandoned,
+        };
+        self.kill();
+        self.ended().await;
+        early
+    }
+}
+
+/// Pairs a host's events with what awaits them.
+pub struct ClientSink(Arc<Awaited>);
+
+impl EventSink for ClientSink {
+    fn deliver(&mut self, event: Event) {
+        let mut answers = lock(&self.0.answers);
+        let Some(answers) = &mut *answers else { return };
+        match event {
+            Event::Spawned { call, pid, image } => {
+                answer(answers.spawned.remove(&call), Ok((pid, image)));
+            }
+            Event::SpawnFailed { call, error } => {
+                answers.calls.remove(&call);
+                answer(answers.spawned.remove(&call), Err(error));
+            }
+            Event::CallEnded { call, status } => {
+                answer(answers.calls.remove(&call), status);
+            }
+            Event::Adopted { token } | Event::Done { token } => answers.done(token, Ok(())),
+            Event::AdoptFailed { token, error } | Event::Failed { token, error } => {
+                answers.done(token, Err(error))
+            }
+            Event::Signalled { token, delivery } => {
+                if let Some(Answer::Signalled(awaits)) = answers.tokens.remove(&token) {
+                    answer(Some(awaits), delivery);
+                }
+            }
+            Event::Exited { process, status } => {
+                answer(answers.ends.remove(&process), status);
+                let _nobody_listens = self.0.exits.unbounded_send((process, status));
+            }
+        }
+    }
+}
+
+impl Answers {
+    fn done(&mut self, token: Token, outcome: std::result::Result<(), OsError>) {
+        match self.tokens.remove(&token) {
+            Some(Answer::Done(awaits)) => answer(Some(awaits), outcome),
+            Some(Answer::Blocking(awaits)) => {
+                let _gave_up_waiting = awaits.send(outcome);
+            }
+            Some(Answer::Signalled(_)) | None => {}
+        }
+    }
+}
+
+fn answer<T>(awaits: Option<oneshot::Sender<T>>, value: T) {
+    let _nobody_waits = awaits.map(|awaits| awaits.send(value));
+}
+
+impl Drop for ClientSink {
+    /// No more events come: what is awaited is answered by dropping its sender.
+    fn drop(&mut self) {
+        lock(&self.0.answers).take();
+        self.0.exits.close_channel();
+    }
+}

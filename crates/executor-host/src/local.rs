@@ -1,0 +1,150 @@
+//! The embedder's own process as the parent of its runtimes and, as their subreaper, of containers.
+//!
+//! ```text
+//!  LocalHost ─┐
+//!  LocalHost ─┼─▶ queue ── eventfd ──▶ the host's thread: one request, then what has ended, then what is due
+//!  LocalHost ─┘                            └── ChildTable ──▶ each client's EventSink
+//! ```
+//! Children belong to a process and not to an executor, so there is one thread for all executors of a process. It begins with the
+//! first client and ends with the last. Ends are seen by pidfds and reaped one by one: a wait for any child would steal
+//! the embedder's own.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::children::{ChildTable, ClientId};
+use crate::kernel::Linux;
+use crate::lock;
+use crate::seam::{EventSink, ProcessHost, Request};
+
+/// A client's connection to this process's host.
+pub struct LocalHost {
+    client: ClientId,
+    queue: Arc<Queue>,
+}
+
+/// The host of this process. It cannot belong to an executor: of what was reaped, of who is a subreaper, and of whose child
+/// is unknown there is one truth for the process.
+static HOST: Mutex<Option<Arc<Queue>>> = Mutex::new(None);
+
+/// What the host's thread is to do.
+struct Queue {
+    entries: Mutex<VecDeque<(ClientId, Entry)>>,
+    wake: OwnedFd,
+    next_client: AtomicU64,
+}
+
+enum Entry {
+    Join(Box<dyn EventSink>),
+    Request(Request, Vec<OwnedFd>),
+    Leave,
+}
+
+impl LocalHost {
+    /// Becomes a client of this process's host, and starts its thread if there is none. Events go to `sink`.
+    ///
+    /// # Errors
+    /// When there is no thread or no file to be had.
+    pub fn connect(sink: impl EventSink) -> io::Result<Self> {
+        let mut host = lock(&HOST);
+        let queue = match &*host {
+            Some(queue) => Arc::clone(queue),
+            None => {
+                let queue = Queue::start()?;
+                *host = Some(Arc::clone(&queue));
+                queue
+            }
+        };
+        let client = queue.next_client.fetch_add(1, Ordering::Relaxed);
+        queue.enter(client, Entry::Join(Box::new(sink)));
+        Ok(Self { client, queue })
+    }
+}
+
+impl ProcessHost for LocalHost {
+    fn request(&self, request: Request, fds: Vec<OwnedFd>) {
+        self.queue.enter(self.client, Entry::Request(request, fds));
+    }
+}
+
+impl Drop for LocalHost {
+    fn drop(&mut self) {
+        self.queue.enter(self.client, Entry::Leave);
+    }
+}
+
+impl Queue {
+    fn start() -> io::Result<Arc<Self>> {
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let table = ChildTable::new(Linux::new(&wake)?);
+        let queue = Arc::new(Self { entries: Mutex::default(), wake, next_client: AtomicU64::new(0) });
+        let own = Arc::clone(&queue);
+        thread::Builder::new().name("longshore-host".into()).spawn(move || own.work(table))?;
+        Ok(queue)
+    }
+
+    fn enter(&self, client: ClientId, entry: Entry) {
+        lock(&self.entries).push_back((client, entry));
+        // It fails only when it has not been read 2^64 times.
+        let _woken = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+    }
+
+    fn work(self: Arc<Self>, mut table: ChildTable<Linux>) {
+        let _gone = Gone(Arc::clone(&self));
+        loop {
+            let next = lock(&self.entries).pop_front();
+            let waits = next.is_none();
+            match next {
+                Some((client, Entry::Join(sink))) => table.join(client, sink),
+                Some((client, Entry::Request(request, fds))) => {
+                    table.handle(Instant::now(), client, request, fds)
+                }
+                Some((client, Entry::Leave)) => table.leave(client),
+                None if !table.has_clients() && self.is_over() => return,
+                None => {}
+            }
+            // A queue of requests does not delay an exit.
+            let now = Instant::now();
+            let due = table.next_deadline(now).map(|at| at.saturating_duration_since(now));
+            let most = if waits { due } else { Some(Duration::ZERO) };
+            for number in table.kernel().wait(&self.wake, most) {
+                table.ended(Instant::now(), number);
+            }
+            table.tick(Instant::now());
+        }
+    }
+
+    /// Without clients it is over, unless one comes just now.
+    fn is_over(&self) -> bool {
+        let mut host = lock(&HOST);
+        let over = lock(&self.entries).is_empty();
+        if over {
+            self.forget(&mut host);
+        }
+        over
+    }
+
+    fn forget(&self, host: &mut Option<Arc<Self>>) {
+        if host.as_ref().is_some_and(|host| std::ptr::eq(Arc::as_ptr(host), self)) {
+            *host = None;
+        }
+    }
+}
+
+/// The thread ends, perhaps by a panic: the next client begins another, and clients of this one see their sinks go.
+struct Gone(Arc<Queue>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        let mut host = lock(&HOST);
+        self.0.forget(&mut host);
+        lock(&self.0.entries).clear();
+    }
+}

@@ -1,0 +1,141 @@
+//! A container that was claimed, as the driver knows it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsString;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use executor_core::lifecycle::{HostPid, ProcessId, TerminalSize, Usage};
+use executor_core::{ContainerSpec, Network, NetworkTraits};
+use executor_host::cgroup::Cgroups;
+use executor_host::procfs::{self, Stat};
+use executor_host::terminal::Terminal;
+use executor_host::{Claim, Ended, Members, Place};
+use tokio::sync::watch;
+
+use super::created::Layout;
+use crate::lock;
+
+pub(super) struct Container {
+    pub(super) claim: Claim,
+    pub(super) spec: Arc<ContainerSpec>,
+    pub(super) network: NetworkTraits,
+    pub(super) init: OnceLock<HostPid>,
+    /// The end of init.
+    pub(super) ended: OnceLock<Ended>,
+    /// How init waits to be started, when it was created.
+    pub(super) layout: OnceLock<Layout>,
+    /// Found when init runs, so that nothing has to be looked for when it ends.
+    cgroups: OnceLock<Cgroups>,
+    /// Starts under way can be given up by sending here.
+    abandon: Mutex<HashMap<ProcessId, watch::Sender<bool>>>,
+    terminals: Mutex<HashMap<ProcessId, Arc<Terminal>>>,
+}
+
+impl Container {
+    pub(super) fn new(claim: Claim, spec: Arc<ContainerSpec>, network: NetworkTraits) -> Self {
+        Self {
+            claim,
+            spec,
+            network,
+            init: OnceLock::new(),
+            ended: OnceLock::new(),
+            layout: OnceLock::new(),
+            cgroups: OnceLock::new(),
+            abandon: Mutex::default(),
+            terminals: Mutex::default(),
+        }
+    }
+
+    /// From now on the start of this process can be given up, at whatever point it is.
+    pub(super) fn may_be_abandoned(&self, process: &ProcessId) -> watch::Receiver<bool> {
+        let (abandon, abandoned) = watch::channel(false);
+        lock(&self.abandon).insert(process.clone(), abandon);
+        abandoned
+    }
+
+    /// The start of this process is over.
+    pub(super) fn is_past_abandoning(&self, process: &ProcessId) {
+        lock(&self.abandon).remove(process);
+    }
+
+    pub(super) fn abandon(&self, process: &ProcessId) {
+        if let Some(abandon) = lock(&self.abandon).get(process) {
+            abandon.send_replace(true);
+        }
+    }
+
+    /// The terminal that this process will get, of the size that is asked for now.
+    pub(super) fn await_terminal(&self, process: &ProcessId, size: TerminalSize) -> Arc<Terminal> {
+        let terminal = Arc::new(Terminal::awaited(size));
+        let mut terminals = lock(&self.terminals);
+        terminals.retain(|_, terminal| !terminal.is_over());
+        terminals.insert(process.clone(), Arc::clone(&terminal));
+        terminal
+    }
+
+    pub(super) fn terminal(&self, process: &ProcessId) -> Option<Arc<Terminal>> {
+        lock(&self.terminals).get(process).cloned()
+    }
+
+    /// Before init runs they may not be there yet; afterwards they are looked for once. Blocks for a moment.
+    pub(super) fn cgroups(&self) -> Cgroups {
+        let at = || self.claim.cgroup.as_ref().map_or_else(Cgroups::none, |place| Cgroups::at(&place.path));
+        let find = || self.claim.cgroups().unwrap_or_else(|_| at());
+        match self.init.get() {
+            Some(_) => self.cgroups.get_or_init(find).clone(),
+            None => find(),
+        }
+    }
+
+    /// The same if they were looked for already.
+    pub(super) fn known_cgroups(&self) -> Option<&Cgroups> {
+        self.cgroups.get()
+    }
+
+    /// What says that a process is in it, by what is known without looking.
+    pub(super) fn members(&self) -> Members {
+        self.claim.members(self.cgroups.get(), self.init.get().copied())
+    }
+
+    /// The directories with its freezers.
+    pub(super) fn freezers(&self) -> Vec<OsString> {
+        match self.members() {
+            Members::Cgroup { dirs, .. } => dirs,
+            Members::PidNamespace { .. } => Vec::new(),
+        }
+    }
+
+    /// The host pids of what is in it: by its cgroup, or by its pid namespace where no cgroups may be made. Blocks.
+    pub(super) fn processes(&self) -> BTreeSet<HostPid> {
+        match (&self.claim.cgroup, self.init.get()) {
+            (None, Some(init)) => procfs::in_pid_namespace_of(*init).collect(),
+            (Some(_), _) | (None, None) => self.cgroups().processes(),
+        }
+    }
+
+    /// Blocks for a moment.
+    pub(super) fn has_ended(&self) -> bool {
+        self.init.get().is_none_or(|init| Stat::of(*init).is_none_or(|stat| stat.is_ending()))
+    }
+
+    /// What it has used so far, and what went over its network as long as its processes live. Blocks for a moment.
+    pub(super) fn usage(&self) -> Usage {
+        let own = self.spec.network != Network::Host;
+        let init = self.init.get().filter(|_| own && !self.has_ended());
+        let network = init.and_then(|init| procfs::network_usage(*init));
+        Usage { network, ..self.cgroups().usage() }
+    }
+
+    pub(super) fn place(&self) -> Place<'_> {
+        let cgroup = self.claim.cgroup.as_ref().map(|place| place.asked.as_str());
+        Place { id: &self.claim.id, dir: &self.claim.dir, cgroup }
+    }
+}
+
+/// How the names of a process's files in its container's directory begin. No exec can have init's.
+pub(super) fn stem(process: &ProcessId) -> String {
+    match process {
+        ProcessId::Init => "init".to_owned(),
+        ProcessId::Exec(exec) => format!("exec.{exec}"),
+    }
+}

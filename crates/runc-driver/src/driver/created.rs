@@ -1,0 +1,186 @@
+//! Containers that are created and wait to be started.
+//!
+//! ```text
+//!  create: create ▶ pid file ▶ adopt          (as a run, short of the program)
+//!  start:  exec.fifo ▶ one byte ▶ it runs     (runc's and crun's layouts; another's is started by its `start`)
+//! ```
+//! runc's init waits in open(2) of a fifo for a reader, writes a byte to it and executes the program; crun's has it open
+//! and waits for a byte. `start` does no more than to be the other side, and to remove the fifo.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use executor_core::ChildStdio;
+use executor_core::lifecycle::{HostPid, ProcessId, ProcessRef, StartFailure, StartFailureKind};
+use executor_host::Ended;
+use executor_host::procfs::Stat;
+use futures::FutureExt;
+use rustix::fs::OFlags;
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+
+use super::container::Container;
+use super::launch::Kind;
+use super::pools::Pool;
+use super::{Mode, Shared, gone};
+use crate::Error;
+
+/// How a created container waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// Its init writes to the fifo when somebody reads.
+    Runc,
+    /// Its init reads from the fifo.
+    Crun,
+    /// The runtime knows.
+    Other,
+}
+
+impl Shared {
+    /// Makes a container up to the point where its program would be executed.
+    pub(super) async fn create(
+        self: &Arc<Self>,
+        container: &Arc<Container>,
+        stdio: ChildStdio,
+        abandoned: watch::Receiver<bool>,
+    ) -> Result<HostPid, StartFailure> {
+        if self.mode != Mode::Detached {
+            let message = "a container that is created needs a runtime that is not kept in the foreground";
+            return Err(StartFailure::new(StartFailureKind::BadConfig, message));
+        }
+        let pid = self.launch_init(container, Kind::Create, stdio, abandoned).await?;
+        let (shared, created) = (Arc::clone(self), Arc::clone(container));
+        tokio::spawn(async move { shared.pools.run(Pool::Reads, move || created.layout()).await });
+        Ok(pid)
+    }
+
+    /// Executes the program of a container that was created. It can be given up: then it is killed, as when it fails.
+    pub(super) async fn start_created(
+        &self,
+        container: &Arc<Container>,
+        mut abandoned: watch::Receiver<bool>,
+    ) -> Result<(), StartFailure> {
+        let given_up = async {
+            tokio::select! {
+                () = tokio::time::sleep(self.start_deadline) => {
+                    format!("the container did not start within {:?}", self.start_deadline)
+                }
+                Ok(_) = abandoned.wait_for(|abandoned| *abandoned) => "the start was given up".to_owned(),
+            }
+        };
+        let started = tokio::select! {
+            biased;
+            started = self.open_exec_fifo(container) => started,
+            message = given_up => Err(StartFailure::new(StartFailureKind::RuntimeTimedOut, message)),
+        };
+        container.is_past_abandoning(&ProcessId::Init);
+        started.inspect_err(|_| {
+            let init = ProcessRef::init(container.claim.id.clone());
+            let _its_end_is_reported = self.host.kill(init, None, Vec::new());
+        })
+    }
+
+    async fn open_exec_fifo(&self, container: &Arc<Container>) -> Result<(), StartFailure> {
+        let (Some(pid), Some(ended)) = (container.init.get().copied(), container.ended.get().cloned()) else {
+            return Err(gone("the container was not created".to_owned()));
+        };
+        let (own, fifo) = (Arc::clone(container), container.claim.state.join("exec.fifo"));
+        let failed = {
+            let fifo = fifo.clone();
+            move |error| Error::file("start by", &fifo)(error).start_failure()
+        };
+        let (path, opening) = (fifo.clone(), failed.clone());
+        let opened = move || match own.layout() {
+            Layout::Runc => open(&path, false).map(Gate::Opened),
+            Layout::Crun => release(&path, pid).map(|()| Gate::Passed),
+            Layout::Other => Ok(Gate::Runtime),
+        };
+        match self.work(Pool::Reads, move || opened().map_err(opening)).await? {
+            Gate::Passed => return Ok(()),
+            Gate::Runtime => {
+                let opened = self.opened().map_err(|error| error.start_failure())?;
+                return opened
+                    .runtime
+                    .start(&container.claim.id)
+                    .await
+                    .map_err(|error| error.start_failure());
+            }
+            Gate::Opened(file) => await_init(file, ended).await.map_err(failed.clone())?,
+        }
+        // Until it is gone the runtime says that the container is created.
+        self.work(Pool::Reads, move || fs::remove_file(&fifo).map_err(failed)).await
+    }
+}
+
+impl Container {
+    /// How it waits; looked for once. Blocks for a moment.
+    pub(super) fn layout(&self) -> Layout {
+        *self.layout.get_or_init(|| {
+            let has = |file: &str| self.claim.state.join(file).exists();
+            match (has("exec.fifo"), has("state.json"), has("status")) {
+                (true, true, _) => Layout::Runc,
+                (true, false, true) => Layout::Crun,
+                (true, false, false) | (false, _, _) => Layout::Other,
+            }
+        })
+    }
+}
+
+/// What there is to be done yet.
+enum Gate {
+    /// Nothing: the program runs.
+    Passed,
+    /// The runtime is to be called.
+    Runtime,
+    /// Init opens the other side.
+    Opened(File),
+}
+
+/// Does not wait for the other side.
+fn open(fifo: &Path, write: bool) -> io::Result<File> {
+    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
+    OpenOptions::new().read(true).write(write).custom_flags(flags).open(fifo)
+}
+
+fn ended_before() -> io::Error {
+    io::Error::new(ErrorKind::NotFound, "the container has ended before its start")
+}
+
+/// Gives crun's init its byte, and removes the fifo. Open on both sides, it ends nothing by SIGPIPE. Blocks for a moment.
+fn release(fifo: &Path, pid: HostPid) -> io::Result<()> {
+    let mut gate = open(fifo, true)?;
+    // Asked first: afterwards it may have run already.
+    if Stat::of(pid).is_none_or(|stat| stat.is_ending()) {
+        return Err(ended_before());
+    }
+    gate.write_all(&[0])?;
+    fs::remove_file(fifo)
+}
+
+/// Waits for the byte of runc's init, which goes on as soon as the fifo is open. One that ends without it has not started
+/// anything.
+async fn await_init(fifo: File, ended: Ended) -> io::Result<()> {
+    let gate = pipe::Receiver::from_owned_fd(fifo.into())?;
+    loop {
+        tokio::select! {
+            biased;
+            ready = gate.readable() => ready?,
+            _ = ended.clone() => {}
+        }
+        let over = ended.clone().now_or_never().is_some();
+        let mut byte = [0];
+        match gate.try_read(&mut byte) {
+            Ok(1..) => return Ok(()),
+            Ok(0) | Err(_) if over => return Err(ended_before()),
+            // The other side is not open yet, or not any more: then the byte has come.
+            Ok(0) => tokio::time::sleep(Duration::from_millis(1)).await,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Blocking work, in pools apart: a container waits for its own work and for others' of the same kind, never for another
+//! kind.
+//!
+//! | pool | work | why apart |
+//! |---|---|---|
+//! | bundles | claiming an id, writing a bundle | disk |
+//! | networks | attaching to slow networks and detaching | others' programs, seconds each |
+//! | releases | ending what is left, removing cgroups and files | waits for processes to die |
+//! | reads | usage, pid files, exec fifos | microseconds each |
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::sync::Semaphore;
+
+use crate::{Error, Result};
+
+/// Blocking work of each kind that goes on at once; more waits its turn.
+const AT_ONCE: usize = 8;
+
+/// The same of work that mostly waits for other programs.
+const NETWORKS_AT_ONCE: usize = 64;
+
+/// A kind of work.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Pool {
+    Bundles,
+    Networks,
+    Releases,
+    Reads,
+}
+
+pub(super) struct Pools {
+    bundles: Arc<Semaphore>,
+    networks: Arc<Semaphore>,
+    releases: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
+    /// Whether the driver is closed. Work holds it while it goes on, since it goes on when it is not awaited any more.
+    closed: Arc<RwLock<bool>>,
+}
+
+impl Pools {
+    pub(super) fn new() -> Self {
+        let pool = |at_once| Arc::new(Semaphore::new(at_once));
+        Self {
+            bundles: pool(AT_ONCE),
+            networks: pool(NETWORKS_AT_ONCE),
+            releases: pool(AT_ONCE),
+            reads: pool(AT_ONCE),
+            closed: Arc::default(),
+        }
+    }
+
+    /// Does blocking work when it is its turn. Once begun, it is done whether or not it is awaited.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        pool: Pool,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        let pool = match pool {
+            Pool::Bundles => &self.bundles,
+            Pool::Networks => &self.networks,
+            Pool::Releases => &self.releases,
+            Pool::Reads => &self.reads,
+        };
+        let turn = Arc::clone(pool).acquire_owned().await;
+        let closed = Arc::clone(&self.closed);
+        let work = move || {
+            let _turn = turn;
+            let closed = closed.read().unwrap_or_else(PoisonError::into_inner);
+            if *closed { Err(Error::NotOpen) } else { Ok(work()) }
+        };
+        tokio::task::spawn_blocking(work).await?
+    }
+
+    /// Waits for work that has begun; from now on none begins.
+    pub(super) fn close(&self) {
+        *self.closed.write().unwrap_or_else(PoisonError::into_inner) = true;
+    }
+}

@@ -1,0 +1,144 @@
+//! What can fail with a runtime.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use executor_core::RuntimeError;
+use executor_core::lifecycle::{ExitStatus, StartFailure, StartFailureKind};
+use thiserror::Error;
+
+use crate::NoRuntime;
+
+/// A call of a runtime, or work of the driver's, that failed. The cause is in the source, not in the text.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// There is no runtime to be found.
+    #[error(transparent)]
+    NoRuntime(#[from] NoRuntime),
+    /// The runtime ended with an error, and said why.
+    #[error("{op} {subject}: {words}")]
+    Refused {
+        /// The call, as in `runc pause`.
+        op: String,
+        /// The container, or the program.
+        subject: String,
+        /// The runtime's own words.
+        words: String,
+    },
+    /// The runtime ended with an error, and did not say why.
+    #[error("{op} {subject}: it failed with {status} and did not say why")]
+    Failed {
+        /// The call.
+        op: String,
+        /// The container, or the program.
+        subject: String,
+        /// How it ended.
+        status: ExitStatus,
+    },
+    /// The runtime did not end in time, and was killed.
+    #[error("{op} {subject}: no answer within {after:?}")]
+    TimedOut {
+        /// The call.
+        op: String,
+        /// The container, or the program.
+        subject: String,
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// The runtime's answer is not what was expected.
+    #[error("read the answer of {op} {subject}")]
+    Answer {
+        /// The call.
+        op: String,
+        /// The container, or the program.
+        subject: String,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A call, or a file of the driver's.
+    #[error("{op} {subject}")]
+    Io {
+        /// What was to be done.
+        op: String,
+        /// With which container, program or file.
+        subject: String,
+        /// Why it could not be.
+        #[source]
+        source: io::Error,
+    },
+    /// What this machine was asked for.
+    #[error(transparent)]
+    Host(#[from] executor_host::Error),
+    /// Blocking work panicked, or its tokio runtime is shutting down.
+    #[error("blocking work was not done")]
+    Work(#[from] tokio::task::JoinError),
+    /// The driver is closed, or no executor was built on it.
+    #[error("no executor uses this driver")]
+    NotOpen,
+    /// There is no such container.
+    #[error("there is no container {0}")]
+    NoContainer(String),
+}
+
+/// What fails with an [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub(crate) fn file(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let subject = path.display().to_string();
+        move |source| Self::Io { op: op.to_owned(), subject, source }
+    }
+
+    /// The system's error beneath.
+    fn io(&self) -> Option<&io::Error> {
+        match self {
+            Self::Io { source, .. } => Some(source),
+            Self::Host(error) => error.io(),
+            Self::NoRuntime(_)
+            | Self::Refused { .. }
+            | Self::Failed { .. }
+            | Self::TimedOut { .. }
+            | Self::Answer { .. }
+            | Self::Work(_)
+            | Self::NotOpen
+            | Self::NoContainer(_) => None,
+        }
+    }
+
+    /// Why a process did not start, if this is the reason.
+    pub(crate) fn start_failure(&self) -> StartFailure {
+        let kind = match self {
+            Self::Host(executor_host::Error::NotDelegated { .. }) => StartFailureKind::PermissionDenied,
+            Self::TimedOut { .. } => StartFailureKind::RuntimeTimedOut,
+            Self::Refused { words, .. } => return crate::failure::classify(words.clone()),
+            Self::NoContainer(_) => StartFailureKind::ContainerGone,
+            Self::NoRuntime(_)
+            | Self::Failed { .. }
+            | Self::Answer { .. }
+            | Self::Io { .. }
+            | Self::Host(_)
+            | Self::Work(_)
+            | Self::NotOpen => {
+                self.io().and_then(StartFailureKind::of_io).unwrap_or(StartFailureKind::RuntimeBroken)
+            }
+        };
+        StartFailure::caused_by(kind, self)
+    }
+
+    /// The same for the port, when `op` was to be done to `subject`.
+    pub(crate) fn of(self, op: &'static str, subject: impl std::fmt::Display) -> RuntimeError {
+        match self {
+            Self::NoRuntime(NoRuntime { tried }) => RuntimeError::NoRuntime { tried },
+            Self::Refused { op, subject, words } => RuntimeError::Refused { op: op.into(), subject, words },
+            Self::TimedOut { op, subject, after } => RuntimeError::TimedOut { op: op.into(), subject, after },
+            Self::Io { op, subject, source } => RuntimeError::failed(op, subject, source),
+            Self::Answer { op, subject, source } => RuntimeError::failed(op, subject, source),
+            Self::NoContainer(id) => RuntimeError::not_running(op, id),
+            error @ (Self::Failed { .. } | Self::Host(_) | Self::Work(_) | Self::NotOpen) => {
+                RuntimeError::failed(op, subject, error)
+            }
+        }
+    }
+}
