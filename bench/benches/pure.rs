@@ -4,9 +4,9 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use longshore::lifecycle::container::{Container, ContainerEvent};
+use longshore::lifecycle::container::{Container, ContainerEvent, ContainerTraits};
 use longshore::lifecycle::exit_router::{ExitRouter, ExitRouterEvent};
-use longshore::lifecycle::process::{Process, ProcessEvent};
+use longshore::lifecycle::process::{Process, ProcessEvent, ProcessTraits, Terms};
 use longshore::lifecycle::ready::{Pool, PoolEvent};
 use longshore::lifecycle::{
     ContainerId, Exit, ExitStatus, HostPid, NetworkUsage, ProcessId, ProcessRef, RawExit, Timestamp,
@@ -27,13 +27,14 @@ fn pid() -> HostPid {
 
 /// A container's whole life, from its creation to its release.
 fn container() -> Container {
-    let mut container = Container::new(id());
-    let process = ProcessId::Init;
+    let mut container = Container::new(id(), ContainerTraits::default());
+    let process = || ProcessId::Init;
     let events = [
         ContainerEvent::Create,
+        ContainerEvent::Start(Terms::default()),
         ContainerEvent::Prepared,
-        ContainerEvent::ProcessStarted { process, pid: pid() },
-        ContainerEvent::ProcessExited { process, exit: Exit::lost(None, NOW) },
+        ContainerEvent::ProcessStarted { process: process(), pid: pid() },
+        ContainerEvent::ProcessExited { process: process(), exit: Exit::lost(None, NOW) },
         ContainerEvent::ReleaseEnded { left: Vec::new() },
     ];
     for event in events {
@@ -43,7 +44,7 @@ fn container() -> Container {
 }
 
 fn process() -> Process {
-    let mut process = Process::new(None);
+    let mut process = Process::new(ProcessTraits::default());
     let ending = RawExit::with(ExitStatus::Code(0));
     for event in [ProcessEvent::Launch, ProcessEvent::Started { pid: pid() }, ProcessEvent::Ended(ending)] {
         let _effects = black_box(process.step(NOW, event));

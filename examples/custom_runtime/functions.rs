@@ -9,6 +9,7 @@ use tokio::task::AbortHandle;
 
 /// From arguments to an exit code.
 pub(crate) type Program = fn(Vec<String>) -> BoxFuture<'static, u8>;
+type Sent = BoxFuture<'static, Result<Delivery, RuntimeError>>;
 type Started = BoxFuture<'static, Result<HostPid, StartFailure>>;
 
 #[derive(Default)]
@@ -43,7 +44,7 @@ impl Runtime for Functions {
         self.specs.lock().expect("nothing panics").insert(id.clone(), spec);
         ready(Ok(())).boxed()
     }
-    fn start(&self, id: &ContainerId, _: ChildStdio) -> Started {
+    fn run(&self, id: &ContainerId, _: ChildStdio) -> Started {
         let args = self.specs.lock().expect("nothing panics").get(id).map(|spec| spec.process.args.clone());
         self.spawn(ProcessRef::init(id.clone()), args.unwrap_or_default())
     }
@@ -51,22 +52,22 @@ impl Runtime for Functions {
         self.spawn(ProcessRef::exec(id.clone(), exec), spec.args)
     }
     fn abandon(&self, _: &ProcessRef) {}
-    fn signal(&self, _: &ProcessRef, _: Signal, _: SignalScope) -> Result<Delivery, RuntimeError> {
-        Ok(Delivery::Sent)
+    fn signal(&self, _: &ProcessRef, _: Signal, _: SignalScope) -> Sent {
+        ready(Ok(Delivery::Sent)).boxed()
     }
-    fn kill(&self, process: &ProcessRef) -> Result<Delivery, RuntimeError> {
+    fn kill(&self, process: &ProcessRef, _: Kill) -> Sent {
         self.tasks.lock().expect("nothing panics").get(process).map(AbortHandle::abort);
-        Ok(Delivery::Sent)
+        ready(Ok(Delivery::Sent)).boxed()
     }
     fn processes(&self, _: &ContainerId) -> BoxFuture<'static, Result<Vec<HostPid>, RuntimeError>> {
         ready(Ok(Vec::new())).boxed()
     }
-    fn release(&self, id: &ContainerId) -> BoxFuture<'static, Vec<String>> {
+    fn release(&self, id: &ContainerId) -> BoxFuture<'static, Vec<Leftover>> {
         self.tasks.lock().expect("nothing panics").retain(|process, _| process.container != *id);
         self.specs.lock().expect("nothing panics").remove(id);
         ready(Vec::new()).boxed()
     }
-    fn close(&self) -> Vec<String> {
+    fn close(&self) -> Vec<Leftover> {
         self.tasks.lock().expect("nothing panics").values().for_each(AbortHandle::abort);
         Vec::new()
     }

@@ -12,9 +12,9 @@ use actix::{Actor, Recipient, System};
 use futures::FutureExt;
 use longshore::lifecycle::container::Phase;
 use longshore::{
-    Cancel, CancelCause, Chunk, ContainerHandle, ContainerId, ContainerSpec, Error, Event, EventKind,
-    ExecId, ExecSpec, Executor, Exit, ExitReason, ExitStatus, KeepExited, Notice, Output, ProcessHandle, Refusal, Signal,
-    SignalScope, StartFailureKind, Stdio, TerminalSize, messages,
+    Cancel, CancelCause, Chunk, ContainerHandle, ContainerId, ContainerSpec, Error, Event, EventKind, ExecId,
+    ExecSpec, Executor, Exit, ExitReason, ExitStatus, KeepExited, Notice, Output, ProcessHandle, Refusal,
+    Signal, SignalScope, StartFailureKind, Stdio, TerminalSize, messages,
 };
 
 use crate::{HUNG, run_told, shell, sleeper};
@@ -158,7 +158,10 @@ async fn a_run_is_told_from_created_to_released(executor: &Executor) {
     let Some(pid) = pid else { panic!("no pid") };
     assert!(exit.started_at <= Some(exit.exited_at));
     let released = EventKind::Released { left: vec![] };
-    assert_eq!(story, [EventKind::Registered, EventKind::Started { pid }, EventKind::Exited { exit }, released]);
+    assert_eq!(
+        story,
+        [EventKind::Registered, EventKind::Started { pid }, EventKind::Exited { exit }, released]
+    );
 }
 
 async fn exit_codes_and_signals_are_what_the_kernel_said(executor: &Executor) {
@@ -550,7 +553,9 @@ async fn held(executor: &Executor, spec: ContainerSpec) -> Option<ContainerHandl
 }
 
 async fn a_container_is_held_at_created(executor: &Executor) {
-    let Some(container) = held(executor, shell("echo hello; exit 3").piped().id(id("held"))).await else { return };
+    let Some(container) = held(executor, shell("echo hello; exit 3").piped().id(id("held"))).await else {
+        return;
+    };
     let mut stdout = container.io().take_stdout().unwrap_or_else(|| panic!("there is no pipe"));
     let mut events = container.events();
     let Some(Notice::Snapshot(now)) = events.next().await else { panic!("no snapshot") };
@@ -574,7 +579,10 @@ async fn a_container_is_held_at_created(executor: &Executor) {
         Some(Notice::Event(event)) => event.kind,
         notice => panic!("{notice:?}"),
     });
-    assert!(matches!(kinds, [EventKind::Started { .. }, EventKind::Exited { .. }, EventKind::Released { .. }]));
+    assert!(matches!(
+        kinds,
+        [EventKind::Started { .. }, EventKind::Exited { .. }, EventKind::Released { .. }]
+    ));
 }
 
 async fn what_is_held_ends_at_once(executor: &Executor) {
@@ -609,7 +617,11 @@ async fn execs_wait_for_what_is_held(executor: &Executor) {
     let Some(container) = held(executor, sleeper()).await else { return };
     let parked = exec(&container, "echo hello").await;
     tokio::time::sleep(QUIET).await;
-    assert_eq!(container.snapshot().execs.values().copied().collect::<Vec<_>>(), [None], "it is added, and waits");
+    assert_eq!(
+        container.snapshot().execs.values().copied().collect::<Vec<_>>(),
+        [None],
+        "it is added, and waits"
+    );
     assert!(container.start().await.is_ok());
     assert_eq!(all(parked.io().take_stdout()).await, "hello\n");
     assert!(parked.wait().await.is_success());

@@ -215,7 +215,13 @@ fn other_codes_may_be_success() {
         let exit = container.wait().await;
         assert_eq!((exit.status, exit.is_success()), (ExitStatus::Code(3), true));
         let late = container.exec(ExecSpec::new(["true"])).await.unwrap_err();
-        assert!(matches!(late, longshore::Error::Refused { refused: Refused { reason: Refusal::Stopped, .. }, .. }), "{late:?}");
+        assert!(
+            matches!(
+                late,
+                longshore::Error::Refused { refused: Refused { reason: Refusal::Stopped, .. }, .. }
+            ),
+            "{late:?}"
+        );
 
         let container = executor.run(sleeper()).await.unwrap();
         let code = |code: u8, valid: &[u8]| {

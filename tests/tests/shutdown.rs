@@ -9,8 +9,8 @@ use actix_rt::System;
 use longshore::lifecycle::container::ContainerEvent;
 use longshore::lifecycle::process::ProcessEvent;
 use longshore::{
-    Cancel, CancelCause, ContainerHandle, ExecSpec, Executor, ExitReason, ExitStatus,
-    Observed, ObservedMessage, Observer, Signal,
+    Cancel, CancelCause, ContainerHandle, ExecSpec, Executor, ExitReason, ExitStatus, Observed,
+    ObservedMessage, Observer, Signal,
 };
 use longshore_tests::{HUNG, Stage, on_bare_stage, on_stage, run_told, sleeper};
 
@@ -141,9 +141,8 @@ fn a_panic_in_a_process_actor_ends_its_process() {
 #[test]
 fn a_panic_in_a_container_actor_ends_its_container() {
     on_stage(async |stage| {
-        let hit = |taken: &ObservedMessage| {
-            matches!(taken, ObservedMessage::Container(_, ContainerEvent::Pause))
-        };
+        let hit =
+            |taken: &ObservedMessage| matches!(taken, ObservedMessage::Container(_, ContainerEvent::Pause));
         let executor = with_bomb(&stage, hit);
         let (container, other) = (busy(&executor).await, executor.run(sleeper()).await.unwrap());
         other.started().await.unwrap();

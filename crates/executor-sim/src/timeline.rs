@@ -8,7 +8,7 @@ use std::time::Duration;
 use executor_core::ObservedMessage;
 use executor_core::lifecycle::container::ContainerEvent;
 use executor_core::lifecycle::{
-    ContainerId, Event, EventKind, EventOrder, ProcessRef, RawExit, Refused, Signal, SignalScope,
+    ContainerId, Event, EventOrder, ProcessId, ProcessRef, RawExit, Refused, Signal, SignalScope,
     TerminalSize,
 };
 use tokio::time::Instant;
@@ -178,6 +178,11 @@ impl Story {
             What::Told(event) => self.told(event),
             What::Took { message: ObservedMessage::Container(container, event), refused: None } => {
                 if let ContainerEvent::ProcessExited { process, .. } = event {
+                    // An exec's id may come again when the exec has ended.
+                    if *process != ProcessId::Init {
+                        self.started
+                            .remove(&ProcessRef { container: container.clone(), process: process.clone() });
+                    }
                     self.ended.insert(ProcessRef { container: container.clone(), process: process.clone() });
                 }
                 Ok(())
@@ -191,12 +196,6 @@ impl Story {
         let order = self.orders.entry(event.container.clone()).or_default();
         if order.is_complete() {
             *order = EventOrder::default();
-        }
-        // An exec's id may come again when the exec has ended: its story begins anew too.
-        if let EventKind::ExecAdded { exec } = &event.kind {
-            let process = ProcessRef::exec(event.container.clone(), exec.clone());
-            self.started.remove(&process);
-            self.ended.remove(&process);
         }
         order.check(event).map_err(|error| Broken(error.to_string()))
     }
@@ -221,10 +220,14 @@ impl Story {
                         "it was started before",
                     )
                 }),
-            Asked::Start(process) => rule(self.started.insert(process.clone()), "it was started before")
-                .and_then(|()| {
+            Asked::Start(process) => {
+                if process.process != ProcessId::Init {
+                    self.ended.remove(process);
+                }
+                rule(self.started.insert(process.clone()), "it was started before").and_then(|()| {
                     rule(!self.released.contains(&process.container), "its container was released")
-                }),
+                })
+            }
             Asked::Signal(process, ..) | Asked::Kill(process) => {
                 rule(!self.ended.contains(process), "its end has been told")
             }

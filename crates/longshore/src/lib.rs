@@ -39,24 +39,23 @@
 
 mod sandbox;
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use executor_core::lifecycle::{
-    self, Cancel, CancelCause, ContainerId, Event, EventKind, EventOrder, ExecId, Exit, ExitReason, ExitStatus,
-    HostPid, InvalidId, IoUsage, Leftover, LeftoverKind, NetworkUsage, OutOfOrder, Pressure, ProcessId, ProcessRef,
-    RawExit, Refusal, Refused, Signal, SignalScope, Stall, StartFailure, StartFailureKind, TerminalSize, Timestamp,
-    Usage, with_causes,
+    self, Cancel, CancelCause, ContainerId, Event, EventKind, EventOrder, ExecId, Exit, ExitReason,
+    ExitStatus, HostPid, InvalidId, IoUsage, Leftover, LeftoverKind, NetworkUsage, OutOfOrder, Pressure,
+    ProcessId, ProcessRef, RawExit, Refusal, Refused, Signal, SignalScope, Stall, StartFailure,
+    StartFailureKind, TerminalSize, Timestamp, Usage, with_causes,
 };
 pub use executor_core::{
     Attached, BoxError, BoxFuture, BoxStream, Capability, CgroupParent, ChildFd, ChildStdio, Chunk, Config,
-    ContainerHandle, ContainerSpec, Delivery, Dns, Error, Events, ExecSpec, Executor, ExecutorBuilder, ExitQueue,
-    ExitSource, ExtraHost, IdMap, IdRange, Input, InvalidSpec, Io, KeepExited, Kill, Mount, MountSource, Network,
-    NetworkAttachment, NetworkNamespace, NetworkTraits, Notice, Observed, ObservedMessage, Observer, Output,
-    ProcessHandle, ProcessMode, ProcessSpec, Resources, Rootfs, Runtime, RuntimeError, Sample, Samples, Seccomp,
-    Security, Selinux, ShutdownReport, Snapshot, Stdio, StdioSpec, Swept, Telemetry, TimeLimit, Ulimit, UpperLayer,
-    actors, messages,
+    ContainerHandle, ContainerSpec, Delivery, Dns, Error, Events, ExecSpec, Executor, ExecutorBuilder,
+    ExitQueue, ExitSource, ExtraHost, IdMap, IdRange, Input, InvalidSpec, Io, KeepExited, Kill, Mount,
+    MountSource, Network, NetworkAttachment, NetworkNamespace, NetworkTraits, Notice, Observed,
+    ObservedMessage, Observer, Output, ProcessHandle, ProcessMode, ProcessSpec, Resources, Rootfs, Runtime,
+    RuntimeError, Sample, Samples, Seccomp, Security, Selinux, ShutdownReport, Snapshot, Stdio, StdioSpec,
+    Swept, Telemetry, TimeLimit, Ulimit, UpperLayer, actors, messages,
 };
 pub use executor_network::Cni;
 pub use runc_driver::{
@@ -81,8 +80,9 @@ pub fn runc_with(sandbox: Sandbox) -> RuncBuilder {
 ///
 /// # Errors
 /// When the root cannot be read or locked.
-pub fn sweep(root: &Path) -> io::Result<Vec<Swept>> {
+pub fn sweep(root: &Path) -> Result<Vec<Swept>, RuntimeError> {
     runc_driver::sweep(root, &Sandbox::default())
+        .map_err(|error| RuntimeError::Root { root: root.to_owned(), source: error.into() })
 }
 
 /// The root directory for this user when none is named: `/run/longshore` for root, else

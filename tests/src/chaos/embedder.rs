@@ -262,6 +262,7 @@ impl World {
             Error::InvalidSpec(_)
             | Error::IdTaken { .. }
             | Error::NotFound { .. }
+            | Error::NoProcess { .. }
             | Error::NotStarted { .. }
             | Error::Thread(_) => false,
         };

@@ -58,6 +58,8 @@ pub(super) struct Registered {
     shared: SharedOutputs,
     /// The callers' ends of its streams, until a handle has them.
     ours: Streams,
+    /// The pool it was made for.
+    pub(super) pool: Option<PoolId>,
 }
 
 /// A container that is to be registered.
@@ -172,7 +174,7 @@ impl ExecutorActor {
         if !hold {
             address.do_send(Start(terms));
         }
-        self.containers.insert(id.clone(), Registered { address, hub, shared, ours });
+        self.containers.insert(id.clone(), Registered { address, hub, shared, ours, pool: None });
     }
 
     /// The same for a pool: held at created, and invisible. The answer is its events' view.
@@ -384,6 +386,7 @@ impl Handler<Released> for ExecutorActor {
         let exit =
             self.containers.get(&event.container).and_then(|registered| registered.hub.snapshot().exit);
         let exit = exit.unwrap_or_else(|| Exit::lost(None, event.at));
+        self.note_failure(&event.container, &exit);
         self.take(RegistryEvent::Released(event, exit), context);
     }
 }

@@ -73,29 +73,40 @@ impl ExecutorActor {
         };
         let id = generated_id();
         self.register_ready(&id, &spec, connected, context);
+        if let Some(registered) = self.containers.get_mut(&id) {
+            registered.pool = Some(pool);
+        }
         self.take(RegistryEvent::Made(pool, id.clone()), context);
-        self.watch_ready(pool, id, Phase::Created, context);
+        self.watch_ready(id, Phase::Created, context);
     }
 
     /// Lets the registry know when a container has come to `phase`, or has ended before.
-    fn watch_ready(&self, pool: PoolId, id: ContainerId, phase: Phase, context: &mut Context<Self>) {
+    fn watch_ready(&self, id: ContainerId, phase: Phase, context: &mut Context<Self>) {
         let Some(view) = self.containers.get(&id).map(|registered| registered.hub.view()) else { return };
         let known = async move { view.wait_for(|known| known.phase >= phase || known.exit.is_some()).await };
         context.spawn(known.into_actor(self).map(move |known, executor, context| {
             match known.and_then(|known| known.exit) {
                 None => {
                     executor.take(RegistryEvent::Stood(id.clone()), context);
-                    executor.watch_ready(pool, id, Phase::Exited, context);
+                    executor.watch_ready(id, Phase::Exited, context);
                 }
                 Some(exit) => {
                     tracing::debug!(container = %id, %exit, "a container that was kept ready has ended");
-                    if let Some(kept) = executor.kept_ready.get_mut(&pool) {
-                        kept.failure = Some(failure_of(exit));
-                    }
+                    executor.note_failure(&id, &exit);
                     executor.take(RegistryEvent::Fell(id), context);
                 }
             }
         }));
+    }
+
+    /// Keeps why a container that was made for a pool is not ready.
+    pub(super) fn note_failure(&mut self, id: &ContainerId, exit: &Exit) {
+        let pool = self.containers.get(id).and_then(|registered| registered.pool);
+        if let Some(kept) = pool.and_then(|pool| self.kept_ready.get_mut(&pool))
+            && exit.started_at.is_none()
+        {
+            kept.failure = Some(failure_of(exit));
+        }
     }
 
     /// Answers those who wait for a pool, once there is something to say.
@@ -104,7 +115,8 @@ impl ExecutorActor {
         let Some(kept) = self.kept_ready.get_mut(&pool) else { return };
         let (is_settled, is_full) = state.unwrap_or((true, true));
         if is_settled {
-            let failure = if is_full { None } else { kept.failure.take() };
+            let lost = || StartFailure::new(StartFailureKind::RuntimeBroken, "the container was lost");
+            let failure = (!is_full).then(|| kept.failure.take().unwrap_or_else(lost));
             for answer in kept.waiting.drain(..) {
                 let _caller_gone =
                     answer.send(failure.clone().map_or(Ok(()), |failure| Err(Error::NotReady(failure))));
@@ -117,9 +129,9 @@ impl ExecutorActor {
 }
 
 /// Why a container that ended before it was started could not be kept ready.
-fn failure_of(exit: Exit) -> StartFailure {
-    match exit.reason {
-        ExitReason::StartFailed(failure) => failure,
+fn failure_of(exit: &Exit) -> StartFailure {
+    match &exit.reason {
+        ExitReason::StartFailed(failure) => failure.clone(),
         ExitReason::Normal
         | ExitReason::Cancelled { .. }
         | ExitReason::TimedOut { .. }

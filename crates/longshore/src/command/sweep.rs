@@ -2,14 +2,15 @@
 
 use std::process::ExitCode;
 
+use longshore::with_causes;
+
 use super::args::Global;
 use super::status::{Failure, OUR_FAILURE};
 
 pub(crate) fn sweep(global: &Global) -> Result<ExitCode, Failure> {
     let root = global.root.clone().unwrap_or_else(longshore::default_root);
-    let swept = longshore::sweep(&root).map_err(|error| {
-        Failure::new(format!("{}: {error}", root.display()), "sweep as the user whose root it is")
-    })?;
+    let swept = longshore::sweep(&root)
+        .map_err(|error| Failure::new(with_causes(&error), "sweep as the user whose root it is"))?;
     let mut clean = true;
     for container in &swept {
         let killed = match container.killed {
