@@ -3,7 +3,7 @@
 //! A request is in the host's queue before its method returns, whether or not anyone polls the future. A token pairs it
 //! with its answer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,6 +50,8 @@ struct Answers {
     spawned: HashMap<CallId, oneshot::Sender<std::result::Result<(HostPid, ImageFate), OsError>>>,
     calls: HashMap<CallId, oneshot::Sender<ExitStatus>>,
     ends: HashMap<ProcessRef, oneshot::Sender<ExitStatus>>,
+    /// Processes whose exits are not reported.
+    silent: HashSet<ProcessRef>,
 }
 
 enum Answer {
@@ -171,6 +173,22 @@ impl HostClient {
         async move { adopted.await?.map(|()| ended).map_err(Error::process("watch", pid)) }.boxed()
     }
 
+    /// Ends a process that was adopted in vain; answers when it has ended, at the latest after `patience`. Its exit is not
+    /// reported.
+    pub fn disown(&self, process: ProcessRef, ended: Ended, patience: Duration) -> BoxFuture<'static, ()> {
+        self.await_answer(|answers| {
+            answers.silent.insert(process.clone());
+        });
+        let killed = self.kill(process, None, Vec::new());
+        async move {
+            if let Err(error) = killed.await {
+                tracing::warn!(%error, "of a process that was adopted in vain");
+            }
+            let _overdue = tokio::time::timeout(patience, ended).await;
+        }
+        .boxed()
+    }
+
     /// Signals an adopted process, alone or with its group.
     pub fn signal(
         &self,
@@ -240,7 +258,10 @@ impl HostClient {
 
     /// Nothing of this container will be asked for any more.
     pub fn forget(&self, container: ContainerId) {
-        self.await_answer(|answers| answers.ends.retain(|process, _| process.container != container));
+        self.await_answer(|answers| {
+            answers.ends.retain(|process, _| process.container != container);
+            answers.silent.retain(|process| process.container != container);
+        });
         self.shared.host.request(Request::Forget { container }, Vec::new());
     }
 
@@ -430,7 +451,9 @@ impl EventSink for ClientSink {
             }
             Event::Exited { process, status } => {
                 answer(answers.ends.remove(&process), status);
-                let _nobody_listens = self.0.exits.unbounded_send((process, status));
+                if !answers.silent.remove(&process) {
+                    let _nobody_listens = self.0.exits.unbounded_send((process, status));
+                }
             }
         }
     }

@@ -16,9 +16,10 @@ use std::sync::Arc;
 
 use executor_core::ChildStdio;
 use executor_core::lifecycle::{ExitStatus, HostPid, ProcessId, ProcessRef, StartFailure, StartFailureKind};
+use executor_host::cgroup::PATIENCE;
 use executor_host::cgroup::place::Place;
 use executor_host::terminal::{self, ConsoleSocket, Terminal};
-use executor_host::{CallEnd, Parent, journal, procfs};
+use executor_host::{CallEnd, Ended, Parent, journal, procfs};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 use tokio::io::Interest;
@@ -29,7 +30,9 @@ use super::container::{Container, stem};
 use super::pools::Pool;
 use super::{Mode, Shared, gone};
 use crate::oci::{Launch, RuntimeCall};
-use crate::{Error, failure};
+use crate::{Error, Result, failure};
+
+type StartResult<T> = std::result::Result<T, StartFailure>;
 
 /// What the runtime is to do.
 pub(super) enum Kind {
@@ -59,7 +62,7 @@ impl Shared {
         kind: Kind,
         stdio: ChildStdio,
         abandoned: watch::Receiver<bool>,
-    ) -> Result<HostPid, StartFailure> {
+    ) -> StartResult<HostPid> {
         let pid = self.launch(container, &ProcessId::Init, kind, stdio, abandoned).await?;
         let (shared, found) = (Arc::clone(self), Arc::clone(container));
         tokio::spawn(async move { shared.pools.run(Pool::Reads, move || drop(found.cgroups())).await });
@@ -74,7 +77,7 @@ impl Shared {
         kind: Kind,
         stdio: ChildStdio,
         abandoned: watch::Receiver<bool>,
-    ) -> Result<HostPid, StartFailure> {
+    ) -> StartResult<HostPid> {
         let launched = self.launch_abandonable(container, process, kind, stdio, abandoned).await;
         container.is_past_abandoning(process);
         launched
@@ -87,7 +90,7 @@ impl Shared {
         kind: Kind,
         stdio: ChildStdio,
         abandoned: watch::Receiver<bool>,
-    ) -> Result<HostPid, StartFailure> {
+    ) -> StartResult<HostPid> {
         let claim = &container.claim;
         let detach = self.mode == Mode::Detached;
         if stdio.terminal.is_some() && !detach {
@@ -109,11 +112,16 @@ impl Shared {
             Launched::Runs { parent, call } => {
                 let adopted = self.adopt(container, process, files, parent).await;
                 drop(call);
-                let pid = adopted?;
-                match console {
-                    Some(console) => self.receive_terminal(container, process, console).await.map(|()| pid),
-                    None => Ok(pid),
+                let (pid, ended) = adopted?;
+                if let Some(console) = console
+                    && let Err(error) = self.receive_terminal(container, console).await
+                {
+                    // One that has no terminal has not started.
+                    let named = ProcessRef { container: claim.id.clone(), process: process.clone() };
+                    self.host.disown(named, ended, PATIENCE).await;
+                    return Err(error.start_failure());
                 }
+                Ok(pid)
             }
             Launched::Not { failure, call } => {
                 Err(self.not_launched(container, process, files, failure, call).await)
@@ -128,7 +136,7 @@ impl Shared {
         container: &Arc<Container>,
         process: &ProcessId,
         stdio: ChildStdio,
-    ) -> Result<(Option<Console>, ChildStdio), StartFailure> {
+    ) -> StartResult<(Option<Console>, ChildStdio)> {
         let Some(size) = stdio.terminal else { return Ok((None, stdio)) };
         let named = ProcessRef { container: container.claim.id.clone(), process: process.clone() };
         let size = self.take_size(&named).unwrap_or(size);
@@ -142,26 +150,16 @@ impl Shared {
         Ok((Some(Console { path, received }), ChildStdio::default()))
     }
 
-    /// A process that runs has its terminal soon. One that has none is the end of the process.
-    async fn receive_terminal(
-        &self,
-        container: &Container,
-        process: &ProcessId,
-        mut console: Console,
-    ) -> Result<(), StartFailure> {
-        let received = match tokio::time::timeout(terminal::PATIENCE, &mut console.received).await {
-            Ok(received) => received.map_err(Error::from).and_then(|received| Ok(received?)),
+    /// A process that runs has its terminal soon.
+    async fn receive_terminal(&self, container: &Container, mut console: Console) -> Result<()> {
+        match tokio::time::timeout(terminal::PATIENCE, &mut console.received).await {
+            Ok(received) => Ok(received??),
             Err(_) => Err(Error::TimedOut {
                 op: "receive the terminal of".to_owned(),
                 subject: container.claim.id.to_string(),
                 after: terminal::PATIENCE,
             }),
-        };
-        received.map_err(|error| {
-            let named = ProcessRef { container: container.claim.id.clone(), process: process.clone() };
-            let _its_end_is_reported = self.host.kill(named, None, Vec::new());
-            StartFailure::caused_by(StartFailureKind::RuntimeBroken, &error)
-        })
+        }
     }
 
     /// Calls the runtime, and waits until it says that the process runs.
@@ -242,7 +240,7 @@ impl Shared {
         process: &ProcessId,
         files: Vec<PathBuf>,
         parent: Parent,
-    ) -> Result<HostPid, StartFailure> {
+    ) -> StartResult<(HostPid, Ended)> {
         let claim = &container.claim;
         let (dir, pid_file) = (claim.dir.clone(), files.first().cloned().unwrap_or_default());
         let read = move || {
@@ -263,9 +261,9 @@ impl Shared {
         let adopted = self.host.adopt(named, pid, parent, container.members()).await;
         let ended = adopted.map_err(|error| Error::from(error).start_failure())?;
         if *process == ProcessId::Init {
-            let _first = container.ended.set(ended);
+            let _first = container.ended.set(ended.clone());
         }
-        Ok(pid)
+        Ok((pid, ended))
     }
 
     /// Ends what a runtime has started all the same that says it has not, or did not say anything; and why it did not.
