@@ -44,10 +44,12 @@ struct Awaited {
     exits: UnboundedSender<(ProcessRef, ExitStatus)>,
 }
 
+type Spawned = std::result::Result<(HostPid, ImageFate), OsError>;
+
 #[derive(Default)]
 struct Answers {
     tokens: HashMap<Token, Answer>,
-    spawned: HashMap<CallId, oneshot::Sender<std::result::Result<(HostPid, ImageFate), OsError>>>,
+    spawned: HashMap<CallId, oneshot::Sender<Spawned>>,
     calls: HashMap<CallId, oneshot::Sender<ExitStatus>>,
     ends: HashMap<ProcessRef, oneshot::Sender<ExitStatus>>,
     /// Processes whose exits are not reported.

@@ -132,7 +132,7 @@ impl Kernel for Linux {
         }
         // In a child, 0 to 2 are others.
         let file = fcntl_dupfd_cloexec(fd(fds, image.fd)?, 3)?;
-        match execute(&&path_of(&file)) {
+        match execute(&path_of(&file)) {
             Ok(pid) => Ok((pid, ImageFate::Executed)),
             Err(error)
                 if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound) =>

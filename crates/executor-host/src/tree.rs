@@ -108,11 +108,12 @@ impl<'a> Removal<'a> {
             if name == "." || name == ".." || is_top && self.last == Some(name) {
                 continue;
             }
-            let is_dir = match entry.file_type() {
-                FileType::Unknown => statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
-                    .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory),
-                kind => kind == FileType::Directory,
-            };
+            let kind = entry.file_type();
+            let look = || statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
+            let is_dir = kind == FileType::Directory
+                // Not every file system says it in the list.
+                || kind == FileType::Unknown
+                    && look().is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
             if is_dir {
                 self.levels.last_mut().into_iter().for_each(|level| level.below.push(name.to_owned()));
                 continue;

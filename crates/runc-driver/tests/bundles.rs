@@ -1,35 +1,75 @@
-//! A bundle takes its time: the runtime is called meanwhile, and whoever ends the driver waits for it.
+//! What a container waits for: its own bundle and network, and nothing of another's.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use executor_core::lifecycle::{ContainerId, HostPid, StartFailure, StartFailureKind};
-use executor_core::{ChildStdio, ContainerSpec, ExecSpec, Runtime};
+use executor_core::lifecycle::{
+    ContainerId, ExitStatus, HostPid, Leftover, NetworkUsage, ProcessRef, StartFailure, StartFailureKind,
+};
+use executor_core::{
+    ChildStdio, ContainerSpec, ExecSpec, ExitSource, Network, NetworkAttachment, NetworkNamespace,
+    NetworkTraits, Runtime,
+};
+use futures::StreamExt;
 use runc_driver::{Bundles, Place, Runc};
 use tempfile::TempDir;
-use tokio::sync::Notify;
 
-type Answer = Result<Vec<u8>, StartFailure>;
+type Answer<T> = Result<T, StartFailure>;
 
-/// Makes a bundle in the way that a test wants it made.
-struct Making<F>(F);
-
-impl<F: Fn(&Path) -> Answer + Send + Sync + 'static> Bundles for Making<F> {
-    fn write(&self, place: &Place<'_>, _: &ContainerSpec) -> Answer {
-        (self.0)(place.dir)
+/// Bundles and networks as a test wants them made. A network of plugins is slow.
+trait Making: Send + Sync + 'static {
+    fn write(&self, _dir: &Path) -> Answer<Vec<u8>> {
+        Ok(b"{}".to_vec())
     }
 
-    fn process(&self, _: &Place<'_>, _: &ContainerSpec, _: HostPid, _: &ExecSpec) -> Answer {
+    fn attach(&self, _dir: &Path) -> Answer<()> {
+        Ok(())
+    }
+
+    fn detach(&self, _dir: &Path) {}
+
+    fn asked(&self, _dir: &Path) {}
+}
+
+struct Made<M>(M);
+
+impl<M: Making> Bundles for Made<M> {
+    fn network(&self, spec: &ContainerSpec) -> NetworkTraits {
+        let is_slow = matches!(spec.network, Network::Cni { .. });
+        NetworkTraits { is_slow, outlives_processes: is_slow }
+    }
+
+    fn attach(&self, place: &Place<'_>, _: &ContainerSpec) -> Answer<NetworkAttachment> {
+        self.0.attach(place.dir)?;
+        Ok(NetworkNamespace::Host.into())
+    }
+
+    fn write(&self, place: &Place<'_>, _: &ContainerSpec, _: &NetworkAttachment) -> Answer<Vec<u8>> {
+        self.0.write(place.dir)
+    }
+
+    fn process(&self, _: &Place<'_>, _: &ContainerSpec, _: HostPid, _: &ExecSpec) -> Answer<Vec<u8>> {
         Ok(Vec::new())
     }
 
-    fn unmake(&self, _: &Path) -> Vec<String> {
+    fn network_usage(&self, dir: &Path) -> Option<NetworkUsage> {
+        self.0.asked(dir);
+        None
+    }
+
+    fn detach(&self, dir: &Path) -> Vec<Leftover> {
+        self.0.detach(dir);
+        Vec::new()
+    }
+
+    fn unmake(&self, _: &Path) -> Vec<Leftover> {
         Vec::new()
     }
 }
@@ -42,35 +82,24 @@ struct Stage {
 }
 
 impl Stage {
-    fn new(script: &str, make: impl Fn(&Path) -> Answer + Send + Sync + 'static) -> Self {
+    fn new(script: &str, making: impl Making) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("runtime");
         fs::write(&program, format!("#!/bin/sh\ncd {}\n{script}\n", dir.path().display())).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        let builder = Runc::builder(Arc::new(Making(make))).runtime(program.to_str().unwrap());
+        let builder = Runc::builder(Arc::new(Made(making))).runtime(program.to_str().unwrap());
         let driver = builder.build().unwrap();
         driver.open(&dir.path().join("root")).unwrap();
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         Self { dir, driver, tokio }
     }
 
-    async fn prepare(&self, id: &ContainerId) -> Result<(), StartFailure> {
+    async fn prepare(&self, id: &ContainerId) -> Answer<()> {
         self.driver.prepare(id, ContainerSpec::host(["true"]).into()).await
     }
 
-    /// What becomes of a start, and of what was made for it.
-    fn start(&self) -> StartFailure {
-        let id = id("c");
-        self.tokio.block_on(async {
-            self.prepare(&id).await.unwrap();
-            let failure = self.driver.start(&id, ChildStdio::default()).await.unwrap_err();
-            assert_eq!(self.driver.release(&id).await, Vec::<String>::new());
-            failure
-        })
-    }
-
     fn finish(&self) {
-        assert_eq!(self.driver.close(), Vec::<String>::new());
+        assert_eq!(self.driver.close(), []);
         assert_eq!(fs::read_dir(self.dir.path().join("root")).unwrap().count(), 0, "something is left");
     }
 }
@@ -79,57 +108,191 @@ fn id(name: &str) -> ContainerId {
     ContainerId::new(name).unwrap()
 }
 
-/// Where a script says that it has been called: beside the root.
-fn until_called(bundle: &Path) {
-    let called: PathBuf = bundle.ancestors().nth(3).unwrap().join("called");
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !called.exists() {
-        assert!(Instant::now() < deadline, "the runtime is not called while the bundle is made");
-        thread::sleep(Duration::from_millis(1));
+struct Plain;
+
+impl Making for Plain {}
+
+#[test]
+fn what_is_prepared_is_there_when_the_runtime_is_called() {
+    let stage = Stage::new("cat root/containers/c/config.json >read; exit 1", Plain);
+    let id = id("c");
+    stage.tokio.block_on(async {
+        stage.prepare(&id).await.unwrap();
+        let config = stage.dir.path().join("root/containers/c/config.json");
+        assert_eq!(fs::metadata(&config).unwrap().permissions().mode() & 0o777, 0o600);
+        let failure = stage.driver.run(&id, ChildStdio::default()).await.unwrap_err();
+        assert_eq!(failure.kind, StartFailureKind::RuntimeBroken);
+        assert_eq!(stage.driver.release(&id).await, []);
+    });
+    assert_eq!(fs::read_to_string(stage.dir.path().join("read")).unwrap(), "{}");
+    stage.finish();
+}
+
+struct Failing;
+
+impl Making for Failing {
+    fn write(&self, _: &Path) -> Answer<Vec<u8>> {
+        Err(StartFailure::new(StartFailureKind::BadConfig, "mounts: no such place"))
     }
 }
 
 #[test]
-fn the_runtime_is_called_meanwhile_and_reads_all_of_it() {
-    let stage = Stage::new("touch called; cat root/containers/c/config.json >read; exit 1", |bundle| {
-        until_called(bundle);
-        thread::sleep(Duration::from_millis(50));
-        Ok(br#"{"all": "of it"}"#.to_vec())
+fn a_bundle_that_cannot_be_made_calls_no_runtime() {
+    let stage = Stage::new("touch called", Failing);
+    stage.tokio.block_on(async {
+        let failure = stage.prepare(&id("c")).await.unwrap_err();
+        assert_eq!(failure, StartFailure::new(StartFailureKind::BadConfig, "mounts: no such place"));
+        assert_eq!(stage.driver.release(&id("c")).await, []);
     });
-    assert_eq!(stage.start().kind, StartFailureKind::RuntimeBroken);
-    assert_eq!(fs::read_to_string(stage.dir.path().join("read")).unwrap(), r#"{"all": "of it"}"#);
+    assert!(!stage.dir.path().join("called").exists());
     stage.finish();
 }
 
-#[test]
-fn a_runtime_whose_bundle_cannot_be_made_is_ended() {
-    let failure = StartFailure::new(StartFailureKind::BadConfig, "mounts: no such place");
-    let told = failure.clone();
-    let stage = Stage::new("touch called; cat root/containers/c/config.json; sleep 1000", move |bundle| {
-        until_called(bundle);
-        Err(told.clone())
-    });
-    assert_eq!(stage.start(), failure);
-    stage.finish();
+/// Tells that it has begun, and takes its time.
+struct Lasting(mpsc::Sender<()>);
+
+impl Making for Lasting {
+    fn write(&self, dir: &Path) -> Answer<Vec<u8>> {
+        self.0.send(()).unwrap();
+        thread::sleep(Duration::from_millis(100));
+        fs::write(dir.join("hosts"), "").unwrap();
+        fs::write(dir.ancestors().nth(3).unwrap().join("made"), "").unwrap();
+        Ok(Vec::new())
+    }
 }
 
 #[test]
 fn closing_waits_for_what_is_being_made_and_nothing_more_is_made() {
-    let begun = Arc::new(Notify::new());
-    let begins = Arc::clone(&begun);
-    let stage = Stage::new("exit 1", move |bundle| {
-        begun.notify_one();
-        thread::sleep(Duration::from_millis(100));
-        fs::write(bundle.join("hosts"), "").unwrap();
-        fs::write(bundle.ancestors().nth(3).unwrap().join("made"), "").unwrap();
-        Ok(Vec::new())
-    });
+    let (begins, begun) = mpsc::channel();
+    let stage = Stage::new("exit 1", Lasting(begins));
     stage.tokio.block_on(async {
-        stage.prepare(&id("early")).await.unwrap();
-        begins.notified().await;
+        let early = stage.driver.prepare(&id("early"), ContainerSpec::host(["true"]).into());
+        let preparing = tokio::spawn(early);
+        while begun.try_recv().is_err() {
+            tokio::task::yield_now().await;
+        }
+        // Half of the way nobody waits for it any more.
+        preparing.abort();
     });
     stage.finish();
     assert!(stage.dir.path().join("made").exists(), "it was closed meanwhile");
     assert!(stage.tokio.block_on(stage.prepare(&id("late"))).is_err());
     assert_eq!(fs::read_dir(stage.dir.path().join("root")).unwrap().count(), 0, "something came later");
+}
+
+/// Networks whose plugins hang until the test says so.
+struct Hanging {
+    begins: mpsc::Sender<&'static str>,
+    goes_on: std::sync::Mutex<mpsc::Receiver<()>>,
+}
+
+impl Hanging {
+    fn hang(&self, what: &'static str, dir: &Path) {
+        if dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with("slow")) {
+            self.begins.send(what).unwrap();
+            self.goes_on.lock().unwrap().recv().unwrap();
+        }
+    }
+}
+
+impl Making for Hanging {
+    fn attach(&self, dir: &Path) -> Answer<()> {
+        self.hang("attach", dir);
+        Ok(())
+    }
+
+    fn detach(&self, dir: &Path) {
+        self.hang("detach", dir);
+    }
+
+    fn asked(&self, dir: &Path) {
+        self.hang("asked", dir);
+    }
+}
+
+/// More slow networks than there are places in any other pool, first being attached, then being detached: other containers are
+/// made and released meanwhile. The order of events is the proof, not time.
+#[test]
+fn slow_networks_hold_nothing_else_up() {
+    const SLOW: usize = 12;
+    let ((begins, begun), (go_on, goes_on)) = (mpsc::channel(), mpsc::channel());
+    let stage = Stage::new("exit 1", Hanging { begins, goes_on: std::sync::Mutex::new(goes_on) });
+    stage.tokio.block_on(async {
+        let driver = &stage.driver;
+        let slow: Vec<_> = (0..SLOW).map(|number| id(&format!("slow-{number}"))).collect();
+        let prepared: Vec<_> = slow
+            .iter()
+            .map(|id| {
+                let mut spec = ContainerSpec::host(["true"]);
+                spec.network = Network::Cni { name: None };
+                tokio::spawn(driver.prepare(id, spec.into()))
+            })
+            .collect();
+        // The first holds the lock; the others wait for it inside their attach.
+        while begun.try_recv() != Ok("attach") {
+            tokio::task::yield_now().await;
+        }
+        let quick = async |name: &str| {
+            let id = id(name);
+            stage.prepare(&id).await.unwrap();
+            driver.run(&id, ChildStdio::default()).await.unwrap_err();
+            assert_eq!(driver.release(&id).await, []);
+        };
+        quick("while-attaching").await;
+        (0..SLOW).for_each(|_| go_on.send(()).unwrap());
+        for prepared in prepared {
+            prepared.await.unwrap().unwrap();
+        }
+        let released: Vec<_> = slow.iter().map(|id| tokio::spawn(driver.release(id))).collect();
+        while begun.try_recv() != Ok("detach") {
+            tokio::task::yield_now().await;
+        }
+        quick("while-detaching").await;
+        (0..SLOW).for_each(|_| go_on.send(()).unwrap());
+        for released in released {
+            assert_eq!(released.await.unwrap(), []);
+        }
+    });
+    stage.finish();
+}
+
+/// A runtime whose containers end at once.
+const STARTS: &str = r#"
+while [ $# -gt 0 ]; do if [ "$1" = --pid-file ]; then pid_file=$2; fi; shift; done
+setsid sh -c 'exit 3' & echo $! >"$pid_file"
+"#;
+
+#[test]
+fn an_exit_waits_for_nobody_elses_usage() {
+    let ((begins, begun), (go_on, goes_on)) = (mpsc::channel(), mpsc::channel());
+    let stage = Stage::new(STARTS, Hanging { begins, goes_on: std::sync::Mutex::new(goes_on) });
+    stage.tokio.block_on(async {
+        let driver = &stage.driver;
+        let (tell, mut exits) = tokio::sync::mpsc::unbounded_channel();
+        let mut source = driver.exits();
+        tokio::spawn(async move {
+            while let Some((process, exit)) = source.next().await {
+                tell.send((process, exit.status)).unwrap();
+            }
+        });
+        let ended = |name: &str| Some((ProcessRef::init(id(name)), ExitStatus::Code(3)));
+        let mut spec = ContainerSpec::host(["true"]);
+        spec.network = Network::Cni { name: None };
+        go_on.send(()).unwrap();
+        driver.prepare(&id("slow"), spec.into()).await.unwrap();
+        driver.run(&id("slow"), ChildStdio::default()).await.unwrap();
+        while begun.try_recv() != Ok("asked") {
+            tokio::task::yield_now().await;
+        }
+        stage.prepare(&id("quick")).await.unwrap();
+        driver.run(&id("quick"), ChildStdio::default()).await.unwrap();
+        assert_eq!(exits.recv().await, ended("quick"));
+        go_on.send(()).unwrap();
+        assert_eq!(exits.recv().await, ended("slow"));
+        go_on.send(()).unwrap();
+        for name in ["slow", "quick"] {
+            assert_eq!(driver.release(&id(name)).await, []);
+        }
+    });
+    stage.finish();
 }

@@ -281,9 +281,9 @@ impl Stage {
     }
 
     fn exits(&self) -> Vec<(String, ExitStatus)> {
-        let exit = |event| match event {
-            Event::Exited { process, status } => Some((process.to_string(), status)),
-            _ => None,
+        let exit = |event| {
+            let Event::Exited { process, status } = event else { return None };
+            Some((process.to_string(), status))
         };
         self.events().into_iter().filter_map(exit).collect()
     }
