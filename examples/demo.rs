@@ -72,9 +72,6 @@ fn describe(kind: &EventKind) -> String {
         EventKind::Resumed => "resumed".into(),
         EventKind::Exited { exit } => format!("exited: {exit}"),
         EventKind::Released { left } if left.is_empty() => "released, nothing left".into(),
-        EventKind::Released { left } => format!(
-            "released, but for {}",
-            left.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-        ),
+        EventKind::Released { left } => format!("released, but for {left:?}"),
     }
 }

@@ -646,7 +646,7 @@ async fn what_has_exited_is_kept(executor: &Executor) {
     let found = executor.get(&id("kept-after")).await.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!((found.wait().await, found.snapshot().phase), (exit.clone(), Phase::Exited));
     assert_eq!(executor.exit_of(&id("kept-after")).await.ok().flatten(), Some(exit.clone()));
-    assert_eq!(found.usage().await.ok(), exit.usage.as_deref().copied());
+    assert_eq!(refusal(found.usage().await), Refusal::Exited);
     let mut output = found.io().attach_stdout().unwrap_or_else(|| panic!("it is not shared"));
     assert_eq!(output.next().await, Some(Chunk::Bytes("hello\n".into())));
     assert_eq!(refusal(found.signal(Signal::TERM).await), Refusal::Exited);

@@ -191,7 +191,7 @@ fn bad_input_is_one_clear_sentence_and_nothing_is_made() {
         let cases: [(&[&str], i32, &str); 16] = [
             (&["run"], 125, "args: there is no command to run"),
             (&["run", "--", ""], 125, "args: the command is an empty word"),
-            (&["run", "--id", "..", "--", "true"], 125, "a container id begins with a letter or a digit"),
+            (&["run", "--id", "..", "--", "true"], 125, "an id begins with a letter or a digit"),
             (&["run", "--id", "a/b", "--", "true"], 125, "not '/'"),
             (&["run", "--rootfs", "/no/such/dir", "--", "true"], 125, "rootfs: /no/such/dir: No such file"),
             (&["run", "--rootfs", "/", "--", "true"], 125, "rootfs: the host's own root"),

@@ -352,16 +352,12 @@ impl ContainerHandle {
         self.answer(ask(&self.address, messages::ListProcesses).await)
     }
 
-    /// What it has used so far; of one that has exited, until its end.
+    /// What it has used so far. What it had used by its end is in its exit.
     ///
     /// # Errors
     /// [`Error::Refused`] when nothing runs in it, [`Error::Runtime`] when the runtime does not say.
     pub async fn usage(&self) -> Result<Usage, Error> {
-        let answer = self.answer(ask(&self.address, messages::ReadUsage).await);
-        match (answer, self.snapshot().exit.and_then(|exit| exit.usage)) {
-            (Err(Error::Refused { .. }), Some(usage)) => Ok(*usage),
-            (answer, _) => answer,
-        }
+        self.answer(ask(&self.address, messages::ReadUsage).await)
     }
 
     /// What it has used, every so often from now on until its end. The last sample is what its exit tells. A
