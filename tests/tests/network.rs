@@ -213,3 +213,80 @@ fn driver_killed_with_networks() {
         assert_eq!(executor.shutdown(Duration::from_secs(20)).await, longshore::ShutdownReport::default());
     });
 }
+
+/// A plugin that answers when the test says so; DEL answers at once, or as late where a file says that too.
+fn slow_network(stage: &Stage) -> Executor {
+    let plugins = stage.path("plugins");
+    fs::create_dir(&plugins).unwrap();
+    let script = format!(
+        r#"#!/bin/sh
+wait_for() {{ while [ -e "$1" ]; do sleep 0.02; done; }}
+case "$CNI_COMMAND" in
+ADD) wait_for {dir}/hold-add ;;
+DEL) echo >> {dir}/dels; wait_for {dir}/hold-del ;;
+esac
+echo '{{"cniVersion":"1.0.0","ips":[]}}'
+"#,
+        dir = stage.path("").display()
+    );
+    for name in ["slow", "loopback"] {
+        let file = plugins.join(name);
+        let script = if name == "slow" { script.as_str() } else { "#!/bin/sh\necho '{}'\n" };
+        fs::write(&file, script).unwrap();
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let slow = serde_json::json!({"cniVersion": "1.0.0", "name": "slow", "plugins": [{"type": "slow"}]});
+    fs::write(configs(stage).join("30-slow.conflist"), slow.to_string()).unwrap();
+    let cni = Cni::default().configs(configs(stage)).plugins([plugins]);
+    stage.executor_on(longshore_tests::runtime_under_test(longshore::runc_with(Sandbox::cni(cni))))
+}
+
+/// While the plugins of eight containers do not answer, and those of one that has exited neither, an unrelated container
+/// runs and is released, one is cancelled, and one on the same network exits. By the order of events, not by time.
+#[test]
+fn slow_plugin() {
+    on_a_network_of_its_own(async |stage| {
+        let executor = slow_network(stage);
+        let slow = |mut spec: ContainerSpec| {
+            spec.network = Network::Cni { name: Some("slow".into()) };
+            spec
+        };
+        let networked = executor.run(slow(longshore_tests::sleeper())).await.unwrap();
+        networked.started().await.unwrap();
+        let leaving = executor.run(slow(shell("read line; exit 4"))).await.unwrap();
+        let sleeper = executor.run(longshore_tests::sleeper()).await.unwrap();
+        sleeper.started().await.unwrap();
+
+        fs::write(stage.path("hold-add"), "").unwrap();
+        fs::write(stage.path("hold-del"), "").unwrap();
+        let mut waiting = Vec::new();
+        for _ in 0..8 {
+            waiting.push(executor.run(slow(shell("exit 7"))).await.unwrap());
+        }
+        // Its end is published although its network cannot be taken back, and nothing waits behind it.
+        assert_eq!(leaving.wait().await.status, longshore::ExitStatus::Code(4));
+        until("the plugin is asked to take a network back", || stage.path("dels").exists()).await;
+        let unrelated = executor.run(shell("exit 3")).await.unwrap();
+        assert_eq!(unrelated.wait().await.status, longshore::ExitStatus::Code(3));
+        assert!(unrelated.released().await.unwrap().is_empty());
+        assert!(sleeper.cancel(longshore::Cancel::now()).await.usage.is_some());
+        assert!(sleeper.released().await.unwrap().is_empty());
+        let exec = networked.exec(longshore::ExecSpec::new(["true"])).await.unwrap();
+        assert!(exec.wait().await.is_success());
+        let exit = networked.cancel(longshore::Cancel::now()).await;
+        assert!(exit.usage.is_some_and(|usage| usage.cpu.is_some()), "an exit on that network has its usage");
+        assert!(leaving.snapshot().left.is_none() && networked.snapshot().left.is_none());
+        assert!(
+            waiting.iter().all(|container| container.snapshot().pid.is_none()),
+            "they wait for their network"
+        );
+
+        fs::remove_file(stage.path("hold-add")).unwrap();
+        fs::remove_file(stage.path("hold-del")).unwrap();
+        for container in waiting {
+            assert_eq!(container.wait().await.status, longshore::ExitStatus::Code(7));
+        }
+        assert_eq!(executor.shutdown(longshore_tests::HUNG).await, longshore::ShutdownReport::default());
+    });
+}

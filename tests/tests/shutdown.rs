@@ -9,8 +9,8 @@ use actix_rt::System;
 use longshore::lifecycle::container::ContainerEvent;
 use longshore::lifecycle::process::ProcessEvent;
 use longshore::{
-    Cancel, CancelCause, ContainerHandle, ExecSpec, Executor, ExitReason, ExitStatus, Observed,
-    ObservedMessage, Observer, Signal,
+    Cancel, CancelCause, ContainerHandle, EventKind, ExecSpec, Executor, ExitReason, ExitStatus, Notice,
+    Observed, ObservedMessage, Observer, Signal,
 };
 use longshore_tests::{HUNG, Stage, on_bare_stage, on_stage, run_told, sleeper};
 
@@ -150,6 +150,39 @@ fn a_panic_in_a_container_actor_ends_its_container() {
         assert_eq!(container.wait().await.reason, ExitReason::Lost);
         tokio::time::timeout(HUNG, container.released()).await.unwrap().unwrap();
         assert_eq!(other.snapshot().exit, None, "another container went with it");
+        stage.finish(executor).await;
+    });
+}
+
+/// The id of a container whose actor is lost is free when its `Released` is published: 20 subscribers that run it again the
+/// moment they hear it are never refused it.
+#[test]
+fn released_early() {
+    on_stage(async |stage| {
+        let hit =
+            |taken: &ObservedMessage| matches!(taken, ObservedMessage::Container(_, ContainerEvent::Pause));
+        let executor = with_bomb(&stage, hit);
+        let again = || sleeper().id("again".parse().unwrap());
+        let mut container = executor.run(again()).await.unwrap();
+        for _ in 0..20 {
+            container.started().await.unwrap();
+            let (hears, mut events) = (executor.clone(), executor.events());
+            // On a thread of its own, which is not behind the executor's.
+            let rerun = std::thread::spawn(move || {
+                futures::executor::block_on(async {
+                    loop {
+                        let Some(Notice::Event(event)) = events.next().await else { continue };
+                        if matches!(event.kind, EventKind::Released { .. }) {
+                            return hears.run(again()).await;
+                        }
+                    }
+                })
+            });
+            assert!(container.pause().await.is_err());
+            assert_eq!(container.wait().await.reason, ExitReason::Lost);
+            container = tokio::task::spawn_blocking(|| rerun.join().unwrap()).await.unwrap().unwrap();
+        }
+        container.cancel(Cancel::now()).await;
         stage.finish(executor).await;
     });
 }

@@ -65,6 +65,49 @@ fn tty_size() {
     });
 }
 
+/// A size that is asked for before the program runs is what the program finds: of a run, of one that is held at created,
+/// of an exec, and of one that was kept ready.
+#[test]
+fn resize_before_start() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let small = TerminalSize { rows: 34, columns: 12 };
+        let sized = || {
+            let mut spec = on_terminal("stty size");
+            spec.process.terminal = Some(TerminalSize { rows: 24, columns: 80 });
+            spec
+        };
+        let held = executor.run(on_terminal("sleep 1000")).await.unwrap();
+        held.started().await.unwrap();
+        for _ in 0..10 {
+            let container = executor.run(sized()).await.unwrap();
+            container.resize(small).await.unwrap();
+            assert_eq!(text(output(&container).read_to_end().await), "34 12\r\n", "of a run");
+
+            let created = executor.create(sized()).await.unwrap();
+            created.created().await.unwrap();
+            created.resize(TerminalSize { rows: 1, columns: 1 }).await.unwrap();
+            created.resize(small).await.unwrap();
+            created.start().await.unwrap();
+            assert_eq!(text(output(&created).read_to_end().await), "34 12\r\n", "of what was created");
+
+            let mut spec = ExecSpec::new(["stty", "size"]).piped();
+            spec.terminal = Some(TerminalSize { rows: 24, columns: 80 });
+            // A terminal that the program has for its stdin as well.
+            let exec = held.exec(spec).await.unwrap();
+            exec.resize(small).await.unwrap();
+            let said = text(exec.io().take_stdout().unwrap().read_to_end().await);
+            assert_eq!(said, "34 12\r\n", "of an exec");
+        }
+        executor.prepare(sized(), 1).await.unwrap();
+        let ready = executor.run(sized()).await.unwrap();
+        assert_eq!(text(output(&ready).read_to_end().await), "24 80\r\n", "it ran when the run was answered");
+        executor.prepare(sized(), 0).await.unwrap();
+        held.cancel(Cancel::now()).await;
+        stage.finish(executor).await;
+    });
+}
+
 #[test]
 fn tty_tail() {
     on_stage(async |stage| {

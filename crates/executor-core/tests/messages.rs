@@ -315,6 +315,62 @@ fn a_panic_in_a_container_actor_ends_its_container_only() {
     });
 }
 
+/// Whoever hears that a container is released finds its id free, whether or not its actor came to release it.
+#[test]
+fn an_id_is_free_when_released_is_published() {
+    let buggy = || sim().panicking(|asked| matches!(asked, Asked::Pause(_)));
+    with(buggy, async |Sim { executor, .. }| {
+        let again = || spec("forever").id("again".parse().unwrap());
+        let mut container = executor.run(again()).await.unwrap();
+        for number in 0..6 {
+            container.started().await.unwrap();
+            let mut events = executor.events();
+            match number % 2 {
+                0 => assert!(container.pause().await.is_err(), "its actor is lost"),
+                _ => drop(container.cancel(Cancel::now())),
+            }
+            loop {
+                let Some(Notice::Event(event)) = events.next().await else { panic!("no event") };
+                if matches!(event.kind, EventKind::Released { .. }) {
+                    break;
+                }
+            }
+            container = executor.run(again()).await.unwrap();
+        }
+    });
+}
+
+/// One that is kept ready and dies unseen is not what a run gets: it gets another, or one of its own.
+#[test]
+fn a_run_does_not_notice_that_what_was_kept_ready_is_dead() {
+    with(sim, async |Sim { executor, runtime, .. }| {
+        executor.prepare(spec("ok"), 2).await.unwrap();
+        assert_eq!(executor.list().await.unwrap(), []);
+        let ready = runtime.alive();
+        assert_eq!(ready.len(), 2);
+        let mut events = executor.events();
+        // Their ends are not seen yet when the run is asked for.
+        for process in &ready {
+            runtime.end(process, ExitStatus::Signal(Signal::KILL));
+        }
+        let container = executor.run(spec("ok")).await.unwrap();
+        assert!(!ready.iter().any(|process| process.container == *container.id()), "it was given a dead one");
+        assert!(container.wait().await.is_success());
+        container.released().await.unwrap();
+        loop {
+            let Some(Notice::Event(event)) = events.next().await else { panic!("no event") };
+            assert_eq!(
+                event.container,
+                *container.id(),
+                "nothing is published of those that nobody was given"
+            );
+            if matches!(event.kind, EventKind::Released { .. }) {
+                break;
+            }
+        }
+    });
+}
+
 /// When the deadline of a shutdown is over, everything that waits is answered all the same.
 #[test]
 fn nobody_waits_for_ever() {
