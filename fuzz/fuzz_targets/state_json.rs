@@ -1,4 +1,7 @@
 //! What an OCI runtime keeps of a container, and what it says of it.
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| runc_driver::fuzzing::state(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    executor_host::fuzzing::state(bytes);
+    runc_driver::fuzzing::state(bytes);
+});

@@ -154,10 +154,10 @@ impl Shared {
     async fn receive_terminal(&self, container: &Container, mut console: Console) -> Result<()> {
         match tokio::time::timeout(terminal::PATIENCE, &mut console.received).await {
             Ok(received) => Ok(received??),
-            Err(_) => Err(Error::TimedOut {
+            Err(_) => Err(Error::Io {
                 op: "receive the terminal of".to_owned(),
                 subject: container.claim.id.to_string(),
-                after: terminal::PATIENCE,
+                source: io::Error::new(io::ErrorKind::TimedOut, "the runtime handed over no terminal"),
             }),
         }
     }
