@@ -4,6 +4,7 @@
 //! right after one of the other side finds the kernel as that has left it.
 
 pub(crate) mod exec;
+pub(crate) mod plugins;
 pub(crate) mod run;
 pub(crate) mod scale;
 pub(crate) mod single;
@@ -41,6 +42,8 @@ pub(crate) enum Case {
     Exec,
     /// Cancels
     Cancel,
+    /// What others wait for while plugins of networks are slow
+    Plugins,
     /// A thousand sleepers
     Thousand,
     /// Bytes through stdout
@@ -71,6 +74,7 @@ pub(crate) async fn all(side: &Side, arguments: &Arguments) -> Done<Report> {
             Case::Ready => run::ready(side, report, rounds).await?,
             Case::Exec => exec::execs(side, report, rounds).await?,
             Case::Cancel => single::cancels(side, report, rounds).await?,
+            Case::Plugins => plugins::slow(side, report).await?,
             Case::Thousand if quick => {}
             Case::Thousand => scale::thousand(side, report).await?,
             Case::Output => single::output(side, report, if quick { 3 } else { 9 }).await?,

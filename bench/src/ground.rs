@@ -80,6 +80,11 @@ impl Ground {
 }
 
 impl Side {
+    /// A place beside the root file system.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
     /// A container of a program, with everything at its default.
     pub(crate) fn spec(&self, args: &[&str]) -> ContainerSpec {
         let mut spec = ContainerSpec::new(Rootfs::Dir(self.dir.join("rootfs")), args.iter().copied());
