@@ -181,12 +181,18 @@ impl HostClient {
         self.await_answer(|answers| {
             answers.silent.insert(process.clone());
         });
-        let killed = self.kill(process, None, Vec::new());
+        let killed = self.kill(process.clone(), None, Vec::new());
+        let awaited = Arc::clone(&self.shared.awaited);
         async move {
             if let Err(error) = killed.await {
-                tracing::warn!(%error, "of a process that was adopted in vain");
+                tracing::warn!(%process, %error, "of a process that was adopted in vain");
             }
-            let _overdue = tokio::time::timeout(patience, ended).await;
+            // The name may be another's from now on. It may have ended, and been reported, before it was disowned.
+            if tokio::time::timeout(patience, ended).await.is_ok()
+                && let Some(answers) = &mut *lock(&awaited.answers)
+            {
+                answers.silent.remove(&process);
+            }
         }
         .boxed()
     }

@@ -216,3 +216,23 @@ fn what_crosses_the_seam_can_be_written_and_read() {
         assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event);
     }
 }
+
+#[tokio::test]
+async fn what_was_adopted_in_vain_is_not_reported_and_its_name_is_free() {
+    let host = HostClient::local().unwrap();
+    let mut exits = host.exits();
+    for script in ["exec sleep 1000", "exit 3"] {
+        let (_child, pid) = child(script);
+        let ended = host.adopt(process(1), pid, Parent::Us, anywhere()).await.unwrap();
+        host.disown(process(1), ended, Duration::from_secs(10)).await;
+    }
+    let (_child, pid) = child("exit 4");
+    let ended = host.adopt(process(1), pid, Parent::Us, anywhere()).await.unwrap();
+    assert_eq!(ended.await, ExitStatus::Code(4));
+    let mut last = exits.next().await.unwrap();
+    // The second may have ended before it was disowned.
+    if last.1 == ExitStatus::Code(3) {
+        last = exits.next().await.unwrap();
+    }
+    assert_eq!(last, (process(1), ExitStatus::Code(4)));
+}

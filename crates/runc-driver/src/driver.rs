@@ -35,7 +35,7 @@ use executor_host::cgroup::PATIENCE;
 use executor_host::{HostClient, Root};
 use futures::{FutureExt, StreamExt, future};
 
-use self::container::{Container, stem};
+use self::container::{Container, Start, stem};
 use self::launch::Kind;
 use self::pools::{Pool, Pools};
 use crate::command_line::CommandLine;
@@ -256,18 +256,14 @@ impl Runtime for Runc {
         stdio: ChildStdio,
     ) -> BoxFuture<'static, std::result::Result<HostPid, StartFailure>> {
         let shared = Arc::clone(&self.shared);
-        let Some((container, abandoned)) = shared.startable(id, &ProcessId::Init) else {
-            return unprepared(id);
-        };
-        self.shared.under_way(async move { shared.create(&container, stdio, abandoned).await })
+        let Some(start) = shared.begin_start(id, ProcessId::Init) else { return unprepared(id) };
+        self.shared.under_way(async move { shared.create(&start, stdio).await })
     }
 
     fn start(&self, id: &ContainerId) -> BoxFuture<'static, std::result::Result<(), StartFailure>> {
         let shared = Arc::clone(&self.shared);
-        let Some((container, abandoned)) = shared.startable(id, &ProcessId::Init) else {
-            return unprepared(id);
-        };
-        async move { shared.start_created(&container, abandoned).await }.boxed()
+        let Some(start) = shared.begin_start(id, ProcessId::Init) else { return unprepared(id) };
+        async move { shared.start_created(&start).await }.boxed()
     }
 
     fn run(
@@ -276,11 +272,14 @@ impl Runtime for Runc {
         stdio: ChildStdio,
     ) -> BoxFuture<'static, std::result::Result<HostPid, StartFailure>> {
         let shared = Arc::clone(&self.shared);
-        let Some((container, abandoned)) = shared.startable(id, &ProcessId::Init) else {
-            return unprepared(id);
-        };
-        self.shared
-            .under_way(async move { shared.launch_init(&container, Kind::Run, stdio, abandoned).await })
+        let Some(start) = shared.begin_start(id, ProcessId::Init) else { return unprepared(id) };
+        let on_terminal = stdio.terminal.is_some() && shared.mode == Mode::Detached;
+        self.shared.under_way(async move {
+            match on_terminal {
+                true => shared.run_on_terminal(&start, stdio).await,
+                false => shared.launch_init(&start, Kind::Run, stdio).await,
+            }
+        })
     }
 
     fn exec(
@@ -291,21 +290,20 @@ impl Runtime for Runc {
         stdio: ChildStdio,
     ) -> BoxFuture<'static, std::result::Result<HostPid, StartFailure>> {
         let shared = Arc::clone(&self.shared);
-        let process = ProcessId::Exec(exec);
-        let Some((container, abandoned)) = shared.startable(id, &process) else {
+        let Some(start) = shared.begin_start(id, ProcessId::Exec(exec)) else {
             return future::ready(Err(gone(format!("there is no container {id}")))).boxed();
         };
-        let file = container.claim.dir.join(format!("{}.json", stem(&process)));
+        let file = start.container.claim.dir.join(format!("{}.json", stem(&start.process)));
         self.shared.under_way(async move {
-            let (worker, own, path) = (Arc::clone(&shared), Arc::clone(&container), file.clone());
-            let written = shared.work(Pool::Bundles, move || worker.write_process(&own, &spec, &path)).await;
-            if let Err(failure) = written {
-                container.is_past_abandoning(&process);
+            let (worker, container, path) = (Arc::clone(&shared), Arc::clone(&start.container), file.clone());
+            let named = start.named();
+            let write = move || worker.write_process(&container, &named, spec, &path);
+            if let Err(failure) = shared.work(Pool::Bundles, write).await {
                 let _left_to_release =
                     shared.pools.run(Pool::Bundles, move || std::fs::remove_file(file)).await;
                 return Err(failure);
             }
-            shared.launch(&container, &process, Kind::Exec { process: file }, stdio, abandoned).await
+            shared.launch(&start, Kind::Exec { process: file }, stdio).await
         })
     }
 
@@ -502,15 +500,9 @@ impl Shared {
         found.ok_or_else(|| Error::NoContainer(id.to_string()))
     }
 
-    /// A container, and what tells that the start of this process is given up from now on.
-    fn startable(
-        &self,
-        id: &ContainerId,
-        process: &ProcessId,
-    ) -> Option<(Arc<Container>, tokio::sync::watch::Receiver<bool>)> {
-        let container = self.container(id).ok()?;
-        let abandoned = container.may_be_abandoned(process);
-        Some((container, abandoned))
+    /// The start of a process, which can be given up from now on.
+    fn begin_start(&self, id: &ContainerId, process: ProcessId) -> Option<Start> {
+        Some(self.container(id).ok()?.begin_start(process))
     }
 
     /// The size that was asked for before there was anything to give it to.

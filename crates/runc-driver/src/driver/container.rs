@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use executor_core::lifecycle::{HostPid, ProcessId, TerminalSize, Usage};
+use executor_core::lifecycle::{HostPid, ProcessId, ProcessRef, TerminalSize, Usage};
 use executor_core::{ContainerSpec, Network, NetworkTraits};
 use executor_host::cgroup::Cgroups;
 use executor_host::procfs::{self, Stat};
@@ -46,16 +46,11 @@ impl Container {
         }
     }
 
-    /// From now on the start of this process can be given up, at whatever point it is.
-    pub(super) fn may_be_abandoned(&self, process: &ProcessId) -> watch::Receiver<bool> {
+    /// From now on the start of this process can be given up, until what is answered here is dropped.
+    pub(super) fn begin_start(self: Arc<Self>, process: ProcessId) -> Start {
         let (abandon, abandoned) = watch::channel(false);
         lock(&self.abandon).insert(process.clone(), abandon);
-        abandoned
-    }
-
-    /// The start of this process is over.
-    pub(super) fn is_past_abandoning(&self, process: &ProcessId) {
-        lock(&self.abandon).remove(process);
+        Start { container: self, process, abandoned }
     }
 
     pub(super) fn abandon(&self, process: &ProcessId) {
@@ -129,6 +124,32 @@ impl Container {
     pub(super) fn place(&self) -> Place<'_> {
         let cgroup = self.claim.cgroup.as_ref().map(|place| place.asked.as_str());
         Place { id: &self.claim.id, dir: &self.claim.dir, cgroup }
+    }
+}
+
+/// A start that is under way.
+pub(super) struct Start {
+    pub(super) container: Arc<Container>,
+    pub(super) process: ProcessId,
+    abandoned: watch::Receiver<bool>,
+}
+
+impl Start {
+    pub(super) fn named(&self) -> ProcessRef {
+        ProcessRef { container: self.container.claim.id.clone(), process: self.process.clone() }
+    }
+
+    /// Until it is given up.
+    pub(super) async fn abandoned(&self) {
+        if self.abandoned.clone().wait_for(|abandoned| *abandoned).await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+impl Drop for Start {
+    fn drop(&mut self) {
+        lock(&self.container.abandon).remove(&self.process);
     }
 }
 

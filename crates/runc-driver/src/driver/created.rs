@@ -15,15 +15,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use executor_core::ChildStdio;
-use executor_core::lifecycle::{HostPid, ProcessId, ProcessRef, StartFailure, StartFailureKind};
+use executor_core::lifecycle::{HostPid, StartFailure, StartFailureKind};
 use executor_host::Ended;
+use executor_host::cgroup::PATIENCE;
 use executor_host::procfs::Stat;
 use futures::FutureExt;
 use rustix::fs::OFlags;
 use tokio::net::unix::pipe;
-use tokio::sync::watch;
 
-use super::container::Container;
+use super::container::{Container, Start};
 use super::launch::Kind;
 use super::pools::Pool;
 use super::{Mode, Shared, gone};
@@ -44,32 +44,28 @@ impl Shared {
     /// Makes a container up to the point where its program would be executed.
     pub(super) async fn create(
         self: &Arc<Self>,
-        container: &Arc<Container>,
+        start: &Start,
         stdio: ChildStdio,
-        abandoned: watch::Receiver<bool>,
     ) -> Result<HostPid, StartFailure> {
         if self.mode != Mode::Detached {
             let message = "a container that is created needs a runtime that is not kept in the foreground";
             return Err(StartFailure::new(StartFailureKind::BadConfig, message));
         }
-        let pid = self.launch_init(container, Kind::Create, stdio, abandoned).await?;
-        let (shared, created) = (Arc::clone(self), Arc::clone(container));
+        let pid = self.launch_init(start, Kind::Create, stdio).await?;
+        let (shared, created) = (Arc::clone(self), Arc::clone(&start.container));
         tokio::spawn(async move { shared.pools.run(Pool::Reads, move || created.layout()).await });
         Ok(pid)
     }
 
     /// Executes the program of a container that was created. It can be given up: then it is killed, as when it fails.
-    pub(super) async fn start_created(
-        &self,
-        container: &Arc<Container>,
-        mut abandoned: watch::Receiver<bool>,
-    ) -> Result<(), StartFailure> {
+    pub(super) async fn start_created(&self, start: &Start) -> Result<(), StartFailure> {
+        let container = &start.container;
         let given_up = async {
             tokio::select! {
                 () = tokio::time::sleep(self.start_deadline) => {
                     format!("the container did not start within {:?}", self.start_deadline)
                 }
-                Ok(_) = abandoned.wait_for(|abandoned| *abandoned) => "the start was given up".to_owned(),
+                () = start.abandoned() => "the start was given up".to_owned(),
             }
         };
         let started = tokio::select! {
@@ -77,11 +73,24 @@ impl Shared {
             started = self.open_exec_fifo(container) => started,
             message = given_up => Err(StartFailure::new(StartFailureKind::RuntimeTimedOut, message)),
         };
-        container.is_past_abandoning(&ProcessId::Init);
         started.inspect_err(|_| {
-            let init = ProcessRef::init(container.claim.id.clone());
-            let _its_end_is_reported = self.host.kill(init, None, Vec::new());
+            let _its_end_is_reported = self.host.kill(start.named(), None, Vec::new());
         })
+    }
+
+    /// `create` and `start` in one, with what is to be in place before the program's first instruction: the size that
+    /// its terminal has by then.
+    pub(super) async fn run_on_terminal(
+        self: &Arc<Self>,
+        start: &Start,
+        stdio: ChildStdio,
+    ) -> Result<HostPid, StartFailure> {
+        let pid = self.create(start, stdio).await?;
+        let started = self.start_created(start).await;
+        if let (Err(_), Some(ended)) = (&started, start.container.ended.get().cloned()) {
+            self.host.disown(start.named(), ended, PATIENCE).await;
+        }
+        started.map(|()| pid)
     }
 
     async fn open_exec_fifo(&self, container: &Arc<Container>) -> Result<(), StartFailure> {
@@ -174,9 +183,15 @@ async fn await_init(fifo: File, ended: Ended) -> io::Result<()> {
         }
         let over = ended.clone().now_or_never().is_some();
         let mut byte = [0];
+        if over {
+            // The reactor may not have seen yet what it wrote before it ended.
+            return match rustix::io::read(&gate, &mut byte) {
+                Ok(1..) => Ok(()),
+                Ok(0) | Err(_) => Err(ended_before()),
+            };
+        }
         match gate.try_read(&mut byte) {
             Ok(1..) => return Ok(()),
-            Ok(0) | Err(_) if over => return Err(ended_before()),
             // The other side is not open yet, or not any more: then the byte has come.
             Ok(0) => tokio::time::sleep(Duration::from_millis(1)).await,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}

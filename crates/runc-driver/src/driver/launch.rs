@@ -23,10 +23,9 @@ use executor_host::{CallEnd, Ended, Parent, journal, procfs};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 use tokio::io::Interest;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::container::{Container, stem};
+use super::container::{Container, Start, stem};
 use super::pools::Pool;
 use super::{Mode, Shared, gone};
 use crate::oci::{Launch, RuntimeCall};
@@ -58,39 +57,19 @@ impl Shared {
     /// Starts a container's init, as far as `kind` says.
     pub(super) async fn launch_init(
         self: &Arc<Self>,
-        container: &Arc<Container>,
+        start: &Start,
         kind: Kind,
         stdio: ChildStdio,
-        abandoned: watch::Receiver<bool>,
     ) -> StartResult<HostPid> {
-        let pid = self.launch(container, &ProcessId::Init, kind, stdio, abandoned).await?;
-        let (shared, found) = (Arc::clone(self), Arc::clone(container));
+        let pid = self.launch(start, kind, stdio).await?;
+        let (shared, found) = (Arc::clone(self), Arc::clone(&start.container));
         tokio::spawn(async move { shared.pools.run(Pool::Reads, move || drop(found.cgroups())).await });
         Ok(pid)
     }
 
     /// Has the runtime start a process, and takes charge of it.
-    pub(super) async fn launch(
-        &self,
-        container: &Arc<Container>,
-        process: &ProcessId,
-        kind: Kind,
-        stdio: ChildStdio,
-        abandoned: watch::Receiver<bool>,
-    ) -> StartResult<HostPid> {
-        let launched = self.launch_abandonable(container, process, kind, stdio, abandoned).await;
-        container.is_past_abandoning(process);
-        launched
-    }
-
-    async fn launch_abandonable(
-        &self,
-        container: &Arc<Container>,
-        process: &ProcessId,
-        kind: Kind,
-        stdio: ChildStdio,
-        abandoned: watch::Receiver<bool>,
-    ) -> StartResult<HostPid> {
+    pub(super) async fn launch(&self, start: &Start, kind: Kind, stdio: ChildStdio) -> StartResult<HostPid> {
+        let Start { container, process, .. } = start;
         let claim = &container.claim;
         let detach = self.mode == Mode::Detached;
         if stdio.terminal.is_some() && !detach {
@@ -108,7 +87,7 @@ impl Shared {
             Kind::Create | Kind::Run => None,
             Kind::Exec { process } => Some(process.clone()),
         });
-        match self.launched(container, &kind, launch, stdio, abandoned).await {
+        match self.launched(start, &kind, launch, stdio).await {
             Launched::Runs { parent, call } => {
                 let adopted = self.adopt(container, process, files, parent).await;
                 drop(call);
@@ -117,8 +96,7 @@ impl Shared {
                     && let Err(error) = self.receive_terminal(container, console).await
                 {
                     // One that has no terminal has not started.
-                    let named = ProcessRef { container: claim.id.clone(), process: process.clone() };
-                    self.host.disown(named, ended, PATIENCE).await;
+                    self.host.disown(start.named(), ended, PATIENCE).await;
                     return Err(error.start_failure());
                 }
                 Ok(pid)
@@ -163,14 +141,8 @@ impl Shared {
     }
 
     /// Calls the runtime, and waits until it says that the process runs.
-    async fn launched(
-        &self,
-        container: &Container,
-        kind: &Kind,
-        launch: Launch,
-        stdio: ChildStdio,
-        mut abandoned: watch::Receiver<bool>,
-    ) -> Launched {
+    async fn launched(&self, start: &Start, kind: &Kind, launch: Launch, stdio: ChildStdio) -> Launched {
+        let container = &start.container;
         let not = |failure, call| Launched::Not { failure: Some(failure), call };
         let opened = match self.opened() {
             Ok(opened) => opened,
@@ -195,12 +167,7 @@ impl Shared {
             Ok(call) => call,
             Err(error) => return not(error.start_failure(), None),
         };
-        let given_up = async {
-            if abandoned.wait_for(|abandoned| *abandoned).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
-        let ended = call.wait(self.start_deadline, given_up);
+        let ended = call.wait(self.start_deadline, start.abandoned());
         let ended = match appears {
             None => ended.await,
             Some(watched) => tokio::select! {
