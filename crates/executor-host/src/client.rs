@@ -3,7 +3,7 @@
 //! A request is in the host's queue before its method returns, whether or not anyone polls the future. A token pairs it
 //! with its answer.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -52,8 +52,8 @@ struct Answers {
     spawned: HashMap<CallId, oneshot::Sender<Spawned>>,
     calls: HashMap<CallId, oneshot::Sender<ExitStatus>>,
     ends: HashMap<ProcessRef, oneshot::Sender<ExitStatus>>,
-    /// Processes whose exits are not reported.
-    silent: HashSet<ProcessRef>,
+    /// Adopted processes whose exits are not to be reported yet, with how they ended if they have.
+    held: HashMap<ProcessRef, Option<ExitStatus>>,
 }
 
 enum Answer {
@@ -73,6 +73,14 @@ pub struct Call {
     id: CallId,
     image: ImageFate,
     ended: Ended,
+    client: HostClient,
+}
+
+/// A process that was adopted, and whose exit is not reported yet. It is when this is dropped.
+pub struct Adopted {
+    process: ProcessRef,
+    ended: Ended,
+    reports: bool,
     client: HostClient,
 }
 
@@ -160,41 +168,24 @@ impl HostClient {
         .boxed()
     }
 
-    /// Takes charge of a process that a runtime has started; answers with its end.
+    /// Takes charge of a process that a runtime has started. Its exit is reported when that is asked for.
     pub fn adopt(
         &self,
         process: ProcessRef,
         pid: HostPid,
         parent: Parent,
         members: Members,
-    ) -> BoxFuture<'static, Result<Ended>> {
+    ) -> BoxFuture<'static, Result<Adopted>> {
         let ended = oneshot::channel();
-        self.await_answer(|answers| drop(answers.ends.insert(process.clone(), ended.0)));
-        let adopted = self.done(|token| Request::Adopt { token, process, pid, parent, members });
-        let ended = until(ended.1);
-        async move { adopted.await?.map(|()| ended).map_err(Error::process("watch", pid)) }.boxed()
-    }
-
-    /// Ends a process that was adopted in vain; answers when it has ended, at the latest after `patience`. Its exit is not
-    /// reported.
-    pub fn disown(&self, process: ProcessRef, ended: Ended, patience: Duration) -> BoxFuture<'static, ()> {
         self.await_answer(|answers| {
-            answers.silent.insert(process.clone());
+            answers.ends.insert(process.clone(), ended.0);
+            answers.held.insert(process.clone(), None);
         });
-        let killed = self.kill(process.clone(), None, Vec::new());
-        let awaited = Arc::clone(&self.shared.awaited);
-        async move {
-            if let Err(error) = killed.await {
-                tracing::warn!(%process, %error, "of a process that was adopted in vain");
-            }
-            // The name may be another's from now on. It may have ended, and been reported, before it was disowned.
-            if tokio::time::timeout(patience, ended).await.is_ok()
-                && let Some(answers) = &mut *lock(&awaited.answers)
-            {
-                answers.silent.remove(&process);
-            }
-        }
-        .boxed()
+        let named = process.clone();
+        let adopted = self.done(|token| Request::Adopt { token, process, pid, parent, members });
+        let adopted_as =
+            Adopted { process: named, ended: until(ended.1), reports: true, client: self.clone() };
+        async move { adopted.await?.map(|()| adopted_as).map_err(Error::process("watch", pid)) }.boxed()
     }
 
     /// Signals an adopted process, alone or with its group.
@@ -268,7 +259,7 @@ impl HostClient {
     pub fn forget(&self, container: ContainerId) {
         self.await_answer(|answers| {
             answers.ends.retain(|process, _| process.container != container);
-            answers.silent.retain(|process| process.container != container);
+            answers.held.retain(|process, _| process.container != container);
         });
         self.shared.host.request(Request::Forget { container }, Vec::new());
     }
@@ -388,6 +379,50 @@ impl HostClient {
     }
 }
 
+impl Adopted {
+    /// How it ends.
+    pub fn ended(&self) -> Ended {
+        self.ended.clone()
+    }
+
+    /// From now on its exit is reported.
+    pub fn report(self) {
+        drop(self);
+    }
+
+    /// Ends a process that was adopted in vain; answers when it has ended, at the latest after `patience`. Its exit is not
+    /// reported, and its name is free.
+    pub async fn disown(mut self, patience: Duration) {
+        if let Err(error) = self.client.kill(self.process.clone(), None, Vec::new()).await {
+            tracing::warn!(process = %self.process, %error, "of a process that was adopted in vain");
+        }
+        let ended = tokio::time::timeout(patience, self.ended()).await.is_ok();
+        self.client.await_answer(|answers| {
+            // One that does not end is never reported.
+            if ended {
+                answers.held.remove(&self.process);
+            }
+        });
+        self.reports = false;
+    }
+}
+
+impl Drop for Adopted {
+    fn drop(&mut self) {
+        if !self.reports {
+            return;
+        }
+        let ended = lock(&self.client.shared.awaited.answers)
+            .as_mut()
+            .and_then(|answers| answers.held.remove(&self.process))
+            .flatten();
+        if let Some(status) = ended {
+            let _nobody_listens =
+                self.client.shared.awaited.exits.unbounded_send((self.process.clone(), status));
+        }
+    }
+}
+
 async fn answered<T>(answer: oneshot::Receiver<T>) -> Result<T> {
     answer.await.map_err(|_| Error::HostGone)
 }
@@ -459,8 +494,11 @@ impl EventSink for ClientSink {
             }
             Event::Exited { process, status } => {
                 answer(answers.ends.remove(&process), status);
-                if !answers.silent.remove(&process) {
-                    let _nobody_listens = self.0.exits.unbounded_send((process, status));
+                match answers.held.get_mut(&process) {
+                    Some(held) => *held = Some(status),
+                    None => {
+                        let _nobody_listens = self.0.exits.unbounded_send((process, status));
+                    }
                 }
             }
         }

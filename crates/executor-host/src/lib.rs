@@ -31,7 +31,7 @@ mod tree;
 pub use bundles::{Bundles, Place};
 pub use cgroup::place::cgroups_path;
 pub use children::RUNTIMES;
-pub use client::{Call, CallEnd, ClientSink, Ended, HostClient};
+pub use client::{Adopted, Call, CallEnd, ClientSink, Ended, HostClient};
 pub use error::{Error, Result};
 pub use local::LocalHost;
 pub use pidfd::watch;

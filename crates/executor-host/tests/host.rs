@@ -10,7 +10,7 @@ use std::time::Duration;
 use executor_core::lifecycle::{ContainerId, ExecId, ExitStatus, HostPid, ProcessRef, Signal, SignalScope};
 use executor_core::{ChildFd, ChildStdio, Delivery};
 use executor_host::{
-    CallEnd, Command, Event, FileIdentity, HostClient, Image, ImageFate, Members, OsError, Parent,
+    CallEnd, Command, Ended, Event, FileIdentity, HostClient, Image, ImageFate, Members, OsError, Parent,
     ProcessHost, Request, StdioSource, Token,
 };
 use futures::StreamExt;
@@ -97,12 +97,16 @@ fn child(script: &str) -> (std::process::Child, HostPid) {
     (child, pid)
 }
 
+async fn adopted(host: &HostClient, pid: HostPid) -> Ended {
+    host.adopt(process(1), pid, Parent::Us, anywhere()).await.unwrap().ended()
+}
+
 #[tokio::test]
 async fn exits_are_exact_and_signals_end_with_them() {
     let host = HostClient::local().unwrap();
     let mut exits = host.exits();
     let (_child, pid) = child("exec sleep 1000");
-    let ended = host.adopt(process(1), pid, Parent::Us, anywhere()).await.unwrap();
+    let ended = adopted(&host, pid).await;
     let term = Signal::new(15).unwrap();
     let signal = || host.signal(process(1), term, SignalScope::Process);
     assert_eq!(signal().await.unwrap(), Delivery::Sent);
@@ -116,7 +120,7 @@ async fn exits_are_exact_and_signals_end_with_them() {
 async fn somebody_elses_wait_and_somebody_elses_children() {
     let host = HostClient::local().unwrap();
     let (mut thief, pid) = child("sleep 0.05; exit 5");
-    let ended = host.adopt(process(1), pid, Parent::Us, anywhere()).await.unwrap();
+    let ended = adopted(&host, pid).await;
     // It is waited for by a thread of the embedder's, and killed by nobody.
     let stolen = tokio::task::spawn_blocking(move || thief.wait().map(|status| status.code()));
     let status = ended.await;
@@ -143,7 +147,7 @@ async fn somebody_elses_wait_and_somebody_elses_children() {
 async fn closing_ends_everything_and_executes_nothing_more() {
     let host = HostClient::local().unwrap();
     let (_child, pid) = child("trap '' TERM; while :; do sleep 1; done");
-    let ended = host.adopt(process(1), pid, Parent::Us, anywhere()).await.unwrap();
+    let ended = adopted(&host, pid).await;
     let call = host.spawn(sh("sleep 1000"), None, &ChildStdio::default()).await.unwrap();
     host.close(Duration::from_secs(10)).unwrap();
     assert_eq!(ended.await, ExitStatus::Signal(Signal::KILL));
@@ -218,21 +222,23 @@ fn what_crosses_the_seam_can_be_written_and_read() {
 }
 
 #[tokio::test]
-async fn what_was_adopted_in_vain_is_not_reported_and_its_name_is_free() {
+async fn an_exit_is_held_until_the_start_is_known_and_a_disowned_one_is_not_reported() {
     let host = HostClient::local().unwrap();
     let mut exits = host.exits();
     for script in ["exec sleep 1000", "exit 3"] {
         let (_child, pid) = child(script);
-        let ended = host.adopt(process(1), pid, Parent::Us, anywhere()).await.unwrap();
-        host.disown(process(1), ended, Duration::from_secs(10)).await;
+        let adopted = host.adopt(process(1), pid, Parent::Us, anywhere()).await.unwrap();
+        adopted.disown(Duration::from_secs(10)).await;
     }
+    // The name is free.
     let (_child, pid) = child("exit 4");
-    let ended = host.adopt(process(1), pid, Parent::Us, anywhere()).await.unwrap();
-    assert_eq!(ended.await, ExitStatus::Code(4));
-    let mut last = exits.next().await.unwrap();
-    // The second may have ended before it was disowned.
-    if last.1 == ExitStatus::Code(3) {
-        last = exits.next().await.unwrap();
-    }
-    assert_eq!(last, (process(1), ExitStatus::Code(4)));
+    let adopted = host.adopt(process(1), pid, Parent::Us, anywhere()).await.unwrap();
+    assert_eq!(adopted.ended().await, ExitStatus::Code(4));
+    host.thaw(Vec::new()).await.unwrap();
+    assert!(
+        futures::FutureExt::now_or_never(exits.next()).is_none(),
+        "it is not known whether it has started"
+    );
+    adopted.report();
+    assert_eq!(exits.next().await.unwrap(), (process(1), ExitStatus::Code(4)));
 }

@@ -32,7 +32,7 @@ use executor_core::{
     ProcessMode, Runtime, RuntimeError, Swept,
 };
 use executor_host::cgroup::PATIENCE;
-use executor_host::{HostClient, Root};
+use executor_host::{Adopted, HostClient, Root};
 use futures::{FutureExt, StreamExt, future};
 
 use self::container::{Container, Start, stem};
@@ -257,13 +257,20 @@ impl Runtime for Runc {
     ) -> BoxFuture<'static, std::result::Result<HostPid, StartFailure>> {
         let shared = Arc::clone(&self.shared);
         let Some(start) = shared.begin_start(id, ProcessId::Init) else { return unprepared(id) };
-        self.shared.under_way(async move { shared.create(&start, stdio).await })
+        self.shared.under_way(async move { shared.create(&start, stdio).await.map(reported) })
     }
 
     fn start(&self, id: &ContainerId) -> BoxFuture<'static, std::result::Result<(), StartFailure>> {
         let shared = Arc::clone(&self.shared);
         let Some(start) = shared.begin_start(id, ProcessId::Init) else { return unprepared(id) };
-        async move { shared.start_created(&start).await }.boxed()
+        async move {
+            let started = shared.start_created(&start).await;
+            started.inspect_err(|_| {
+                // One that was given up half way runs, or does not. Its exit is reported.
+                let _killed = shared.host.kill(start.named(), None, Vec::new());
+            })
+        }
+        .boxed()
     }
 
     fn run(
@@ -275,10 +282,11 @@ impl Runtime for Runc {
         let Some(start) = shared.begin_start(id, ProcessId::Init) else { return unprepared(id) };
         let on_terminal = stdio.terminal.is_some() && shared.mode == Mode::Detached;
         self.shared.under_way(async move {
-            match on_terminal {
+            let started = match on_terminal {
                 true => shared.run_on_terminal(&start, stdio).await,
                 false => shared.launch_init(&start, Kind::Run, stdio).await,
-            }
+            };
+            started.map(reported)
         })
     }
 
@@ -303,7 +311,7 @@ impl Runtime for Runc {
                     shared.pools.run(Pool::Bundles, move || std::fs::remove_file(file)).await;
                 return Err(failure);
             }
-            shared.launch(&start, Kind::Exec { process: file }, stdio).await
+            shared.launch(&start, Kind::Exec { process: file }, stdio).await.map(reported)
         })
     }
 
@@ -606,6 +614,12 @@ impl Shared {
             lock(&self.containers).remove(&container.claim.id);
         }
     }
+}
+
+/// The pid of a process that has started: from now on its exit is reported.
+fn reported((pid, adopted): (HostPid, Adopted)) -> HostPid {
+    adopted.report();
+    pid
 }
 
 fn gone(message: String) -> StartFailure {

@@ -196,7 +196,7 @@ struct ObserverSlot {
 impl ObserverSlot {
     fn start(root: &Path) -> Result<Self, Box<dyn Error>> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("observer_slot").arg(root).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.arg("observer-slot").arg(root).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut embedder = command.spawn()?;
         let stdout = embedder.stdout.take().ok_or("no stdout")?;
         let mut observer_slot = Self { embedder, lines: BufReader::new(stdout).lines() };

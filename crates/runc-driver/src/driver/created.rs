@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use executor_core::ChildStdio;
 use executor_core::lifecycle::{HostPid, StartFailure, StartFailureKind};
-use executor_host::Ended;
 use executor_host::cgroup::PATIENCE;
 use executor_host::procfs::Stat;
+use executor_host::{Adopted, Ended};
 use futures::FutureExt;
 use rustix::fs::OFlags;
 use tokio::net::unix::pipe;
@@ -46,18 +46,18 @@ impl Shared {
         self: &Arc<Self>,
         start: &Start,
         stdio: ChildStdio,
-    ) -> Result<HostPid, StartFailure> {
+    ) -> Result<(HostPid, Adopted), StartFailure> {
         if self.mode != Mode::Detached {
             let message = "a container that is created needs a runtime that is not kept in the foreground";
             return Err(StartFailure::new(StartFailureKind::BadConfig, message));
         }
-        let pid = self.launch_init(start, Kind::Create, stdio).await?;
-        let (shared, created) = (Arc::clone(self), Arc::clone(&start.container));
-        tokio::spawn(async move { shared.pools.run(Pool::Reads, move || created.layout()).await });
-        Ok(pid)
+        let created = self.launch_init(start, Kind::Create, stdio).await?;
+        let (shared, container) = (Arc::clone(self), Arc::clone(&start.container));
+        tokio::spawn(async move { shared.pools.run(Pool::Reads, move || container.layout()).await });
+        Ok(created)
     }
 
-    /// Executes the program of a container that was created. It can be given up: then it is killed, as when it fails.
+    /// Executes the program of a container that was created. When it fails or is given up, the container is as it was.
     pub(super) async fn start_created(&self, start: &Start) -> Result<(), StartFailure> {
         let container = &start.container;
         let given_up = async {
@@ -68,14 +68,11 @@ impl Shared {
                 () = start.abandoned() => "the start was given up".to_owned(),
             }
         };
-        let started = tokio::select! {
+        tokio::select! {
             biased;
             started = self.open_exec_fifo(container) => started,
             message = given_up => Err(StartFailure::new(StartFailureKind::RuntimeTimedOut, message)),
-        };
-        started.inspect_err(|_| {
-            let _its_end_is_reported = self.host.kill(start.named(), None, Vec::new());
-        })
+        }
     }
 
     /// `create` and `start` in one, with what is to be in place before the program's first instruction: the size that
@@ -84,13 +81,15 @@ impl Shared {
         self: &Arc<Self>,
         start: &Start,
         stdio: ChildStdio,
-    ) -> Result<HostPid, StartFailure> {
-        let pid = self.create(start, stdio).await?;
-        let started = self.start_created(start).await;
-        if let (Err(_), Some(ended)) = (&started, start.container.ended.get().cloned()) {
-            self.host.disown(start.named(), ended, PATIENCE).await;
+    ) -> Result<(HostPid, Adopted), StartFailure> {
+        let (pid, adopted) = self.create(start, stdio).await?;
+        match self.start_created(start).await {
+            Ok(()) => Ok((pid, adopted)),
+            Err(failure) => {
+                adopted.disown(PATIENCE).await;
+                Err(failure)
+            }
         }
-        started.map(|()| pid)
     }
 
     async fn open_exec_fifo(&self, container: &Arc<Container>) -> Result<(), StartFailure> {

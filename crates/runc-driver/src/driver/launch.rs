@@ -19,7 +19,7 @@ use executor_core::lifecycle::{ExitStatus, HostPid, ProcessId, ProcessRef, Start
 use executor_host::cgroup::PATIENCE;
 use executor_host::cgroup::place::Place;
 use executor_host::terminal::{self, ConsoleSocket, Terminal};
-use executor_host::{CallEnd, Ended, Parent, journal, procfs};
+use executor_host::{Adopted, CallEnd, Parent, journal, procfs};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 use tokio::io::Interest;
@@ -54,21 +54,26 @@ impl Kind {
 }
 
 impl Shared {
-    /// Starts a container's init, as far as `kind` says.
+    /// Starts a container's init, as far as `kind` says; its exit is reported when that is asked for.
     pub(super) async fn launch_init(
         self: &Arc<Self>,
         start: &Start,
         kind: Kind,
         stdio: ChildStdio,
-    ) -> StartResult<HostPid> {
-        let pid = self.launch(start, kind, stdio).await?;
+    ) -> StartResult<(HostPid, Adopted)> {
+        let launched = self.launch(start, kind, stdio).await?;
         let (shared, found) = (Arc::clone(self), Arc::clone(&start.container));
         tokio::spawn(async move { shared.pools.run(Pool::Reads, move || drop(found.cgroups())).await });
-        Ok(pid)
+        Ok(launched)
     }
 
     /// Has the runtime start a process, and takes charge of it.
-    pub(super) async fn launch(&self, start: &Start, kind: Kind, stdio: ChildStdio) -> StartResult<HostPid> {
+    pub(super) async fn launch(
+        &self,
+        start: &Start,
+        kind: Kind,
+        stdio: ChildStdio,
+    ) -> StartResult<(HostPid, Adopted)> {
         let Start { container, process, .. } = start;
         let claim = &container.claim;
         let detach = self.mode == Mode::Detached;
@@ -91,15 +96,15 @@ impl Shared {
             Launched::Runs { parent, call } => {
                 let adopted = self.adopt(container, process, files, parent).await;
                 drop(call);
-                let (pid, ended) = adopted?;
+                let (pid, adopted) = adopted?;
                 if let Some(console) = console
                     && let Err(error) = self.receive_terminal(container, console).await
                 {
                     // One that has no terminal has not started.
-                    self.host.disown(start.named(), ended, PATIENCE).await;
+                    adopted.disown(PATIENCE).await;
                     return Err(error.start_failure());
                 }
-                Ok(pid)
+                Ok((pid, adopted))
             }
             Launched::Not { failure, call } => {
                 Err(self.not_launched(container, process, files, failure, call).await)
@@ -207,7 +212,7 @@ impl Shared {
         process: &ProcessId,
         files: Vec<PathBuf>,
         parent: Parent,
-    ) -> StartResult<(HostPid, Ended)> {
+    ) -> StartResult<(HostPid, Adopted)> {
         let claim = &container.claim;
         let (dir, pid_file) = (claim.dir.clone(), files.first().cloned().unwrap_or_default());
         let read = move || {
@@ -226,11 +231,11 @@ impl Shared {
         }
         let named = ProcessRef { container: claim.id.clone(), process: process.clone() };
         let adopted = self.host.adopt(named, pid, parent, container.members()).await;
-        let ended = adopted.map_err(|error| Error::from(error).start_failure())?;
+        let adopted = adopted.map_err(|error| Error::from(error).start_failure())?;
         if *process == ProcessId::Init {
-            let _first = container.ended.set(ended.clone());
+            let _first = container.ended.set(adopted.ended());
         }
-        Ok((pid, ended))
+        Ok((pid, adopted))
     }
 
     /// Ends what a runtime has started all the same that says it has not, or did not say anything; and why it did not.
