@@ -280,12 +280,8 @@ impl Runtime for Runc {
     ) -> BoxFuture<'static, std::result::Result<HostPid, StartFailure>> {
         let shared = Arc::clone(&self.shared);
         let Some(start) = shared.begin_start(id, ProcessId::Init) else { return unprepared(id) };
-        let on_terminal = stdio.terminal.is_some() && shared.mode == Mode::Detached;
         self.shared.under_way(async move {
-            let started = match on_terminal {
-                true => shared.run_on_terminal(&start, stdio).await,
-                false => shared.launch_init(&start, Kind::Run, stdio).await,
-            };
+            let started = shared.launch_init(&start, Kind::Run, stdio).await;
             started.map(reported)
         })
     }

@@ -37,7 +37,9 @@ impl Done {
     pub fn judge(&self, exit: &Exit) -> Result<(), String> {
         let ran = exit.started_at.is_some();
         let truthful = match &exit.reason {
-            ExitReason::Normal => ran && self.may_end_as(exit.status),
+            ExitReason::Normal => {
+                (ran || self.is_held() && exit.status == KILLED) && self.may_end_as(exit.status)
+            }
             ExitReason::Cancelled { cause, killed } => {
                 let asked = match cause {
                     CancelCause::Requested => self.cancelled,
@@ -47,7 +49,11 @@ impl Done {
                     CancelCause::TimedOut | CancelCause::Abandoned => false,
                 };
                 let status = match (ran, killed) {
-                    (false, _) => !killed && exit.status == ExitStatus::Unknown,
+                    (false, true) => self.is_held() && exit.status == KILLED,
+                    (false, false) => {
+                        exit.status == ExitStatus::Unknown
+                            || self.is_held() && self.may_end_by(exit.status, Signal::TERM)
+                    }
                     // With grace there was a SIGTERM first, and that may be what ended it.
                     (true, killed) => {
                         *killed && exit.status == KILLED
@@ -78,6 +84,11 @@ impl Done {
             ExitReason::TimedOut { .. } => false,
         };
         if truthful { Ok(()) } else { Err(format!("{exit:?} after {self:?}")) }
+    }
+
+    /// Whether it is created before it is started, for the size of its terminal: it can be killed in between.
+    fn is_held(&self) -> bool {
+        self.terminal && self.init
     }
 
     /// Whether it may end so without a cancel of ours.
@@ -159,5 +170,8 @@ mod tests {
         ] {
             assert!(cancelled.judge(&lie).is_err(), "{lie:?}");
         }
+        let held = Done { terminal: true, ..cancelled };
+        assert_eq!(held.judge(&exit(KILLED, by_us(true), false)), Ok(()));
+        assert!(held.judge(&exit(ExitStatus::Code(0), by_us(true), false)).is_err());
     }
 }

@@ -16,7 +16,6 @@ use std::time::Duration;
 
 use executor_core::ChildStdio;
 use executor_core::lifecycle::{HostPid, StartFailure, StartFailureKind};
-use executor_host::cgroup::PATIENCE;
 use executor_host::procfs::Stat;
 use executor_host::{Adopted, Ended};
 use futures::FutureExt;
@@ -72,23 +71,6 @@ impl Shared {
             biased;
             started = self.open_exec_fifo(container) => started,
             message = given_up => Err(StartFailure::new(StartFailureKind::RuntimeTimedOut, message)),
-        }
-    }
-
-    /// `create` and `start` in one, with what is to be in place before the program's first instruction: the size that
-    /// its terminal has by then.
-    pub(super) async fn run_on_terminal(
-        self: &Arc<Self>,
-        start: &Start,
-        stdio: ChildStdio,
-    ) -> Result<(HostPid, Adopted), StartFailure> {
-        let (pid, adopted) = self.create(start, stdio).await?;
-        match self.start_created(start).await {
-            Ok(()) => Ok((pid, adopted)),
-            Err(failure) => {
-                adopted.disown(PATIENCE).await;
-                Err(failure)
-            }
         }
     }
 
