@@ -293,14 +293,14 @@ impl Executor {
 
     async fn register(&self, spec: ContainerSpec, hold: bool) -> Result<ContainerHandle, Error> {
         spec.validate()?;
-        let (terms, cancel_on_drop) = (spec.terms(), spec.cancel_on_drop);
+        let cancel_on_drop = spec.cancel_on_drop;
         let token = self.inner.tokens.next();
         let empty = tracing::field::Empty;
         let span = tracing::info_span!("run", container = empty, exit.code = empty);
         let run = Run { spec, hold, token, span };
         let answer = ask_or_cancel(&self.inner.address.downgrade(), run, token).await;
         let RunAccepted { id, parts, ours } = answer.ok_or(Error::Stopped)??;
-        Ok(ContainerHandle::new(id, parts, ours, self.inner.tokens.clone()).with(terms, cancel_on_drop))
+        Ok(ContainerHandle::new(id, parts, ours, self.inner.tokens.clone()).with(cancel_on_drop))
     }
 
     /// Keeps `count` containers of this specification ready from now on: made, short of executing the program. A

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use actix::dev::ToEnvelope;
 use actix::{Actor, Handler, Message, Recipient, WeakAddr};
-use executor_lifecycle::process::Terms;
 use executor_lifecycle::registry::RequestToken;
 use executor_lifecycle::{
     Cancel, ContainerId, ExecId, Exit, HostPid, Leftover, ProcessRef, Refusal, Refused, Signal, SignalScope,
@@ -36,7 +35,6 @@ pub struct ContainerHandle {
     io: Io,
     tokens: Tokens,
     /// What is expected of init, for a container that is still to be started.
-    terms: Terms,
     _cancel: Option<Arc<OnDrop<Container, messages::Cancel>>>,
 }
 
@@ -63,21 +61,13 @@ pub struct ProcessHandle {
 impl ContainerHandle {
     pub(crate) fn new(id: ContainerId, parts: ContainerParts, streams: Streams, tokens: Tokens) -> Self {
         let ContainerParts { address, view, shared } = parts;
-        Self {
-            id,
-            address,
-            view,
-            io: Io::new(streams, shared),
-            tokens,
-            terms: Terms::default(),
-            _cancel: None,
-        }
+        Self { id, address, view, io: Io::new(streams, shared), tokens, _cancel: None }
     }
 
     /// The same, with what the specification says of a handle.
-    pub(crate) fn with(self, terms: Terms, cancel_on_drop: bool) -> Self {
+    pub(crate) fn with(self, cancel_on_drop: bool) -> Self {
         let cancel = cancel_on_drop.then(|| OnDrop::cancel(&self.address));
-        Self { terms, _cancel: cancel, ..self }
+        Self { _cancel: cancel, ..self }
     }
 
     /// The streams of its init.
@@ -142,7 +132,7 @@ impl ContainerHandle {
     /// # Errors
     /// [`Error::Refused`] when it was started before, is being cancelled, or has ended.
     pub async fn start(&self) -> Result<(), Error> {
-        let answer = ask(&self.address, messages::Start(self.terms.clone())).await;
+        let answer = ask(&self.address, messages::Start(None)).await;
         answer.unwrap_or_else(|| Err(self.gone())).map_err(|refused| self.refused(refused))
     }
 

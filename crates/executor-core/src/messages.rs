@@ -102,10 +102,11 @@ pub struct ContainerLost(pub ContainerId);
 pub struct Create;
 
 /// Execute the program, as soon as that can be done. From the executor or a handle to a container. Replied when the
-/// intent is kept; refused once it was started, cancelled, or has ended.
+/// intent is kept; refused once it was started, cancelled, or has ended. The terms are those of the specification where none are
+/// given.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<(), Refused>")]
-pub struct Start(pub Terms);
+pub struct Start(pub Option<Terms>);
 
 /// Your time counts from now on. From a container to a process. No reply; the receiver is owned by the sender.
 #[derive(Clone, Debug, Message)]
@@ -244,6 +245,12 @@ pub struct Exited {
     /// How and why.
     pub exit: Exit,
 }
+
+/// A process was killed a while ago and has not ended: something may be frozen. From a process to its container, which
+/// thaws and kills again; repeated while it does not end.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct StillAlive(pub(crate) ProcessId);
 
 /// A process's actor ended before its process had: it panicked. Sent from its `Drop` to its
 /// container, which puts another in its place; that one kills the process and reports its end.

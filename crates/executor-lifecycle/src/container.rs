@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 pub use self::vocabulary::{ContainerEffect, ContainerEvent, ContainerTraits, KeepExited, Phase};
 
 use crate::event::{Event, EventKind};
-use crate::process::Terms;
+use crate::process::{Kill, Terms};
 use crate::{
     Cancel, CancelCause, ContainerId, Effects, ExecId, Exit, HostPid, Leftover, ProcessId, Refusal, Refused,
     Signal, SignalScope, StartFailure, StartFailureKind, Timestamp,
@@ -35,12 +35,12 @@ use crate::{
 /// The machine of one container.
 ///
 /// ```
-/// # use executor_lifecycle::container::{Container, ContainerEffect, ContainerEvent, ContainerTraits, Phase};
+/// # use executor_lifecycle::container::{Container, ContainerEffect, ContainerEvent, ContainerTraits};
 /// # use executor_lifecycle::{ContainerId, Refusal, Refused, Timestamp};
 /// let mut container = Container::new(ContainerId::new("c").unwrap(), ContainerTraits::default());
 /// let effects = container.step(Timestamp::default(), ContainerEvent::Create)?;
 /// let [ContainerEffect::Publish(registered), ContainerEffect::Prepare] = effects.as_slice() else { panic!() };
-/// assert_eq!((registered.seq, container.phase(), container.state()), (1, Phase::Creating, "preparing"));
+/// assert_eq!((registered.seq, container.state()), (1, "preparing"));
 /// let refused = container.step(Timestamp::default(), ContainerEvent::Pause).unwrap_err();
 /// assert_eq!((refused.reason, &*refused.state), (Refusal::NotRunning, "preparing"));
 /// # Ok::<(), Refused>(())
@@ -59,6 +59,8 @@ pub struct Container {
     /// The program is to be executed.
     start_wanted: bool,
     cancelled: bool,
+    /// Something in it was killed while the runtime was freezing it.
+    thaw_wanted: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -142,21 +144,13 @@ impl Container {
             preparing: false,
             start_wanted: false,
             cancelled: false,
+            thaw_wanted: false,
         }
     }
 
-    /// Where it is in its life.
-    pub const fn phase(&self) -> Phase {
-        match &self.state {
-            State::New | State::Preparing | State::Creating => Phase::Creating,
-            State::Created => Phase::Created,
-            State::Starting => Phase::Creating,
-            State::Running { freeze: Freeze::Frozen | Freeze::Thawing } => Phase::Paused,
-            State::Running { freeze: Freeze::Thawed | Freeze::Awaited | Freeze::Freezing }
-            | State::Exiting { .. } => Phase::Running,
-            State::Exited { .. } | State::Releasing { .. } => Phase::Exited,
-            State::Released { .. } => Phase::Released,
-        }
+    /// Whether its exit was published.
+    pub const fn has_exited(&self) -> bool {
+        matches!(&self.state, State::Exited { .. } | State::Releasing { .. } | State::Released { .. })
     }
 
     /// The name of its state, as in the diagram of `docs/message-semantics.md`.
@@ -225,6 +219,7 @@ impl Container {
             ContainerEvent::ProcessExited { process: ProcessId::Exec(exec), exit } => {
                 self.exec_exited(now, exec, exit)
             }
+            ContainerEvent::StillAlive(process) => self.still_alive(process),
             ContainerEvent::Exec(id) => self.exec(now, id),
             ContainerEvent::Cancel(cancel) => Ok(self.cancel(cancel)),
             ContainerEvent::End(cancel) => Ok(self.end(cancel)),
@@ -439,33 +434,22 @@ impl Container {
 
     /// Execs first: once init is dead its pid namespace kills them, and there is nothing left to signal.
     fn cancel(&mut self, cancel: Cancel) -> Vec<ContainerEffect> {
-        let thaw = match &mut self.state {
-            State::Preparing
-            | State::Creating
-            | State::Created
-            | State::Starting
-            | State::Running { freeze: Freeze::Thawed | Freeze::Freezing | Freeze::Thawing } => false,
-            State::Running { freeze: freeze @ Freeze::Awaited } => {
-                *freeze = Freeze::Thawed;
-                false
-            }
-            State::Running { freeze: freeze @ Freeze::Frozen } => {
-                *freeze = Freeze::Thawing;
-                true
+        match &self.state {
+            State::Preparing | State::Creating | State::Created | State::Starting | State::Running { .. } => {
             }
             State::New
             | State::Exiting { .. }
             | State::Exited { .. }
             | State::Releasing { .. }
             | State::Released { .. } => return Vec::new(),
-        };
+        }
         self.cancelled = true;
         let execs = self.execs.keys().map(|exec| ProcessId::Exec(exec.clone()));
         let mut effects: Vec<_> = execs
             .chain([ProcessId::Init])
             .map(|process| ContainerEffect::CancelProcess(process, cancel))
             .collect();
-        effects.extend(thaw.then_some(ContainerEffect::Thaw));
+        effects.extend(self.thaw_the_killed());
         effects
     }
 
@@ -508,13 +492,66 @@ impl Container {
     /// What is frozen does not die of a SIGKILL before it is thawed.
     fn signal(&mut self, signal: Signal, scope: SignalScope) -> Answer {
         let mut effects = self.for_init(ContainerEffect::SignalInit(signal, scope))?;
-        if let State::Running { freeze: freeze @ Freeze::Frozen } = &mut self.state
-            && signal == Signal::KILL
-        {
-            *freeze = Freeze::Thawing;
-            effects.push(ContainerEffect::Thaw);
+        if signal == Signal::KILL {
+            effects.extend(self.thaw_the_killed());
         }
         Ok(effects)
+    }
+
+    /// A process that does not die of a SIGKILL is frozen: with the container, or by the container's own doing.
+    fn still_alive(&mut self, process: ProcessId) -> Answer {
+        match &self.state {
+            State::Running { freeze: Freeze::Freezing | Freeze::Frozen } => {
+                Ok(self.thaw_the_killed().into_iter().collect())
+            }
+            _ if !self.is_there(&process) => Err(Refusal::Stale),
+            State::Created | State::Starting | State::Running { .. } | State::Exiting { .. } => {
+                let everything = self.traits.shares_pids && process == ProcessId::Init;
+                Ok(vec![ContainerEffect::KillAgain(process, Kill { everything, thaw: true })])
+            }
+            State::New
+            | State::Preparing
+            | State::Creating
+            | State::Exited { .. }
+            | State::Releasing { .. }
+            | State::Released { .. } => Err(Refusal::Stale),
+        }
+    }
+
+    /// Whether this process was accepted and its end not reported.
+    fn is_there(&self, process: &ProcessId) -> bool {
+        match process {
+            ProcessId::Init => !matches!(self.state, State::Exiting { .. }),
+            ProcessId::Exec(exec) => self.execs.contains_key(exec),
+        }
+    }
+
+    /// What was killed is to die: now, or when the runtime has frozen it.
+    fn thaw_the_killed(&mut self) -> Option<ContainerEffect> {
+        match &mut self.state {
+            State::Running { freeze: freeze @ Freeze::Awaited } => {
+                *freeze = Freeze::Thawed;
+                None
+            }
+            State::Running { freeze: Freeze::Freezing } => {
+                self.thaw_wanted = true;
+                None
+            }
+            State::Running { freeze: freeze @ Freeze::Frozen } => {
+                *freeze = Freeze::Thawing;
+                Some(ContainerEffect::Thaw)
+            }
+            State::Running { freeze: Freeze::Thawed | Freeze::Thawing }
+            | State::New
+            | State::Preparing
+            | State::Creating
+            | State::Created
+            | State::Starting
+            | State::Exiting { .. }
+            | State::Exited { .. }
+            | State::Releasing { .. }
+            | State::Released { .. } => None,
+        }
     }
 
     /// What init's own machine decides on, as long as there is an init.
@@ -579,10 +616,10 @@ impl Container {
     }
 
     fn pause_ended(&mut self, now: Timestamp, frozen: bool) -> Answer {
-        let cancelled = self.cancelled;
+        let is_killed = std::mem::take(&mut self.thaw_wanted) || self.cancelled;
         match self.freeze() {
             Ok(freeze @ Freeze::Freezing) => {
-                *freeze = match (frozen, cancelled) {
+                *freeze = match (frozen, is_killed) {
                     (false, _) => Freeze::Thawed,
                     (true, false) => Freeze::Frozen,
                     (true, true) => Freeze::Thawing,
@@ -591,7 +628,7 @@ impl Container {
                 if frozen {
                     effects.push(self.publish(now, EventKind::Paused));
                 }
-                if frozen && cancelled {
+                if frozen && is_killed {
                     effects.push(ContainerEffect::Thaw);
                 }
                 Ok(effects)

@@ -7,12 +7,12 @@
 //!     └─ Ended ─▶ kept: it came early ── Watch ────┘
 //! ```
 //! The exit source may see a process end before the actor in charge has asked for the exit; such an
-//! ending is kept until it does. `Forget` drops what nobody will ask for any more. Neighbours: the
-//! `ExitRouter` actor feeds it from the exit source; `Process` actors are delivered to.
+//! end is kept until it does. `Forget` drops what nobody will ask for any more. Neighbours: the
+//! `Reaper` actor feeds it from the exit source; `Process` actors are delivered to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{ContainerId, Effects, ProcessRef, RawExit, Refusal, Refused};
+use crate::{ContainerId, Effects, ExitStatus, ProcessRef, RawExit, Refusal, Refused};
 
 /// The machine of the reaper.
 ///
@@ -25,13 +25,15 @@ use crate::{ContainerId, Effects, ProcessRef, RawExit, Refusal, Refused};
 /// // It ends before anybody has asked for it: the end is kept.
 /// assert_eq!(reaper.step(ExitRouterEvent::Ended(process.clone(), ending.clone()))?.as_slice(), []);
 /// let effects = reaper.step(ExitRouterEvent::Watch(process.clone()))?;
-/// assert_eq!(effects.as_slice(), [ExitRouterEffect::Deliver(process, raw)]);
+/// assert_eq!(effects.as_slice(), [ExitRouterEffect::Deliver(process, ending)]);
 /// # Ok::<(), Refused>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ExitRouter {
     watched: BTreeSet<ProcessRef>,
     early: BTreeMap<ProcessRef, RawExit>,
+    /// Nothing tells ends any more.
+    is_cut_off: bool,
 }
 
 /// What can happen to the reaper.
@@ -43,6 +45,8 @@ pub enum ExitRouterEvent {
     Ended(ProcessRef, RawExit),
     /// Nothing of this container will be asked for any more.
     Forget(ContainerId),
+    /// The exit source ended: whoever watches learns that nobody knows.
+    SourceEnded,
 }
 
 /// What is to be done for the reaper.
@@ -59,6 +63,9 @@ impl ExitRouter {
         match event {
             ExitRouterEvent::Watch(process) => match self.early.remove(&process) {
                 Some(raw) => Ok(vec![ExitRouterEffect::Deliver(process, raw)].into()),
+                None if self.is_cut_off => {
+                    Ok(vec![ExitRouterEffect::Deliver(process, RawExit::with(ExitStatus::Unknown))].into())
+                }
                 None if self.watched.insert(process) => Ok(Effects::none()),
                 None => Err(stale()),
             },
@@ -84,6 +91,13 @@ impl ExitRouter {
                 }
                 Ok(Effects::none())
             }
+            ExitRouterEvent::SourceEnded => {
+                self.is_cut_off = true;
+                let unknown = || RawExit::with(ExitStatus::Unknown);
+                let watched = std::mem::take(&mut self.watched).into_iter();
+                let told = watched.map(|process| ExitRouterEffect::Deliver(process, unknown()));
+                Ok(told.collect::<Vec<_>>().into())
+            }
         }
     }
 
@@ -100,7 +114,7 @@ fn stale() -> Refused {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ExecId, ExitStatus};
+    use crate::ExecId;
 
     fn init() -> ProcessRef {
         ProcessRef::init(ContainerId::new("c").unwrap())
@@ -114,7 +128,7 @@ mod tests {
         Ok(vec![ExitRouterEffect::Deliver(init(), ending(code))].into())
     }
 
-    /// Every state (unknown, watched, kept) × every event.
+    /// Every state (unknown, watched, kept; and without a source) × every event.
     #[test]
     fn every_state_and_event() {
         let unknown = ExitRouter::default();
@@ -123,7 +137,12 @@ mod tests {
         let mut kept = ExitRouter::default();
         let _ = kept.step(ExitRouterEvent::Ended(init(), ending(1))).unwrap();
 
+        let mut cut_off = ExitRouter::default();
+        let _ = cut_off.step(ExitRouterEvent::SourceEnded).unwrap();
+
         let none = || Ok(Effects::none());
+        let unknown_end =
+            || Ok(vec![ExitRouterEffect::Deliver(init(), RawExit::with(ExitStatus::Unknown))].into());
         for (state, event, answer, sizes) in [
             (&unknown, ExitRouterEvent::Watch(init()), none(), (1, 0)),
             (&unknown, ExitRouterEvent::Ended(init(), ending(2)), none(), (0, 1)),
@@ -134,6 +153,11 @@ mod tests {
             (&kept, ExitRouterEvent::Watch(init()), deliver(1), (0, 0)),
             (&kept, ExitRouterEvent::Ended(init(), ending(2)), Err(stale()), (0, 1)),
             (&kept, ExitRouterEvent::Forget(init().container), none(), (0, 0)),
+            (&unknown, ExitRouterEvent::SourceEnded, none(), (0, 0)),
+            (&watched, ExitRouterEvent::SourceEnded, unknown_end(), (0, 0)),
+            (&kept, ExitRouterEvent::SourceEnded, none(), (0, 1)),
+            (&cut_off, ExitRouterEvent::Watch(init()), unknown_end(), (0, 0)),
+            (&cut_off, ExitRouterEvent::Ended(init(), ending(2)), none(), (0, 1)),
         ] {
             let mut reaper = state.clone();
             assert_eq!(

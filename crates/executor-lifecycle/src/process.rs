@@ -198,9 +198,10 @@ pub enum ProcessEffect {
     Signal(Signal, SignalScope),
     /// Give its terminal this size, also if it has none yet: the size is set before the program can ask for it.
     Resize(TerminalSize),
-    /// Send SIGKILL to it and its process group; a failure comes back as `KillFailed`. Comes again
-    /// while the process does not end.
+    /// Send SIGKILL to it and its process group; a failure comes back as `KillFailed`.
     Kill(Kill),
+    /// Tell the container that it was killed and has not ended: something may be frozen. Comes again while it does not end.
+    ReportStillAlive,
     /// Tell the container that it was created.
     ReportCreated {
         /// Its pid on the host.
@@ -629,7 +630,7 @@ impl Process {
         }
         if let State::Undoing { retry_at, .. } = &mut self.state {
             *retry_at = now.after(KILL_AGAIN);
-            return vec![ProcessEffect::Kill(Kill { everything: self.traits.shares_pids, thaw: true })];
+            return vec![ProcessEffect::ReportStillAlive];
         }
         if let State::Starting { abandon_at: abandon_at @ Some(_), .. } = &mut self.state {
             *abandon_at = None;
@@ -664,12 +665,15 @@ impl Process {
         ProcessEffect::Signal(cancel.signal, SignalScope::Process)
     }
 
-    /// Sends SIGKILL. If an earlier one has not ended it, the container may be frozen.
+    /// Sends SIGKILL. If an earlier one has not ended it, the container may be frozen, which its machine knows.
     fn kill(&mut self, now: Timestamp, cancel: Cancel) -> ProcessEffect {
-        let thaw = matches!(self.cancelling, Some(Cancelling { stage: CancelStage::Killed { .. }, .. }));
+        let killed = matches!(self.cancelling, Some(Cancelling { stage: CancelStage::Killed { .. }, .. }));
         self.set_stage(cancel, CancelStage::Killed { retry_at: now.after(KILL_AGAIN) });
         self.sent_sigkill = true;
-        ProcessEffect::Kill(Kill { everything: self.traits.shares_pids, thaw })
+        if killed {
+            return ProcessEffect::ReportStillAlive;
+        }
+        ProcessEffect::Kill(Kill { everything: self.traits.shares_pids, thaw: false })
     }
 
     fn set_stage(&mut self, cancel: Cancel, stage: CancelStage) {

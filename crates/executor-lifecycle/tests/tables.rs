@@ -172,7 +172,8 @@ fn name(event: &impl Debug) -> String {
 fn process_effect(effect: &ProcessEffect) -> String {
     match effect {
         ProcessEffect::ReportExited(exit) => format!("ReportExited({exit}; {:?})", exit.reason),
-        ProcessEffect::Kill(how) => format!("Kill{}", if how.thaw { " and thaw" } else { "" }),
+        ProcessEffect::Kill(_) => "Kill".to_owned(),
+        ProcessEffect::ReportStillAlive => name(effect),
         ProcessEffect::Signal(signal, scope) => format!("Signal({signal} to {scope:?})"),
         ProcessEffect::Create
         | ProcessEffect::Launch
@@ -241,6 +242,8 @@ fn container_table() {
         (" init", init_exited(0)),
         (" exec", exec_started()),
         (" exec", exec_exited()),
+        (" init", E::StillAlive(ProcessId::Init)),
+        (" exec", E::StillAlive(exec())),
         ("", E::Exec(None)),
         (" under an id", E::Exec(Some(ExecId::numbered(1)))),
         ("", cancel()),
@@ -306,7 +309,7 @@ fn container_table() {
             let answer =
                 answer.map(|effects| effects.into_iter().map(|effect| container_effect(&effect)).collect());
             let name = format!("{}{what}", name(event));
-            table.push_str(&row(&name, answer, &format!("{:?}", container.phase())));
+            table.push_str(&row(&name, answer, container.state()));
         }
     }
     compare("container", &table);
@@ -319,6 +322,9 @@ fn container_effect(effect: &ContainerEffect) -> String {
         ContainerEffect::Withdraw(process, _) => format!("Withdraw({process})"),
         ContainerEffect::Launch(process) => format!("Launch({process})"),
         ContainerEffect::SignalInit(signal, scope) => format!("SignalInit({signal} to {scope:?})"),
+        ContainerEffect::KillAgain(process, how) => {
+            format!("KillAgain({process}{})", if how.everything { ", everything" } else { "" })
+        }
         ContainerEffect::AddExec(exec) => format!("AddExec({exec})"),
         ContainerEffect::Prepare
         | ContainerEffect::Pause

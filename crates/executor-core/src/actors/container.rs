@@ -6,8 +6,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Recipient, WrapFuture};
-use executor_lifecycle::container::{Container as Machine, ContainerEffect, ContainerEvent, Phase};
-use executor_lifecycle::process::Terms;
+use executor_lifecycle::container::{Container as Machine, ContainerEffect, ContainerEvent};
+use executor_lifecycle::process::{Kill, Terms};
 use executor_lifecycle::registry::RequestToken;
 use executor_lifecycle::{
     ContainerId, Effects, EventKind, ExecId, Exit, ExitStatus, ProcessId, ProcessRef, Refusal, Refused,
@@ -22,7 +22,7 @@ use crate::events::Hub;
 use crate::io::SharedOutputs;
 use crate::messages::{
     Arm, Cancel, ContainerLost, Create, Created, Exited, Launch, LaunchEnded, ProcessLost, ProcessParts,
-    ProcessStreams, ProcessView, Released, RequestError, Resize, Signal, Started, Withdraw,
+    ProcessStreams, ProcessView, Released, RequestError, Resize, Signal, Started, StillAlive, Withdraw,
 };
 use crate::observe::ObservedMessage;
 use crate::{ContainerSpec, RuntimeError};
@@ -140,6 +140,7 @@ impl Container {
                 ContainerEffect::Launch(process) => self.command(&process, Launch),
                 ContainerEffect::Withdraw(process, failure) => self.command(&process, Withdraw(failure)),
                 ContainerEffect::CancelProcess(process, cancel) => self.command(&process, Cancel(cancel)),
+                ContainerEffect::KillAgain(process, how) => self.kill_again(process, how),
                 ContainerEffect::SignalInit(signal, scope) => self.tell_init(Signal(signal, scope)),
                 ContainerEffect::ResizeInit(size) => self.tell_init(Resize(size)),
                 ContainerEffect::Pause => self.freeze(context),
@@ -202,11 +203,22 @@ impl Container {
         }
     }
 
+    /// A kill that fails is one that the process reports again.
+    fn kill_again(&self, process: ProcessId, how: Kill) {
+        let process = ProcessRef { container: self.id.clone(), process };
+        let killed = self.world.runtime.kill(&process, how);
+        actix_rt::spawn(async move {
+            if let Err(error) = killed.await {
+                tracing::warn!(%process, %error, "kill again");
+            }
+        });
+    }
+
     fn publish(&mut self, event: executor_lifecycle::Event) {
         tracing::debug!(container = %self.id, seq = event.seq, kind = ?event.kind);
         self.trace(&event.kind);
         self.hub.publish(event);
-        if self.machine.phase() > Phase::Paused {
+        if self.machine.has_exited() {
             self.reply_freeze_after_the_end();
         }
     }
@@ -328,6 +340,7 @@ fn owner(context: &Context<Container>) -> Owner {
     let address = context.address();
     Owner {
         created: weak(address.clone()),
+        still_alive: weak(address.clone()),
         started: weak(address.clone()),
         exited: weak(address.clone()),
         lost: weak(address.clone()),
@@ -382,6 +395,14 @@ impl Handler<Exited> for Container {
         if process != ProcessId::Init {
             self.bury(&process);
         }
+    }
+}
+
+impl Handler<StillAlive> for Container {
+    type Result = ();
+
+    fn handle(&mut self, StillAlive(process): StillAlive, context: &mut Context<Self>) {
+        self.take(ContainerEvent::StillAlive(process), context);
     }
 }
 

@@ -172,7 +172,7 @@ impl ExecutorActor {
         let address = Container::spawn(id.clone(), spec, streams, span, world, above, Arc::clone(&hub));
         address.do_send(Create);
         if !hold {
-            address.do_send(Start(terms));
+            address.do_send(Start(Some(terms)));
         }
         self.containers.insert(id.clone(), Registered { address, hub, shared, ours, pool: None });
     }
@@ -235,7 +235,7 @@ impl ExecutorActor {
         let given =
             self.containers.get(id).zip(self.waiting.get(&token).and_then(|waiting| waiting.again.as_ref()));
         let Some((registered, (pool, run))) = given else { return };
-        registered.address.do_send(Start(run.spec.terms()));
+        registered.address.do_send(Start(Some(run.spec.terms())));
         let (view, pool, id) = (registered.hub.view(), *pool, id.clone());
         let fared = async move {
             view.wait_for(|known| known.started_at.is_some() || known.exit.is_some())

@@ -14,7 +14,7 @@ use super::{Ticker, World, deliver, tell};
 use crate::ExecSpec;
 use crate::messages::{
     Arm, Cancel, Create, Created, Ended, Exited, Launch, LaunchEnded, ProcessLost, ProcessStreams,
-    ProcessView, Resize, Signal, Started, Watch, Withdraw,
+    ProcessView, Resize, Signal, Started, StillAlive, Watch, Withdraw,
 };
 use crate::observe::ObservedMessage;
 
@@ -40,6 +40,7 @@ pub(crate) struct Work {
 #[derive(Clone)]
 pub(crate) struct Owner {
     pub(crate) created: WeakRecipient<Created>,
+    pub(crate) still_alive: WeakRecipient<StillAlive>,
     pub(crate) started: WeakRecipient<Started>,
     pub(crate) exited: WeakRecipient<Exited>,
     pub(crate) lost: WeakRecipient<ProcessLost>,
@@ -113,6 +114,9 @@ impl Process {
                     }
                 }
                 ProcessEffect::Kill(how) => self.kill(how, context),
+                ProcessEffect::ReportStillAlive => {
+                    tell(&self.container.still_alive, StillAlive(self.id.process.clone()));
+                }
                 ProcessEffect::ReportCreated { pid } => self.report_created(pid),
                 ProcessEffect::ReportStarted { pid } => self.report_started(pid),
                 ProcessEffect::ReportExited(exit) => self.report_exited(exit),

@@ -75,8 +75,10 @@ impl StreamHandler<(ProcessRef, RawExit)> for Reaper {
         self.on(ExitRouterEvent::Ended(process, raw), context);
     }
 
-    /// The source raw does not end the reaper: ends that were kept are still asked for.
-    fn finished(&mut self, _: &mut Context<Self>) {}
+    /// It does not end the reaper: ends that were kept are still asked for.
+    fn finished(&mut self, context: &mut Context<Self>) {
+        self.on(ExitRouterEvent::SourceEnded, context);
+    }
 }
 
 impl Handler<Stop> for Reaper {

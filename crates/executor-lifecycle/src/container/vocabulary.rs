@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::event::Event;
-use crate::process::Terms;
+use crate::process::{Kill, Terms};
 use crate::{
     Cancel, ExecId, Exit, HostPid, Leftover, ProcessId, Signal, SignalScope, StartFailure, TerminalSize,
 };
@@ -84,6 +84,8 @@ pub enum ContainerEvent {
         /// How and why.
         exit: Exit,
     },
+    /// One of its processes was killed a while ago and has not ended.
+    StillAlive(ProcessId),
     /// Another process is wanted in it, under this id or the next of ours; the `AddExec` effect says which.
     Exec(Option<ExecId>),
     /// Everything in it is to be ended.
@@ -142,6 +144,8 @@ pub enum ContainerEffect {
     Withdraw(ProcessId, StartFailure),
     /// End a process.
     CancelProcess(ProcessId, Cancel),
+    /// Send SIGKILL to a process once more.
+    KillAgain(ProcessId, Kill),
     /// Hand a signal to init.
     SignalInit(Signal, SignalScope),
     /// Hand the size of its terminal to init.

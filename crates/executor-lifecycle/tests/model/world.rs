@@ -13,7 +13,7 @@ use executor_lifecycle::container::{
 };
 use executor_lifecycle::exit_router::{ExitRouter, ExitRouterEffect, ExitRouterEvent};
 use executor_lifecycle::process::{
-    Asked, Process, ProcessEffect, ProcessEvent, ProcessTraits, Remains, Terms,
+    Asked, Kill, Process, ProcessEffect, ProcessEvent, ProcessTraits, Remains, Terms,
 };
 use executor_lifecycle::registry::{Registry, RegistryEffect, RegistryEvent, RequestToken, Story, Wanted};
 use executor_lifecycle::*;
@@ -103,6 +103,7 @@ pub(crate) enum Answer {
 enum Up {
     Created,
     Started,
+    StillAlive,
     Exited(Exit),
 }
 
@@ -407,7 +408,7 @@ impl World {
         };
         let all_settled = || self.members.values().all(|member| member.exit.is_some() || settled(member));
         let has_ended = self.budget.drops == 0 || self.registry.state() != "ending";
-        match self.container.as_ref().map(Container::phase) {
+        match self.phase() {
             None => self.is_new() && has_ended || self.asked.released,
             Some(Phase::Released) => {
                 self.asked.released && has_ended && self.members.values().all(|member| member.exit.is_some())
@@ -426,7 +427,14 @@ impl World {
     }
 
     fn phase(&self) -> Option<Phase> {
-        self.container.as_ref().map(Container::phase)
+        Some(match self.container.as_ref()?.state() {
+            "new" | "preparing" | "creating" | "starting" => Phase::Creating,
+            "created" => Phase::Created,
+            "frozen" | "thawing" => Phase::Paused,
+            "running" | "freezing" | "exiting" | "ending_rest" => Phase::Running,
+            "settling" | "exited" | "releasing" => Phase::Exited,
+            _ => Phase::Released,
+        })
     }
 
     fn member(&mut self, id: &ProcessId) -> &mut Member {
@@ -552,6 +560,7 @@ impl World {
             let event = match up {
                 Up::Created => ContainerEvent::InitCreated { pid: pid() },
                 Up::Started => ContainerEvent::ProcessStarted { process, pid: pid() },
+                Up::StillAlive => ContainerEvent::StillAlive(process),
                 Up::Exited(exit) => ContainerEvent::ProcessExited { process, exit },
             };
             self.container(rules, event);
@@ -737,13 +746,8 @@ impl World {
                 ProcessEffect::Kill(_) if std::mem::replace(&mut self.kernel_refuses, false) => {
                     self.process(rules, id, NOW, ProcessEvent::KillFailed);
                 }
-                ProcessEffect::Kill(how) => {
-                    self.frozen &= !how.thaw;
-                    self.rest_alive &= !how.everything;
-                    if !self.frozen {
-                        self.dies(id, true);
-                    }
-                }
+                ProcessEffect::Kill(how) => self.kill(id, how),
+                ProcessEffect::ReportStillAlive => self.member(id).up.push_back(Up::StillAlive),
                 ProcessEffect::ReportCreated { .. } => {
                     let member = self.member(id);
                     (member.remains.asked, member.remains.pid) = (None, Some(pid()));
@@ -757,6 +761,14 @@ impl World {
                 }
                 ProcessEffect::ReportExited(exit) => self.report_exited(id, exit),
             }
+        }
+    }
+
+    fn kill(&mut self, id: &ProcessId, how: Kill) {
+        self.frozen &= !how.thaw;
+        self.rest_alive &= !how.everything;
+        if !self.frozen {
+            self.dies(id, true);
         }
     }
 
@@ -861,6 +873,11 @@ impl World {
                     self.member(&process).to_end = true;
                     self.tell(&process, Down::Cancel(cancel));
                 }
+                // Its end may be on the way to the container; then the runtime finds nothing to kill.
+                ContainerEffect::KillAgain(process, how) if self.member(&process).exit.is_none() => {
+                    self.kill(&process, how);
+                }
+                ContainerEffect::KillAgain(..) => {}
                 ContainerEffect::SignalInit(signal, scope) => {
                     self.tell(&ProcessId::Init, Down::Signal(signal, scope));
                 }

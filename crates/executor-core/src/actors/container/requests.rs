@@ -41,6 +41,7 @@ impl Handler<Start> for Container {
     type Result = Result<(), Refused>;
 
     fn handle(&mut self, Start(terms): Start, context: &mut Context<Self>) -> Self::Result {
+        let terms = terms.unwrap_or_else(|| self.spec.terms());
         self.on(ContainerEvent::Start(terms), context)
     }
 }
