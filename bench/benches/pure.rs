@@ -8,6 +8,7 @@ use longshore::lifecycle::container::{Container, ContainerEvent, ContainerTraits
 use longshore::lifecycle::exit_router::{ExitRouter, ExitRouterEvent};
 use longshore::lifecycle::process::{Process, ProcessEvent, ProcessTraits, Terms};
 use longshore::lifecycle::ready::{Pool, PoolEvent};
+use longshore::lifecycle::registry::RequestToken;
 use longshore::lifecycle::{
     ContainerId, Exit, ExitStatus, HostPid, NetworkUsage, ProcessId, ProcessRef, RawExit, Timestamp,
 };
@@ -61,7 +62,8 @@ fn reaper(reaper: &mut ExitRouter) {
 
 fn pool() -> Pool {
     let mut pool = Pool::default();
-    for event in [PoolEvent::Want(1), PoolEvent::Created(id()), PoolEvent::Take, PoolEvent::Begun] {
+    let take = PoolEvent::Take(RequestToken(1));
+    for event in [PoolEvent::Want(1), PoolEvent::Created(id()), take, PoolEvent::Begun] {
         let _effects = black_box(pool.step(event));
     }
     pool

@@ -20,10 +20,10 @@ use crate::{ContainerId, Effects, ExitStatus, ProcessRef, RawExit, Refusal, Refu
 /// # use executor_lifecycle::exit_router::{ExitRouter, ExitRouterEffect, ExitRouterEvent};
 /// # use executor_lifecycle::{ContainerId, RawExit, ExitStatus, ProcessRef, Refused};
 /// let process = ProcessRef::init(ContainerId::new("c").unwrap());
-/// let ending = RawExit::with(ExitStatus::Code(0));
+/// let raw = RawExit::with(ExitStatus::Code(0));
 /// let mut reaper = ExitRouter::default();
 /// // It ends before anybody has asked for it: the end is kept.
-/// assert_eq!(reaper.step(ExitRouterEvent::Ended(process.clone(), ending.clone()))?.as_slice(), []);
+/// assert_eq!(reaper.step(ExitRouterEvent::Ended(process.clone(), raw.clone()))?.as_slice(), []);
 /// let effects = reaper.step(ExitRouterEvent::Watch(process.clone()))?;
 /// assert_eq!(effects.as_slice(), [ExitRouterEffect::Deliver(process, ending)]);
 /// # Ok::<(), Refused>(())

@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 
+use crate::registry::RequestToken;
 use crate::{ContainerId, Effects, Refusal, Refused};
 
 /// Made at a time; more would be in each other's way.
@@ -21,12 +22,13 @@ const AT_ONCE: usize = 2;
 ///
 /// ```
 /// # use executor_lifecycle::ready::{Pool, PoolEffect, PoolEvent};
+/// # use executor_lifecycle::registry::RequestToken;
 /// # use executor_lifecycle::{ContainerId, Refused};
 /// let id = ContainerId::new("c").unwrap();
 /// let mut pool = Pool::default();
 /// assert_eq!(pool.step(PoolEvent::Want(1))?.as_slice(), [PoolEffect::Create]);
 /// assert_eq!(pool.step(PoolEvent::Created(id.clone()))?.as_slice(), []);
-/// assert_eq!(pool.step(PoolEvent::Take)?.as_slice(), [PoolEffect::Give(id)]);
+/// assert_eq!(pool.step(PoolEvent::Take(RequestToken(1)))?.as_slice(), [PoolEffect::Give(id, RequestToken(1))]);
 /// // Another is made when that one runs.
 /// assert_eq!(pool.step(PoolEvent::Begun)?.as_slice(), [PoolEffect::Create]);
 /// # Ok::<(), Refused>(())
@@ -51,8 +53,8 @@ pub enum PoolEvent {
     Created(ContainerId),
     /// One that was asked for could not be made; there is none where not even that could be begun.
     CreateFailed(Option<ContainerId>),
-    /// A run needs one.
-    Take,
+    /// The run of this request needs one.
+    Take(RequestToken),
     /// One that was ready is found dead.
     Dead(ContainerId),
     /// One that was given runs, or never will.
@@ -64,8 +66,8 @@ pub enum PoolEvent {
 pub enum PoolEffect {
     /// Make one, under a new id. `Created` or `CreateFailed` comes back.
     Create,
-    /// This one is the run's.
-    Give(ContainerId),
+    /// This one is for the run of this request.
+    Give(ContainerId, RequestToken),
     /// End this one: it is not wanted, or has failed.
     End(ContainerId),
 }
@@ -95,11 +97,11 @@ impl Pool {
                 self.failed = true;
                 effects.extend(id.map(PoolEffect::End));
             }
-            PoolEvent::Take => {
+            PoolEvent::Take(token) => {
                 self.failed = false;
                 if let Some(id) = self.ready.pop_front() {
                     self.beginning += 1;
-                    effects.push(PoolEffect::Give(id));
+                    effects.push(PoolEffect::Give(id, token));
                 }
             }
             PoolEvent::Dead(id) => {
@@ -132,6 +134,16 @@ impl Pool {
         self.being_made + self.ready.len()
     }
 
+    /// Whether a `Take` gives one.
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Whether one could not be made, and no request came since.
+    pub const fn has_failed(&self) -> bool {
+        self.failed
+    }
+
     /// Whether as many are ready as are wanted.
     pub fn is_full(&self) -> bool {
         self.ready.len() >= self.wanted
@@ -158,6 +170,9 @@ mod tests {
 
     use super::*;
 
+    const TOKEN: RequestToken = RequestToken(1);
+    const TAKE: PoolEvent = PoolEvent::Take(TOKEN);
+
     fn id(number: usize) -> ContainerId {
         ContainerId::new(format!("c{number}")).unwrap()
     }
@@ -179,8 +194,8 @@ mod tests {
         let mut failed =
             pool([PoolEvent::Want(3), PoolEvent::CreateFailed(Some(id(1))), PoolEvent::Created(id(2))]);
         assert!(failed.is_settled() && !failed.is_full());
-        let effects = effects(&mut failed, PoolEvent::Take);
-        assert_eq!(effects, [PoolEffect::Give(id(2))]);
+        let effects = effects(&mut failed, TAKE);
+        assert_eq!(effects, [PoolEffect::Give(id(2), TOKEN)]);
         // What was given begins first.
         let effects = failed.step(PoolEvent::Begun).unwrap();
         assert_eq!(effects.as_slice(), [PoolEffect::Create, PoolEffect::Create]);
@@ -231,17 +246,17 @@ mod tests {
                 }
                 PoolEvent::Dead(id) if !world.ready.contains(id) => return None,
                 PoolEvent::Begun => world.beginning = world.beginning.checked_sub(1)?,
-                PoolEvent::Want(_) | PoolEvent::Take | PoolEvent::Dead(_) => {}
+                PoolEvent::Want(_) | PoolEvent::Take(_) | PoolEvent::Dead(_) => {}
             }
             world.next += usize::from(matches!(event, PoolEvent::Created(_) | PoolEvent::CreateFailed(_)));
             for effect in world.pool.step(event.clone()).unwrap() {
                 match effect {
                     PoolEffect::Create => world.being_made += 1,
-                    PoolEffect::Give(id) | PoolEffect::End(id) => {
+                    PoolEffect::Give(id, _) | PoolEffect::End(id) => {
                         let at =
                             world.ready.iter().position(|ready| *ready == id).expect("it is there, once");
                         world.ready.remove(at);
-                        world.beginning += usize::from(*event == PoolEvent::Take);
+                        world.beginning += usize::from(*event == TAKE);
                     }
                 }
             }
@@ -266,7 +281,7 @@ mod tests {
                 PoolEvent::Created(new.clone()),
                 PoolEvent::CreateFailed(Some(new)),
                 PoolEvent::CreateFailed(None),
-                PoolEvent::Take,
+                TAKE,
                 PoolEvent::Begun,
             ]);
             open.extend(events.filter_map(|event| Some((world.take(&event)?, depth - 1))));

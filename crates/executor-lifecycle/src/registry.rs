@@ -19,7 +19,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::event::{Event, EventKind};
 use crate::ready::{Pool, PoolEffect, PoolEvent};
-use crate::{Cancel, CancelCause, ContainerId, Effects, ExecId, Exit, Leftover, Refusal, Refused, Timestamp};
+use crate::{
+    Cancel, CancelCause, ContainerId, Effects, ExecId, Exit, ExitReason, Leftover, Refusal, Refused,
+    Timestamp,
+};
 
 /// How many exits are remembered after their containers were released; then the oldest is forgotten.
 pub const REMEMBERED: usize = 1024;
@@ -89,6 +92,8 @@ enum Role {
     Ready(PoolId),
     /// It was given to a run and does not run yet. With `is_unclaimed`, nothing waits for the run any more.
     Given { pool: PoolId, is_unclaimed: bool },
+    /// It was given to a run and is in its first moments.
+    Beginning(PoolId),
 }
 
 /// A run that is asked for.
@@ -148,7 +153,7 @@ pub enum RegistryEvent {
     /// What became of a container that was given.
     Fared(ContainerId, Fared),
     /// The first moments of one that was given are over: another may be made in its place.
-    FirstMomentsOver(PoolId),
+    FirstMomentsOver(ContainerId),
     /// A container has given everything back. The event is its last, and the exit what is remembered of it.
     Released(Event, Exit),
     /// A container's actor is gone.
@@ -183,8 +188,6 @@ pub enum RegistryEffect {
     Answer(ContainerId, RequestToken),
     /// The container that was given to this request was dead: ask anew.
     Retry(RequestToken),
-    /// Cancel a container.
-    Cancel(ContainerId, Cancel),
     /// End a container and keep nothing of it.
     End(ContainerId, Cancel),
     /// Give everything back that a container without an actor has; comes back as `LostReleased`.
@@ -249,7 +252,7 @@ impl Registry {
             RegistryEvent::Stood(id) => self.stood(id),
             RegistryEvent::Fell(id) => self.fell(id),
             RegistryEvent::Fared(id, fared) => self.fared(id, fared),
-            RegistryEvent::FirstMomentsOver(pool) => self.on_pool(pool, PoolEvent::Begun),
+            RegistryEvent::FirstMomentsOver(id) => self.first_moments_over(&id),
             RegistryEvent::Released(event, exit) => self.released(event, exit),
             RegistryEvent::Lost(id) => self.lost(id),
             RegistryEvent::LostReleased(id, story, left) => self.lost_released(now, id, story, left),
@@ -264,55 +267,21 @@ impl Registry {
             return Err(Refusal::Draining);
         }
         let Wanted { token, id, pool, hold } = wanted;
-        if let (Some(pool), false) = (pool, hold) {
-            let effects = self.on_pool(pool, PoolEvent::Take)?;
-            if let Some(given) = self.given(&effects) {
-                let entry = Entry {
-                    token: Some(token),
-                    role: Role::Given { pool, is_unclaimed: false },
-                    is_lost: false,
-                };
-                self.containers.insert(given.clone(), entry);
-                return Ok(effects.into_iter().map(|effect| effect.for_request(token)).collect());
-            }
-            let mut effects = effects;
-            effects.extend(self.register(id, token, hold)?);
-            return Ok(effects);
-        }
-        self.register(id, token, hold)
-    }
-
-    fn register(
-        &mut self,
-        id: ContainerId,
-        token: RequestToken,
-        hold: bool,
-    ) -> Result<Vec<RegistryEffect>, Refusal> {
-        if self.containers.contains_key(&id) {
+        let pool = pool.filter(|_| !hold);
+        let gets_ready = pool.and_then(|pool| self.pools.get(&pool)).is_some_and(Pool::has_ready);
+        if !gets_ready && self.containers.contains_key(&id) {
             return Err(Refusal::IdTaken);
         }
-        self.containers
-            .insert(id.clone(), Entry { token: Some(token), role: Role::Ordinary, is_lost: false });
-        Ok(vec![RegistryEffect::Register { id, token, hold }])
-    }
-
-    /// The container that these effects give away.
-    fn given(&self, effects: &[RegistryEffect]) -> Option<ContainerId> {
-        effects.iter().find_map(|effect| match effect {
-            RegistryEffect::Give(id, _) => Some(id.clone()),
-            RegistryEffect::Register { .. }
-            | RegistryEffect::Make(_)
-            | RegistryEffect::Answer(..)
-            | RegistryEffect::Retry(_)
-            | RegistryEffect::Cancel(..)
-            | RegistryEffect::End(..)
-            | RegistryEffect::ReleaseLost(_)
-            | RegistryEffect::Publish(_)
-            | RegistryEffect::Forget(_)
-            | RegistryEffect::PoolChanged(_)
-            | RegistryEffect::Drained
-            | RegistryEffect::Stop(_) => None,
-        })
+        let mut effects = match pool {
+            Some(pool) => self.on_pool(pool, PoolEvent::Take(token))?,
+            None => Vec::new(),
+        };
+        if !gets_ready {
+            self.containers
+                .insert(id.clone(), Entry { token: Some(token), role: Role::Ordinary, is_lost: false });
+            effects.push(RegistryEffect::Register { id, token, hold });
+        }
+        Ok(effects)
     }
 
     fn unclaimed(&mut self, token: RequestToken) -> Vec<RegistryEffect> {
@@ -321,7 +290,8 @@ impl Registry {
         if let Role::Given { is_unclaimed, .. } = &mut entry.role {
             *is_unclaimed = true;
         }
-        vec![RegistryEffect::Cancel(id.clone(), Cancel::now())]
+        // Nobody has its handle, so nobody would remove what is kept of it.
+        vec![RegistryEffect::End(id.clone(), Cancel::now())]
     }
 
     fn keep_ready(&mut self, pool: PoolId, count: usize) -> Result<Vec<RegistryEffect>, Refusal> {
@@ -347,8 +317,11 @@ impl Registry {
     fn of_pool(&mut self, pool: PoolId, effect: PoolEffect) -> RegistryEffect {
         match effect {
             PoolEffect::Create => RegistryEffect::Make(pool),
-            // The request is filled in by the run.
-            PoolEffect::Give(id) => RegistryEffect::Give(id, RequestToken(0)),
+            PoolEffect::Give(id, token) => {
+                let role = Role::Given { pool, is_unclaimed: false };
+                self.containers.insert(id.clone(), Entry { token: Some(token), role, is_lost: false });
+                RegistryEffect::Give(id, token)
+            }
             PoolEffect::End(id) => {
                 if let Some(entry) = self.containers.get_mut(&id) {
                     entry.role = Role::Ordinary;
@@ -370,26 +343,21 @@ impl Registry {
     }
 
     fn stood(&mut self, id: ContainerId) -> Result<Vec<RegistryEffect>, Refusal> {
-        match self.containers.get_mut(&id) {
-            Some(entry @ Entry { role: Role::Making(_), is_lost: false, .. }) => {
-                let Role::Making(pool) = entry.role else { return Err(Refusal::Stale) };
-                entry.role = Role::Ready(pool);
-                self.on_pool(pool, PoolEvent::Created(id))
-            }
-            Some(_) | None => Err(Refusal::Stale),
-        }
+        let Some(entry) = self.containers.get_mut(&id) else { return Err(Refusal::Stale) };
+        let Role::Making(pool) = entry.role else { return Err(Refusal::Stale) };
+        entry.role = Role::Ready(pool);
+        self.on_pool(pool, PoolEvent::Created(id))
     }
 
     fn fell(&mut self, id: ContainerId) -> Result<Vec<RegistryEffect>, Refusal> {
         let Some(entry) = self.containers.get_mut(&id) else { return Err(Refusal::Stale) };
-        match std::mem::replace(&mut entry.role, Role::Ordinary) {
-            Role::Making(pool) => self.on_pool(pool, PoolEvent::CreateFailed(Some(id))),
-            Role::Ready(pool) => self.on_pool(pool, PoolEvent::Dead(id)),
-            role @ (Role::Ordinary | Role::Given { .. }) => {
-                entry.role = role;
-                Err(Refusal::Stale)
-            }
-        }
+        let (pool, event) = match entry.role {
+            Role::Making(pool) => (pool, PoolEvent::CreateFailed(Some(id))),
+            Role::Ready(pool) => (pool, PoolEvent::Dead(id)),
+            Role::Ordinary | Role::Given { .. } | Role::Beginning(_) => return Err(Refusal::Stale),
+        };
+        entry.role = Role::Ordinary;
+        self.on_pool(pool, event)
     }
 
     fn fared(&mut self, id: ContainerId, fared: Fared) -> Result<Vec<RegistryEffect>, Refusal> {
@@ -397,26 +365,35 @@ impl Registry {
         let (Role::Given { pool, is_unclaimed }, Some(token)) = (entry.role, entry.token) else {
             return Err(Refusal::Stale);
         };
+        if fared == Fared::Began {
+            entry.role = Role::Beginning(pool);
+            return Ok(vec![RegistryEffect::Answer(id, token)]);
+        }
         entry.role = Role::Ordinary;
         let again = fared == Fared::NeverBegan && !is_unclaimed && self.mode == Mode::Open;
-        if !again {
-            let mut effects = vec![RegistryEffect::Answer(id, token)];
-            if fared != Fared::Began {
-                effects.extend(self.on_pool(pool, PoolEvent::Begun)?);
-            }
-            return Ok(effects);
-        }
-        // It is not the run's any more, and nothing is published of it.
-        entry.token = None;
-        let mut effects = self.on_pool(pool, PoolEvent::Begun)?;
-        effects.push(RegistryEffect::Retry(token));
+        let mut effects = if again {
+            // It is not the run's any more, and nothing is published of it.
+            entry.token = None;
+            vec![RegistryEffect::End(id, Cancel::now())]
+        } else {
+            vec![RegistryEffect::Answer(id, token)]
+        };
+        effects.extend(self.on_pool(pool, PoolEvent::Begun)?);
+        effects.extend(again.then_some(RegistryEffect::Retry(token)));
         Ok(effects)
+    }
+
+    fn first_moments_over(&mut self, id: &ContainerId) -> Result<Vec<RegistryEffect>, Refusal> {
+        let Some(entry) = self.containers.get_mut(id) else { return Err(Refusal::Stale) };
+        let Role::Beginning(pool) = entry.role else { return Err(Refusal::Stale) };
+        entry.role = Role::Ordinary;
+        self.on_pool(pool, PoolEvent::Begun)
     }
 
     fn released(&mut self, event: Event, exit: Exit) -> Result<Vec<RegistryEffect>, Refusal> {
         let id = event.container.clone();
+        let mut effects = self.catch_up(&id, &exit);
         let Some(entry) = self.containers.remove(&id) else { return Err(Refusal::Stale) };
-        let mut effects = self.left_pool(&id, entry);
         if entry.token.is_some() {
             self.remember(id.clone(), exit);
         }
@@ -425,20 +402,12 @@ impl Registry {
         Ok(effects)
     }
 
-    /// A container that goes without having said so before is missed by its pool.
-    fn left_pool(&mut self, id: &ContainerId, entry: Entry) -> Vec<RegistryEffect> {
-        let (pool, event) = match entry.role {
-            Role::Ordinary => return Vec::new(),
-            Role::Making(pool) => (pool, PoolEvent::CreateFailed(Some(id.clone()))),
-            Role::Ready(pool) => (pool, PoolEvent::Dead(id.clone())),
-            Role::Given { pool, .. } => (pool, PoolEvent::Begun),
-        };
-        let effects = self.on_pool(pool, event).unwrap_or_default();
-        let gone = |effect: &RegistryEffect| matches!(effect, RegistryEffect::End(ended, _) if ended == id);
-        let mut effects: Vec<_> = effects.into_iter().filter(|effect| !gone(effect)).collect();
-        if let (Role::Given { .. }, Some(token)) = (entry.role, entry.token) {
-            effects.push(RegistryEffect::Answer(id.clone(), token));
-        }
+    /// A container may be released before what became of it is learned: its pool and its run learn it now.
+    fn catch_up(&mut self, id: &ContainerId, exit: &Exit) -> Vec<RegistryEffect> {
+        let mut effects = self.fell(id.clone()).unwrap_or_default();
+        effects.extend(self.fared(id.clone(), Fared::of(exit)).unwrap_or_default());
+        effects.extend(self.first_moments_over(id).unwrap_or_default());
+        effects.retain(|effect| !effect.ends(id));
         effects
     }
 
@@ -454,7 +423,11 @@ impl Registry {
         match self.containers.get_mut(&id) {
             Some(entry @ Entry { is_lost: false, .. }) => {
                 entry.is_lost = true;
-                Ok(vec![RegistryEffect::ReleaseLost(id)])
+                // No run can be given it.
+                let mut effects = self.fell(id.clone()).unwrap_or_default();
+                effects.retain(|effect| !effect.ends(&id));
+                effects.push(RegistryEffect::ReleaseLost(id));
+                Ok(effects)
             }
             Some(Entry { is_lost: true, .. }) | None => Err(Refusal::Stale),
         }
@@ -506,10 +479,11 @@ impl Registry {
     /// In the order they were asked for; what is kept ready comes last.
     fn shutdown(&mut self, cancel: Cancel) -> Vec<RegistryEffect> {
         if self.mode == Mode::Stopped {
-            return vec![RegistryEffect::Stop(self.containers.keys().cloned().collect())];
+            return vec![self.stop_with_what_is_left()];
         }
         let mut effects = self.drain();
-        effects.retain(|effect| *effect != RegistryEffect::Drained);
+        // What is ready is ended below, like everything.
+        effects.retain(|effect| !matches!(effect, RegistryEffect::Drained | RegistryEffect::End(..)));
         self.mode = Mode::Ending;
         let cancel = cancel.cause(CancelCause::Shutdown);
         let mut all: Vec<_> = self.containers.iter().filter(|(_, entry)| !entry.is_lost).collect();
@@ -535,11 +509,15 @@ impl Registry {
         match self.mode {
             Mode::Ending => {
                 self.mode = Mode::Stopped;
-                vec![RegistryEffect::Stop(self.visible().cloned().collect())]
+                vec![self.stop_with_what_is_left()]
             }
             // A deadline of a shutdown that is over.
             Mode::Open | Mode::Draining | Mode::Stopped => Vec::new(),
         }
+    }
+
+    fn stop_with_what_is_left(&self) -> RegistryEffect {
+        RegistryEffect::Stop(self.visible().cloned().collect())
     }
 }
 
@@ -549,23 +527,26 @@ impl Entry {
     }
 }
 
-impl RegistryEffect {
-    /// A pool does not know which request it gives a container to.
-    fn for_request(self, token: RequestToken) -> Self {
-        match self {
-            Self::Give(id, _) => Self::Give(id, token),
-            other @ (Self::Register { .. }
-            | Self::Make(_)
-            | Self::Answer(..)
-            | Self::Retry(_)
-            | Self::Cancel(..)
-            | Self::End(..)
-            | Self::ReleaseLost(_)
-            | Self::Publish(_)
-            | Self::Forget(_)
-            | Self::PoolChanged(_)
-            | Self::Drained
-            | Self::Stop(_)) => other,
+impl Fared {
+    /// How one fared that ended with this exit.
+    pub const fn of(exit: &Exit) -> Self {
+        if exit.started_at.is_some() {
+            return Self::Began;
         }
+        match &exit.reason {
+            // Its actor failed.
+            ExitReason::Cancelled { cause: CancelCause::Abandoned, .. } => Self::NeverBegan,
+            ExitReason::Cancelled { .. } | ExitReason::TimedOut { .. } => Self::Cancelled,
+            ExitReason::Normal | ExitReason::OutOfMemory | ExitReason::StartFailed(_) | ExitReason::Lost => {
+                Self::NeverBegan
+            }
+        }
+    }
+}
+
+impl RegistryEffect {
+    /// Whether it ends this container.
+    fn ends(&self, id: &ContainerId) -> bool {
+        matches!(self, Self::End(ended, _) if ended == id)
     }
 }

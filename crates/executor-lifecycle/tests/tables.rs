@@ -347,10 +347,9 @@ fn registry_table() {
     let id = |name: &str| ContainerId::new(name).unwrap();
     let (mine, ready) = (|| id("mine"), || id("ready"));
     let run = |token, id, pool| E::Run(Wanted { token: RequestToken(token), id, pool, hold: false });
-    let released = |id: ContainerId| {
-        let event = Event { seq: 4, container: id, at: at(2), kind: EventKind::Released { left: vec![] } };
-        E::Released(event, exit(0))
-    };
+    let last = |id| Event { seq: 4, container: id, at: at(2), kind: EventKind::Released { left: vec![] } };
+    let released = |id| E::Released(last(id), exit(0));
+    let never_began = |id| E::Released(last(id), Exit::lost(None, at(2)));
     let story = Story {
         seq: 3,
         started_at: Some(at(1)),
@@ -364,6 +363,10 @@ fn registry_table() {
         ("open, empty", vec![]),
         ("open, one", vec![run(1, mine(), None)]),
         ("open, one whose actor is lost", vec![run(1, mine(), None), E::Lost(mine())]),
+        (
+            "open, one, and nothing could be made ready",
+            vec![run(1, mine(), None), E::KeepReady(pool, 1), E::NotMade(pool)],
+        ),
         ("one is being made ready", kept(vec![])),
         ("one is ready", kept(vec![E::Stood(ready())])),
         ("one was given", given(vec![])),
@@ -373,9 +376,11 @@ fn registry_table() {
         ("ending, one", vec![run(1, mine(), None), E::Shutdown(Cancel::now())]),
         ("ending, one that was given", given(vec![E::Shutdown(Cancel::now())])),
         ("stopped", vec![E::Shutdown(Cancel::now())]),
+        ("stopped, one that was given is left", given(vec![E::Shutdown(Cancel::now()), E::DeadlinePassed])),
     ];
     let events = [
         ("", run(2, mine(), None)),
+        (" of the same id with a pool", run(2, mine(), Some(pool))),
         (" with a pool", run(2, id("other"), Some(pool))),
         (" of 1", E::Unclaimed(RequestToken(1))),
         (" 1", E::KeepReady(pool, 1)),
@@ -387,10 +392,12 @@ fn registry_table() {
         (" ready: began", E::Fared(ready(), Fared::Began)),
         (" ready: cancelled", E::Fared(ready(), Fared::Cancelled)),
         (" ready: never began", E::Fared(ready(), Fared::NeverBegan)),
-        ("", E::FirstMomentsOver(pool)),
+        (" of ready", E::FirstMomentsOver(ready())),
         (" mine", released(mine())),
         (" ready", released(ready())),
+        (" ready, which never began", never_began(ready())),
         (" mine", E::Lost(mine())),
+        (" ready", E::Lost(ready())),
         (" mine", E::LostReleased(mine(), story, vec![])),
         ("", E::Drain),
         ("", E::Shutdown(Cancel::now())),
@@ -420,7 +427,6 @@ fn registry_effect(effect: &RegistryEffect) -> String {
         RegistryEffect::Give(id, token) => format!("Give({id} to {})", token.0),
         RegistryEffect::Answer(id, token) => format!("Answer({} with {id})", token.0),
         RegistryEffect::Retry(token) => format!("Retry({})", token.0),
-        RegistryEffect::Cancel(id, _) => format!("Cancel({id})"),
         RegistryEffect::End(id, _) => format!("End({id})"),
         RegistryEffect::ReleaseLost(id) => format!("ReleaseLost({id})"),
         RegistryEffect::Publish(event) => format!("Publish({} {})", event.seq, name(&event.kind)),

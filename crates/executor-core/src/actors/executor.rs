@@ -11,7 +11,7 @@ use actix::{
 use executor_lifecycle::registry::{
     Fared, PoolId, Registry, RegistryEffect, RegistryEvent, RequestToken, Story, Wanted,
 };
-use executor_lifecycle::{Cancel as CancelRequest, ContainerId, Effects, Exit, ExitReason, Refused};
+use executor_lifecycle::{Cancel as CancelRequest, ContainerId, Effects, Exit, Refused};
 use futures::FutureExt;
 use tokio::sync::{oneshot, watch};
 use tracing::Span;
@@ -23,8 +23,8 @@ use crate::events::{Bus, Hub};
 use crate::executor::generated_id;
 use crate::io::{self, Connected, SharedOutputs, Streams};
 use crate::messages::{
-    Cancel, ContainerLost, ContainerParts, Create, Drain, End, ExitOf, Forget, Get, List, Prepare,
-    ProcessStreams, Released, Run, RunAccepted, Shutdown, Start, Stop, Unclaimed,
+    ContainerLost, ContainerParts, Create, Drain, End, ExitOf, Forget, Get, List, Prepare, ProcessStreams,
+    Released, Run, RunAccepted, Shutdown, Start, Stop, Unclaimed,
 };
 use crate::observe::ObservedMessage;
 use crate::{ContainerSpec, Error, Snapshot, StdioSpec};
@@ -72,8 +72,8 @@ struct Incoming {
 /// A run that has no answer yet.
 struct Waiting {
     reply: oneshot::Sender<Result<RunAccepted, Error>>,
-    /// Where its container may come from a pool: which, and the run itself, since that one may turn out to be dead.
-    again: Option<(PoolId, Run)>,
+    /// Where its container may come from a pool: the run itself, since that one may turn out to be dead.
+    again: Option<Run>,
 }
 
 impl Registered {
@@ -128,7 +128,6 @@ impl ExecutorActor {
                 RegistryEffect::Give(id, token) => self.give(&id, token, context),
                 RegistryEffect::Answer(id, token) => self.answer(&id, token),
                 RegistryEffect::Retry(token) => self.retry(token, context),
-                RegistryEffect::Cancel(id, cancel) => self.command(&id, Cancel(cancel)),
                 RegistryEffect::End(id, cancel) => self.command(&id, End(cancel)),
                 RegistryEffect::ReleaseLost(id) => self.release_lost(id, context),
                 RegistryEffect::Publish(event) => {
@@ -161,7 +160,6 @@ impl ExecutorActor {
         span.record("container", tracing::field::display(id));
         // The runtime's ends are held by the streams alone: they are closed with them.
         spec.process.stdio = StdioSpec::default();
-        let terms = spec.terms();
         let hub = Hub::new(id.clone(), self.bus.clone(), visible);
         let streams = ProcessStreams { stdio, copiers, shared: shared.clone() };
         let above = Above {
@@ -172,7 +170,7 @@ impl ExecutorActor {
         let address = Container::spawn(id.clone(), spec, streams, span, world, above, Arc::clone(&hub));
         address.do_send(Create);
         if !hold {
-            address.do_send(Start(Some(terms)));
+            address.do_send(Start(None));
         }
         self.containers.insert(id.clone(), Registered { address, hub, shared, ours, pool: None });
     }
@@ -217,7 +215,7 @@ impl ExecutorActor {
             }
         };
         let pool = if hold { None } else { self.pool_of(&spec) };
-        let again = pool.map(|pool| (pool, Run { spec: spec.clone(), hold, token, span: span.clone() }));
+        let again = pool.map(|_| Run { spec: spec.clone(), hold, token, span: span.clone() });
         let id = spec.id.clone().unwrap_or_else(generated_id);
         let wanted = Wanted { token, id: id.clone(), pool, hold };
         self.incoming = Some(Incoming { spec, connected, span });
@@ -232,11 +230,10 @@ impl ExecutorActor {
 
     /// Starts a container that was kept ready, and sees how it fares.
     fn give(&mut self, id: &ContainerId, token: RequestToken, context: &mut Context<Self>) {
-        let given =
-            self.containers.get(id).zip(self.waiting.get(&token).and_then(|waiting| waiting.again.as_ref()));
-        let Some((registered, (pool, run))) = given else { return };
+        let again = self.waiting.get(&token).and_then(|waiting| waiting.again.as_ref());
+        let Some((registered, run)) = self.containers.get(id).zip(again) else { return };
         registered.address.do_send(Start(Some(run.spec.terms())));
-        let (view, pool, id) = (registered.hub.view(), *pool, id.clone());
+        let (view, id) = (registered.hub.view(), id.clone());
         let fared = async move {
             view.wait_for(|known| known.started_at.is_some() || known.exit.is_some())
                 .await
@@ -244,14 +241,14 @@ impl ExecutorActor {
         };
         context.spawn(fared.into_actor(self).map(move |fared, executor, context| {
             if fared == Fared::Began {
-                executor.wait_for_first_moments(&id, pool, context);
+                executor.wait_for_first_moments(id.clone(), context);
             }
             executor.take(RegistryEvent::Fared(id, fared), context);
         }));
     }
 
-    fn wait_for_first_moments(&self, id: &ContainerId, pool: PoolId, context: &mut Context<Self>) {
-        let view = self.containers.get(id).map(|registered| registered.hub.view());
+    fn wait_for_first_moments(&self, id: ContainerId, context: &mut Context<Self>) {
+        let view = self.containers.get(&id).map(|registered| registered.hub.view());
         let over = async move {
             if let Some(view) = view {
                 let exited = view.wait_for(|known| known.exit.is_some());
@@ -259,7 +256,7 @@ impl ExecutorActor {
             }
         };
         context.spawn(over.into_actor(self).map(move |(), executor, context| {
-            executor.take(RegistryEvent::FirstMomentsOver(pool), context);
+            executor.take(RegistryEvent::FirstMomentsOver(id), context);
         }));
     }
 
@@ -275,7 +272,7 @@ impl ExecutorActor {
     }
 
     fn retry(&mut self, token: RequestToken, context: &mut Context<Self>) {
-        if let Some(Waiting { reply, again: Some((_, run)) }) = self.waiting.remove(&token) {
+        if let Some(Waiting { reply, again: Some(run) }) = self.waiting.remove(&token) {
             tracing::warn!("a container that was kept ready had ended; the run gets another");
             self.run(run, reply, context);
         }
@@ -310,13 +307,9 @@ impl ExecutorActor {
 
 /// How a container fared that was given to a run, from the first that is known of it.
 fn fared(known: Snapshot) -> Fared {
-    match known.exit.map(|exit| exit.reason) {
-        None => Fared::Began,
-        Some(_) if known.started_at.is_some() => Fared::Began,
-        Some(ExitReason::Cancelled { .. } | ExitReason::TimedOut { .. }) => Fared::Cancelled,
-        Some(
-            ExitReason::Normal | ExitReason::OutOfMemory | ExitReason::StartFailed(_) | ExitReason::Lost,
-        ) => Fared::NeverBegan,
+    match known.exit {
+        Some(exit) if known.started_at.is_none() => Fared::of(&exit),
+        Some(_) | None => Fared::Began,
     }
 }
 

@@ -111,12 +111,13 @@ impl ExecutorActor {
 
     /// Answers those who wait for a pool, once there is something to say.
     pub(super) fn answer_kept_ready(&mut self, pool: PoolId) {
-        let state = self.registry.pool(pool).map(|pool| (pool.is_settled(), pool.is_full()));
+        let state =
+            self.registry.pool(pool).map(|pool| (pool.is_settled(), pool.has_failed() && !pool.is_full()));
         let Some(kept) = self.kept_ready.get_mut(&pool) else { return };
-        let (is_settled, is_full) = state.unwrap_or((true, true));
+        let (is_settled, has_failed) = state.unwrap_or((true, false));
         if is_settled {
             let lost = || StartFailure::new(StartFailureKind::RuntimeBroken, "the container was lost");
-            let failure = (!is_full).then(|| kept.failure.take().unwrap_or_else(lost));
+            let failure = has_failed.then(|| kept.failure.take().unwrap_or_else(lost));
             for answer in kept.waiting.drain(..) {
                 let _caller_gone =
                     answer.send(failure.clone().map_or(Ok(()), |failure| Err(Error::NotReady(failure))));

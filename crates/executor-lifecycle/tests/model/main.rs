@@ -9,9 +9,11 @@
 #![expect(clippy::expect_used, reason = "a test may fail")]
 
 mod mutants;
+mod registry;
 mod world;
 
 use std::collections::HashSet;
+use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
@@ -85,9 +87,20 @@ impl Walk {
 
 /// Walks through all of it.
 fn walk(name: &str, budget: Budget) {
+    explore(name, Walk { rules: REAL, budget });
+}
+
+/// Visits every state of a model.
+fn explore<M>(name: &str, model: M)
+where
+    M: Model<State: Clone + Hash + PartialEq + Debug + Send + Sync, Action: Clone + Debug + PartialEq>
+        + Send
+        + Sync
+        + 'static,
+{
     let began = Instant::now();
     // Depth first: what is still to be visited stays small.
-    let checker = Walk { rules: REAL, budget }.checker().threads(2).spawn_dfs().join();
+    let checker = model.checker().threads(2).spawn_dfs().join();
     let violations: Vec<_> =
         checker.discoveries().into_iter().filter(|(rule, _)| *rule != SOMETIMES).collect();
     println!(

@@ -101,7 +101,7 @@ pub(crate) const ALL: [Mutant; 20] = [
     ("exits are not remembered", Rules { registry: remembers_nothing, ..REAL }, USER, REMEMBERED),
 ];
 
-fn changed<E>(answer: Answer<E>, change: impl FnOnce(&mut Vec<E>)) -> Answer<E> {
+pub(crate) fn changed<E>(answer: Answer<E>, change: impl FnOnce(&mut Vec<E>)) -> Answer<E> {
     answer.map(|effects| {
         let mut effects: Vec<_> = effects.into_iter().collect();
         change(&mut effects);

@@ -828,7 +828,6 @@ impl World {
                         self.container(rules, ContainerEvent::Start(Terms::default()));
                     }
                 }
-                RegistryEffect::Cancel(_, cancel) => self.container(rules, ContainerEvent::Cancel(cancel)),
                 RegistryEffect::End(_, cancel) => self.container(rules, ContainerEvent::End(cancel)),
                 RegistryEffect::ReleaseLost(_) => self.asked.releasing_lost = true,
                 RegistryEffect::Publish(event) => self.publish(rules, &event),
