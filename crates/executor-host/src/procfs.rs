@@ -20,6 +20,8 @@ pub struct Stat {
     pub group: u32,
     /// Its session.
     pub session: u32,
+    /// How many threads it has.
+    pub threads: u64,
     /// When it was started, in clock ticks since the system was.
     pub start: u64,
     pub(crate) flags: u64,
@@ -51,8 +53,9 @@ fn parse_stat(stat: &str) -> Option<Stat> {
     let group = fields.next()?.parse().ok()?;
     let session = fields.next()?.parse().ok()?;
     let flags = fields.nth(2)?.parse().ok()?;
-    let start = fields.nth(12)?.parse().ok()?;
-    Some(Stat { comm, state, parent, group, session, start, flags })
+    let threads = fields.nth(10)?.parse().ok()?;
+    let start = fields.nth(1)?.parse().ok()?;
+    Some(Stat { comm, state, parent, group, session, threads, start, flags })
 }
 
 /// The children of this process, zombies included, adopted ones included.
@@ -201,7 +204,16 @@ mod tests {
         let comm = "a) b (c)".into();
         assert_eq!(
             stat,
-            Stat { comm, state: 'S', parent: 7, group: 41, session: 40, start: 815, flags: 0x40_0004 }
+            Stat {
+                comm,
+                state: 'S',
+                parent: 7,
+                group: 41,
+                session: 40,
+                threads: 1,
+                start: 815,
+                flags: 0x40_0004
+            }
         );
         assert_eq!(parse_stat("42 (x"), None);
     }

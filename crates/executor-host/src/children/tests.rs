@@ -163,6 +163,7 @@ impl Kernel for World {
             parent,
             group,
             session,
+            threads: 1,
             start: 0,
             flags: 0,
         };

@@ -102,10 +102,14 @@ impl Container {
 
     /// The host pids of what is in it: by its cgroup, or by its pid namespace where no cgroups may be made. Blocks.
     pub(super) fn processes(&self) -> BTreeSet<HostPid> {
-        match (&self.claim.cgroup, self.init.get()) {
+        let mut pids: BTreeSet<_> = match (&self.claim.cgroup, self.init.get()) {
             (None, Some(init)) => procfs::in_pid_namespace_of(*init).collect(),
             (Some(_), _) | (None, None) => self.cgroups().processes(),
-        }
+        };
+        // A process leaves its cgroup after it has closed its files: by then others may know of its end. Of a process
+        // whose first thread has ended others may live on.
+        pids.retain(|pid| Stat::of(*pid).is_some_and(|stat| !stat.is_ending() || stat.threads > 1));
+        pids
     }
 
     /// Blocks for a moment.
