@@ -25,7 +25,7 @@ use crate::{ContainerId, Effects, ExitStatus, ProcessRef, RawExit, Refusal, Refu
 /// // It ends before anybody has asked for it: the end is kept.
 /// assert_eq!(reaper.step(ExitRouterEvent::Ended(process.clone(), raw.clone()))?.as_slice(), []);
 /// let effects = reaper.step(ExitRouterEvent::Watch(process.clone()))?;
-/// assert_eq!(effects.as_slice(), [ExitRouterEffect::Deliver(process, ending)]);
+/// assert_eq!(effects.as_slice(), [ExitRouterEffect::Deliver(process, raw)]);
 /// # Ok::<(), Refused>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

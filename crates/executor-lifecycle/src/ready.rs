@@ -7,7 +7,8 @@
 //!                        └───────▶ end ◀──────┘
 //! ```
 //! There are as many as are wanted, ready or being made. One that was given is replaced once it has begun, so that the
-//! making is not in its way. A failure ends the making until the next request: it would fail again. Neighbours: the
+//! making is not in its way. A failure ends the making until the next request: it would fail again; a second
+//! death with no beginning in between ends it until they are wanted anew. Neighbours: the
 //! [`registry`](crate::registry) owns one for each specification, and registers and ends the containers.
 
 use std::collections::VecDeque;
@@ -42,6 +43,8 @@ pub struct Pool {
     /// Those that were given and have not begun yet.
     beginning: usize,
     failed: bool,
+    /// How many have died since one began; the second ends the making.
+    deaths: u8,
 }
 
 /// What can happen to the containers that are kept ready.
@@ -57,8 +60,10 @@ pub enum PoolEvent {
     Take(RequestToken),
     /// One that was ready is found dead.
     Dead(ContainerId),
-    /// One that was given runs, or never will.
+    /// One that was given runs, and so long that another may be made.
     Begun,
+    /// One that was given died before it began.
+    NeverBegan,
 }
 
 /// What is to be done for them.
@@ -79,7 +84,7 @@ impl Pool {
         match event {
             PoolEvent::Want(wanted) => {
                 self.wanted = wanted;
-                self.failed = false;
+                (self.failed, self.deaths) = (false, 0);
                 while self.ready.len() > wanted {
                     effects.extend(self.ready.pop_front().map(PoolEffect::End));
                 }
@@ -108,19 +113,30 @@ impl Pool {
                 let at = self.ready.iter().position(|ready| *ready == id).ok_or_else(stale)?;
                 self.ready.remove(at);
                 effects.push(PoolEffect::End(id));
+                self.died();
             }
             PoolEvent::Begun => {
                 self.beginning = self.beginning.checked_sub(1).ok_or_else(stale)?;
+                self.deaths = 0;
+            }
+            PoolEvent::NeverBegan => {
+                self.beginning = self.beginning.checked_sub(1).ok_or_else(stale)?;
+                self.died();
             }
         }
         self.make_up(&mut effects);
         Ok(effects.into())
     }
 
+    /// A specification whose containers die of themselves would be made for ever.
+    fn died(&mut self) {
+        self.deaths = 2.min(self.deaths + 1);
+    }
+
     /// Has made what is missing.
     fn make_up(&mut self, effects: &mut Vec<PoolEffect>) {
         while self.beginning == 0
-            && !self.failed
+            && !self.has_failed()
             && self.being_made < AT_ONCE
             && self.ready.len() + self.being_made < self.wanted
         {
@@ -139,9 +155,9 @@ impl Pool {
         !self.ready.is_empty()
     }
 
-    /// Whether one could not be made, and no request came since.
+    /// Whether none is made until somebody asks: one could not be made, or two have died.
     pub const fn has_failed(&self) -> bool {
-        self.failed
+        self.failed || self.deaths > 1
     }
 
     /// Whether as many are ready as are wanted.
@@ -151,7 +167,7 @@ impl Pool {
 
     /// Whether nothing more is being done for now: all are ready, or one could not be made.
     pub fn is_settled(&self) -> bool {
-        self.being_made == 0 && (self.is_full() || self.failed || self.beginning > 0)
+        self.being_made == 0 && (self.is_full() || self.has_failed() || self.beginning > 0)
     }
 
     /// Whether there is nothing, and nothing will be.
@@ -216,6 +232,9 @@ mod tests {
         let replaced = [PoolEffect::End(id(1)), PoolEffect::Create];
         assert_eq!(effects(&mut one, PoolEvent::Dead(id(1))), replaced);
         assert_eq!(one.step(PoolEvent::Dead(id(1))), Err(stale()));
+        let _ = one.step(PoolEvent::Created(id(2))).unwrap();
+        assert_eq!(effects(&mut one, PoolEvent::Dead(id(2))), [PoolEffect::End(id(2))]);
+        assert!(one.has_failed() && one.is_settled(), "what dies again and again is not made for ever");
         assert_eq!(Pool::default().step(PoolEvent::Begun), Err(stale()));
         assert_eq!(Pool::default().step(PoolEvent::Created(id(1))), Err(stale()));
     }
@@ -245,7 +264,9 @@ mod tests {
                     world.ready.extend(id.clone());
                 }
                 PoolEvent::Dead(id) if !world.ready.contains(id) => return None,
-                PoolEvent::Begun => world.beginning = world.beginning.checked_sub(1)?,
+                PoolEvent::Begun | PoolEvent::NeverBegan => {
+                    world.beginning = world.beginning.checked_sub(1)?
+                }
                 PoolEvent::Want(_) | PoolEvent::Take(_) | PoolEvent::Dead(_) => {}
             }
             world.next += usize::from(matches!(event, PoolEvent::Created(_) | PoolEvent::CreateFailed(_)));
@@ -283,6 +304,7 @@ mod tests {
                 PoolEvent::CreateFailed(None),
                 TAKE,
                 PoolEvent::Begun,
+                PoolEvent::NeverBegan,
             ]);
             open.extend(events.filter_map(|event| Some((world.take(&event)?, depth - 1))));
         }

@@ -378,7 +378,8 @@ impl Registry {
         } else {
             vec![RegistryEffect::Answer(id, token)]
         };
-        effects.extend(self.on_pool(pool, PoolEvent::Begun)?);
+        let never = fared == Fared::NeverBegan;
+        effects.extend(self.on_pool(pool, if never { PoolEvent::NeverBegan } else { PoolEvent::Begun })?);
         effects.extend(again.then_some(RegistryEffect::Retry(token)));
         Ok(effects)
     }

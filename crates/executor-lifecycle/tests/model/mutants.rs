@@ -136,7 +136,10 @@ fn never_abandons(process: &mut Process, now: Timestamp, event: ProcessEvent) ->
 fn kills_at_no_deadline(process: &mut Process, now: Timestamp, event: ProcessEvent) -> Answer<ProcessEffect> {
     let tick = event == ProcessEvent::Tick;
     changed(process.step(now, event), |effects| {
-        effects.retain(|effect| !tick || !matches!(effect, ProcessEffect::Kill(_)))
+        let kills = |effect: &ProcessEffect| {
+            matches!(effect, ProcessEffect::Kill(_) | ProcessEffect::ReportStillAlive)
+        };
+        effects.retain(|effect| !tick || !kills(effect))
     })
 }
 

@@ -103,7 +103,6 @@ pub(crate) enum Answer {
 enum Up {
     Created,
     Started,
-    StillAlive,
     Exited(Exit),
 }
 
@@ -560,7 +559,6 @@ impl World {
             let event = match up {
                 Up::Created => ContainerEvent::InitCreated { pid: pid() },
                 Up::Started => ContainerEvent::ProcessStarted { process, pid: pid() },
-                Up::StillAlive => ContainerEvent::StillAlive(process),
                 Up::Exited(exit) => ContainerEvent::ProcessExited { process, exit },
             };
             self.container(rules, event);
@@ -747,7 +745,12 @@ impl World {
                     self.process(rules, id, NOW, ProcessEvent::KillFailed);
                 }
                 ProcessEffect::Kill(how) => self.kill(id, how),
-                ProcessEffect::ReportStillAlive => self.member(id).up.push_back(Up::StillAlive),
+                // It comes again each second, so one that finds others before it counts for nothing.
+                ProcessEffect::ReportStillAlive => {
+                    if self.member(id).up.is_empty() {
+                        self.container(rules, ContainerEvent::StillAlive(id.clone()));
+                    }
+                }
                 ProcessEffect::ReportCreated { .. } => {
                     let member = self.member(id);
                     (member.remains.asked, member.remains.pid) = (None, Some(pid()));

@@ -122,6 +122,8 @@ pub(crate) struct World {
     /// What `Make` asked for and is not begun.
     late: Vec<PoolId>,
     has_failed: bool,
+    /// Of two deaths the second may end the making.
+    deaths: usize,
     takes_new: bool,
     is_ending: bool,
     drain_waits: bool,
@@ -254,6 +256,7 @@ impl World {
             making_fails: false,
             late: Vec::new(),
             has_failed: false,
+            deaths: 0,
             takes_new: true,
             is_ending: false,
             drain_waits: false,
@@ -339,7 +342,7 @@ impl World {
         let ready = self.things.values().filter(|thing| thing.rests()).count();
         let running = self.things.values().filter(|thing| thing.runs_on()).count();
         let nothing_else = ready + running == self.things.len() && (running == 0 || !self.is_ending);
-        let full = self.has_failed || ready == self.wanted_ready;
+        let full = self.has_failed || self.deaths > 1 || ready == self.wanted_ready;
         let kept = if self.takes_new { full } else { ready == 0 };
         // A drain that is asked for after the end is answered when the actor goes.
         let drained = !self.drain_waits || running > 0 || self.has_stopped;
@@ -379,6 +382,7 @@ impl World {
             }
             Action::Fails(id) => {
                 self.budget.failures -= 1;
+                self.deaths += 1;
                 let failure = StartFailure::new(StartFailureKind::RuntimeBroken, "");
                 self.thing(id).life = Life::Ended(exit(ExitReason::StartFailed(failure), false));
             }
@@ -386,6 +390,7 @@ impl World {
             Action::Released(id) => self.released(step, id),
             Action::ActorDies(id) => {
                 self.budget.lost -= 1;
+                self.deaths += 1;
                 self.thing(id).actor = Actor::Died;
             }
             Action::Lost(id) => {
