@@ -51,6 +51,7 @@ macro_rules! for_each_clause {
             the_last_handle_may_cancel
             without_a_terminal_there_is_no_resize
             pause_stands_still
+            kills_reach_what_is_being_paused
             handles_may_be_dropped
             a_container_is_held_at_created
             what_is_held_ends_at_once
@@ -464,6 +465,12 @@ async fn what_nobody_waits_for_any_more_is_cancelled(executor: &Executor) {
         if let Some(Ok(other)) = executor.run(sleeper()).now_or_never() {
             drop(other.cancel(Cancel::now()));
         }
+        // Nobody has the handle by which what is kept of it could be removed.
+        let kept = sleeper().keep_exited(KeepExited::UntilRemoved);
+        if let Some(Ok(kept)) = executor.create(kept).now_or_never() {
+            kept.cancel(Cancel::now()).await;
+            assert!(kept.remove().await.is_ok());
+        }
     }
     // No list has those that are only being started; a freeze waits for them, whether or not it comes to one.
     let _settled = container.pause().await;
@@ -524,6 +531,34 @@ async fn pause_stands_still(executor: &Executor) {
     assert!(chunk(&mut ticks).await.starts_with("tick"));
     container.cancel(Cancel::now()).await;
     assert_eq!(refusal(container.pause().await), Refusal::Exited);
+}
+
+/// SIGKILL, and a cancel of a process in it, at every moment of a pause.
+async fn kills_reach_what_is_being_paused(executor: &Executor) {
+    for moment in 0..6 {
+        let container = run(executor, sleeper()).await;
+        started(&container).await;
+        let killed = async {
+            tokio::time::sleep(Duration::from_millis(moment * 3)).await;
+            assert!(container.signal(Signal::KILL).await.is_ok());
+        };
+        let (_paused_or_over, ()) = futures::join!(container.pause(), killed);
+        assert_eq!(container.wait().await.status, KILLED);
+    }
+    let container = run(executor, sleeper()).await;
+    started(&container).await;
+    let exec = exec(&container, "sleep 1000").await;
+    assert!(exec.started().await.is_ok());
+    assert!(container.pause().await.is_ok());
+    assert_eq!(exec.cancel(Cancel::now()).await.reason, requested(true));
+    // Where a frozen process does not die the container is thawed, and says so.
+    while container.snapshot().phase == Phase::Paused {
+        let _thawed_already = container.resume().await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(refusal(container.resume().await), Refusal::NotPaused);
+    assert!(container.exec(ExecSpec::new(["true"])).await.is_ok(), "nothing is frozen");
+    container.cancel(Cancel::now()).await;
 }
 
 async fn handles_may_be_dropped(executor: &Executor) {
@@ -600,7 +635,8 @@ async fn what_is_held_ends_at_once(executor: &Executor) {
     let Some(limited) = held(executor, sleeper().time_limit(QUIET / 4)).await else { return };
     tokio::time::sleep(QUIET).await;
     assert_eq!(limited.snapshot().exit, None);
-    assert!(limited.start().await.is_ok());
+    let found = executor.get(limited.id()).await.unwrap_or_else(|error| panic!("{error}"));
+    assert!(found.start().await.is_ok(), "on its own terms, by any handle");
     assert_eq!(limited.wait().await.reason, ExitReason::TimedOut { killed: true });
     // At every moment of its creation, and of its start.
     for moment in 0..10 {
