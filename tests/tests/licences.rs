@@ -7,15 +7,19 @@ use serde_json::Value;
 use spdx::{Expression, LicenseItem, ParseMode};
 
 fn is_allowed(licence: &str, allowed: &[Expression]) -> bool {
-    let expression = Expression::parse_mode(licence, ParseMode::LAX).unwrap();
-    expression.evaluate(|asked| {
-        allowed.iter().any(|licence| {
-            licence.requirements().any(|one| {
-                let same = match (&one.req.license, &asked.license) {
-                    (LicenseItem::Spdx { id: one, .. }, LicenseItem::Spdx { id: other, .. }) => one == other,
-                    (one, other) => one == other,
-                };
-                same && one.req.addition == asked.addition
+    let expression = Expression::parse_mode(licence, ParseMode::LAX);
+    expression.is_ok_and(|expression| {
+        expression.evaluate(|asked| {
+            allowed.iter().any(|licence| {
+                licence.requirements().any(|one| {
+                    let same = match (&one.req.license, &asked.license) {
+                        (LicenseItem::Spdx { id: one, .. }, LicenseItem::Spdx { id: other, .. }) => {
+                            one == other
+                        }
+                        (one, other) => one == other,
+                    };
+                    same && one.req.addition == asked.addition
+                })
             })
         })
     })
