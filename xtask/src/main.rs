@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 
 const USAGE: &str = "\
 cargo xtask demo      install a runtime if there is none, then run a short orchestration
-cargo xtask test      the same set-up, then all tests, doc tests, clippy and the format check
+cargo xtask test      the same set-up, then all tests, doc tests, the format, clippy, and the documentation
 cargo xtask setup     the set-up alone
 cargo xtask check     what needs no runtime: format, clippy, documentation
 cargo xtask fmt       format everything
@@ -58,8 +58,7 @@ fn test() -> Done {
     cargo(&["test", "--workspace", "--lib", "--bins", "--tests"])?;
     crun()?;
     cargo(&["test", "--workspace", "--doc"])?;
-    clippy()?;
-    format_check()
+    check()
 }
 
 fn check() -> Done {

@@ -82,7 +82,7 @@ pub enum Error {
     NoContainer(String),
 }
 
-/// What fails with an [`Error`].
+/// What fails with an [`enum@Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
