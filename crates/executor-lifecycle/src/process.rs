@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Cancel, CancelCause, Effects, Exit, ExitReason, ExitStatus, HostPid, RawExit, Refusal, Refused, Signal,
-    SignalScope, StartFailure, TerminalSize, Timestamp,
+    SignalScope, StartFailure, StartFailureKind, TerminalSize, Timestamp,
 };
 
 /// How long a start that is to be cancelled may go on before it is abandoned.
@@ -115,7 +115,8 @@ enum State {
     },
     /// A process that was created could not be started; it is killed, again at this moment.
     Undoing {
-        reason: ExitReason,
+        /// Why; where the container was gone before its program was executed, its end says why.
+        reason: Option<ExitReason>,
         retry_at: Timestamp,
     },
     Running {
@@ -364,7 +365,7 @@ impl Process {
             ProcessEvent::StartFailed(failure) => self.start_failed(now, failure),
             ProcessEvent::Ended(raw) => self.ended(now, raw),
             ProcessEvent::Cancel(cancel) => Ok(self.cancel(now, cancel)),
-            ProcessEvent::Signal(signal, scope) => self.signal(signal, scope),
+            ProcessEvent::Signal(signal, scope) => self.signal(now, signal, scope),
             ProcessEvent::Resize(size) => self.resize(size),
             ProcessEvent::KillFailed => self.kill_failed(now),
             ProcessEvent::Tick => Ok(self.tick(now)),
@@ -477,6 +478,7 @@ impl Process {
     }
 
     fn start_failed(&mut self, now: Timestamp, failure: StartFailure) -> Result<Vec<ProcessEffect>, Refusal> {
+        let was_gone = failure.kind == StartFailureKind::ContainerGone;
         let reason = match self.cancelling {
             None => ExitReason::StartFailed(failure),
             Some(Cancelling { cancel, stage }) => {
@@ -489,11 +491,13 @@ impl Process {
             }
             State::Starting { pid: Some(_), early: Some(raw), .. } => {
                 let raw = raw.clone();
+                let reason = if was_gone { self.reason(&raw) } else { reason };
                 Ok(vec![self.ended_unstarted(now, reason, raw)])
             }
             State::Starting { pid: Some(_), early: None, .. } => {
+                let reason = Some(reason).filter(|_| !was_gone);
+                self.sent_sigkill |= reason.is_some();
                 self.state = State::Undoing { reason, retry_at: now.after(KILL_AGAIN) };
-                self.sent_sigkill = true;
                 Ok(vec![ProcessEffect::Kill(Kill { everything: self.traits.shares_pids, thaw: false })])
             }
             State::Waiting
@@ -517,7 +521,7 @@ impl Process {
             }
             State::Created { .. } => Ok(vec![self.exited(now, None, raw)]),
             State::Undoing { reason, .. } => {
-                let reason = reason.clone();
+                let reason = reason.clone().unwrap_or_else(|| self.reason(&raw));
                 Ok(vec![self.ended_unstarted(now, reason, raw)])
             }
             State::Running { started_at, .. } => {
@@ -597,11 +601,18 @@ impl Process {
         }
     }
 
-    fn signal(&mut self, signal: Signal, scope: SignalScope) -> Result<Vec<ProcessEffect>, Refusal> {
+    /// SIGKILL to what was not begun is a cancel: there will be no process.
+    fn signal(
+        &mut self,
+        now: Timestamp,
+        signal: Signal,
+        scope: SignalScope,
+    ) -> Result<Vec<ProcessEffect>, Refusal> {
         match self.state {
             State::Created { .. } | State::Starting { pid: Some(_), .. } if signal == Signal::KILL => {
                 Ok(vec![self.send(signal, scope)])
             }
+            State::Waiting if signal == Signal::KILL => Ok(self.cancel(now, Cancel::now())),
             State::Waiting | State::Creating { .. } | State::Created { .. } | State::Starting { .. } => {
                 self.parked.push((signal, scope));
                 Ok(Vec::new())

@@ -8,7 +8,7 @@
 //! ```
 //! There are as many as are wanted, ready or being made. One that was given is replaced once it has begun, so that the
 //! making is not in its way. A failure ends the making until the next request: it would fail again; a second
-//! death with no beginning in between ends it until they are wanted anew. Neighbours: the
+//! death with no beginning in between ends it until a request finds none that is ready. Neighbours: the
 //! [`registry`](crate::registry) owns one for each specification, and registers and ends the containers.
 
 use std::collections::VecDeque;
@@ -104,9 +104,12 @@ impl Pool {
             }
             PoolEvent::Take(token) => {
                 self.failed = false;
-                if let Some(id) = self.ready.pop_front() {
-                    self.beginning += 1;
-                    effects.push(PoolEffect::Give(id, token));
+                match self.ready.pop_front() {
+                    Some(id) => {
+                        self.beginning += 1;
+                        effects.push(PoolEffect::Give(id, token));
+                    }
+                    None => self.deaths = 0,
                 }
             }
             PoolEvent::Dead(id) => {
@@ -167,7 +170,7 @@ impl Pool {
 
     /// Whether nothing more is being done for now: all are ready, or one could not be made.
     pub fn is_settled(&self) -> bool {
-        self.being_made == 0 && (self.is_full() || self.has_failed() || self.beginning > 0)
+        self.being_made == 0 && (self.is_full() || self.has_failed())
     }
 
     /// Whether there is nothing, and nothing will be.

@@ -23,6 +23,10 @@ fn pid() -> HostPid {
     HostPid::new(42).unwrap()
 }
 
+fn gone() -> StartFailure {
+    StartFailure::new(StartFailureKind::ContainerGone, "it has ended")
+}
+
 fn failure() -> StartFailure {
     StartFailure::new(StartFailureKind::NotFound, "no such program")
 }
@@ -115,6 +119,7 @@ fn process_table() {
         ),
         ("starting what was created, end came early", held(vec![ProcessEvent::Launch, ended()])),
         ("undoing", held(vec![ProcessEvent::Launch, ProcessEvent::StartFailed(failure())])),
+        ("undoing what is gone", held(vec![ProcessEvent::Launch, ProcessEvent::StartFailed(gone())])),
         ("exited", vec![ProcessEvent::Launch, started(), ended()]),
     ];
     let mut events = vec![
@@ -125,6 +130,7 @@ fn process_table() {
         ("", 1, ProcessEvent::Withdraw(failure())),
         ("", 1, started()),
         ("", 1, ProcessEvent::StartFailed(failure())),
+        (" because it is gone", 1, ProcessEvent::StartFailed(gone())),
         ("", 1, ended()),
         (" Signal(KILL) with OOM", 1, {
             let usage = Some(Box::new(Usage { oom_kills: 1, ..Usage::default() }));

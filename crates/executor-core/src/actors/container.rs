@@ -391,7 +391,11 @@ impl Handler<Exited> for Container {
     type Result = ();
 
     fn handle(&mut self, Exited { process, exit }: Exited, context: &mut Context<Self>) {
-        self.take(ContainerEvent::ProcessExited { process: process.clone(), exit }, context);
+        self.take(ContainerEvent::ProcessExited { process: process.clone(), exit: exit.clone() }, context);
+        // Whoever waits finds its id free.
+        if let Some(supervised) = self.processes.get(&process) {
+            supervised.view.send_modify(|view| view.exit = Some(exit));
+        }
         if process != ProcessId::Init {
             self.bury(&process);
         }

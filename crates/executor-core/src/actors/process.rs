@@ -217,7 +217,6 @@ impl Process {
 
     fn report_exited(&mut self, exit: Exit) {
         self.work = None;
-        self.view.send_modify(|view| view.exit = Some(exit.clone()));
         tell(&self.container.exited, Exited { process: self.id.process.clone(), exit });
     }
 }

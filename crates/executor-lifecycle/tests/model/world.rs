@@ -248,8 +248,9 @@ fn pid() -> HostPid {
     HostPid::new(1).expect("a pid")
 }
 
-fn failure() -> StartFailure {
-    StartFailure::new(StartFailureKind::RuntimeBroken, "")
+fn failure(is_gone: bool) -> StartFailure {
+    let kind = if is_gone { StartFailureKind::ContainerGone } else { StartFailureKind::RuntimeBroken };
+    StartFailure::new(kind, "")
 }
 
 fn status(killed: bool) -> ExitStatus {
@@ -641,8 +642,11 @@ impl World {
         match completion {
             Completion::Prepared(well) => {
                 self.asked.preparing = false;
-                let event =
-                    if well { ContainerEvent::Prepared } else { ContainerEvent::PrepareFailed(failure()) };
+                let event = if well {
+                    ContainerEvent::Prepared
+                } else {
+                    ContainerEvent::PrepareFailed(failure(false))
+                };
                 self.container(rules, event);
             }
             Completion::PauseEnded(well) => {
@@ -674,7 +678,10 @@ impl World {
                 let event = match (answer, well) {
                     (Answer::Create, true) => ProcessEvent::Created { pid: pid() },
                     (Answer::Start, true) => ProcessEvent::Started { pid: pid() },
-                    (Answer::Create | Answer::Start, false) => ProcessEvent::StartFailed(failure()),
+                    (Answer::Create | Answer::Start, false) => {
+                        let is_gone = matches!(self.members[&process].real, Real::Dead(_));
+                        ProcessEvent::StartFailed(failure(is_gone))
+                    }
                 };
                 self.process(rules, &process, NOW, event);
             }
