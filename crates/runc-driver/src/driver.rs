@@ -91,8 +91,6 @@ struct Shared {
     pools: Pools,
     opened: OnceLock<Opened>,
     containers: Mutex<HashMap<ContainerId, Arc<Container>>>,
-    /// Of terminals whose processes are not being started yet.
-    sizes: Mutex<HashMap<ProcessRef, TerminalSize>>,
     sockets: AtomicU64,
 }
 
@@ -186,7 +184,6 @@ impl RuncBuilder {
                 pools: Pools::new(),
                 opened: OnceLock::new(),
                 containers: Mutex::default(),
-                sizes: Mutex::default(),
                 sockets: AtomicU64::new(0),
             }),
         })
@@ -262,7 +259,9 @@ impl Runtime for Runc {
 
     fn start(&self, id: &ContainerId) -> BoxFuture<'static, std::result::Result<(), StartFailure>> {
         let shared = Arc::clone(&self.shared);
-        let Some(start) = shared.begin_start(id, ProcessId::Init) else { return unprepared(id) };
+        // Its terminal came when it was created.
+        let Ok(container) = shared.container(id) else { return unprepared(id) };
+        let start = container.under_way(ProcessId::Init);
         async move {
             let started = shared.start_created(&start).await;
             started.inspect_err(|_| {
@@ -300,8 +299,8 @@ impl Runtime for Runc {
         let file = start.container.claim.dir.join(format!("{}.json", stem(&start.process)));
         self.shared.under_way(async move {
             let (worker, container, path) = (Arc::clone(&shared), Arc::clone(&start.container), file.clone());
-            let named = start.named();
-            let write = move || worker.write_process(&container, &named, spec, &path);
+            let process = start.process.clone();
+            let write = move || worker.write_process(&container, &process, spec, &path);
             if let Err(failure) = shared.work(Pool::Bundles, write).await {
                 let _left_to_release =
                     shared.pools.run(Pool::Bundles, move || std::fs::remove_file(file)).await;
@@ -337,16 +336,10 @@ impl Runtime for Runc {
     }
 
     fn resize(&self, process: &ProcessRef, size: TerminalSize) -> std::result::Result<(), RuntimeError> {
-        let container = self.shared.container(&process.container).ok();
-        match container.and_then(|container| container.terminal(&process.process)) {
-            Some(terminal) => {
-                terminal.resize(size).map_err(|error| RuntimeError::failed("resize", process, error))
-            }
-            None => {
-                lock(&self.shared.sizes).insert(process.clone(), size);
-                Ok(())
-            }
-        }
+        // What has been released has no terminals.
+        let Ok(container) = self.shared.container(&process.container) else { return Ok(()) };
+        let resized = container.resize(&process.process, size);
+        resized.map_err(|error| RuntimeError::failed("resize", process, error))
     }
 
     fn kill(
@@ -509,19 +502,18 @@ impl Shared {
         Some(self.container(id).ok()?.begin_start(process))
     }
 
-    /// The size that was asked for before there was anything to give it to.
-    fn take_size(&self, process: &ProcessRef) -> Option<TerminalSize> {
-        lock(&self.sizes).remove(process)
-    }
-
     /// A name for a console socket: short, since a process's own may be too long for a socket's path.
     fn next_socket(&self) -> String {
         format!("tty.{}", self.sockets.fetch_add(1, Ordering::Relaxed))
     }
 
     async fn exit(self: Arc<Self>, process: ProcessRef, status: ExitStatus) -> (ProcessRef, RawExit) {
-        let usage = match (&process.process, self.container(&process.container)) {
-            (ProcessId::Init, Ok(container)) => self.usage(container).await.ok().map(Box::new),
+        let container = self.container(&process.container).ok();
+        if let Some(container) = &container {
+            container.forget_terminal(&process.process);
+        }
+        let usage = match (&process.process, container) {
+            (ProcessId::Init, Some(container)) => self.usage(container).await.ok().map(Box::new),
             (ProcessId::Init | ProcessId::Exec(_), _) => None,
         };
         (process, RawExit { status, usage })
@@ -554,7 +546,6 @@ impl Shared {
 
     /// Ends and removes everything a container has.
     async fn release(self: Arc<Self>, id: &ContainerId) -> Vec<Leftover> {
-        lock(&self.sizes).retain(|process, _| process.container != *id);
         let Ok(container) = self.container(id) else { return Vec::new() };
         self.run_poststop_hooks(&container).await;
         self.remember_rest(&container);

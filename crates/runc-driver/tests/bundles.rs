@@ -11,7 +11,8 @@ use std::thread;
 use std::time::Duration;
 
 use executor_core::lifecycle::{
-    ContainerId, ExitStatus, HostPid, Leftover, NetworkUsage, ProcessRef, StartFailure, StartFailureKind,
+    ContainerId, ExecId, ExitStatus, HostPid, Leftover, NetworkUsage, ProcessRef, StartFailure,
+    StartFailureKind, TerminalSize,
 };
 use executor_core::{
     ChildStdio, ContainerSpec, ExecSpec, ExitSource, Network, NetworkAttachment, NetworkNamespace,
@@ -31,6 +32,10 @@ trait Making: Send + Sync + 'static {
 
     fn attach(&self, _dir: &Path) -> Answer<()> {
         Ok(())
+    }
+
+    fn process(&self, _exec: &ExecSpec) -> Answer<Vec<u8>> {
+        Ok(Vec::new())
     }
 
     fn detach(&self, _dir: &Path) {}
@@ -55,8 +60,8 @@ impl<M: Making> Bundles for Made<M> {
         self.0.write(place.dir)
     }
 
-    fn process(&self, _: &Place<'_>, _: &ContainerSpec, _: HostPid, _: &ExecSpec) -> Answer<Vec<u8>> {
-        Ok(Vec::new())
+    fn process(&self, _: &Place<'_>, _: &ContainerSpec, _: HostPid, exec: &ExecSpec) -> Answer<Vec<u8>> {
+        self.0.process(exec)
     }
 
     fn network_usage(&self, dir: &Path) -> Option<NetworkUsage> {
@@ -293,6 +298,60 @@ fn an_exit_waits_for_nobody_elses_usage() {
         for name in ["slow", "quick"] {
             assert_eq!(driver.release(&id(name)).await, []);
         }
+    });
+    stage.finish();
+}
+
+/// Reports the size that each exec's terminal is to have; the first two cannot be described.
+struct Sizes(mpsc::Sender<Option<TerminalSize>>);
+
+impl Making for Sizes {
+    fn process(&self, exec: &ExecSpec) -> Answer<Vec<u8>> {
+        self.0.send(exec.terminal).unwrap();
+        match exec.args.first().is_some_and(|program| program == "unknown") {
+            true => Err(StartFailure::new(StartFailureKind::BadConfig, "user: nobody is called that")),
+            false => Ok(Vec::new()),
+        }
+    }
+}
+
+/// A runtime that starts inits and no execs.
+const NO_EXECS: &str = r#"
+for word; do if [ "$word" = exec ]; then exit 1; fi; done
+while [ $# -gt 0 ]; do if [ "$1" = --pid-file ]; then pid_file=$2; fi; shift; done
+setsid sleep 1000 & echo $! >"$pid_file"
+"#;
+
+#[test]
+fn an_exec_takes_nothing_over_from_one_of_its_id_that_failed() {
+    let (tell, told) = mpsc::channel();
+    let stage = Stage::new(NO_EXECS, Sizes(tell));
+    stage.tokio.block_on(async {
+        let (driver, c, x) = (&stage.driver, id("c"), ExecId::new("x").unwrap());
+        stage.prepare(&c).await.unwrap();
+        driver.run(&c, ChildStdio::default()).await.unwrap();
+        let size = |rows| TerminalSize { rows, columns: 1 };
+        let process = ProcessRef::exec(c.clone(), x.clone());
+        let exec = |program: &str| {
+            let mut spec = ExecSpec::new([program]);
+            spec.terminal = Some(size(24));
+            let stdio = ChildStdio { terminal: spec.terminal, ..ChildStdio::default() };
+            driver.exec(&c, x.clone(), spec, stdio)
+        };
+        let seen = || told.recv().unwrap().unwrap().rows;
+        // The size of one that was never started.
+        driver.resize(&process, size(1)).unwrap();
+        exec("unknown").await.unwrap_err();
+        assert_eq!(seen(), 1);
+        exec("unknown").await.unwrap_err();
+        assert_eq!(seen(), 24, "the size of an exec that failed");
+        // The terminal that one was to get whose start failed: a size is not for it.
+        exec("sh").await.unwrap_err();
+        assert_eq!(seen(), 24);
+        driver.resize(&process, size(2)).unwrap();
+        exec("sh").await.unwrap_err();
+        assert_eq!(seen(), 2, "the size went to the terminal of an exec that failed");
+        assert_eq!(driver.release(&c).await, []);
     });
     stage.finish();
 }

@@ -28,7 +28,16 @@ pub(super) struct Container {
     cgroups: OnceLock<Cgroups>,
     /// Starts under way can be given up by sending here.
     abandon: Mutex<HashMap<ProcessId, watch::Sender<bool>>>,
-    terminals: Mutex<HashMap<ProcessId, Arc<Terminal>>>,
+    terminals: Mutex<Terminals>,
+}
+
+/// The terminals of processes, and the sizes of those that are still to come. An entry is the present process's: it goes when
+/// that has ended, at the latest when another of the same id is started.
+#[derive(Default)]
+struct Terminals {
+    awaited: HashMap<ProcessId, Arc<Terminal>>,
+    /// Asked for before there was anything to resize.
+    sizes: HashMap<ProcessId, TerminalSize>,
 }
 
 impl Container {
@@ -46,8 +55,16 @@ impl Container {
         }
     }
 
-    /// From now on the start of this process can be given up, until what is answered here is dropped.
+    /// The start of a new process: a terminal that an earlier one of this id had is not its own.
     pub(super) fn begin_start(self: Arc<Self>, process: ProcessId) -> Start {
+        let start = self.under_way(process);
+        // A size that was asked for may be the new one's already.
+        lock(&start.container.terminals).awaited.remove(&start.process);
+        start
+    }
+
+    /// From now on the start of this process can be given up, until what is answered here is dropped.
+    pub(super) fn under_way(self: Arc<Self>, process: ProcessId) -> Start {
         let (abandon, abandoned) = watch::channel(false);
         lock(&self.abandon).insert(process.clone(), abandon);
         Start { container: self, process, abandoned }
@@ -59,17 +76,51 @@ impl Container {
         }
     }
 
-    /// The terminal that this process will get, of the size that is asked for now.
+    /// The terminal that this process will get, of the size that was asked for last, or of this one.
     pub(super) fn await_terminal(&self, process: &ProcessId, size: TerminalSize) -> Arc<Terminal> {
-        let terminal = Arc::new(Terminal::awaited(size));
+        // Under one lock: a size that is asked for meanwhile goes to either.
         let mut terminals = lock(&self.terminals);
-        terminals.retain(|_, terminal| !terminal.is_over());
-        terminals.insert(process.clone(), Arc::clone(&terminal));
+        let size = terminals.sizes.remove(process).unwrap_or(size);
+        let terminal = Arc::new(Terminal::awaited(size));
+        terminals.awaited.insert(process.clone(), Arc::clone(&terminal));
         terminal
     }
 
-    pub(super) fn terminal(&self, process: &ProcessId) -> Option<Arc<Terminal>> {
-        lock(&self.terminals).get(process).cloned()
+    /// Gives the terminal of a process another size, or keeps the size for one that is still to come.
+    pub(super) fn resize(&self, process: &ProcessId, size: TerminalSize) -> executor_host::Result<()> {
+        let terminal = {
+            let mut terminals = lock(&self.terminals);
+            let Some(terminal) = terminals.awaited.get(process) else {
+                terminals.sizes.insert(process.clone(), size);
+                return Ok(());
+            };
+            Arc::clone(terminal)
+        };
+        terminal.resize(size)
+    }
+
+    /// The size that was asked for before there was a terminal.
+    pub(super) fn asked_size(&self, process: &ProcessId) -> Option<TerminalSize> {
+        lock(&self.terminals).sizes.get(process).copied()
+    }
+
+    /// The process has ended: the next of its id has another terminal.
+    pub(super) fn forget_terminal(&self, process: &ProcessId) {
+        let mut terminals = lock(&self.terminals);
+        terminals.awaited.remove(process);
+        terminals.sizes.remove(process);
+    }
+
+    /// The start is over: a terminal that has not come by now does not come.
+    fn end_start(&self, process: &ProcessId) {
+        {
+            let mut terminals = lock(&self.terminals);
+            terminals.sizes.remove(process);
+            if terminals.awaited.get(process).is_some_and(|terminal| !terminal.has_come()) {
+                terminals.awaited.remove(process);
+            }
+        }
+        lock(&self.abandon).remove(process);
     }
 
     /// Before init runs they may not be there yet; afterwards they are looked for once. Blocks for a moment.
@@ -149,7 +200,7 @@ impl Start {
 
 impl Drop for Start {
     fn drop(&mut self) {
-        lock(&self.container.abandon).remove(&self.process);
+        self.container.end_start(&self.process);
     }
 }
 

@@ -121,8 +121,6 @@ impl Shared {
         stdio: ChildStdio,
     ) -> StartResult<(Option<Console>, ChildStdio)> {
         let Some(size) = stdio.terminal else { return Ok((None, stdio)) };
-        let named = ProcessRef { container: container.claim.id.clone(), process: process.clone() };
-        let size = self.take_size(&named).unwrap_or(size);
         let terminal = container.await_terminal(process, size);
         let (dir, name) = (container.claim.dir.clone(), self.next_socket());
         let listening = self.pools.run(Pool::Reads, move || ConsoleSocket::listen(&dir, name)).await;

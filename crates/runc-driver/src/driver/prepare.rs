@@ -11,7 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use executor_core::lifecycle::{ContainerId, ProcessRef, StartFailure, StartFailureKind};
+use executor_core::lifecycle::{ContainerId, ProcessId, StartFailure, StartFailureKind};
 use executor_core::{ContainerSpec, ExecSpec, NetworkAttachment};
 
 use super::container::Container;
@@ -80,13 +80,13 @@ impl Shared {
     pub(super) fn write_process(
         &self,
         container: &Container,
-        process: &ProcessRef,
+        process: &ProcessId,
         mut spec: ExecSpec,
         file: &Path,
     ) -> Result<(), StartFailure> {
         // The runtime makes the terminal of the size that counts by now.
-        if let (Some(size), Some(asked)) = (&mut spec.terminal, lock(&self.sizes).get(process)) {
-            *size = *asked;
+        if let (Some(size), Some(asked)) = (&mut spec.terminal, container.asked_size(process)) {
+            *size = asked;
         }
         let init = *container.init.get().ok_or_else(|| gone("the container does not run".to_owned()))?;
         write(file, &self.bundles.process(&container.place(), &container.spec, init, &spec)?)
