@@ -34,6 +34,7 @@ use executor_core::{
 use executor_host::cgroup::PATIENCE;
 use executor_host::{Adopted, HostClient, Root};
 use futures::{FutureExt, StreamExt, future};
+use tokio::sync::watch;
 
 use self::container::{Container, Start, stem};
 use self::launch::Kind;
@@ -91,6 +92,8 @@ struct Shared {
     pools: Pools,
     opened: OnceLock<Opened>,
     containers: Mutex<HashMap<ContainerId, Arc<Container>>>,
+    /// Ids that are being prepared, some of which have no container yet. Each is over when its channel is closed.
+    preparing: Mutex<HashMap<ContainerId, watch::Sender<()>>>,
     sockets: AtomicU64,
 }
 
@@ -184,6 +187,7 @@ impl RuncBuilder {
                 pools: Pools::new(),
                 opened: OnceLock::new(),
                 containers: Mutex::default(),
+                preparing: Mutex::default(),
                 sockets: AtomicU64::new(0),
             }),
         })
@@ -243,7 +247,8 @@ impl Runtime for Runc {
         id: &ContainerId,
         spec: Arc<ContainerSpec>,
     ) -> BoxFuture<'static, std::result::Result<(), StartFailure>> {
-        let prepared = Arc::clone(&self.shared).prepare(id.clone(), spec);
+        let preparation = self.shared.begin_preparation(id);
+        let prepared = Arc::clone(&self.shared).prepare(id.clone(), spec, preparation);
         self.shared.under_way(prepared)
     }
 
@@ -260,8 +265,10 @@ impl Runtime for Runc {
     fn start(&self, id: &ContainerId) -> BoxFuture<'static, std::result::Result<(), StartFailure>> {
         let shared = Arc::clone(&self.shared);
         // Its terminal came when it was created.
-        let Ok(container) = shared.container(id) else { return unprepared(id) };
-        let start = container.under_way(ProcessId::Init);
+        let container = shared.container(id).ok();
+        let Some(start) = container.and_then(|container| container.under_way(ProcessId::Init)) else {
+            return unprepared(id);
+        };
         async move {
             let started = shared.start_created(&start).await;
             started.inspect_err(|_| {
@@ -499,7 +506,7 @@ impl Shared {
 
     /// The start of a process, which can be given up from now on.
     fn begin_start(&self, id: &ContainerId, process: ProcessId) -> Option<Start> {
-        Some(self.container(id).ok()?.begin_start(process))
+        self.container(id).ok()?.begin_start(process)
     }
 
     /// A name for a console socket: short, since a process's own may be too long for a socket's path.
@@ -544,9 +551,15 @@ impl Shared {
         }
     }
 
-    /// Ends and removes everything a container has.
+    /// Ends and removes everything a container has. Whoever asked for its preparation or for a start may be gone while that
+    /// goes on, and what is made after it was removed would stay.
     async fn release(self: Arc<Self>, id: &ContainerId) -> Vec<Leftover> {
+        let preparing = lock(&self.preparing).get(id).cloned();
+        if let Some(preparing) = preparing {
+            preparing.closed().await;
+        }
         let Ok(container) = self.container(id) else { return Vec::new() };
+        container.close_starts().await;
         self.run_poststop_hooks(&container).await;
         self.remember_rest(&container);
         let released = async {

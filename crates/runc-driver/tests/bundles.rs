@@ -5,8 +5,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use executor_core::{
     ChildStdio, ContainerSpec, ExecSpec, ExitSource, Network, NetworkAttachment, NetworkNamespace,
     NetworkTraits, Runtime,
 };
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use runc_driver::{Bundles, Place, Runc};
 use tempfile::TempDir;
 
@@ -38,6 +38,9 @@ trait Making: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
+    /// First when a preparation is asked for, then when the id has been claimed.
+    fn looked_at(&self) {}
+
     fn detach(&self, _dir: &Path) {}
 
     fn asked(&self, _dir: &Path) {}
@@ -47,6 +50,7 @@ struct Made<M>(M);
 
 impl<M: Making> Bundles for Made<M> {
     fn network(&self, spec: &ContainerSpec) -> NetworkTraits {
+        self.0.looked_at();
         let is_slow = matches!(spec.network, Network::Cni { .. });
         NetworkTraits { is_slow, outlives_processes: is_slow }
     }
@@ -352,6 +356,65 @@ fn an_exec_takes_nothing_over_from_one_of_its_id_that_failed() {
         exec("sh").await.unwrap_err();
         assert_eq!(seen(), 2, "the size went to the terminal of an exec that failed");
         assert_eq!(driver.release(&c).await, []);
+    });
+    stage.finish();
+}
+
+/// Hangs when the id has been claimed, and has no container yet.
+struct Claiming {
+    looks: AtomicUsize,
+    begins: mpsc::Sender<()>,
+    goes_on: std::sync::Mutex<mpsc::Receiver<()>>,
+}
+
+impl Making for Claiming {
+    fn looked_at(&self) {
+        if self.looks.fetch_add(1, Ordering::Relaxed) == 1 {
+            self.begins.send(()).unwrap();
+            self.goes_on.lock().unwrap().recv().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_release_waits_for_a_preparation_whose_asker_is_gone() {
+    let ((begins, begun), (go_on, goes_on)) = (mpsc::channel(), mpsc::channel());
+    let goes_on = std::sync::Mutex::new(goes_on);
+    let stage = Stage::new("exit 1", Claiming { looks: AtomicUsize::new(0), begins, goes_on });
+    stage.tokio.block_on(async {
+        let prepared = stage.driver.prepare(&id("c"), ContainerSpec::host(["true"]).into());
+        let preparing = tokio::spawn(prepared);
+        while begun.try_recv().is_err() {
+            tokio::task::yield_now().await;
+        }
+        preparing.abort();
+        assert!(preparing.await.unwrap_err().is_cancelled());
+        let mut released = stage.driver.release(&id("c"));
+        assert!((&mut released).now_or_never().is_none(), "its id was being claimed");
+        go_on.send(()).unwrap();
+        assert_eq!(released.await, []);
+        assert!(!stage.dir.path().join("root/containers/c").exists(), "it was claimed afterwards");
+        // The id is free.
+        stage.prepare(&id("c")).await.unwrap();
+        assert_eq!(stage.driver.release(&id("c")).await, []);
+    });
+    stage.finish();
+}
+
+#[test]
+fn a_release_gives_starts_up_and_waits_for_them() {
+    let stage = Stage::new("touch begun; exec sleep 1000", Plain);
+    stage.tokio.block_on(async {
+        stage.prepare(&id("c")).await.unwrap();
+        let run = tokio::spawn(stage.driver.run(&id("c"), ChildStdio::default()));
+        while !stage.dir.path().join("begun").exists() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(stage.driver.release(&id("c")).await, []);
+        assert!(run.is_finished(), "a runtime was at work when its container was removed");
+        assert_eq!(run.await.unwrap().unwrap_err().kind, StartFailureKind::RuntimeTimedOut);
+        // Nothing is started in what has been released.
+        stage.driver.run(&id("c"), ChildStdio::default()).await.unwrap_err();
     });
     stage.finish();
 }

@@ -26,9 +26,17 @@ pub(super) struct Container {
     pub(super) layout: OnceLock<Layout>,
     /// Found when init runs, so that nothing has to be looked for when it ends.
     cgroups: OnceLock<Cgroups>,
-    /// Starts under way can be given up by sending here.
-    abandon: Mutex<HashMap<ProcessId, watch::Sender<bool>>>,
+    starts: Mutex<Starts>,
     terminals: Mutex<Terminals>,
+}
+
+/// The starts that are under way.
+#[derive(Default)]
+struct Starts {
+    /// Each is given up by sending here, and is over when the channel is closed.
+    under_way: HashMap<ProcessId, watch::Sender<bool>>,
+    /// The container is being released.
+    closed: bool,
 }
 
 /// The terminals of processes, and the sizes of those that are still to come. An entry is the present process's: it goes when
@@ -50,29 +58,52 @@ impl Container {
             ended: OnceLock::new(),
             layout: OnceLock::new(),
             cgroups: OnceLock::new(),
-            abandon: Mutex::default(),
+            starts: Mutex::default(),
             terminals: Mutex::default(),
         }
     }
 
-    /// The start of a new process: a terminal that an earlier one of this id had is not its own.
-    pub(super) fn begin_start(self: Arc<Self>, process: ProcessId) -> Start {
-        let start = self.under_way(process);
+    /// The start of a new process: a terminal that an earlier one of this id had is not its own. None once the container is
+    /// being released.
+    pub(super) fn begin_start(self: Arc<Self>, process: ProcessId) -> Option<Start> {
+        let start = self.under_way(process)?;
         // A size that was asked for may be the new one's already.
         lock(&start.container.terminals).awaited.remove(&start.process);
-        start
+        Some(start)
     }
 
     /// From now on the start of this process can be given up, until what is answered here is dropped.
-    pub(super) fn under_way(self: Arc<Self>, process: ProcessId) -> Start {
+    pub(super) fn under_way(self: Arc<Self>, process: ProcessId) -> Option<Start> {
         let (abandon, abandoned) = watch::channel(false);
-        lock(&self.abandon).insert(process.clone(), abandon);
-        Start { container: self, process, abandoned }
+        {
+            let mut starts = lock(&self.starts);
+            if starts.closed {
+                return None;
+            }
+            starts.under_way.insert(process.clone(), abandon);
+        }
+        Some(Start { container: self, process, abandoned })
     }
 
     pub(super) fn abandon(&self, process: &ProcessId) {
-        if let Some(abandon) = lock(&self.abandon).get(process) {
+        if let Some(abandon) = lock(&self.starts).under_way.get(process) {
             abandon.send_replace(true);
+        }
+    }
+
+    /// Gives every start up, lets none begin, and answers when all are over: a runtime that still works would make anew what
+    /// is being removed.
+    pub(super) async fn close_starts(&self) {
+        let under_way: Vec<_> = {
+            let mut starts = lock(&self.starts);
+            starts.closed = true;
+            starts.under_way.values().cloned().collect()
+        };
+        for start in &under_way {
+            start.send_replace(true);
+        }
+        for start in under_way {
+            start.closed().await;
         }
     }
 
@@ -120,7 +151,7 @@ impl Container {
                 terminals.awaited.remove(process);
             }
         }
-        lock(&self.abandon).remove(process);
+        lock(&self.starts).under_way.remove(process);
     }
 
     /// Before init runs they may not be there yet; afterwards they are looked for once. Blocks for a moment.

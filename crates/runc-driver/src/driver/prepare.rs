@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use executor_core::lifecycle::{ContainerId, ProcessId, StartFailure, StartFailureKind};
 use executor_core::{ContainerSpec, ExecSpec, NetworkAttachment};
+use tokio::sync::watch;
 
 use super::container::Container;
 use super::pools::Pool;
@@ -24,23 +25,49 @@ impl Shared {
         self: Arc<Self>,
         id: ContainerId,
         spec: Arc<ContainerSpec>,
+        preparation: Preparation,
     ) -> Result<(), StartFailure> {
         let is_slow = self.bundles.network(&spec).is_slow;
         let (own, worker) = (Arc::clone(&self), Arc::clone(&self));
         let claim = move || own.claim(&id, spec);
+        // Work that has begun goes on when it is not awaited any more.
+        let under_way = Arc::new(preparation);
+        let until_done = || Arc::clone(&under_way);
         if !is_slow {
+            let held = until_done();
             let all = move || {
+                let _held = held;
                 let container = claim()?;
                 let network = worker.bundles.attach(&container.place(), &container.spec)?;
                 worker.write_bundle(&container, &network)
             };
             return self.work(Pool::Bundles, all).await;
         }
+        let held = until_done();
+        let claim = move || {
+            let _held = held;
+            claim()
+        };
         let container = self.work(Pool::Bundles, claim).await?;
-        let (attached, attacher) = (Arc::clone(&container), Arc::clone(&self));
-        let attach = move || attacher.bundles.attach(&attached.place(), &attached.spec);
+        let (attached, attacher, held) = (Arc::clone(&container), Arc::clone(&self), until_done());
+        let attach = move || {
+            let _held = held;
+            attacher.bundles.attach(&attached.place(), &attached.spec)
+        };
         let network = self.work(Pool::Networks, attach).await?;
-        self.work(Pool::Bundles, move || worker.write_bundle(&container, &network)).await
+        let held = until_done();
+        let write = move || {
+            let _held = held;
+            worker.write_bundle(&container, &network)
+        };
+        self.work(Pool::Bundles, write).await
+    }
+
+    /// From now on this id is being prepared, until what is answered here is dropped.
+    pub(super) fn begin_preparation(self: &Arc<Self>, id: &ContainerId) -> Preparation {
+        let (under_way, over) = watch::channel(());
+        lock(&self.preparing).insert(id.clone(), under_way);
+        Preparation { shared: Arc::clone(self), id: id.clone(), _over: over }
     }
 
     /// Blocking work of a start's.
@@ -90,6 +117,20 @@ impl Shared {
         }
         let init = *container.init.get().ok_or_else(|| gone("the container does not run".to_owned()))?;
         write(file, &self.bundles.process(&container.place(), &container.spec, init, &spec)?)
+    }
+}
+
+/// A preparation that is under way.
+pub(super) struct Preparation {
+    shared: Arc<Shared>,
+    id: ContainerId,
+    /// Closes the channel when it is dropped.
+    _over: watch::Receiver<()>,
+}
+
+impl Drop for Preparation {
+    fn drop(&mut self) {
+        lock(&self.shared.preparing).remove(&self.id);
     }
 }
 
