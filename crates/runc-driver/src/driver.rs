@@ -1,10 +1,10 @@
 //! The ports of `executor-core`, on a real runtime.
 //!
 //! ```text
-//!  prepare: claim the id ▶ attach ▶ write the bundle      (pools: bundles, networks)
+//!  prepare: claim the id ▶ attach ▶ write the bundle      (pools: bundles, attachments)
 //!  run:     run --detach ▶ pid file ▶ adopt               (one call, one log, one deadline)
 //!  create:  the same without the program, which start executes
-//!  release: end what is left, cgroups, state ▶ detach ▶ mounts, files   (pools: releases, networks)
+//!  release: end what is left, cgroups, state ▶ detach ▶ mounts, files   (pools: releases, detachments)
 //! ```
 //! The runtime's own `delete` is not called: removing what `state.json` names takes a tenth of the
 //! time, works on containers that were only half made, and tells what is left.
@@ -531,9 +531,9 @@ impl Shared {
         let own = Arc::clone(&container);
         let mut usage = self.pools.run(Pool::Reads, move || own.usage()).await?;
         if container.network.outlives_processes {
-            let pool = if container.network.is_slow { Pool::Networks } else { Pool::Reads };
             let own = Arc::clone(self);
-            let asked = self.pools.run(pool, move || own.bundles.network_usage(&container.claim.dir)).await?;
+            let ask = move || own.bundles.network_usage(&container.claim.dir);
+            let asked = self.pools.run(Pool::Reads, ask).await?;
             usage.network = asked.or(usage.network);
         }
         Ok(usage)
@@ -572,7 +572,7 @@ impl Shared {
             if container.claim.cgroup.is_some() {
                 self.host.end_unadopted(container.members(), true, None).await?;
             }
-            let pool = if container.network.is_slow { Pool::Networks } else { Pool::Releases };
+            let pool = if container.network.is_slow { Pool::Detachments } else { Pool::Releases };
             let (own, detached) = (Arc::clone(&self), Arc::clone(&container));
             left.extend(self.pools.run(pool, move || own.bundles.detach(&detached.claim.dir)).await?);
             let (own, removed) = (Arc::clone(&self), Arc::clone(&container));

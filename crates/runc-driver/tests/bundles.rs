@@ -418,3 +418,71 @@ fn a_release_gives_starts_up_and_waits_for_them() {
     });
     stage.finish();
 }
+
+/// What a test waits for at most that would hang without what it tests.
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), what).await.unwrap()
+}
+
+/// More slow networks are being attached than there are places, and one that is there is asked and detached meanwhile.
+#[test]
+fn neither_an_exit_nor_a_release_waits_for_networks_of_others() {
+    const PLACES: usize = 64;
+    let ((begins, begun), (go_on, goes_on)) = (mpsc::channel(), mpsc::channel());
+    let script = STARTS.replace("exit 3", "until [ -e go ]; do sleep 0.01; done; exit 3");
+    let stage = Stage::new(&script, Hanging { begins, goes_on: std::sync::Mutex::new(goes_on) });
+    let plugins = || {
+        let mut spec = ContainerSpec::host(["true"]);
+        spec.network = Network::Cni { name: None };
+        Arc::new(spec)
+    };
+    stage.tokio.block_on(async {
+        let (driver, c) = (&stage.driver, id("c"));
+        driver.prepare(&c, plugins()).await.unwrap();
+        driver.run(&c, ChildStdio::default()).await.unwrap();
+        let slow: Vec<_> = (0..PLACES + 8).map(|number| id(&format!("slow-{number}"))).collect();
+        let prepared: Vec<_> = slow.iter().map(|id| tokio::spawn(driver.prepare(id, plugins()))).collect();
+        for _ in 0..PLACES {
+            while begun.try_recv().is_err() {
+                tokio::task::yield_now().await;
+            }
+        }
+        fs::write(stage.dir.path().join("go"), "").unwrap();
+        let mut exits = driver.exits();
+        assert_eq!(soon(exits.next()).await.unwrap().0, ProcessRef::init(c.clone()));
+        assert_eq!(soon(driver.release(&c)).await, []);
+        (0..2 * slow.len()).for_each(|_| go_on.send(()).unwrap());
+        for prepared in prepared {
+            prepared.await.unwrap().unwrap();
+        }
+        for id in &slow {
+            assert_eq!(driver.release(id).await, []);
+        }
+    });
+    stage.finish();
+}
+
+/// More releases that hang than there are places for quick work.
+#[test]
+fn a_release_waits_for_nobody_elses() {
+    const HANGING: usize = 12;
+    let ((begins, begun), (go_on, goes_on)) = (mpsc::channel(), mpsc::channel());
+    let stage = Stage::new("exit 1", Hanging { begins, goes_on: std::sync::Mutex::new(goes_on) });
+    (0..HANGING).for_each(|_| go_on.send(()).unwrap());
+    stage.tokio.block_on(async {
+        let slow: Vec<_> = (0..HANGING).map(|number| id(&format!("slow-{number}"))).collect();
+        for id in slow.iter().chain([&id("c")]) {
+            stage.prepare(id).await.unwrap();
+        }
+        let released: Vec<_> = slow.iter().map(|id| tokio::spawn(stage.driver.release(id))).collect();
+        while begun.try_recv() != Ok("detach") {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(soon(stage.driver.release(&id("c"))).await, []);
+        (0..HANGING).for_each(|_| go_on.send(()).unwrap());
+        for released in released {
+            assert_eq!(released.await.unwrap(), []);
+        }
+    });
+    stage.finish();
+}

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  claim the id ▶ attach to the network ▶ write the bundle ▶ config.json
-//!  (bundles)      (networks, if slow)     (bundles)
+//!  (bundles)      (attachments, if slow)  (bundles)
 //! ```
 
 use std::fs::OpenOptions;
@@ -54,7 +54,7 @@ impl Shared {
             let _held = held;
             attacher.bundles.attach(&attached.place(), &attached.spec)
         };
-        let network = self.work(Pool::Networks, attach).await?;
+        let network = self.work(Pool::Attachments, attach).await?;
         let held = until_done();
         let write = move || {
             let _held = held;
