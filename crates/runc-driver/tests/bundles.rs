@@ -486,3 +486,24 @@ fn a_release_waits_for_nobody_elses() {
     });
     stage.finish();
 }
+
+/// A runtime whose containers last.
+const LASTS: &str = r#"
+while [ $# -gt 0 ]; do if [ "$1" = --pid-file ]; then pid_file=$2; fi; shift; done
+setsid sleep 1000 & echo $! >"$pid_file"
+"#;
+
+#[test]
+fn what_goes_over_the_hosts_network_is_no_containers_whatever_it_asked_for() {
+    let stage = Stage::new(LASTS, Plain);
+    stage.tokio.block_on(async {
+        let mut spec = ContainerSpec::host(["true"]);
+        // The provider gives it the host's.
+        spec.network = Network::None;
+        stage.driver.prepare(&id("c"), spec.into()).await.unwrap();
+        stage.driver.run(&id("c"), ChildStdio::default()).await.unwrap();
+        assert_eq!(stage.driver.usage(&id("c")).await.unwrap().network, None);
+        assert_eq!(stage.driver.release(&id("c")).await, []);
+    });
+    stage.finish();
+}

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use executor_core::lifecycle::{HostPid, ProcessId, ProcessRef, TerminalSize, Usage};
-use executor_core::{ContainerSpec, Network, NetworkTraits};
+use executor_core::{ContainerSpec, NetworkNamespace, NetworkTraits};
 use executor_host::cgroup::Cgroups;
 use executor_host::procfs::{self, Stat};
 use executor_host::terminal::Terminal;
@@ -19,6 +19,8 @@ pub(super) struct Container {
     pub(super) claim: Claim,
     pub(super) spec: Arc<ContainerSpec>,
     pub(super) network: NetworkTraits,
+    /// Where its network is, once it is attached.
+    pub(super) namespace: OnceLock<NetworkNamespace>,
     pub(super) init: OnceLock<HostPid>,
     /// The end of init.
     pub(super) ended: OnceLock<Ended>,
@@ -54,6 +56,7 @@ impl Container {
             claim,
             spec,
             network,
+            namespace: OnceLock::new(),
             init: OnceLock::new(),
             ended: OnceLock::new(),
             layout: OnceLock::new(),
@@ -195,9 +198,10 @@ impl Container {
         self.init.get().is_none_or(|init| Stat::of(*init).is_none_or(|stat| stat.is_ending()))
     }
 
-    /// What it has used so far, and what went over its network as long as its processes live. Blocks for a moment.
+    /// What it has used so far, and what went over its network as long as its processes live. What goes over the host's is not
+    /// the container's. Blocks for a moment.
     pub(super) fn usage(&self) -> Usage {
-        let own = self.spec.network != Network::Host;
+        let own = self.namespace.get().is_some_and(|namespace| *namespace != NetworkNamespace::Host);
         let init = self.init.get().filter(|_| own && !self.has_ended());
         let network = init.and_then(|init| procfs::network_usage(*init));
         Usage { network, ..self.cgroups().usage() }

@@ -100,6 +100,7 @@ impl Shared {
     }
 
     fn write_bundle(&self, container: &Container, network: &NetworkAttachment) -> Result<(), StartFailure> {
+        let _first = container.namespace.set(network.namespace.clone());
         let config = self.bundles.write(&container.place(), &container.spec, network)?;
         write(&container.claim.dir.join("config.json"), &config)
     }
