@@ -269,14 +269,7 @@ impl Runtime for Runc {
         let Some(start) = container.and_then(|container| container.under_way(ProcessId::Init)) else {
             return unprepared(id);
         };
-        async move {
-            let started = shared.start_created(&start).await;
-            started.inspect_err(|_| {
-                // One that was given up half way runs, or does not. Its exit is reported.
-                let _killed = shared.host.kill(start.named(), None, Vec::new());
-            })
-        }
-        .boxed()
+        async move { shared.start_created(&start).await }.boxed()
     }
 
     fn run(

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use executor_core::lifecycle::{HostPid, ProcessId, ProcessRef, TerminalSize, Usage};
+use executor_core::lifecycle::{HostPid, ProcessId, TerminalSize, Usage};
 use executor_core::{ContainerSpec, NetworkNamespace, NetworkTraits};
 use executor_host::cgroup::Cgroups;
 use executor_host::procfs::{self, Stat};
@@ -221,10 +221,6 @@ pub(super) struct Start {
 }
 
 impl Start {
-    pub(super) fn named(&self) -> ProcessRef {
-        ProcessRef { container: self.container.claim.id.clone(), process: self.process.clone() }
-    }
-
     /// Until it is given up.
     pub(super) async fn abandoned(&self) {
         if self.abandoned.clone().wait_for(|abandoned| *abandoned).await.is_err() {

@@ -56,7 +56,8 @@ impl Shared {
         Ok(created)
     }
 
-    /// Executes the program of a container that was created. When it fails or is given up, the container is as it was.
+    /// Executes the program of a container that was created. When it fails or is given up half way, init may still wait, or run
+    /// the program: who asked for the start ends it, and its exit is reported.
     pub(super) async fn start_created(&self, start: &Start) -> Result<(), StartFailure> {
         let container = &start.container;
         let given_up = async {
