@@ -19,7 +19,7 @@ use executor_core::{
     NetworkTraits, Runtime,
 };
 use futures::{FutureExt, StreamExt};
-use runc_driver::{Bundles, Place, Runc};
+use runc_driver::{Bundles, Mode, Place, Runc};
 use tempfile::TempDir;
 
 type Answer<T> = Result<T, StartFailure>;
@@ -92,12 +92,16 @@ struct Stage {
 
 impl Stage {
     fn new(script: &str, making: impl Making) -> Self {
+        Self::of_mode(Mode::Detached, script, making)
+    }
+
+    fn of_mode(mode: Mode, script: &str, making: impl Making) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("runtime");
         fs::write(&program, format!("#!/bin/sh\ncd {}\n{script}\n", dir.path().display())).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let builder = Runc::builder(Arc::new(Made(making))).runtime(program.to_str().unwrap());
-        let driver = builder.build().unwrap();
+        let driver = builder.mode(mode).build().unwrap();
         driver.open(&dir.path().join("root")).unwrap();
         let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         Self { dir, driver, tokio }
@@ -505,5 +509,27 @@ fn what_goes_over_the_hosts_network_is_no_containers_whatever_it_asked_for() {
         assert_eq!(stage.driver.usage(&id("c")).await.unwrap().network, None);
         assert_eq!(stage.driver.release(&id("c")).await, []);
     });
+    stage.finish();
+}
+
+#[test]
+fn the_foreground_says_what_it_cannot_do_of_what_was_asked_for() {
+    let stage = Stage::of_mode(Mode::Foreground, "touch called; exit 1", Plain);
+    stage.tokio.block_on(async {
+        stage.prepare(&id("c")).await.unwrap();
+        let on_terminal = || ChildStdio { terminal: Some(TerminalSize::default()), ..ChildStdio::default() };
+        let created = stage.driver.create(&id("c"), ChildStdio::default()).await;
+        let on_one = stage.driver.create(&id("c"), on_terminal()).await;
+        let run = stage.driver.run(&id("c"), on_terminal()).await;
+        for (failed, what) in
+            [(created, "a container that is created"), (on_one, "a terminal"), (run, "a terminal")]
+        {
+            let failure = failed.unwrap_err();
+            let message = format!("{what} needs a runtime that is not kept in the foreground");
+            assert_eq!(failure, StartFailure::new(StartFailureKind::BadConfig, message));
+        }
+        assert_eq!(stage.driver.release(&id("c")).await, []);
+    });
+    assert!(!stage.dir.path().join("called").exists());
     stage.finish();
 }
