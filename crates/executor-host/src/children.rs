@@ -42,6 +42,10 @@ const ADOPTION: Duration = Duration::from_millis(100);
 /// From one attempt to reap a process to the next.
 const AGAIN: Duration = Duration::from_millis(1);
 
+/// The same when its parent has had its time. It may be a child that is traced: it has ended, and is ours to reap when its
+/// tracer has collected it, which may be hours later.
+const SELDOM: Duration = Duration::from_millis(100);
+
 /// From one look at what is left to the next.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -267,11 +271,11 @@ impl<K: Kernel> ChildTable<K> {
         let status = match self.kernel.reap(&watched.pidfd) {
             Ok(Some(status)) => Some(status),
             // It has ended, and its parent (crun's helper) may not have handed it over yet.
-            Ok(None) => return self.try_again(now, number),
+            Ok(None) => return self.try_again(now, give_up, number),
             Err(_)
                 if now < give_up && self.kernel.stat(watched.pid).is_some_and(|stat| stat.state == 'Z') =>
             {
-                return self.try_again(now, number);
+                return self.try_again(now, give_up, number);
             }
             Err(error) => {
                 tracing::debug!(pid = %watched.pid, %error, "someone else has reaped it");
@@ -291,8 +295,9 @@ impl<K: Kernel> ChildTable<K> {
         self.awaited(now, number);
     }
 
-    fn try_again(&mut self, now: Instant, number: u64) {
-        self.retries.insert((now + AGAIN, number));
+    fn try_again(&mut self, now: Instant, give_up: Instant, number: u64) {
+        let pause = if now < give_up { AGAIN } else { SELDOM };
+        self.retries.insert((now + pause, number));
     }
 
     /// Does what is due.

@@ -36,6 +36,10 @@ struct World {
     forgets: bool,
     v1_only: bool,
     out_of_files: bool,
+    /// Another process has to collect what has ended first.
+    traced: bool,
+    /// How often a process was to be reaped.
+    tried: u32,
     serial: u64,
     spawned: u32,
     subreaper: bool,
@@ -110,7 +114,8 @@ impl Kernel for World {
         let Some((pid, fake)) = self.by_serial(*pidfd).filter(|(_, fake)| fake.parent == OWN) else {
             return Err(Errno::CHILD.into());
         };
-        let status = fake.ended;
+        let status = fake.ended.filter(|_| !self.traced);
+        self.tried += 1;
         if status.is_some() {
             self.processes.remove(&pid);
             self.did.push(format!("reap {pid}"));
@@ -410,6 +415,23 @@ fn a_process_that_is_handed_over_late_is_waited_for() {
     stage.adopt(init(), pid, Parent::Us);
     stage.settle(ADOPTION + AGAIN);
     assert_eq!(stage.exits(), [("c/init".into(), ExitStatus::Unknown)], "it never came");
+}
+
+#[test]
+fn a_child_that_its_tracer_does_not_collect_is_looked_at_seldom() {
+    let mut stage = Stage::new();
+    let pid = stage.world().add(812, OWN, |_| {});
+    stage.adopt(init(), pid, Parent::Us);
+    stage.world().end(812, code(9));
+    stage.world().traced = true;
+    stage.settle(ADOPTION);
+    stage.world().tried = 0;
+    stage.settle(Duration::from_secs(1));
+    let tried = stage.world().tried;
+    assert!((9..=11).contains(&tried), "{tried} times in a second");
+    stage.world().traced = false;
+    stage.settle(SELDOM);
+    assert_eq!(stage.exits(), [("c/init".into(), code(9))]);
 }
 
 #[test]
