@@ -72,6 +72,11 @@ pub(crate) struct ChildTable<K: Kernel> {
     remembered: Vec<Remembered<K::Pidfd>>,
     /// Children that were killed because there was no file for a pidfd; to be reaped.
     unwatched: Vec<HostPid>,
+    /// Looks for orphans that were asked for and not carried out: each executor of a process asks for one at each SIGCHLD, and
+    /// one look answers all.
+    looks: Vec<(ClientId, Token)>,
+    /// When they are carried out although requests are still waiting.
+    looks_by: Option<Instant>,
     /// Whether the process was a subreaper before it had to be.
     was_subreaper: bool,
 }
@@ -170,6 +175,8 @@ impl<K: Kernel> ChildTable<K> {
             reaped: VecDeque::new(),
             remembered: Vec::new(),
             unwatched: Vec::new(),
+            looks: Vec::new(),
+            looks_by: None,
             was_subreaper: false,
         }
     }
@@ -203,7 +210,7 @@ impl<K: Kernel> ChildTable<K> {
         let retry = self.retries.first().map(|(at, _)| *at).into_iter().chain(unwatched);
         let errands =
             self.errands.values().map(|errand| errand.look.unwrap_or(errand.deadline).min(errand.deadline));
-        retry.chain(errands).min()
+        retry.chain(errands).chain(self.looks_by).min()
     }
 
     /// Carries a request out.
@@ -252,8 +259,8 @@ impl<K: Kernel> ChildTable<K> {
                 self.reap_orphans();
             }
             Request::LookForOrphans { token } => {
-                self.reap_orphans();
-                self.emit(client, Event::Done { token });
+                self.looks.push((client, token));
+                self.looks_by.get_or_insert(now + AGAIN);
             }
             Request::Forget { container } => self.forget(client, &container),
             Request::Close { token, patience } => self.close(now, client, token, patience),
@@ -300,8 +307,23 @@ impl<K: Kernel> ChildTable<K> {
         self.retries.insert((now + pause, number));
     }
 
+    /// No request is waiting: looks for orphans if that was asked for.
+    pub(crate) fn idle(&mut self) {
+        self.looks_by = None;
+        if self.looks.is_empty() {
+            return;
+        }
+        self.reap_orphans();
+        for (client, token) in std::mem::take(&mut self.looks) {
+            self.emit(client, Event::Done { token });
+        }
+    }
+
     /// Does what is due.
     pub(crate) fn tick(&mut self, now: Instant) {
+        if self.looks_by.is_some_and(|by| by <= now) {
+            self.idle();
+        }
         while let Some((at, number)) = self.retries.first().copied().filter(|(at, _)| *at <= now) {
             self.retries.remove(&(at, number));
             self.ended(now, number);

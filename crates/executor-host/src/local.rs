@@ -108,7 +108,7 @@ impl Queue {
                 }
                 Some((client, Entry::Leave)) => table.leave(client),
                 None if !table.has_clients() && self.is_over() => return,
-                None => {}
+                None => table.idle(),
             }
             // A queue of requests does not delay an exit.
             let now = Instant::now();

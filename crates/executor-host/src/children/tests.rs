@@ -40,6 +40,8 @@ struct World {
     traced: bool,
     /// How often a process was to be reaped.
     tried: u32,
+    /// How often the children were listed.
+    listed: std::cell::Cell<u32>,
     serial: u64,
     spawned: u32,
     subreaper: bool,
@@ -157,6 +159,7 @@ impl Kernel for World {
     }
 
     fn children(&self) -> Vec<HostPid> {
+        self.listed.set(self.listed.get() + 1);
         let own = self.processes.iter().filter(|(_, fake)| fake.parent == OWN);
         own.map(|(pid, _)| HostPid::new(*pid).unwrap()).collect()
     }
@@ -295,6 +298,7 @@ impl Stage {
 
     fn sigchld(&mut self) {
         self.ask(0, |token| Request::LookForOrphans { token });
+        self.table.idle();
     }
 
     fn spawn(&mut self) -> (CallId, u32) {
@@ -368,6 +372,27 @@ fn an_orphan_may_have_been_reaped_for_another_executor() {
         |token| Request::Adopt { token, process: init(), pid, parent: Parent::Us, members: members() };
     stage.ask(7, adopt);
     assert!(others.try_iter().any(|event| event == Event::Exited { process: init(), status: code(3) }));
+}
+
+#[test]
+fn one_look_for_orphans_answers_all_that_were_asked_for() {
+    let mut stage = Stage::new();
+    let others = stage.join(7);
+    stage.world().add(812, OWN, |fake| fake.ended = Some(code(3)));
+    stage.world().listed.set(0);
+    let own = stage.ask(0, |token| Request::LookForOrphans { token });
+    let theirs = stage.ask(7, |token| Request::LookForOrphans { token });
+    assert_eq!(stage.did(), [""; 0], "more requests may be waiting");
+    stage.table.idle();
+    assert_eq!(stage.did(), ["reap 812"]);
+    assert_eq!(stage.events(), [Event::Done { token: own }]);
+    assert_eq!(others.try_iter().collect::<Vec<_>>(), [Event::Done { token: theirs }]);
+    stage.table.idle();
+    assert_eq!(stage.world().listed.get(), 1);
+    // A queue of requests that never ends does not put it off for ever.
+    let late = stage.ask(0, |token| Request::LookForOrphans { token });
+    stage.settle(AGAIN);
+    assert_eq!(stage.events(), [Event::Done { token: late }]);
 }
 
 #[test]
