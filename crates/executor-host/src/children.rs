@@ -120,6 +120,8 @@ enum Role {
     },
     /// It was killed, and is reaped when it ends.
     Doomed,
+    /// A call whose client has left: it is reaped when it ends, and nobody is told.
+    Left,
 }
 
 struct Remembered<P> {
@@ -185,17 +187,27 @@ impl<K: Kernel> ChildTable<K> {
         &self.kernel
     }
 
-    pub(crate) fn has_clients(&self) -> bool {
-        !self.clients.is_empty()
+    /// Whether there are clients, or children that only we will reap.
+    pub(crate) fn is_needed(&self) -> bool {
+        !self.clients.is_empty() || !self.watched.is_empty() || !self.unwatched.is_empty()
     }
 
     pub(crate) fn join(&mut self, client: ClientId, sink: Box<dyn EventSink>) {
         self.clients.insert(client, Client::new(sink));
     }
 
-    /// A client is gone: what it had is not ours to know any more.
+    /// A client is gone: what it had is not ours to know any more. What was executed or killed for it is still to be reaped, or
+    /// it stays a zombie of the embedder's.
     pub(crate) fn leave(&mut self, client: ClientId) {
-        self.watched.retain(|_, watched| watched.client != client);
+        self.watched.retain(|_, watched| match watched.role {
+            _ if watched.client != client => true,
+            Role::Call(_) => {
+                watched.role = Role::Left;
+                true
+            }
+            Role::Doomed | Role::Left => true,
+            Role::Adopted { .. } => false,
+        });
         self.errands.retain(|_, errand| errand.client != client);
         self.remembered.retain(|remembered| remembered.client != client);
         if let Err(error) = self.subreap(client, false) {
@@ -298,6 +310,7 @@ impl<K: Kernel> ChildTable<K> {
                 self.exited(client, process, status.unwrap_or(ExitStatus::Unknown))
             }
             Role::Doomed => status.into_iter().for_each(|status| self.remember_orphan(pid, status)),
+            Role::Left => {}
         }
         self.awaited(now, number);
     }

@@ -745,5 +745,18 @@ fn a_client_that_leaves_is_forgotten() {
     stage.table.leave(0);
     stage.world().end(10, code(0));
     stage.settle(AGAIN);
-    assert!(!stage.table.has_clients() && stage.table.watched.is_empty() && stage.did().is_empty());
+    assert!(!stage.table.is_needed() && stage.did().is_empty());
+}
+
+#[test]
+fn a_call_that_outlives_its_client_is_reaped() {
+    let mut stage = Stage::new();
+    let (_, runtime) = stage.spawn();
+    stage.table.leave(0);
+    assert!(stage.table.is_needed());
+    stage.world().end(runtime, code(0));
+    stage.settle(AGAIN);
+    assert_eq!(stage.did(), ["reap 100"]);
+    assert!(!stage.table.is_needed());
+    assert_eq!(stage.events(), []);
 }
