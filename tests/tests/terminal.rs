@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use longshore::{
-    Cancel, ContainerHandle, ContainerSpec, ExecSpec, ExitReason, ExitStatus, Output, StartFailureKind,
-    Stdio, TerminalSize,
+    Cancel, ContainerHandle, ContainerSpec, ExecId, ExecSpec, ExitReason, ExitStatus, Output,
+    StartFailureKind, Stdio, TerminalSize,
 };
 use longshore_tests::{on_stage, sleeper, text};
 
@@ -105,6 +105,27 @@ fn resize_before_start() {
         let ready = executor.run(sized()).await.unwrap();
         assert_eq!(text(output(&ready).read_to_end().await), "24 80\r\n", "it ran when the run was answered");
         executor.prepare(sized(), 0).await.unwrap();
+        held.cancel(Cancel::now()).await;
+        stage.finish(executor).await;
+    });
+}
+
+/// An exec on a terminal, and another of its id: the size goes to the terminal that is there now.
+#[test]
+fn resize_of_an_exec_whose_id_comes_again() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let held = executor.run(sleeper()).await.unwrap();
+        held.started().await.unwrap();
+        for rows in 1..=5 {
+            let mut spec = ExecSpec::new(["stty", "size"]).piped();
+            spec.terminal = Some(TerminalSize { rows: 24, columns: 80 });
+            let exec = held.exec(spec.id(ExecId::new("x").unwrap())).await.unwrap();
+            exec.resize(TerminalSize { rows, columns: 7 }).await.unwrap();
+            let said = text(exec.io().take_stdout().unwrap().read_to_end().await);
+            assert_eq!(said, format!("{rows} 7\r\n"));
+            assert!(exec.wait().await.is_success());
+        }
         held.cancel(Cancel::now()).await;
         stage.finish(executor).await;
     });

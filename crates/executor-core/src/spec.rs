@@ -147,9 +147,10 @@ pub enum NetworkNamespace {
 /// What a kind of network is like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NetworkTraits {
-    /// Setting it up, asking it or taking it back may take seconds: others' programs are called.
+    /// Setting it up or taking it back may take seconds: others' programs are called.
     pub is_slow: bool,
-    /// It is there after the container's processes have ended, and can then be asked what went over it.
+    /// It is there after the container's processes have ended, and can then be asked what went over it, which takes no longer
+    /// than reading a file.
     pub outlives_processes: bool,
 }
 

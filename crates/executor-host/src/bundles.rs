@@ -38,6 +38,7 @@ pub trait Bundles: Send + Sync + 'static {
     ) -> Result<Vec<u8>, StartFailure>;
 
     /// What went over the network of the container in `dir`, where that outlives its processes.
+    /// Others wait meanwhile: it takes no longer than reading a file.
     fn network_usage(&self, dir: &Path) -> Option<NetworkUsage> {
         let _ = dir;
         None

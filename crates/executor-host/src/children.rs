@@ -42,6 +42,10 @@ const ADOPTION: Duration = Duration::from_millis(100);
 /// From one attempt to reap a process to the next.
 const AGAIN: Duration = Duration::from_millis(1);
 
+/// The same when its parent has had its time. It may be a child that is traced: it has ended, and is ours to reap when its
+/// tracer has collected it, which may be hours later.
+const SELDOM: Duration = Duration::from_millis(100);
+
 /// From one look at what is left to the next.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -68,6 +72,11 @@ pub(crate) struct ChildTable<K: Kernel> {
     remembered: Vec<Remembered<K::Pidfd>>,
     /// Children that were killed because there was no file for a pidfd; to be reaped.
     unwatched: Vec<HostPid>,
+    /// Looks for orphans that were asked for and not carried out: each executor of a process asks for one at each SIGCHLD, and
+    /// one look answers all.
+    looks: Vec<(ClientId, Token)>,
+    /// When they are carried out although requests are still waiting.
+    looks_by: Option<Instant>,
     /// Whether the process was a subreaper before it had to be.
     was_subreaper: bool,
 }
@@ -111,6 +120,8 @@ enum Role {
     },
     /// It was killed, and is reaped when it ends.
     Doomed,
+    /// A call whose client has left: it is reaped when it ends, and nobody is told.
+    Left,
 }
 
 struct Remembered<P> {
@@ -166,6 +177,8 @@ impl<K: Kernel> ChildTable<K> {
             reaped: VecDeque::new(),
             remembered: Vec::new(),
             unwatched: Vec::new(),
+            looks: Vec::new(),
+            looks_by: None,
             was_subreaper: false,
         }
     }
@@ -174,17 +187,27 @@ impl<K: Kernel> ChildTable<K> {
         &self.kernel
     }
 
-    pub(crate) fn has_clients(&self) -> bool {
-        !self.clients.is_empty()
+    /// Whether there are clients, or children that only we will reap.
+    pub(crate) fn is_needed(&self) -> bool {
+        !self.clients.is_empty() || !self.watched.is_empty() || !self.unwatched.is_empty()
     }
 
     pub(crate) fn join(&mut self, client: ClientId, sink: Box<dyn EventSink>) {
         self.clients.insert(client, Client::new(sink));
     }
 
-    /// A client is gone: what it had is not ours to know any more.
+    /// A client is gone: what it had is not ours to know any more. What was executed or killed for it is still to be reaped, or
+    /// it stays a zombie of the embedder's.
     pub(crate) fn leave(&mut self, client: ClientId) {
-        self.watched.retain(|_, watched| watched.client != client);
+        self.watched.retain(|_, watched| match watched.role {
+            _ if watched.client != client => true,
+            Role::Call(_) => {
+                watched.role = Role::Left;
+                true
+            }
+            Role::Doomed | Role::Left => true,
+            Role::Adopted { .. } => false,
+        });
         self.errands.retain(|_, errand| errand.client != client);
         self.remembered.retain(|remembered| remembered.client != client);
         if let Err(error) = self.subreap(client, false) {
@@ -199,7 +222,7 @@ impl<K: Kernel> ChildTable<K> {
         let retry = self.retries.first().map(|(at, _)| *at).into_iter().chain(unwatched);
         let errands =
             self.errands.values().map(|errand| errand.look.unwrap_or(errand.deadline).min(errand.deadline));
-        retry.chain(errands).min()
+        retry.chain(errands).chain(self.looks_by).min()
     }
 
     /// Carries a request out.
@@ -248,8 +271,8 @@ impl<K: Kernel> ChildTable<K> {
                 self.reap_orphans();
             }
             Request::LookForOrphans { token } => {
-                self.reap_orphans();
-                self.emit(client, Event::Done { token });
+                self.looks.push((client, token));
+                self.looks_by.get_or_insert(now + AGAIN);
             }
             Request::Forget { container } => self.forget(client, &container),
             Request::Close { token, patience } => self.close(now, client, token, patience),
@@ -267,11 +290,11 @@ impl<K: Kernel> ChildTable<K> {
         let status = match self.kernel.reap(&watched.pidfd) {
             Ok(Some(status)) => Some(status),
             // It has ended, and its parent (crun's helper) may not have handed it over yet.
-            Ok(None) => return self.try_again(now, number),
+            Ok(None) => return self.try_again(now, give_up, number),
             Err(_)
                 if now < give_up && self.kernel.stat(watched.pid).is_some_and(|stat| stat.state == 'Z') =>
             {
-                return self.try_again(now, number);
+                return self.try_again(now, give_up, number);
             }
             Err(error) => {
                 tracing::debug!(pid = %watched.pid, %error, "someone else has reaped it");
@@ -287,16 +310,33 @@ impl<K: Kernel> ChildTable<K> {
                 self.exited(client, process, status.unwrap_or(ExitStatus::Unknown))
             }
             Role::Doomed => status.into_iter().for_each(|status| self.remember_orphan(pid, status)),
+            Role::Left => {}
         }
         self.awaited(now, number);
     }
 
-    fn try_again(&mut self, now: Instant, number: u64) {
-        self.retries.insert((now + AGAIN, number));
+    fn try_again(&mut self, now: Instant, give_up: Instant, number: u64) {
+        let pause = if now < give_up { AGAIN } else { SELDOM };
+        self.retries.insert((now + pause, number));
+    }
+
+    /// No request is waiting: looks for orphans if that was asked for.
+    pub(crate) fn idle(&mut self) {
+        self.looks_by = None;
+        if self.looks.is_empty() {
+            return;
+        }
+        self.reap_orphans();
+        for (client, token) in std::mem::take(&mut self.looks) {
+            self.emit(client, Event::Done { token });
+        }
     }
 
     /// Does what is due.
     pub(crate) fn tick(&mut self, now: Instant) {
+        if self.looks_by.is_some_and(|by| by <= now) {
+            self.idle();
+        }
         while let Some((at, number)) = self.retries.first().copied().filter(|(at, _)| *at <= now) {
             self.retries.remove(&(at, number));
             self.ended(now, number);

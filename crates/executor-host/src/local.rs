@@ -6,7 +6,7 @@
 //!  LocalHost ─┘                            └── ChildTable ──▶ each client's EventSink
 //! ```
 //! Children belong to a process and not to an executor, so there is one thread for all executors of a process. It begins with the
-//! first client and ends with the last. Ends are seen by pidfds and reaped one by one: a wait for any child would steal
+//! first client and ends with the last, or with the last runtime that such a client has left at work. Ends are seen by pidfds and reaped one by one: a wait for any child would steal
 //! the embedder's own.
 
 use std::collections::VecDeque;
@@ -107,8 +107,8 @@ impl Queue {
                     table.handle(Instant::now(), client, request, fds)
                 }
                 Some((client, Entry::Leave)) => table.leave(client),
-                None if !table.has_clients() && self.is_over() => return,
-                None => {}
+                None if !table.is_needed() && self.is_over() => return,
+                None => table.idle(),
             }
             // A queue of requests does not delay an exit.
             let now = Instant::now();

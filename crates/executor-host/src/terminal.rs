@@ -117,10 +117,9 @@ impl Terminal {
         Self(Mutex::new(State { size, master: Weak::new(), had_master: false }))
     }
 
-    /// Whether it has come and gone.
-    pub fn is_over(&self) -> bool {
-        let state = lock(&self.0);
-        state.had_master && state.master.strong_count() == 0
+    /// Whether it has come, and may have gone again.
+    pub fn has_come(&self) -> bool {
+        lock(&self.0).had_master
     }
 
     /// Gives it another size, now or as soon as it comes; the kernel signals those in the foreground. One that is gone
@@ -144,8 +143,8 @@ impl Terminal {
         let received = socket.master().await.and_then(|master| {
             let mut state = lock(&self.0);
             set_size(&master, state.size)?;
-            state.had_master = true;
             state.master = begin(master, stdin, stdout)?;
+            state.had_master = true;
             Ok(())
         });
         received.map_err(Error::system("take over the terminal"))

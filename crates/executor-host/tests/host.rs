@@ -242,3 +242,25 @@ async fn an_exit_is_held_until_the_start_is_known_and_a_disowned_one_is_not_repo
     adopted.report();
     assert_eq!(exits.next().await.unwrap(), (process(1), ExitStatus::Code(4)));
 }
+
+#[tokio::test]
+async fn a_call_that_outlives_its_client_is_no_zombie() {
+    let (mut ours, theirs) = std::io::pipe().unwrap();
+    let mut pid = String::new();
+    {
+        let host = HostClient::local().unwrap();
+        let stdout = ChildFd::Fd(Arc::new(OwnedFd::from(theirs)));
+        let stdio = ChildStdio { stdout, ..ChildStdio::default() };
+        let _call = host.spawn(sh("echo $$; exec sleep 0.2"), None, &stdio).await.unwrap();
+    }
+    // To the end: it holds the pipe until it has ended.
+    ours.read_to_string(&mut pid).unwrap();
+    let stat = format!("/proc/{}", pid.trim());
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while std::fs::exists(&stat).unwrap() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+    .unwrap();
+}

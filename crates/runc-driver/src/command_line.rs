@@ -258,7 +258,7 @@ impl CommandLine {
         stdio: &ChildStdio,
     ) -> BoxFuture<'static, Result<RuntimeCall>> {
         let (call, log) = self.call(&step.args(id, launch, self.no_pivot), stdio);
-        async move { Ok(RuntimeCall { call: call.await?, log }) }.boxed()
+        async move { Ok(RuntimeCall::new(call.await?, || log.take().boxed())) }.boxed()
     }
 
     async fn json<T: for<'a> Deserialize<'a>>(

@@ -1,10 +1,10 @@
 //! The ports of `executor-core`, on a real runtime.
 //!
 //! ```text
-//!  prepare: claim the id ▶ attach ▶ write the bundle      (pools: bundles, networks)
+//!  prepare: claim the id ▶ attach ▶ write the bundle      (pools: bundles, attachments)
 //!  run:     run --detach ▶ pid file ▶ adopt               (one call, one log, one deadline)
 //!  create:  the same without the program, which start executes
-//!  release: end what is left, cgroups, state ▶ detach ▶ mounts, files   (pools: releases, networks)
+//!  release: end what is left, cgroups, state ▶ detach ▶ mounts, files   (pools: releases, detachments)
 //! ```
 //! The runtime's own `delete` is not called: removing what `state.json` names takes a tenth of the
 //! time, works on containers that were only half made, and tells what is left.
@@ -34,6 +34,7 @@ use executor_core::{
 use executor_host::cgroup::PATIENCE;
 use executor_host::{Adopted, HostClient, Root};
 use futures::{FutureExt, StreamExt, future};
+use tokio::sync::watch;
 
 use self::container::{Container, Start, stem};
 use self::launch::Kind;
@@ -91,8 +92,8 @@ struct Shared {
     pools: Pools,
     opened: OnceLock<Opened>,
     containers: Mutex<HashMap<ContainerId, Arc<Container>>>,
-    /// Of terminals whose processes are not being started yet.
-    sizes: Mutex<HashMap<ProcessRef, TerminalSize>>,
+    /// Ids that are being prepared, some of which have no container yet. Each is over when its channel is closed.
+    preparing: Mutex<HashMap<ContainerId, watch::Sender<()>>>,
     sockets: AtomicU64,
 }
 
@@ -186,7 +187,7 @@ impl RuncBuilder {
                 pools: Pools::new(),
                 opened: OnceLock::new(),
                 containers: Mutex::default(),
-                sizes: Mutex::default(),
+                preparing: Mutex::default(),
                 sockets: AtomicU64::new(0),
             }),
         })
@@ -246,7 +247,8 @@ impl Runtime for Runc {
         id: &ContainerId,
         spec: Arc<ContainerSpec>,
     ) -> BoxFuture<'static, std::result::Result<(), StartFailure>> {
-        let prepared = Arc::clone(&self.shared).prepare(id.clone(), spec);
+        let preparation = self.shared.begin_preparation(id);
+        let prepared = Arc::clone(&self.shared).prepare(id.clone(), spec, preparation);
         self.shared.under_way(prepared)
     }
 
@@ -262,15 +264,12 @@ impl Runtime for Runc {
 
     fn start(&self, id: &ContainerId) -> BoxFuture<'static, std::result::Result<(), StartFailure>> {
         let shared = Arc::clone(&self.shared);
-        let Some(start) = shared.begin_start(id, ProcessId::Init) else { return unprepared(id) };
-        async move {
-            let started = shared.start_created(&start).await;
-            started.inspect_err(|_| {
-                // One that was given up half way runs, or does not. Its exit is reported.
-                let _killed = shared.host.kill(start.named(), None, Vec::new());
-            })
-        }
-        .boxed()
+        // Its terminal came when it was created.
+        let container = shared.container(id).ok();
+        let Some(start) = container.and_then(|container| container.under_way(ProcessId::Init)) else {
+            return unprepared(id);
+        };
+        async move { shared.start_created(&start).await }.boxed()
     }
 
     fn run(
@@ -300,8 +299,8 @@ impl Runtime for Runc {
         let file = start.container.claim.dir.join(format!("{}.json", stem(&start.process)));
         self.shared.under_way(async move {
             let (worker, container, path) = (Arc::clone(&shared), Arc::clone(&start.container), file.clone());
-            let named = start.named();
-            let write = move || worker.write_process(&container, &named, spec, &path);
+            let process = start.process.clone();
+            let write = move || worker.write_process(&container, &process, spec, &path);
             if let Err(failure) = shared.work(Pool::Bundles, write).await {
                 let _left_to_release =
                     shared.pools.run(Pool::Bundles, move || std::fs::remove_file(file)).await;
@@ -337,16 +336,10 @@ impl Runtime for Runc {
     }
 
     fn resize(&self, process: &ProcessRef, size: TerminalSize) -> std::result::Result<(), RuntimeError> {
-        let container = self.shared.container(&process.container).ok();
-        match container.and_then(|container| container.terminal(&process.process)) {
-            Some(terminal) => {
-                terminal.resize(size).map_err(|error| RuntimeError::failed("resize", process, error))
-            }
-            None => {
-                lock(&self.shared.sizes).insert(process.clone(), size);
-                Ok(())
-            }
-        }
+        // What has been released has no terminals.
+        let Ok(container) = self.shared.container(&process.container) else { return Ok(()) };
+        let resized = container.resize(&process.process, size);
+        resized.map_err(|error| RuntimeError::failed("resize", process, error))
     }
 
     fn kill(
@@ -506,12 +499,7 @@ impl Shared {
 
     /// The start of a process, which can be given up from now on.
     fn begin_start(&self, id: &ContainerId, process: ProcessId) -> Option<Start> {
-        Some(self.container(id).ok()?.begin_start(process))
-    }
-
-    /// The size that was asked for before there was anything to give it to.
-    fn take_size(&self, process: &ProcessRef) -> Option<TerminalSize> {
-        lock(&self.sizes).remove(process)
+        self.container(id).ok()?.begin_start(process)
     }
 
     /// A name for a console socket: short, since a process's own may be too long for a socket's path.
@@ -520,8 +508,12 @@ impl Shared {
     }
 
     async fn exit(self: Arc<Self>, process: ProcessRef, status: ExitStatus) -> (ProcessRef, RawExit) {
-        let usage = match (&process.process, self.container(&process.container)) {
-            (ProcessId::Init, Ok(container)) => self.usage(container).await.ok().map(Box::new),
+        let container = self.container(&process.container).ok();
+        if let Some(container) = &container {
+            container.forget_terminal(&process.process);
+        }
+        let usage = match (&process.process, container) {
+            (ProcessId::Init, Some(container)) => self.usage(container).await.ok().map(Box::new),
             (ProcessId::Init | ProcessId::Exec(_), _) => None,
         };
         (process, RawExit { status, usage })
@@ -532,9 +524,9 @@ impl Shared {
         let own = Arc::clone(&container);
         let mut usage = self.pools.run(Pool::Reads, move || own.usage()).await?;
         if container.network.outlives_processes {
-            let pool = if container.network.is_slow { Pool::Networks } else { Pool::Reads };
             let own = Arc::clone(self);
-            let asked = self.pools.run(pool, move || own.bundles.network_usage(&container.claim.dir)).await?;
+            let ask = move || own.bundles.network_usage(&container.claim.dir);
+            let asked = self.pools.run(Pool::Reads, ask).await?;
             usage.network = asked.or(usage.network);
         }
         Ok(usage)
@@ -552,10 +544,15 @@ impl Shared {
         }
     }
 
-    /// Ends and removes everything a container has.
+    /// Ends and removes everything a container has. Whoever asked for its preparation or for a start may be gone while that
+    /// goes on, and what is made after it was removed would stay.
     async fn release(self: Arc<Self>, id: &ContainerId) -> Vec<Leftover> {
-        lock(&self.sizes).retain(|process, _| process.container != *id);
+        let preparing = lock(&self.preparing).get(id).cloned();
+        if let Some(preparing) = preparing {
+            preparing.closed().await;
+        }
         let Ok(container) = self.container(id) else { return Vec::new() };
+        container.close_starts().await;
         self.run_poststop_hooks(&container).await;
         self.remember_rest(&container);
         let released = async {
@@ -568,7 +565,7 @@ impl Shared {
             if container.claim.cgroup.is_some() {
                 self.host.end_unadopted(container.members(), true, None).await?;
             }
-            let pool = if container.network.is_slow { Pool::Networks } else { Pool::Releases };
+            let pool = if container.network.is_slow { Pool::Detachments } else { Pool::Releases };
             let (own, detached) = (Arc::clone(&self), Arc::clone(&container));
             left.extend(self.pools.run(pool, move || own.bundles.detach(&detached.claim.dir)).await?);
             let (own, removed) = (Arc::clone(&self), Arc::clone(&container));

@@ -8,7 +8,6 @@ use executor_core::{BoxFuture, ChildStdio, Resources};
 use executor_host::{Call, CallEnd, Parent};
 
 use crate::Result;
-use crate::command_line::Log;
 
 /// A runtime. The futures need a tokio runtime; nothing blocks.
 pub trait OciRuntime: Send + Sync + 'static {
@@ -104,11 +103,30 @@ pub struct Features {
 
 /// A runtime at work on a start.
 pub struct RuntimeCall {
-    pub(crate) call: Call,
-    pub(crate) log: Log,
+    call: Call,
+    words: Box<dyn FnOnce() -> BoxFuture<'static, Option<String>> + Send + Sync>,
 }
 
 impl RuntimeCall {
+    /// A runtime that was executed, and what reads its complaint, which is called when it has failed and dropped otherwise.
+    ///
+    /// ```
+    /// # use executor_host::{Command, HostClient, StdioSource};
+    /// # use executor_core::ChildStdio;
+    /// # use runc_driver::RuntimeCall;
+    /// # use futures::FutureExt;
+    /// # async fn start(host: &HostClient, command: Command, stdio: &ChildStdio) -> runc_driver::Result<RuntimeCall> {
+    /// let call = host.spawn(command, None, stdio).await?;
+    /// Ok(RuntimeCall::new(call, || async { Some("it has no log".to_owned()) }.boxed()))
+    /// # }
+    /// ```
+    pub fn new(
+        call: Call,
+        words: impl FnOnce() -> BoxFuture<'static, Option<String>> + Send + Sync + 'static,
+    ) -> Self {
+        Self { call, words: Box::new(words) }
+    }
+
     /// Waits until it has ended, at most until the deadline or until it is abandoned; then it is killed.
     pub async fn wait(&self, deadline: Duration, abandoned: impl Future<Output = ()>) -> CallEnd {
         self.call.wait(deadline, abandoned).await
@@ -121,6 +139,6 @@ impl RuntimeCall {
 
     /// What it complained of.
     pub async fn words(self) -> Option<String> {
-        self.log.take().await
+        (self.words)().await
     }
 }

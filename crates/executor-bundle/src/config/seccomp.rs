@@ -130,7 +130,9 @@ fn no_profile(what: impl Display) -> impl FnOnce(serde_json::Error) -> Error {
     move |source| Error::Content { field: "seccomp", subject: format!("{what} is no profile"), source }
 }
 
-/// Kept for each set of capabilities, of which an executor sees few.
+/// Kept for each set of capabilities, of which an executor sees few. It belongs to the process, and to no sandbox: a filter
+/// follows from the machine and the capabilities alone, a bundle is made by a function that has no state, and `preview` makes
+/// one without any sandbox. So a filter that is found here is the one that would be made again, whoever asks.
 fn default_filter(capabilities: &BTreeSet<Capability>) -> Result<Filter, Error> {
     static KNOWN: Mutex<BTreeMap<BTreeSet<Capability>, Filter>> = Mutex::new(BTreeMap::new());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);

@@ -36,6 +36,12 @@ struct World {
     forgets: bool,
     v1_only: bool,
     out_of_files: bool,
+    /// Another process has to collect what has ended first.
+    traced: bool,
+    /// How often a process was to be reaped.
+    tried: u32,
+    /// How often the children were listed.
+    listed: std::cell::Cell<u32>,
     serial: u64,
     spawned: u32,
     subreaper: bool,
@@ -110,7 +116,8 @@ impl Kernel for World {
         let Some((pid, fake)) = self.by_serial(*pidfd).filter(|(_, fake)| fake.parent == OWN) else {
             return Err(Errno::CHILD.into());
         };
-        let status = fake.ended;
+        let status = fake.ended.filter(|_| !self.traced);
+        self.tried += 1;
         if status.is_some() {
             self.processes.remove(&pid);
             self.did.push(format!("reap {pid}"));
@@ -152,6 +159,7 @@ impl Kernel for World {
     }
 
     fn children(&self) -> Vec<HostPid> {
+        self.listed.set(self.listed.get() + 1);
         let own = self.processes.iter().filter(|(_, fake)| fake.parent == OWN);
         own.map(|(pid, _)| HostPid::new(*pid).unwrap()).collect()
     }
@@ -291,6 +299,7 @@ impl Stage {
 
     fn sigchld(&mut self) {
         self.ask(0, |token| Request::LookForOrphans { token });
+        self.table.idle();
     }
 
     fn spawn(&mut self) -> (CallId, u32) {
@@ -367,6 +376,27 @@ fn an_orphan_may_have_been_reaped_for_another_executor() {
 }
 
 #[test]
+fn one_look_for_orphans_answers_all_that_were_asked_for() {
+    let mut stage = Stage::new();
+    let others = stage.join(7);
+    stage.world().add(812, OWN, |fake| fake.ended = Some(code(3)));
+    stage.world().listed.set(0);
+    let own = stage.ask(0, |token| Request::LookForOrphans { token });
+    let theirs = stage.ask(7, |token| Request::LookForOrphans { token });
+    assert_eq!(stage.did(), [""; 0], "more requests may be waiting");
+    stage.table.idle();
+    assert_eq!(stage.did(), ["reap 812"]);
+    assert_eq!(stage.events(), [Event::Done { token: own }]);
+    assert_eq!(others.try_iter().collect::<Vec<_>>(), [Event::Done { token: theirs }]);
+    stage.table.idle();
+    assert_eq!(stage.world().listed.get(), 1);
+    // A queue of requests that never ends does not put it off for ever.
+    let late = stage.ask(0, |token| Request::LookForOrphans { token });
+    stage.settle(AGAIN);
+    assert_eq!(stage.events(), [Event::Done { token: late }]);
+}
+
+#[test]
 fn only_so_many_orphans_are_remembered() {
     let mut stage = Stage::new();
     for pid in 0..u32::try_from(BOUND).unwrap() + 10 {
@@ -411,6 +441,23 @@ fn a_process_that_is_handed_over_late_is_waited_for() {
     stage.adopt(init(), pid, Parent::Us);
     stage.settle(ADOPTION + AGAIN);
     assert_eq!(stage.exits(), [("c/init".into(), ExitStatus::Unknown)], "it never came");
+}
+
+#[test]
+fn a_child_that_its_tracer_does_not_collect_is_looked_at_seldom() {
+    let mut stage = Stage::new();
+    let pid = stage.world().add(812, OWN, |_| {});
+    stage.adopt(init(), pid, Parent::Us);
+    stage.world().end(812, code(9));
+    stage.world().traced = true;
+    stage.settle(ADOPTION);
+    stage.world().tried = 0;
+    stage.settle(Duration::from_secs(1));
+    let tried = stage.world().tried;
+    assert!((9..=11).contains(&tried), "{tried} times in a second");
+    stage.world().traced = false;
+    stage.settle(SELDOM);
+    assert_eq!(stage.exits(), [("c/init".into(), code(9))]);
 }
 
 #[test]
@@ -699,5 +746,18 @@ fn a_client_that_leaves_is_forgotten() {
     stage.table.leave(0);
     stage.world().end(10, code(0));
     stage.settle(AGAIN);
-    assert!(!stage.table.has_clients() && stage.table.watched.is_empty() && stage.did().is_empty());
+    assert!(!stage.table.is_needed() && stage.did().is_empty());
+}
+
+#[test]
+fn a_call_that_outlives_its_client_is_reaped() {
+    let mut stage = Stage::new();
+    let (_, runtime) = stage.spawn();
+    stage.table.leave(0);
+    assert!(stage.table.is_needed());
+    stage.world().end(runtime, code(0));
+    stage.settle(AGAIN);
+    assert_eq!(stage.did(), ["reap 100"]);
+    assert!(!stage.table.is_needed());
+    assert_eq!(stage.events(), []);
 }

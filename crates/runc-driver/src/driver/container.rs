@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use executor_core::lifecycle::{HostPid, ProcessId, ProcessRef, TerminalSize, Usage};
-use executor_core::{ContainerSpec, Network, NetworkTraits};
+use executor_core::lifecycle::{HostPid, ProcessId, TerminalSize, Usage};
+use executor_core::{ContainerSpec, NetworkNamespace, NetworkTraits};
 use executor_host::cgroup::Cgroups;
 use executor_host::procfs::{self, Stat};
 use executor_host::terminal::Terminal;
@@ -19,6 +19,8 @@ pub(super) struct Container {
     pub(super) claim: Claim,
     pub(super) spec: Arc<ContainerSpec>,
     pub(super) network: NetworkTraits,
+    /// Where its network is, once it is attached.
+    pub(super) namespace: OnceLock<NetworkNamespace>,
     pub(super) init: OnceLock<HostPid>,
     /// The end of init.
     pub(super) ended: OnceLock<Ended>,
@@ -26,9 +28,26 @@ pub(super) struct Container {
     pub(super) layout: OnceLock<Layout>,
     /// Found when init runs, so that nothing has to be looked for when it ends.
     cgroups: OnceLock<Cgroups>,
-    /// Starts under way can be given up by sending here.
-    abandon: Mutex<HashMap<ProcessId, watch::Sender<bool>>>,
-    terminals: Mutex<HashMap<ProcessId, Arc<Terminal>>>,
+    starts: Mutex<Starts>,
+    terminals: Mutex<Terminals>,
+}
+
+/// The starts that are under way.
+#[derive(Default)]
+struct Starts {
+    /// Each is given up by sending here, and is over when the channel is closed.
+    under_way: HashMap<ProcessId, watch::Sender<bool>>,
+    /// The container is being released.
+    closed: bool,
+}
+
+/// The terminals of processes, and the sizes of those that are still to come. An entry is the present process's: it goes when
+/// that has ended, at the latest when another of the same id is started.
+#[derive(Default)]
+struct Terminals {
+    awaited: HashMap<ProcessId, Arc<Terminal>>,
+    /// Asked for before there was anything to resize.
+    sizes: HashMap<ProcessId, TerminalSize>,
 }
 
 impl Container {
@@ -37,39 +56,105 @@ impl Container {
             claim,
             spec,
             network,
+            namespace: OnceLock::new(),
             init: OnceLock::new(),
             ended: OnceLock::new(),
             layout: OnceLock::new(),
             cgroups: OnceLock::new(),
-            abandon: Mutex::default(),
+            starts: Mutex::default(),
             terminals: Mutex::default(),
         }
     }
 
+    /// The start of a new process: a terminal that an earlier one of this id had is not its own. None once the container is
+    /// being released.
+    pub(super) fn begin_start(self: Arc<Self>, process: ProcessId) -> Option<Start> {
+        let start = self.under_way(process)?;
+        // A size that was asked for may be the new one's already.
+        lock(&start.container.terminals).awaited.remove(&start.process);
+        Some(start)
+    }
+
     /// From now on the start of this process can be given up, until what is answered here is dropped.
-    pub(super) fn begin_start(self: Arc<Self>, process: ProcessId) -> Start {
+    pub(super) fn under_way(self: Arc<Self>, process: ProcessId) -> Option<Start> {
         let (abandon, abandoned) = watch::channel(false);
-        lock(&self.abandon).insert(process.clone(), abandon);
-        Start { container: self, process, abandoned }
+        {
+            let mut starts = lock(&self.starts);
+            if starts.closed {
+                return None;
+            }
+            starts.under_way.insert(process.clone(), abandon);
+        }
+        Some(Start { container: self, process, abandoned })
     }
 
     pub(super) fn abandon(&self, process: &ProcessId) {
-        if let Some(abandon) = lock(&self.abandon).get(process) {
+        if let Some(abandon) = lock(&self.starts).under_way.get(process) {
             abandon.send_replace(true);
         }
     }
 
-    /// The terminal that this process will get, of the size that is asked for now.
+    /// Gives every start up, lets none begin, and answers when all are over: a runtime that still works would make anew what
+    /// is being removed.
+    pub(super) async fn close_starts(&self) {
+        let under_way: Vec<_> = {
+            let mut starts = lock(&self.starts);
+            starts.closed = true;
+            starts.under_way.values().cloned().collect()
+        };
+        for start in &under_way {
+            start.send_replace(true);
+        }
+        for start in under_way {
+            start.closed().await;
+        }
+    }
+
+    /// The terminal that this process will get, of the size that was asked for last, or of this one.
     pub(super) fn await_terminal(&self, process: &ProcessId, size: TerminalSize) -> Arc<Terminal> {
-        let terminal = Arc::new(Terminal::awaited(size));
+        // Under one lock: a size that is asked for meanwhile goes to either.
         let mut terminals = lock(&self.terminals);
-        terminals.retain(|_, terminal| !terminal.is_over());
-        terminals.insert(process.clone(), Arc::clone(&terminal));
+        let size = terminals.sizes.remove(process).unwrap_or(size);
+        let terminal = Arc::new(Terminal::awaited(size));
+        terminals.awaited.insert(process.clone(), Arc::clone(&terminal));
         terminal
     }
 
-    pub(super) fn terminal(&self, process: &ProcessId) -> Option<Arc<Terminal>> {
-        lock(&self.terminals).get(process).cloned()
+    /// Gives the terminal of a process another size, or keeps the size for one that is still to come.
+    pub(super) fn resize(&self, process: &ProcessId, size: TerminalSize) -> executor_host::Result<()> {
+        let terminal = {
+            let mut terminals = lock(&self.terminals);
+            let Some(terminal) = terminals.awaited.get(process) else {
+                terminals.sizes.insert(process.clone(), size);
+                return Ok(());
+            };
+            Arc::clone(terminal)
+        };
+        terminal.resize(size)
+    }
+
+    /// The size that was asked for before there was a terminal.
+    pub(super) fn asked_size(&self, process: &ProcessId) -> Option<TerminalSize> {
+        lock(&self.terminals).sizes.get(process).copied()
+    }
+
+    /// The process has ended: the next of its id has another terminal.
+    pub(super) fn forget_terminal(&self, process: &ProcessId) {
+        let mut terminals = lock(&self.terminals);
+        terminals.awaited.remove(process);
+        terminals.sizes.remove(process);
+    }
+
+    /// The start is over: a terminal that has not come by now does not come.
+    fn end_start(&self, process: &ProcessId) {
+        {
+            let mut terminals = lock(&self.terminals);
+            terminals.sizes.remove(process);
+            if terminals.awaited.get(process).is_some_and(|terminal| !terminal.has_come()) {
+                terminals.awaited.remove(process);
+            }
+        }
+        lock(&self.starts).under_way.remove(process);
     }
 
     /// Before init runs they may not be there yet; afterwards they are looked for once. Blocks for a moment.
@@ -117,9 +202,10 @@ impl Container {
         self.init.get().is_none_or(|init| Stat::of(*init).is_none_or(|stat| stat.is_ending()))
     }
 
-    /// What it has used so far, and what went over its network as long as its processes live. Blocks for a moment.
+    /// What it has used so far, and what went over its network as long as its processes live. What goes over the host's is not
+    /// the container's. Blocks for a moment.
     pub(super) fn usage(&self) -> Usage {
-        let own = self.spec.network != Network::Host;
+        let own = self.namespace.get().is_some_and(|namespace| *namespace != NetworkNamespace::Host);
         let init = self.init.get().filter(|_| own && !self.has_ended());
         let network = init.and_then(|init| procfs::network_usage(*init));
         Usage { network, ..self.cgroups().usage() }
@@ -139,10 +225,6 @@ pub(super) struct Start {
 }
 
 impl Start {
-    pub(super) fn named(&self) -> ProcessRef {
-        ProcessRef { container: self.container.claim.id.clone(), process: self.process.clone() }
-    }
-
     /// Until it is given up.
     pub(super) async fn abandoned(&self) {
         if self.abandoned.clone().wait_for(|abandoned| *abandoned).await.is_err() {
@@ -153,7 +235,7 @@ impl Start {
 
 impl Drop for Start {
     fn drop(&mut self) {
-        lock(&self.container.abandon).remove(&self.process);
+        self.container.end_start(&self.process);
     }
 }
 

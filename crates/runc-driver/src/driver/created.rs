@@ -25,7 +25,7 @@ use tokio::net::unix::pipe;
 use super::container::{Container, Start};
 use super::launch::Kind;
 use super::pools::Pool;
-use super::{Mode, Shared, gone};
+use super::{Shared, gone};
 use crate::Error;
 
 /// How a created container waits.
@@ -46,17 +46,14 @@ impl Shared {
         start: &Start,
         stdio: ChildStdio,
     ) -> Result<(HostPid, Adopted), StartFailure> {
-        if self.mode != Mode::Detached {
-            let message = "a container that is created needs a runtime that is not kept in the foreground";
-            return Err(StartFailure::new(StartFailureKind::BadConfig, message));
-        }
         let created = self.launch_init(start, Kind::Create, stdio).await?;
         let (shared, container) = (Arc::clone(self), Arc::clone(&start.container));
         tokio::spawn(async move { shared.pools.run(Pool::Reads, move || container.layout()).await });
         Ok(created)
     }
 
-    /// Executes the program of a container that was created. When it fails or is given up, the container is as it was.
+    /// Executes the program of a container that was created. When it fails or is given up half way, init may still wait, or run
+    /// the program: who asked for the start ends it, and its exit is reported.
     pub(super) async fn start_created(&self, start: &Start) -> Result<(), StartFailure> {
         let container = &start.container;
         let given_up = async {

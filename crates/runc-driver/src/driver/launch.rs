@@ -76,10 +76,13 @@ impl Shared {
     ) -> StartResult<(HostPid, Adopted)> {
         let Start { container, process, .. } = start;
         let claim = &container.claim;
-        let detach = self.mode == Mode::Detached;
-        if stdio.terminal.is_some() && !detach {
-            return Err(no_terminal_in_the_foreground());
-        }
+        let detach = match self.mode {
+            Mode::Detached => true,
+            Mode::Foreground => {
+                possible_in_the_foreground(&kind, &stdio)?;
+                false
+            }
+        };
         let (console, stdio) = self.console(container, process, stdio).await?;
         let launch = Launch {
             pid_file: claim.dir.join(format!("{}.pid", stem(process))),
@@ -121,8 +124,6 @@ impl Shared {
         stdio: ChildStdio,
     ) -> StartResult<(Option<Console>, ChildStdio)> {
         let Some(size) = stdio.terminal else { return Ok((None, stdio)) };
-        let named = ProcessRef { container: container.claim.id.clone(), process: process.clone() };
-        let size = self.take_size(&named).unwrap_or(size);
         let terminal = container.await_terminal(process, size);
         let (dir, name) = (container.claim.dir.clone(), self.next_socket());
         let listening = self.pools.run(Pool::Reads, move || ConsoleSocket::listen(&dir, name)).await;
@@ -325,9 +326,16 @@ fn remove(files: &[PathBuf]) {
     }
 }
 
-fn no_terminal_in_the_foreground() -> StartFailure {
-    let message = "a terminal needs a runtime that is not kept in the foreground";
-    StartFailure::new(StartFailureKind::BadConfig, message)
+/// A runtime that stays with its process keeps the terminal for itself, and `create` does not stay. A terminal is what the user
+/// asked for: that its container is created first is our own doing.
+fn possible_in_the_foreground(kind: &Kind, stdio: &ChildStdio) -> StartResult<()> {
+    let what = match (stdio.terminal, kind) {
+        (Some(_), _) => "a terminal",
+        (None, Kind::Create) => "a container that is created",
+        (None, Kind::Run | Kind::Exec { .. }) => return Ok(()),
+    };
+    let message = format!("{what} needs a runtime that is not kept in the foreground");
+    Err(StartFailure::new(StartFailureKind::BadConfig, message))
 }
 
 /// A pid file that is to appear. Runtimes write it beside its place and rename it there.

@@ -4,7 +4,8 @@
 //! | pool | work | why apart |
 //! |---|---|---|
 //! | bundles | claiming an id, writing a bundle | disk |
-//! | networks | attaching to slow networks and detaching | others' programs, seconds each |
+//! | attachments | attaching to slow networks | others' programs, seconds each |
+//! | detachments | detaching from slow networks | the same; a release does not wait for starts |
 //! | releases | ending what is left, removing cgroups and files | waits for processes to die |
 //! | reads | usage, pid files, exec fifos | microseconds each |
 
@@ -17,21 +18,25 @@ use crate::{Error, Result};
 /// Blocking work of each kind that goes on at once; more waits its turn.
 const AT_ONCE: usize = 8;
 
-/// The same of work that mostly waits for other programs.
-const NETWORKS_AT_ONCE: usize = 64;
+/// The same of work that mostly waits for others: plugins, or processes that do not die. It costs a thread that sleeps, and one
+/// with processes in uninterruptible sleep takes five seconds: with few places, some of these would hold up the releases of all
+/// other containers. All pools together stay well below the 512 threads that tokio has for blocking work.
+const WAITING_AT_ONCE: usize = 64;
 
 /// A kind of work.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Pool {
     Bundles,
-    Networks,
+    Attachments,
+    Detachments,
     Releases,
     Reads,
 }
 
 pub(super) struct Pools {
     bundles: Arc<Semaphore>,
-    networks: Arc<Semaphore>,
+    attachments: Arc<Semaphore>,
+    detachments: Arc<Semaphore>,
     releases: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     /// Whether the driver is closed. Work holds it while it goes on, since it goes on when it is not awaited any more.
@@ -43,8 +48,9 @@ impl Pools {
         let pool = |at_once| Arc::new(Semaphore::new(at_once));
         Self {
             bundles: pool(AT_ONCE),
-            networks: pool(NETWORKS_AT_ONCE),
-            releases: pool(AT_ONCE),
+            attachments: pool(WAITING_AT_ONCE),
+            detachments: pool(WAITING_AT_ONCE),
+            releases: pool(WAITING_AT_ONCE),
             reads: pool(AT_ONCE),
             closed: Arc::default(),
         }
@@ -58,7 +64,8 @@ impl Pools {
     ) -> Result<T> {
         let pool = match pool {
             Pool::Bundles => &self.bundles,
-            Pool::Networks => &self.networks,
+            Pool::Attachments => &self.attachments,
+            Pool::Detachments => &self.detachments,
             Pool::Releases => &self.releases,
             Pool::Reads => &self.reads,
         };

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  claim the id ▶ attach to the network ▶ write the bundle ▶ config.json
-//!  (bundles)      (networks, if slow)     (bundles)
+//!  (bundles)      (attachments, if slow)  (bundles)
 //! ```
 
 use std::fs::OpenOptions;
@@ -11,8 +11,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use executor_core::lifecycle::{ContainerId, ProcessRef, StartFailure, StartFailureKind};
+use executor_core::lifecycle::{ContainerId, ProcessId, StartFailure, StartFailureKind};
 use executor_core::{ContainerSpec, ExecSpec, NetworkAttachment};
+use tokio::sync::watch;
 
 use super::container::Container;
 use super::pools::Pool;
@@ -24,23 +25,49 @@ impl Shared {
         self: Arc<Self>,
         id: ContainerId,
         spec: Arc<ContainerSpec>,
+        preparation: Preparation,
     ) -> Result<(), StartFailure> {
         let is_slow = self.bundles.network(&spec).is_slow;
         let (own, worker) = (Arc::clone(&self), Arc::clone(&self));
         let claim = move || own.claim(&id, spec);
+        // Work that has begun goes on when it is not awaited any more.
+        let under_way = Arc::new(preparation);
+        let until_done = || Arc::clone(&under_way);
         if !is_slow {
+            let held = until_done();
             let all = move || {
+                let _held = held;
                 let container = claim()?;
                 let network = worker.bundles.attach(&container.place(), &container.spec)?;
                 worker.write_bundle(&container, &network)
             };
             return self.work(Pool::Bundles, all).await;
         }
+        let held = until_done();
+        let claim = move || {
+            let _held = held;
+            claim()
+        };
         let container = self.work(Pool::Bundles, claim).await?;
-        let (attached, attacher) = (Arc::clone(&container), Arc::clone(&self));
-        let attach = move || attacher.bundles.attach(&attached.place(), &attached.spec);
-        let network = self.work(Pool::Networks, attach).await?;
-        self.work(Pool::Bundles, move || worker.write_bundle(&container, &network)).await
+        let (attached, attacher, held) = (Arc::clone(&container), Arc::clone(&self), until_done());
+        let attach = move || {
+            let _held = held;
+            attacher.bundles.attach(&attached.place(), &attached.spec)
+        };
+        let network = self.work(Pool::Attachments, attach).await?;
+        let held = until_done();
+        let write = move || {
+            let _held = held;
+            worker.write_bundle(&container, &network)
+        };
+        self.work(Pool::Bundles, write).await
+    }
+
+    /// From now on this id is being prepared, until what is answered here is dropped.
+    pub(super) fn begin_preparation(self: &Arc<Self>, id: &ContainerId) -> Preparation {
+        let (under_way, over) = watch::channel(());
+        lock(&self.preparing).insert(id.clone(), under_way);
+        Preparation { shared: Arc::clone(self), id: id.clone(), _over: over }
     }
 
     /// Blocking work of a start's.
@@ -73,6 +100,7 @@ impl Shared {
     }
 
     fn write_bundle(&self, container: &Container, network: &NetworkAttachment) -> Result<(), StartFailure> {
+        let _first = container.namespace.set(network.namespace.clone());
         let config = self.bundles.write(&container.place(), &container.spec, network)?;
         write(&container.claim.dir.join("config.json"), &config)
     }
@@ -80,16 +108,30 @@ impl Shared {
     pub(super) fn write_process(
         &self,
         container: &Container,
-        process: &ProcessRef,
+        process: &ProcessId,
         mut spec: ExecSpec,
         file: &Path,
     ) -> Result<(), StartFailure> {
         // The runtime makes the terminal of the size that counts by now.
-        if let (Some(size), Some(asked)) = (&mut spec.terminal, lock(&self.sizes).get(process)) {
-            *size = *asked;
+        if let (Some(size), Some(asked)) = (&mut spec.terminal, container.asked_size(process)) {
+            *size = asked;
         }
         let init = *container.init.get().ok_or_else(|| gone("the container does not run".to_owned()))?;
         write(file, &self.bundles.process(&container.place(), &container.spec, init, &spec)?)
+    }
+}
+
+/// A preparation that is under way.
+pub(super) struct Preparation {
+    shared: Arc<Shared>,
+    id: ContainerId,
+    /// Closes the channel when it is dropped.
+    _over: watch::Receiver<()>,
+}
+
+impl Drop for Preparation {
+    fn drop(&mut self) {
+        lock(&self.shared.preparing).remove(&self.id);
     }
 }
 
