@@ -638,6 +638,14 @@ async fn what_is_held_ends_at_once(executor: &Executor) {
     let found = executor.get(limited.id()).await.unwrap_or_else(|error| panic!("{error}"));
     assert!(found.start().await.is_ok(), "on its own terms, by any handle");
     assert_eq!(limited.wait().await.reason, ExitReason::TimedOut { killed: true });
+    // A SIGKILL that comes with the start is what the kernel says, and no fault of the runtime's.
+    for _ in 0..5 {
+        let Some(container) = held(executor, sleeper()).await else { return };
+        assert!(container.start().await.is_ok());
+        assert!(container.signal(Signal::KILL).await.is_ok());
+        let exit = container.wait().await;
+        assert_eq!((exit.status, exit.reason), (KILLED, ExitReason::Normal));
+    }
     // At every moment of its creation, and of its start.
     for moment in 0..10 {
         let container = executor.create(sleeper()).await.unwrap_or_else(|error| panic!("{error}"));
@@ -735,6 +743,11 @@ async fn execs_have_ids_and_are_found_again(executor: &Executor) {
     let again = container.exec(ExecSpec::new(["sh", "-c", "exit 6"]).id(exec_id("build"))).await;
     let again = again.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(again.wait().await.status, ExitStatus::Code(6));
+    // It is free when its end is told.
+    for _ in 0..20 {
+        let step = container.exec(ExecSpec::new(["true"]).id(exec_id("step"))).await;
+        assert!(step.unwrap_or_else(|error| panic!("{error}")).wait().await.is_success());
+    }
     // Ours pass over those of the caller's.
     let second = ExecSpec::new(["sleep", "1000"]).id(exec_id("exec-1"));
     assert!(container.exec(second).await.is_ok());

@@ -418,8 +418,9 @@ impl Executor {
         self.inner.bus.subscribe(&self.inner.swept)
     }
 
-    /// Takes nothing new from now on, and waits until nothing is left: every container has exited by itself, was cancelled
-    /// or removed, and is released. What was kept ready is ended. [`shutdown`](Self::shutdown) then stops the executor.
+    /// Takes no new containers from now on, and waits until none is left: every one has exited by itself or was cancelled, and is
+    /// released. One that is held at created has to be started or cancelled, and one that is kept until it is removed has to be
+    /// removed: both can still be done, and so can an exec. What was kept ready is ended. [`shutdown`](Self::shutdown) then stops the executor.
     ///
     /// # Errors
     /// [`Error::Stopped`].

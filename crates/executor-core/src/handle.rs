@@ -129,6 +129,8 @@ impl ContainerHandle {
     ///
     /// The specification's time limit counts from this call.
     ///
+    /// Dropped before it has answered, it may or may not have been asked.
+    ///
     /// # Errors
     /// [`Error::Refused`] when it was started before, is being cancelled, or has ended.
     pub async fn start(&self) -> Result<(), Error> {
@@ -137,7 +139,9 @@ impl ContainerHandle {
     }
 
     /// Gives back what is kept of a container that has exited; see [`KeepExited`](crate::KeepExited). Answers when that has
-    /// begun: [`released`](Self::released) waits for it. One that is released has been removed.
+    /// begun: [`released`](Self::released) waits for it, and then the id is free. One that is released has been removed.
+    ///
+    /// Dropped before it has answered, it may or may not have been asked.
     ///
     /// # Errors
     /// [`Error::Refused`] when it has not exited.
@@ -448,6 +452,9 @@ impl ProcessHandle {
 
     /// Ends it with its process group, and waits for the end. The intent is kept from the call on,
     /// whether or not the future is awaited.
+    ///
+    /// In a container that is paused a process may not die of SIGKILL (cgroup v1). The whole container is thawed then, after a
+    /// second, and its events say so.
     pub fn cancel(&self, cancel: Cancel) -> impl Future<Output = Exit> + Send + 'static {
         order_cancel(&self.address, cancel);
         let process = self.clone();

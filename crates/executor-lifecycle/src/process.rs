@@ -365,7 +365,7 @@ impl Process {
             ProcessEvent::StartFailed(failure) => self.start_failed(now, failure),
             ProcessEvent::Ended(raw) => self.ended(now, raw),
             ProcessEvent::Cancel(cancel) => Ok(self.cancel(now, cancel)),
-            ProcessEvent::Signal(signal, scope) => self.signal(now, signal, scope),
+            ProcessEvent::Signal(signal, scope) => self.signal(signal, scope),
             ProcessEvent::Resize(size) => self.resize(size),
             ProcessEvent::KillFailed => self.kill_failed(now),
             ProcessEvent::Tick => Ok(self.tick(now)),
@@ -601,18 +601,11 @@ impl Process {
         }
     }
 
-    /// SIGKILL to what was not begun is a cancel: there will be no process.
-    fn signal(
-        &mut self,
-        now: Timestamp,
-        signal: Signal,
-        scope: SignalScope,
-    ) -> Result<Vec<ProcessEffect>, Refusal> {
+    fn signal(&mut self, signal: Signal, scope: SignalScope) -> Result<Vec<ProcessEffect>, Refusal> {
         match self.state {
             State::Created { .. } | State::Starting { pid: Some(_), .. } if signal == Signal::KILL => {
                 Ok(vec![self.send(signal, scope)])
             }
-            State::Waiting if signal == Signal::KILL => Ok(self.cancel(now, Cancel::now())),
             State::Waiting | State::Creating { .. } | State::Created { .. } | State::Starting { .. } => {
                 self.parked.push((signal, scope));
                 Ok(Vec::new())

@@ -269,10 +269,10 @@ fn slow_networks_hold_nothing_else_up() {
     stage.finish();
 }
 
-/// A runtime whose containers end at once.
+/// A runtime whose containers end as soon as it was reaped. Before that the shell could take their status.
 const STARTS: &str = r#"
 while [ $# -gt 0 ]; do if [ "$1" = --pid-file ]; then pid_file=$2; fi; shift; done
-setsid sh -c 'exit 3' & echo $! >"$pid_file"
+setsid sh -c 'while kill -0 $0 2>/dev/null; do :; done; exit 3' $$ & echo $! >"$pid_file"
 "#;
 
 #[test]

@@ -83,11 +83,12 @@ impl Shared {
         let (path, opening) = (fifo.clone(), failed.clone());
         let opened = move || match own.layout() {
             Layout::Runc => open(&path, false).map(Gate::Opened),
-            Layout::Crun => release(&path, pid).map(|()| Gate::Passed),
+            Layout::Crun => release(&path, pid).map(Gate::Passed),
             Layout::Other => Ok(Gate::Runtime),
         };
         match self.work(Pool::Reads, move || opened().map_err(opening)).await? {
-            Gate::Passed => return Ok(()),
+            Gate::Passed(Over::Executed) => return Ok(()),
+            Gate::Passed(Over::Gone) => return Err(ended_before()),
             Gate::Runtime => {
                 let opened = self.opened().map_err(|error| error.start_failure())?;
                 return opened
@@ -96,7 +97,10 @@ impl Shared {
                     .await
                     .map_err(|error| error.start_failure());
             }
-            Gate::Opened(file) => await_init(file, ended).await.map_err(failed.clone())?,
+            Gate::Opened(file) => match await_init(file, ended).await.map_err(failed.clone())? {
+                Over::Executed => {}
+                Over::Gone => return Err(ended_before()),
+            },
         }
         // Until it is gone the runtime says that the container is created.
         self.work(Pool::Reads, move || fs::remove_file(&fifo).map_err(failed)).await
@@ -120,11 +124,15 @@ impl Container {
 /// What there is to be done yet.
 enum Gate {
     /// Nothing: the program runs.
-    Passed,
+    Passed(Over),
     /// The runtime is to be called.
     Runtime,
     /// Init opens the other side.
     Opened(File),
+}
+
+fn ended_before() -> StartFailure {
+    gone("the container has ended before its start".to_owned())
 }
 
 /// Does not wait for the other side.
@@ -134,24 +142,29 @@ fn open(fifo: &Path, write: bool) -> io::Result<File> {
     OpenOptions::new().read(true).write(write).custom_flags(flags).open(fifo)
 }
 
-fn ended_before() -> io::Error {
-    io::Error::new(ErrorKind::NotFound, "the container has ended before its start")
+/// How a wait for the program of a created container is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Over {
+    Executed,
+    /// Init has ended without it.
+    Gone,
 }
 
 /// Gives crun's init its byte, and removes the fifo. Open on both sides, it ends nothing by SIGPIPE. Blocks for a moment.
-fn release(fifo: &Path, pid: HostPid) -> io::Result<()> {
+fn release(fifo: &Path, pid: HostPid) -> io::Result<Over> {
     let mut gate = open(fifo, true)?;
     // Asked first: afterwards it may have run already.
     if Stat::of(pid).is_none_or(|stat| stat.is_ending()) {
-        return Err(ended_before());
+        return Ok(Over::Gone);
     }
     gate.write_all(&[0])?;
-    fs::remove_file(fifo)
+    fs::remove_file(fifo)?;
+    Ok(Over::Executed)
 }
 
 /// Waits for the byte of runc's init, which goes on as soon as the fifo is open. One that ends without it has not started
 /// anything.
-async fn await_init(fifo: File, ended: Ended) -> io::Result<()> {
+async fn await_init(fifo: File, ended: Ended) -> io::Result<Over> {
     let gate = pipe::Receiver::from_owned_fd(fifo.into())?;
     loop {
         tokio::select! {
@@ -164,12 +177,12 @@ async fn await_init(fifo: File, ended: Ended) -> io::Result<()> {
         if over {
             // The reactor may not have seen yet what it wrote before it ended.
             return match rustix::io::read(&gate, &mut byte) {
-                Ok(1..) => Ok(()),
-                Ok(0) | Err(_) => Err(ended_before()),
+                Ok(1..) => Ok(Over::Executed),
+                Ok(0) | Err(_) => Ok(Over::Gone),
             };
         }
         match gate.try_read(&mut byte) {
-            Ok(1..) => return Ok(()),
+            Ok(1..) => return Ok(Over::Executed),
             // The other side is not open yet, or not any more: then the byte has come.
             Ok(0) => tokio::time::sleep(Duration::from_millis(1)).await,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
