@@ -10,6 +10,7 @@ use tokio::task::AbortHandle;
 /// From arguments to an exit code.
 pub(crate) type Program = fn(Vec<String>) -> BoxFuture<'static, u8>;
 type Sent = BoxFuture<'static, Result<Delivery, RuntimeError>>;
+type Prepared = BoxFuture<'static, Result<(), StartFailure>>;
 type Started = BoxFuture<'static, Result<HostPid, StartFailure>>;
 
 #[derive(Default)]
@@ -36,11 +37,7 @@ impl Functions {
 }
 
 impl Runtime for Functions {
-    fn prepare(
-        &self,
-        id: &ContainerId,
-        spec: Arc<ContainerSpec>,
-    ) -> BoxFuture<'static, Result<(), StartFailure>> {
+    fn prepare(&self, id: &ContainerId, spec: Arc<ContainerSpec>) -> Prepared {
         self.specs.lock().expect("nothing panics").insert(id.clone(), spec);
         ready(Ok(())).boxed()
     }

@@ -5,7 +5,7 @@ use std::error::Error as StdError;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use executor_lifecycle::{ContainerId, Exit, ProcessRef, Refusal, Refused, StartFailure};
+use executor_lifecycle::{ContainerId, Exit, InvalidId, ProcessRef, Refusal, Refused, StartFailure};
 use thiserror::Error;
 
 /// An operation of the embedding API that failed.
@@ -14,6 +14,9 @@ pub enum Error {
     /// The specification cannot be carried out; nothing was created.
     #[error(transparent)]
     InvalidSpec(#[from] InvalidSpec),
+    /// The text is no id.
+    #[error(transparent)]
+    InvalidId(#[from] InvalidId),
     /// The id belongs to a container of this executor; that one was not touched.
     #[error("the container id {id} is taken")]
     IdTaken {

@@ -5,6 +5,7 @@
 //! and is told how many; it never holds anything up.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use executor_lifecycle::container::Phase;
@@ -37,6 +38,18 @@ pub struct Snapshot {
     pub exit: Option<Exit>,
     /// Once it is released: what could not be removed.
     pub left: Option<Vec<Leftover>>,
+}
+
+/// A line for people: `id: running, pid 12`.
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.container, self.phase)?;
+        match (&self.exit, self.pid) {
+            (Some(exit), _) => write!(f, ", {exit}"),
+            (None, Some(pid)) => write!(f, ", pid {pid}"),
+            (None, None) => Ok(()),
+        }
+    }
 }
 
 /// What a subscriber is told.

@@ -51,7 +51,7 @@ pub enum Error {
     HostGone,
 }
 
-/// What fails with an [`Error`].
+/// What fails with an [`enum@Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {

@@ -166,7 +166,9 @@ impl Simulation {
             let told = actix_rt::spawn(listen(executor.clone(), runtime.timeline().clone(), quiet));
             let sim = Sim { executor, runtime, began: Instant::now() };
             let Ok(value) = tokio::time::timeout(time_limit, test(&sim)).await else {
-                panic!("the test waits for something that does not happen");
+                let all = sim.executor.list().await.unwrap_or_default();
+                let all: Vec<_> = all.iter().map(ToString::to_string).collect();
+                panic!("the test waits for something that does not happen; there are {all:?}");
             };
             sim.finish(told).await;
             value

@@ -260,6 +260,7 @@ impl World {
             Error::ShuttingDown | Error::Stopped => self.is_shutting_down(),
             Error::Pipe(_) | Error::NotReady(_) | Error::Runtime(_) => self.starved,
             Error::InvalidSpec(_)
+            | Error::InvalidId(_)
             | Error::IdTaken { .. }
             | Error::NotFound { .. }
             | Error::NoProcess { .. }

@@ -1,5 +1,6 @@
 //! The events and effects of the container machine, and the phases that a caller sees.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,19 @@ pub enum Phase {
     Exited,
     /// Nothing of it is left.
     Released,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Exited => "exited",
+            Self::Released => "released",
+        })
+    }
 }
 
 /// How long a container that has exited is kept: its id, its exit, what its outputs replay, and what it has on the

@@ -51,7 +51,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let remedy = match &error {
             Error::InvalidSpec(_) => "see `longshore run --help`",
-            Error::IdTaken { .. } => "choose another --id",
+            Error::InvalidId(_) | Error::IdTaken { .. } => "choose another --id",
             Error::Runtime(RuntimeError::NoRuntime { .. }) => {
                 "install runc, or name a runtime with --runtime (`longshore doctor` checks the rest)"
             }
