@@ -13,7 +13,7 @@
 //! A container that is kept ready is an ordinary one that is held at created; it is invisible until a run is given it. One
 //! that turns out to be dead when it is to be started is replaced, and the run does not notice. Neighbours: the executor's
 //! actor performs the effects, the [`container`](crate::container) machines end with `Finished`, a
-//! [`Pool`](crate::ready::Pool) for each specification says how many are to be ready.
+//! [`Pool`] for each specification says how many are to be ready.
 
 use std::collections::{BTreeMap, VecDeque};
 
