@@ -413,7 +413,6 @@ impl Registry {
     }
 
     fn remember(&mut self, id: ContainerId, exit: Exit) {
-        self.remembered.retain(|(known, _)| *known != id);
         if self.remembered.len() == REMEMBERED {
             self.remembered.pop_front();
         }

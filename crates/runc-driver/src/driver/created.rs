@@ -75,35 +75,36 @@ impl Shared {
         let (Some(pid), Some(ended)) = (container.init.get().copied(), container.ended.get().cloned()) else {
             return Err(gone("the container was not created".to_owned()));
         };
-        let (own, fifo) = (Arc::clone(container), container.claim.state.join("exec.fifo"));
-        let failed = {
-            let fifo = fifo.clone();
-            move |error| Error::file("start by", &fifo)(error).start_failure()
-        };
-        let (path, opening) = (fifo.clone(), failed.clone());
-        let opened = move || match own.layout() {
-            Layout::Runc => open(&path, false).map(Gate::Opened),
-            Layout::Crun => release(&path, pid).map(Gate::Passed),
-            Layout::Other => Ok(Gate::Runtime),
-        };
-        match self.work(Pool::Reads, move || opened().map_err(opening)).await? {
-            Gate::Passed(Over::Executed) => return Ok(()),
-            Gate::Passed(Over::Gone) => return Err(ended_before()),
-            Gate::Runtime => {
-                let opened = self.opened().map_err(|error| error.start_failure())?;
-                return opened
-                    .runtime
-                    .start(&container.claim.id)
-                    .await
-                    .map_err(|error| error.start_failure());
+        let fifo = container.claim.state.join("exec.fifo");
+        let failed = |error| Error::file("start by", &fifo)(error).start_failure();
+        // Known since it was created, mostly.
+        let layout = match container.layout.get() {
+            Some(layout) => *layout,
+            None => {
+                let own = Arc::clone(container);
+                self.work(Pool::Reads, move || Ok(own.layout())).await?
             }
-            Gate::Opened(file) => match await_init(file, ended).await.map_err(failed.clone())? {
-                Over::Executed => {}
-                Over::Gone => return Err(ended_before()),
-            },
+        };
+        // Opening, writing and removing a fifo takes microseconds, and handing it to another thread and back many more: a
+        // program that is ready has run in two or three milliseconds.
+        let opened = match layout {
+            Layout::Runc => open(&fifo, false).map_err(failed)?,
+            Layout::Crun => {
+                return match release(&fifo, pid).map_err(failed)? {
+                    Over::Executed => Ok(()),
+                    Over::Gone => Err(ended_before()),
+                };
+            }
+            Layout::Other => {
+                let runtime = self.opened().map_err(|error| error.start_failure())?.runtime.clone();
+                return runtime.start(&container.claim.id).await.map_err(|error| error.start_failure());
+            }
+        };
+        match await_init(opened, ended).await.map_err(failed)? {
+            // Until it is gone the runtime says that the container is created.
+            Over::Executed => fs::remove_file(&fifo).map_err(failed),
+            Over::Gone => Err(ended_before()),
         }
-        // Until it is gone the runtime says that the container is created.
-        self.work(Pool::Reads, move || fs::remove_file(&fifo).map_err(failed)).await
     }
 }
 
@@ -119,16 +120,6 @@ impl Container {
             }
         })
     }
-}
-
-/// What there is to be done yet.
-enum Gate {
-    /// Nothing: the program runs.
-    Passed(Over),
-    /// The runtime is to be called.
-    Runtime,
-    /// Init opens the other side.
-    Opened(File),
 }
 
 fn ended_before() -> StartFailure {
@@ -150,7 +141,7 @@ enum Over {
     Gone,
 }
 
-/// Gives crun's init its byte, and removes the fifo. Open on both sides, it ends nothing by SIGPIPE. Blocks for a moment.
+/// Gives crun's init its byte, and removes the fifo. Open on both sides, it ends nothing by SIGPIPE.
 fn release(fifo: &Path, pid: HostPid) -> io::Result<Over> {
     let mut gate = open(fifo, true)?;
     // Asked first: afterwards it may have run already.
