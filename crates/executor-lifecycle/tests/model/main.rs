@@ -214,10 +214,7 @@ fn two_execs() {
 #[test]
 #[ignore = "it takes minutes"]
 fn two_execs_that_are_cancelled() {
-    walk(
-        "init and two execs, cancelled",
-        Budget { execs: 2, cancels: 1, drops: 1, stalls: 1, ..CALM },
-    );
+    walk("init and two execs, cancelled", Budget { execs: 2, cancels: 1, drops: 1, stalls: 1, ..CALM });
 }
 
 /// A run that is left to itself comes to rest: what has to happen never leads back to where it was.
