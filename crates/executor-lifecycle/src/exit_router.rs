@@ -14,17 +14,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{ContainerId, Effects, ExitStatus, ProcessRef, RawExit, Refusal, Refused};
 
-/// The machine of the reaper.
+/// The machine that routes exits.
 ///
 /// ```
 /// # use executor_lifecycle::exit_router::{ExitRouter, ExitRouterEffect, ExitRouterEvent};
 /// # use executor_lifecycle::{ContainerId, RawExit, ExitStatus, ProcessRef, Refused};
 /// let process = ProcessRef::init(ContainerId::new("c").unwrap());
 /// let raw = RawExit::with(ExitStatus::Code(0));
-/// let mut reaper = ExitRouter::default();
+/// let mut router = ExitRouter::default();
 /// // It ends before anybody has asked for it: the end is kept.
-/// assert_eq!(reaper.step(ExitRouterEvent::Ended(process.clone(), raw.clone()))?.as_slice(), []);
-/// let effects = reaper.step(ExitRouterEvent::Watch(process.clone()))?;
+/// assert_eq!(router.step(ExitRouterEvent::Ended(process.clone(), raw.clone()))?.as_slice(), []);
+/// let effects = router.step(ExitRouterEvent::Watch(process.clone()))?;
 /// assert_eq!(effects.as_slice(), [ExitRouterEffect::Deliver(process, raw)]);
 /// # Ok::<(), Refused>(())
 /// ```
@@ -36,7 +36,7 @@ pub struct ExitRouter {
     is_cut_off: bool,
 }
 
-/// What can happen to the reaper.
+/// What can happen to exits, and to those who wait for them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ExitRouterEvent {
     /// The end of this process is wanted.
@@ -49,7 +49,7 @@ pub enum ExitRouterEvent {
     SourceEnded,
 }
 
-/// What is to be done for the reaper.
+/// What is to be done with exits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ExitRouterEffect {
     /// Tell the one who watches. Comes once for each `Watch`.
@@ -159,9 +159,9 @@ mod tests {
             (&cut_off, ExitRouterEvent::Watch(init()), unknown_end(), (0, 0)),
             (&cut_off, ExitRouterEvent::Ended(init(), ending(2)), none(), (0, 1)),
         ] {
-            let mut reaper = state.clone();
+            let mut router = state.clone();
             assert_eq!(
-                (reaper.step(event.clone()), reaper.sizes()),
+                (router.step(event.clone()), router.sizes()),
                 (answer, sizes),
                 "{state:?} × {event:?}"
             );
@@ -170,14 +170,14 @@ mod tests {
 
     #[test]
     fn processes_of_one_container_and_others_are_kept_apart() {
-        let mut reaper = ExitRouter::default();
+        let mut router = ExitRouter::default();
         let exec = ProcessRef::exec(init().container, ExecId::numbered(1));
         let other = ProcessRef::init(ContainerId::new("d").unwrap());
         for process in [&exec, &other] {
-            let _ = reaper.step(ExitRouterEvent::Watch(process.clone())).unwrap();
+            let _ = router.step(ExitRouterEvent::Watch(process.clone())).unwrap();
         }
-        assert_eq!(reaper.step(ExitRouterEvent::Ended(init(), ending(0))), Ok(Effects::none()));
-        let _ = reaper.step(ExitRouterEvent::Forget(init().container)).unwrap();
-        assert_eq!(reaper.sizes(), (1, 0));
+        assert_eq!(router.step(ExitRouterEvent::Ended(init(), ending(0))), Ok(Effects::none()));
+        let _ = router.step(ExitRouterEvent::Forget(init().container)).unwrap();
+        assert_eq!(router.sizes(), (1, 0));
     }
 }
