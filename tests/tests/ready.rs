@@ -96,14 +96,13 @@ fn one_that_has_died_is_not_given_away() {
         let spec = shell("echo alive").piped();
         executor.prepare(spec.clone(), 2).await.unwrap();
         let dead = on_disk(&root);
-        for id in &dead {
-            let init = rustix::process::Pid::from_raw(i32::try_from(init_of(&root, id)).unwrap()).unwrap();
+        // Read before any is killed: a dead one is released, and its journal goes with it.
+        let inits: Vec<u32> = dead.iter().map(|id| init_of(&root, id)).collect();
+        for &init in &inits {
+            let init = rustix::process::Pid::from_raw(i32::try_from(init).unwrap()).unwrap();
             rustix::process::kill_process(init, rustix::process::Signal::KILL).unwrap();
         }
-        eventually(|| {
-            dead.iter().all(|id| !Path::new(&format!("/proc/{}/exe", init_of(&root, id))).exists())
-        })
-        .await;
+        eventually(|| inits.iter().all(|init| !Path::new(&format!("/proc/{init}/exe")).exists())).await;
         let (id, output) = says(&executor, spec.clone()).await;
         assert_eq!((dead.contains(&id), output.as_str()), (false, "alive\n"));
         executor.prepare(spec, 2).await.unwrap();
