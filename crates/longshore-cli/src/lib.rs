@@ -1,4 +1,4 @@
-//! The `longshore` command: `run`, `doctor`, `spec` and `sweep`.
+//! The `longshore` command: `run`, `doctor`, `spec` and `sweep`. It is built on the library `longshore` alone.
 //!
 //! Each subcommand has a module in `command/`; [`command::args`] is the command line and what it
 //! means. What goes wrong is said in one sentence on stderr, the cause first and then what to do.
@@ -13,7 +13,8 @@ use command::args::{Action, Arguments};
 use command::status;
 use command::trace::Tracing;
 
-fn main() -> ExitCode {
+/// Carries out what the arguments of this process ask for; answers with the command's exit status.
+pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return answer_without_arguments(&error),
