@@ -18,23 +18,25 @@
 //! Everything is decided here, on one thread, so a process that was reaped is not signalled: its pid, or its process group,
 //! may be a stranger's. All of the system is behind [`Kernel`].
 
+mod adoption;
+mod calls;
+mod errands;
 mod orphans;
 mod signals;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, ProcessRef, Signal};
-use rustix::io::Errno;
+use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, ProcessRef};
 
+use self::errands::{Errand, Then};
 pub use self::orphans::RUNTIMES;
 use crate::kernel::Kernel;
-use crate::seam::{CallId, Command, Containers, Event, EventSink, Members, Parent, Request, Token};
+use crate::seam::{CallId, Containers, Event, EventSink, Parent, Request, Token};
 
 /// How long a process that a runtime has let go of may take to become our child, and a child that was killed to end.
 const ADOPTION: Duration = Duration::from_millis(100);
@@ -129,40 +131,6 @@ struct Remembered<P> {
     container: ContainerId,
     pid: HostPid,
     pidfd: P,
-}
-
-/// Something that is done when processes have ended, or its time is over.
-struct Errand {
-    client: ClientId,
-    awaits: BTreeSet<u64>,
-    deadline: Instant,
-    /// When it looks again by itself.
-    look: Option<Instant>,
-    then: Then,
-}
-
-enum Then {
-    CallEnded {
-        call: CallId,
-        status: ExitStatus,
-    },
-    Unadopted {
-        token: Token,
-    },
-    /// What the runtimes of these groups have left is killed next.
-    Closing {
-        token: Token,
-        groups: HashSet<u32>,
-    },
-    Closed {
-        token: Token,
-    },
-    EndAll {
-        token: Token,
-        container: ContainerId,
-        members: Members,
-        thaw: Vec<OsString>,
-    },
 }
 
 impl<K: Kernel> ChildTable<K> {
@@ -348,187 +316,6 @@ impl<K: Kernel> ChildTable<K> {
         self.unwatched.retain(|pid| matches!(self.kernel.reap_unwatched(*pid), Ok(None)));
     }
 
-    fn spawn(&mut self, client: ClientId, call: CallId, command: &Command, fds: &[OwnedFd]) {
-        let Some(own) = self.clients.get_mut(&client) else { return };
-        if own.closed {
-            return self
-                .emit(client, Event::SpawnFailed { call, error: io::Error::from(Errno::SHUTDOWN).into() });
-        }
-        let names = &mut own.names;
-        let spawned = self.kernel.spawn(command, fds, &mut |name| {
-            names.insert(name);
-        });
-        let watched = spawned.and_then(|(pid, image)| {
-            let number = self.watch(pid, client, Role::Call(call))?;
-            Ok((number, pid, image))
-        });
-        match watched {
-            Ok((number, pid, image)) => {
-                if let Some(own) = self.clients.get_mut(&client) {
-                    own.calls.insert(call, number);
-                    bounded(&mut own.groups, pid);
-                }
-                self.emit(client, Event::Spawned { call, pid, image });
-            }
-            Err(error) => self.emit(client, Event::SpawnFailed { call, error: error.into() }),
-        }
-    }
-
-    /// Watches a process that can only be ours. Out of files, it is ended while its pid is certainly its own.
-    fn watch(&mut self, pid: HostPid, client: ClientId, role: Role) -> io::Result<u64> {
-        let watched = self.kernel.open(pid).and_then(|pidfd| self.watch_by(pid, pidfd, client, role));
-        if watched.as_ref().is_err_and(|error| Errno::from_io_error(error) != Some(Errno::SRCH)) {
-            self.kernel.kill_unwatched(pid);
-            self.unwatched.push(pid);
-        }
-        watched
-    }
-
-    fn watch_by(&mut self, pid: HostPid, pidfd: K::Pidfd, client: ClientId, role: Role) -> io::Result<u64> {
-        let number = self.next;
-        self.kernel.watch(number, &pidfd)?;
-        self.next += 1;
-        self.watched.insert(number, Watched { pid, pidfd, client, role, give_up: None });
-        Ok(number)
-    }
-
-    fn call_ended(&mut self, now: Instant, client: ClientId, call: CallId, pid: HostPid, status: ExitStatus) {
-        let left = match status {
-            ExitStatus::Code(0) => BTreeSet::new(),
-            // What it had left in its process group came to us with its end.
-            ExitStatus::Code(_) | ExitStatus::Signal(_) | ExitStatus::Unknown => {
-                self.doom(client, |_, _, stat| stat.group == pid.get())
-            }
-        };
-        self.begin(client, left, now, now + ADOPTION, Then::CallEnded { call, status });
-    }
-
-    fn adopt(
-        &mut self,
-        client: ClientId,
-        token: Token,
-        process: ProcessRef,
-        pid: HostPid,
-        parent: Parent,
-        members: &Members,
-    ) {
-        if let Some(own) = self.clients.get_mut(&client) {
-            own.sessions.entry(process.container.clone()).or_default().insert(pid);
-        }
-        // One that is gone was reaped already: as an orphan, by its monitor, or by someone who waits for any child and
-        // has taken the status with them. The pid may be another's by now.
-        let there = match self.kernel.open(pid) {
-            Ok(_) if self.is_stranger(pid, members) => None,
-            Ok(pidfd) => Some(pidfd),
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => None,
-            Err(error) => return self.adopt_failed(client, token, pid, error),
-        };
-        let Some(pidfd) = there else {
-            self.emit(client, Event::Adopted { token });
-            return self.adopted_gone(client, process, pid, parent);
-        };
-        self.unremember(pid);
-        match self.watch_by(pid, pidfd, client, Role::Adopted { process: process.clone(), parent }) {
-            Ok(number) => {
-                if let Some(own) = self.clients.get_mut(&client) {
-                    own.adopted.insert(process, number);
-                }
-                self.emit(client, Event::Adopted { token });
-                let monitor = match parent {
-                    Parent::Us => None,
-                    Parent::Call(call) => self.status_of_call(client, call).map(|status| (call, status)),
-                };
-                monitor.into_iter().for_each(|(call, status)| self.monitor_ended(client, call, status));
-            }
-            Err(error) => self.adopt_failed(client, token, pid, error),
-        }
-    }
-
-    fn adopt_failed(&mut self, client: ClientId, token: Token, pid: HostPid, error: io::Error) {
-        self.kernel.kill_unwatched(pid);
-        self.unwatched.push(pid);
-        self.emit(client, Event::AdoptFailed { token, error: error.into() });
-    }
-
-    fn adopted_gone(&mut self, client: ClientId, process: ProcessRef, pid: HostPid, parent: Parent) {
-        let status = match parent {
-            Parent::Us => Some(self.take_orphan(pid).unwrap_or(ExitStatus::Unknown)),
-            Parent::Call(call) => {
-                let status = self.status_of_call(client, call);
-                if let (None, Some(own)) = (status, self.clients.get_mut(&client)) {
-                    own.gone.push((process.clone(), call));
-                }
-                status
-            }
-        };
-        status.into_iter().for_each(|status| self.exited(client, process.clone(), status));
-    }
-
-    fn status_of_call(&self, client: ClientId, call: CallId) -> Option<ExitStatus> {
-        let ended = self.clients.get(&client)?.ended_calls.iter().find(|(ended, _)| *ended == call);
-        ended.map(|(_, status)| *status)
-    }
-
-    /// The end of a monitor is that of what it monitored, whose own status the kernel may know.
-    fn monitor_ended(&mut self, client: ClientId, call: CallId, status: ExitStatus) {
-        let monitored = |watched: &Watched<K::Pidfd>| {
-            watched.client == client
-                && matches!(watched.role, Role::Adopted { parent: Parent::Call(monitor), .. } if monitor == call)
-        };
-        let numbers: Vec<_> = self
-            .watched
-            .iter()
-            .filter(|(_, watched)| monitored(watched))
-            .map(|(number, _)| *number)
-            .collect();
-        for number in numbers {
-            let Some(Watched { pidfd, role: Role::Adopted { process, .. }, .. }) =
-                self.watched.remove(&number)
-            else {
-                continue;
-            };
-            let status = self.kernel.status_of_reaped(&pidfd).unwrap_or(status);
-            self.exited(client, process, status);
-        }
-        let Some(own) = self.clients.get_mut(&client) else { return };
-        let (gone, rest) =
-            std::mem::take(&mut own.gone).into_iter().partition(|(_, monitor)| *monitor == call);
-        own.gone = rest;
-        let gone: Vec<(ProcessRef, CallId)> = gone;
-        gone.into_iter().for_each(|(process, _)| self.exited(client, process, status));
-    }
-
-    fn exited(&mut self, client: ClientId, process: ProcessRef, status: ExitStatus) {
-        if let Some(own) = self.clients.get_mut(&client) {
-            own.adopted.remove(&process);
-        }
-        self.emit(client, Event::Exited { process, status });
-    }
-
-    fn forget(&mut self, client: ClientId, container: &ContainerId) {
-        self.reap_remembered();
-        self.remembered.retain(|one| one.client != client || one.container != *container);
-        let Some(own) = self.clients.get_mut(&client) else { return };
-        own.sessions.remove(container);
-        let of_it = own.adopted.extract_if(|process, _| process.container == *container);
-        for (_, number) in of_it.collect::<Vec<_>>() {
-            self.watched.remove(&number);
-        }
-    }
-
-    fn close(&mut self, now: Instant, client: ClientId, token: Token, patience: Duration) {
-        let Some(own) = self.clients.get_mut(&client) else { return };
-        own.closed = true;
-        let calls: Vec<_> = own.calls.values().copied().collect();
-        let awaits: BTreeSet<_> = calls.iter().chain(own.adopted.values()).copied().collect();
-        let groups =
-            calls.iter().filter_map(|call| self.watched.get(call)).map(|call| call.pid.get()).collect();
-        for number in &awaits {
-            let _gone = self.signal_group(*number, Signal::KILL);
-        }
-        self.begin(client, awaits, now, now + patience, Then::Closing { token, groups });
-    }
-
     fn subreap(&mut self, client: ClientId, on: bool) -> io::Result<()> {
         let others = self.clients.iter().any(|(other, own)| *other != client && own.subreaps);
         let Some(own) = self.clients.get_mut(&client) else { return Ok(()) };
@@ -543,84 +330,6 @@ impl<K: Kernel> ChildTable<K> {
         }
         own.subreaps = on;
         Ok(())
-    }
-
-    /// Begins to wait for the ends of these.
-    fn begin(
-        &mut self,
-        client: ClientId,
-        awaits: BTreeSet<u64>,
-        now: Instant,
-        deadline: Instant,
-        then: Then,
-    ) {
-        let number = self.next;
-        self.next += 1;
-        let looks = matches!(then, Then::EndAll { .. } | Then::Closing { .. });
-        self.errands.insert(number, Errand { client, awaits, deadline, look: looks.then_some(now), then });
-        self.look(now, number);
-    }
-
-    /// One process less to wait for.
-    fn awaited(&mut self, now: Instant, ended: u64) {
-        let lighter = |errand: &mut Errand| errand.awaits.remove(&ended) && errand.awaits.is_empty();
-        let over: Vec<_> = self
-            .errands
-            .iter_mut()
-            .filter_map(|(number, errand)| lighter(errand).then_some(*number))
-            .collect();
-        over.into_iter().for_each(|number| self.look(now, number));
-    }
-
-    /// Goes on with an errand if it can.
-    fn look(&mut self, now: Instant, number: u64) {
-        let Some(mut errand) = self.errands.remove(&number) else { return };
-        let overdue = errand.deadline <= now;
-        let over = match &errand.then {
-            Then::EndAll { container, members, thaw, .. } => {
-                self.end_members(errand.client, container, members, thaw)
-            }
-            // Zombies of their pid namespaces hold inits up.
-            Then::Closing { .. } => {
-                self.reap_orphans();
-                errand.awaits.retain(|awaited| self.watched.contains_key(awaited));
-                errand.awaits.is_empty()
-            }
-            Then::CallEnded { .. } | Then::Unadopted { .. } | Then::Closed { .. } => errand.awaits.is_empty(),
-        };
-        if !over && !overdue {
-            errand.look = errand.look.map(|_| now + LOOK);
-            self.errands.insert(number, errand);
-            return;
-        }
-        self.finish(now, errand);
-    }
-
-    fn finish(&mut self, now: Instant, errand: Errand) {
-        let Errand { client, then, .. } = errand;
-        match then {
-            Then::CallEnded { call, status } => {
-                if let Some(own) = self.clients.get_mut(&client) {
-                    own.calls.remove(&call);
-                    bounded(&mut own.ended_calls, (call, status));
-                }
-                self.emit(client, Event::CallEnded { call, status });
-                self.monitor_ended(client, call, status);
-            }
-            Then::Unadopted { token } => {
-                self.reap_orphans();
-                self.emit(client, Event::Done { token });
-            }
-            Then::Closing { token, groups } => {
-                let left = self.doom(client, |_, _, stat| groups.contains(&stat.group));
-                self.begin(client, left, now, now + ADOPTION, Then::Closed { token });
-            }
-            Then::Closed { token } => self.emit(client, Event::Done { token }),
-            Then::EndAll { token, .. } => {
-                self.reap_remembered();
-                self.emit(client, Event::Done { token });
-            }
-        }
     }
 
     fn emit(&mut self, client: ClientId, event: Event) {

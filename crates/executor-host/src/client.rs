@@ -3,7 +3,9 @@
 //! A request is in the host's queue before its method returns, whether or not anyone polls the future. A token pairs it
 //! with its answer.
 
-use std::collections::HashMap;
+mod answers;
+mod handles;
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,16 +14,19 @@ use std::time::Duration;
 
 use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, ProcessRef, Signal, SignalScope};
 use executor_core::{BoxFuture, BoxStream, ChildFd, ChildStdio, Delivery};
-use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::channel::mpsc::{UnboundedReceiver, unbounded};
 use futures::channel::oneshot;
-use futures::future::Shared;
 use futures::{FutureExt, StreamExt, stream};
 use tokio::signal::unix::{SignalKind, signal};
 
+pub use self::answers::ClientSink;
+use self::answers::{Answer, Answers, Awaited, answered};
+use self::handles::until;
+pub use self::handles::{Adopted, Call, CallEnd, Ended};
 use crate::local::LocalHost;
 use crate::seam::{
-    CallId, Command, Containers, Delivered, Event, EventSink, Image, ImageFate, Members, OsError, Parent,
-    ProcessHost, Request, StdioSource, Token,
+    CallId, Command, Containers, Delivered, Image, Members, OsError, Parent, ProcessHost, Request,
+    StdioSource, Token,
 };
 use crate::{Error, Result, lock};
 
@@ -36,63 +41,6 @@ struct Connection {
     awaited: Arc<Awaited>,
     next: AtomicU64,
     exits: Mutex<Option<UnboundedReceiver<(ProcessRef, ExitStatus)>>>,
-}
-
-/// What has not been answered yet.
-struct Awaited {
-    answers: Mutex<Option<Answers>>,
-    exits: UnboundedSender<(ProcessRef, ExitStatus)>,
-}
-
-type Spawned = std::result::Result<(HostPid, ImageFate), OsError>;
-
-#[derive(Default)]
-struct Answers {
-    tokens: HashMap<Token, Answer>,
-    spawned: HashMap<CallId, oneshot::Sender<Spawned>>,
-    calls: HashMap<CallId, oneshot::Sender<ExitStatus>>,
-    ends: HashMap<ProcessRef, oneshot::Sender<ExitStatus>>,
-    /// Adopted processes whose exits are not to be reported yet, with how they ended if they have.
-    held: HashMap<ProcessRef, Option<ExitStatus>>,
-}
-
-enum Answer {
-    Done(oneshot::Sender<std::result::Result<(), OsError>>),
-    /// For a thread that blocks.
-    Blocking(mpsc::Sender<std::result::Result<(), OsError>>),
-    Signalled(oneshot::Sender<std::result::Result<Delivered, OsError>>),
-}
-
-/// How a call, or an adopted process, ends.
-pub type Ended = Shared<BoxFuture<'static, ExitStatus>>;
-
-/// A runtime that was executed. It is reaped whether or not anyone waits; when it fails, what it has left in its process
-/// group is ended first.
-#[derive(Clone)]
-pub struct Call {
-    id: CallId,
-    image: ImageFate,
-    ended: Ended,
-    client: HostClient,
-}
-
-/// A process that was adopted, and whose exit is not reported yet. It is when this is dropped.
-pub struct Adopted {
-    process: ProcessRef,
-    ended: Ended,
-    reports: bool,
-    client: HostClient,
-}
-
-/// How a call was waited for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CallEnd {
-    /// It ended by itself.
-    Ended(ExitStatus),
-    /// It did not within the deadline, and was killed.
-    Overdue,
-    /// It was given up, and killed.
-    Abandoned,
 }
 
 impl HostClient {
@@ -376,155 +324,5 @@ impl HostClient {
             None => done.recv().map_err(|_| Error::HostGone)?,
         };
         Ok(answer.map_err(io::Error::from))
-    }
-}
-
-impl Adopted {
-    /// How it ends.
-    pub fn ended(&self) -> Ended {
-        self.ended.clone()
-    }
-
-    /// From now on its exit is reported.
-    pub fn report(self) {
-        drop(self);
-    }
-
-    /// Ends a process that was adopted in vain; answers when it has ended, at the latest after `patience`. Its exit is not
-    /// reported, and its name is free.
-    pub async fn disown(mut self, patience: Duration) {
-        if let Err(error) = self.client.kill(self.process.clone(), None, Vec::new()).await {
-            tracing::warn!(process = %self.process, %error, "of a process that was adopted in vain");
-        }
-        let ended = tokio::time::timeout(patience, self.ended()).await.is_ok();
-        self.client.await_answer(|answers| {
-            // One that does not end is never reported.
-            if ended {
-                answers.held.remove(&self.process);
-            }
-        });
-        self.reports = false;
-    }
-}
-
-impl Drop for Adopted {
-    fn drop(&mut self) {
-        if !self.reports {
-            return;
-        }
-        let ended = lock(&self.client.shared.awaited.answers)
-            .as_mut()
-            .and_then(|answers| answers.held.remove(&self.process))
-            .flatten();
-        if let Some(status) = ended {
-            let _nobody_listens =
-                self.client.shared.awaited.exits.unbounded_send((self.process.clone(), status));
-        }
-    }
-}
-
-async fn answered<T>(answer: oneshot::Receiver<T>) -> Result<T> {
-    answer.await.map_err(|_| Error::HostGone)
-}
-
-fn until(ended: oneshot::Receiver<ExitStatus>) -> Ended {
-    ended.map(|status| status.unwrap_or(ExitStatus::Unknown)).boxed().shared()
-}
-
-impl Call {
-    /// Its name at the host.
-    pub const fn id(&self) -> CallId {
-        self.id
-    }
-
-    /// What became of the program in memory.
-    pub const fn image(&self) -> ImageFate {
-        self.image
-    }
-
-    /// How it ends.
-    pub fn ended(&self) -> Ended {
-        self.ended.clone()
-    }
-
-    /// Sends SIGKILL to its process group.
-    pub fn kill(&self) {
-        self.client.shared.host.request(Request::KillCall { call: self.id }, Vec::new());
-    }
-
-    /// Waits until it has ended, at most until the deadline or until it is abandoned; then it is killed.
-    pub async fn wait(&self, deadline: Duration, abandoned: impl Future<Output = ()>) -> CallEnd {
-        let early = tokio::select! {
-            status = self.ended() => return CallEnd::Ended(status),
-            () = tokio::time::sleep(deadline) => CallEnd::Overdue,
-            () = abandoned => CallEnd::Abandoned,
-        };
-        self.kill();
-        self.ended().await;
-        early
-    }
-}
-
-/// Pairs a host's events with what awaits them.
-pub struct ClientSink(Arc<Awaited>);
-
-impl EventSink for ClientSink {
-    fn deliver(&mut self, event: Event) {
-        let mut answers = lock(&self.0.answers);
-        let Some(answers) = &mut *answers else { return };
-        match event {
-            Event::Spawned { call, pid, image } => {
-                answer(answers.spawned.remove(&call), Ok((pid, image)));
-            }
-            Event::SpawnFailed { call, error } => {
-                answers.calls.remove(&call);
-                answer(answers.spawned.remove(&call), Err(error));
-            }
-            Event::CallEnded { call, status } => {
-                answer(answers.calls.remove(&call), status);
-            }
-            Event::Adopted { token } | Event::Done { token } => answers.done(token, Ok(())),
-            Event::AdoptFailed { token, error } | Event::Failed { token, error } => {
-                answers.done(token, Err(error))
-            }
-            Event::Signalled { token, delivery } => {
-                if let Some(Answer::Signalled(awaits)) = answers.tokens.remove(&token) {
-                    answer(Some(awaits), delivery);
-                }
-            }
-            Event::Exited { process, status } => {
-                answer(answers.ends.remove(&process), status);
-                match answers.held.get_mut(&process) {
-                    Some(held) => *held = Some(status),
-                    None => {
-                        let _nobody_listens = self.0.exits.unbounded_send((process, status));
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl Answers {
-    fn done(&mut self, token: Token, outcome: std::result::Result<(), OsError>) {
-        match self.tokens.remove(&token) {
-            Some(Answer::Done(awaits)) => answer(Some(awaits), outcome),
-            Some(Answer::Blocking(awaits)) => {
-                let _gave_up_waiting = awaits.send(outcome);
-            }
-            Some(Answer::Signalled(_)) | None => {}
-        }
-    }
-}
-
-fn answer<T>(awaits: Option<oneshot::Sender<T>>, value: T) {
-    let _nobody_waits = awaits.map(|awaits| awaits.send(value));
-}
-
-impl Drop for ClientSink {
-    /// No more events come: what is awaited is answered by dropping its sender.
-    fn drop(&mut self) {
-        lock(&self.0.answers).take();
-        self.0.exits.close_channel();
     }
 }

@@ -16,28 +16,31 @@
 //! cgroup and journal are killed, its cgroups, state and files removed, then `executors/e`. What could not be removed keeps
 //! `owner` and `executors/e`, and the next sweep tries again.
 
+mod reservation;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use executor_core::lifecycle::{ContainerId, HostPid, Leftover, LeftoverKind};
+use executor_core::lifecycle::{ContainerId, Leftover, LeftoverKind};
 use executor_core::{CgroupParent, Swept};
 use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
-use rustix::mount::{UnmountFlags, unmount};
 use uuid::Uuid;
 
+pub use self::reservation::Claim;
 pub use self::sweep::sweep;
 use self::sweep::{leave, records};
 use crate::cgroup::place::{self, Place};
-use crate::cgroup::{self, Cgroups};
-use crate::seam::{Containers, Members};
-use crate::{Bundles, Error, Result, journal, lock, procfs, tree};
+use crate::cgroup::{self};
+use crate::seam::Containers;
+use crate::{Bundles, Error, Result, lock, tree};
 
 /// The variable by which the runtimes of an executor are known.
 pub const MARK: &str = "LONGSHORE_EXECUTOR";
@@ -57,19 +60,6 @@ pub struct Root {
     /// The parents below which it has a directory among the cgroups; its file has a line for each.
     parents: Mutex<BTreeSet<String>>,
     alive: File,
-}
-
-/// A container's place on disk.
-#[derive(Clone, Debug)]
-pub struct Claim {
-    /// Its id.
-    pub id: ContainerId,
-    /// Its own directory, the bundle.
-    pub dir: PathBuf,
-    /// Its cgroup; none where no cgroups may be made.
-    pub cgroup: Option<Place>,
-    /// The runtime's own directory for it.
-    pub state: PathBuf,
 }
 
 impl Root {
@@ -197,87 +187,6 @@ impl Root {
     }
 }
 
-impl Claim {
-    /// Ends and removes everything the container has: processes, cgroups, the runtime's state, its network, mounts,
-    /// files. Answers with how many processes had to be killed and what could not be removed.
-    pub fn dispose(&self, bundles: &dyn Bundles) -> (usize, Vec<Leftover>) {
-        let (killed, mut left) = self.end(None);
-        left.extend(bundles.detach(&self.dir));
-        (killed, self.remove(bundles, left))
-    }
-
-    /// The first step: processes, cgroups (those that are known, or else looked for) and the runtime's state.
-    pub fn end(&self, cgroups: Option<&Cgroups>) -> (usize, Vec<Leftover>) {
-        let found;
-        let cgroups = match cgroups {
-            Some(cgroups) => cgroups,
-            None => match self.cgroups() {
-                Ok(cgroups) => {
-                    found = cgroups;
-                    &found
-                }
-                Err(error) => {
-                    return (0, vec![Leftover::new(LeftoverKind::RuntimeState, &self.state, &error)]);
-                }
-            },
-        };
-        let (killed, cgroups) = cgroups.end();
-        // A runtime may have been killed between starting init and telling us.
-        let in_journal = journal::kill(&self.dir);
-        cgroup::wait_for_ends(&in_journal, cgroup::PATIENCE);
-        // One that is in the journal as well has ended by now, and does not count twice.
-        let init = journal::kill_init(&self.state);
-        cgroup::wait_for_ends(init.as_slice(), cgroup::PATIENCE);
-        let killed = killed + in_journal.len() + usize::from(init.is_some());
-        let mut left = cgroups.remove();
-        left.extend(remove_state(&self.state));
-        (killed, left)
-    }
-
-    /// The last step, after [`end`](Self::end) and [`Bundles::detach`], which have left this: mounts and files. Answers
-    /// with all that is left.
-    pub fn remove(&self, bundles: &dyn Bundles, mut left: Vec<Leftover>) -> Vec<Leftover> {
-        left.extend(bundles.unmake(&self.dir));
-        if may_have_mounts(&self.dir) {
-            match procfs::mounts_below(&self.dir) {
-                Ok(mounts) => {
-                    left.extend(mounts.iter().map(|point| {
-                        Leftover::new(LeftoverKind::Mount, point, &io::Error::from(Errno::BUSY))
-                    }))
-                }
-                Err(error) => left.push(Leftover::new(LeftoverKind::Mount, &self.dir, &error)),
-            }
-        }
-        // While anything else is left, the directory says whose it is.
-        if left.is_empty() {
-            left.extend(tree::remove_with_last(&self.dir, LeftoverKind::File, OWNER));
-        }
-        left
-    }
-
-    /// Its cgroups, as they are now.
-    ///
-    /// # Errors
-    /// When the runtime's state cannot be read.
-    pub fn cgroups(&self) -> Result<Cgroups> {
-        match &self.cgroup {
-            Some(place) => Cgroups::find(&place.path, &self.state.join("state.json")),
-            None => Ok(Cgroups::none()),
-        }
-    }
-
-    /// What says that a process is in it: its cgroup, whose directories are given or else where they are by default; its pid
-    /// namespace where there is none.
-    pub fn members(&self, cgroups: Option<&Cgroups>, init: Option<HostPid>) -> Members {
-        let Some(place) = &self.cgroup else { return Members::PidNamespace { init } };
-        let dirs = match cgroups {
-            Some(cgroups) => cgroups.dirs().map(Into::into).collect(),
-            None => cgroup::in_hierarchies(&place.path).into_iter().map(Into::into).collect(),
-        };
-        Members::Cgroup { path: place.path.clone(), dirs }
-    }
-}
-
 /// Where the cgroups of containers go that ask for no parent, as a path within each hierarchy; `None` where this
 /// user may make none.
 ///
@@ -300,149 +209,8 @@ fn lock_root(root: &Path) -> Result<File> {
     Ok(lock)
 }
 
-/// A runtime that was killed while it had its program mounted read-only, to execute itself from there, has left that
-/// in the container's state.
-fn remove_state(dir: &Path) -> Vec<Leftover> {
-    let left = tree::remove(dir, LeftoverKind::RuntimeState);
-    if left.is_empty() {
-        return left;
-    }
-    for mount in procfs::mounts_below(dir).into_iter().flatten() {
-        if let Err(error) = unmount(&mount, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-            tracing::warn!(mount = %mount.display(), %error, "unmount");
-        }
-    }
-    tree::remove(dir, LeftoverKind::RuntimeState)
-}
-
-/// Without a directory in it, nothing below it can be removed by mistake: a file that something is mounted on is one
-/// that cannot be.
-fn may_have_mounts(dir: &Path) -> bool {
-    let is_dir = |entry: io::Result<fs::DirEntry>| {
-        entry.and_then(|entry| entry.file_type()).map_or(true, |kind| kind.is_dir())
-    };
-    fs::read_dir(dir).is_ok_and(|mut entries| entries.any(is_dir))
-}
-
 fn short_uuid() -> String {
     let mut name = Uuid::new_v4().simple().to_string();
     name.truncate(12);
     name
-}
-
-#[cfg(test)]
-mod tests {
-    use super::sweep::names;
-    use super::*;
-    use crate::bundles::Place;
-    use executor_core::lifecycle::StartFailure;
-    use executor_core::{ContainerSpec, ExecSpec, NetworkAttachment, NetworkNamespace, NetworkTraits};
-
-    struct NoBundles;
-
-    impl Bundles for NoBundles {
-        fn network(&self, _: &ContainerSpec) -> NetworkTraits {
-            NetworkTraits::default()
-        }
-
-        fn attach(
-            &self,
-            _: &Place<'_>,
-            _: &ContainerSpec,
-        ) -> std::result::Result<NetworkAttachment, StartFailure> {
-            Ok(NetworkNamespace::Host.into())
-        }
-
-        fn write(
-            &self,
-            _: &Place<'_>,
-            _: &ContainerSpec,
-            _: &NetworkAttachment,
-        ) -> std::result::Result<Vec<u8>, StartFailure> {
-            Ok(Vec::new())
-        }
-
-        fn process(
-            &self,
-            _: &Place<'_>,
-            _: &ContainerSpec,
-            _: HostPid,
-            _: &ExecSpec,
-        ) -> std::result::Result<Vec<u8>, StartFailure> {
-            Ok(Vec::new())
-        }
-
-        fn unmake(&self, _: &Path) -> Vec<Leftover> {
-            Vec::new()
-        }
-    }
-
-    fn id(name: &str) -> ContainerId {
-        ContainerId::new(name).unwrap()
-    }
-
-    #[test]
-    fn a_taken_id_is_not_given_twice_and_nothing_of_it_is_touched() {
-        let dir = tempfile::tempdir().unwrap();
-        let (one, _) = Root::open(dir.path(), &NoBundles).unwrap();
-        let (other, swept) = Root::open(dir.path(), &NoBundles).unwrap();
-        assert_eq!(swept, [], "a live executor was swept");
-        let claim = one.claim(&id("a"), None).unwrap().unwrap();
-        fs::write(claim.dir.join("mine"), "").unwrap();
-        assert!(other.claim(&id("a"), None).unwrap().is_none());
-        assert!(claim.dir.join("mine").exists());
-        assert_eq!(names(&dir.path().join("containers")).unwrap(), ["a"]);
-        assert_eq!(claim.dispose(&NoBundles), (0, vec![]));
-        let claim = other.claim(&id("a"), None).unwrap().unwrap();
-        assert_eq!(claim.dispose(&NoBundles), (0, vec![]));
-        assert_eq!([one.close(&NoBundles), other.close(&NoBundles)], [[], []]);
-    }
-
-    #[test]
-    fn what_dead_executors_left_is_swept_and_only_that() {
-        let dir = tempfile::tempdir().unwrap();
-        let (live, _) = Root::open(dir.path(), &NoBundles).unwrap();
-        let (dead, _) = Root::open(dir.path(), &NoBundles).unwrap();
-        let kept = live.claim(&id("kept"), None).unwrap().unwrap();
-        let gone = dead.claim(&id("gone"), None).unwrap().unwrap();
-        fs::create_dir(dir.path().join("containers/strangers")).unwrap();
-        fs::create_dir(dir.path().join(format!("containers/.{}.x", dead.executor()))).unwrap();
-        fs::create_dir_all(&gone.state).unwrap();
-        drop(dead);
-
-        let swept = sweep(dir.path(), &NoBundles).unwrap();
-        assert_eq!(swept, [Swept { container: "gone".into(), killed: 0, left: vec![] }]);
-        assert!(kept.dir.exists() && dir.path().join("containers/strangers").exists());
-        assert!(!gone.dir.exists() && !gone.state.exists());
-        assert_eq!(names(&dir.path().join("executors")).unwrap(), [live.executor()]);
-        assert_eq!(sweep(dir.path(), &NoBundles).unwrap(), []);
-        assert_eq!(kept.dispose(&NoBundles), (0, vec![]));
-        assert_eq!(live.close(&NoBundles), []);
-    }
-
-    #[test]
-    fn what_cannot_be_written_down_is_not_made() {
-        let dir = tempfile::tempdir().unwrap();
-        let (root, _) = Root::open(dir.path(), &NoBundles).unwrap();
-        let parent = format!("/{}", root.executor());
-        let mute = Root {
-            alive: File::open(dir.path().join("executors").join(root.executor())).unwrap(),
-            dir: root.dir.clone(),
-            executor: root.executor.clone(),
-            parent: None,
-            parents: Mutex::default(),
-        };
-        assert!(mute.enter(&parent).is_err());
-        let missing = |parent: &str| place::missing(parent).iter().any(|missing| missing.topmost == parent);
-        assert!(missing(&parent), "a sweep would know nothing of it");
-        root.enter(&parent).unwrap();
-        assert_eq!(missing(&parent), !place::is_delegated(""), "{parent}");
-        assert_eq!(root.close(&NoBundles), []);
-        assert!(missing(&parent), "{parent}");
-    }
-
-    #[test]
-    fn a_root_that_does_not_exist_has_nothing_to_sweep() {
-        assert_eq!(sweep(Path::new("/nowhere/longshore"), &NoBundles).unwrap(), []);
-    }
 }

@@ -5,11 +5,12 @@ use std::ffi::OsString;
 use std::sync::mpsc;
 
 use executor_core::Delivery;
-use executor_core::lifecycle::{ExecId, SignalScope};
+use executor_core::lifecycle::{ExecId, Signal, SignalScope};
+use rustix::io::Errno;
 
 use super::*;
 use crate::procfs::Stat;
-use crate::seam::{Delivered, ImageFate, OsError, StdioSource};
+use crate::seam::{Command, Delivered, ImageFate, Members, OsError, StdioSource};
 
 const OWN: u32 = 1;
 const OURS: &str = "/longshore/e/c";
