@@ -1,0 +1,123 @@
+//! The arguments of the runtime's commands.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use executor_core::Resources;
+use executor_core::lifecycle::ContainerId;
+
+use crate::oci::Launch;
+
+/// What of the command line depends on what is started.
+pub(super) enum Step<'a> {
+    Create { bundle: &'a Path },
+    Run { bundle: &'a Path },
+    Exec { process: &'a Path },
+}
+
+impl Step<'_> {
+    /// The operation, for error messages.
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Run { .. } => "run",
+            Self::Create { .. } => "create",
+            Self::Exec { .. } => "exec",
+        }
+    }
+
+    pub(super) fn args(&self, id: &ContainerId, launch: &Launch, no_pivot: bool) -> Vec<OsString> {
+        let mut args: Vec<OsString> = Vec::new();
+        args.extend(launch.systemd_cgroup.then(|| "--systemd-cgroup".into()));
+        args.push(self.name().into());
+        // `create` knows no other way.
+        if launch.detach && !matches!(self, Self::Create { .. }) {
+            args.push("--detach".into());
+        }
+        args.extend(["--pid-file".into(), launch.pid_file.clone().into()]);
+        if let Some(console) = &launch.console_socket {
+            args.extend(["--console-socket".into(), console.into()]);
+        }
+        match self {
+            Self::Run { bundle } | Self::Create { bundle } => {
+                args.extend(["--bundle".into(), bundle.into()]);
+                args.extend(no_pivot.then(|| "--no-pivot".into()));
+            }
+            Self::Exec { process } => args.extend(["--process".into(), process.into()]),
+        }
+        args.extend(["--".into(), id.as_str().into()]);
+        args
+    }
+}
+
+/// Limits as options of `update`. No limit is -1 there.
+pub(super) fn limits(resources: &Resources) -> Vec<OsString> {
+    let Resources {
+        memory,
+        memory_swap,
+        cpus,
+        cpu_quota,
+        cpu_period,
+        cpu_shares,
+        cpuset_cpus,
+        cpuset_mems,
+        pids,
+    } = resources;
+    let micros = |cpus: f64| (cpus * Resources::CPU_PERIOD as f64).round() as i64;
+    let (quota, period) = match cpus {
+        Some(cpus) => (Some(micros(*cpus).to_string()), Some(Resources::CPU_PERIOD.to_string())),
+        None => (cpu_quota.map(|quota| quota.to_string()), cpu_period.map(|period| period.to_string())),
+    };
+    let swap = memory_swap.map(|both| if both == u64::MAX { "-1".to_owned() } else { both.to_string() });
+    let options = [
+        ("--memory", memory.map(|bytes| bytes.to_string())),
+        ("--memory-swap", swap),
+        ("--cpu-quota", quota),
+        ("--cpu-period", period),
+        ("--cpu-share", cpu_shares.map(|shares| shares.to_string())),
+        ("--cpuset-cpus", cpuset_cpus.clone()),
+        ("--cpuset-mems", cpuset_mems.clone()),
+        ("--pids-limit", pids.map(|pids| pids.to_string())),
+    ];
+    let given = options.into_iter().filter_map(|(option, value)| Some([option.into(), value?.into()]));
+    given.flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_come_after_the_end_of_options() {
+        let id = ContainerId::new("c1").unwrap();
+        let pid_file = Path::new("/b/init.pid");
+        let launch = |detach| Launch {
+            pid_file: pid_file.to_owned(),
+            console_socket: None,
+            detach,
+            systemd_cgroup: detach,
+        };
+        let run = Step::Run { bundle: Path::new("/b") }.args(&id, &launch(true), true);
+        assert_eq!(
+            run.join(" ".as_ref()),
+            "--systemd-cgroup run --detach --pid-file /b/init.pid --bundle /b --no-pivot -- c1"
+        );
+        let exec = Step::Exec { process: Path::new("/b/p.json") }.args(&id, &launch(false), true);
+        assert_eq!(exec.join(" ".as_ref()), "exec --pid-file /b/init.pid --process /b/p.json -- c1");
+    }
+
+    #[test]
+    fn limits_are_options_and_what_is_absent_is_not_mentioned() {
+        let resources = Resources {
+            memory: Some(64 << 20),
+            memory_swap: Some(u64::MAX),
+            cpus: Some(0.5),
+            pids: Some(7),
+            ..Resources::default()
+        };
+        assert_eq!(
+            limits(&resources).join(" ".as_ref()),
+            "--memory 67108864 --memory-swap -1 --cpu-quota 50000 --cpu-period 100000 --pids-limit 7"
+        );
+        assert!(limits(&Resources::default()).is_empty());
+    }
+}

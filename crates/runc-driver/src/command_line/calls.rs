@@ -1,0 +1,143 @@
+//! One call of the runtime: executed, its answer read, its log read and removed.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use executor_core::lifecycle::{ContainerId, ExitStatus};
+use executor_core::{BoxFuture, ChildFd, ChildStdio};
+use executor_host::{Call, CallEnd, Command, MARK, StdioSource, log_prefix};
+use futures::FutureExt;
+use serde::Deserialize;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+
+use super::arguments::Step;
+use super::{ANSWER_LIMIT, CommandLine, KEPT_VARIABLES};
+use crate::image::Images;
+use crate::oci::{Launch, OciRuntime, RuntimeCall};
+use crate::{Error, Result, failure};
+
+impl CommandLine {
+    /// Executes the runtime, with a log of its own.
+    fn call(
+        &self,
+        args: &[OsString],
+        stdio: &ChildStdio,
+    ) -> (BoxFuture<'static, executor_host::Result<Call>>, Log) {
+        let mut all: Vec<OsString> = Vec::new();
+        let mut log = Log(None);
+        if let (Some(state), Some(mark)) = (&self.state, &self.mark) {
+            let number = self.calls.fetch_add(1, Ordering::Relaxed);
+            let file = state.join(format!("{}{number}", log_prefix(mark)));
+            all.extend(["--root".into(), state.into()]);
+            all.extend(["--log".into(), file.clone().into(), "--log-format".into(), "json".into()]);
+            log = Log(Some(file));
+        }
+        all.extend_from_slice(args);
+        let kept =
+            KEPT_VARIABLES.iter().filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?)));
+        let mark = self.mark.iter().map(|executor| (MARK.into(), executor.into()));
+        let command = Command {
+            program: self.program.clone().into(),
+            image: None,
+            args: all,
+            env: kept.chain(mark).collect(),
+            stdio: [StdioSource::Null; 3],
+        };
+        let spawned = self.host.spawn(command, self.images.as_ref().and_then(Images::image), stdio);
+        let images = self.images.clone();
+        let spawned = spawned.inspect(move |call| {
+            if let (Some(images), Ok(call)) = (images, call) {
+                images.was(call.image());
+            }
+        });
+        (spawned.boxed(), log)
+    }
+
+    pub(super) fn launch(
+        &self,
+        id: &ContainerId,
+        step: &Step<'_>,
+        launch: &Launch,
+        stdio: &ChildStdio,
+    ) -> BoxFuture<'static, Result<RuntimeCall>> {
+        let (call, log) = self.call(&step.args(id, launch, self.no_pivot), stdio);
+        async move { Ok(RuntimeCall::new(call.await?, || log.take().boxed())) }.boxed()
+    }
+
+    pub(super) async fn json<T: for<'a> Deserialize<'a>>(
+        &self,
+        id: Option<&ContainerId>,
+        args: &[OsString],
+    ) -> Result<T> {
+        let answer = self.answer(id, args).await?;
+        let (op, subject) = self.names(id, args);
+        serde_json::from_slice(&answer).map_err(|source| Error::Answer { op, subject, source })
+    }
+
+    /// Calls the runtime and answers with what it wrote to stdout. The call goes on to its end when
+    /// the answer is not waited for any more: half a call would leave a log, or a runtime, behind.
+    pub(super) async fn answer(&self, id: Option<&ContainerId>, args: &[OsString]) -> Result<Vec<u8>> {
+        let (call, own_id, own_args) = (self.clone(), id.cloned(), args.to_vec());
+        tokio::spawn(async move { call.whole_call(own_id.as_ref(), &own_args).await }).await?
+    }
+
+    async fn whole_call(&self, id: Option<&ContainerId>, args: &[OsString]) -> Result<Vec<u8>> {
+        let (op, subject) = self.names(id, args);
+        let failed = |source| Error::Io { op: op.clone(), subject: subject.clone(), source };
+        let (ours, theirs) = std::io::pipe().map_err(failed)?;
+        let stdout = ChildFd::Fd(Arc::new(OwnedFd::from(theirs)));
+        // A runtime's complaint is in its log; on stderr it only comes again.
+        let stdio = ChildStdio { stdout, ..ChildStdio::default() };
+        let (call, log) = self.call(args, &stdio);
+        drop(stdio);
+        let ours = pipe::Receiver::from_owned_fd(ours.into()).map_err(failed)?;
+        let runtime = call.await?;
+        let mut answer = Vec::new();
+        let mut ours = ours.take(ANSWER_LIMIT);
+        let read = tokio::time::timeout(self.deadline, ours.read_to_end(&mut answer));
+        let (ended, read) = tokio::join!(runtime.wait(self.deadline, std::future::pending()), read);
+        let words = log.take().await;
+        match (ended, read) {
+            (CallEnd::Ended(ExitStatus::Code(0)), Ok(read)) => read.map(|_| answer).map_err(failed),
+            (CallEnd::Ended(ExitStatus::Code(0)), Err(_)) | (CallEnd::Overdue | CallEnd::Abandoned, _) => {
+                Err(Error::TimedOut { op, subject, after: self.deadline })
+            }
+            (CallEnd::Ended(status), _) => Err(match words {
+                Some(words) => Error::Refused { op, subject, words },
+                None => Error::Failed { op, subject, status },
+            }),
+        }
+    }
+
+    /// What was to be done with what, for messages.
+    fn names(&self, id: Option<&ContainerId>, args: &[OsString]) -> (String, String) {
+        let step = args.first().map(|arg| arg.to_string_lossy()).unwrap_or_default();
+        let subject = id.map_or_else(|| self.program.display().to_string(), ToString::to_string);
+        (format!("{} {step}", self.name()), subject)
+    }
+}
+
+/// The log of one call; removed when it has been read or is dropped.
+pub(crate) struct Log(Option<PathBuf>);
+
+impl Log {
+    /// What the runtime complained of.
+    pub(crate) async fn take(self) -> Option<String> {
+        let read = tokio::task::spawn_blocking(move || self.0.as_ref().map(fs::read));
+        failure::words(&read.await.ok()??.ok()?)
+    }
+}
+
+impl Drop for Log {
+    /// A short file, removed in microseconds.
+    fn drop(&mut self) {
+        if let Some(file) = &self.0 {
+            let _never_written = fs::remove_file(file);
+        }
+    }
+}

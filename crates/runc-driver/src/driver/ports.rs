@@ -1,0 +1,286 @@
+//! The ports: what an executor calls, each translated into work of [`Shared`] or a request to the host.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use executor_core::lifecycle::{
+    ContainerId, ExecId, HostPid, Leftover, ProcessId, ProcessRef, RawExit, Signal, SignalScope,
+    StartFailure, StartFailureKind, TerminalSize, Usage,
+};
+use executor_core::{
+    BoxFuture, BoxStream, ChildStdio, ContainerSpec, Delivery, ExecSpec, ExitSource, Kill, Runtime,
+    RuntimeError, Swept,
+};
+use executor_host::cgroup::PATIENCE;
+use executor_host::{Adopted, Root};
+use futures::{FutureExt, StreamExt, future};
+
+use super::container::stem;
+use super::launch::Kind;
+use super::pools::Pool;
+use super::{CALL_DEADLINE, Mode, Opened, Runc, gone};
+use crate::{Error, lock};
+
+impl Runtime for Runc {
+    fn open(&self, root: &Path) -> std::result::Result<Vec<Swept>, RuntimeError> {
+        let shared = &self.shared;
+        let failed = |source: Error| RuntimeError::Root { root: root.to_owned(), source: source.into() };
+        if shared.opened.get().is_some() {
+            let taken = std::io::Error::other("this driver has one already");
+            return Err(RuntimeError::Root { root: root.to_owned(), source: taken.into() });
+        }
+        let (own, swept) = Root::open(root, &*shared.bundles).map_err(|error| failed(error.into()))?;
+        match shared.mode {
+            Mode::Detached => shared.host.subreap(true).map_err(|error| failed(error.into()))?,
+            Mode::Foreground => {}
+        }
+        let command_line = shared.command_line.with_state(own.runtime_state(), own.executor());
+        let runtime = Arc::new(command_line.clone());
+        let _first = shared.opened.set(Opened { root: own, command_line, runtime });
+        Ok(swept)
+    }
+
+    fn prepare(
+        &self,
+        id: &ContainerId,
+        spec: Arc<ContainerSpec>,
+    ) -> BoxFuture<'static, std::result::Result<(), StartFailure>> {
+        let preparation = self.shared.begin_preparation(id);
+        let prepared = Arc::clone(&self.shared).prepare(id.clone(), spec, preparation);
+        self.shared.under_way(prepared)
+    }
+
+    fn create(
+        &self,
+        id: &ContainerId,
+        stdio: ChildStdio,
+    ) -> BoxFuture<'static, std::result::Result<HostPid, StartFailure>> {
+        let shared = Arc::clone(&self.shared);
+        let Some(start) = shared.begin_start(id, ProcessId::Init) else { return unprepared(id) };
+        self.shared.under_way(async move { shared.create(&start, stdio).await.map(reported) })
+    }
+
+    fn start(&self, id: &ContainerId) -> BoxFuture<'static, std::result::Result<(), StartFailure>> {
+        let shared = Arc::clone(&self.shared);
+        // Its terminal came when it was created.
+        let container = shared.container(id).ok();
+        let Some(start) = container.and_then(|container| container.under_way(ProcessId::Init)) else {
+            return unprepared(id);
+        };
+        async move { shared.start_created(&start).await }.boxed()
+    }
+
+    fn run(
+        &self,
+        id: &ContainerId,
+        stdio: ChildStdio,
+    ) -> BoxFuture<'static, std::result::Result<HostPid, StartFailure>> {
+        let shared = Arc::clone(&self.shared);
+        let Some(start) = shared.begin_start(id, ProcessId::Init) else { return unprepared(id) };
+        self.shared.under_way(async move {
+            let started = shared.launch_init(&start, Kind::Run, stdio).await;
+            started.map(reported)
+        })
+    }
+
+    fn exec(
+        &self,
+        id: &ContainerId,
+        exec: ExecId,
+        spec: ExecSpec,
+        stdio: ChildStdio,
+    ) -> BoxFuture<'static, std::result::Result<HostPid, StartFailure>> {
+        let shared = Arc::clone(&self.shared);
+        let Some(start) = shared.begin_start(id, ProcessId::Exec(exec)) else {
+            return future::ready(Err(gone(format!("there is no container {id}")))).boxed();
+        };
+        let file = start.container.claim.dir.join(format!("{}.json", stem(&start.process)));
+        self.shared.under_way(async move {
+            let (worker, container, path) = (Arc::clone(&shared), Arc::clone(&start.container), file.clone());
+            let process = start.process.clone();
+            let write = move || worker.write_process(&container, &process, spec, &path);
+            if let Err(failure) = shared.work(Pool::Bundles, write).await {
+                let _left_to_release =
+                    shared.pools.run(Pool::Bundles, move || std::fs::remove_file(file)).await;
+                return Err(failure);
+            }
+            shared.launch(&start, Kind::Exec { process: file }, stdio).await.map(reported)
+        })
+    }
+
+    fn abandon(&self, process: &ProcessRef) {
+        if let Ok(container) = self.shared.container(&process.container) {
+            container.abandon(&process.process);
+        }
+    }
+
+    fn signal(
+        &self,
+        process: &ProcessRef,
+        signal: Signal,
+        scope: SignalScope,
+    ) -> BoxFuture<'static, std::result::Result<Delivery, RuntimeError>> {
+        let host = &self.shared.host;
+        let sent = match scope {
+            SignalScope::Process | SignalScope::Group => host.signal(process.clone(), signal, scope),
+            SignalScope::Container => match self.shared.container(&process.container) {
+                Ok(container) => host.signal_all(container.members(), signal),
+                Err(error) => return future::ready(Err(error.of("signal", process))).boxed(),
+            },
+        };
+        let process = process.clone();
+        let failed = move |error| RuntimeError::failed(format!("send {signal} to"), process, error);
+        sent.map(move |sent| sent.map_err(failed)).boxed()
+    }
+
+    fn resize(&self, process: &ProcessRef, size: TerminalSize) -> std::result::Result<(), RuntimeError> {
+        // What has been released has no terminals.
+        let Ok(container) = self.shared.container(&process.container) else { return Ok(()) };
+        let resized = container.resize(&process.process, size);
+        resized.map_err(|error| RuntimeError::failed("resize", process, error))
+    }
+
+    fn kill(
+        &self,
+        process: &ProcessRef,
+        how: Kill,
+    ) -> BoxFuture<'static, std::result::Result<Delivery, RuntimeError>> {
+        let Kill { everything, thaw } = how;
+        let container = self.shared.container(&process.container).ok();
+        let everything = container.as_ref().filter(|_| everything).map(|container| container.members());
+        let thaw = container.filter(|_| thaw).map(|container| container.freezers()).unwrap_or_default();
+        let killed = self.shared.host.kill(process.clone(), everything, thaw);
+        let process = process.clone();
+        killed.map(move |killed| killed.map_err(|error| RuntimeError::failed("kill", process, error))).boxed()
+    }
+
+    fn end_rest(&self, id: &ContainerId) -> BoxFuture<'static, ()> {
+        let Ok(container) = self.shared.container(id) else { return future::ready(()).boxed() };
+        let (members, freezers) = (container.members(), container.freezers());
+        let ended = self.shared.host.end_all(id.clone(), members, freezers, PATIENCE);
+        let id = id.clone();
+        let over = move |ended: executor_host::Result<()>| {
+            if let Err(error) = ended {
+                tracing::warn!(container = %id, %error, "end what is left");
+            }
+        };
+        ended.map(over).boxed()
+    }
+
+    fn pause(&self, id: &ContainerId) -> BoxFuture<'static, std::result::Result<(), RuntimeError>> {
+        let (runtime, id) = (self.runtime(), id.clone());
+        async move {
+            let paused = async { runtime?.pause(&id).await };
+            paused.await.map_err(|error| error.of("pause", &id))
+        }
+        .boxed()
+    }
+
+    fn resume(&self, id: &ContainerId) -> BoxFuture<'static, std::result::Result<(), RuntimeError>> {
+        let (runtime, id) = (self.runtime(), id.clone());
+        async move {
+            let resumed = async { runtime?.resume(&id).await };
+            resumed.await.map_err(|error| error.of("resume", &id))
+        }
+        .boxed()
+    }
+
+    fn thaw(&self, id: &ContainerId) -> BoxFuture<'static, std::result::Result<(), RuntimeError>> {
+        let id = id.clone();
+        match self.shared.container(&id) {
+            Ok(container) => {
+                let thawed = self.shared.host.thaw(container.freezers());
+                thawed
+                    .map(move |thawed| thawed.map_err(|error| RuntimeError::failed("thaw", id, error)))
+                    .boxed()
+            }
+            Err(error) => future::ready(Err(error.of("thaw", &id))).boxed(),
+        }
+    }
+
+    fn processes(
+        &self,
+        id: &ContainerId,
+    ) -> BoxFuture<'static, std::result::Result<Vec<HostPid>, RuntimeError>> {
+        let (shared, id) = (Arc::clone(&self.shared), id.clone());
+        async move {
+            let listed = async {
+                let container = shared.container(&id)?;
+                shared.pools.run(Pool::Reads, move || container.processes()).await
+            };
+            let pids = listed.await.map_err(|error| error.of("list the processes of", &id))?;
+            Ok(pids.into_iter().collect())
+        }
+        .boxed()
+    }
+
+    fn usage(&self, id: &ContainerId) -> BoxFuture<'static, std::result::Result<Usage, RuntimeError>> {
+        const OP: &str = "read the usage of";
+        let (shared, id) = (Arc::clone(&self.shared), id.clone());
+        async move {
+            let container = shared.container(&id).map_err(|error| error.of(OP, &id))?;
+            let own = Arc::clone(&container);
+            let has_ended = shared.pools.run(Pool::Reads, move || own.has_ended()).await;
+            if has_ended.map_err(|error| error.of(OP, &id))? {
+                return Err(RuntimeError::not_running(OP, &id));
+            }
+            shared.usage(container).await.map_err(|error| error.of(OP, &id))
+        }
+        .boxed()
+    }
+
+    fn release(&self, id: &ContainerId) -> BoxFuture<'static, Vec<Leftover>> {
+        let (shared, id) = (Arc::clone(&self.shared), id.clone());
+        async move { shared.release(&id).await }.boxed()
+    }
+
+    fn close(&self) -> Vec<Leftover> {
+        let shared = &self.shared;
+        if let Some(kick) = &shared.kick {
+            kick.stop();
+        }
+        shared.pools.close();
+        if let Err(error) = shared.host.close(CALL_DEADLINE) {
+            tracing::warn!(%error, "not all processes could be ended");
+        }
+        let rest: Vec<_> = lock(&shared.containers).values().cloned().collect();
+        let mut left: Vec<_> = rest.iter().flat_map(|container| shared.release_now(container)).collect();
+        if let Some(opened) = shared.opened.get() {
+            left.extend(opened.root.close(&*shared.bundles));
+            if shared.mode == Mode::Detached
+                && let Err(error) = shared.host.subreap(false)
+            {
+                tracing::warn!(%error, "this process stays a subreaper");
+            }
+        }
+        left
+    }
+}
+
+impl ExitSource for Runc {
+    fn exits(&self) -> BoxStream<'static, (ProcessRef, RawExit)> {
+        let shared = Arc::clone(&self.shared);
+        if let (Mode::Detached, Ok(opened)) = (shared.mode, shared.opened())
+            && let Err(error) = shared.host.reap_orphans(opened.root.containers())
+        {
+            tracing::error!(%error, "orphans are reaped only when their container is released");
+        }
+        let exits = shared.host.exits();
+        let with_usage = move |(process, status)| Arc::clone(&shared).exit(process, status);
+        // Each as soon as it is known: none waits for another.
+        exits.map(with_usage).buffer_unordered(usize::MAX).boxed()
+    }
+}
+
+/// The pid of a process that has started: from now on its exit is reported.
+fn reported((pid, adopted): (HostPid, Adopted)) -> HostPid {
+    adopted.report();
+    pid
+}
+
+fn unprepared<T: Send + 'static>(
+    id: &ContainerId,
+) -> BoxFuture<'static, std::result::Result<T, StartFailure>> {
+    let message = format!("the container {id} is not prepared");
+    future::ready(Err(StartFailure::new(StartFailureKind::RuntimeBroken, message))).boxed()
+}
