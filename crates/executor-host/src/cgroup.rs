@@ -59,7 +59,7 @@ pub fn learn_hierarchies() -> Result<()> {
 }
 
 /// Whether a process that is ending still is in the cgroup it was in: in those of v2, which a hybrid host has as well.
-pub(crate) fn remembers_the_dead() -> bool {
+pub(crate) fn keeps_zombies_in_cgroups() -> bool {
     hierarchies().any(|hierarchy| hierarchy.join("cgroup.controllers").exists())
 }
 

@@ -20,11 +20,11 @@
 
 mod adoption;
 mod calls;
-mod errands;
 mod orphans;
 mod signals;
 #[cfg(test)]
 mod tests;
+mod waits;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
@@ -33,26 +33,26 @@ use std::time::{Duration, Instant};
 
 use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, ProcessRef};
 
-use self::errands::{Errand, Then};
 pub use self::orphans::RUNTIMES;
+use self::waits::{Continuation, Wait};
 use crate::kernel::Kernel;
 use crate::seam::{CallId, Containers, Event, EventSink, Parent, Request, Token};
 
 /// How long a process that a runtime has let go of may take to become our child, and a child that was killed to end.
-const ADOPTION: Duration = Duration::from_millis(100);
+const HANDOVER: Duration = Duration::from_millis(100);
 
 /// From one attempt to reap a process to the next.
-const AGAIN: Duration = Duration::from_millis(1);
+const RETRY: Duration = Duration::from_millis(1);
 
 /// The same when its parent has had its time. It may be a child that is traced: it has ended, and is ours to reap when its
 /// tracer has collected it, which may be hours later.
-const SELDOM: Duration = Duration::from_millis(100);
+const SLOW_RETRY: Duration = Duration::from_millis(100);
 
 /// From one look at what is left to the next.
-const LOOK: Duration = Duration::from_millis(5);
+const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// What is remembered of each kind: far more than can be on its way at once.
-const BOUND: usize = 1024;
+const HISTORY: usize = 1024;
 
 /// One executor's connection.
 pub(crate) type ClientId = u64;
@@ -65,20 +65,20 @@ pub(crate) struct ChildTable<K: Kernel> {
     next: u64,
     /// When to try again to reap a process that has ended.
     retries: BTreeSet<(Instant, u64)>,
-    errands: BTreeMap<u64, Errand>,
+    waits: BTreeMap<u64, Wait>,
     /// Orphans that were reaped before anyone adopted them, the latest first. One may be a process whose runtime has
     /// just said that it runs, and may be another executor's: where only v1 hierarchies are left to ask, it cannot be known
     /// whose.
-    reaped: VecDeque<(HostPid, ExitStatus)>,
+    reaped_orphans: VecDeque<(HostPid, ExitStatus)>,
     /// Processes of containers without a pid namespace, which may become our children.
     remembered: Vec<Remembered<K::Pidfd>>,
     /// Children that were killed because there was no file for a pidfd; to be reaped.
     unwatched: Vec<HostPid>,
     /// Looks for orphans that were asked for and not carried out: each executor of a process asks for one at each SIGCHLD, and
     /// one look answers all.
-    looks: Vec<(ClientId, Token)>,
+    orphan_checks: Vec<(ClientId, Token)>,
     /// When they are carried out although requests are still waiting.
-    looks_by: Option<Instant>,
+    orphan_check_by: Option<Instant>,
     /// Whether the process was a subreaper before it had to be.
     was_subreaper: bool,
 }
@@ -90,7 +90,7 @@ struct Client {
     /// The last calls that have ended: a monitor may have ended before what it monitored is adopted.
     ended_calls: VecDeque<(CallId, ExitStatus)>,
     /// Adopted processes that were gone, whose exit is told by the end of their monitor.
-    gone: Vec<(ProcessRef, CallId)>,
+    awaiting_monitor: Vec<(ProcessRef, CallId)>,
     /// The last runtimes that were executed; each led a process group.
     groups: VecDeque<HostPid>,
     /// The names that the runtime's processes have: its program's, and that of the file in memory which is executed in
@@ -101,7 +101,7 @@ struct Client {
     /// Where unknown children are ours to reap.
     containers: Option<Containers>,
     subreaps: bool,
-    closed: bool,
+    is_closed: bool,
 }
 
 /// A process that we hold a pidfd of.
@@ -121,9 +121,9 @@ enum Role {
         parent: Parent,
     },
     /// It was killed, and is reaped when it ends.
-    Doomed,
+    Killed,
     /// A call whose client has left: it is reaped when it ends, and nobody is told.
-    Left,
+    Abandoned,
 }
 
 struct Remembered<P> {
@@ -141,12 +141,12 @@ impl<K: Kernel> ChildTable<K> {
             watched: HashMap::new(),
             next: 0,
             retries: BTreeSet::new(),
-            errands: BTreeMap::new(),
-            reaped: VecDeque::new(),
+            waits: BTreeMap::new(),
+            reaped_orphans: VecDeque::new(),
             remembered: Vec::new(),
             unwatched: Vec::new(),
-            looks: Vec::new(),
-            looks_by: None,
+            orphan_checks: Vec::new(),
+            orphan_check_by: None,
             was_subreaper: false,
         }
     }
@@ -170,13 +170,13 @@ impl<K: Kernel> ChildTable<K> {
         self.watched.retain(|_, watched| match watched.role {
             _ if watched.client != client => true,
             Role::Call(_) => {
-                watched.role = Role::Left;
+                watched.role = Role::Abandoned;
                 true
             }
-            Role::Doomed | Role::Left => true,
+            Role::Killed | Role::Abandoned => true,
             Role::Adopted { .. } => false,
         });
-        self.errands.retain(|_, errand| errand.client != client);
+        self.waits.retain(|_, wait| wait.client != client);
         self.remembered.retain(|remembered| remembered.client != client);
         if let Err(error) = self.subreap(client, false) {
             tracing::warn!(%error, "this process stays a subreaper");
@@ -186,11 +186,11 @@ impl<K: Kernel> ChildTable<K> {
 
     /// When something is due although nothing has ended.
     pub(crate) fn next_deadline(&self, now: Instant) -> Option<Instant> {
-        let unwatched = (!self.unwatched.is_empty()).then(|| now + LOOK);
+        let unwatched = (!self.unwatched.is_empty()).then(|| now + CHECK_INTERVAL);
         let retry = self.retries.first().map(|(at, _)| *at).into_iter().chain(unwatched);
-        let errands =
-            self.errands.values().map(|errand| errand.look.unwrap_or(errand.deadline).min(errand.deadline));
-        retry.chain(errands).chain(self.looks_by).min()
+        let waits =
+            self.waits.values().map(|wait| wait.next_check.unwrap_or(wait.deadline).min(wait.deadline));
+        retry.chain(waits).chain(self.orphan_check_by).min()
     }
 
     /// Carries a request out.
@@ -222,8 +222,8 @@ impl<K: Kernel> ChildTable<K> {
             }
             Request::Remember { container, members } => self.remember(client, &container, &members),
             Request::EndAll { token, container, members, thaw, patience } => {
-                let then = Then::EndAll { token, container, members, thaw };
-                self.begin(client, BTreeSet::new(), now, now + patience, then);
+                let then = Continuation::EndAll { token, container, members, thaw };
+                self.begin_wait(client, BTreeSet::new(), now, now + patience, then);
             }
             Request::Subreap { token, on } => {
                 let event = match self.subreap(client, on) {
@@ -239,8 +239,8 @@ impl<K: Kernel> ChildTable<K> {
                 self.reap_orphans();
             }
             Request::LookForOrphans { token } => {
-                self.looks.push((client, token));
-                self.looks_by.get_or_insert(now + AGAIN);
+                self.orphan_checks.push((client, token));
+                self.orphan_check_by.get_or_insert(now + RETRY);
             }
             Request::Forget { container } => self.forget(client, &container),
             Request::Close { token, patience } => self.close(now, client, token, patience),
@@ -250,7 +250,7 @@ impl<K: Kernel> ChildTable<K> {
     /// A process that is watched has ended.
     pub(crate) fn ended(&mut self, now: Instant, number: u64) {
         let Some(watched) = self.watched.get_mut(&number) else { return };
-        let give_up = *watched.give_up.get_or_insert(now + ADOPTION);
+        let give_up = *watched.give_up.get_or_insert(now + HANDOVER);
         // Its end is told by its monitor's, which reaps it.
         if matches!(watched.role, Role::Adopted { parent: Parent::Call(_), .. }) {
             return;
@@ -258,11 +258,11 @@ impl<K: Kernel> ChildTable<K> {
         let status = match self.kernel.reap(&watched.pidfd) {
             Ok(Some(status)) => Some(status),
             // It has ended, and its parent (crun's helper) may not have handed it over yet.
-            Ok(None) => return self.try_again(now, give_up, number),
+            Ok(None) => return self.retry_reaping(now, give_up, number),
             Err(_)
                 if now < give_up && self.kernel.stat(watched.pid).is_some_and(|stat| stat.state == 'Z') =>
             {
-                return self.try_again(now, give_up, number);
+                return self.retry_reaping(now, give_up, number);
             }
             Err(error) => {
                 tracing::debug!(pid = %watched.pid, %error, "someone else has reaped it");
@@ -277,42 +277,42 @@ impl<K: Kernel> ChildTable<K> {
             Role::Adopted { process, .. } => {
                 self.exited(client, process, status.unwrap_or(ExitStatus::Unknown))
             }
-            Role::Doomed => status.into_iter().for_each(|status| self.remember_orphan(pid, status)),
-            Role::Left => {}
+            Role::Killed => status.into_iter().for_each(|status| self.record_orphan(pid, status)),
+            Role::Abandoned => {}
         }
-        self.awaited(now, number);
+        self.process_ended(now, number);
     }
 
-    fn try_again(&mut self, now: Instant, give_up: Instant, number: u64) {
-        let pause = if now < give_up { AGAIN } else { SELDOM };
+    fn retry_reaping(&mut self, now: Instant, give_up: Instant, number: u64) {
+        let pause = if now < give_up { RETRY } else { SLOW_RETRY };
         self.retries.insert((now + pause, number));
     }
 
     /// No request is waiting: looks for orphans if that was asked for.
     pub(crate) fn idle(&mut self) {
-        self.looks_by = None;
-        if self.looks.is_empty() {
+        self.orphan_check_by = None;
+        if self.orphan_checks.is_empty() {
             return;
         }
         self.reap_orphans();
-        for (client, token) in std::mem::take(&mut self.looks) {
+        for (client, token) in std::mem::take(&mut self.orphan_checks) {
             self.emit(client, Event::Done { token });
         }
     }
 
     /// Does what is due.
     pub(crate) fn tick(&mut self, now: Instant) {
-        if self.looks_by.is_some_and(|by| by <= now) {
+        if self.orphan_check_by.is_some_and(|by| by <= now) {
             self.idle();
         }
         while let Some((at, number)) = self.retries.first().copied().filter(|(at, _)| *at <= now) {
             self.retries.remove(&(at, number));
             self.ended(now, number);
         }
-        let due = |errand: &Errand| errand.deadline <= now || errand.look.is_some_and(|look| look <= now);
+        let due = |wait: &Wait| wait.deadline <= now || wait.next_check.is_some_and(|look| look <= now);
         let due: Vec<_> =
-            self.errands.iter().filter(|(_, errand)| due(errand)).map(|(number, _)| *number).collect();
-        due.into_iter().for_each(|number| self.look(now, number));
+            self.waits.iter().filter(|(_, wait)| due(wait)).map(|(number, _)| *number).collect();
+        due.into_iter().for_each(|number| self.advance_wait(now, number));
         self.unwatched.retain(|pid| matches!(self.kernel.reap_unwatched(*pid), Ok(None)));
     }
 
@@ -346,20 +346,20 @@ impl Client {
             adopted: HashMap::new(),
             calls: HashMap::new(),
             ended_calls: VecDeque::new(),
-            gone: Vec::new(),
+            awaiting_monitor: Vec::new(),
             groups: VecDeque::new(),
             names: HashSet::new(),
             sessions: HashMap::new(),
             containers: None,
             subreaps: false,
-            closed: false,
+            is_closed: false,
         }
     }
 }
 
 /// Puts something first and forgets what is too old.
-fn bounded<T>(queue: &mut VecDeque<T>, first: T) {
-    queue.truncate(BOUND - 1);
+fn push_bounded<T>(queue: &mut VecDeque<T>, first: T) {
+    queue.truncate(HISTORY - 1);
     queue.push_front(first);
 }
 

@@ -20,8 +20,8 @@ use futures::{FutureExt, StreamExt, stream};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::answers::ClientSink;
-use self::answers::{Answer, Answers, Awaited, answered};
-use self::handles::until;
+use self::answers::{Pending, PendingAnswer, PendingAnswers, receive_answer};
+use self::handles::exit_future;
 pub use self::handles::{Adopted, Call, CallEnd, Ended};
 use crate::local::LocalHost;
 use crate::seam::{
@@ -38,7 +38,7 @@ pub struct HostClient {
 
 struct Connection {
     host: Box<dyn ProcessHost>,
-    awaited: Arc<Awaited>,
+    pending: Arc<Pending>,
     next: AtomicU64,
     exits: Mutex<Option<UnboundedReceiver<(ProcessRef, ExitStatus)>>>,
 }
@@ -59,10 +59,10 @@ impl HostClient {
     /// Those of `connect`.
     pub fn connect(connect: impl FnOnce(ClientSink) -> io::Result<Box<dyn ProcessHost>>) -> io::Result<Self> {
         let (exits, receiver) = unbounded();
-        let awaited = Arc::new(Awaited { answers: Mutex::new(Some(Answers::default())), exits });
-        let host = connect(ClientSink(Arc::clone(&awaited)))?;
+        let pending = Arc::new(Pending { answers: Mutex::new(Some(PendingAnswers::default())), exits });
+        let host = connect(ClientSink(Arc::clone(&pending)))?;
         let exits = Mutex::new(Some(receiver));
-        Ok(Self { shared: Arc::new(Connection { host, awaited, next: AtomicU64::new(0), exits }) })
+        Ok(Self { shared: Arc::new(Connection { host, pending, next: AtomicU64::new(0), exits }) })
     }
 
     /// Executes a runtime.
@@ -99,15 +99,15 @@ impl HostClient {
             Image { fd: fds.len() - 1, ..image }
         });
         let (spawned, ended) = (oneshot::channel(), oneshot::channel());
-        self.await_answer(|answers| {
+        self.register(|answers| {
             answers.spawned.insert(call, spawned.0);
-            answers.calls.insert(call, ended.0);
+            answers.call_exits.insert(call, ended.0);
         });
         let program = std::path::PathBuf::from(command.program.clone());
         self.shared.host.request(Request::Spawn { call, command }, fds);
-        let (client, ended) = (self.clone(), until(ended.1));
+        let (client, ended) = (self.clone(), exit_future(ended.1));
         async move {
-            let (_, image) = answered(spawned.1).await?.map_err(|error| {
+            let (_, image) = receive_answer(spawned.1).await?.map_err(|error| {
                 let source = error.into();
                 Error::File { op: "execute", path: program, source }
             })?;
@@ -125,14 +125,14 @@ impl HostClient {
         members: Members,
     ) -> BoxFuture<'static, Result<Adopted>> {
         let ended = oneshot::channel();
-        self.await_answer(|answers| {
-            answers.ends.insert(process.clone(), ended.0);
-            answers.held.insert(process.clone(), None);
+        self.register(|answers| {
+            answers.process_exits.insert(process.clone(), ended.0);
+            answers.unreported.insert(process.clone(), None);
         });
         let named = process.clone();
-        let adopted = self.done(|token| Request::Adopt { token, process, pid, parent, members });
+        let adopted = self.request(|token| Request::Adopt { token, process, pid, parent, members });
         let adopted_as =
-            Adopted { process: named, ended: until(ended.1), reports: true, client: self.clone() };
+            Adopted { process: named, ended: exit_future(ended.1), reports: true, client: self.clone() };
         async move { adopted.await?.map(|()| adopted_as).map_err(Error::process("watch", pid)) }.boxed()
     }
 
@@ -143,12 +143,12 @@ impl HostClient {
         signal: Signal,
         scope: SignalScope,
     ) -> BoxFuture<'static, Result<Delivery>> {
-        self.signalled("signal", |token| Request::Signal { token, process, signal, scope })
+        self.request_delivery("signal", |token| Request::Signal { token, process, signal, scope })
     }
 
     /// Signals everything in a container.
     pub fn signal_all(&self, members: Members, signal: Signal) -> BoxFuture<'static, Result<Delivery>> {
-        self.signalled("signal", |token| Request::SignalAll { token, members, signal })
+        self.request_delivery("signal", |token| Request::SignalAll { token, members, signal })
     }
 
     /// Sends SIGKILL to an adopted process and its group, and to these; thaws these directories.
@@ -158,12 +158,12 @@ impl HostClient {
         everything: Option<Members>,
         thaw: Vec<std::ffi::OsString>,
     ) -> BoxFuture<'static, Result<Delivery>> {
-        self.signalled("kill", |token| Request::Kill { token, process, everything, thaw })
+        self.request_delivery("kill", |token| Request::Kill { token, process, everything, thaw })
     }
 
     /// Thaws the freezers in these directories, and in all below.
     pub fn thaw(&self, dirs: Vec<std::ffi::OsString>) -> BoxFuture<'static, Result<()>> {
-        self.finished("thaw", |token| Request::Thaw { token, dirs })
+        self.request_named("thaw", |token| Request::Thaw { token, dirs })
     }
 
     /// Ends what a runtime has left half made, and the process that has this pid if it is the container's.
@@ -173,7 +173,7 @@ impl HostClient {
         all: bool,
         started: Option<HostPid>,
     ) -> BoxFuture<'static, Result<()>> {
-        self.finished("end what a runtime has left", |token| Request::EndUnadopted {
+        self.request_named("end what a runtime has left", |token| Request::EndUnadopted {
             token,
             members,
             all,
@@ -194,7 +194,7 @@ impl HostClient {
         thaw: Vec<std::ffi::OsString>,
         patience: Duration,
     ) -> BoxFuture<'static, Result<()>> {
-        self.finished("end a container", |token| Request::EndAll {
+        self.request_named("end a container", |token| Request::EndAll {
             token,
             container,
             members,
@@ -205,9 +205,9 @@ impl HostClient {
 
     /// Nothing of this container will be asked for any more.
     pub fn forget(&self, container: ContainerId) {
-        self.await_answer(|answers| {
-            answers.ends.retain(|process, _| process.container != container);
-            answers.held.retain(|process, _| process.container != container);
+        self.register(|answers| {
+            answers.process_exits.retain(|process, _| process.container != container);
+            answers.unreported.retain(|process, _| process.container != container);
         });
         self.shared.host.request(Request::Forget { container }, Vec::new());
     }
@@ -224,7 +224,7 @@ impl HostClient {
             while ended.recv().await.is_some() {
                 let Some(shared) = connection.upgrade() else { return };
                 // Signals that come meanwhile are one when it is done.
-                let looked = Self { shared }.done(|token| Request::LookForOrphans { token });
+                let looked = Self { shared }.request(|token| Request::LookForOrphans { token });
                 if looked.await.is_err() {
                     return;
                 }
@@ -244,7 +244,7 @@ impl HostClient {
     /// # Errors
     /// When the kernel refuses it.
     pub fn subreap(&self, on: bool) -> Result<()> {
-        self.blocking(None, |token| Request::Subreap { token, on })?
+        self.request_blocking(None, |token| Request::Subreap { token, on })?
             .map_err(Error::system("become a child subreaper"))
     }
 
@@ -254,7 +254,7 @@ impl HostClient {
     /// When the host has ended.
     pub fn end_unadopted_now(&self, members: Members) -> Result<()> {
         let request = |token| Request::EndUnadopted { token, members, all: true, started: None };
-        self.blocking(None, request)?.map_err(Error::system("end what a runtime has left"))
+        self.request_blocking(None, request)?.map_err(Error::system("end what a runtime has left"))
     }
 
     /// Kills and reaps every runtime and every adopted process, and executes nothing more. Blocks, at most for `patience`.
@@ -264,7 +264,7 @@ impl HostClient {
     pub fn close(&self, patience: Duration) -> Result<()> {
         // What the host does last takes it a moment more.
         let most = patience.saturating_add(Duration::from_secs(1));
-        self.blocking(Some(most), |token| Request::Close { token, patience })?
+        self.request_blocking(Some(most), |token| Request::Close { token, patience })?
             .map_err(Error::system("end all processes"))
     }
 
@@ -272,52 +272,52 @@ impl HostClient {
         self.shared.next.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn await_answer(&self, register: impl FnOnce(&mut Answers)) {
+    fn register(&self, register: impl FnOnce(&mut PendingAnswers)) {
         // Without answers the senders are dropped, which is the answer.
-        if let Some(answers) = &mut *lock(&self.shared.awaited.answers) {
+        if let Some(answers) = &mut *lock(&self.shared.pending.answers) {
             register(answers);
         }
     }
 
-    fn done(
+    fn request(
         &self,
         request: impl FnOnce(Token) -> Request,
     ) -> impl Future<Output = Result<io::Result<()>>> + Send + 'static {
         let (token, (answer, done)) = (Token(self.number()), oneshot::channel());
-        self.await_answer(|answers| drop(answers.tokens.insert(token, Answer::Done(answer))));
+        self.register(|answers| drop(answers.tokens.insert(token, PendingAnswer::Done(answer))));
         self.shared.host.request(request(token), Vec::new());
-        answered(done).map(|answer| Ok(answer?.map_err(io::Error::from)))
+        receive_answer(done).map(|answer| Ok(answer?.map_err(io::Error::from)))
     }
 
-    fn finished(
+    fn request_named(
         &self,
         op: &'static str,
         request: impl FnOnce(Token) -> Request,
     ) -> BoxFuture<'static, Result<()>> {
-        self.done(request).map(move |answer| answer?.map_err(Error::system(op))).boxed()
+        self.request(request).map(move |answer| answer?.map_err(Error::system(op))).boxed()
     }
 
-    fn signalled(
+    fn request_delivery(
         &self,
         op: &'static str,
         request: impl FnOnce(Token) -> Request,
     ) -> BoxFuture<'static, Result<Delivery>> {
         let (token, (answer, signalled)) = (Token(self.number()), oneshot::channel());
-        self.await_answer(|answers| drop(answers.tokens.insert(token, Answer::Signalled(answer))));
+        self.register(|answers| drop(answers.tokens.insert(token, PendingAnswer::Signalled(answer))));
         self.shared.host.request(request(token), Vec::new());
         let told = move |answer: Result<std::result::Result<Delivered, OsError>>| {
             answer?.map(Delivery::from).map_err(|error| Error::system(op)(error.into()))
         };
-        answered(signalled).map(told).boxed()
+        receive_answer(signalled).map(told).boxed()
     }
 
-    fn blocking(
+    fn request_blocking(
         &self,
         most: Option<Duration>,
         request: impl FnOnce(Token) -> Request,
     ) -> Result<io::Result<()>> {
         let (token, (answer, done)) = (Token(self.number()), mpsc::channel());
-        self.await_answer(|answers| drop(answers.tokens.insert(token, Answer::Blocking(answer))));
+        self.register(|answers| drop(answers.tokens.insert(token, PendingAnswer::Blocking(answer))));
         self.shared.host.request(request(token), Vec::new());
         let answer = match most {
             Some(most) => done.recv_timeout(most).map_err(|_| Error::HostGone)?,

@@ -57,7 +57,7 @@ pub(crate) trait Kernel {
     /// The paths of a process's cgroups, one in each hierarchy.
     fn cgroups_of(&self, pid: HostPid) -> Vec<String>;
     /// Whether a process that is ending still is in the cgroup it was in.
-    fn remembers_the_dead(&self) -> bool;
+    fn keeps_zombies_in_cgroups(&self) -> bool;
     /// Whether a process is in a pid namespace below this process's.
     fn is_in_nested_pid_namespace(&self, pid: HostPid) -> bool;
     /// The live processes of a container.
@@ -197,8 +197,8 @@ impl Kernel for Linux {
         procfs::cgroups_of(pid).collect()
     }
 
-    fn remembers_the_dead(&self) -> bool {
-        cgroup::remembers_the_dead()
+    fn keeps_zombies_in_cgroups(&self) -> bool {
+        cgroup::keeps_zombies_in_cgroups()
     }
 
     fn is_in_nested_pid_namespace(&self, pid: HostPid) -> bool {

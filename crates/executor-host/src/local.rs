@@ -97,7 +97,7 @@ impl Queue {
     }
 
     fn work(self: Arc<Self>, mut table: ChildTable<Linux>) {
-        let _gone = Gone(Arc::clone(&self));
+        let _guard = ThreadGuard(Arc::clone(&self));
         loop {
             let next = lock(&self.entries).pop_front();
             let waits = next.is_none();
@@ -107,7 +107,7 @@ impl Queue {
                     table.handle(Instant::now(), client, request, fds)
                 }
                 Some((client, Entry::Leave)) => table.leave(client),
-                None if !table.is_needed() && self.is_over() => return,
+                None if !table.is_needed() && self.stop_if_idle() => return,
                 None => table.idle(),
             }
             // A queue of requests does not delay an exit.
@@ -122,7 +122,7 @@ impl Queue {
     }
 
     /// Without clients it is over, unless one comes just now.
-    fn is_over(&self) -> bool {
+    fn stop_if_idle(&self) -> bool {
         let mut host = lock(&HOST);
         let over = lock(&self.entries).is_empty();
         if over {
@@ -139,9 +139,9 @@ impl Queue {
 }
 
 /// The thread ends, perhaps by a panic: the next client begins another, and clients of this one see their sinks go.
-struct Gone(Arc<Queue>);
+struct ThreadGuard(Arc<Queue>);
 
-impl Drop for Gone {
+impl Drop for ThreadGuard {
     fn drop(&mut self) {
         let mut host = lock(&HOST);
         self.0.forget(&mut host);

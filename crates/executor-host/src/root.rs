@@ -34,16 +34,16 @@ use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
 use rustix::io::Errno;
 use uuid::Uuid;
 
-pub use self::reservation::Claim;
+pub use self::reservation::Reservation;
 pub use self::sweep::sweep;
-use self::sweep::{leave, records};
-use crate::cgroup::place::{self, Place};
+use self::sweep::{leave_root, records};
+use crate::cgroup::place::{self, CgroupPlace};
 use crate::cgroup::{self};
 use crate::seam::Containers;
 use crate::{Bundles, Error, Result, lock, tree};
 
 /// The variable by which the runtimes of an executor are known.
-pub const MARK: &str = "LONGSHORE_EXECUTOR";
+pub const EXECUTOR_VARIABLE: &str = "LONGSHORE_EXECUTOR";
 
 const OWNER: &str = "owner";
 
@@ -59,7 +59,7 @@ pub struct Root {
     parent: Option<String>,
     /// The parents below which it has a directory among the cgroups; its file has a line for each.
     parents: Mutex<BTreeSet<String>>,
-    alive: File,
+    lock_file: File,
 }
 
 impl Root {
@@ -72,22 +72,22 @@ impl Root {
         let dir = dir.canonicalize().map_err(Error::file("resolve", dir))?;
         cgroup::learn_hierarchies()?;
         let swept = sweep(&dir, bundles)?;
-        let judging = lock_root(&dir)?;
+        let root_lock = lock_root(&dir)?;
         for (part, mode) in [("executors", 0o700), ("containers", 0o711), ("runtime", 0o711)] {
             let part = dir.join(part);
             DirBuilder::new().recursive(true).mode(mode).create(&part).map_err(Error::file("make", &part))?;
         }
         let executor = short_uuid();
         let file = dir.join("executors").join(&executor);
-        let alive = File::create_new(&file).map_err(Error::file("make", &file))?;
-        flock(&alive, FlockOperation::NonBlockingLockExclusive)
+        let lock_file = File::create_new(&file).map_err(Error::file("make", &file))?;
+        flock(&lock_file, FlockOperation::NonBlockingLockExclusive)
             .map_err(|error| Error::file("lock", &file)(error.into()))?;
-        drop(judging);
+        drop(root_lock);
         bundles.open(&dir, &executor).map_err(Error::file("open", &dir))?;
         let parent = place::default_parent();
-        let root = Self { dir, executor, parent, parents: Mutex::default(), alive };
+        let root = Self { dir, executor, parent, parents: Mutex::default(), lock_file };
         if let Some(parent) = &root.parent {
-            root.enter(parent)?;
+            root.enter_parent(parent)?;
         }
         Ok((root, swept))
     }
@@ -111,12 +111,12 @@ impl Root {
     }
 
     /// Writes down that this executor has a directory among the cgroups below `parent`, and makes it.
-    fn enter(&self, parent: &str) -> Result<()> {
+    fn enter_parent(&self, parent: &str) -> Result<()> {
         let mut parents = lock(&self.parents);
         if parents.contains(parent) {
             return Ok(());
         }
-        let judging = lock_root(&self.dir)?;
+        let root_lock = lock_root(&self.dir)?;
         let mut made = place::missing(parent);
         // What another executor on this root has made is the last one's to remove.
         made.extend(
@@ -128,36 +128,36 @@ impl Root {
             made.iter().map(|made| format!("\t{}\t{}", made.hierarchy, made.topmost)).collect();
         // First: if we die before all of it is made, a sweep knows of it.
         let file = self.dir.join("executors").join(&self.executor);
-        (&self.alive)
+        (&self.lock_file)
             .write_all(format!("{parent}{fields}\n").as_bytes())
             .map_err(Error::file("write", &file))?;
-        drop(judging);
+        drop(root_lock);
         place::make_parent(parent, &self.executor);
         parents.insert(parent.to_owned());
         Ok(())
     }
 
     /// Where a container's cgroups go; `None` where none may be made.
-    fn place(&self, parent: Option<&CgroupParent>, id: &ContainerId) -> Result<Option<Place>> {
+    fn place(&self, parent: Option<&CgroupParent>, id: &ContainerId) -> Result<Option<CgroupPlace>> {
         let path = match parent {
             None => self.parent.clone(),
-            Some(CgroupParent::Slice(_)) => return Ok(Some(Place::new(parent, &self.executor, id))),
+            Some(CgroupParent::Slice(_)) => return Ok(Some(CgroupPlace::new(parent, &self.executor, id))),
             Some(CgroupParent::Path(path)) if place::is_delegated(path) => Some(path.clone()),
             Some(CgroupParent::Path(path)) => return Err(Error::NotDelegated { parent: path.clone() }),
         };
         let Some(path) = path else { return Ok(None) };
-        self.enter(&path)?;
+        self.enter_parent(&path)?;
         let parent = (!path.is_empty()).then_some(CgroupParent::Path(path));
-        Ok(Some(Place::new(parent.as_ref(), &self.executor, id)))
+        Ok(Some(CgroupPlace::new(parent.as_ref(), &self.executor, id)))
     }
 
     /// Takes an id, for a container whose cgroups are below `parent`. `None` when it is taken.
     ///
     /// # Errors
     /// When its directory cannot be made, or its cgroup's parent not be used.
-    pub fn claim(&self, id: &ContainerId, parent: Option<&CgroupParent>) -> Result<Option<Claim>> {
+    pub fn reserve(&self, id: &ContainerId, parent: Option<&CgroupParent>) -> Result<Option<Reservation>> {
         let containers = self.dir.join("containers");
-        let claim = Claim {
+        let reservation = Reservation {
             id: id.clone(),
             dir: containers.join(id.as_str()),
             cgroup: self.place(parent, id)?,
@@ -166,23 +166,23 @@ impl Root {
         // Names that begin with a dot are no ids; this one tells whose it is should we die here.
         let new = containers.join(format!(".{}.{}", self.executor, short_uuid()));
         DirBuilder::new().mode(0o711).create(&new).map_err(Error::file("make", &new))?;
-        let cgroup = claim.cgroup.as_ref().map_or(NO_CGROUP, |place| &place.asked);
-        let claimed = fs::write(new.join(OWNER), format!("{}\n{cgroup}\n", self.executor))
-            .and_then(|()| Ok(renameat_with(CWD, &new, CWD, &claim.dir, RenameFlags::NOREPLACE)?));
-        let Err(error) = claimed else { return Ok(Some(claim)) };
+        let cgroup = reservation.cgroup.as_ref().map_or(NO_CGROUP, |place| &place.cgroups_path);
+        let reserved = fs::write(new.join(OWNER), format!("{}\n{cgroup}\n", self.executor))
+            .and_then(|()| Ok(renameat_with(CWD, &new, CWD, &reservation.dir, RenameFlags::NOREPLACE)?));
+        let Err(error) = reserved else { return Ok(Some(reservation)) };
         for left in tree::remove(&new, LeftoverKind::File) {
-            tracing::warn!(%left, "of a claim that failed");
+            tracing::warn!(%left, "of a reservation that failed");
         }
         match Errno::from_io_error(&error) {
             Some(Errno::EXIST) => Ok(None),
-            Some(_) | None => Err(Error::file("make", &claim.dir)(error)),
+            Some(_) | None => Err(Error::file("make", &reservation.dir)(error)),
         }
     }
 
     /// Leaves the root; answers with what could not be removed. With something left, the executor stays
     /// in the root as a dead one, so that the next sweep tries again.
     pub fn close(&self, bundles: &dyn Bundles) -> Vec<Leftover> {
-        leave(&self.dir, &self.executor, bundles)
+        leave_root(&self.dir, &self.executor, bundles)
             .unwrap_or_else(|error| vec![Leftover::new(LeftoverKind::File, &self.dir, &error)])
     }
 }

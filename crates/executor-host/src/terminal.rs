@@ -102,9 +102,9 @@ async fn receive(stream: &UnixStream) -> io::Result<OwnedFd> {
 }
 
 /// The terminal of a process, which the runtime may still have to make. It goes when the copying ends.
-pub struct Terminal(Mutex<State>);
+pub struct Terminal(Mutex<TerminalState>);
 
-struct State {
+struct TerminalState {
     size: TerminalSize,
     /// Gone before there is a terminal, and afterwards.
     master: Weak<OwnedFd>,
@@ -114,7 +114,7 @@ struct State {
 impl Terminal {
     /// One that is to come, of this size.
     pub fn awaited(size: TerminalSize) -> Self {
-        Self(Mutex::new(State { size, master: Weak::new(), had_master: false }))
+        Self(Mutex::new(TerminalState { size, master: Weak::new(), had_master: false }))
     }
 
     /// Whether it has come, and may have gone again.

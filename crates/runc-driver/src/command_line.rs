@@ -85,12 +85,13 @@ impl CommandLine {
     pub async fn features(&self) -> Result<Features> {
         #[derive(Deserialize, Default)]
         #[serde(rename_all = "camelCase", default)]
-        struct Told {
+        struct FeaturesAnswer {
             oci_version_min: String,
             oci_version_max: String,
             hooks: Vec<String>,
         }
-        let Told { oci_version_min, oci_version_max, hooks } = self.json(None, &["features".into()]).await?;
+        let FeaturesAnswer { oci_version_min, oci_version_max, hooks } =
+            self.json(None, &["features".into()]).await?;
         Ok(Features { oci_version_min, oci_version_max, hooks })
     }
 
@@ -99,7 +100,7 @@ impl CommandLine {
     /// # Errors
     /// When there is no such container, or the runtime fails or hangs.
     pub async fn state(&self, id: &ContainerId) -> Result<State> {
-        self.json(Some(id), &["state".into(), "--".into(), id.as_str().into()]).await.map(ToldState::into)
+        self.json(Some(id), &["state".into(), "--".into(), id.as_str().into()]).await.map(StateAnswer::into)
     }
 
     /// The host pids of all processes in a container.
@@ -176,16 +177,16 @@ impl CommandLine {
 
 /// The `State` of the OCI specification, as far as it is used.
 #[derive(Deserialize)]
-pub(crate) struct ToldState {
+pub(crate) struct StateAnswer {
     id: String,
     status: String,
     #[serde(default)]
     pid: u32,
 }
 
-impl From<ToldState> for State {
-    fn from(told: ToldState) -> Self {
-        let ToldState { id, status, pid } = told;
+impl From<StateAnswer> for State {
+    fn from(answer: StateAnswer) -> Self {
+        let StateAnswer { id, status, pid } = answer;
         Self { id, status, pid: HostPid::new(pid) }
     }
 }
@@ -196,7 +197,7 @@ mod tests {
 
     #[test]
     fn answers_of_the_runtime_are_understood() {
-        let state: ToldState =
+        let state: StateAnswer =
             serde_json::from_str(r#"{"ociVersion":"1.0.2","id":"c","pid":0,"status":"stopped"}"#).unwrap();
         assert_eq!(State::from(state), State { id: "c".into(), status: "stopped".into(), pid: None });
     }

@@ -33,10 +33,10 @@ use futures::FutureExt;
 use tokio::sync::watch;
 
 pub use self::builder::RuncBuilder;
-use self::container::{Container, Start};
+use self::container::{DriverContainer, PendingStart};
 use self::pools::Pools;
 use crate::command_line::CommandLine;
-use crate::kick::{Kick, Request};
+use crate::kick::{Kick, KickGuard};
 use crate::oci::OciRuntime;
 use crate::{Bundles, CANDIDATES, Error, Result, lock};
 
@@ -62,10 +62,10 @@ pub enum Mode {
 /// same one, to ask its command line while an executor uses it.
 #[derive(Clone)]
 pub struct Runc {
-    shared: Arc<Shared>,
+    shared: Arc<DriverState>,
 }
 
-struct Shared {
+struct DriverState {
     command_line: CommandLine,
     bundles: Arc<dyn Bundles>,
     mode: Mode,
@@ -74,15 +74,15 @@ struct Shared {
     kick: Option<Kick>,
     host: HostClient,
     pools: Pools,
-    opened: OnceLock<Opened>,
-    containers: Mutex<HashMap<ContainerId, Arc<Container>>>,
+    opened: OnceLock<OpenedRoot>,
+    containers: Mutex<HashMap<ContainerId, Arc<DriverContainer>>>,
     /// Ids that are being prepared, some of which have no container yet. Each is over when its channel is closed.
     preparing: Mutex<HashMap<ContainerId, watch::Sender<()>>>,
     sockets: AtomicU64,
 }
 
 /// What is known once the root is.
-struct Opened {
+struct OpenedRoot {
     root: Root,
     command_line: CommandLine,
     runtime: Arc<dyn OciRuntime>,
@@ -117,17 +117,17 @@ impl Runc {
     }
 }
 
-impl Shared {
-    fn opened(&self) -> Result<&Opened> {
+impl DriverState {
+    fn opened(&self) -> Result<&OpenedRoot> {
         self.opened.get().ok_or(Error::NotOpen)
     }
 
     /// Something is being started until this is over.
-    fn under_way<T: Send + 'static>(
+    fn with_kick<T: Send + 'static>(
         &self,
         start: impl Future<Output = T> + Send + 'static,
     ) -> BoxFuture<'static, T> {
-        let request: Option<Request> = self.kick.as_ref().map(Kick::request);
+        let request: Option<KickGuard> = self.kick.as_ref().map(Kick::request);
         async move {
             let _until_it_is_over = request;
             start.await
@@ -135,13 +135,13 @@ impl Shared {
         .boxed()
     }
 
-    fn container(&self, id: &ContainerId) -> Result<Arc<Container>> {
+    fn container(&self, id: &ContainerId) -> Result<Arc<DriverContainer>> {
         let found = lock(&self.containers).get(id).cloned();
         found.ok_or_else(|| Error::NoContainer(id.to_string()))
     }
 
     /// The start of a process, which can be given up from now on.
-    fn begin_start(&self, id: &ContainerId, process: ProcessId) -> Option<Start> {
+    fn begin_start(&self, id: &ContainerId, process: ProcessId) -> Option<PendingStart> {
         self.container(id).ok()?.begin_start(process)
     }
 
@@ -155,7 +155,7 @@ fn gone(message: String) -> StartFailure {
     StartFailure::new(StartFailureKind::ContainerGone, message)
 }
 
-impl Drop for Shared {
+impl Drop for DriverState {
     /// A driver that no executor was built on, or that was closed before: the thread ends with it.
     fn drop(&mut self) {
         if let Some(kick) = &self.kick {

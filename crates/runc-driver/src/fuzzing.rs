@@ -1,6 +1,6 @@
 //! What holds of the driver's parsers whatever they are given: fed by `fuzz/`, and by the test below.
 
-use crate::command_line::ToldState;
+use crate::command_line::StateAnswer;
 use crate::failure;
 
 /// A runtime's log: its words are the failure's, and no empty ones.
@@ -15,7 +15,7 @@ pub fn log(bytes: &[u8]) {
 
 /// What a runtime says of a container's state: it is understood, or not.
 pub fn state(bytes: &[u8]) {
-    drop(serde_json::from_slice::<ToldState>(bytes));
+    drop(serde_json::from_slice::<StateAnswer>(bytes));
 }
 
 #[cfg(test)]

@@ -48,11 +48,11 @@ struct Sealed {
 pub(crate) struct Images {
     program: PathBuf,
     calls: AtomicU32,
-    made: Mutex<Made>,
+    state: Mutex<ImageState>,
 }
 
 #[derive(Debug)]
-enum Made {
+enum ImageState {
     NotYet,
     UnderWay,
     Sealed(Sealed),
@@ -62,33 +62,33 @@ enum Made {
 
 impl Images {
     pub(crate) fn new(program: &Path) -> Self {
-        Self { program: program.to_owned(), calls: AtomicU32::new(0), made: Mutex::new(Made::NotYet) }
+        Self { program: program.to_owned(), calls: AtomicU32::new(0), state: Mutex::new(ImageState::NotYet) }
     }
 
     /// What to execute in place of the program, when there is such by now. The host looks whether it still is the program.
     pub(crate) fn image(self: &Arc<Self>) -> Option<(Image, OwnedFd)> {
         let calls = self.calls.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        let mut made = lock(&self.made);
+        let mut made = lock(&self.state);
         match &*made {
-            Made::Sealed(sealed) => {
+            ImageState::Sealed(sealed) => {
                 // In a child, 0 to 2 are others. Without a file for it the program itself is executed.
                 let file = fcntl_dupfd_cloexec(&sealed.file, 3).ok()?;
                 return Some((Image { fd: 0, of: sealed.of }, file));
             }
-            Made::NotYet if calls >= CALLS => {}
-            Made::NotYet | Made::UnderWay | Made::Never => return None,
+            ImageState::NotYet if calls >= CALLS => {}
+            ImageState::NotYet | ImageState::UnderWay | ImageState::Never => return None,
         }
-        *made = Made::UnderWay;
+        *made = ImageState::UnderWay;
         drop(made);
         let own = Arc::clone(self);
         let make = move || {
             let sealed = Sealed::make(&own.program);
-            *lock(&own.made) = sealed.map_or_else(
+            *lock(&own.state) = sealed.map_or_else(
                 |error| {
                     tracing::debug!(program = %own.program.display(), %error, "it is executed as it is");
-                    Made::Never
+                    ImageState::Never
                 },
-                Made::Sealed,
+                ImageState::Sealed,
             );
         };
         // Without a thread nothing is made, ever: the machine has other worries.
@@ -97,15 +97,15 @@ impl Images {
     }
 
     /// What became of the one that was given.
-    pub(crate) fn was(&self, fate: ImageFate) {
+    pub(crate) fn note_fate(&self, fate: ImageFate) {
         let now = match fate {
             ImageFate::None | ImageFate::Executed => return,
-            ImageFate::Outdated => Made::NotYet,
-            ImageFate::Unfit => Made::Never,
+            ImageFate::Outdated => ImageState::NotYet,
+            ImageFate::Unfit => ImageState::Never,
         };
-        let mut made = lock(&self.made);
+        let mut made = lock(&self.state);
         // Another call may have said so before.
-        if matches!(*made, Made::Sealed(_)) {
+        if matches!(*made, ImageState::Sealed(_)) {
             *made = now;
         }
     }
@@ -130,7 +130,7 @@ impl Sealed {
         let length = usize::try_from(meta.len()).map_err(io::Error::other)?.next_multiple_of(HUGE_PAGE);
         ftruncate(&file, u64::try_from(length).map_err(io::Error::other)?)?;
         io::copy(&mut source, &mut file)?;
-        if let Err(error) = gather(&file, length) {
+        if let Err(error) = move_to_huge_pages(&file, length) {
             tracing::debug!(%error, "the runtime is not in huge pages");
         }
         // Those that runc asks for, exactly.
@@ -151,7 +151,7 @@ fn sealable() -> io::Result<OwnedFd> {
 }
 
 /// Has the kernel move a file in memory to huge pages (Linux 6.1). It is asked by way of a mapping.
-fn gather(file: &File, length: usize) -> io::Result<()> {
+fn move_to_huge_pages(file: &File, length: usize) -> io::Result<()> {
     let room = length + HUGE_PAGE;
     // SAFETY: at an address that the kernel chooses; there is nothing to be overwritten.
     let reserved = unsafe {
@@ -192,7 +192,7 @@ mod tests {
         for _ in calls..CALLS {
             assert!(images.image().is_none(), "so soon");
         }
-        while matches!(*lock(&images.made), Made::UnderWay) {
+        while matches!(*lock(&images.state), ImageState::UnderWay) {
             thread::yield_now();
         }
         images.image()
@@ -220,16 +220,16 @@ mod tests {
             fs::OpenOptions::new().write(true).open(path(&file)).and_then(|mut file| file.write_all(b"x"));
         assert!(written.is_err());
         assert_eq!(image.of, FileIdentity::of(&fs::metadata(&runc).unwrap()));
-        images.was(ImageFate::Executed);
+        images.note_fate(ImageFate::Executed);
         assert!(images.image().is_some());
 
         fs::remove_file(&runc).unwrap();
         program(dir.path(), "runc", Path::new("/bin/true"));
-        images.was(ImageFate::Outdated);
+        images.note_fate(ImageFate::Outdated);
         assert!(images.image().is_none(), "it has changed");
         let (_, changed) = image_of(&images).unwrap();
         assert_eq!(Command::new(path(&changed)).arg("hello").output().unwrap().stdout, b"");
-        images.was(ImageFate::Unfit);
+        images.note_fate(ImageFate::Unfit);
         assert!(images.image().is_none());
     }
 

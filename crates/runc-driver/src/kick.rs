@@ -24,16 +24,16 @@ const AGAIN: Duration = Duration::from_millis(4);
 /// The thread that writes, for those who have requests.
 #[derive(Clone)]
 pub(crate) struct Kick {
-    shared: Arc<Shared>,
+    shared: Arc<KickShared>,
 }
 
-struct Shared {
-    state: Mutex<State>,
+struct KickShared {
+    state: Mutex<KickState>,
     changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
+struct KickState {
     requests: usize,
     /// Requests so far: one that came and went while the thread was writing is not missed.
     begun: u64,
@@ -41,28 +41,28 @@ struct State {
 }
 
 /// A request that is under way.
-pub(crate) struct Request(Option<Arc<Shared>>);
+pub(crate) struct KickGuard(Option<Arc<KickShared>>);
 
 impl Kick {
     /// Starts the thread; `None` where it may not write, or nothing is there to write to.
     pub(crate) fn start() -> Option<Self> {
         let file = own_procs().and_then(|file| OpenOptions::new().write(true).open(file).ok())?;
-        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
+        let shared = Arc::new(KickShared { state: Mutex::default(), changed: Condvar::new() });
         let worker = Arc::clone(&shared);
         thread::Builder::new().name("longshore-kick".into()).spawn(move || worker.work(&file)).ok()?;
         Some(Self { shared })
     }
 
     /// A request has arrived; it lasts until it is dropped.
-    pub(crate) fn request(&self) -> Request {
+    pub(crate) fn request(&self) -> KickGuard {
         let mut state = self.shared.lock();
         if state.off {
-            return Request(None);
+            return KickGuard(None);
         }
         state.requests += 1;
         state.begun += 1;
         self.shared.changed.notify_one();
-        Request(Some(Arc::clone(&self.shared)))
+        KickGuard(Some(Arc::clone(&self.shared)))
     }
 
     /// Ends the thread.
@@ -72,7 +72,7 @@ impl Kick {
     }
 }
 
-impl Drop for Request {
+impl Drop for KickGuard {
     fn drop(&mut self) {
         if let Some(shared) = &self.0 {
             shared.lock().requests -= 1;
@@ -80,8 +80,8 @@ impl Drop for Request {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl KickShared {
+    fn lock(&self) -> MutexGuard<'_, KickState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn it_writes_only_while_requests_are_under_way() {
         let file = tempfile::tempfile().unwrap();
-        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
+        let shared = Arc::new(KickShared { state: Mutex::default(), changed: Condvar::new() });
         let kick = Kick { shared: Arc::clone(&shared) };
         let own = file.try_clone().unwrap();
         let worker = thread::spawn(move || shared.work(&file));

@@ -22,31 +22,31 @@ const OURS: &str = "/longshore";
 
 /// A container's place among the cgroups.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct CgroupPlace {
     /// As the runtime is told it: a path, or systemd's slice, prefix and name.
-    pub asked: String,
+    pub cgroups_path: String,
     /// The directory in each hierarchy.
     pub path: String,
 }
 
-impl Place {
+impl CgroupPlace {
     /// The place of a container of this executor.
     pub(crate) fn new(parent: Option<&CgroupParent>, executor: &str, id: &ContainerId) -> Self {
         match parent {
             Some(CgroupParent::Slice(slice)) => {
-                let asked = format!("{slice}:longshore:{executor}-{id}");
-                Self { asked, path: format!("{}/longshore-{executor}-{id}.scope", expanded(slice)) }
+                let cgroups_path = format!("{slice}:longshore:{executor}-{id}");
+                Self { cgroups_path, path: format!("{}/longshore-{executor}-{id}.scope", expanded(slice)) }
             }
             Some(CgroupParent::Path(_)) | None => {
                 let path = format!("{}/{id}", executor_path(parent_path(parent), executor));
-                Self { asked: path.clone(), path }
+                Self { cgroups_path: path.clone(), path }
             }
         }
     }
 
     /// Whether systemd makes it.
-    pub fn is_systemds(&self) -> bool {
-        !self.asked.starts_with('/')
+    pub fn is_made_by_systemd(&self) -> bool {
+        !self.cgroups_path.starts_with('/')
     }
 
     /// Reads what [`new`](Self::new) asked for; it is compared, and not trusted.
@@ -56,13 +56,13 @@ impl Place {
             None => asked.strip_suffix(&format!("{}/{id}", executor_path("", executor)))?.to_owned(),
         };
         let parent = if parent.is_empty() { None } else { Some(parent.parse().ok()?) };
-        Some(Self::new(parent.as_ref(), executor, id)).filter(|place| place.asked == asked)
+        Some(Self::new(parent.as_ref(), executor, id)).filter(|place| place.cgroups_path == asked)
     }
 }
 
 /// The `cgroupsPath` of a container of this executor's, below a parent.
 pub fn cgroups_path(parent: Option<&CgroupParent>, executor: &str, id: &ContainerId) -> String {
-    Place::new(parent, executor, id).asked
+    CgroupPlace::new(parent, executor, id).cgroups_path
 }
 
 /// The path of a parent; that of a slice is systemd's to make.
@@ -194,7 +194,7 @@ mod tests {
     fn what_is_asked_for_is_read_again_and_nothing_else() {
         let id = ContainerId::new("c").unwrap();
         let place = |parent: Option<&str>| {
-            Place::new(parent.map(|parent| parent.parse().unwrap()).as_ref(), "e", &id)
+            CgroupPlace::new(parent.map(|parent| parent.parse().unwrap()).as_ref(), "e", &id)
         };
         for (parent, asked, path) in [
             (None, "/longshore/e/c", "/longshore/e/c"),
@@ -206,8 +206,8 @@ mod tests {
             ),
         ] {
             let place = place(parent);
-            assert_eq!((place.asked.as_str(), place.path.as_str()), (asked, path));
-            assert_eq!(Place::parse(asked, "e", &id), Some(place));
+            assert_eq!((place.cgroups_path.as_str(), place.path.as_str()), (asked, path));
+            assert_eq!(CgroupPlace::parse(asked, "e", &id), Some(place));
             assert!(is_of_executor(&format!("{path}/below"), "e"));
             assert!(!is_of_executor(path, "f"));
         }
@@ -220,7 +220,7 @@ mod tests {
             "x/longshore/e/c",
             ":longshore:e-c",
         ] {
-            assert_eq!(Place::parse(other, "e", &id), None, "{other:?}");
+            assert_eq!(CgroupPlace::parse(other, "e", &id), None, "{other:?}");
         }
     }
 }

@@ -34,7 +34,7 @@ impl<K: Kernel> ChildTable<K> {
             self.emit(client, Event::Adopted { token });
             return self.adopted_gone(client, process, pid, parent);
         };
-        self.unremember(pid);
+        self.forget_pid(pid);
         match self.watch_by(pid, pidfd, client, Role::Adopted { process: process.clone(), parent }) {
             Ok(number) => {
                 if let Some(own) = self.clients.get_mut(&client) {
@@ -59,11 +59,11 @@ impl<K: Kernel> ChildTable<K> {
 
     fn adopted_gone(&mut self, client: ClientId, process: ProcessRef, pid: HostPid, parent: Parent) {
         let status = match parent {
-            Parent::Us => Some(self.take_orphan(pid).unwrap_or(ExitStatus::Unknown)),
+            Parent::Us => Some(self.take_orphan_status(pid).unwrap_or(ExitStatus::Unknown)),
             Parent::Call(call) => {
                 let status = self.status_of_call(client, call);
                 if let (None, Some(own)) = (status, self.clients.get_mut(&client)) {
-                    own.gone.push((process.clone(), call));
+                    own.awaiting_monitor.push((process.clone(), call));
                 }
                 status
             }
@@ -99,8 +99,8 @@ impl<K: Kernel> ChildTable<K> {
         }
         let Some(own) = self.clients.get_mut(&client) else { return };
         let (gone, rest) =
-            std::mem::take(&mut own.gone).into_iter().partition(|(_, monitor)| *monitor == call);
-        own.gone = rest;
+            std::mem::take(&mut own.awaiting_monitor).into_iter().partition(|(_, monitor)| *monitor == call);
+        own.awaiting_monitor = rest;
         let gone: Vec<(ProcessRef, CallId)> = gone;
         gone.into_iter().for_each(|(process, _)| self.exited(client, process, status));
     }

@@ -8,15 +8,15 @@ use std::time::Instant;
 use executor_core::lifecycle::{ExitStatus, HostPid};
 use rustix::io::Errno;
 
-use super::errands::Then;
-use super::{ADOPTION, ChildTable, ClientId, Role, Watched, bounded};
+use super::waits::Continuation;
+use super::{ChildTable, ClientId, HANDOVER, Role, Watched, push_bounded};
 use crate::kernel::Kernel;
 use crate::seam::{CallId, Command, Event};
 
 impl<K: Kernel> ChildTable<K> {
     pub(super) fn spawn(&mut self, client: ClientId, call: CallId, command: &Command, fds: &[OwnedFd]) {
         let Some(own) = self.clients.get_mut(&client) else { return };
-        if own.closed {
+        if own.is_closed {
             return self
                 .emit(client, Event::SpawnFailed { call, error: io::Error::from(Errno::SHUTDOWN).into() });
         }
@@ -32,7 +32,7 @@ impl<K: Kernel> ChildTable<K> {
             Ok((number, pid, image)) => {
                 if let Some(own) = self.clients.get_mut(&client) {
                     own.calls.insert(call, number);
-                    bounded(&mut own.groups, pid);
+                    push_bounded(&mut own.groups, pid);
                 }
                 self.emit(client, Event::Spawned { call, pid, image });
             }
@@ -76,9 +76,9 @@ impl<K: Kernel> ChildTable<K> {
             ExitStatus::Code(0) => BTreeSet::new(),
             // What it had left in its process group came to us with its end.
             ExitStatus::Code(_) | ExitStatus::Signal(_) | ExitStatus::Unknown => {
-                self.doom(client, |_, _, stat| stat.group == pid.get())
+                self.kill_unadopted(client, |_, _, stat| stat.group == pid.get())
             }
         };
-        self.begin(client, left, now, now + ADOPTION, Then::CallEnded { call, status });
+        self.begin_wait(client, left, now, now + HANDOVER, Continuation::CallEnded { call, status });
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, Signal};
 
-use super::{ADOPTION, ChildTable, Client, ClientId, Remembered, Role, Then, bounded};
+use super::{ChildTable, Client, ClientId, Continuation, HANDOVER, Remembered, Role, push_bounded};
 use crate::kernel::Kernel;
 use crate::procfs::{self, Stat};
 use crate::seam::{Containers, Members, Token};
@@ -38,8 +38,8 @@ impl<K: Kernel> ChildTable<K> {
 
     fn is_ours(&self, client: &Client, pid: HostPid, stat: &Stat) -> bool {
         let Some(containers) = &client.containers else { return false };
-        is_helper(stat)
-            || self.is_of_runtime(client, stat)
+        is_runtime_init(stat)
+            || self.is_runtime_helper(client, stat)
             || self.is_in(containers, pid, stat)
             || is_in_a_known_session(client, stat)
     }
@@ -48,7 +48,7 @@ impl<K: Kernel> ChildTable<K> {
     /// starts, and when it fails what it has forked comes to us. It is in a session of its own by then, or still in the
     /// group of a runtime of ours, whose leader has ended. A child of the embedder's that has the same name is in the
     /// embedder's session.
-    fn is_of_runtime(&self, client: &Client, stat: &Stat) -> bool {
+    fn is_runtime_helper(&self, client: &Client, stat: &Stat) -> bool {
         // The runtime may be called by way of a program of another name.
         let name = &stat.comm;
         if !client.names.contains(name) && !RUNTIMES.contains(&name.as_str()) {
@@ -65,7 +65,7 @@ impl<K: Kernel> ChildTable<K> {
             return false;
         }
         match containers {
-            Containers::Of(executor) if self.kernel.remembers_the_dead() => {
+            Containers::Of(executor) if self.kernel.keeps_zombies_in_cgroups() => {
                 let paths = self.kernel.cgroups_of(pid);
                 paths.iter().any(|path| crate::cgroup::place::is_of_executor(path, executor))
             }
@@ -80,26 +80,26 @@ impl<K: Kernel> ChildTable<K> {
 
     fn reap_orphan(&mut self, pid: HostPid) {
         if let Ok(Some(status)) = self.kernel.open(pid).and_then(|pidfd| self.kernel.reap(&pidfd)) {
-            self.remember_orphan(pid, status);
+            self.record_orphan(pid, status);
         }
     }
 
-    pub(super) fn remember_orphan(&mut self, pid: HostPid, status: ExitStatus) {
+    pub(super) fn record_orphan(&mut self, pid: HostPid, status: ExitStatus) {
         tracing::debug!(%pid, %status, "an orphan");
-        bounded(&mut self.reaped, (pid, status));
+        push_bounded(&mut self.reaped_orphans, (pid, status));
     }
 
     /// How an orphan ended that is being adopted after all.
-    pub(super) fn take_orphan(&mut self, pid: HostPid) -> Option<ExitStatus> {
-        let index = self.reaped.iter().position(|(orphan, _)| *orphan == pid)?;
-        self.reaped.remove(index).map(|(_, status)| status)
+    pub(super) fn take_orphan_status(&mut self, pid: HostPid) -> Option<ExitStatus> {
+        let index = self.reaped_orphans.iter().position(|(orphan, _)| *orphan == pid)?;
+        self.reaped_orphans.remove(index).map(|(_, status)| status)
     }
 
     /// This pid is being adopted: whatever had it before is somebody else.
-    pub(super) fn unremember(&mut self, pid: HostPid) {
-        self.reaped.retain(|(orphan, _)| *orphan != pid);
+    pub(super) fn forget_pid(&mut self, pid: HostPid) {
+        self.reaped_orphans.retain(|(orphan, _)| *orphan != pid);
         self.remembered.retain(|remembered| remembered.pid != pid);
-        self.watched.retain(|_, watched| watched.pid != pid || !matches!(watched.role, Role::Doomed));
+        self.watched.retain(|_, watched| watched.pid != pid || !matches!(watched.role, Role::Killed));
     }
 
     /// Whether a pid that a runtime has written down is another process's by now: it lives, is no child of ours, and is
@@ -119,24 +119,24 @@ impl<K: Kernel> ChildTable<K> {
     }
 
     /// Kills those of the unknown children that are strays; answers with what is to be awaited.
-    pub(super) fn doom(
+    pub(super) fn kill_unadopted(
         &mut self,
         client: ClientId,
-        is_stray: impl Fn(&Self, HostPid, &Stat) -> bool,
+        is_chosen: impl Fn(&Self, HostPid, &Stat) -> bool,
     ) -> BTreeSet<u64> {
-        let mut doomed = BTreeSet::new();
+        let mut killed = BTreeSet::new();
         for pid in self.unknown_children() {
-            if self.kernel.stat(pid).is_some_and(|stat| is_stray(self, pid, &stat)) {
-                doomed.extend(self.doom_one(client, pid));
+            if self.kernel.stat(pid).is_some_and(|stat| is_chosen(self, pid, &stat)) {
+                killed.extend(self.kill_and_watch(client, pid));
             }
         }
-        doomed
+        killed
     }
 
-    fn doom_one(&mut self, client: ClientId, pid: HostPid) -> Option<u64> {
+    fn kill_and_watch(&mut self, client: ClientId, pid: HostPid) -> Option<u64> {
         let pidfd = self.kernel.open(pid).ok()?;
         self.kernel.send(&pidfd, Signal::KILL).ok()?;
-        self.watch_by(pid, pidfd, client, Role::Doomed).ok()
+        self.watch_by(pid, pidfd, client, Role::Killed).ok()
     }
 
     pub(super) fn end_unadopted(
@@ -150,20 +150,18 @@ impl<K: Kernel> ChildTable<K> {
     ) {
         let known = |pid: &HostPid| self.watched.values().any(|watched| watched.pid == *pid);
         let started = started.filter(|pid| !known(pid) && self.is_member(*pid, members));
-        let mut doomed: BTreeSet<_> =
-            started.and_then(|pid| self.doom_one(client, pid)).into_iter().collect();
+        let mut killed: BTreeSet<_> =
+            started.and_then(|pid| self.kill_and_watch(client, pid)).into_iter().collect();
         // Where there are no cgroups, nothing tells a stray from another container's process.
         if matches!(members, Members::Cgroup { .. }) {
             // Whatever else is there may have been started by another call, and be adopted in a moment.
-            doomed.extend(
-                self.doom(client, |table, pid, stat| {
-                    (all || is_helper(stat)) && table.is_member(pid, members)
-                }),
-            );
+            killed.extend(self.kill_unadopted(client, |table, pid, stat| {
+                (all || is_runtime_init(stat)) && table.is_member(pid, members)
+            }));
         }
         // One that is to be ended by its pid may be an init, which takes its time.
-        let patience = if started.is_some() { crate::cgroup::PATIENCE } else { ADOPTION };
-        self.begin(client, doomed, now, now + patience, Then::Unadopted { token });
+        let patience = if started.is_some() { crate::cgroup::PATIENCE } else { HANDOVER };
+        self.begin_wait(client, killed, now, now + patience, Continuation::UnadoptedEnded { token });
     }
 
     /// Holds on to who is in a container, where a pid namespace does not end and reap them with init.
@@ -201,6 +199,6 @@ fn is_in_a_known_session(client: &Client, stat: &Stat) -> bool {
 
 /// Whether it is a runtime on its way to become a container's process: it is called `runc:[2:INIT]` or
 /// the like until it executes the program.
-fn is_helper(stat: &Stat) -> bool {
+fn is_runtime_init(stat: &Stat) -> bool {
     stat.comm.contains(":[")
 }

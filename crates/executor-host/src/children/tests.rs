@@ -194,7 +194,7 @@ impl Kernel for World {
         fake.map(|fake| if forgotten(&fake) { "/" } else { fake.cgroup }.to_owned()).into_iter().collect()
     }
 
-    fn remembers_the_dead(&self) -> bool {
+    fn keeps_zombies_in_cgroups(&self) -> bool {
         !self.v1_only
     }
 
@@ -282,7 +282,7 @@ impl Stage {
                 .collect();
             ready.into_iter().for_each(|number| self.table.ended(self.now, number));
             self.table.tick(self.now);
-            self.now += AGAIN;
+            self.now += RETRY;
         }
     }
 
@@ -393,18 +393,18 @@ fn one_look_for_orphans_answers_all_that_were_asked_for() {
     assert_eq!(stage.world().listed.get(), 1);
     // A queue of requests that never ends does not put it off for ever.
     let late = stage.ask(0, |token| Request::LookForOrphans { token });
-    stage.settle(AGAIN);
+    stage.settle(RETRY);
     assert_eq!(stage.events(), [Event::Done { token: late }]);
 }
 
 #[test]
 fn only_so_many_orphans_are_remembered() {
     let mut stage = Stage::new();
-    for pid in 0..u32::try_from(BOUND).unwrap() + 10 {
+    for pid in 0..u32::try_from(HISTORY).unwrap() + 10 {
         stage.world().add(1000 + pid, OWN, |fake| fake.ended = Some(code(0)));
     }
     stage.sigchld();
-    assert_eq!(stage.table.reaped.len(), BOUND);
+    assert_eq!(stage.table.reaped_orphans.len(), HISTORY);
 }
 
 #[test]
@@ -416,7 +416,7 @@ fn a_stolen_status_is_the_kernels_or_unknown() {
         stage.adopt(init(), pid, Parent::Us);
         stage.world().end(812, code(5));
         stage.world().steal(812);
-        stage.settle(AGAIN);
+        stage.settle(RETRY);
         assert_eq!(stage.exits(), [("c/init".into(), expected)]);
     }
 }
@@ -428,11 +428,11 @@ fn a_process_that_is_handed_over_late_is_waited_for() {
     let pid = stage.world().add(812, 811, |_| {});
     stage.adopt(init(), pid, Parent::Us);
     stage.world().end(812, code(9));
-    stage.settle(ADOPTION / 2);
+    stage.settle(HANDOVER / 2);
     assert_eq!(stage.exits(), []);
     stage.world().end(811, code(0));
     stage.world().processes.get_mut(&812).unwrap().parent = OWN;
-    stage.settle(AGAIN * 2);
+    stage.settle(RETRY * 2);
     assert_eq!(stage.exits(), [("c/init".into(), code(9))]);
     // The helper is an orphan by its name.
     stage.sigchld();
@@ -440,7 +440,7 @@ fn a_process_that_is_handed_over_late_is_waited_for() {
 
     let pid = stage.world().add(812, 811, |fake| fake.ended = Some(code(9)));
     stage.adopt(init(), pid, Parent::Us);
-    stage.settle(ADOPTION + AGAIN);
+    stage.settle(HANDOVER + RETRY);
     assert_eq!(stage.exits(), [("c/init".into(), ExitStatus::Unknown)], "it never came");
 }
 
@@ -451,13 +451,13 @@ fn a_child_that_its_tracer_does_not_collect_is_looked_at_seldom() {
     stage.adopt(init(), pid, Parent::Us);
     stage.world().end(812, code(9));
     stage.world().traced = true;
-    stage.settle(ADOPTION);
+    stage.settle(HANDOVER);
     stage.world().tried = 0;
     stage.settle(Duration::from_secs(1));
     let tried = stage.world().tried;
     assert!((9..=11).contains(&tried), "{tried} times in a second");
     stage.world().traced = false;
-    stage.settle(SELDOM);
+    stage.settle(SLOW_RETRY);
     assert_eq!(stage.exits(), [("c/init".into(), code(9))]);
 }
 
@@ -476,14 +476,14 @@ fn closing_reaps_what_holds_an_init_up() {
     // The kernel keeps an init whose namespace is not empty.
     stage.world().processes.get_mut(&10).unwrap().ended = None;
     stage.world().processes.get_mut(&101).unwrap().parent = OWN;
-    stage.settle(AGAIN);
+    stage.settle(RETRY);
     assert!(!stage.events().contains(&Event::Done { token }));
     let did = stage.did();
     for reaped in ["reap 11", "reap 12", "reap 100", "reap 101"] {
         assert!(did.iter().any(|did| did == reaped), "{did:?}");
     }
     stage.world().end(10, ExitStatus::Signal(Signal::KILL));
-    stage.settle(AGAIN * 2);
+    stage.settle(RETRY * 2);
     assert!(stage.events().contains(&Event::Done { token }));
     assert!(stage.world().processes.is_empty());
     let call = CallId(99);
@@ -503,9 +503,9 @@ fn closing_is_over_when_its_patience_is() {
     let mut stage = Stage::new();
     let pid = stage.world().add(10, OWN, |_| {});
     stage.adopt(init(), pid, Parent::Us);
-    let token = stage.ask(0, |token| Request::Close { token, patience: LOOK * 2 });
+    let token = stage.ask(0, |token| Request::Close { token, patience: CHECK_INTERVAL * 2 });
     stage.world().processes.get_mut(&10).unwrap().ended = None;
-    stage.settle(LOOK * 3);
+    stage.settle(CHECK_INTERVAL * 3);
     assert!(stage.events().contains(&Event::Done { token }));
 }
 
@@ -524,9 +524,9 @@ fn children_of_the_embedders_own_are_never_touched() {
         }
         stage.sigchld();
         stage.world().end(runtime, code(1));
-        stage.settle(ADOPTION);
-        stage.ask(0, |token| Request::Close { token, patience: LOOK });
-        stage.settle(ADOPTION);
+        stage.settle(HANDOVER);
+        stage.ask(0, |token| Request::Close { token, patience: CHECK_INTERVAL });
+        stage.settle(HANDOVER);
         assert_eq!(stage.did(), ["reap 100"]);
     }
 }
@@ -537,7 +537,7 @@ fn what_runtimes_leave_is_known_by_name_session_and_group() {
     stage.world().v1_only = true;
     let (_, runtime) = stage.spawn();
     stage.world().end(runtime, code(0));
-    stage.settle(AGAIN);
+    stage.settle(RETRY);
     let pid = stage.world().add(30, OWN, |_| {});
     stage.adopt(init(), pid, Parent::Us);
     stage.did();
@@ -555,7 +555,7 @@ fn what_runtimes_leave_is_known_by_name_session_and_group() {
     assert_eq!(stage.did(), ["reap 31", "reap 32", "reap 33", "reap 34"]);
     // A session outlives its leader, until the container is forgotten.
     stage.world().end(30, code(0));
-    stage.settle(AGAIN);
+    stage.settle(RETRY);
     stage.world().add(36, OWN, |fake| (fake.session, fake.nested, fake.ended) = (30, false, Some(code(0))));
     stage.sigchld();
     stage.ask(0, |_| Request::Forget { container: container() });
@@ -586,7 +586,7 @@ fn a_pid_that_was_given_again_is_not_adopted() {
     stage.world().forgets = true;
     stage.world().end(813, code(4));
     stage.world().steal(813);
-    stage.settle(AGAIN);
+    stage.settle(RETRY);
     assert_eq!(stage.exits(), [("c/init".into(), ExitStatus::Unknown)]);
 }
 
@@ -599,7 +599,7 @@ fn without_a_file_for_its_pidfd_a_process_is_killed_and_reaped() {
     let failed = OsError(Errno::MFILE.raw_os_error());
     assert!(matches!(*stage.events(), [Event::AdoptFailed { error, .. }] if error == failed));
     assert!(stage.table.next_deadline(stage.now).is_some());
-    stage.settle(AGAIN);
+    stage.settle(RETRY);
     assert_eq!(stage.did(), ["kill 812", "reap 812"]);
     assert_eq!(stage.table.next_deadline(stage.now), None);
 }
@@ -613,7 +613,7 @@ fn a_call_that_failed_ends_after_what_it_has_left() {
     let ended = Event::CallEnded { call, status: code(1) };
     stage.settle(Duration::ZERO);
     assert!(!stage.events().contains(&ended));
-    stage.settle(AGAIN);
+    stage.settle(RETRY);
     assert!(stage.events().contains(&ended));
     assert_eq!(stage.did(), ["reap 100", "SIGKILL 101", "reap 101"]);
 }
@@ -623,7 +623,7 @@ fn a_call_is_killed_with_its_group_and_not_after_its_end() {
     let mut stage = Stage::new();
     let (call, runtime) = stage.spawn();
     stage.ask(0, |_| Request::KillCall { call });
-    stage.settle(AGAIN);
+    stage.settle(RETRY);
     stage.ask(0, |_| Request::KillCall { call });
     assert_eq!(stage.did(), [format!("SIGKILL -{runtime}"), format!("reap {runtime}")]);
 }
@@ -637,11 +637,11 @@ fn a_monitors_end_is_that_of_its_container() {
         let pid = stage.world().add(812, runtime, |_| {});
         stage.adopt(init(), pid, Parent::Call(call));
         stage.world().end(812, ExitStatus::Signal(Signal::TERM));
-        stage.settle(AGAIN);
+        stage.settle(RETRY);
         assert_eq!(stage.exits(), [], "the monitor knows more");
         stage.world().steal(812);
         stage.world().end(runtime, code(143));
-        stage.settle(AGAIN);
+        stage.settle(RETRY);
         assert_eq!(stage.exits(), [("c/init".into(), expected)]);
         // So short a life that the monitor's end came first.
         stage.adopt(exec(), pid, Parent::Call(call));
@@ -672,7 +672,7 @@ fn a_kill_does_what_it_is_asked_in_order_and_reaps_what_becomes_ours() {
     let (everything, thaw) = (Some(members()), vec!["/sys/fs/cgroup/freezer".into()]);
     stage.ask(0, |token| Request::Kill { token, process: init(), everything, thaw });
     assert_eq!(stage.did(), ["SIGKILL -10", "SIGKILL 11", r#"thaw ["/sys/fs/cgroup/freezer"]"#]);
-    stage.settle(AGAIN);
+    stage.settle(RETRY);
     stage.sigchld();
     assert_eq!(stage.did(), ["reap 10"], "the other is not ours yet");
     // Its session and its cgroup say nothing: it was seen when it was killed.
@@ -695,7 +695,7 @@ fn what_is_left_of_a_container_is_killed_until_nothing_is() {
     let token = stage.ask(0, |token| request(token, Duration::from_secs(1)));
     // One that was forked meanwhile.
     stage.world().add(12, OWN, |fake| fake.nested = false);
-    stage.settle(LOOK * 3);
+    stage.settle(CHECK_INTERVAL * 3);
     assert!(stage.events().contains(&Event::Done { token }));
     assert!(stage.world().processes.is_empty(), "{:?}", stage.world().processes);
 }
@@ -712,12 +712,12 @@ fn unadopted_children_of_a_container_are_ended() {
         let started = Some(started);
         let token =
             stage.ask(0, |token| Request::EndUnadopted { token, members: members(), all: false, started });
-        stage.settle(AGAIN);
+        stage.settle(RETRY);
         assert!(stage.events().contains(&Event::Done { token }));
     }
     assert_eq!(stage.world().processes.keys().copied().collect::<Vec<_>>(), [11, 13, 15]);
     stage.ask(0, |token| Request::EndUnadopted { token, members: members(), all: true, started: None });
-    stage.settle(AGAIN);
+    stage.settle(RETRY);
     assert_eq!(stage.world().processes.keys().copied().collect::<Vec<_>>(), [13, 15]);
 }
 
@@ -746,7 +746,7 @@ fn a_client_that_leaves_is_forgotten() {
     stage.adopt(init(), pid, Parent::Us);
     stage.table.leave(0);
     stage.world().end(10, code(0));
-    stage.settle(AGAIN);
+    stage.settle(RETRY);
     assert!(!stage.table.is_needed() && stage.did().is_empty());
 }
 
@@ -757,7 +757,7 @@ fn a_call_that_outlives_its_client_is_reaped() {
     stage.table.leave(0);
     assert!(stage.table.is_needed());
     stage.world().end(runtime, code(0));
-    stage.settle(AGAIN);
+    stage.settle(RETRY);
     assert_eq!(stage.did(), ["reap 100"]);
     assert!(!stage.table.is_needed());
     assert_eq!(stage.events(), []);

@@ -11,24 +11,24 @@ use crate::seam::{CallId, Delivered, Event, EventSink, ImageFate, OsError, Token
 use crate::{Error, Result, lock};
 
 /// What has not been answered yet.
-pub(super) struct Awaited {
-    pub(super) answers: Mutex<Option<Answers>>,
+pub(super) struct Pending {
+    pub(super) answers: Mutex<Option<PendingAnswers>>,
     pub(super) exits: UnboundedSender<(ProcessRef, ExitStatus)>,
 }
 
 pub(super) type Spawned = std::result::Result<(HostPid, ImageFate), OsError>;
 
 #[derive(Default)]
-pub(super) struct Answers {
-    pub(super) tokens: HashMap<Token, Answer>,
+pub(super) struct PendingAnswers {
+    pub(super) tokens: HashMap<Token, PendingAnswer>,
     pub(super) spawned: HashMap<CallId, oneshot::Sender<Spawned>>,
-    pub(super) calls: HashMap<CallId, oneshot::Sender<ExitStatus>>,
-    pub(super) ends: HashMap<ProcessRef, oneshot::Sender<ExitStatus>>,
+    pub(super) call_exits: HashMap<CallId, oneshot::Sender<ExitStatus>>,
+    pub(super) process_exits: HashMap<ProcessRef, oneshot::Sender<ExitStatus>>,
     /// Adopted processes whose exits are not to be reported yet, with how they ended if they have.
-    pub(super) held: HashMap<ProcessRef, Option<ExitStatus>>,
+    pub(super) unreported: HashMap<ProcessRef, Option<ExitStatus>>,
 }
 
-pub(super) enum Answer {
+pub(super) enum PendingAnswer {
     Done(oneshot::Sender<std::result::Result<(), OsError>>),
     /// For a thread that blocks.
     Blocking(mpsc::Sender<std::result::Result<(), OsError>>),
@@ -36,7 +36,7 @@ pub(super) enum Answer {
 }
 
 /// Pairs a host's events with what awaits them.
-pub struct ClientSink(pub(super) Arc<Awaited>);
+pub struct ClientSink(pub(super) Arc<Pending>);
 
 impl EventSink for ClientSink {
     fn deliver(&mut self, event: Event) {
@@ -44,28 +44,28 @@ impl EventSink for ClientSink {
         let Some(answers) = &mut *answers else { return };
         match event {
             Event::Spawned { call, pid, image } => {
-                answer(answers.spawned.remove(&call), Ok((pid, image)));
+                send_answer(answers.spawned.remove(&call), Ok((pid, image)));
             }
             Event::SpawnFailed { call, error } => {
-                answers.calls.remove(&call);
-                answer(answers.spawned.remove(&call), Err(error));
+                answers.call_exits.remove(&call);
+                send_answer(answers.spawned.remove(&call), Err(error));
             }
             Event::CallEnded { call, status } => {
-                answer(answers.calls.remove(&call), status);
+                send_answer(answers.call_exits.remove(&call), status);
             }
             Event::Adopted { token } | Event::Done { token } => answers.done(token, Ok(())),
             Event::AdoptFailed { token, error } | Event::Failed { token, error } => {
                 answers.done(token, Err(error))
             }
             Event::Signalled { token, delivery } => {
-                if let Some(Answer::Signalled(awaits)) = answers.tokens.remove(&token) {
-                    answer(Some(awaits), delivery);
+                if let Some(PendingAnswer::Signalled(awaits)) = answers.tokens.remove(&token) {
+                    send_answer(Some(awaits), delivery);
                 }
             }
             Event::Exited { process, status } => {
-                answer(answers.ends.remove(&process), status);
-                match answers.held.get_mut(&process) {
-                    Some(held) => *held = Some(status),
+                send_answer(answers.process_exits.remove(&process), status);
+                match answers.unreported.get_mut(&process) {
+                    Some(unreported) => *unreported = Some(status),
                     None => {
                         let _nobody_listens = self.0.exits.unbounded_send((process, status));
                     }
@@ -75,28 +75,28 @@ impl EventSink for ClientSink {
     }
 }
 
-impl Answers {
+impl PendingAnswers {
     fn done(&mut self, token: Token, outcome: std::result::Result<(), OsError>) {
         match self.tokens.remove(&token) {
-            Some(Answer::Done(awaits)) => answer(Some(awaits), outcome),
-            Some(Answer::Blocking(awaits)) => {
+            Some(PendingAnswer::Done(awaits)) => send_answer(Some(awaits), outcome),
+            Some(PendingAnswer::Blocking(awaits)) => {
                 let _gave_up_waiting = awaits.send(outcome);
             }
-            Some(Answer::Signalled(_)) | None => {}
+            Some(PendingAnswer::Signalled(_)) | None => {}
         }
     }
 }
 
-fn answer<T>(awaits: Option<oneshot::Sender<T>>, value: T) {
+fn send_answer<T>(awaits: Option<oneshot::Sender<T>>, value: T) {
     let _nobody_waits = awaits.map(|awaits| awaits.send(value));
 }
 
-pub(super) async fn answered<T>(answer: oneshot::Receiver<T>) -> Result<T> {
+pub(super) async fn receive_answer<T>(answer: oneshot::Receiver<T>) -> Result<T> {
     answer.await.map_err(|_| Error::HostGone)
 }
 
 impl Drop for ClientSink {
-    /// No more events come: what is awaited is answered by dropping its sender.
+    /// No more events come: what is pending is answered by dropping its sender.
     fn drop(&mut self) {
         lock(&self.0.answers).take();
         self.0.exits.close_channel();

@@ -96,10 +96,10 @@ impl Adopted {
             tracing::warn!(process = %self.process, %error, "of a process that was adopted in vain");
         }
         let ended = tokio::time::timeout(patience, self.ended()).await.is_ok();
-        self.client.await_answer(|answers| {
+        self.client.register(|answers| {
             // One that does not end is never reported.
             if ended {
-                answers.held.remove(&self.process);
+                answers.unreported.remove(&self.process);
             }
         });
         self.reports = false;
@@ -111,17 +111,17 @@ impl Drop for Adopted {
         if !self.reports {
             return;
         }
-        let ended = lock(&self.client.shared.awaited.answers)
+        let ended = lock(&self.client.shared.pending.answers)
             .as_mut()
-            .and_then(|answers| answers.held.remove(&self.process))
+            .and_then(|answers| answers.unreported.remove(&self.process))
             .flatten();
         if let Some(status) = ended {
             let _nobody_listens =
-                self.client.shared.awaited.exits.unbounded_send((self.process.clone(), status));
+                self.client.shared.pending.exits.unbounded_send((self.process.clone(), status));
         }
     }
 }
 
-pub(super) fn until(ended: oneshot::Receiver<ExitStatus>) -> Ended {
+pub(super) fn exit_future(ended: oneshot::Receiver<ExitStatus>) -> Ended {
     ended.map(|status| status.unwrap_or(ExitStatus::Unknown)).boxed().shared()
 }

@@ -9,25 +9,25 @@ use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
 use super::OWNER;
-use crate::cgroup::place::Place;
+use crate::cgroup::place::CgroupPlace;
 use crate::cgroup::{self, Cgroups};
 use crate::seam::Members;
 use crate::{Bundles, Result, journal, procfs, tree};
 
 /// A container's place on disk.
 #[derive(Clone, Debug)]
-pub struct Claim {
+pub struct Reservation {
     /// Its id.
     pub id: ContainerId,
     /// Its own directory, the bundle.
     pub dir: PathBuf,
     /// Its cgroup; none where no cgroups may be made.
-    pub cgroup: Option<Place>,
+    pub cgroup: Option<CgroupPlace>,
     /// The runtime's own directory for it.
     pub state: PathBuf,
 }
 
-impl Claim {
+impl Reservation {
     /// Ends and removes everything the container has: processes, cgroups, the runtime's state, its network, mounts,
     /// files. Answers with how many processes had to be killed and what could not be removed.
     pub fn dispose(&self, bundles: &dyn Bundles) -> (usize, Vec<Leftover>) {

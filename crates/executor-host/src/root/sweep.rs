@@ -9,12 +9,12 @@ use executor_core::{CgroupParent, Swept};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use super::{Claim, MARK, NO_CGROUP, OWNER, lock_root, log_prefix};
-use crate::cgroup::place::{self, Missing, Place};
+use super::{EXECUTOR_VARIABLE, NO_CGROUP, OWNER, Reservation, lock_root, log_prefix};
+use crate::cgroup::place::{self, CgroupPlace, Missing};
 use crate::{Bundles, Error, Result, cgroup, pidfd, procfs, tree};
 
 /// How often runtimes of a dead executor are looked for, at most.
-const SCANS: usize = 20;
+const MAX_SCANS: usize = 20;
 
 /// Removes what dead executors left under `root`, and only that. What a live one owns, and what is
 /// not Longshore's, stays.
@@ -30,12 +30,12 @@ pub fn sweep(root: &Path, bundles: &dyn Bundles) -> Result<Vec<Swept>> {
     let dead = dead_executors(&root)?;
     let mut swept = Vec::new();
     for (executor, lock) in dead {
-        end_runtimes(&executor);
-        for claim in claims_of(&root, &executor)? {
-            let (killed, left) = claim.dispose(bundles);
-            swept.push(Swept { container: claim.id.to_string(), killed, left });
+        kill_runtimes(&executor);
+        for reservation in reservations_of(&root, &executor)? {
+            let (killed, left) = reservation.dispose(bundles);
+            swept.push(Swept { container: reservation.id.to_string(), killed, left });
         }
-        let left = leave(&root, &executor, bundles)?;
+        let left = leave_root(&root, &executor, bundles)?;
         if !left.is_empty() {
             tracing::warn!(executor, ?left, "not all of a dead executor could be removed");
         }
@@ -46,18 +46,18 @@ pub fn sweep(root: &Path, bundles: &dyn Bundles) -> Result<Vec<Swept>> {
 
 /// Gives back what an executor has beside its containers, and takes it out of the root; answers with what could
 /// not be removed. With something left, it stays there.
-pub(super) fn leave(root: &Path, executor: &str, bundles: &dyn Bundles) -> Result<Vec<Leftover>> {
+pub(super) fn leave_root(root: &Path, executor: &str, bundles: &dyn Bundles) -> Result<Vec<Leftover>> {
     let file = root.join("executors").join(executor);
     let text = fs::read_to_string(&file).map_err(Error::file("read", &file))?;
     let mut left: Vec<_> = text
         .lines()
-        .filter_map(record)
+        .filter_map(parse_record)
         .flat_map(|(parent, made)| place::remove_parent(parent, executor, &made))
         .collect();
     left.extend(bundles.close(root, executor));
     let _judging = lock_root(root)?;
     remove_logs(root, executor)?;
-    if left.is_empty() && claims_of(root, executor)?.is_empty() {
+    if left.is_empty() && reservations_of(root, executor)?.is_empty() {
         fs::remove_file(&file).map_err(Error::file("remove", &file))?;
         remove_parts_when_last(root);
     }
@@ -66,7 +66,7 @@ pub(super) fn leave(root: &Path, executor: &str, bundles: &dyn Bundles) -> Resul
 
 /// A line of an executor's file: a parent below which it has a directory among the cgroups, and what was made of that
 /// parent in which hierarchy.
-fn record(line: &str) -> Option<(&str, Vec<Missing>)> {
+fn parse_record(line: &str) -> Option<(&str, Vec<Missing>)> {
     let mut fields = line.split('\t');
     let parent = fields.next()?;
     let path = |path: &str| matches!(path.parse(), Ok(CgroupParent::Path(_)));
@@ -88,7 +88,10 @@ pub(super) fn records(root: &Path) -> Result<Vec<(String, Vec<Missing>)>> {
     let dir = root.join("executors");
     let texts = names(&dir)?.into_iter().filter_map(|name| fs::read_to_string(dir.join(name)).ok());
     let records = |text: String| {
-        text.lines().filter_map(record).map(|(parent, made)| (parent.to_owned(), made)).collect::<Vec<_>>()
+        text.lines()
+            .filter_map(parse_record)
+            .map(|(parent, made)| (parent.to_owned(), made))
+            .collect::<Vec<_>>()
     };
     Ok(texts.flat_map(records).collect())
 }
@@ -112,16 +115,16 @@ fn dead_executors(root: &Path) -> Result<Vec<(String, File)>> {
     Ok(dead)
 }
 
-/// The containers of an executor. What it had only begun to claim is removed at once: nothing of it
+/// The containers of an executor. What it had only begun to reserve is removed at once: nothing of it
 /// was in use.
-fn claims_of(root: &Path, executor: &str) -> Result<Vec<Claim>> {
+fn reservations_of(root: &Path, executor: &str) -> Result<Vec<Reservation>> {
     let containers = root.join("containers");
-    let mut claims = Vec::new();
+    let mut reservations = Vec::new();
     for name in names(&containers)? {
         let dir = containers.join(&name);
         if name.starts_with(&format!(".{executor}.")) {
             for left in tree::remove(&dir, LeftoverKind::File) {
-                tracing::warn!(%left, "of a claim that was only begun");
+                tracing::warn!(%left, "of a reservation that was only begun");
             }
             continue;
         }
@@ -134,25 +137,25 @@ fn claims_of(root: &Path, executor: &str) -> Result<Vec<Claim>> {
         };
         let cgroup = match cgroup {
             NO_CGROUP => None,
-            asked => match Place::parse(asked, executor, &id) {
+            asked => match CgroupPlace::parse(asked, executor, &id) {
                 Some(place) => Some(place),
                 None => continue,
             },
         };
         if owner == executor {
             let state = root.join("runtime").join(&name);
-            claims.push(Claim { id, dir, cgroup, state });
+            reservations.push(Reservation { id, dir, cgroup, state });
         }
     }
-    Ok(claims)
+    Ok(reservations)
 }
 
 /// Kills runtimes that a dead executor had called and that still work. One that executes another program
 /// just now, as runc does with itself, shows no environment: it is looked for until none is found twice.
-fn end_runtimes(executor: &str) {
-    let mark = format!("{MARK}={executor}");
+fn kill_runtimes(executor: &str) {
+    let mark = format!("{EXECUTOR_VARIABLE}={executor}");
     let mut clean = 0;
-    for _ in 0..SCANS {
+    for _ in 0..MAX_SCANS {
         let marked = procfs::processes().filter_map(|pid| {
             let pidfd = pidfd::open(pid).ok()?;
             procfs::has_variable(pid, &mark).then_some(pidfd)

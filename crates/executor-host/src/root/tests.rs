@@ -55,14 +55,14 @@ fn a_taken_id_is_not_given_twice_and_nothing_of_it_is_touched() {
     let (one, _) = Root::open(dir.path(), &NoBundles).unwrap();
     let (other, swept) = Root::open(dir.path(), &NoBundles).unwrap();
     assert_eq!(swept, [], "a live executor was swept");
-    let claim = one.claim(&id("a"), None).unwrap().unwrap();
-    fs::write(claim.dir.join("mine"), "").unwrap();
-    assert!(other.claim(&id("a"), None).unwrap().is_none());
-    assert!(claim.dir.join("mine").exists());
+    let reservation = one.reserve(&id("a"), None).unwrap().unwrap();
+    fs::write(reservation.dir.join("mine"), "").unwrap();
+    assert!(other.reserve(&id("a"), None).unwrap().is_none());
+    assert!(reservation.dir.join("mine").exists());
     assert_eq!(names(&dir.path().join("containers")).unwrap(), ["a"]);
-    assert_eq!(claim.dispose(&NoBundles), (0, vec![]));
-    let claim = other.claim(&id("a"), None).unwrap().unwrap();
-    assert_eq!(claim.dispose(&NoBundles), (0, vec![]));
+    assert_eq!(reservation.dispose(&NoBundles), (0, vec![]));
+    let reservation = other.reserve(&id("a"), None).unwrap().unwrap();
+    assert_eq!(reservation.dispose(&NoBundles), (0, vec![]));
     assert_eq!([one.close(&NoBundles), other.close(&NoBundles)], [[], []]);
 }
 
@@ -71,8 +71,8 @@ fn what_dead_executors_left_is_swept_and_only_that() {
     let dir = tempfile::tempdir().unwrap();
     let (live, _) = Root::open(dir.path(), &NoBundles).unwrap();
     let (dead, _) = Root::open(dir.path(), &NoBundles).unwrap();
-    let kept = live.claim(&id("kept"), None).unwrap().unwrap();
-    let gone = dead.claim(&id("gone"), None).unwrap().unwrap();
+    let kept = live.reserve(&id("kept"), None).unwrap().unwrap();
+    let gone = dead.reserve(&id("gone"), None).unwrap().unwrap();
     fs::create_dir(dir.path().join("containers/strangers")).unwrap();
     fs::create_dir(dir.path().join(format!("containers/.{}.x", dead.executor()))).unwrap();
     fs::create_dir_all(&gone.state).unwrap();
@@ -94,16 +94,16 @@ fn what_cannot_be_written_down_is_not_made() {
     let (root, _) = Root::open(dir.path(), &NoBundles).unwrap();
     let parent = format!("/{}", root.executor());
     let mute = Root {
-        alive: File::open(dir.path().join("executors").join(root.executor())).unwrap(),
+        lock_file: File::open(dir.path().join("executors").join(root.executor())).unwrap(),
         dir: root.dir.clone(),
         executor: root.executor.clone(),
         parent: None,
         parents: Mutex::default(),
     };
-    assert!(mute.enter(&parent).is_err());
+    assert!(mute.enter_parent(&parent).is_err());
     let missing = |parent: &str| place::missing(parent).iter().any(|missing| missing.topmost == parent);
     assert!(missing(&parent), "a sweep would know nothing of it");
-    root.enter(&parent).unwrap();
+    root.enter_parent(&parent).unwrap();
     assert_eq!(missing(&parent), !place::is_delegated(""), "{parent}");
     assert_eq!(root.close(&NoBundles), []);
     assert!(missing(&parent), "{parent}");

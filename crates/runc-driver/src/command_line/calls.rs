@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use executor_core::lifecycle::{ContainerId, ExitStatus};
 use executor_core::{BoxFuture, ChildFd, ChildStdio};
-use executor_host::{Call, CallEnd, Command, MARK, StdioSource, log_prefix};
+use executor_host::{Call, CallEnd, Command, EXECUTOR_VARIABLE, StdioSource, log_prefix};
 use futures::FutureExt;
 use serde::Deserialize;
 use tokio::io::AsyncReadExt;
@@ -40,7 +40,7 @@ impl CommandLine {
         all.extend_from_slice(args);
         let kept =
             KEPT_VARIABLES.iter().filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?)));
-        let mark = self.mark.iter().map(|executor| (MARK.into(), executor.into()));
+        let mark = self.mark.iter().map(|executor| (EXECUTOR_VARIABLE.into(), executor.into()));
         let command = Command {
             program: self.program.clone().into(),
             image: None,
@@ -52,7 +52,7 @@ impl CommandLine {
         let images = self.images.clone();
         let spawned = spawned.inspect(move |call| {
             if let (Some(images), Ok(call)) = (images, call) {
-                images.was(call.image());
+                images.note_fate(call.image());
             }
         });
         (spawned.boxed(), log)

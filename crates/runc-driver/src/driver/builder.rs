@@ -8,7 +8,7 @@ use executor_core::{CgroupParent, RuntimeError};
 use executor_host::HostClient;
 
 use super::pools::Pools;
-use super::{CALL_DEADLINE, Mode, Runc, Shared};
+use super::{CALL_DEADLINE, DriverState, Mode, Runc};
 use crate::command_line::CommandLine;
 use crate::kick::Kick;
 use crate::{Bundles, Error, find_runtime};
@@ -97,7 +97,7 @@ impl RuncBuilder {
             .map_err(|error| RuntimeError::failed("connect to", "the process host", error))?;
         let command_line = CommandLine::new(program, no_pivot, in_memory, CALL_DEADLINE, host.clone());
         Ok(Runc {
-            shared: Arc::new(Shared {
+            shared: Arc::new(DriverState {
                 command_line,
                 bundles,
                 mode,

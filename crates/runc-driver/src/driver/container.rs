@@ -1,4 +1,4 @@
-//! A container that was claimed, as the driver knows it.
+//! A container that was reserved, as the driver knows it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
@@ -9,14 +9,14 @@ use executor_core::{ContainerSpec, NetworkNamespace, NetworkTraits};
 use executor_host::cgroup::Cgroups;
 use executor_host::procfs::{self, Stat};
 use executor_host::terminal::Terminal;
-use executor_host::{Claim, Ended, Members, Place};
+use executor_host::{Ended, Members, Place, Reservation};
 use tokio::sync::watch;
 
 use super::created::Layout;
 use crate::lock;
 
-pub(super) struct Container {
-    pub(super) claim: Claim,
+pub(super) struct DriverContainer {
+    pub(super) reservation: Reservation,
     pub(super) spec: Arc<ContainerSpec>,
     pub(super) network: NetworkTraits,
     /// Where its network is, once it is attached.
@@ -50,10 +50,10 @@ struct Terminals {
     sizes: HashMap<ProcessId, TerminalSize>,
 }
 
-impl Container {
-    pub(super) fn new(claim: Claim, spec: Arc<ContainerSpec>, network: NetworkTraits) -> Self {
+impl DriverContainer {
+    pub(super) fn new(reservation: Reservation, spec: Arc<ContainerSpec>, network: NetworkTraits) -> Self {
         Self {
-            claim,
+            reservation,
             spec,
             network,
             namespace: OnceLock::new(),
@@ -68,15 +68,15 @@ impl Container {
 
     /// The start of a new process: a terminal that an earlier one of this id had is not its own. None once the container is
     /// being released.
-    pub(super) fn begin_start(self: Arc<Self>, process: ProcessId) -> Option<Start> {
-        let start = self.under_way(process)?;
+    pub(super) fn begin_start(self: Arc<Self>, process: ProcessId) -> Option<PendingStart> {
+        let start = self.register_start(process)?;
         // A size that was asked for may be the new one's already.
         lock(&start.container.terminals).awaited.remove(&start.process);
         Some(start)
     }
 
     /// From now on the start of this process can be given up, until what is answered here is dropped.
-    pub(super) fn under_way(self: Arc<Self>, process: ProcessId) -> Option<Start> {
+    pub(super) fn register_start(self: Arc<Self>, process: ProcessId) -> Option<PendingStart> {
         let (abandon, abandoned) = watch::channel(false);
         {
             let mut starts = lock(&self.starts);
@@ -85,7 +85,7 @@ impl Container {
             }
             starts.under_way.insert(process.clone(), abandon);
         }
-        Some(Start { container: self, process, abandoned })
+        Some(PendingStart { container: self, process, abandoned })
     }
 
     pub(super) fn abandon(&self, process: &ProcessId) {
@@ -159,8 +159,9 @@ impl Container {
 
     /// Before init runs they may not be there yet; afterwards they are looked for once. Blocks for a moment.
     pub(super) fn cgroups(&self) -> Cgroups {
-        let at = || self.claim.cgroup.as_ref().map_or_else(Cgroups::none, |place| Cgroups::at(&place.path));
-        let find = || self.claim.cgroups().unwrap_or_else(|_| at());
+        let at =
+            || self.reservation.cgroup.as_ref().map_or_else(Cgroups::none, |place| Cgroups::at(&place.path));
+        let find = || self.reservation.cgroups().unwrap_or_else(|_| at());
         match self.init.get() {
             Some(_) => self.cgroups.get_or_init(find).clone(),
             None => find(),
@@ -174,7 +175,7 @@ impl Container {
 
     /// What says that a process is in it, by what is known without looking.
     pub(super) fn members(&self) -> Members {
-        self.claim.members(self.cgroups.get(), self.init.get().copied())
+        self.reservation.members(self.cgroups.get(), self.init.get().copied())
     }
 
     /// The directories with its freezers.
@@ -187,7 +188,7 @@ impl Container {
 
     /// The host pids of what is in it: by its cgroup, or by its pid namespace where no cgroups may be made. Blocks.
     pub(super) fn processes(&self) -> BTreeSet<HostPid> {
-        let mut pids: BTreeSet<_> = match (&self.claim.cgroup, self.init.get()) {
+        let mut pids: BTreeSet<_> = match (&self.reservation.cgroup, self.init.get()) {
             (None, Some(init)) => procfs::in_pid_namespace_of(*init).collect(),
             (Some(_), _) | (None, None) => self.cgroups().processes(),
         };
@@ -212,19 +213,19 @@ impl Container {
     }
 
     pub(super) fn place(&self) -> Place<'_> {
-        let cgroup = self.claim.cgroup.as_ref().map(|place| place.asked.as_str());
-        Place { id: &self.claim.id, dir: &self.claim.dir, cgroup }
+        let cgroup = self.reservation.cgroup.as_ref().map(|place| place.cgroups_path.as_str());
+        Place { id: &self.reservation.id, dir: &self.reservation.dir, cgroup }
     }
 }
 
 /// A start that is under way.
-pub(super) struct Start {
-    pub(super) container: Arc<Container>,
+pub(super) struct PendingStart {
+    pub(super) container: Arc<DriverContainer>,
     pub(super) process: ProcessId,
     abandoned: watch::Receiver<bool>,
 }
 
-impl Start {
+impl PendingStart {
     /// Until it is given up.
     pub(super) async fn abandoned(&self) {
         if self.abandoned.clone().wait_for(|abandoned| *abandoned).await.is_err() {
@@ -233,7 +234,7 @@ impl Start {
     }
 }
 
-impl Drop for Start {
+impl Drop for PendingStart {
     fn drop(&mut self) {
         self.container.end_start(&self.process);
     }

@@ -22,10 +22,10 @@ use futures::FutureExt;
 use rustix::fs::OFlags;
 use tokio::net::unix::pipe;
 
-use super::container::{Container, Start};
-use super::launch::Kind;
+use super::container::{DriverContainer, PendingStart};
+use super::launch::LaunchKind;
 use super::pools::Pool;
-use super::{Shared, gone};
+use super::{DriverState, gone};
 use crate::Error;
 
 /// How a created container waits.
@@ -39,14 +39,14 @@ pub(super) enum Layout {
     Other,
 }
 
-impl Shared {
+impl DriverState {
     /// Makes a container up to the point where its program would be executed.
     pub(super) async fn create(
         self: &Arc<Self>,
-        start: &Start,
+        start: &PendingStart,
         stdio: ChildStdio,
     ) -> Result<(HostPid, Adopted), StartFailure> {
-        let created = self.launch_init(start, Kind::Create, stdio).await?;
+        let created = self.launch_init(start, LaunchKind::Create, stdio).await?;
         let (shared, container) = (Arc::clone(self), Arc::clone(&start.container));
         tokio::spawn(async move { shared.pools.run(Pool::Reads, move || container.layout()).await });
         Ok(created)
@@ -54,7 +54,7 @@ impl Shared {
 
     /// Executes the program of a container that was created. When it fails or is given up half way, init may still wait, or run
     /// the program: who asked for the start ends it, and its exit is reported.
-    pub(super) async fn start_created(&self, start: &Start) -> Result<(), StartFailure> {
+    pub(super) async fn start_created(&self, start: &PendingStart) -> Result<(), StartFailure> {
         let container = &start.container;
         let given_up = async {
             tokio::select! {
@@ -71,11 +71,11 @@ impl Shared {
         }
     }
 
-    async fn open_exec_fifo(&self, container: &Arc<Container>) -> Result<(), StartFailure> {
+    async fn open_exec_fifo(&self, container: &Arc<DriverContainer>) -> Result<(), StartFailure> {
         let (Some(pid), Some(ended)) = (container.init.get().copied(), container.ended.get().cloned()) else {
             return Err(gone("the container was not created".to_owned()));
         };
-        let fifo = container.claim.state.join("exec.fifo");
+        let fifo = container.reservation.state.join("exec.fifo");
         let failed = |error| Error::file("start by", &fifo)(error).start_failure();
         // Known since it was created, mostly.
         let layout = match container.layout.get() {
@@ -90,29 +90,29 @@ impl Shared {
         let opened = match layout {
             Layout::Runc => open(&fifo, false).map_err(failed)?,
             Layout::Crun => {
-                return match release(&fifo, pid).map_err(failed)? {
-                    Over::Executed => Ok(()),
-                    Over::Gone => Err(ended_before()),
+                return match release_crun_init(&fifo, pid).map_err(failed)? {
+                    StartOutcome::Executed => Ok(()),
+                    StartOutcome::Gone => Err(ended_before()),
                 };
             }
             Layout::Other => {
                 let runtime = self.opened().map_err(|error| error.start_failure())?.runtime.clone();
-                return runtime.start(&container.claim.id).await.map_err(|error| error.start_failure());
+                return runtime.start(&container.reservation.id).await.map_err(|error| error.start_failure());
             }
         };
-        match await_init(opened, ended).await.map_err(failed)? {
+        match await_program(opened, ended).await.map_err(failed)? {
             // Until it is gone the runtime says that the container is created.
-            Over::Executed => fs::remove_file(&fifo).map_err(failed),
-            Over::Gone => Err(ended_before()),
+            StartOutcome::Executed => fs::remove_file(&fifo).map_err(failed),
+            StartOutcome::Gone => Err(ended_before()),
         }
     }
 }
 
-impl Container {
+impl DriverContainer {
     /// How it waits; looked for once. Blocks for a moment.
     pub(super) fn layout(&self) -> Layout {
         *self.layout.get_or_init(|| {
-            let has = |file: &str| self.claim.state.join(file).exists();
+            let has = |file: &str| self.reservation.state.join(file).exists();
             match (has("exec.fifo"), has("state.json"), has("status")) {
                 (true, true, _) => Layout::Runc,
                 (true, false, true) => Layout::Crun,
@@ -135,27 +135,27 @@ fn open(fifo: &Path, write: bool) -> io::Result<File> {
 
 /// How a wait for the program of a created container is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Over {
+enum StartOutcome {
     Executed,
     /// Init has ended without it.
     Gone,
 }
 
 /// Gives crun's init its byte, and removes the fifo. Open on both sides, it ends nothing by SIGPIPE.
-fn release(fifo: &Path, pid: HostPid) -> io::Result<Over> {
+fn release_crun_init(fifo: &Path, pid: HostPid) -> io::Result<StartOutcome> {
     let mut gate = open(fifo, true)?;
     // Asked first: afterwards it may have run already.
     if Stat::of(pid).is_none_or(|stat| stat.is_ending()) {
-        return Ok(Over::Gone);
+        return Ok(StartOutcome::Gone);
     }
     gate.write_all(&[0])?;
     fs::remove_file(fifo)?;
-    Ok(Over::Executed)
+    Ok(StartOutcome::Executed)
 }
 
 /// Waits for the byte of runc's init, which goes on as soon as the fifo is open. One that ends without it has not started
 /// anything.
-async fn await_init(fifo: File, ended: Ended) -> io::Result<Over> {
+async fn await_program(fifo: File, ended: Ended) -> io::Result<StartOutcome> {
     let gate = pipe::Receiver::from_owned_fd(fifo.into())?;
     loop {
         tokio::select! {
@@ -168,12 +168,12 @@ async fn await_init(fifo: File, ended: Ended) -> io::Result<Over> {
         if over {
             // The reactor may not have seen yet what it wrote before it ended.
             return match rustix::io::read(&gate, &mut byte) {
-                Ok(1..) => Ok(Over::Executed),
-                Ok(0) | Err(_) => Ok(Over::Gone),
+                Ok(1..) => Ok(StartOutcome::Executed),
+                Ok(0) | Err(_) => Ok(StartOutcome::Gone),
             };
         }
         match gate.try_read(&mut byte) {
-            Ok(1..) => return Ok(Over::Executed),
+            Ok(1..) => return Ok(StartOutcome::Executed),
             // The other side is not open yet, or not any more: then the byte has come.
             Ok(0) => tokio::time::sleep(Duration::from_millis(1)).await,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}

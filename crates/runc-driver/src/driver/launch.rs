@@ -17,7 +17,7 @@ use std::sync::Arc;
 use executor_core::ChildStdio;
 use executor_core::lifecycle::{ExitStatus, HostPid, ProcessId, ProcessRef, StartFailure, StartFailureKind};
 use executor_host::cgroup::PATIENCE;
-use executor_host::cgroup::place::Place;
+use executor_host::cgroup::place::CgroupPlace;
 use executor_host::terminal::{self, ConsoleSocket, Terminal};
 use executor_host::{Adopted, CallEnd, Parent, journal, procfs};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
@@ -25,16 +25,16 @@ use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::task::JoinHandle;
 
-use super::container::{Container, Start, stem};
+use super::container::{DriverContainer, PendingStart, stem};
 use super::pools::Pool;
-use super::{Mode, Shared, gone};
+use super::{DriverState, Mode, gone};
 use crate::oci::{Launch, RuntimeCall};
 use crate::{Error, Result, failure};
 
 type StartResult<T> = std::result::Result<T, StartFailure>;
 
 /// What the runtime is to do.
-pub(super) enum Kind {
+pub(super) enum LaunchKind {
     Create,
     Run,
     /// With the file that describes the process, which goes afterwards.
@@ -43,7 +43,7 @@ pub(super) enum Kind {
     },
 }
 
-impl Kind {
+impl LaunchKind {
     const fn step(&self) -> &'static str {
         match self {
             Self::Create => "create",
@@ -53,12 +53,12 @@ impl Kind {
     }
 }
 
-impl Shared {
+impl DriverState {
     /// Starts a container's init, as far as `kind` says; its exit is reported when that is asked for.
     pub(super) async fn launch_init(
         self: &Arc<Self>,
-        start: &Start,
-        kind: Kind,
+        start: &PendingStart,
+        kind: LaunchKind,
         stdio: ChildStdio,
     ) -> StartResult<(HostPid, Adopted)> {
         let launched = self.launch(start, kind, stdio).await?;
@@ -70,12 +70,12 @@ impl Shared {
     /// Has the runtime start a process, and takes charge of it.
     pub(super) async fn launch(
         &self,
-        start: &Start,
-        kind: Kind,
+        start: &PendingStart,
+        kind: LaunchKind,
         stdio: ChildStdio,
     ) -> StartResult<(HostPid, Adopted)> {
-        let Start { container, process, .. } = start;
-        let claim = &container.claim;
+        let PendingStart { container, process, .. } = start;
+        let reservation = &container.reservation;
         let detach = match self.mode {
             Mode::Detached => true,
             Mode::Foreground => {
@@ -85,18 +85,18 @@ impl Shared {
         };
         let (console, stdio) = self.console(container, process, stdio).await?;
         let launch = Launch {
-            pid_file: claim.dir.join(format!("{}.pid", stem(process))),
+            pid_file: reservation.dir.join(format!("{}.pid", stem(process))),
             console_socket: console.as_ref().map(|console| console.path.clone()),
             detach,
-            systemd_cgroup: claim.cgroup.as_ref().is_some_and(Place::is_systemds),
+            systemd_cgroup: reservation.cgroup.as_ref().is_some_and(CgroupPlace::is_made_by_systemd),
         };
         let mut files = vec![launch.pid_file.clone()];
         files.extend(match &kind {
-            Kind::Create | Kind::Run => None,
-            Kind::Exec { process } => Some(process.clone()),
+            LaunchKind::Create | LaunchKind::Run => None,
+            LaunchKind::Exec { process } => Some(process.clone()),
         });
-        match self.launched(start, &kind, launch, stdio).await {
-            Launched::Runs { parent, call } => {
+        match self.call_runtime(start, &kind, launch, stdio).await {
+            LaunchOutcome::Started { parent, call } => {
                 let adopted = self.adopt(container, process, files, parent).await;
                 drop(call);
                 let (pid, adopted) = adopted?;
@@ -109,8 +109,8 @@ impl Shared {
                 }
                 Ok((pid, adopted))
             }
-            Launched::Not { failure, call } => {
-                Err(self.not_launched(container, process, files, failure, call).await)
+            LaunchOutcome::Failed { failure, call } => {
+                Err(self.clean_up_failed_launch(container, process, files, failure, call).await)
             }
         }
     }
@@ -119,13 +119,13 @@ impl Shared {
     /// gets: nothing then, since the process has its terminal for all three.
     async fn console(
         &self,
-        container: &Arc<Container>,
+        container: &Arc<DriverContainer>,
         process: &ProcessId,
         stdio: ChildStdio,
     ) -> StartResult<(Option<Console>, ChildStdio)> {
         let Some(size) = stdio.terminal else { return Ok((None, stdio)) };
         let terminal = container.await_terminal(process, size);
-        let (dir, name) = (container.claim.dir.clone(), self.next_socket());
+        let (dir, name) = (container.reservation.dir.clone(), self.next_socket());
         let listening = self.pools.run(Pool::Reads, move || ConsoleSocket::listen(&dir, name)).await;
         let socket = listening.and_then(|socket| Ok(socket?)).map_err(|error| error.start_failure())?;
         let path = socket.path();
@@ -135,26 +135,32 @@ impl Shared {
     }
 
     /// A process that runs has its terminal soon.
-    async fn receive_terminal(&self, container: &Container, mut console: Console) -> Result<()> {
+    async fn receive_terminal(&self, container: &DriverContainer, mut console: Console) -> Result<()> {
         match tokio::time::timeout(terminal::PATIENCE, &mut console.received).await {
             Ok(received) => Ok(received??),
             Err(_) => Err(Error::Io {
                 op: "receive the terminal of".to_owned(),
-                subject: container.claim.id.to_string(),
+                subject: container.reservation.id.to_string(),
                 source: io::Error::new(io::ErrorKind::TimedOut, "the runtime handed over no terminal"),
             }),
         }
     }
 
     /// Calls the runtime, and waits until it says that the process runs.
-    async fn launched(&self, start: &Start, kind: &Kind, launch: Launch, stdio: ChildStdio) -> Launched {
+    async fn call_runtime(
+        &self,
+        start: &PendingStart,
+        kind: &LaunchKind,
+        launch: Launch,
+        stdio: ChildStdio,
+    ) -> LaunchOutcome {
         let container = &start.container;
-        let not = |failure, call| Launched::Not { failure: Some(failure), call };
+        let not = |failure, call| LaunchOutcome::Failed { failure: Some(failure), call };
         let opened = match self.opened() {
             Ok(opened) => opened,
             Err(error) => return not(error.start_failure(), None),
         };
-        let (runtime, id, detach) = (&opened.runtime, &container.claim.id, launch.detach);
+        let (runtime, id, detach) = (&opened.runtime, &container.reservation.id, launch.detach);
         let step = format!("{} {}", runtime.name(), kind.step());
         let pid_file = launch.pid_file.clone();
         let appears = match detach {
@@ -165,9 +171,9 @@ impl Shared {
             },
         };
         let called = match kind {
-            Kind::Create => runtime.create(id, &container.claim.dir, launch, stdio),
-            Kind::Run => runtime.run(id, &container.claim.dir, launch, stdio),
-            Kind::Exec { process } => runtime.exec(id, process, launch, stdio),
+            LaunchKind::Create => runtime.create(id, &container.reservation.dir, launch, stdio),
+            LaunchKind::Run => runtime.run(id, &container.reservation.dir, launch, stdio),
+            LaunchKind::Exec { process } => runtime.exec(id, process, launch, stdio),
         };
         let call = match called.await {
             Ok(call) => call,
@@ -178,21 +184,23 @@ impl Shared {
             None => ended.await,
             Some(watched) => tokio::select! {
                 Ok(()) = watched.appeared() => {
-                    return Launched::Runs { parent: call.as_parent(), call };
+                    return LaunchOutcome::Started { parent: call.as_parent(), call };
                 }
                 ended = ended => ended,
             },
         };
         let deadline = self.start_deadline;
         match ended {
-            CallEnd::Ended(ExitStatus::Code(0)) if detach => Launched::Runs { parent: Parent::Us, call },
+            CallEnd::Ended(ExitStatus::Code(0)) if detach => {
+                LaunchOutcome::Started { parent: Parent::Us, call }
+            }
             // So short a life that the monitor's end came first.
             CallEnd::Ended(_) if !detach && self.is_there(&pid_file).await => {
-                Launched::Runs { parent: call.as_parent(), call }
+                LaunchOutcome::Started { parent: call.as_parent(), call }
             }
             CallEnd::Ended(status) => {
                 let said_nothing = broken(format!("{step} failed with {status} and did not say why"));
-                Launched::Not { failure: None, call: Some((call, said_nothing)) }
+                LaunchOutcome::Failed { failure: None, call: Some((call, said_nothing)) }
             }
             CallEnd::Overdue => {
                 timed_out(format!("{step} gave no answer within {deadline:?}; it was killed"), call)
@@ -209,13 +217,13 @@ impl Shared {
     /// What was started is watched, before its pid can be another's. It is in the journal before anything else.
     async fn adopt(
         &self,
-        container: &Arc<Container>,
+        container: &Arc<DriverContainer>,
         process: &ProcessId,
         files: Vec<PathBuf>,
         parent: Parent,
     ) -> StartResult<(HostPid, Adopted)> {
-        let claim = &container.claim;
-        let (dir, pid_file) = (claim.dir.clone(), files.first().cloned().unwrap_or_default());
+        let reservation = &container.reservation;
+        let (dir, pid_file) = (reservation.dir.clone(), files.first().cloned().unwrap_or_default());
         let read = move || {
             let pid = read_pid(&pid_file);
             if let Some(pid) = pid
@@ -230,7 +238,7 @@ impl Shared {
         if *process == ProcessId::Init {
             let _first = container.init.set(pid);
         }
-        let named = ProcessRef { container: claim.id.clone(), process: process.clone() };
+        let named = ProcessRef { container: reservation.id.clone(), process: process.clone() };
         let adopted = self.host.adopt(named, pid, parent, container.members()).await;
         let adopted = adopted.map_err(|error| Error::from(error).start_failure())?;
         if *process == ProcessId::Init {
@@ -240,9 +248,9 @@ impl Shared {
     }
 
     /// Ends what a runtime has started all the same that says it has not, or did not say anything; and why it did not.
-    async fn not_launched(
+    async fn clean_up_failed_launch(
         &self,
-        container: &Arc<Container>,
+        container: &Arc<DriverContainer>,
         process: &ProcessId,
         files: Vec<PathBuf>,
         failure: Option<StartFailure>,
@@ -257,7 +265,7 @@ impl Shared {
         if call.is_some()
             && let Err(error) = self.host.end_unadopted(container.members(), false, started).await
         {
-            tracing::warn!(container = %container.claim.id, %error, "end what a runtime has left");
+            tracing::warn!(container = %container.reservation.id, %error, "end what a runtime has left");
         }
         let (words, said_nothing) = match call {
             Some((call, said_nothing)) => (call.words().await, Some(said_nothing)),
@@ -295,10 +303,10 @@ impl Drop for Console {
 }
 
 /// What became of a call that was to start a process.
-enum Launched {
+enum LaunchOutcome {
     /// The call has to be there until the process is adopted.
-    Runs { parent: Parent, call: RuntimeCall },
-    Not {
+    Started { parent: Parent, call: RuntimeCall },
+    Failed {
         /// Why, if the runtime's log need not be asked.
         failure: Option<StartFailure>,
         /// The call, with what is said of it if the runtime says nothing.
@@ -306,9 +314,9 @@ enum Launched {
     },
 }
 
-fn timed_out(message: String, call: RuntimeCall) -> Launched {
+fn timed_out(message: String, call: RuntimeCall) -> LaunchOutcome {
     let failure = StartFailure::new(StartFailureKind::RuntimeTimedOut, message);
-    Launched::Not { failure: Some(failure.clone()), call: Some((call, failure)) }
+    LaunchOutcome::Failed { failure: Some(failure.clone()), call: Some((call, failure)) }
 }
 
 fn broken(message: String) -> StartFailure {
@@ -328,11 +336,11 @@ fn remove(files: &[PathBuf]) {
 
 /// A runtime that stays with its process keeps the terminal for itself, and `create` does not stay. A terminal is what the user
 /// asked for: that its container is created first is our own doing.
-fn possible_in_the_foreground(kind: &Kind, stdio: &ChildStdio) -> StartResult<()> {
+fn possible_in_the_foreground(kind: &LaunchKind, stdio: &ChildStdio) -> StartResult<()> {
     let what = match (stdio.terminal, kind) {
         (Some(_), _) => "a terminal",
-        (None, Kind::Create) => "a container that is created",
-        (None, Kind::Run | Kind::Exec { .. }) => return Ok(()),
+        (None, LaunchKind::Create) => "a container that is created",
+        (None, LaunchKind::Run | LaunchKind::Exec { .. }) => return Ok(()),
     };
     let message = format!("{what} needs a runtime that is not kept in the foreground");
     Err(StartFailure::new(StartFailureKind::BadConfig, message))

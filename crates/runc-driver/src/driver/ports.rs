@@ -1,4 +1,4 @@
-//! The ports: what an executor calls, each translated into work of [`Shared`] or a request to the host.
+//! The ports: what an executor calls, each translated into work of [`DriverState`] or a request to the host.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use executor_host::{Adopted, Root};
 use futures::{FutureExt, StreamExt, future};
 
 use super::container::stem;
-use super::launch::Kind;
+use super::launch::LaunchKind;
 use super::pools::Pool;
-use super::{CALL_DEADLINE, Mode, Opened, Runc, gone};
+use super::{CALL_DEADLINE, Mode, OpenedRoot, Runc, gone};
 use crate::{Error, lock};
 
 impl Runtime for Runc {
@@ -36,7 +36,7 @@ impl Runtime for Runc {
         }
         let command_line = shared.command_line.with_state(own.runtime_state(), own.executor());
         let runtime = Arc::new(command_line.clone());
-        let _first = shared.opened.set(Opened { root: own, command_line, runtime });
+        let _first = shared.opened.set(OpenedRoot { root: own, command_line, runtime });
         Ok(swept)
     }
 
@@ -47,7 +47,7 @@ impl Runtime for Runc {
     ) -> BoxFuture<'static, std::result::Result<(), StartFailure>> {
         let preparation = self.shared.begin_preparation(id);
         let prepared = Arc::clone(&self.shared).prepare(id.clone(), spec, preparation);
-        self.shared.under_way(prepared)
+        self.shared.with_kick(prepared)
     }
 
     fn create(
@@ -57,14 +57,14 @@ impl Runtime for Runc {
     ) -> BoxFuture<'static, std::result::Result<HostPid, StartFailure>> {
         let shared = Arc::clone(&self.shared);
         let Some(start) = shared.begin_start(id, ProcessId::Init) else { return unprepared(id) };
-        self.shared.under_way(async move { shared.create(&start, stdio).await.map(reported) })
+        self.shared.with_kick(async move { shared.create(&start, stdio).await.map(reported) })
     }
 
     fn start(&self, id: &ContainerId) -> BoxFuture<'static, std::result::Result<(), StartFailure>> {
         let shared = Arc::clone(&self.shared);
         // Its terminal came when it was created.
         let container = shared.container(id).ok();
-        let Some(start) = container.and_then(|container| container.under_way(ProcessId::Init)) else {
+        let Some(start) = container.and_then(|container| container.register_start(ProcessId::Init)) else {
             return unprepared(id);
         };
         async move { shared.start_created(&start).await }.boxed()
@@ -77,8 +77,8 @@ impl Runtime for Runc {
     ) -> BoxFuture<'static, std::result::Result<HostPid, StartFailure>> {
         let shared = Arc::clone(&self.shared);
         let Some(start) = shared.begin_start(id, ProcessId::Init) else { return unprepared(id) };
-        self.shared.under_way(async move {
-            let started = shared.launch_init(&start, Kind::Run, stdio).await;
+        self.shared.with_kick(async move {
+            let started = shared.launch_init(&start, LaunchKind::Run, stdio).await;
             started.map(reported)
         })
     }
@@ -94,8 +94,8 @@ impl Runtime for Runc {
         let Some(start) = shared.begin_start(id, ProcessId::Exec(exec)) else {
             return future::ready(Err(gone(format!("there is no container {id}")))).boxed();
         };
-        let file = start.container.claim.dir.join(format!("{}.json", stem(&start.process)));
-        self.shared.under_way(async move {
+        let file = start.container.reservation.dir.join(format!("{}.json", stem(&start.process)));
+        self.shared.with_kick(async move {
             let (worker, container, path) = (Arc::clone(&shared), Arc::clone(&start.container), file.clone());
             let process = start.process.clone();
             let write = move || worker.write_process(&container, &process, spec, &path);
@@ -104,7 +104,7 @@ impl Runtime for Runc {
                     shared.pools.run(Pool::Bundles, move || std::fs::remove_file(file)).await;
                 return Err(failure);
             }
-            shared.launch(&start, Kind::Exec { process: file }, stdio).await.map(reported)
+            shared.launch(&start, LaunchKind::Exec { process: file }, stdio).await.map(reported)
         })
     }
 

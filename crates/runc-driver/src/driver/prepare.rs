@@ -1,7 +1,7 @@
 //! What a runtime is pointed at: a container's bundle, a process to be added to one.
 //!
 //! ```text
-//!  claim the id ▶ attach to the network ▶ write the bundle ▶ config.json
+//!  reservation the id ▶ attach to the network ▶ write the bundle ▶ config.json
 //!  (bundles)      (attachments, if slow)  (bundles)
 //! ```
 
@@ -15,12 +15,12 @@ use executor_core::lifecycle::{ContainerId, ProcessId, StartFailure, StartFailur
 use executor_core::{ContainerSpec, ExecSpec, NetworkAttachment};
 use tokio::sync::watch;
 
-use super::container::Container;
+use super::container::DriverContainer;
 use super::pools::Pool;
-use super::{Shared, gone};
+use super::{DriverState, gone};
 use crate::{Error, lock};
 
-impl Shared {
+impl DriverState {
     pub(super) async fn prepare(
         self: Arc<Self>,
         id: ContainerId,
@@ -29,7 +29,7 @@ impl Shared {
     ) -> Result<(), StartFailure> {
         let is_slow = self.bundles.network(&spec).is_slow;
         let (own, worker) = (Arc::clone(&self), Arc::clone(&self));
-        let claim = move || own.claim(&id, spec);
+        let reservation = move || own.reserve(&id, spec);
         // Work that has begun goes on when it is not awaited any more.
         let under_way = Arc::new(preparation);
         let until_done = || Arc::clone(&under_way);
@@ -37,18 +37,18 @@ impl Shared {
             let held = until_done();
             let all = move || {
                 let _held = held;
-                let container = claim()?;
+                let container = reservation()?;
                 let network = worker.bundles.attach(&container.place(), &container.spec)?;
                 worker.write_bundle(&container, &network)
             };
             return self.work(Pool::Bundles, all).await;
         }
         let held = until_done();
-        let claim = move || {
+        let reservation = move || {
             let _held = held;
-            claim()
+            reservation()
         };
-        let container = self.work(Pool::Bundles, claim).await?;
+        let container = self.work(Pool::Bundles, reservation).await?;
         let (attached, attacher, held) = (Arc::clone(&container), Arc::clone(&self), until_done());
         let attach = move || {
             let _held = held;
@@ -79,35 +79,43 @@ impl Shared {
         self.pools.run(pool, work).await.unwrap_or_else(|error| Err(error.start_failure()))
     }
 
-    fn claim(&self, id: &ContainerId, spec: Arc<ContainerSpec>) -> Result<Arc<Container>, StartFailure> {
+    fn reserve(
+        &self,
+        id: &ContainerId,
+        spec: Arc<ContainerSpec>,
+    ) -> Result<Arc<DriverContainer>, StartFailure> {
         let opened = self.opened().map_err(|error| error.start_failure())?;
         let parent = spec.cgroup_parent.as_ref().or(self.cgroup_parent.as_ref());
-        let claimed = opened.root.claim(id, parent).map_err(|error| Error::from(error).start_failure())?;
-        let claim = claimed.ok_or_else(|| {
+        let reserved = opened.root.reserve(id, parent).map_err(|error| Error::from(error).start_failure())?;
+        let reservation = reserved.ok_or_else(|| {
             StartFailure::new(
                 StartFailureKind::IdTaken,
                 format!("the container id {id} is taken by another executor"),
             )
         })?;
         let network = self.bundles.network(&spec);
-        let container = Arc::new(Container::new(claim, spec, network));
+        let container = Arc::new(DriverContainer::new(reservation, spec, network));
         lock(&self.containers).insert(id.clone(), Arc::clone(&container));
-        if container.claim.cgroup.is_none() && !container.spec.resources.is_unlimited() {
+        if container.reservation.cgroup.is_none() && !container.spec.resources.is_unlimited() {
             let message = "resources: limits need cgroups, and none are delegated to this user";
             return Err(StartFailure::new(StartFailureKind::PermissionDenied, message));
         }
         Ok(container)
     }
 
-    fn write_bundle(&self, container: &Container, network: &NetworkAttachment) -> Result<(), StartFailure> {
+    fn write_bundle(
+        &self,
+        container: &DriverContainer,
+        network: &NetworkAttachment,
+    ) -> Result<(), StartFailure> {
         let _first = container.namespace.set(network.namespace.clone());
         let config = self.bundles.write(&container.place(), &container.spec, network)?;
-        write(&container.claim.dir.join("config.json"), &config)
+        write(&container.reservation.dir.join("config.json"), &config)
     }
 
     pub(super) fn write_process(
         &self,
-        container: &Container,
+        container: &DriverContainer,
         process: &ProcessId,
         mut spec: ExecSpec,
         file: &Path,
@@ -123,7 +131,7 @@ impl Shared {
 
 /// A preparation that is under way.
 pub(super) struct Preparation {
-    shared: Arc<Shared>,
+    shared: Arc<DriverState>,
     id: ContainerId,
     /// Closes the channel when it is dropped.
     _over: watch::Receiver<()>,

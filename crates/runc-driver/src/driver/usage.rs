@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use executor_core::lifecycle::{ExitStatus, ProcessId, ProcessRef, RawExit, Usage};
 
-use super::Shared;
-use super::container::Container;
+use super::DriverState;
+use super::container::DriverContainer;
 use super::pools::Pool;
 use crate::Result;
 
-impl Shared {
+impl DriverState {
     pub(super) async fn exit(
         self: Arc<Self>,
         process: ProcessRef,
@@ -27,12 +27,12 @@ impl Shared {
     }
 
     /// What a container has used so far, of the network too as long as that can be known.
-    pub(super) async fn usage(self: &Arc<Self>, container: Arc<Container>) -> Result<Usage> {
+    pub(super) async fn usage(self: &Arc<Self>, container: Arc<DriverContainer>) -> Result<Usage> {
         let own = Arc::clone(&container);
         let mut usage = self.pools.run(Pool::Reads, move || own.usage()).await?;
         if container.network.outlives_processes {
             let own = Arc::clone(self);
-            let ask = move || own.bundles.network_usage(&container.claim.dir);
+            let ask = move || own.bundles.network_usage(&container.reservation.dir);
             let asked = self.pools.run(Pool::Reads, ask).await?;
             usage.network = asked.or(usage.network);
         }
