@@ -1,22 +1,27 @@
-//! Whose children the children of this process are, and what becomes of their exit statuses.
+//! The children of this process: which are ours to reap, and what happens with their exit statuses.
 //!
 //! ```text
-//!  Spawn ──▶ call ── it ends ──▶ reaped; when it failed, the rest of its process group is killed and reaped ──▶ CallEnded
-//!  Adopt ──▶ adopted ── it ends ──▶ reaped by us ─────────────────────────────▶ Exited
-//!                          ├──▶ not ours yet: tried again for a moment
-//!                          └──▶ reaped by somebody else: PIDFD_GET_INFO ──────▶ Exited, perhaps Unknown
-//!  a child nobody asked for ── it ends in one of our containers ──▶ an orphan: reaped, its status remembered for Adopt
+//!  Spawn ──▶ call ── exits ──▶ reaped; if it failed, the rest of its process group is killed and reaped ──▶ CallEnded
+//!  Adopt ──▶ adopted ── exits ──▶ reaped by us ─────────────────────────▶ Exited
+//!                          ├──▶ not our child yet: retried for a moment
+//!                          └──▶ reaped by another thread: PIDFD_GET_INFO ─▶ Exited, perhaps Unknown
+//!  an unknown child ── exits inside one of our containers ──▶ an orphan: reaped, its status recorded for Adopt
 //! ```
-//! The kernel holds a container's init until every process of its pid namespace is reaped, so one that is forgotten is
-//! a container that never ends. Children of the embedder's own are left to it.
+//! The kernel keeps a container's init until every process of its pid namespace is reaped. An orphan that is
+//! not reaped therefore keeps its container from ending. The embedder's own children are left to the
+//! embedder.
 //!
-//! An example. A container runs `true`. runc writes pid 812 to the pid file and ends; 812 is ours now, and ends before the
-//! driver has read the file. SIGCHLD: 812 is no call and not adopted, has ended, and its cgroup is one of ours, so it is
-//! an orphan: it is reaped, and `(812, exit 0)` is remembered. `Adopt(812)` comes: there is no such process any more, the
-//! status is found, and `Exited(exit 0)` follows `Adopted` at once.
+//! # Example
+//! A container runs `true`. runc writes pid 812 to the pid file and exits, so 812 becomes our child. It exits
+//! before the driver has read the pid file:
 //!
-//! Everything is decided here, on one thread, so a process that was reaped is not signalled: its pid, or its process group,
-//! may be a stranger's. All of the system is behind [`Kernel`].
+//! 1. SIGCHLD arrives. 812 is neither a call nor adopted, it is a zombie, and its cgroup is one of ours: it is an orphan.
+//! 2. It is reaped, and `(812, exit 0)` is recorded.
+//! 3. `Adopt(812)` arrives. There is no such process any more, and the recorded status is found.
+//! 4. The client gets `Adopted`, and `Exited(exit 0)` right after it.
+//!
+//! All decisions are taken here, on one thread. A process that was reaped is therefore never signalled: its
+//! pid, or its process group, may belong to a stranger by then. All system calls are behind [`Kernel`].
 
 mod adoption;
 mod calls;
@@ -38,48 +43,50 @@ use self::waits::{Continuation, Wait};
 use crate::kernel::Kernel;
 use crate::seam::{CallId, Containers, Event, EventSink, Parent, Request, Token};
 
-/// How long a process that a runtime has let go of may take to become our child, and a child that was killed to end.
+/// How long a process may take to become our child after its runtime has exited, and a killed child to exit.
 const HANDOVER: Duration = Duration::from_millis(100);
 
-/// From one attempt to reap a process to the next.
+/// The time between two attempts to reap a process that has exited.
 const RETRY: Duration = Duration::from_millis(1);
 
-/// The same when its parent has had its time. It may be a child that is traced: it has ended, and is ours to reap when its
-/// tracer has collected it, which may be hours later.
+/// The same after [`HANDOVER`]. The process may be traced: it has exited, but we can reap it only after its
+/// tracer has, which may take hours.
 const SLOW_RETRY: Duration = Duration::from_millis(100);
 
-/// From one look at what is left to the next.
+/// The time between two checks of what is left of a container.
 const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// What is remembered of each kind: far more than can be on its way at once.
+/// How many past exits, calls and process groups are kept, of each kind. Far fewer are in flight at once.
 const HISTORY: usize = 1024;
 
 /// One executor's connection.
 pub(crate) type ClientId = u64;
 
-/// The children of this process that are known, and what became of some that were not.
+/// The known children of this process, and the recorded exits of some unknown ones.
 pub(crate) struct ChildTable<K: Kernel> {
     kernel: K,
     clients: BTreeMap<ClientId, Client>,
+    /// Processes that we hold a pidfd of, by the number under which the kernel reports their exit.
     watched: HashMap<u64, Watched<K::Pidfd>>,
+    /// The next number of a watched process or a wait.
     next: u64,
-    /// When to try again to reap a process that has ended.
+    /// When to retry to reap a watched process that has exited.
     retries: BTreeSet<(Instant, u64)>,
     waits: BTreeMap<u64, Wait>,
-    /// Orphans that were reaped before anyone adopted them, the latest first. One may be a process whose runtime has
-    /// just said that it runs, and may be another executor's: where only v1 hierarchies are left to ask, it cannot be known
-    /// whose.
+    /// Orphans that were reaped before they were adopted, the latest first. A runtime may report the pid of
+    /// one of them a moment later. Their executor is not recorded: on a host with v1 hierarchies only, it is
+    /// unknown.
     reaped_orphans: VecDeque<(HostPid, ExitStatus)>,
     /// Processes of containers without a pid namespace, which may become our children.
     remembered: Vec<Remembered<K::Pidfd>>,
-    /// Children that were killed because there was no file for a pidfd; to be reaped.
+    /// Children that were killed because no file descriptor was left for a pidfd. They are still to be reaped.
     unwatched: Vec<HostPid>,
-    /// Looks for orphans that were asked for and not carried out: each executor of a process asks for one at each SIGCHLD, and
-    /// one look answers all.
+    /// Requests to look for orphans that were not carried out yet. Every executor in the process sends one
+    /// for each SIGCHLD, and one look answers them all.
     orphan_checks: Vec<(ClientId, Token)>,
-    /// When they are carried out although requests are still waiting.
+    /// When they are carried out even if other requests are waiting.
     orphan_check_by: Option<Instant>,
-    /// Whether the process was a subreaper before it had to be.
+    /// Whether this process was a subreaper before we made it one.
     was_subreaper: bool,
 }
 
@@ -87,18 +94,19 @@ struct Client {
     sink: Box<dyn EventSink>,
     adopted: HashMap<ProcessRef, u64>,
     calls: HashMap<CallId, u64>,
-    /// The last calls that have ended: a monitor may have ended before what it monitored is adopted.
+    /// The last calls that have ended. A monitor may end before the process that it monitored is adopted.
     ended_calls: VecDeque<(CallId, ExitStatus)>,
-    /// Adopted processes that were gone, whose exit is told by the end of their monitor.
+    /// Adopted processes that had exited by then. Their monitor's exit status is theirs.
     awaiting_monitor: Vec<(ProcessRef, CallId)>,
-    /// The last runtimes that were executed; each led a process group.
+    /// The process groups of the last runtimes; each runtime leads one.
     groups: VecDeque<HostPid>,
-    /// The names that the runtime's processes have: its program's, and that of the file in memory which is executed in
-    /// its place.
+    /// The names of the runtime's processes: of its program, and of the file in memory that is executed
+    /// instead.
     names: HashSet<String>,
-    /// The processes that each container has had: those that stay in their sessions are the container's.
+    /// Pids that each container's processes have had. Every process in a session of one of them belongs to
+    /// the container.
     sessions: HashMap<ContainerId, HashSet<HostPid>>,
-    /// Where unknown children are ours to reap.
+    /// The containers in which unknown children are reaped.
     containers: Option<Containers>,
     subreaps: bool,
     is_closed: bool,
@@ -110,7 +118,7 @@ struct Watched<P> {
     pidfd: P,
     client: ClientId,
     role: Role,
-    /// Set when it has ended: until when its parent may take to hand it over.
+    /// Set when it has exited: until when it may become our child.
     give_up: Option<Instant>,
 }
 
@@ -120,9 +128,9 @@ enum Role {
         process: ProcessRef,
         parent: Parent,
     },
-    /// It was killed, and is reaped when it ends.
+    /// It was killed, and is reaped when it exits.
     Killed,
-    /// A call whose client has left: it is reaped when it ends, and nobody is told.
+    /// A call whose client has left. It is reaped when it exits, and no event is delivered.
     Abandoned,
 }
 
@@ -155,7 +163,7 @@ impl<K: Kernel> ChildTable<K> {
         &self.kernel
     }
 
-    /// Whether there are clients, or children that only we will reap.
+    /// Whether there are clients, or children that only we can reap.
     pub(crate) fn is_needed(&self) -> bool {
         !self.clients.is_empty() || !self.watched.is_empty() || !self.unwatched.is_empty()
     }
@@ -164,8 +172,8 @@ impl<K: Kernel> ChildTable<K> {
         self.clients.insert(client, Client::new(sink));
     }
 
-    /// A client is gone: what it had is not ours to know any more. What was executed or killed for it is still to be reaped, or
-    /// it stays a zombie of the embedder's.
+    /// Forgets a client and its adopted processes. Runtimes that were executed for it, and processes that
+    /// were killed for it, stay watched: otherwise they would remain zombies of the embedder.
     pub(crate) fn leave(&mut self, client: ClientId) {
         self.watched.retain(|_, watched| match watched.role {
             _ if watched.client != client => true,
@@ -184,13 +192,12 @@ impl<K: Kernel> ChildTable<K> {
         self.clients.remove(&client);
     }
 
-    /// When something is due although nothing has ended.
+    /// When [`tick`](Self::tick) has to be called next, if no process exits earlier.
     pub(crate) fn next_deadline(&self, now: Instant) -> Option<Instant> {
+        let retry = self.retries.first().map(|(at, _)| *at);
         let unwatched = (!self.unwatched.is_empty()).then(|| now + CHECK_INTERVAL);
-        let retry = self.retries.first().map(|(at, _)| *at).into_iter().chain(unwatched);
-        let waits =
-            self.waits.values().map(|wait| wait.next_check.unwrap_or(wait.deadline).min(wait.deadline));
-        retry.chain(waits).chain(self.orphan_check_by).min()
+        let wait = self.waits.values().map(Wait::next_deadline).min();
+        [retry, unwatched, wait, self.orphan_check_by].into_iter().flatten().min()
     }
 
     /// Carries a request out.
@@ -202,62 +209,47 @@ impl<K: Kernel> ChildTable<K> {
                 self.adopt(client, token, process, pid, parent, &members);
             }
             Request::Signal { token, process, signal, scope } => {
-                let delivery = self.signal(client, &process, signal, scope);
-                self.signalled(client, token, delivery);
+                self.signal(client, token, &process, signal, scope);
             }
             Request::SignalAll { token, members, signal } => {
-                let delivery = self.signal_all(&members, signal);
-                self.signalled(client, token, Ok(delivery));
+                self.signal_all(client, token, &members, signal);
             }
             Request::Kill { token, process, everything, thaw } => {
-                let delivery = self.kill(client, &process, everything.as_ref(), &thaw);
-                self.signalled(client, token, delivery);
+                self.kill(client, token, &process, everything.as_ref(), &thaw);
             }
-            Request::Thaw { token, dirs } => {
-                self.kernel.thaw(&dirs);
-                self.emit(client, Event::Done { token });
-            }
+            Request::Thaw { token, dirs } => self.thaw(client, token, &dirs),
             Request::EndUnadopted { token, members, all, started } => {
                 self.end_unadopted(now, client, token, &members, all, started);
             }
             Request::Remember { container, members } => self.remember(client, &container, &members),
             Request::EndAll { token, container, members, thaw, patience } => {
-                let then = Continuation::EndAll { token, container, members, thaw };
-                self.begin_wait(client, BTreeSet::new(), now, now + patience, then);
+                self.end_all(now, client, Continuation::EndAll { token, container, members, thaw }, patience);
             }
-            Request::Subreap { token, on } => {
-                let event = match self.subreap(client, on) {
-                    Ok(()) => Event::Done { token },
-                    Err(error) => Event::Failed { token, error: error.into() },
-                };
-                self.emit(client, event);
-            }
-            Request::ReapOrphans { containers } => {
-                if let Some(client) = self.clients.get_mut(&client) {
-                    client.containers = Some(containers);
-                }
-                self.reap_orphans();
-            }
+            Request::ReapOrphans { containers } => self.reap_orphans_in(client, containers),
             Request::LookForOrphans { token } => {
                 self.orphan_checks.push((client, token));
                 self.orphan_check_by.get_or_insert(now + RETRY);
+            }
+            Request::Subreap { token, on } => {
+                let done = self.subreap(client, on);
+                self.done(client, token, done);
             }
             Request::Forget { container } => self.forget(client, &container),
             Request::Close { token, patience } => self.close(now, client, token, patience),
         }
     }
 
-    /// A process that is watched has ended.
+    /// Handles the exit of a watched process.
     pub(crate) fn ended(&mut self, now: Instant, number: u64) {
         let Some(watched) = self.watched.get_mut(&number) else { return };
         let give_up = *watched.give_up.get_or_insert(now + HANDOVER);
-        // Its end is told by its monitor's, which reaps it.
+        // Its monitor reaps it, and the monitor's exit reports its own.
         if matches!(watched.role, Role::Adopted { parent: Parent::Call(_), .. }) {
             return;
         }
         let status = match self.kernel.reap(&watched.pidfd) {
             Ok(Some(status)) => Some(status),
-            // It has ended, and its parent (crun's helper) may not have handed it over yet.
+            // It has exited, and its parent (crun's helper) may still exist.
             Ok(None) => return self.retry_reaping(now, give_up, number),
             Err(_)
                 if now < give_up && self.kernel.stat(watched.pid).is_some_and(|stat| stat.state == 'Z') =>
@@ -265,19 +257,23 @@ impl<K: Kernel> ChildTable<K> {
                 return self.retry_reaping(now, give_up, number);
             }
             Err(error) => {
-                tracing::debug!(pid = %watched.pid, %error, "someone else has reaped it");
+                tracing::debug!(pid = %watched.pid, %error, "another thread has reaped this process");
                 self.kernel.status_of_reaped(&watched.pidfd)
             }
         };
         let Some(Watched { pid, client, role, .. }) = self.watched.remove(&number) else { return };
         match role {
             Role::Call(call) => {
-                self.call_ended(now, client, call, pid, status.unwrap_or(ExitStatus::Unknown))
+                self.call_ended(now, client, call, pid, status.unwrap_or(ExitStatus::Unknown));
             }
             Role::Adopted { process, .. } => {
-                self.exited(client, process, status.unwrap_or(ExitStatus::Unknown))
+                self.exited(client, process, status.unwrap_or(ExitStatus::Unknown));
             }
-            Role::Killed => status.into_iter().for_each(|status| self.record_orphan(pid, status)),
+            Role::Killed => {
+                if let Some(status) = status {
+                    self.record_orphan(pid, status);
+                }
+            }
             Role::Abandoned => {}
         }
         self.process_ended(now, number);
@@ -288,7 +284,7 @@ impl<K: Kernel> ChildTable<K> {
         self.retries.insert((now + pause, number));
     }
 
-    /// No request is waiting: looks for orphans if that was asked for.
+    /// No request is waiting: looks for orphans if a client has asked for it.
     pub(crate) fn idle(&mut self) {
         self.orphan_check_by = None;
         if self.orphan_checks.is_empty() {
@@ -309,10 +305,7 @@ impl<K: Kernel> ChildTable<K> {
             self.retries.remove(&(at, number));
             self.ended(now, number);
         }
-        let due = |wait: &Wait| wait.deadline <= now || wait.next_check.is_some_and(|look| look <= now);
-        let due: Vec<_> =
-            self.waits.iter().filter(|(_, wait)| due(wait)).map(|(number, _)| *number).collect();
-        due.into_iter().for_each(|number| self.advance_wait(now, number));
+        self.advance_due_waits(now);
         self.unwatched.retain(|pid| matches!(self.kernel.reap_unwatched(*pid), Ok(None)));
     }
 
@@ -330,6 +323,14 @@ impl<K: Kernel> ChildTable<K> {
         }
         own.subreaps = on;
         Ok(())
+    }
+
+    fn done(&mut self, client: ClientId, token: Token, done: io::Result<()>) {
+        let event = match done {
+            Ok(()) => Event::Done { token },
+            Err(error) => Event::Failed { token, error: error.into() },
+        };
+        self.emit(client, event);
     }
 
     fn emit(&mut self, client: ClientId, event: Event) {
@@ -357,15 +358,15 @@ impl Client {
     }
 }
 
-/// Puts something first and forgets what is too old.
+impl<P> Watched<P> {
+    /// Whether it has exited and its monitor reaps it: its pid may be reused at any moment.
+    fn is_reaped_by_monitor(&self) -> bool {
+        self.give_up.is_some() && matches!(self.role, Role::Adopted { parent: Parent::Call(_), .. })
+    }
+}
+
+/// Puts an item in front, and drops the oldest beyond [`HISTORY`].
 fn push_bounded<T>(queue: &mut VecDeque<T>, first: T) {
     queue.truncate(HISTORY - 1);
     queue.push_front(first);
-}
-
-impl<P> Watched<P> {
-    /// It has ended, and its pid is not ours to hold.
-    fn is_for_others_to_reap(&self) -> bool {
-        self.give_up.is_some() && matches!(self.role, Role::Adopted { parent: Parent::Call(_), .. })
-    }
 }

@@ -1,4 +1,4 @@
-//! Calls of runtimes: executing one, and what follows its end.
+//! Calls of runtimes: executing one, and what follows its exit.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -11,41 +11,46 @@ use rustix::io::Errno;
 use super::waits::Continuation;
 use super::{ChildTable, ClientId, HANDOVER, Role, Watched, push_bounded};
 use crate::kernel::Kernel;
-use crate::seam::{CallId, Command, Event};
+use crate::seam::{CallId, Command, Event, ImageFate};
 
 impl<K: Kernel> ChildTable<K> {
     pub(super) fn spawn(&mut self, client: ClientId, call: CallId, command: &Command, fds: &[OwnedFd]) {
-        let Some(own) = self.clients.get_mut(&client) else { return };
-        if own.is_closed {
-            return self
-                .emit(client, Event::SpawnFailed { call, error: io::Error::from(Errno::SHUTDOWN).into() });
-        }
-        let names = &mut own.names;
-        let spawned = self.kernel.spawn(command, fds, &mut |name| {
-            names.insert(name);
-        });
-        let watched = spawned.and_then(|(pid, image)| {
-            let number = self.watch(pid, client, Role::Call(call))?;
-            Ok((number, pid, image))
-        });
-        match watched {
-            Ok((number, pid, image)) => {
-                if let Some(own) = self.clients.get_mut(&client) {
-                    own.calls.insert(call, number);
-                    push_bounded(&mut own.groups, pid);
-                }
-                self.emit(client, Event::Spawned { call, pid, image });
-            }
-            Err(error) => self.emit(client, Event::SpawnFailed { call, error: error.into() }),
-        }
+        let event = match self.execute(client, call, command, fds) {
+            Ok((pid, image)) => Event::Spawned { call, pid, image },
+            Err(error) => Event::SpawnFailed { call, error: error.into() },
+        };
+        self.emit(client, event);
     }
 
-    /// Watches a process that can only be ours. Out of files, it is ended while its pid is certainly its own.
+    fn execute(
+        &mut self,
+        client: ClientId,
+        call: CallId,
+        command: &Command,
+        fds: &[OwnedFd],
+    ) -> io::Result<(HostPid, ImageFate)> {
+        let own = self.clients.get_mut(&client).ok_or(Errno::SHUTDOWN)?;
+        if own.is_closed {
+            return Err(Errno::SHUTDOWN.into());
+        }
+        let mut add_name = |name| {
+            own.names.insert(name);
+        };
+        let (pid, image) = self.kernel.spawn(command, fds, &mut add_name)?;
+        let number = self.watch(pid, client, Role::Call(call))?;
+        if let Some(own) = self.clients.get_mut(&client) {
+            own.calls.insert(call, number);
+            push_bounded(&mut own.groups, pid);
+        }
+        Ok((pid, image))
+    }
+
+    /// Watches our own child. If there is no file descriptor for a pidfd, it is killed at once: it is not
+    /// reaped yet, so its pid is certainly its own.
     fn watch(&mut self, pid: HostPid, client: ClientId, role: Role) -> io::Result<u64> {
         let watched = self.kernel.open(pid).and_then(|pidfd| self.watch_by(pid, pidfd, client, role));
         if watched.as_ref().is_err_and(|error| Errno::from_io_error(error) != Some(Errno::SRCH)) {
-            self.kernel.kill_unwatched(pid);
-            self.unwatched.push(pid);
+            self.kill_unwatched(pid);
         }
         watched
     }
@@ -64,6 +69,14 @@ impl<K: Kernel> ChildTable<K> {
         Ok(number)
     }
 
+    /// Kills a child that has no pidfd, and reaps it later.
+    pub(super) fn kill_unwatched(&mut self, pid: HostPid) {
+        self.kernel.kill_unwatched(pid);
+        self.unwatched.push(pid);
+    }
+
+    /// A runtime has exited. If it failed, the processes that it left in its process group are our children
+    /// now, and are killed before the end of the call is reported.
     pub(super) fn call_ended(
         &mut self,
         now: Instant,
@@ -74,7 +87,6 @@ impl<K: Kernel> ChildTable<K> {
     ) {
         let left = match status {
             ExitStatus::Code(0) => BTreeSet::new(),
-            // What it had left in its process group came to us with its end.
             ExitStatus::Code(_) | ExitStatus::Signal(_) | ExitStatus::Unknown => {
                 self.kill_unadopted(client, |_, _, stat| stat.group == pid.get())
             }

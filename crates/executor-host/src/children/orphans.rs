@@ -1,28 +1,55 @@
-//! Children that nobody adopted: which of them are ours to reap, and which to kill.
+//! Unadopted children: which of them are ours to reap, and which to kill.
+//!
+//! A child of this process that is neither adopted nor a call is *unknown*. It belongs to us if one of these
+//! holds, and to the embedder otherwise:
+//!
+//! | evidence | why it is needed |
+//! |---|---|
+//! | its name is `runc:[2:INIT]` or similar | a runtime's half-made process, which may not be in the cgroup yet |
+//! | its name is a runtime's, and its session or group is not the embedder's | crun's helper processes |
+//! | its cgroup, or its pid namespace, is a container's | a process of a container |
+//! | its session is that of a known process of a container | no pid namespace, and v1 hierarchies only |
+//!
+//! # Example
+//! A container has no pid namespace, and its init 40 has started 41. Init exits, and 41 becomes our child. On
+//! a host with a v2 hierarchy, `/proc/41/cgroup` names our executor even when 41 is a zombie. On a host with
+//! v1 hierarchies only, a zombie is in the root cgroup. Then either 41 was still in the session of 40, which
+//! `Client::sessions` has, or it was seen alive in the container by an earlier `Remember` request, which kept
+//! its pidfd.
 
 use std::collections::{BTreeSet, HashSet};
 use std::time::Instant;
 
 use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, Signal};
 
-use super::{ChildTable, Client, ClientId, Continuation, HANDOVER, Remembered, Role, push_bounded};
+use super::waits::Continuation;
+use super::{ChildTable, Client, ClientId, HANDOVER, Remembered, Role, push_bounded};
 use crate::kernel::Kernel;
 use crate::procfs::{self, Stat};
 use crate::seam::{Containers, Members, Token};
 
-/// Runtimes whose processes are known by their names, whichever program is called.
+/// Runtimes whose processes are recognised by name, whichever program is called.
 pub const RUNTIMES: [&str; 4] = ["longshore-runc", "runc", "crun", "youki"];
 
 impl<K: Kernel> ChildTable<K> {
-    /// Children of this process that are neither adopted nor runtimes at work, of any executor in it.
+    /// Children of this process that are neither adopted nor calls, of any executor in it.
     fn unknown_children(&self) -> Vec<HostPid> {
-        let known: HashSet<_> =
-            self.watched.values().map(|watched| watched.pid).chain(self.unwatched.iter().copied()).collect();
-        self.kernel.children().into_iter().filter(|pid| !known.contains(pid)).collect()
+        let watched = self.watched.values().map(|watched| watched.pid);
+        let known: HashSet<_> = watched.chain(self.unwatched.iter().copied()).collect();
+        let mut children = self.kernel.children();
+        children.retain(|pid| !known.contains(pid));
+        children
     }
 
-    /// Reaps unknown children that have ended in one of our containers, or on their way into one. Children of the
-    /// embedder's own are neither, and are left to it.
+    /// From now on reaps the orphans of these containers.
+    pub(super) fn reap_orphans_in(&mut self, client: ClientId, containers: Containers) {
+        if let Some(client) = self.clients.get_mut(&client) {
+            client.containers = Some(containers);
+        }
+        self.reap_orphans();
+    }
+
+    /// Reaps unknown children that have exited and belong to us.
     pub(super) fn reap_orphans(&mut self) {
         self.reap_remembered();
         if self.clients.values().all(|client| client.containers.is_none()) {
@@ -44,22 +71,24 @@ impl<K: Kernel> ChildTable<K> {
             || is_in_a_known_session(client, stat)
     }
 
-    /// Whether it is what a runtime has left behind under its own name: crun forks a helper for each container that it
-    /// starts, and when it fails what it has forked comes to us. It is in a session of its own by then, or still in the
-    /// group of a runtime of ours, whose leader has ended. A child of the embedder's that has the same name is in the
-    /// embedder's session.
+    /// Whether it is a process that a runtime has left behind under the runtime's own name. crun forks a
+    /// helper for each container that it starts, and the helper becomes our child if crun fails. By then the
+    /// helper has its own session, or it is still in the group of a runtime of ours that has exited. A child
+    /// of the embedder that has the same name is in the embedder's session.
     fn is_runtime_helper(&self, client: &Client, stat: &Stat) -> bool {
-        // The runtime may be called by way of a program of another name.
+        // The program may be called by another name, as by way of a symbolic link.
         let name = &stat.comm;
         if !client.names.contains(name) && !RUNTIMES.contains(&name.as_str()) {
             return false;
         }
-        let of_ours = |leader: HostPid| client.groups.contains(&leader) && self.kernel.stat(leader).is_none();
-        stat.session != self.own_session() || HostPid::new(stat.group).is_some_and(of_ours)
+        let was_led_by_ours =
+            |leader: HostPid| client.groups.contains(&leader) && self.kernel.stat(leader).is_none();
+        stat.session != self.own_session() || HostPid::new(stat.group).is_some_and(was_led_by_ours)
     }
 
-    /// Whether it is in a container. What the embedder has put into a cgroup or a pid namespace itself is in its session;
-    /// what a runtime starts never is.
+    /// Whether it is in a container. A runtime gives every process a session of its own. A process in the
+    /// embedder's session is therefore the embedder's, even if the embedder has put it into a cgroup or a pid
+    /// namespace.
     fn is_in(&self, containers: &Containers, pid: HostPid, stat: &Stat) -> bool {
         if stat.session == self.own_session() {
             return false;
@@ -69,7 +98,7 @@ impl<K: Kernel> ChildTable<K> {
                 let paths = self.kernel.cgroups_of(pid);
                 paths.iter().any(|path| crate::cgroup::place::is_of_executor(path, executor))
             }
-            // Of an ending process v1 hierarchies say that it is in none.
+            // v1 hierarchies no longer have a process that is exiting.
             Containers::Of(_) | Containers::InNestedNamespaces => self.kernel.is_in_nested_pid_namespace(pid),
         }
     }
@@ -85,25 +114,26 @@ impl<K: Kernel> ChildTable<K> {
     }
 
     pub(super) fn record_orphan(&mut self, pid: HostPid, status: ExitStatus) {
-        tracing::debug!(%pid, %status, "an orphan");
+        tracing::debug!(%pid, %status, "an orphan was reaped");
         push_bounded(&mut self.reaped_orphans, (pid, status));
     }
 
-    /// How an orphan ended that is being adopted after all.
+    /// The status of an orphan that is being adopted after all.
     pub(super) fn take_orphan_status(&mut self, pid: HostPid) -> Option<ExitStatus> {
         let index = self.reaped_orphans.iter().position(|(orphan, _)| *orphan == pid)?;
         self.reaped_orphans.remove(index).map(|(_, status)| status)
     }
 
-    /// This pid is being adopted: whatever had it before is somebody else.
+    /// Forgets earlier processes that had this pid. Called when a process with the pid is adopted.
     pub(super) fn forget_pid(&mut self, pid: HostPid) {
         self.reaped_orphans.retain(|(orphan, _)| *orphan != pid);
         self.remembered.retain(|remembered| remembered.pid != pid);
         self.watched.retain(|_, watched| watched.pid != pid || !matches!(watched.role, Role::Killed));
     }
 
-    /// Whether a pid that a runtime has written down is another process's by now: it lives, is no child of ours, and is
-    /// not in the container. Of an ending process not every kernel knows where it was.
+    /// Whether the pid that a runtime has written belongs to another process by now: one that is alive, is
+    /// not our child, and is not in the container. For a process that is exiting, some kernels no longer know
+    /// its cgroup.
     pub(super) fn is_stranger(&self, pid: HostPid, members: &Members) -> bool {
         let Some(stat) = self.kernel.stat(pid) else { return false };
         !stat.is_ending() && stat.parent != self.kernel.own_pid().get() && !self.is_member(pid, members)
@@ -118,7 +148,8 @@ impl<K: Kernel> ChildTable<K> {
         }
     }
 
-    /// Kills those of the unknown children that are strays; answers with what is to be awaited.
+    /// Kills the unknown children that `is_chosen` selects. Returns the numbers under which their exits are
+    /// watched.
     pub(super) fn kill_unadopted(
         &mut self,
         client: ClientId,
@@ -139,6 +170,8 @@ impl<K: Kernel> ChildTable<K> {
         self.watch_by(pid, pidfd, client, Role::Killed).ok()
     }
 
+    /// Kills what a runtime has left half made in a container, and the process with the pid `started` if it
+    /// is the container's.
     pub(super) fn end_unadopted(
         &mut self,
         now: Instant,
@@ -148,23 +181,27 @@ impl<K: Kernel> ChildTable<K> {
         all: bool,
         started: Option<HostPid>,
     ) {
-        let known = |pid: &HostPid| self.watched.values().any(|watched| watched.pid == *pid);
-        let started = started.filter(|pid| !known(pid) && self.is_member(*pid, members));
-        let mut killed: BTreeSet<_> =
-            started.and_then(|pid| self.kill_and_watch(client, pid)).into_iter().collect();
-        // Where there are no cgroups, nothing tells a stray from another container's process.
+        let is_watched = |pid: HostPid| self.watched.values().any(|watched| watched.pid == pid);
+        let started = started.filter(|pid| !is_watched(*pid) && self.is_member(*pid, members));
+        let mut killed = BTreeSet::new();
+        if let Some(pid) = started {
+            killed.extend(self.kill_and_watch(client, pid));
+        }
+        // Without cgroups, nothing distinguishes a container's processes from another container's.
         if matches!(members, Members::Cgroup { .. }) {
-            // Whatever else is there may have been started by another call, and be adopted in a moment.
+            // Unless all are to be killed, a process that runs the container's program is left: another call
+            // may have started it, and it may be adopted in a moment.
             killed.extend(self.kill_unadopted(client, |table, pid, stat| {
                 (all || is_runtime_init(stat)) && table.is_member(pid, members)
             }));
         }
-        // One that is to be ended by its pid may be an init, which takes its time.
+        // `started` may be an init, which exits only after its whole pid namespace.
         let patience = if started.is_some() { crate::cgroup::PATIENCE } else { HANDOVER };
         self.begin_wait(client, killed, now, now + patience, Continuation::UnadoptedEnded { token });
     }
 
-    /// Holds on to who is in a container, where a pid namespace does not end and reap them with init.
+    /// Keeps a pidfd of every process in a container. Without a pid namespace, they do not end with init, and
+    /// become our children.
     pub(super) fn remember(&mut self, client: ClientId, container: &ContainerId, members: &Members) {
         let known: HashSet<_> = self.watched.values().map(|watched| watched.pid).collect();
         for pid in self.kernel.members(members) {
@@ -179,26 +216,25 @@ impl<K: Kernel> ChildTable<K> {
         }
     }
 
-    /// Reaps those that have become our children and have ended.
+    /// Reaps the remembered processes that have become our children and have exited.
     pub(super) fn reap_remembered(&mut self) {
         let Self { remembered, kernel, .. } = self;
         remembered.retain(|one| match kernel.reap(&one.pidfd) {
             Ok(status) => status.is_none(),
-            // It is not ours, or not yet.
+            // It is not our child, or not yet.
             Err(_) => kernel.stat(one.pid).is_some(),
         });
     }
 }
 
-/// Whether it is in the session of a process that we know: where a pid namespace does not keep them together, and
-/// only v1 hierarchies are left to ask, which forget whom an ending process belongs to.
+/// Whether it is in the session of a known process of a container.
 fn is_in_a_known_session(client: &Client, stat: &Stat) -> bool {
-    let leader = HostPid::new(stat.session);
-    leader.is_some_and(|leader| client.sessions.values().any(|sessions| sessions.contains(&leader)))
+    let Some(leader) = HostPid::new(stat.session) else { return false };
+    client.sessions.values().any(|pids| pids.contains(&leader))
 }
 
-/// Whether it is a runtime on its way to become a container's process: it is called `runc:[2:INIT]` or
-/// the like until it executes the program.
+/// Whether it is a runtime's process that becomes a container's: its name is `runc:[2:INIT]` or similar until
+/// it executes the container's program.
 fn is_runtime_init(stat: &Stat) -> bool {
     stat.comm.contains(":[")
 }

@@ -12,12 +12,62 @@ use crate::kernel::Kernel;
 use crate::seam::{CallId, Event, Members, Token};
 
 impl<K: Kernel> ChildTable<K> {
-    pub(super) fn signalled(&mut self, client: ClientId, token: Token, delivery: io::Result<Delivery>) {
+    pub(super) fn signal(
+        &mut self,
+        client: ClientId,
+        token: Token,
+        process: &ProcessRef,
+        signal: Signal,
+        scope: SignalScope,
+    ) {
+        let delivery = self.send_to_adopted(client, process, signal, scope);
+        self.signalled(client, token, delivery);
+    }
+
+    pub(super) fn signal_all(&mut self, client: ClientId, token: Token, members: &Members, signal: Signal) {
+        let delivery = self.send_to_members(members, signal);
+        self.signalled(client, token, Ok(delivery));
+    }
+
+    pub(super) fn kill(
+        &mut self,
+        client: ClientId,
+        token: Token,
+        process: &ProcessRef,
+        everything: Option<&Members>,
+        thaw: &[OsString],
+    ) {
+        let delivery = self.send_to_adopted(client, process, Signal::KILL, SignalScope::Group);
+        if let Some(members) = everything {
+            self.remember(client, &process.container, members);
+            self.send_to_members(members, Signal::KILL);
+        }
+        if !thaw.is_empty() {
+            self.kernel.thaw(thaw);
+        }
+        self.signalled(client, token, delivery);
+    }
+
+    pub(super) fn thaw(&mut self, client: ClientId, token: Token, dirs: &[OsString]) {
+        self.kernel.thaw(dirs);
+        self.emit(client, Event::Done { token });
+    }
+
+    pub(super) fn kill_call(&mut self, client: ClientId, call: CallId) {
+        let number = self.clients.get(&client).and_then(|own| own.calls.get(&call)).copied();
+        if let Some(number) = number
+            && let Err(error) = self.signal_group(number, Signal::KILL)
+        {
+            tracing::warn!(%error, "a runtime was not killed");
+        }
+    }
+
+    fn signalled(&mut self, client: ClientId, token: Token, delivery: io::Result<Delivery>) {
         let delivery = delivery.map(Into::into).map_err(Into::into);
         self.emit(client, Event::Signalled { token, delivery });
     }
 
-    pub(super) fn signal(
+    fn send_to_adopted(
         &mut self,
         client: ClientId,
         process: &ProcessRef,
@@ -36,14 +86,16 @@ impl<K: Kernel> ChildTable<K> {
         }
     }
 
-    /// It is a zombie at worst, so it is still in its group: the one it leads, or the one that crun's helper has made for
-    /// it. In our own it is signalled alone, as is one that has ended and is for others to reap.
+    /// Signals the process group of a watched process: the group that it leads, or the one that crun's helper
+    /// has made for it. A watched process is a zombie at worst, so it is still in its group.
+    ///
+    /// The process alone is signalled if it is in our own group, or if it has exited and its monitor reaps it.
     pub(super) fn signal_group(&mut self, number: u64, signal: Signal) -> io::Result<Delivery> {
         let Some(watched) = self.watched.get(&number) else { return Ok(Delivery::Gone) };
-        let own = self.kernel.stat(self.kernel.own_pid()).map(|stat| stat.group);
-        let group = self.kernel.stat(watched.pid).map(|stat| stat.group);
-        let group = group.filter(|group| Some(*group) != own && !watched.is_for_others_to_reap());
-        let Some(group) = group.and_then(HostPid::new) else {
+        let own_group = self.kernel.stat(self.kernel.own_pid()).map(|stat| stat.group);
+        let its_group = self.kernel.stat(watched.pid).map(|stat| stat.group);
+        let alone = its_group == own_group || watched.is_reaped_by_monitor();
+        let Some(group) = its_group.filter(|_| !alone).and_then(HostPid::new) else {
             return self.kernel.send(&watched.pidfd, signal);
         };
         match self.kernel.send_group(group, signal) {
@@ -55,33 +107,9 @@ impl<K: Kernel> ChildTable<K> {
         }
     }
 
-    pub(super) fn kill_call(&mut self, client: ClientId, call: CallId) {
-        let number = self.clients.get(&client).and_then(|own| own.calls.get(&call)).copied();
-        if let Some(Err(error)) = number.map(|number| self.signal_group(number, Signal::KILL)) {
-            tracing::warn!(%error, "kill a runtime");
-        }
-    }
-
-    pub(super) fn kill(
-        &mut self,
-        client: ClientId,
-        process: &ProcessRef,
-        everything: Option<&Members>,
-        thaw: &[OsString],
-    ) -> io::Result<Delivery> {
-        let killed = self.signal(client, process, Signal::KILL, SignalScope::Group);
-        if let Some(members) = everything {
-            self.remember(client, &process.container, members);
-            self.signal_all(members, Signal::KILL);
-        }
-        if !thaw.is_empty() {
-            self.kernel.thaw(thaw);
-        }
-        killed
-    }
-
-    /// A pid may belong to someone else by now: what is signalled is looked at first.
-    pub(super) fn signal_all(&mut self, members: &Members, signal: Signal) -> Delivery {
+    /// Signals every process in a container. Its pid may have been reused since it was listed, so each
+    /// process is checked again once its pidfd is open.
+    fn send_to_members(&mut self, members: &Members, signal: Signal) -> Delivery {
         let mut delivery = Delivery::Gone;
         for pid in self.kernel.members(members) {
             let Ok(pidfd) = self.kernel.open(pid) else { continue };
@@ -90,13 +118,15 @@ impl<K: Kernel> ChildTable<K> {
             }
             match self.kernel.send(&pidfd, signal) {
                 Ok(_) => delivery = Delivery::Sent,
-                Err(error) => tracing::warn!(%pid, %signal, %error, "signal in container"),
+                Err(error) => {
+                    tracing::warn!(%pid, %signal, %error, "a process in a container was not signalled")
+                }
             }
         }
         delivery
     }
 
-    /// Kills what is in a container; whether nothing was.
+    /// Kills what is in a container. Whether nothing was in it.
     pub(super) fn end_members(
         &mut self,
         client: ClientId,
@@ -106,10 +136,10 @@ impl<K: Kernel> ChildTable<K> {
     ) -> bool {
         self.remember(client, container, members);
         self.reap_remembered();
-        let rest = self.signal_all(members, Signal::KILL);
-        if rest == Delivery::Sent {
+        let delivery = self.send_to_members(members, Signal::KILL);
+        if delivery == Delivery::Sent {
             self.kernel.thaw(thaw);
         }
-        rest == Delivery::Gone
+        delivery == Delivery::Gone
     }
 }

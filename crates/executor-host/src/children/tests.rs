@@ -32,14 +32,14 @@ struct Fake {
 #[derive(Default)]
 struct World {
     processes: BTreeMap<u32, Fake>,
-    /// Statuses of what was reaped, while the kernel still knows them.
+    /// Statuses of reaped processes that the kernel still knows.
     known: HashMap<u64, ExitStatus>,
     forgets: bool,
     v1_only: bool,
     out_of_files: bool,
-    /// Another process has to collect what has ended first.
+    /// A tracer has to reap an exited process first.
     traced: bool,
-    /// How often a process was to be reaped.
+    /// How often reaping was attempted.
     tried: u32,
     /// How often the children were listed.
     listed: std::cell::Cell<u32>,
@@ -71,7 +71,7 @@ impl World {
         self.processes.get_mut(&pid).unwrap().ended = Some(status);
     }
 
-    /// Somebody else waits for it.
+    /// Another thread waits for it.
     fn steal(&mut self, pid: u32) {
         let fake = self.processes.remove(&pid).unwrap();
         if !self.forgets {
@@ -357,7 +357,7 @@ fn an_orphan_that_was_reaped_before_it_is_adopted_has_its_status() {
     assert_eq!(stage.did(), ["reap 812"]);
     stage.adopt(init(), pid, Parent::Us);
     assert_eq!(stage.exits(), [("c/init".into(), code(3))]);
-    // It is told once.
+    // It is reported once.
     stage.adopt(exec(), pid, Parent::Us);
     assert_eq!(stage.exits(), [("c/exec-1".into(), ExitStatus::Unknown)]);
 }
