@@ -13,14 +13,21 @@
 //! Neighbours: the `Process` actor feeds it; the [`container`](crate::container) machine says when to create and to launch,
 //! and receives the reports.
 
+mod cancel;
+mod end;
+mod start;
+mod vocabulary;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+pub use self::vocabulary::{
+    Asked, Kill, ProcessEffect, ProcessEvent, ProcessTraits, Remains, Terms, TimeLimit,
+};
 
 use crate::{
-    Cancel, CancelCause, Effects, Exit, ExitReason, ExitStatus, HostPid, RawExit, Refusal, Refused, Signal,
-    SignalScope, StartFailure, StartFailureKind, TerminalSize, Timestamp,
+    Cancel, CancelCause, Effects, ExitReason, HostPid, RawExit, Refusal, Refused, Signal, SignalScope,
+    TerminalSize, Timestamp,
 };
 
 /// How long a start that is to be cancelled may go on before it is abandoned.
@@ -65,33 +72,6 @@ pub struct Process {
     sent_sigkill: bool,
     /// Exit codes beside 0 that count as success.
     valid_codes: BTreeSet<u8>,
-}
-
-/// What a process is like, from its specification.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct ProcessTraits {
-    /// It has a terminal.
-    pub has_terminal: bool,
-    /// It is the init of a container without a pid namespace: nothing ends with it by itself.
-    pub shares_pids: bool,
-}
-
-/// What is expected of a process, from the moment its time counts.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Terms {
-    /// The most time it may take.
-    pub time_limit: Option<TimeLimit>,
-    /// Exit codes beside 0 that count as success.
-    pub valid_codes: BTreeSet<u8>,
-}
-
-/// The most time a process may take, and how it is ended then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct TimeLimit {
-    /// How long.
-    pub after: Duration,
-    /// What happens then.
-    pub cancel: Cancel,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -143,111 +123,6 @@ enum CancelStage {
     Signalled { kill_at: Timestamp },
     /// SIGKILL is out; it is repeated at this moment if the process is still there.
     Killed { retry_at: Timestamp },
-}
-
-/// What can happen to a process.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum ProcessEvent {
-    /// Its time counts from now on.
-    Arm(Terms),
-    /// The container is ready for it: make it, short of executing the program.
-    Create,
-    /// The container is ready for it: start it.
-    Launch,
-    /// The container will never be ready for it.
-    Withdraw(StartFailure),
-    /// The runtime made it.
-    Created {
-        /// Its pid on the host.
-        pid: HostPid,
-    },
-    /// The runtime started it.
-    Started {
-        /// Its pid on the host.
-        pid: HostPid,
-    },
-    /// The runtime could not make it, or not start it.
-    StartFailed(StartFailure),
-    /// The exit source saw it end.
-    Ended(RawExit),
-    /// It is to be ended.
-    Cancel(Cancel),
-    /// It is to get a signal.
-    Signal(Signal, SignalScope),
-    /// Its terminal is to have this size.
-    Resize(TerminalSize),
-    /// SIGKILL could not be delivered, and it is not because the process is gone.
-    KillFailed,
-    /// A deadline may have come.
-    Tick,
-}
-
-/// What is to be done for a process.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum ProcessEffect {
-    /// Have the runtime make it, short of executing the program; comes back as `Created` or `StartFailed`.
-    Create,
-    /// Have the runtime start it; comes back as `Started` or `StartFailed`.
-    Launch,
-    /// Have the runtime execute the program of what it created; comes back as `Started` or `StartFailed`.
-    StartCreated,
-    /// Give the creation or the start up: end the runtime, remove what it left; comes back as `StartFailed`.
-    AbandonStart,
-    /// Ask for its end, which comes back as `Ended`.
-    Watch,
-    /// Send it a signal.
-    Signal(Signal, SignalScope),
-    /// Give its terminal this size, also if it has none yet: the size is set before the program can ask for it.
-    Resize(TerminalSize),
-    /// Send SIGKILL to it and its process group; a failure comes back as `KillFailed`.
-    Kill(Kill),
-    /// Tell the container that it was killed and has not ended: something may be frozen. Comes again while it does not end.
-    ReportStillAlive,
-    /// Tell the container that it was created.
-    ReportCreated {
-        /// Its pid on the host.
-        pid: HostPid,
-    },
-    /// Tell the container that it runs.
-    ReportStarted {
-        /// Its pid on the host.
-        pid: HostPid,
-    },
-    /// Tell the container that it ended. Comes exactly once, and nothing comes after it.
-    ReportExited(Exit),
-}
-
-/// What a kill does beside sending SIGKILL to a process and its group.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Kill {
-    /// Everything else in the container is killed as well: there is no pid namespace that ends with this process.
-    pub everything: bool,
-    /// The container is thawed with all freezers below its own: an earlier SIGKILL has not ended the process.
-    pub thaw: bool,
-}
-
-/// What is known of a process whose actor failed.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Remains {
-    /// What the runtime was asked for last; it answers, or has answered.
-    pub asked: Option<Asked>,
-    /// The pid, once it was reported.
-    pub pid: Option<HostPid>,
-    /// When it was reported to run.
-    pub started_at: Option<Timestamp>,
-    /// How it ended, once that was delivered: it is not delivered again.
-    pub ended: Option<RawExit>,
-}
-
-/// What a runtime can be asked for a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Asked {
-    /// [`ProcessEffect::Create`].
-    Create,
-    /// [`ProcessEffect::Launch`].
-    Launch,
-    /// [`ProcessEffect::StartCreated`].
-    StartCreated,
 }
 
 impl Process {
@@ -380,209 +255,6 @@ impl Process {
         Vec::new()
     }
 
-    fn create(&mut self) -> Result<Vec<ProcessEffect>, Refusal> {
-        match self.state {
-            State::Waiting => {
-                self.state = State::Creating { early: None };
-                Ok(self.with_size(ProcessEffect::Create))
-            }
-            State::Creating { .. }
-            | State::Created { .. }
-            | State::Starting { .. }
-            | State::Undoing { .. }
-            | State::Running { .. }
-            | State::Exited => Err(Refusal::Stale),
-        }
-    }
-
-    fn launch(&mut self) -> Result<Vec<ProcessEffect>, Refusal> {
-        match self.state {
-            State::Waiting => {
-                self.state = State::Starting { pid: None, early: None, abandon_at: None };
-                Ok(self.with_size(ProcessEffect::Launch))
-            }
-            // One that is being killed is not started any more: its end is on the way.
-            State::Created { .. } if self.cancelling.is_some() => Ok(Vec::new()),
-            State::Created { pid } => {
-                self.state = State::Starting { pid: Some(pid), early: None, abandon_at: None };
-                Ok(vec![ProcessEffect::StartCreated])
-            }
-            State::Creating { .. }
-            | State::Starting { .. }
-            | State::Undoing { .. }
-            | State::Running { .. }
-            | State::Exited => Err(Refusal::Stale),
-        }
-    }
-
-    /// The size that was asked for goes to the runtime first.
-    fn with_size(&mut self, request: ProcessEffect) -> Vec<ProcessEffect> {
-        self.resize.take().map(ProcessEffect::Resize).into_iter().chain([request]).collect()
-    }
-
-    fn withdraw(&mut self, now: Timestamp, failure: StartFailure) -> Result<Vec<ProcessEffect>, Refusal> {
-        match self.state {
-            State::Waiting => Ok(vec![self.never_ran(now, ExitReason::StartFailed(failure))]),
-            State::Creating { .. }
-            | State::Created { .. }
-            | State::Starting { .. }
-            | State::Undoing { .. }
-            | State::Running { .. }
-            | State::Exited => Err(Refusal::Stale),
-        }
-    }
-
-    fn created(&mut self, now: Timestamp, pid: HostPid) -> Result<Vec<ProcessEffect>, Refusal> {
-        let State::Creating { early } = &self.state else { return Err(Refusal::Stale) };
-        let early = early.clone();
-        self.state = State::Created { pid };
-        let mut effects = vec![ProcessEffect::Watch, ProcessEffect::ReportCreated { pid }];
-        if let Some(raw) = early {
-            effects.push(self.exited(now, None, raw));
-            return Ok(effects);
-        }
-        // There is no program yet that any other signal could be meant for.
-        let (kills, rest) =
-            std::mem::take(&mut self.parked).into_iter().partition(|(signal, _)| *signal == Signal::KILL);
-        self.parked = rest;
-        let kills: Vec<(Signal, SignalScope)> = kills;
-        effects.extend(kills.into_iter().map(|(signal, scope)| self.send(signal, scope)));
-        if let Some(Cancelling { cancel, .. }) = self.cancelling {
-            effects.push(self.kill(now, cancel));
-        }
-        Ok(effects)
-    }
-
-    fn started(&mut self, now: Timestamp, pid: HostPid) -> Result<Vec<ProcessEffect>, Refusal> {
-        let State::Starting { pid: known, early, .. } = &self.state else { return Err(Refusal::Stale) };
-        let (known, early) = (*known, early.clone());
-        self.state = State::Running { pid, started_at: now };
-        let mut effects: Vec<_> = known.is_none().then_some(ProcessEffect::Watch).into_iter().collect();
-        effects.push(ProcessEffect::ReportStarted { pid });
-        if let Some(raw) = early {
-            effects.push(self.exited(now, Some(now), raw));
-            return Ok(effects);
-        }
-        for (signal, scope) in std::mem::take(&mut self.parked) {
-            effects.push(self.send(signal, scope));
-        }
-        match self.cancelling {
-            // It was killed before it ran, and its end is on the way.
-            None | Some(Cancelling { stage: CancelStage::Killed { .. }, .. }) => {}
-            Some(Cancelling {
-                cancel,
-                stage: CancelStage::Pending { .. } | CancelStage::Abandoning | CancelStage::Signalled { .. },
-            }) => effects.push(self.begin_cancel(now, cancel)),
-        }
-        Ok(effects)
-    }
-
-    fn start_failed(&mut self, now: Timestamp, failure: StartFailure) -> Result<Vec<ProcessEffect>, Refusal> {
-        let was_gone = failure.kind == StartFailureKind::ContainerGone;
-        let reason = match self.cancelling {
-            None => ExitReason::StartFailed(failure),
-            Some(Cancelling { cancel, stage }) => {
-                cancelled(cancel.cause, matches!(stage, CancelStage::Killed { .. }))
-            }
-        };
-        match &self.state {
-            State::Creating { .. } | State::Starting { pid: None, .. } => {
-                Ok(vec![self.never_ran(now, reason)])
-            }
-            State::Starting { pid: Some(_), early: Some(raw), .. } => {
-                let raw = raw.clone();
-                let reason = if was_gone { self.reason(&raw) } else { reason };
-                Ok(vec![self.ended_unstarted(now, reason, raw)])
-            }
-            State::Starting { pid: Some(_), early: None, .. } => {
-                let reason = Some(reason).filter(|_| !was_gone);
-                self.sent_sigkill |= reason.is_some();
-                self.state = State::Undoing { reason, retry_at: now.after(KILL_AGAIN) };
-                Ok(vec![ProcessEffect::Kill(Kill { everything: self.traits.shares_pids, thaw: false })])
-            }
-            State::Waiting
-            | State::Created { .. }
-            | State::Undoing { .. }
-            | State::Running { .. }
-            | State::Exited => Err(Refusal::Stale),
-        }
-    }
-
-    fn ended(&mut self, now: Timestamp, raw: RawExit) -> Result<Vec<ProcessEffect>, Refusal> {
-        match &mut self.state {
-            State::Creating { early: early @ None } => {
-                *early = Some(raw);
-                Ok(Vec::new())
-            }
-            State::Starting { pid, early: early @ None, abandon_at } => {
-                *early = Some(raw);
-                *abandon_at = pid.map(|_| now.after(START_PATIENCE));
-                Ok(Vec::new())
-            }
-            State::Created { .. } => Ok(vec![self.exited(now, None, raw)]),
-            State::Undoing { reason, .. } => {
-                let reason = reason.clone().unwrap_or_else(|| self.reason(&raw));
-                Ok(vec![self.ended_unstarted(now, reason, raw)])
-            }
-            State::Running { started_at, .. } => {
-                let started_at = *started_at;
-                Ok(vec![self.exited(now, Some(started_at), raw)])
-            }
-            State::Waiting
-            | State::Creating { early: Some(_) }
-            | State::Starting { early: Some(_), .. }
-            | State::Exited => Err(Refusal::Stale),
-        }
-    }
-
-    /// The first cancel gives cause and signal; a later one can only make the end come sooner.
-    fn cancel(&mut self, now: Timestamp, cancel: Cancel) -> Vec<ProcessEffect> {
-        match self.state {
-            State::Exited | State::Undoing { .. } => Vec::new(),
-            State::Waiting => vec![self.never_ran(now, cancelled(cancel.cause, false))],
-            State::Creating { .. } | State::Starting { pid: None, .. } => {
-                self.keep_cancel(now, cancel);
-                Vec::new()
-            }
-            State::Starting { pid: Some(_), .. } => {
-                self.keep_cancel(now, cancel);
-                match self.cancelling {
-                    Some(Cancelling { stage: CancelStage::Killed { .. }, .. }) => Vec::new(),
-                    Some(_) if cancel.is_immediate() => vec![self.kill(now, cancel)],
-                    Some(_) | None => Vec::new(),
-                }
-            }
-            // There is no program that could do something with a grace.
-            State::Created { .. } => match self.cancelling {
-                Some(_) => Vec::new(),
-                None => vec![self.kill(now, cancel)],
-            },
-            State::Running { .. } => match self.cancelling.map(|ongoing| ongoing.stage) {
-                Some(CancelStage::Killed { .. }) => Vec::new(),
-                Some(CancelStage::Signalled { kill_at }) => {
-                    if cancel.is_immediate() {
-                        return vec![self.kill(now, cancel)];
-                    }
-                    let sooner = kill_at.min(now.after(cancel.grace));
-                    self.set_stage(cancel, CancelStage::Signalled { kill_at: sooner });
-                    Vec::new()
-                }
-                None | Some(CancelStage::Pending { .. } | CancelStage::Abandoning) => {
-                    vec![self.begin_cancel(now, cancel)]
-                }
-            },
-        }
-    }
-
-    /// Keeps a cancel until the program runs, or will never.
-    fn keep_cancel(&mut self, now: Timestamp, cancel: Cancel) {
-        let stage = CancelStage::Pending { abandon_at: now.after(START_PATIENCE) };
-        let kept = self.cancelling.get_or_insert(Cancelling { cancel, stage });
-        if cancel.is_immediate() {
-            kept.cancel = cancel.cause(kept.cancel.cause);
-        }
-    }
-
     /// Until the runtime is asked for the process, sizes come to one: the last.
     fn resize(&mut self, size: TerminalSize) -> Result<Vec<ProcessEffect>, Refusal> {
         if !self.traits.has_terminal {
@@ -615,137 +287,8 @@ impl Process {
         }
     }
 
-    fn kill_failed(&mut self, now: Timestamp) -> Result<Vec<ProcessEffect>, Refusal> {
-        let retry_at = match (&mut self.state, &mut self.cancelling) {
-            (State::Undoing { retry_at, .. }, _) => retry_at,
-            (
-                State::Created { .. } | State::Starting { pid: Some(_), .. } | State::Running { .. },
-                Some(Cancelling { stage: CancelStage::Killed { retry_at }, .. }),
-            ) => retry_at,
-            _ => return Err(Refusal::Stale),
-        };
-        *retry_at = now.after(KILL_RETRY);
-        Ok(Vec::new())
-    }
-
-    fn tick(&mut self, now: Timestamp) -> Vec<ProcessEffect> {
-        if self.next_deadline().is_none_or(|deadline| deadline > now) {
-            return Vec::new();
-        }
-        if let State::Undoing { retry_at, .. } = &mut self.state {
-            *retry_at = now.after(KILL_AGAIN);
-            return vec![ProcessEffect::ReportStillAlive];
-        }
-        if let State::Starting { abandon_at: abandon_at @ Some(_), .. } = &mut self.state {
-            *abandon_at = None;
-            return vec![ProcessEffect::AbandonStart];
-        }
-        let is_starting = matches!(self.state, State::Creating { .. } | State::Starting { .. });
-        let has_pid = !matches!(self.state, State::Creating { .. } | State::Starting { pid: None, .. });
-        match (self.cancelling, self.timeout) {
-            (None, Some((_, cancel))) => self.cancel(now, cancel.cause(CancelCause::TimedOut)),
-            (None, None) => Vec::new(),
-            (Some(Cancelling { cancel, stage }), _) => match stage {
-                CancelStage::Pending { .. } if !has_pid => {
-                    self.set_stage(cancel, CancelStage::Abandoning);
-                    vec![ProcessEffect::AbandonStart]
-                }
-                CancelStage::Abandoning => Vec::new(),
-                CancelStage::Pending { .. } | CancelStage::Signalled { .. } | CancelStage::Killed { .. } => {
-                    let kill = self.kill(now, cancel);
-                    // A runtime that hangs does not notice that there is nothing left to start.
-                    [kill].into_iter().chain(is_starting.then_some(ProcessEffect::AbandonStart)).collect()
-                }
-            },
-        }
-    }
-
-    /// Sends the cancel's first signal.
-    fn begin_cancel(&mut self, now: Timestamp, cancel: Cancel) -> ProcessEffect {
-        if cancel.is_immediate() {
-            return self.kill(now, cancel);
-        }
-        self.set_stage(cancel, CancelStage::Signalled { kill_at: now.after(cancel.grace) });
-        ProcessEffect::Signal(cancel.signal, SignalScope::Process)
-    }
-
-    /// Sends SIGKILL. If an earlier one has not ended it, the container may be frozen, which its machine knows.
-    fn kill(&mut self, now: Timestamp, cancel: Cancel) -> ProcessEffect {
-        let killed = matches!(self.cancelling, Some(Cancelling { stage: CancelStage::Killed { .. }, .. }));
-        self.set_stage(cancel, CancelStage::Killed { retry_at: now.after(KILL_AGAIN) });
-        self.sent_sigkill = true;
-        if killed {
-            return ProcessEffect::ReportStillAlive;
-        }
-        ProcessEffect::Kill(Kill { everything: self.traits.shares_pids, thaw: false })
-    }
-
-    fn set_stage(&mut self, cancel: Cancel, stage: CancelStage) {
-        self.cancelling.get_or_insert(Cancelling { cancel, stage }).stage = stage;
-    }
-
     fn send(&mut self, signal: Signal, scope: SignalScope) -> ProcessEffect {
         self.sent_sigkill |= signal == Signal::KILL;
         ProcessEffect::Signal(signal, scope)
-    }
-
-    /// There never was a process.
-    fn never_ran(&mut self, now: Timestamp, reason: ExitReason) -> ProcessEffect {
-        self.ended_unstarted(now, reason, RawExit::with(ExitStatus::Unknown))
-    }
-
-    /// There was a process, or none, and its program was not executed.
-    fn ended_unstarted(&mut self, now: Timestamp, reason: ExitReason, raw: RawExit) -> ProcessEffect {
-        self.state = State::Exited;
-        let RawExit { status, usage } = raw;
-        ProcessEffect::ReportExited(Exit {
-            status,
-            reason,
-            success: false,
-            started_at: None,
-            exited_at: now,
-            usage,
-        })
-    }
-
-    fn exited(&mut self, now: Timestamp, started_at: Option<Timestamp>, raw: RawExit) -> ProcessEffect {
-        let reason = self.reason(&raw);
-        if started_at.is_none() {
-            return self.ended_unstarted(now, reason, raw);
-        }
-        self.state = State::Exited;
-        let RawExit { status, usage } = raw;
-        let success = match status {
-            ExitStatus::Code(code) => code == 0 || self.valid_codes.contains(&code),
-            ExitStatus::Signal(_) | ExitStatus::Unknown => false,
-        };
-        ProcessEffect::ReportExited(Exit { status, reason, success, started_at, exited_at: now, usage })
-    }
-
-    /// Why a process has ended. A cancel that was never carried out is no reason.
-    fn reason(&self, raw: &RawExit) -> ExitReason {
-        match self.cancelling.map(|Cancelling { cancel, stage }| (cancel.cause, stage)) {
-            Some((cause, CancelStage::Signalled { .. })) => return cancelled(cause, false),
-            Some((cause, CancelStage::Killed { .. })) => return cancelled(cause, true),
-            None | Some((_, CancelStage::Pending { .. } | CancelStage::Abandoning)) => {}
-        }
-        let oom_kills = raw.usage.as_ref().map_or(0, |usage| usage.oom_kills);
-        match raw.status {
-            ExitStatus::Unknown => ExitReason::Lost,
-            ExitStatus::Signal(Signal::KILL) if oom_kills > 0 && !self.sent_sigkill => {
-                ExitReason::OutOfMemory
-            }
-            ExitStatus::Code(_) | ExitStatus::Signal(_) => ExitReason::Normal,
-        }
-    }
-}
-
-const fn cancelled(cause: CancelCause, killed: bool) -> ExitReason {
-    match cause {
-        CancelCause::TimedOut => ExitReason::TimedOut { killed },
-        CancelCause::Requested
-        | CancelCause::ContainerExited
-        | CancelCause::Shutdown
-        | CancelCause::Abandoned => ExitReason::Cancelled { cause, killed },
     }
 }
