@@ -10,11 +10,15 @@
 //! another container of this process, and who cannot have the lock alone, because another process has a container there,
 //! leaves them where they are.
 
+mod missing;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{
@@ -25,6 +29,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use self::missing::{Missing, missing};
 use crate::error::Error;
 use crate::ids::Owner;
 use crate::rootfs_dir::RootfsDir;
@@ -108,49 +113,6 @@ pub(crate) fn make_missing(
         }
     }
     Ok(())
-}
-
-/// A path that does not exist and has to.
-struct Missing {
-    path: PathBuf,
-    /// That of the nearest directory above it that is there.
-    device: u64,
-    is_dir: bool,
-    /// Whether something is to be mounted right there.
-    is_target: bool,
-}
-
-/// In the order in which they can be made.
-fn missing(within: &RootfsDir, mounts: &[Value]) -> Result<Vec<Missing>, Error> {
-    let mut all: Vec<Missing> = Vec::new();
-    let root = Path::new("/");
-    let of_root = within.device().map_err(Error::io("look at", root))?;
-    let destinations = || mounts.iter().filter_map(|mount| mount["destination"].as_str().map(Path::new));
-    for (index, mount) in mounts.iter().enumerate() {
-        let Some(destination) = destinations().nth(index) else { continue };
-        // What lies below another mount is made in that.
-        let covered = destinations().any(|other| destination != other && destination.starts_with(other));
-        if covered {
-            continue;
-        }
-        let source = mount["source"].as_str().map(Path::new);
-        let is_bind = mount["type"] == "bind";
-        let is_dir = !is_bind || source.is_none_or(Path::is_dir);
-        let (mut path, mut device) = (root.to_owned(), of_root);
-        let normal = destination.components().filter(|part| matches!(part, Component::Normal(_)));
-        let count = normal.clone().count();
-        for (part, number) in normal.zip(1..) {
-            path.push(part);
-            let found = within.find(&path).map_err(Error::io("look at the mount point", &path))?;
-            if let Some(found) = &found {
-                device = found.stat.st_dev;
-            } else if all.iter().all(|stub| stub.path != path) {
-                let is_target = number == count;
-                all.push(Missing { path: path.clone(), device, is_dir: is_dir || !is_target, is_target });
-            }
-        }
-    }
-    Ok(all)
 }
 
 fn name_of(path: &Path) -> &Path {
@@ -244,171 +206,5 @@ fn remove_empty(parent: &OwnedFd, name: &Path) -> io::Result<()> {
         | FileType::CharacterDevice
         | FileType::BlockDevice
         | FileType::Unknown => Err(Errno::NOTEMPTY.into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mount_entry::bind;
-    use rustix::mount::{MountFlags, UnmountFlags};
-    use std::os::unix::fs::{MetadataExt, symlink};
-
-    struct Stage {
-        bundle: tempfile::TempDir,
-        root: tempfile::TempDir,
-    }
-
-    impl Stage {
-        fn new() -> Self {
-            let stage = Self { bundle: tempfile::tempdir().unwrap(), root: tempfile::tempdir().unwrap() };
-            fs::create_dir(stage.root.path().join("etc")).unwrap();
-            stage
-        }
-
-        fn make(&self, destinations: &[(&str, &str)], parents: bool) -> Result<(), Error> {
-            let mounts: Vec<_> = destinations
-                .iter()
-                .map(|(source, destination)| bind(Path::new(source), Path::new(destination), "rw"))
-                .collect();
-            make_missing(self.bundle.path(), self.root.path(), &mounts, parents, Owner::ROOT)
-        }
-
-        fn times(&self) -> Vec<(i64, i64)> {
-            let of = |path: &Path| fs::metadata(path).map(|meta| (meta.mtime(), meta.mtime_nsec())).unwrap();
-            [self.root.path().to_owned(), self.root.path().join("etc")].iter().map(|path| of(path)).collect()
-        }
-
-        fn has(&self, path: &str) -> bool {
-            fs::symlink_metadata(self.root.path().join(path)).is_ok()
-        }
-    }
-
-    #[test]
-    fn stubs_come_away_and_times_stay() {
-        let stage = Stage::new();
-        let before = stage.times();
-        stage
-            .make(&[("/etc/passwd", "/etc/hosts"), ("/etc", "/a/b/c"), ("/etc", "/a/b/c/d")], false)
-            .unwrap();
-        assert!(stage.root.path().join("etc/hosts").is_file() && stage.root.path().join("a/b/c").is_dir());
-        assert!(!stage.has("a/b/c/d"), "it is below a mount");
-        assert_eq!(stage.times(), before);
-        remove(stage.bundle.path());
-        assert!(!stage.has("etc/hosts") && !stage.has("a/b/c") && stage.has("a/b"));
-        assert_eq!(stage.times(), before);
-    }
-
-    #[test]
-    fn directories_above_come_away_when_asked() {
-        let stage = Stage::new();
-        stage.make(&[("/etc", "/a/b/c"), ("/etc", "/a/x")], true).unwrap();
-        remove(stage.bundle.path());
-        assert!(!stage.has("a"));
-        stage.make(&[("/etc", "/etc")], true).unwrap();
-        remove(stage.bundle.path());
-        assert!(stage.has("etc"), "it was there before");
-    }
-
-    #[test]
-    fn nothing_is_removed_through_a_mount() {
-        if crate::ids::rootless() {
-            return;
-        }
-        let mount = |what: &Path, kind: &str, at: &Path| {
-            let flags = if kind.is_empty() { MountFlags::BIND } else { MountFlags::empty() };
-            rustix::mount::mount(what, at, kind, flags, None).unwrap();
-        };
-        let unmount = |at: &Path| rustix::mount::unmount(at, UnmountFlags::DETACH).unwrap();
-        let another = tempfile::tempdir().unwrap();
-        fs::create_dir(another.path().join("x")).unwrap();
-        for (kind, what) in [("", another.path()), ("tmpfs", Path::new("tmpfs"))] {
-            let stage = Stage::new();
-            let etc = stage.root.path().join("etc");
-            stage.make(&[("/etc", "/etc/x")], false).unwrap();
-            mount(what, kind, &etc);
-            fs::create_dir_all(etc.join("x")).unwrap();
-            remove(stage.bundle.path());
-            assert!(etc.join("x").is_dir(), "it is another's");
-            unmount(&etc);
-        }
-        // What was there when it was made is no obstacle.
-        let stage = Stage::new();
-        let etc = stage.root.path().join("etc");
-        mount(Path::new("tmpfs"), "tmpfs", &etc);
-        stage.make(&[("/etc", "/etc/x")], false).unwrap();
-        assert!(stage.has("etc/x"));
-        remove(stage.bundle.path());
-        assert!(!stage.has("etc/x"));
-        unmount(&etc);
-    }
-
-    #[test]
-    fn what_is_not_a_stub_any_more_stays() {
-        let stage = Stage::new();
-        let outside = tempfile::tempdir().unwrap();
-        stage.make(&[("/etc/passwd", "/file"), ("/etc", "/full/x"), ("/etc", "/link")], true).unwrap();
-        fs::write(stage.root.path().join("file"), "mine").unwrap();
-        fs::write(stage.root.path().join("full/mine"), "").unwrap();
-        fs::remove_dir(stage.root.path().join("link")).unwrap();
-        symlink(outside.path(), stage.root.path().join("link")).unwrap();
-        remove(stage.bundle.path());
-        assert!(stage.has("file") && stage.has("full/mine") && !stage.has("full/x") && stage.has("link"));
-        assert!(outside.path().is_dir());
-    }
-
-    #[test]
-    fn a_link_leads_to_no_place_outside() {
-        let stage = Stage::new();
-        let outside = tempfile::tempdir().unwrap();
-        symlink(outside.path(), stage.root.path().join("out")).unwrap();
-        symlink("/etc", stage.root.path().join("inside")).unwrap();
-        // A link to nowhere within the root can be no mount point.
-        assert!(stage.make(&[("/etc", "/out/x")], true).is_err());
-        assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
-        remove(stage.bundle.path());
-        fs::remove_file(stage.bundle.path().join(FILE)).unwrap();
-        stage.make(&[("/etc", "/inside/x")], true).unwrap();
-        assert!(stage.has("etc/x"));
-        remove(stage.bundle.path());
-        assert!(!stage.has("etc/x"));
-    }
-
-    #[test]
-    fn many_may_begin_and_end_at_once() {
-        let root = tempfile::tempdir().unwrap();
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for _ in 0..50 {
-                        let bundle = tempfile::tempdir().unwrap();
-                        let mounts = [bind(Path::new("/etc"), Path::new("/a/b"), "rw")];
-                        make_missing(bundle.path(), root.path(), &mounts, true, Owner::ROOT).unwrap();
-                        assert!(root.path().join("a/b").is_dir());
-                        remove(bundle.path());
-                    }
-                });
-            }
-        });
-        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0, "stubs are left");
-    }
-
-    #[test]
-    fn what_another_container_uses_stays_until_its_end() {
-        let stage = Stage::new();
-        let other = Stage { bundle: tempfile::tempdir().unwrap(), root: tempfile::tempdir().unwrap() };
-        stage.make(&[("/etc", "/a")], false).unwrap();
-        let mounts = [("/etc", "/a"), ("/etc", "/b")]
-            .map(|(source, place)| bind(Path::new(source), Path::new(place), "rw"));
-        make_missing(other.bundle.path(), stage.root.path(), &mounts, false, Owner::ROOT).unwrap();
-        remove(stage.bundle.path());
-        assert!(stage.has("a") && stage.has("b"));
-        // Another process that has a container there.
-        let theirs = locked(stage.root.path(), FlockOperation::LockShared).unwrap();
-        remove(other.bundle.path());
-        assert!(stage.has("a") && stage.has("b"), "there is one left that uses them");
-        drop(theirs);
-        remove(other.bundle.path());
-        assert!(!stage.has("a") && !stage.has("b"));
     }
 }
