@@ -1,19 +1,14 @@
 //! The processes that run: what they do as time goes by, what signals do to them, and their ends.
 
+mod act;
+mod signal;
+
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Write;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use executor_core::lifecycle::{
-    ContainerId, ExitStatus, HostPid, ProcessId, ProcessRef, RawExit, Signal, SignalScope, Usage,
-};
-use executor_core::{BoxFuture, ChildFd, ChildStdio, Delivery, ExitQueue, Kill};
-use futures::FutureExt;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::unix::pipe;
+use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, ProcessId, ProcessRef, RawExit, Signal};
+use executor_core::{ChildStdio, Delivery, ExitQueue};
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 
@@ -126,191 +121,6 @@ impl Processes {
         true
     }
 
-    /// Has a process do something, after which it ends in this way if it has not before.
-    fn run(
-        self: &Arc<Self>,
-        process: &ProcessRef,
-        stdio: ChildStdio,
-        steps: Vec<Step>,
-        then: Option<RawExit>,
-    ) {
-        let (processes, doer) = (Arc::clone(self), process.clone());
-        let task = tokio::spawn(async move {
-            let ending = processes.act(&doer, &stdio, &steps).await;
-            drop(stdio);
-            if let Some(ending) = ending.or(then) {
-                processes.end(&doer, ending);
-            }
-        });
-        if let Some(alive) = lock(&self.table).alive.get_mut(process) {
-            alive.tasks.push(task.abort_handle());
-        }
-    }
-
-    fn act<'a>(
-        self: &'a Arc<Self>,
-        process: &'a ProcessRef,
-        stdio: &'a ChildStdio,
-        steps: &'a [Step],
-    ) -> BoxFuture<'a, Option<RawExit>> {
-        async move {
-            for step in steps {
-                match step {
-                    Step::Sleep(time) => tokio::time::sleep(*time).await,
-                    Step::Forever => std::future::pending().await,
-                    Step::Stdout(text) => write(&stdio.stdout, text).await,
-                    Step::Stderr(text) => write(&stdio.stderr, text).await,
-                    Step::CopyStdin => copy(&stdio.stdin, &stdio.stdout).await,
-                    Step::Trap(signal, trap) => {
-                        if let Some(alive) = lock(&self.table).alive.get_mut(process) {
-                            alive.traps.insert(*signal, trap.clone());
-                        }
-                    }
-                    Step::Fork(time) => self.fork(process, stdio.clone(), *time),
-                    Step::Repeat(steps) => loop {
-                        if let Some(ending) = self.act(process, stdio, steps).await {
-                            return Some(ending);
-                        }
-                        tokio::time::sleep(ROUND).await;
-                    },
-                    Step::Exit(code) => return Some(RawExit::with(ExitStatus::Code(*code))),
-                    Step::Die(signal) => {
-                        self.signal(process, *signal);
-                        tokio::task::yield_now().await;
-                    }
-                    Step::OutOfMemory => {
-                        let usage = Some(Box::new(Usage { oom_kills: 1, ..Usage::default() }));
-                        return Some(RawExit { status: ExitStatus::Signal(Signal::KILL), usage });
-                    }
-                }
-                self.thawed(&process.container).await;
-            }
-            None
-        }
-        .boxed()
-    }
-
-    fn fork(self: &Arc<Self>, process: &ProcessRef, stdio: ChildStdio, time: Duration) {
-        let child = tokio::spawn(async move {
-            tokio::time::sleep(time).await;
-            drop(stdio);
-        });
-        lock(&self.table).forks.entry(process.clone()).or_default().push(child.abort_handle());
-    }
-
-    /// Waits while the container is frozen.
-    async fn thawed(&self, container: &ContainerId) {
-        let frozen = lock(&self.table).frozen.get(container).map(watch::Sender::subscribe);
-        if let Some(mut frozen) = frozen {
-            let _released = frozen.wait_for(|frozen| !frozen).await;
-        }
-    }
-
-    /// Freezes or thaws a container. What was killed while it was frozen ends when it is thawed.
-    pub(crate) fn freeze(&self, container: &ContainerId, frozen: bool) {
-        let mut table = lock(&self.table);
-        table
-            .frozen
-            .entry(container.clone())
-            .or_insert_with(|| watch::Sender::new(false))
-            .send_replace(frozen);
-        let all = table.alive.range(ProcessRef::all_of(container));
-        let doomed: Vec<_> =
-            all.filter(|(_, alive)| alive.is_doomed && !frozen).map(|(id, _)| id.clone()).collect();
-        drop(table);
-        for process in doomed {
-            self.end(&process, RawExit::with(ExitStatus::Signal(Signal::KILL)));
-        }
-    }
-
-    /// A signal to more than one: what a process forked, or everything in the container.
-    pub(crate) fn signal_all(
-        self: &Arc<Self>,
-        process: &ProcessRef,
-        signal: Signal,
-        scope: SignalScope,
-    ) -> Delivery {
-        match scope {
-            SignalScope::Process => self.signal(process, signal),
-            SignalScope::Group => {
-                let forks = lock(&self.table).forks.remove(process);
-                forks.into_iter().flatten().for_each(|fork| fork.abort());
-                self.signal(process, signal)
-            }
-            SignalScope::Container => {
-                // Init last: with it would end all others, and nobody could be signalled.
-                let all = self.alive().into_iter().filter(|other| other.container == process.container);
-                let all: Vec<_> = all.collect();
-                let delivery = if all.is_empty() { Delivery::Gone } else { Delivery::Sent };
-                for process in all.iter().rev() {
-                    self.signal(process, signal);
-                }
-                delivery
-            }
-        }
-    }
-
-    /// As the kernel does it: init takes no signal from a parent pid namespace that it has not asked
-    /// for, but SIGKILL.
-    pub(crate) fn signal(self: &Arc<Self>, process: &ProcessRef, signal: Signal) -> Delivery {
-        let table = lock(&self.table);
-        let Some(alive) = table.alive.get(process) else { return Delivery::Gone };
-        let harmless = ["CHLD", "CONT", "URG", "WINCH"].iter().any(|name| signal.to_string().ends_with(name));
-        let trap = if signal == Signal::KILL { None } else { alive.traps.get(&signal).cloned() };
-        let stdio = alive.stdio.clone();
-        drop(table);
-        match trap {
-            Some(Trap::Ignore) => {}
-            Some(Trap::Run(steps)) => self.run(process, stdio, steps, None),
-            None if signal == Signal::KILL && self.is_frozen(process) => {
-                if let Some(alive) = lock(&self.table).alive.get_mut(process) {
-                    alive.is_doomed = true;
-                }
-            }
-            None if signal == Signal::KILL || (process.process != ProcessId::Init && !harmless) => {
-                self.end(process, RawExit::with(ExitStatus::Signal(signal)));
-            }
-            None => {}
-        }
-        Delivery::Sent
-    }
-
-    fn is_frozen(&self, process: &ProcessRef) -> bool {
-        lock(&self.table).frozen.get(&process.container).is_some_and(|frozen| *frozen.borrow())
-    }
-
-    /// Kills a process with its process group. `None`: this time it cannot be done. What is frozen dies once it is
-    /// thawed, so it is as with a kill that comes again.
-    pub(crate) fn kill(&self, process: &ProcessRef, how: Kill) -> Option<Delivery> {
-        let mut table = lock(&self.table);
-        if let Some(alive) = table.alive.get_mut(process)
-            && alive.kill_refused > 0
-        {
-            alive.kill_refused -= 1;
-            return None;
-        }
-        table.forks.remove(process).into_iter().flatten().for_each(|fork| fork.abort());
-        let is_frozen = match table.frozen.get(&process.container) {
-            Some(frozen) if how.thaw => {
-                frozen.send_replace(false);
-                false
-            }
-            Some(frozen) => *frozen.borrow(),
-            None => false,
-        };
-        if is_frozen {
-            if let Some(alive) = table.alive.get_mut(process) {
-                alive.is_doomed = true;
-            }
-            return Some(Delivery::Sent);
-        }
-        drop(table);
-        if how.everything {
-            self.end_rest(&process.container);
-        }
-        Some(self.end(process, RawExit::with(ExitStatus::Signal(Signal::KILL))))
-    }
-
     /// Ends what processes of a container have left behind.
     pub(crate) fn end_rest(&self, container: &ContainerId) {
         lock(&self.table).end_forks(container);
@@ -381,42 +191,4 @@ impl Table {
         let forks = parents.iter().filter_map(|parent| self.forks.remove(parent)).flatten();
         forks.for_each(|fork| fork.abort());
     }
-}
-
-/// What nobody reads any more is lost, as with EPIPE ignored.
-async fn write(to: &ChildFd, text: &[u8]) {
-    match to {
-        ChildFd::Null => {}
-        ChildFd::Inherit => drop(std::io::stdout().write_all(text)),
-        ChildFd::Fd(fd) => match opened(fd, pipe::Sender::from_owned_fd) {
-            Ok(mut pipe) => drop(pipe.write_all(text).await),
-            Err(file) => drop(file.map(|mut file| file.write_all(text))),
-        },
-    }
-}
-
-async fn copy(from: &ChildFd, to: &ChildFd) {
-    let ChildFd::Fd(fd) = from else { return };
-    let mut chunk = vec![0; 64 << 10];
-    match opened(fd, pipe::Receiver::from_owned_fd) {
-        Ok(mut pipe) => {
-            while let Ok(read @ 1..) = pipe.read(&mut chunk).await {
-                write(to, &chunk[..read]).await;
-            }
-        }
-        Err(file) => {
-            let mut text = Vec::new();
-            drop(file.map(|mut file| std::io::Read::read_to_end(&mut file, &mut text)));
-            write(to, &text).await;
-        }
-    }
-}
-
-/// An end of a pipe, or a file that is none.
-fn opened<P>(
-    fd: &Arc<OwnedFd>,
-    pipe: impl FnOnce(OwnedFd) -> std::io::Result<P>,
-) -> Result<P, std::io::Result<File>> {
-    let duplicate = || fd.try_clone();
-    duplicate().and_then(pipe).map_err(|_| duplicate().map(File::from))
 }

@@ -1,0 +1,120 @@
+//! Signals, kills and the freezer, as the kernel has them.
+
+use std::sync::Arc;
+
+use executor_core::lifecycle::{
+    ContainerId, ExitStatus, ProcessId, ProcessRef, RawExit, Signal, SignalScope,
+};
+use executor_core::{Delivery, Kill};
+use tokio::sync::watch;
+
+use super::Processes;
+use crate::lock;
+use crate::program::Trap;
+
+impl Processes {
+    /// A signal to more than one: what a process forked, or everything in the container.
+    pub(crate) fn signal_all(
+        self: &Arc<Self>,
+        process: &ProcessRef,
+        signal: Signal,
+        scope: SignalScope,
+    ) -> Delivery {
+        match scope {
+            SignalScope::Process => self.signal(process, signal),
+            SignalScope::Group => {
+                let forks = lock(&self.table).forks.remove(process);
+                forks.into_iter().flatten().for_each(|fork| fork.abort());
+                self.signal(process, signal)
+            }
+            SignalScope::Container => {
+                // Init last: with it would end all others, and nobody could be signalled.
+                let all = self.alive().into_iter().filter(|other| other.container == process.container);
+                let all: Vec<_> = all.collect();
+                let delivery = if all.is_empty() { Delivery::Gone } else { Delivery::Sent };
+                for process in all.iter().rev() {
+                    self.signal(process, signal);
+                }
+                delivery
+            }
+        }
+    }
+
+    /// As the kernel does it: init takes no signal from a parent pid namespace that it has not asked
+    /// for, but SIGKILL.
+    pub(crate) fn signal(self: &Arc<Self>, process: &ProcessRef, signal: Signal) -> Delivery {
+        let table = lock(&self.table);
+        let Some(alive) = table.alive.get(process) else { return Delivery::Gone };
+        let harmless = ["CHLD", "CONT", "URG", "WINCH"].iter().any(|name| signal.to_string().ends_with(name));
+        let trap = if signal == Signal::KILL { None } else { alive.traps.get(&signal).cloned() };
+        let stdio = alive.stdio.clone();
+        drop(table);
+        match trap {
+            Some(Trap::Ignore) => {}
+            Some(Trap::Run(steps)) => self.run(process, stdio, steps, None),
+            None if signal == Signal::KILL && self.is_frozen(process) => {
+                if let Some(alive) = lock(&self.table).alive.get_mut(process) {
+                    alive.is_doomed = true;
+                }
+            }
+            None if signal == Signal::KILL || (process.process != ProcessId::Init && !harmless) => {
+                self.end(process, RawExit::with(ExitStatus::Signal(signal)));
+            }
+            None => {}
+        }
+        Delivery::Sent
+    }
+
+    pub(super) fn is_frozen(&self, process: &ProcessRef) -> bool {
+        lock(&self.table).frozen.get(&process.container).is_some_and(|frozen| *frozen.borrow())
+    }
+
+    /// Kills a process with its process group. `None`: this time it cannot be done. What is frozen dies once it is
+    /// thawed, so it is as with a kill that comes again.
+    pub(crate) fn kill(&self, process: &ProcessRef, how: Kill) -> Option<Delivery> {
+        let mut table = lock(&self.table);
+        if let Some(alive) = table.alive.get_mut(process)
+            && alive.kill_refused > 0
+        {
+            alive.kill_refused -= 1;
+            return None;
+        }
+        table.forks.remove(process).into_iter().flatten().for_each(|fork| fork.abort());
+        let is_frozen = match table.frozen.get(&process.container) {
+            Some(frozen) if how.thaw => {
+                frozen.send_replace(false);
+                false
+            }
+            Some(frozen) => *frozen.borrow(),
+            None => false,
+        };
+        if is_frozen {
+            if let Some(alive) = table.alive.get_mut(process) {
+                alive.is_doomed = true;
+            }
+            return Some(Delivery::Sent);
+        }
+        drop(table);
+        if how.everything {
+            self.end_rest(&process.container);
+        }
+        Some(self.end(process, RawExit::with(ExitStatus::Signal(Signal::KILL))))
+    }
+
+    /// Freezes or thaws a container. What was killed while it was frozen ends when it is thawed.
+    pub(crate) fn freeze(&self, container: &ContainerId, frozen: bool) {
+        let mut table = lock(&self.table);
+        table
+            .frozen
+            .entry(container.clone())
+            .or_insert_with(|| watch::Sender::new(false))
+            .send_replace(frozen);
+        let all = table.alive.range(ProcessRef::all_of(container));
+        let doomed: Vec<_> =
+            all.filter(|(_, alive)| alive.is_doomed && !frozen).map(|(id, _)| id.clone()).collect();
+        drop(table);
+        for process in doomed {
+            self.end(&process, RawExit::with(ExitStatus::Signal(Signal::KILL)));
+        }
+    }
+}
