@@ -44,7 +44,7 @@ async fn main() -> Result<(), Error> {
     let exit = container.cancel(Cancel::with_grace(Duration::from_millis(200))).await;
     say("answer", &exit.to_string());
 
-    let report = executor.shutdown(Duration::from_secs(10)).await;
+    let report = executor.shutdown(Cancel::now(), Duration::from_secs(10)).await;
     drop(executor);
     told.await.map_err(|_| Error::Stopped)?;
     say("shutdown", if report.left.is_empty() { "nothing is left" } else { "something is left" });
@@ -73,5 +73,6 @@ fn describe(kind: &EventKind) -> String {
         EventKind::Exited { exit } => format!("exited: {exit}"),
         EventKind::Released { left } if left.is_empty() => "released, nothing left".into(),
         EventKind::Released { left } => format!("released, but for {left:?}"),
+        other => format!("{other:?}"),
     }
 }

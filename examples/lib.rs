@@ -22,7 +22,7 @@ pub fn run<T>(orchestration: impl AsyncFnOnce(&Executor) -> Result<T, Error>) ->
     let executor = Executor::builder(longshore::runc().build()?).root(longshore::default_root()).build()?;
     actix::System::new().block_on(async {
         let done = orchestration(&executor).await;
-        executor.shutdown(Duration::from_secs(10)).await;
+        executor.shutdown(longshore::Cancel::now(), Duration::from_secs(10)).await;
         done
     })
 }

@@ -42,8 +42,8 @@ fn main() -> Result<(), Error> {
 
 mod probe {
     use executor_sim::{SimRuntime, Simulation, What};
-    use longshore::lifecycle::process::ProcessEvent;
-    use longshore::{EventKind, ObservedMessage};
+    use longshore::EventKind;
+    use longshore::observe::{ObservedMessage, ProcessEvent};
 
     use super::{LIMIT, SCRIPTS, WIDTH, run_all};
 

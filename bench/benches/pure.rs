@@ -4,12 +4,12 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use longshore::lifecycle::container::{Container, ContainerEvent, ContainerTraits};
-use longshore::lifecycle::exit_router::{ExitRouter, ExitRouterEvent};
-use longshore::lifecycle::process::{Process, ProcessEvent, ProcessTraits, Terms};
-use longshore::lifecycle::ready::{Pool, PoolEvent};
-use longshore::lifecycle::registry::RequestToken;
-use longshore::lifecycle::{
+use executor_lifecycle::container::{Container, ContainerEvent, ContainerTraits};
+use executor_lifecycle::exit_router::{ExitRouter, ExitRouterEvent};
+use executor_lifecycle::process::{Process, ProcessEvent, ProcessTraits, Terms};
+use executor_lifecycle::ready::{Pool, PoolEvent};
+use executor_lifecycle::registry::RequestToken;
+use executor_lifecycle::{
     ContainerId, Exit, ExitStatus, HostPid, NetworkUsage, ProcessId, ProcessRef, RawExit, Timestamp,
 };
 use longshore::{ContainerSpec, Mount, Sandbox, Seccomp};
@@ -81,7 +81,8 @@ fn machines(criterion: &mut Criterion) {
 /// What is looked at on this machine, as users and devices, included.
 fn configuration(criterion: &mut Criterion) {
     let filtered = ContainerSpec::host(["true"]);
-    let minimal = ContainerSpec { seccomp: Seccomp::Unconfined, ..filtered.clone() };
+    let mut minimal = filtered.clone();
+    minimal.seccomp = Seccomp::Unconfined;
     for (name, spec) in
         [("config.json, for people", filtered), ("config.json without a filter, for people", minimal)]
     {

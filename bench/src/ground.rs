@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use longshore::{ContainerSpec, Executor, Mount, Rootfs, Runc, Sandbox, Seccomp, ShutdownReport};
+use longshore::runtime::{Runc, find_runtime};
+use longshore::{ContainerSpec, Executor, Mount, Rootfs, Sandbox, Seccomp, ShutdownReport};
 use rustix::fs::statfs;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -55,7 +56,7 @@ impl Ground {
 
     /// A runtime of this name, if it is here and starts containers here.
     pub(crate) async fn side(&self, name: &'static str) -> Done<Option<Side>> {
-        let Ok(program) = longshore::find_runtime(&[name]) else { return Ok(None) };
+        let Ok(program) = find_runtime(&[name]) else { return Ok(None) };
         let runc = self.runtime(name)?;
         let version = runc.command_line().version().await?;
         let executor = Executor::builder(runc).root(self.dir.path().join(name)).build()?;
@@ -94,7 +95,9 @@ impl Side {
 
     /// The same without a filter for system calls, which costs the runtime the most.
     pub(crate) fn minimal(&self, args: &[&str]) -> ContainerSpec {
-        ContainerSpec { seccomp: Seccomp::Unconfined, ..self.spec(args) }
+        let mut spec = self.spec(args);
+        spec.seccomp = Seccomp::Unconfined;
+        spec
     }
 
     /// A bundle for the bare runtime, with the configuration that ours has for it.
@@ -137,7 +140,7 @@ impl Side {
     }
 
     pub(crate) async fn leave(self) -> Done {
-        let report = self.executor.shutdown(Duration::from_secs(60)).await;
+        let report = self.executor.shutdown(longshore::Cancel::now(), Duration::from_secs(60)).await;
         for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
             let _not_there = fs::remove_dir(hierarchy.path().join("longshore-bench"));
         }

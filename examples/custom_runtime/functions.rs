@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, sync::Mutex};
 
 use futures::{FutureExt, future::ready};
-use longshore::lifecycle::RawExit;
+use longshore::runtime::*;
 use longshore::*;
 use tokio::task::AbortHandle;
 

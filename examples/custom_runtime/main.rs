@@ -23,7 +23,7 @@ fn main() -> Result<(), Error> {
             println!("{}: {exit}", args[0]);
         }
         println!("wait: {}", container.cancel(Cancel::now()).await);
-        let report = executor.shutdown(Duration::from_secs(10)).await;
+        let report = executor.shutdown(Cancel::now(), Duration::from_secs(10)).await;
         println!("{} containers are left", report.late.len() + report.left.len());
         Ok(())
     })

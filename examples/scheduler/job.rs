@@ -4,7 +4,7 @@ use std::fmt::{Display, Formatter};
 use std::time::Duration;
 
 use actix::Message;
-use longshore::{Cancel, ContainerSpec, Error, Executor, Exit, Resources};
+use longshore::{Cancel, ContainerSpec, Error, Executor, Exit};
 use tokio::sync::oneshot;
 
 /// CPUs, and MiB of memory.
@@ -39,14 +39,9 @@ impl Job {
         executor: &Executor,
         preempted: oneshot::Receiver<()>,
     ) -> Result<Exit, Error> {
-        let mut spec = ContainerSpec::host(["sleep", "0.1"]);
+        let spec = ContainerSpec::host(["sleep", "0.1"]);
         let (cpus, mib) = self.size;
-        spec.resources = Resources {
-            cpus: Some(cpus.into()),
-            memory: Some(mib << 20),
-            pids: Some(16),
-            ..Resources::default()
-        };
+        let spec = spec.cpus(cpus.into()).memory(mib << 20).pids(16);
         let container = executor.run(spec).await?;
         Ok(tokio::select! {
             exit = container.wait() => exit,

@@ -10,11 +10,10 @@ use std::time::Duration;
 
 use actix::{Actor, Recipient, System};
 use futures::FutureExt;
-use longshore::lifecycle::container::Phase;
 use longshore::{
     Cancel, CancelCause, Chunk, ContainerHandle, ContainerId, ContainerSpec, Error, Event, EventKind, ExecId,
-    ExecSpec, Executor, Exit, ExitReason, ExitStatus, KeepExited, Notice, Output, ProcessHandle, Refusal,
-    Signal, SignalScope, StartFailureKind, Stdio, TerminalSize, messages,
+    ExecSpec, Executor, Exit, ExitReason, ExitStatus, KeepExited, Notice, Output, Phase, ProcessHandle,
+    Refusal, Signal, SignalScope, StartFailureKind, Stdio, TerminalSize,
 };
 
 use crate::{HUNG, run_told, shell, sleeper};
@@ -195,10 +194,11 @@ async fn what_cannot_start_says_why(executor: &Executor) {
 }
 
 async fn time_limits_end_programs(executor: &Executor) {
-    let limited = |limit| sleeper().time_limit(limit);
+    let limited = |limit| sleeper().time_limit(limit, Cancel::now());
     let exit = run(executor, limited(QUIET)).await.wait().await;
     assert_eq!((exit.status, exit.reason), (KILLED, ExitReason::TimedOut { killed: true }));
-    let exit = run(executor, ContainerSpec::host(["true"]).time_limit(HUNG)).await.wait().await;
+    let exit =
+        run(executor, ContainerSpec::host(["true"]).time_limit(HUNG, Cancel::now())).await.wait().await;
     assert_eq!(exit.reason, ExitReason::Normal);
 }
 
@@ -632,7 +632,7 @@ async fn what_is_held_ends_at_once(executor: &Executor) {
     assert_eq!((exit.status, exit.reason, exit.started_at), (KILLED, ExitReason::Normal, None));
     assert!(matches!(killed.started().await, Err(Error::NotStarted { .. })));
     // The time limit counts from the start.
-    let Some(limited) = held(executor, sleeper().time_limit(QUIET / 4)).await else { return };
+    let Some(limited) = held(executor, sleeper().time_limit(QUIET / 4, Cancel::now())).await else { return };
     tokio::time::sleep(QUIET).await;
     assert_eq!(limited.snapshot().exit, None);
     let found = executor.get(limited.id()).await.unwrap_or_else(|error| panic!("{error}"));
@@ -801,7 +801,7 @@ async fn equal_runs_start_what_is_kept_ready(executor: &Executor) {
     let _or_not = kept_ready(executor, &spec, 2).await;
     assert_eq!(executor.list().await.ok(), Some(Vec::new()), "they are nobody's yet");
     for _ in 0..5 {
-        let (container, told) = run_told(executor, spec.clone().time_limit(GRACE)).await;
+        let (container, told) = run_told(executor, spec.clone().time_limit(GRACE, Cancel::now())).await;
         assert_eq!(all(container.io().take_stdout()).await, "ready\n");
         assert_eq!(container.wait().await.status, ExitStatus::Code(3));
         assert!(told.await.is_ok());
@@ -809,7 +809,7 @@ async fn equal_runs_start_what_is_kept_ready(executor: &Executor) {
     // Of its own, and counted from the start: the limit of one and the cancel of the other.
     let spec = sleeper();
     let _or_not = kept_ready(executor, &spec, 2).await;
-    let limited = run(executor, spec.clone().time_limit(QUIET)).await;
+    let limited = run(executor, spec.clone().time_limit(QUIET, Cancel::now())).await;
     let cancelled = run(executor, spec.clone()).await;
     assert_eq!(limited.wait().await.reason, ExitReason::TimedOut { killed: true });
     started(&cancelled).await;
@@ -874,18 +874,16 @@ impl Actor for Subscriber {
     type Context = actix::Context<Self>;
 }
 
-impl actix::Handler<messages::Event> for Subscriber {
+impl actix::Handler<Notice> for Subscriber {
     type Result = ();
 
-    fn handle(&mut self, messages::Event(notice): messages::Event, _: &mut Self::Context) {
+    fn handle(&mut self, notice: Notice, _: &mut Self::Context) {
         drop(self.0.unbounded_send(notice));
     }
 }
 
 /// Starts it on the system of this thread, or on one of its own, which ends when it is told to.
-fn start_subscriber(
-    subscriber: Subscriber,
-) -> (Recipient<messages::Event>, Option<(System, thread::JoinHandle<()>)>) {
+fn start_subscriber(subscriber: Subscriber) -> (Recipient<Notice>, Option<(System, thread::JoinHandle<()>)>) {
     if System::is_registered() {
         return (subscriber.start().recipient(), None);
     }
@@ -924,7 +922,7 @@ async fn shutdown_ends_everything(executor: &Executor) {
         containers.push((container, exec));
     }
     assert!(containers[0].1.started().await.is_ok());
-    assert_eq!(executor.shutdown(HUNG).await, longshore::ShutdownReport::default());
+    assert_eq!(executor.shutdown(Cancel::now(), HUNG).await, longshore::ShutdownReport::default());
     for (container, exec) in &containers {
         for exit in [container.wait().await, exec.wait().await] {
             let ExitReason::Cancelled { cause, .. } = exit.reason else { panic!("{exit:?}") };

@@ -18,9 +18,9 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::Duration;
 
 use leftovers::Leftovers;
+use longshore::runtime::{CANDIDATES, Mode, RuncBuilder, find_runtime};
 use longshore::{
-    ContainerHandle, ContainerId, ContainerSpec, Event, EventOrder, Executor, Mode, Mount, Notice, Rootfs,
-    RuncBuilder,
+    ContainerHandle, ContainerId, ContainerSpec, Event, EventOrder, Executor, Mount, Notice, Rootfs,
 };
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -57,7 +57,7 @@ fn in_turn(test: impl FnOnce(fn() -> Stage)) {
             if let Ok(container) = executor.run(ContainerSpec::host(["true"])).await {
                 container.wait().await;
             }
-            executor.shutdown(HUNG).await;
+            executor.shutdown(longshore::Cancel::now(), HUNG).await;
         });
     });
     test(Stage::new);
@@ -146,7 +146,7 @@ impl Stage {
     /// # Panics
     /// When something is left, saying what.
     pub async fn finish(self, executor: Executor) {
-        let report = executor.shutdown(HUNG).await;
+        let report = executor.shutdown(longshore::Cancel::now(), HUNG).await;
         assert_eq!(report, longshore::ShutdownReport::default(), "shutdown");
         drop(executor);
         self.check();
@@ -185,8 +185,8 @@ pub fn runtime_under_test(builder: RuncBuilder) -> RuncBuilder {
 #[expect(clippy::expect_used, reason = "a test cannot go on without")]
 pub fn runtime_program() -> PathBuf {
     match named_runtime() {
-        Some(name) => longshore::find_runtime(&[name]),
-        None => longshore::find_runtime(&longshore::CANDIDATES),
+        Some(name) => find_runtime(&[name]),
+        None => find_runtime(&CANDIDATES),
     }
     .expect("`cargo xtask test` installs a runtime")
 }
@@ -254,8 +254,8 @@ pub async fn run_told(
                         return story;
                     }
                 }
-                Notice::Event(_) | Notice::Snapshot(_) | Notice::Swept(_) => {}
                 Notice::Gap { missed } => panic!("{missed} events were missed"),
+                Notice::Event(_) | Notice::Snapshot(_) | Notice::Swept(_) | _ => {}
             }
         }
         panic!("the events ended before the container was released: {story:#?}");

@@ -129,18 +129,15 @@ fn limits_of_processes() {
 fn limits_of_each_kind_are_set() {
     on_stage(async |stage| {
         let executor = stage.executor();
-        let mut spec = sleeper();
-        spec.resources = Resources {
-            memory: Some(64 << 20),
-            memory_swap: Some(96 << 20),
-            cpu_quota: Some(20_000),
-            cpu_period: Some(50_000),
-            cpu_shares: Some(512),
-            cpuset_cpus: Some("0".into()),
-            cpuset_mems: Some("0".into()),
-            pids: Some(17),
-            ..Resources::default()
-        };
+        let limits = Resources::default()
+            .memory(64 << 20)
+            .memory_swap(96 << 20)
+            .cpu_quota(20_000, 50_000)
+            .cpu_shares(512)
+            .cpuset_cpus("0")
+            .cpuset_mems("0")
+            .pids(17);
+        let spec = sleeper().resources(limits);
         let container = executor.run(spec).await.unwrap();
         let pid = container.started().await.unwrap();
         let value = |controller: &str, v1: &str, v2: &str| {
@@ -190,7 +187,7 @@ fn a_cgroup_parent_of_ones_own() {
         let id = made.id().clone();
         // As with a dead one: the sweep finds them by what the executor has written down.
         assert_eq!(executor.get(&id).await.unwrap().id(), &id);
-        executor.shutdown(Duration::from_secs(10)).await;
+        executor.shutdown(longshore::Cancel::now(), Duration::from_secs(10)).await;
         drop((executor, made, kept));
         assert!(dirs(names[0]).iter().all(|dir| !dir.exists()), "a parent that was made is left");
         for dir in dirs(names[1]).iter().filter(|dir| dir.exists()) {

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use longshore::{
-    Cancel, CancelCause, ContainerSpec, Error, ExecSpec, Exit, ExitReason, ExitStatus, ProcessMode,
-    Resources, Signal, StartFailureKind, Stdio,
+    Cancel, CancelCause, ContainerSpec, Error, ExecSpec, Exit, ExitReason, ExitStatus, ProcessMode, Signal,
+    StartFailureKind, Stdio,
 };
 use longshore_tests::{on_stage, run_told, shell, sleeper, until};
 
@@ -142,7 +142,7 @@ fn cancel_mid_start() {
         assert_eq!(exit.reason, ExitReason::Cancelled { cause: CancelCause::Requested, killed: false });
         assert!(asked.elapsed() < Duration::from_secs(30), "the cancel waited for the runtime");
         told.await.unwrap();
-        executor.shutdown(longshore_tests::HUNG).await;
+        executor.shutdown(Cancel::now(), longshore_tests::HUNG).await;
         std::fs::remove_dir(half_made).unwrap();
         stage.finish(executor).await;
     });
@@ -345,11 +345,7 @@ fn exec_before_running() {
 fn oom_missed_oom_false() {
     on_stage(async |stage| {
         let executor = stage.executor();
-        let limited = |script: &str| {
-            let mut spec = shell(script);
-            spec.resources = Resources { memory: Some(32 << 20), ..Resources::default() };
-            spec
-        };
+        let limited = |script: &str| shell(script).memory(32 << 20);
         // `tail` keeps its input, which has no end of line.
         let itself = executor.run(limited("exec tail /dev/zero")).await.unwrap().wait().await;
         assert_eq!((itself.status, &itself.reason), (KILLED, &ExitReason::OutOfMemory));

@@ -229,7 +229,7 @@ fn rootless_in_a_directory_with_subordinate_ids() {
             "-c",
             "id -u; id -g; touch /tmp/x 2>/dev/null; grep -c . /proc/self/uid_map",
         ]);
-        if first.is_some() && longshore::find_runtime(&["newuidmap"]).is_ok() {
+        if first.is_some() && longshore::runtime::find_runtime(&["newuidmap"]).is_ok() {
             assert_eq!((outcome.stdout.as_str(), outcome.code), ("33\n34\n2\n", Some(0)), "{outcome:?}");
         } else {
             assert!(outcome.stderr.contains("not in the container's id map"), "{outcome:?}");

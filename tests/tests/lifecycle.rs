@@ -84,7 +84,7 @@ fn executors_in_one_process_do_not_take_each_others_ends() {
         });
         let ends = futures::future::join_all(runs).await;
         assert_eq!(ends, [ExitStatus::Code(3); 40]);
-        one.shutdown(longshore_tests::HUNG).await;
+        one.shutdown(Cancel::now(), longshore_tests::HUNG).await;
         drop(one);
         stage.finish(other).await;
     });
@@ -102,7 +102,7 @@ fn an_id_is_taken_for_other_executors_on_the_same_root_too() {
         assert!(
             matches!(&refused.reason, ExitReason::StartFailed(failure) if failure.kind == StartFailureKind::IdTaken)
         );
-        other.shutdown(longshore_tests::HUNG).await;
+        other.shutdown(Cancel::now(), longshore_tests::HUNG).await;
         drop(other);
         assert_eq!(first.snapshot().exit, None, "it was touched");
         first.cancel(Cancel::now()).await;

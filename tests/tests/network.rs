@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use longshore::{Cni, ContainerSpec, Executor, Mount, Network, Sandbox};
+use longshore::runtime::Cni;
+use longshore::{ContainerSpec, Executor, Mount, Network, Sandbox};
 use longshore_tests::{Stage, on_bare_stage, runtime, says, shell, start_failure, text, until};
 
 /// Where Debian has the plugins.
@@ -108,7 +109,7 @@ fn containers_on_a_bridge_reach_one_another() {
         let alone = shell(&format!(
             "(exec 3<>/dev/tcp/{address}/7000) 2>/dev/null && echo reached; cat /sys/class/net/lo/operstate"
         ));
-        let mut alone = ContainerSpec { network: Network::None, ..alone };
+        let mut alone = alone.network(Network::None);
         alone.process.args[0] = "bash".into();
         assert_eq!(says(&executor, alone).await, "unknown\n");
         assert_eq!(
@@ -125,7 +126,10 @@ fn containers_on_a_bridge_reach_one_another() {
         server.released().await.unwrap();
         until("the last network", || networks(stage) == 0).await;
         drop((server, exec));
-        assert_eq!(executor.shutdown(Duration::from_secs(20)).await, longshore::ShutdownReport::default());
+        assert_eq!(
+            executor.shutdown(longshore::Cancel::now(), Duration::from_secs(20)).await,
+            longshore::ShutdownReport::default()
+        );
     });
 }
 
@@ -150,7 +154,10 @@ fn a_network_that_cannot_be_had_is_told_and_taken_back() {
         let failure = start_failure(&executor, bridged(ContainerSpec::host(["no-such-program"]))).await;
         assert_eq!(failure.kind, longshore::StartFailureKind::NotFound);
         until("the networks", || networks(stage) == 0).await;
-        assert_eq!(executor.shutdown(Duration::from_secs(20)).await, longshore::ShutdownReport::default());
+        assert_eq!(
+            executor.shutdown(longshore::Cancel::now(), Duration::from_secs(20)).await,
+            longshore::ShutdownReport::default()
+        );
     });
 }
 
@@ -185,7 +192,10 @@ fn networks_are_ready_before_they_are_asked_for() {
         // What a shutdown finds ready it takes back.
         says(&executor, own_address()).await;
         until("the pool", || networks(stage) == 2).await;
-        assert_eq!(executor.shutdown(Duration::from_secs(20)).await, longshore::ShutdownReport::default());
+        assert_eq!(
+            executor.shutdown(longshore::Cancel::now(), Duration::from_secs(20)).await,
+            longshore::ShutdownReport::default()
+        );
         assert_eq!(networks(stage), 0);
     });
 }
@@ -210,7 +220,10 @@ fn driver_killed_with_networks() {
         // An executor that dies with networks that were ready is swept, too; here by way of its directory.
         let executor = executor(stage, 0, Duration::ZERO);
         assert_eq!(executor.swept(), []);
-        assert_eq!(executor.shutdown(Duration::from_secs(20)).await, longshore::ShutdownReport::default());
+        assert_eq!(
+            executor.shutdown(longshore::Cancel::now(), Duration::from_secs(20)).await,
+            longshore::ShutdownReport::default()
+        );
     });
 }
 
@@ -287,6 +300,9 @@ fn slow_plugin() {
         for container in waiting {
             assert_eq!(container.wait().await.status, longshore::ExitStatus::Code(7));
         }
-        assert_eq!(executor.shutdown(longshore_tests::HUNG).await, longshore::ShutdownReport::default());
+        assert_eq!(
+            executor.shutdown(longshore::Cancel::now(), longshore_tests::HUNG).await,
+            longshore::ShutdownReport::default()
+        );
     });
 }

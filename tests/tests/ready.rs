@@ -125,7 +125,7 @@ fn what_cannot_be_made_is_told_and_runs_go_on() {
             "{refused:?}"
         );
         assert_eq!(says(&executor, spec.clone()).await.1, "all the same\n");
-        executor.shutdown(HUNG).await;
+        executor.shutdown(Cancel::now(), HUNG).await;
         drop(executor);
 
         let started = stage.path("started");
@@ -158,7 +158,7 @@ fn a_shutdown_takes_along_what_is_ready_or_about_to_be() {
         tokio::time::sleep(Duration::from_millis(30)).await;
         let running = executor.run(sleeper()).await.unwrap();
         running.started().await.unwrap();
-        let report = executor.shutdown(HUNG).await;
+        let report = executor.shutdown(Cancel::now(), HUNG).await;
         assert_eq!((report.late, report.left), (Vec::new(), Vec::<longshore::Leftover>::new()));
         let refused = prepared.await.unwrap();
         assert!(matches!(refused, Err(Error::ShuttingDown | Error::NotReady(_))), "{refused:?}");

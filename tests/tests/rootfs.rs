@@ -10,9 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use longshore::{
-    ContainerSpec, ExitReason, ExitStatus, Mount, MountSource, Rootfs, StartFailureKind, UpperLayer,
-};
+use longshore::{ContainerSpec, ExitReason, ExitStatus, Mount, Rootfs, StartFailureKind, UpperLayer};
 use longshore_tests::{Stage, on_stage, says, shell, sleeper, start_failure, text};
 
 /// The paths below a directory with the times of the directories, as they can be compared.
@@ -121,7 +119,7 @@ fn a_dead_executors_stubs_are_swept() {
         let container = executor.run(spec).await.unwrap();
         container.started().await.unwrap();
         assert!(dir.join("a/b").is_dir() && dir.join("proc").is_dir());
-        executor.shutdown(Duration::ZERO).await;
+        executor.shutdown(longshore::Cancel::now(), Duration::ZERO).await;
         assert!(!dir.join("a/b").exists() && !dir.join("proc").exists());
         drop((container, executor));
         stage.check();
@@ -136,10 +134,7 @@ fn mounts_of_each_kind() {
         fs::create_dir_all(source.join("a/b")).unwrap();
         fs::write(source.join("a/b/file"), "selected").unwrap();
         symlink("/a/b", source.join("link")).unwrap();
-        let select = |selector: &str, destination: &str| Mount {
-            source: MountSource::Bind { path: source.clone(), selector: Some(selector.into()) },
-            ..Mount::bind("/", destination)
-        };
+        let select = |selector: &str, destination: &str| Mount::bind_below(&source, selector, destination);
         let script = "cat /one/file /two /three/file; echo; grep -E ' /(t|m) ' /proc/self/mounts | cut -d' ' -f2-4; \
                       (echo x > /one/new) 2>/dev/null && echo wrote; (echo x > /three/new) 2>/dev/null || echo read-only";
         let mut spec = shell(script);
@@ -147,8 +142,8 @@ fn mounts_of_each_kind() {
             select("a/b", "/one"),
             select("/a/b/file", "/two"),
             select("link", "/three").read_only(),
-            Mount { options: vec!["size=1m".into(), "noexec".into()], ..Mount::tmpfs("/t") },
-            Mount { read_only: true, ..Mount::from_words("type=mqueue,dst=/m,nosuid").unwrap() },
+            Mount::tmpfs("/t").option("size=1m").option("noexec"),
+            Mount::from_words("type=mqueue,dst=/m,nosuid").unwrap().read_only(),
         ];
         let said = says(&executor, spec).await;
         let expected = "selectedselectedselected\n/t tmpfs rw,nosuid,nodev,noexec,relatime,size=1024k\n/m mqueue ro,nosuid,relatime\nwrote\nread-only\n";
@@ -190,11 +185,7 @@ fn a_selector_is_not_led_astray() {
         });
         let mut seen = 0;
         for _ in 0..25 {
-            let mut spec = shell("cat /x/file").piped();
-            spec.mounts.push(Mount {
-                source: MountSource::Bind { path: source.clone(), selector: Some("dir".into()) },
-                ..Mount::bind("/", "/x")
-            });
+            let spec = shell("cat /x/file").mount(Mount::bind_below(&source, "dir", "/x")).piped();
             let container = executor.run(spec).await.unwrap();
             let said = text(container.io().take_stdout().unwrap().read_to_end().await);
             assert!(said.is_empty() || said == "inside", "{said}");
@@ -406,7 +397,10 @@ fn removal_stops_at_what_is_mounted() {
         assert_eq!(fs::read_to_string(precious.join("file")).unwrap(), "precious");
         rustix::mount::unmount(&point, rustix::mount::UnmountFlags::empty()).unwrap();
         // The end of the executor tries again.
-        assert_eq!(executor.shutdown(Duration::from_secs(10)).await.left, Vec::<longshore::Leftover>::new());
+        assert_eq!(
+            executor.shutdown(longshore::Cancel::now(), Duration::from_secs(10)).await.left,
+            Vec::<longshore::Leftover>::new()
+        );
         drop((container, executor));
         assert!(precious.join("file").exists() && !bundle.exists());
         stage.check();

@@ -6,11 +6,10 @@
 use std::time::Duration;
 
 use actix_rt::System;
-use longshore::lifecycle::container::ContainerEvent;
-use longshore::lifecycle::process::ProcessEvent;
+use longshore::observe::{ContainerEvent, Observed, ObservedMessage, Observer, ProcessEvent};
 use longshore::{
     Cancel, CancelCause, ContainerHandle, EventKind, ExecSpec, Executor, ExitReason, ExitStatus, Notice,
-    Observed, ObservedMessage, Observer, Signal,
+    Signal,
 };
 use longshore_tests::{HUNG, Stage, on_bare_stage, on_stage, run_told, sleeper};
 
@@ -34,7 +33,7 @@ fn a_shutdown_drains_and_tells_why() {
         let (container, told) = run_told(&executor, sleeper()).await;
         busy(&executor).await;
         container.started().await.unwrap();
-        assert_eq!(executor.shutdown(HUNG).await, longshore::ShutdownReport::default());
+        assert_eq!(executor.shutdown(Cancel::now(), HUNG).await, longshore::ShutdownReport::default());
         let exit = container.wait().await;
         let reason = ExitReason::Cancelled { cause: CancelCause::Shutdown, killed: true };
         assert_eq!((exit.status, exit.reason), (KILLED, reason));
@@ -196,7 +195,9 @@ fn a_shutdown_ends_a_runtime_that_hangs() {
         let container = executor.run(sleeper()).await.unwrap();
         container.started().await.unwrap();
         let exec = container.exec(ExecSpec::new(["true"])).await.unwrap();
-        let report = tokio::time::timeout(HUNG, executor.shutdown(Duration::from_secs(2))).await.unwrap();
+        let report = tokio::time::timeout(HUNG, executor.shutdown(Cancel::now(), Duration::from_secs(2)))
+            .await
+            .unwrap();
         assert_eq!(report.left, Vec::<longshore::Leftover>::new());
         assert_eq!(exec.wait().await.status, ExitStatus::Unknown);
         stage.finish(executor).await;

@@ -207,7 +207,10 @@ fn console_socket() {
         let executor = longshore::Executor::builder(runtime).root(&root).build().unwrap();
         let container = executor.run(on_terminal("tty")).await.unwrap();
         assert!(text(output(&container).read_to_end().await).starts_with("/dev/pts/"));
-        assert_eq!(executor.shutdown(longshore_tests::HUNG).await, longshore::ShutdownReport::default());
+        assert_eq!(
+            executor.shutdown(Cancel::now(), longshore_tests::HUNG).await,
+            longshore::ShutdownReport::default()
+        );
         drop(executor);
 
         // A runtime that says the process runs, and hands over no terminal.

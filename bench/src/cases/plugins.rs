@@ -4,7 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use longshore::{Cancel, Cni, Executor, Network, Sandbox, ShutdownReport};
+use longshore::runtime::Cni;
+use longshore::{Cancel, Executor, Network, Sandbox, ShutdownReport};
 use serde_json::json;
 
 use super::{GAP, pause, well};
@@ -31,7 +32,7 @@ pub(crate) async fn slow(side: &Side, report: &mut Report) -> Done {
     for container in slow {
         well(&container.wait().await)?;
     }
-    let left = executor.shutdown(Duration::from_secs(60)).await;
+    let left = executor.shutdown(Cancel::now(), Duration::from_secs(60)).await;
     if !still || left != ShutdownReport::default() {
         return Err(
             format!("plugins were over before the measurement was, or something is left: {left:?}").into()

@@ -202,22 +202,18 @@ mod tests {
 
     #[test]
     fn limits_are_written_as_the_specification_has_them() {
-        let limits =
-            Resources { memory: Some(64 << 20), cpus: Some(0.5), pids: Some(64), ..Resources::default() };
+        let limits = Resources::default().memory(64 << 20).cpus(0.5).pids(64);
         let resources = config(|spec| spec.resources = limits)["linux"]["resources"].clone();
         assert_eq!(resources["memory"]["limit"], 64 << 20);
         assert_eq!(resources["cpu"], json!({"quota": 50_000, "period": 100_000}));
         assert_eq!(resources["pids"]["limit"], 64);
-        let limits = Resources {
-            memory: Some(64 << 20),
-            memory_swap: Some(u64::MAX),
-            cpu_quota: Some(20_000),
-            cpu_period: Some(50_000),
-            cpu_shares: Some(512),
-            cpuset_cpus: Some("0".into()),
-            cpuset_mems: Some("0".into()),
-            ..Resources::default()
-        };
+        let limits = Resources::default()
+            .memory(64 << 20)
+            .memory_swap(u64::MAX)
+            .cpu_quota(20_000, 50_000)
+            .cpu_shares(512)
+            .cpuset_cpus("0")
+            .cpuset_mems("0");
         let resources = config(|spec| spec.resources = limits)["linux"]["resources"].clone();
         assert_eq!(resources["memory"], json!({"limit": 64 << 20, "swap": -1}));
         let cpu = json!({"quota": 20_000, "period": 50_000, "shares": 512, "cpus": "0", "mems": "0"});

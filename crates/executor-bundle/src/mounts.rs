@@ -79,6 +79,7 @@ fn entry(dir: Option<&Path>, number: usize, asked: &Mount, mapped: bool) -> Resu
             options.insert(0, access);
             mount(&asked.destination, kind, Path::new(source), &options)
         }
+        other => return Err(Error::field("mount", format!("{other:?} is not known here"))),
     })
 }
 
@@ -152,11 +153,7 @@ mod tests {
         let mut spec = ContainerSpec::host(["true"]);
         let mut proc = Mount::from_words("type=proc,dst=/p,noexec").unwrap();
         proc.read_only = true;
-        spec.mounts = vec![
-            Mount::bind("/etc", "/a").read_only(),
-            Mount { options: vec!["size=1m".into()], ..Mount::tmpfs("/t") },
-            proc,
-        ];
+        spec.mounts = vec![Mount::bind("/etc", "/a").read_only(), Mount::tmpfs("/t").option("size=1m"), proc];
         let all = asked(None, &spec, false).unwrap().entries;
         assert_eq!(
             all,

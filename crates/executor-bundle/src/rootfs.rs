@@ -67,7 +67,13 @@ pub(crate) fn make(dir: &Path, rootfs: &Rootfs, owner: Owner) -> Result<Made, Er
             let root = overlay_of_layers(dir, lower, upper.as_ref(), owner)?;
             Ok(Made { seen: root.clone(), root, mounts: Vec::new(), is_kept: upper.is_some() })
         }
+        other => Err(unknown(other)),
     }
+}
+
+/// A kind of root file system that was added to the specification and is missing here.
+fn unknown(rootfs: &Rootfs) -> Error {
+    Error::field("rootfs", format!("{rootfs:?} is not known here"))
 }
 
 /// What [`make`] would make, as far as that can be said without making it.
@@ -81,6 +87,7 @@ pub(crate) fn preview(rootfs: &Rootfs) -> Result<Made, Error> {
         Rootfs::Overlay { lower, .. } => {
             (PathBuf::from(MOUNT_POINT), lower.first().cloned().unwrap_or_else(|| PathBuf::from("/")))
         }
+        other => return Err(unknown(other)),
     };
     Ok(Made { root, seen, mounts: Vec::new(), is_kept: true })
 }

@@ -5,14 +5,29 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use executor_lifecycle::TerminalSize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::spec::invalid;
 use crate::{ContainerSpec, InvalidSpec, Rootfs};
 
 /// A `config.json`. What this crate has no name for stays in it as it is.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "Value"))]
+#[serde(from = "Value", into = "Value")]
 pub struct Config(Arc<Value>);
+
+impl From<Value> for Config {
+    fn from(json: Value) -> Self {
+        Self(Arc::new(json))
+    }
+}
+
+impl From<Config> for Value {
+    fn from(config: Config) -> Self {
+        Arc::unwrap_or_clone(config.0)
+    }
+}
 
 impl Config {
     /// The whole of it.

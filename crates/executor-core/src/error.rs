@@ -88,7 +88,8 @@ impl Error {
             | Refusal::NoTerminal
             | Refusal::NotPaused
             | Refusal::ExecIdTaken
-            | Refusal::Stale => Self::Refused { process: ProcessRef::init(id), refused: refused.clone() },
+            | Refusal::Stale
+            | _ => Self::Refused { process: ProcessRef::init(id), refused: refused.clone() },
         }
     }
 }

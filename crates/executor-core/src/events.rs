@@ -8,22 +8,32 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
+use actix::{Message, Recipient};
 use executor_lifecycle::container::Phase;
-use executor_lifecycle::{ContainerId, Event, EventKind, ExecId, Exit, HostPid, Leftover, Timestamp};
+use executor_lifecycle::{
+    ContainerId, Event, EventKind, ExecId, Exit, HostPid, Leftover, ProcessRef, Timestamp,
+};
 use futures::Stream;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, watch};
 
-use crate::Swept;
+use crate::exits::{ExitNotice, ExitRecipients, lost};
+use crate::{Labels, Swept};
 
 /// Events a subscriber may be behind before it loses some.
 const CONTAINER_BACKLOG: usize = 256;
 const EXECUTOR_BACKLOG: usize = 4096;
 
 /// A container as of one event.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Snapshot {
     /// Which container.
     pub container: ContainerId,
+    /// The labels of its specification.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: Labels,
     /// The sequence number of the last event it includes; 0 before the first.
     pub seq: u64,
     /// Where it is in its life.
@@ -52,8 +62,15 @@ impl fmt::Display for Snapshot {
     }
 }
 
-/// What a subscriber is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What a subscriber receives. It is a message, so that an actor can be the subscriber.
+///
+/// As JSON it is one object, and its `event` says which: `snapshot`, `swept`, `gap`, or the name of an
+/// [`EventKind`]. The command's `--events` writes the same, one on each line.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, Message, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[rtype(result = "()")]
+#[serde(from = "NoticeForm", into = "NoticeForm")]
 pub enum Notice {
     /// How things stood when the subscription began. First, and only for a container's events.
     Snapshot(Snapshot),
@@ -66,6 +83,47 @@ pub enum Notice {
         /// How many.
         missed: u64,
     },
+}
+
+/// A [`Notice`] as JSON.
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(untagged)]
+enum NoticeForm {
+    Event(Event),
+    Other(OtherNotice),
+}
+
+/// A [`Notice`] that is no event.
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum OtherNotice {
+    Snapshot(Snapshot),
+    Swept(Swept),
+    Gap { missed: u64 },
+}
+
+impl From<NoticeForm> for Notice {
+    fn from(form: NoticeForm) -> Self {
+        match form {
+            NoticeForm::Event(event) => Self::Event(event),
+            NoticeForm::Other(OtherNotice::Snapshot(snapshot)) => Self::Snapshot(snapshot),
+            NoticeForm::Other(OtherNotice::Swept(swept)) => Self::Swept(swept),
+            NoticeForm::Other(OtherNotice::Gap { missed }) => Self::Gap { missed },
+        }
+    }
+}
+
+impl From<Notice> for NoticeForm {
+    fn from(notice: Notice) -> Self {
+        match notice {
+            Notice::Event(event) => Self::Event(event),
+            Notice::Snapshot(snapshot) => Self::Other(OtherNotice::Snapshot(snapshot)),
+            Notice::Swept(swept) => Self::Other(OtherNotice::Swept(swept)),
+            Notice::Gap { missed } => Self::Other(OtherNotice::Gap { missed }),
+        }
+    }
 }
 
 /// A subscription to the events of a container, or of all containers of an executor.
@@ -108,6 +166,15 @@ impl Events {
         }
     }
 
+    /// Sends each notice to an actor, when it has handled the former, until one of the two ends.
+    pub(crate) async fn send_to(mut self, subscriber: Recipient<Notice>) {
+        while let Some(notice) = self.next().await {
+            if subscriber.send(notice).await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// The same as a stream.
     pub fn into_stream(self) -> impl Stream<Item = Notice> + Send {
         futures::stream::unfold(self, |mut events| async move {
@@ -118,27 +185,56 @@ impl Events {
 
 /// The executor's channel for the events of all its containers. It ends with the actors that hold it.
 #[derive(Clone, Debug)]
-pub(crate) struct Bus(broadcast::Sender<Event>);
+pub(crate) struct Bus {
+    channel: broadcast::Sender<Event>,
+    exit_recipients: ExecutorExits,
+}
 
 /// The end of the channel that a handle of the executor holds.
 #[derive(Debug)]
-pub(crate) struct BusView(broadcast::WeakSender<Event>);
+pub(crate) struct BusView {
+    channel: broadcast::WeakSender<Event>,
+    exit_recipients: ExecutorExits,
+}
+
+/// The actors that receive the exit of every container.
+type ExecutorExits = Arc<Mutex<Vec<Recipient<ExitNotice>>>>;
 
 impl Bus {
     pub(crate) fn new() -> Self {
-        Self(broadcast::Sender::new(EXECUTOR_BACKLOG))
+        Self { channel: broadcast::Sender::new(EXECUTOR_BACKLOG), exit_recipients: Arc::default() }
     }
 
     pub(crate) fn view(&self) -> BusView {
-        BusView(self.0.downgrade())
+        BusView { channel: self.channel.downgrade(), exit_recipients: Arc::clone(&self.exit_recipients) }
+    }
+
+    fn publish(&self, event: Event) {
+        if let EventKind::Exited { exit } = &event.kind {
+            self.publish_exit(&event.container, exit);
+        }
+        let _nobody_listens = self.channel.send(event);
+    }
+
+    fn publish_exit(&self, container: &ContainerId, exit: &Exit) {
+        for to in &*lock(&self.exit_recipients) {
+            to.do_send(ExitNotice { process: ProcessRef::init(container.clone()), exit: exit.clone() });
+        }
     }
 }
 
 impl BusView {
     pub(crate) fn subscribe(&self, swept: &[Swept]) -> Events {
-        let receiver = self.0.upgrade().map_or_else(closed, |bus| bus.subscribe());
+        let receiver = self.channel.upgrade().map_or_else(closed, |bus| bus.subscribe());
         let swept = swept.iter().cloned().collect();
         Events { swept, snapshot: None, receiver, seen: 0, of_one: false, ended: false }
+    }
+
+    /// From now on, sends the exit of every container to `to`. Whether there can still be one.
+    pub(crate) fn notify_exits(&self, to: Recipient<ExitNotice>) -> bool {
+        let is_open = self.channel.upgrade().is_some();
+        lock(&self.exit_recipients).push(to);
+        is_open
     }
 }
 
@@ -147,6 +243,7 @@ impl BusView {
 pub(crate) struct Hub {
     snapshot: watch::Sender<Snapshot>,
     channel: OnceLock<broadcast::Sender<Event>>,
+    exit_recipients: ExitRecipients,
     bus: Bus,
     /// Events that the bus has not got, while the container is kept ready and so invisible.
     withheld: Mutex<Option<Vec<Event>>>,
@@ -161,9 +258,11 @@ pub(crate) struct View {
 
 impl Hub {
     /// `visible`: whether its events go to the bus at once.
-    pub(crate) fn new(container: ContainerId, bus: Bus, visible: bool) -> Arc<Self> {
+    pub(crate) fn new(container: ContainerId, labels: Labels, bus: Bus, visible: bool) -> Arc<Self> {
+        let exit_recipients = ExitRecipients::new(ProcessRef::init(container.clone()));
         let snapshot = watch::Sender::new(Snapshot {
             container,
+            labels,
             seq: 0,
             phase: Phase::Creating,
             pid: None,
@@ -173,7 +272,7 @@ impl Hub {
             left: None,
         });
         let withheld = Mutex::new((!visible).then(Vec::new));
-        Arc::new(Self { snapshot, channel: OnceLock::new(), bus, withheld })
+        Arc::new(Self { snapshot, channel: OnceLock::new(), exit_recipients, bus, withheld })
     }
 
     pub(crate) fn view(self: &Arc<Self>) -> View {
@@ -186,26 +285,53 @@ impl Hub {
 
     pub(crate) fn publish(&self, event: Event) {
         self.snapshot.send_modify(|snapshot| snapshot.apply(&event));
+        if let EventKind::Exited { exit } = &event.kind {
+            self.exit_recipients.publish(exit);
+        }
         if let Some(channel) = self.channel.get() {
             let _nobody_listens = channel.send(event.clone());
         }
         if let Some(withheld) = &mut *self.withheld() {
             return withheld.push(event);
         }
-        let _nobody_listens = self.bus.0.send(event);
+        self.bus.publish(event);
+    }
+
+    /// Gives it the labels of the run that it was given to.
+    pub(crate) fn set_labels(&self, labels: Labels) {
+        self.snapshot.send_modify(|snapshot| snapshot.labels = labels);
     }
 
     /// From now on its events go to the bus, those that were withheld first.
     pub(crate) fn reveal(&self) {
         for event in self.withheld().take().into_iter().flatten() {
-            let _nobody_listens = self.bus.0.send(event);
+            self.bus.publish(event);
         }
     }
 
-    /// A push or a take cannot leave it half changed.
     fn withheld(&self) -> MutexGuard<'_, Option<Vec<Event>>> {
-        self.withheld.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.withheld)
     }
+}
+
+impl Drop for Hub {
+    /// The executor has stopped without having seen the end of a container that is visible.
+    fn drop(&mut self) {
+        let snapshot = self.snapshot.borrow().clone();
+        let is_visible = self.withheld().is_none();
+        if snapshot.exit.is_none() {
+            let exit = lost(snapshot.started_at);
+            self.exit_recipients.publish(&exit);
+            if is_visible {
+                self.bus.publish_exit(&snapshot.container, &exit);
+            }
+        }
+    }
+}
+
+/// Locks what a push or a take cannot leave half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl View {
@@ -216,6 +342,16 @@ impl View {
     /// Waits for a snapshot; `None` when the actors end before there is one.
     pub(crate) async fn wait_for(&self, known: impl FnMut(&Snapshot) -> bool) -> Option<Snapshot> {
         self.snapshot.clone().wait_for(known).await.ok().map(|snapshot| snapshot.clone())
+    }
+
+    /// Sends the container's exit to `to`, now or later, exactly once.
+    pub(crate) fn notify_exit(&self, to: Recipient<ExitNotice>) {
+        if let Some(hub) = self.hub.upgrade() {
+            return hub.exit_recipients.add(to);
+        }
+        let Snapshot { container, exit, started_at, .. } = self.snapshot();
+        let exit = exit.unwrap_or_else(|| lost(started_at));
+        to.do_send(ExitNotice { process: ProcessRef::init(container), exit });
     }
 
     /// Subscribes first and looks second; `publish` does it the other way round, so that no event
@@ -267,6 +403,8 @@ impl Snapshot {
                 self.phase = Phase::Released;
                 self.left = Some(left.clone());
             }
+            // Only this workspace makes events: a new one is added here.
+            _ => {}
         }
     }
 }

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use actix::{Addr, System};
-use executor_lifecycle::{ContainerId, Exit, Leftover, Timestamp};
+use actix::{Addr, Recipient, System};
+use executor_lifecycle::{Cancel, ContainerId, Exit, Leftover, Timestamp};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -19,11 +19,11 @@ use crate::actors::{ExecutorActor, Reaper, World};
 use crate::clock::Clock;
 use crate::events::{Bus, BusView};
 use crate::handle::{Tokens, ask_or_cancel};
-use crate::messages::{Drain, ExitOf, Get, List, Prepare, Run, RunAccepted, Shutdown, Stop};
+use crate::messages::{self, Drain, ExitOf, Get, List, Prepare, Run, RunAccepted, Shutdown, Stop};
 use crate::observe::ObserverSlot;
 use crate::{
-    ContainerHandle, ContainerSpec, Error, Events, ExitSource, InvalidSpec, Observer, Runtime, Snapshot,
-    Swept, io,
+    ContainerHandle, ContainerSpec, Error, Events, ExitNotice, ExitSource, InvalidSpec, Notice, Observer,
+    Runtime, Snapshot, Swept, io,
 };
 
 /// How long dropping the last handle of an executor waits for its containers to end.
@@ -34,7 +34,7 @@ const ACTORS_END: Duration = Duration::from_secs(1);
 
 /// Runs containers. A clone is another handle of the same executor.
 ///
-/// End it with [`shutdown`](Self::shutdown). Dropping the last clone does the same and blocks until
+/// End it with [`shutdown`](Self::shutdown). Dropping the last clone kills what is left and blocks until
 /// the containers are gone, at most 10 s: a process that exits leaves none behind.
 #[derive(Clone)]
 pub struct Executor {
@@ -73,7 +73,7 @@ pub struct ShutdownReport {
 impl ExecutorBuilder {
     /// The directory for bundles and the runtime's state; made when absent. Several executors may
     /// share one: each removes what dead ones left, and touches nothing of live ones. By default
-    /// `/run/longshore`.
+    /// [`default_root`].
     #[must_use]
     pub fn root(self, root: impl Into<PathBuf>) -> Self {
         Self { root: root.into(), ..self }
@@ -221,7 +221,7 @@ impl Executor {
         ExecutorBuilder {
             exits: Arc::clone(&runtime) as _,
             runtime,
-            root: PathBuf::from("/run/longshore"),
+            root: default_root(),
             began_at: None,
             observer: None,
         }
@@ -326,7 +326,8 @@ impl Executor {
     /// # let executor = &sim.executor;
     /// let spec = ContainerSpec::host(["true"]);
     /// executor.prepare(spec.clone(), 4).await?;
-    /// let exit = executor.run(spec.time_limit(Duration::from_secs(5))).await?.wait().await; // starts one of the four
+    /// let limited = spec.time_limit(Duration::from_secs(5), Cancel::now());
+    /// let exit = executor.run(limited).await?.wait().await; // starts one of the four
     /// assert!(exit.is_success());
     /// # Ok::<(), Error>(())
     /// # }).unwrap();
@@ -428,10 +429,37 @@ impl Executor {
         self.inner.address.send(Drain).await.map_err(|_| Error::Stopped)
     }
 
-    /// Takes nothing new, ends every container, waits until all are released, and stops.
+    /// Sends the events of all containers from now on to an actor of yours, each when the actor has handled the former. A slow
+    /// actor gets a [`Notice::Gap`]. For exits alone, [`notify_exits`](Self::notify_exits) is simpler, and loses none.
     ///
-    /// After `deadline` the actors are stopped all the same, and what is left is ended and released
-    /// without them.
+    /// # Errors
+    /// [`Error::Stopped`].
+    ///
+    /// # Cancel safety
+    /// Dropped before it has answered, the subscription may or may not exist.
+    pub async fn subscribe(&self, to: Recipient<Notice>) -> Result<(), Error> {
+        self.inner.address.send(messages::Subscribe(to)).await.map_err(|_| Error::Stopped)
+    }
+
+    /// Sends the exit of every container that ends from now on to an actor of yours: one [`ExitNotice`] for each, exactly
+    /// once, also for a slow actor. Exits of execs are not among them; see
+    /// [`ProcessHandle::notify_exit`](crate::ProcessHandle::notify_exit).
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    pub fn notify_exits(&self, to: Recipient<ExitNotice>) -> Result<(), Error> {
+        if self.inner.bus.notify_exits(to) { Ok(()) } else { Err(Error::Stopped) }
+    }
+
+    /// Takes nothing new, ends every container as `cancel` says, waits until all are released, and stops.
+    ///
+    /// After `deadline` the actors are stopped all the same, and what is left is killed and released
+    /// without them. So a grace that is longer than the deadline ends with it. To let containers end by themselves,
+    /// [`drain`](Self::drain) first.
+    ///
+    /// # Cancel safety
+    /// Once it was polled, the shutdown goes on, whether or not the future is awaited. A second one with a stronger cancel,
+    /// or a sooner deadline, hastens it.
     ///
     /// ```
     /// # use executor_core::*;
@@ -441,14 +469,14 @@ impl Executor {
     /// # Simulation::new(SimRuntime::new()).run(async |sim| {
     /// # let executor = &sim.executor;
     /// let container = executor.run(ContainerSpec::host(["sleep", "60"])).await?;
-    /// let report = executor.shutdown(Duration::from_secs(10)).await;
+    /// let report = executor.shutdown(Cancel::with_grace(Duration::from_secs(5)), Duration::from_secs(10)).await;
     /// assert_eq!(report, ShutdownReport::default()); // nothing was late, nothing is left
     /// assert!(matches!(container.wait().await.reason, ExitReason::Cancelled { .. }));
     /// # Ok::<(), Error>(())
     /// # }).unwrap();
     /// ```
-    pub async fn shutdown(&self, deadline: Duration) -> ShutdownReport {
-        let late = self.inner.address.send(Shutdown { deadline }).await.unwrap_or_default();
+    pub async fn shutdown(&self, cancel: Cancel, deadline: Duration) -> ShutdownReport {
+        let late = self.inner.address.send(Shutdown { cancel, deadline }).await.unwrap_or_default();
         let mut closed = self.inner.closed.clone();
         let left = closed.wait_for(Option::is_some).await.ok().and_then(|left| left.clone());
         ShutdownReport { late, left: left.unwrap_or_default() }
@@ -463,7 +491,7 @@ impl std::fmt::Debug for Executor {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.address.do_send(Shutdown { deadline: DROP_DEADLINE });
+        self.address.do_send(Shutdown { cancel: Cancel::now(), deadline: DROP_DEADLINE });
         let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         let Some(thread) = thread else { return };
         // On the executor's own thread, waiting for it would be for ever; it ends by itself.
@@ -471,6 +499,20 @@ impl Drop for Inner {
             tracing::error!("the executor's thread panicked");
         }
     }
+}
+
+/// The root directory of this user where none is named: `/run/longshore` for root, else `$XDG_RUNTIME_DIR/longshore`, else
+/// `longshore-UID` in the system's directory for temporary files.
+pub fn default_root() -> PathBuf {
+    let uid = rustix::process::geteuid();
+    if uid.is_root() {
+        return PathBuf::from("/run/longshore");
+    }
+    let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    own.map_or_else(
+        || std::env::temp_dir().join(format!("longshore-{}", uid.as_raw())),
+        |dir| dir.join("longshore"),
+    )
 }
 
 pub(crate) fn generated_id() -> ContainerId {

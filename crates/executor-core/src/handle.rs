@@ -4,8 +4,8 @@
 //! executor of futures or none. Dropping them changes nothing, for the executor owns the container, unless
 //! the specification says that the last one cancels.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use actix::dev::ToEnvelope;
@@ -13,15 +13,16 @@ use actix::{Actor, Handler, Message, Recipient, WeakAddr};
 use executor_lifecycle::registry::RequestToken;
 use executor_lifecycle::{
     Cancel, ContainerId, ExecId, Exit, HostPid, Leftover, ProcessRef, Refusal, Refused, Signal, SignalScope,
-    TerminalSize, Timestamp, Usage,
+    TerminalSize, Usage,
 };
 use tokio::sync::watch;
 
 use crate::actors::{Container, Process};
 use crate::events::View;
+use crate::exits::{ExitRecipients, lost};
 use crate::io::{self, Connected, Io, Streams};
 use crate::messages::{self, ContainerParts, ProcessParts, ProcessStreams, ProcessView, RequestError};
-use crate::{Error, Events, ExecSpec, Samples, Snapshot};
+use crate::{Error, Events, ExecSpec, ExitNotice, Notice, Samples, Snapshot};
 
 /// The state of a container whose actor has ended.
 const RELEASED: &str = "released";
@@ -54,6 +55,7 @@ pub struct ProcessHandle {
     id: ProcessRef,
     address: WeakAddr<Process>,
     view: watch::Receiver<ProcessView>,
+    exit_recipients: Weak<ExitRecipients>,
     io: Io,
     _cancel: Option<Arc<OnDrop<Process, messages::Cancel>>>,
 }
@@ -106,13 +108,53 @@ impl ContainerHandle {
         self.view.subscribe()
     }
 
-    /// Has an actor of the caller's told: a snapshot, then every event after it, each when it has
-    /// handled the former. It may live in another actix `System`.
+    /// Sends its events to an actor of yours: a snapshot, then every event after it, each when the actor has handled the
+    /// former. The actor may live in another actix `System`. For the exit alone, [`notify_exit`](Self::notify_exit) is simpler.
     ///
     /// # Errors
     /// [`Error::Refused`] when the container is released: nothing will come any more.
-    pub async fn subscribe(&self, to: Recipient<messages::Event>) -> Result<(), Error> {
+    ///
+    /// # Cancel safety
+    /// Dropped before it has answered, the subscription may or may not exist.
+    pub async fn subscribe(&self, to: Recipient<Notice>) -> Result<(), Error> {
         ask(&self.address, messages::Subscribe(to)).await.ok_or_else(|| self.has_exited())
+    }
+
+    /// Sends its exit to an actor of yours: one [`ExitNotice`], exactly once, when init and every exec have ended, or at once
+    /// when they have. When the executor stops without having seen the end, the exit's reason is `Lost`. The actor may live in
+    /// another actix `System`; an actor that has ended gets nothing.
+    ///
+    /// ```
+    /// # use executor_core::*;
+    /// # use executor_core::lifecycle::*;
+    /// # use executor_sim::{SimRuntime, Simulation};
+    /// use actix::{Actor, Context, Handler};
+    ///
+    /// struct Scheduler;
+    ///
+    /// impl Actor for Scheduler {
+    ///     type Context = Context<Self>;
+    /// }
+    ///
+    /// impl Handler<ExitNotice> for Scheduler {
+    ///     type Result = ();
+    ///
+    ///     fn handle(&mut self, notice: ExitNotice, _: &mut Context<Self>) {
+    ///         println!("{}: {}", notice.process, notice.exit);
+    ///     }
+    /// }
+    ///
+    /// # Simulation::new(SimRuntime::new()).run(async |sim| {
+    /// # let executor = &sim.executor;
+    /// let scheduler = Scheduler.start();
+    /// let container = executor.run(ContainerSpec::host(["true"])).await?;
+    /// container.notify_exit(scheduler.recipient());
+    /// # container.released().await?;
+    /// # Ok::<(), Error>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn notify_exit(&self, to: Recipient<ExitNotice>) {
+        self.view.notify_exit(to);
     }
 
     /// Waits until init exists, held at created or started; answers with its pid on the host.
@@ -388,9 +430,9 @@ impl ContainerHandle {
 
 impl ProcessHandle {
     fn new(parts: ProcessParts, streams: Streams, cancel_on_drop: bool) -> Self {
-        let ProcessParts { id, address, view, shared } = parts;
+        let ProcessParts { id, address, view, exit_recipients, shared } = parts;
         let cancel = cancel_on_drop.then(|| OnDrop::cancel(&address));
-        Self { id, address, view, io: Io::new(streams, shared), _cancel: cancel }
+        Self { id, address, view, exit_recipients, io: Io::new(streams, shared), _cancel: cancel }
     }
 
     /// Which process it is.
@@ -419,6 +461,17 @@ impl ProcessHandle {
     pub async fn wait(&self) -> Exit {
         let ended = self.wait_for(|view| view.exit.is_some()).await;
         ended.and_then(|view| view.exit).unwrap_or_else(|| lost(self.view.borrow().started_at))
+    }
+
+    /// Sends its exit to an actor of yours: one [`ExitNotice`], exactly once; see
+    /// [`ContainerHandle::notify_exit`].
+    pub fn notify_exit(&self, to: Recipient<ExitNotice>) {
+        if let Some(exits) = self.exit_recipients.upgrade() {
+            return exits.add(to);
+        }
+        let view = self.view.borrow();
+        let exit = view.exit.clone().unwrap_or_else(|| lost(view.started_at));
+        to.do_send(ExitNotice { process: self.id.clone(), exit });
     }
 
     /// Sends it a signal; before the start it waits.
@@ -570,9 +623,4 @@ where
             address.do_send(self.message);
         }
     }
-}
-
-/// Nobody knows when it ended either: not before it started.
-fn lost(started_at: Option<Timestamp>) -> Exit {
-    Exit::lost(started_at, started_at.unwrap_or_default())
 }

@@ -5,9 +5,12 @@ use std::str::FromStr;
 
 use crate::InvalidSpec;
 use crate::spec::invalid;
+use serde::{Deserialize, Serialize};
 
 /// The users and groups of a user namespace. An id that is in no range is nobody's inside.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub struct IdMap {
     /// Users.
     pub uids: Vec<IdRange>,
@@ -16,7 +19,9 @@ pub struct IdMap {
 }
 
 /// Ids that follow one another, in the container and on the host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub struct IdRange {
     /// The first in the container.
     pub container: u32,

@@ -21,6 +21,7 @@ mod config;
 mod error;
 mod events;
 mod executor;
+mod exits;
 mod handle;
 mod id_map;
 mod io;
@@ -38,10 +39,11 @@ mod usage;
 pub use config::Config;
 pub use error::{BoxError, Error, InvalidSpec, RuntimeError};
 pub use events::{Events, Notice, Snapshot};
-pub use executor::{Executor, ExecutorBuilder, ShutdownReport};
+pub use executor::{Executor, ExecutorBuilder, ShutdownReport, default_root};
 pub use executor_lifecycle as lifecycle;
 pub use executor_lifecycle::container::KeepExited;
 pub use executor_lifecycle::process::{Kill, TimeLimit};
+pub use exits::ExitNotice;
 pub use handle::{ContainerHandle, ProcessHandle};
 pub use id_map::{IdMap, IdRange};
 pub use io::{Attached, ChildFd, ChildStdio, Chunk, Input, Io, Output};
@@ -52,8 +54,8 @@ pub use ports::{BoxFuture, BoxStream, Delivery, ExitQueue, ExitSource, Runtime, 
 pub use resources::{CgroupParent, Resources};
 pub use security::{Capability, ProcessMode, Seccomp, Security, Selinux, Ulimit};
 pub use spec::{
-    ContainerSpec, ExecSpec, Network, NetworkAttachment, NetworkNamespace, NetworkTraits, ProcessSpec,
-    Rootfs, Stdio, StdioSpec, UpperLayer,
+    ContainerSpec, ExecSpec, Labels, Network, NetworkAttachment, NetworkNamespace, NetworkTraits,
+    ProcessSpec, Rootfs, Stdio, StdioSpec, UpperLayer,
 };
 pub use telemetry::Telemetry;
 pub use usage::{Sample, Samples};

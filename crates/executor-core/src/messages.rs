@@ -5,6 +5,7 @@
 //! message enters at once and messages from one sender keep their order; a caller is held back by
 //! the reply it waits for. Facts whose loss would be somebody's are sent so that it is noticed, the others with `do_send`.
 
+use std::sync::Weak;
 use std::time::Duration;
 
 use actix::{Message, Recipient, WeakAddr};
@@ -17,6 +18,7 @@ use executor_lifecycle::{
 
 use crate::actors::{Container, Process};
 use crate::events::View;
+use crate::exits::ExitRecipients;
 use crate::io::{ChildStdio, Copiers, SharedOutputs, Streams};
 use crate::{ContainerSpec, Error, ExecSpec, Notice, RuntimeError, Samples, Snapshot};
 use tokio::sync::watch;
@@ -69,6 +71,8 @@ pub struct Drain;
 #[derive(Message)]
 #[rtype(result = "Vec<ContainerId>")]
 pub struct Shutdown {
+    /// How the containers are ended.
+    pub cancel: executor_lifecycle::Cancel,
     /// How long it may take.
     pub deadline: Duration,
 }
@@ -206,17 +210,12 @@ pub struct SampleUsage {
     pub every: Duration,
 }
 
-/// Send me a snapshot, then every event after it. From any actor to a container. The subscriber is
-/// waited for before it gets the next; when it is slow it is told of the gap, when it is gone the
-/// subscription ends.
+/// Send every event from now on to this actor, as a [`Notice`]: of a container after a snapshot, of all containers when
+/// it is sent to the executor. From a handle. The next notice is sent when the subscriber has handled the former; a slow
+/// one gets a [`Notice::Gap`], and the subscription of one that is gone ends.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Subscribe(pub Recipient<Event>);
-
-/// What a subscriber is sent. From a container to whoever sent [`Subscribe`].
-#[derive(Clone, Debug, PartialEq, Eq, Message)]
-#[rtype(result = "()")]
-pub struct Event(pub Notice);
+pub struct Subscribe(pub Recipient<Notice>);
 
 /// Init exists and waits for its program to be executed. From init to its container, at most once.
 #[derive(Clone, Debug, Message)]
@@ -330,6 +329,7 @@ pub struct ProcessParts {
     pub(crate) id: ProcessRef,
     pub(crate) address: WeakAddr<Process>,
     pub(crate) view: watch::Receiver<ProcessView>,
+    pub(crate) exit_recipients: Weak<ExitRecipients>,
     pub(crate) shared: SharedOutputs,
 }
 

@@ -6,22 +6,31 @@ use std::str::FromStr;
 
 use crate::InvalidSpec;
 use crate::spec::{absolute, invalid, no_nul, word};
+use serde::{Deserialize, Serialize};
 
 /// A file system, directory or file that is mounted into a container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub struct Mount {
     /// What is mounted.
     pub source: MountSource,
     /// An absolute path in the container.
     pub destination: PathBuf,
     /// Whether the container may only read it.
+    #[serde(default)]
     pub read_only: bool,
     /// Options beside, each a word of mount(8): `nosuid`, or `size=64m` for a tmpfs.
+    #[serde(default)]
     pub options: Vec<String>,
 }
 
 /// What is mounted.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
 pub enum MountSource {
     /// A directory or file of the host, with what is mounted below it.
     Bind {
@@ -29,6 +38,7 @@ pub enum MountSource {
         path: PathBuf,
         /// A path below `path`, which alone is shown. Links in it are resolved as if `path` were the root,
         /// whatever others do there meanwhile.
+        #[serde(default)]
         selector: Option<PathBuf>,
     },
     /// An empty file system in memory, gone with the container.
@@ -74,6 +84,26 @@ impl Mount {
         Self::new(MountSource::Bind { path: path.into(), selector: None }, destination)
     }
 
+    /// What is at `selector` below a directory of the host, writable. Links on the way are resolved as if the directory were
+    /// the root.
+    pub fn bind_below(
+        path: impl Into<PathBuf>,
+        selector: impl Into<PathBuf>,
+        destination: impl Into<PathBuf>,
+    ) -> Self {
+        let source = MountSource::Bind { path: path.into(), selector: Some(selector.into()) };
+        Self::new(source, destination)
+    }
+
+    /// A file system of another kind, with what mount(2) calls its source.
+    pub fn file_system(
+        kind: impl Into<String>,
+        source: impl Into<String>,
+        destination: impl Into<PathBuf>,
+    ) -> Self {
+        Self::new(MountSource::FileSystem { kind: kind.into(), source: source.into() }, destination)
+    }
+
     /// An empty file system in memory.
     pub fn tmpfs(destination: impl Into<PathBuf>) -> Self {
         Self::new(MountSource::Tmpfs, destination)
@@ -81,6 +111,13 @@ impl Mount {
 
     fn new(source: MountSource, destination: impl Into<PathBuf>) -> Self {
         Self { source, destination: destination.into(), read_only: false, options: Vec::new() }
+    }
+
+    /// The same with another option, a word of mount(8).
+    #[must_use]
+    pub fn option(mut self, option: impl Into<String>) -> Self {
+        self.options.push(option.into());
+        self
     }
 
     /// The same, only to be read.

@@ -5,9 +5,12 @@ use std::str::FromStr;
 
 use crate::InvalidSpec;
 use crate::spec::{host_name, invalid};
+use serde::{Deserialize, Serialize};
 
 /// A line of a container's `/etc/hosts`, beside those of localhost and its own name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub struct ExtraHost {
     /// The name.
     pub name: String,
@@ -35,7 +38,9 @@ impl FromStr for ExtraHost {
 }
 
 /// How a container resolves names. What is empty is as on the host.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
 pub struct Dns {
     /// Whom it asks.
     pub nameservers: Vec<IpAddr>,

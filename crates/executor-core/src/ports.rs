@@ -15,6 +15,7 @@ use futures::channel::mpsc;
 pub use futures::future::BoxFuture;
 pub use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, future, stream};
+use serde::{Deserialize, Serialize};
 
 use crate::{ChildStdio, ContainerSpec, ExecSpec, RuntimeError};
 
@@ -186,7 +187,9 @@ pub enum Delivery {
 }
 
 /// A container of a dead executor that was removed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Swept {
     /// Its id.
     pub container: String,
@@ -194,4 +197,11 @@ pub struct Swept {
     pub killed: usize,
     /// What could not be removed; empty when all is well.
     pub left: Vec<Leftover>,
+}
+
+impl Swept {
+    /// The container with this id, of which `killed` processes were killed and `left` could not be removed.
+    pub fn new(container: impl Into<String>, killed: usize, left: Vec<Leftover>) -> Self {
+        Self { container: container.into(), killed, left }
+    }
 }

@@ -5,31 +5,92 @@ use std::str::FromStr;
 
 use crate::InvalidSpec;
 use crate::spec::invalid;
+use serde::{Deserialize, Serialize};
 
 /// The most a container may use; absent means as much as there is.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
 pub struct Resources {
     /// Memory in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
     /// Memory and swap together, in bytes; `u64::MAX` is no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_swap: Option<u64>,
     /// CPUs, as in 0.5 for half of one: in place of a quota and a period.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cpus: Option<f64>,
     /// CPU time in each period, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_quota: Option<u64>,
     /// The period of the quota, in microseconds; 100,000 when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_period: Option<u64>,
-    /// Its share of the CPU time when there is not enough for all, to others'; 1,024 is usual.
+    /// Its share of the CPU time when there is not enough for all, to others'; the default is 1,024.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_shares: Option<u64>,
     /// The CPUs it runs on, as in `0-2,7`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cpuset_cpus: Option<String>,
     /// The memory nodes it uses, as in `0`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cpuset_mems: Option<String>,
     /// Processes and threads.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pids: Option<u32>,
 }
 
 impl Resources {
+    /// The same with at most this much memory, in bytes.
+    #[must_use]
+    pub fn memory(self, bytes: u64) -> Self {
+        Self { memory: Some(bytes), ..self }
+    }
+
+    /// The same with at most this much memory and swap together, in bytes; `u64::MAX` is no limit.
+    #[must_use]
+    pub fn memory_swap(self, bytes: u64) -> Self {
+        Self { memory_swap: Some(bytes), ..self }
+    }
+
+    /// The same with at most this many CPUs, as in 0.5 for half of one.
+    #[must_use]
+    pub fn cpus(self, cpus: f64) -> Self {
+        Self { cpus: Some(cpus), ..self }
+    }
+
+    /// The same with this much CPU time in each period, both in microseconds.
+    #[must_use]
+    pub fn cpu_quota(self, quota: u64, period: u64) -> Self {
+        Self { cpu_quota: Some(quota), cpu_period: Some(period), ..self }
+    }
+
+    /// The same with this share of the CPU time when there is not enough for all.
+    #[must_use]
+    pub fn cpu_shares(self, shares: u64) -> Self {
+        Self { cpu_shares: Some(shares), ..self }
+    }
+
+    /// The same on these CPUs, as in `0-2,7`.
+    #[must_use]
+    pub fn cpuset_cpus(self, cpus: impl Into<String>) -> Self {
+        Self { cpuset_cpus: Some(cpus.into()), ..self }
+    }
+
+    /// The same with these memory nodes, as in `0`.
+    #[must_use]
+    pub fn cpuset_mems(self, mems: impl Into<String>) -> Self {
+        Self { cpuset_mems: Some(mems.into()), ..self }
+    }
+
+    /// The same with at most this many processes and threads.
+    #[must_use]
+    pub fn pids(self, pids: u32) -> Self {
+        Self { pids: Some(pids), ..self }
+    }
+
     /// The least memory a container can be started with: the runtime's own init needs some.
     pub const LEAST_MEMORY: u64 = 6 << 20;
 
@@ -96,7 +157,9 @@ fn numbers(field: &'static str, set: &str) -> Result<(), InvalidSpec> {
 }
 
 /// The cgroup that a container's own lies in.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String"))]
+#[serde(try_from = "String", into = "String")]
 pub enum CgroupParent {
     /// A path within each hierarchy, as in `/ci/jobs`; made when absent, and removed with the executor then.
     Path(String),
@@ -143,6 +206,20 @@ impl FromStr for CgroupParent {
             None => Self::Path(format!("/{}", text.trim_matches('/'))),
         };
         parent.validate().map(|()| parent)
+    }
+}
+
+impl TryFrom<String> for CgroupParent {
+    type Error = InvalidSpec;
+
+    fn try_from(text: String) -> Result<Self, InvalidSpec> {
+        text.parse()
+    }
+}
+
+impl From<CgroupParent> for String {
+    fn from(parent: CgroupParent) -> Self {
+        parent.to_string()
     }
 }
 

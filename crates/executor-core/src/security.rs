@@ -6,9 +6,12 @@ use std::str::FromStr;
 
 use crate::InvalidSpec;
 use crate::spec::invalid;
+use serde::{Deserialize, Serialize};
 
 /// How much a container is kept apart from the machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
 pub enum Security {
     /// The usual capabilities and devices, the usual system calls, the host's parts of /proc and /sys hidden.
     #[default]
@@ -18,7 +21,9 @@ pub enum Security {
 }
 
 /// Whose processes a container sees.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
 pub enum ProcessMode {
     /// Its own: it has a pid namespace, and its init is process 1.
     #[default]
@@ -29,7 +34,9 @@ pub enum ProcessMode {
 }
 
 /// Which system calls a container may make.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
 pub enum Seccomp {
     /// Those of the default profile that fit its capabilities.
     #[default]
@@ -41,7 +48,9 @@ pub enum Seccomp {
 }
 
 /// The SELinux labels of a container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
 pub enum Selinux {
     /// The usual types of containers, with a pair of categories that no other container of this process has.
     Generated,
@@ -55,7 +64,9 @@ pub enum Selinux {
 }
 
 /// A capability, as in capabilities(7): `CAP_NET_ADMIN`. They are ordered by their numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String"))]
+#[serde(try_from = "String", into = "String")]
 pub struct Capability(u8);
 
 /// The names, each at its number, as in linux/capability.h.
@@ -132,6 +143,20 @@ impl FromStr for Capability {
     }
 }
 
+impl TryFrom<String> for Capability {
+    type Error = InvalidSpec;
+
+    fn try_from(text: String) -> Result<Self, InvalidSpec> {
+        text.parse()
+    }
+}
+
+impl From<Capability> for String {
+    fn from(capability: Capability) -> Self {
+        capability.to_string()
+    }
+}
+
 impl fmt::Display for Capability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -139,10 +164,13 @@ impl fmt::Display for Capability {
 }
 
 /// A limit of each process, as in getrlimit(2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String"))]
+#[serde(try_from = "String", into = "String")]
 pub struct Ulimit {
     /// Of what, as in `RLIMIT_NOFILE`.
-    kind: &'static str,
+    /// The position of its name in `ULIMITS`.
+    kind: u8,
     /// What holds; the process may raise it up to `hard`.
     pub soft: u64,
     /// What it can be raised to.
@@ -170,8 +198,8 @@ const ULIMITS: [&str; 16] = [
 
 impl Ulimit {
     /// Of what it is, as in `RLIMIT_NOFILE`.
-    pub const fn kind(&self) -> &'static str {
-        self.kind
+    pub fn kind(&self) -> &'static str {
+        ULIMITS.get(usize::from(self.kind)).copied().unwrap_or_default()
     }
 }
 
@@ -184,8 +212,8 @@ impl FromStr for Ulimit {
         let form = || bad(format!("{text:?}: give NAME=SOFT or NAME=SOFT:HARD, as in nofile=1024:4096"));
         let (name, numbers) = text.split_once('=').ok_or_else(form)?;
         let upper = name.to_ascii_uppercase();
-        let kind = ULIMITS.into_iter().find(|kind| kind.strip_prefix("RLIMIT_") == Some(&upper));
-        let kind = kind.ok_or_else(|| bad(format!("{name:?} is none; give one such as nofile")))?;
+        let kind = (0u8..).zip(ULIMITS).find(|(_, kind)| kind.strip_prefix("RLIMIT_") == Some(&upper));
+        let (kind, _) = kind.ok_or_else(|| bad(format!("{name:?} is none; give one such as nofile")))?;
         let number = |text: &str| match text {
             "unlimited" | "-1" => Ok(u64::MAX),
             number => number.parse().map_err(|_| form()),
@@ -196,6 +224,32 @@ impl FromStr for Ulimit {
             return Err(bad(format!("{text:?}: the soft limit is above the hard one")));
         }
         Ok(Self { kind, soft, hard })
+    }
+}
+
+/// As it is read: `nofile=64:128`, with `unlimited` for a number that is no limit.
+impl fmt::Display for Ulimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |number: u64| match number {
+            u64::MAX => "unlimited".to_owned(),
+            number => number.to_string(),
+        };
+        let name = self.kind().trim_start_matches("RLIMIT_").to_ascii_lowercase();
+        write!(f, "{name}={}:{}", shown(self.soft), shown(self.hard))
+    }
+}
+
+impl TryFrom<String> for Ulimit {
+    type Error = InvalidSpec;
+
+    fn try_from(text: String) -> Result<Self, InvalidSpec> {
+        text.parse()
+    }
+}
+
+impl From<Ulimit> for String {
+    fn from(limit: Ulimit) -> Self {
+        limit.to_string()
     }
 }
 

@@ -4,9 +4,12 @@ use std::path::PathBuf;
 
 use crate::InvalidSpec;
 use crate::spec::{absolute, invalid};
+use serde::{Deserialize, Serialize};
 
 /// Where traces go, and which they belong to. What a process sets of its own is left as it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
 pub struct Telemetry {
     /// A socket of the host's on which OTLP is spoken (gRPC); bound into the container, and named by the
     /// `OTEL_*` variables of OpenTelemetry's specification.

@@ -8,12 +8,15 @@ use tokio::sync::mpsc;
 
 use crate::actors::World;
 use crate::events::View;
+use serde::{Deserialize, Serialize};
 
 /// Samples that may wait for a slow reader; then none is taken until it reads.
 const BACKLOG: usize = 16;
 
 /// What a container had used at a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Sample {
     /// The moment.
     pub at: Timestamp,

@@ -8,7 +8,6 @@ use executor_core::lifecycle::{
     Cancel, CancelCause, EventKind, Exit, ExitReason, ExitStatus, ProcessRef, Refusal, Refused, Signal,
     StartFailure, StartFailureKind,
 };
-use executor_core::messages::Event;
 use executor_core::{ContainerSpec, Error, ExecSpec, Executor, Notice, Stdio};
 use executor_sim::{Asked, Fault, Program, Sim, SimRuntime, Simulation};
 use futures::executor::block_on;
@@ -86,10 +85,10 @@ impl actix::Actor for Probe {
     type Context = actix::Context<Self>;
 }
 
-impl actix::Handler<Event> for Probe {
+impl actix::Handler<Notice> for Probe {
     type Result = ();
 
-    fn handle(&mut self, Event(notice): Event, _: &mut actix::Context<Self>) {
+    fn handle(&mut self, notice: Notice, _: &mut actix::Context<Self>) {
         self.0.unbounded_send(notice).unwrap();
     }
 }
@@ -107,7 +106,7 @@ fn an_actor_elsewhere_is_told_by_messages() {
         let last = told.last().cloned();
         let Some(Notice::Event(last)) = last else { panic!("{last:?}") };
         assert!(matches!(last.kind, EventKind::Released { .. }));
-        executor.shutdown(SOON).await;
+        executor.shutdown(Cancel::now(), SOON).await;
     });
 }
 
@@ -381,7 +380,7 @@ fn nobody_waits_for_ever() {
         let mut all = executor.events();
         let mut own = container.events();
         container.started().await.unwrap();
-        let report = executor.shutdown(Duration::from_millis(20)).await;
+        let report = executor.shutdown(Cancel::now(), Duration::from_millis(20)).await;
         assert_eq!(report.late, [container.id().clone()]);
         assert_eq!(container.wait().await.reason, ExitReason::Lost);
         assert!(matches!(container.released().await, Err(Error::Stopped)));
@@ -401,7 +400,7 @@ fn an_executor_without_a_thread_of_its_own() {
         let executor = Executor::builder(runtime.clone()).build_here().unwrap();
         let container = executor.run(spec("undead")).await.unwrap();
         container.started().await.unwrap();
-        let report = executor.shutdown(Duration::ZERO).await;
+        let report = executor.shutdown(Cancel::now(), Duration::ZERO).await;
         assert_eq!(report.late, [container.id().clone()]);
         assert_eq!(container.wait().await.reason, ExitReason::Lost);
         assert!(matches!(executor.run(spec("ok")).await, Err(Error::Stopped)));

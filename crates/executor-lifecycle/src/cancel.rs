@@ -4,24 +4,33 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Signal;
+use crate::{Signal, json};
 
 /// A wish to end a process: a signal first, SIGKILL after the grace.
 ///
 /// The default is SIGKILL at once. Cancel is an intent that is kept: asked for before the process
 /// exists, it is carried out the moment it does, or the process is never started.
+///
+/// As JSON the grace is in seconds; what is absent is as in [`Cancel::now`].
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(default)]
 pub struct Cancel {
     /// What is sent first.
     pub signal: Signal,
     /// From that signal to SIGKILL. Not used when the signal is SIGKILL.
+    #[serde(with = "json::seconds")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
     pub grace: Duration,
     /// Who asked; kept in the exit reason.
     pub cause: CancelCause,
 }
 
 /// Who asked for a cancel.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CancelCause {
     /// The caller did.

@@ -15,7 +15,11 @@ use thiserror::Error;
 use crate::{ContainerId, ExecId, Exit, HostPid, Leftover, Timestamp};
 
 /// Something that happened to a container.
+///
+/// As JSON one object: `seq`, `container`, `at`, `event`, which is the name of the kind, and what the kind holds.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Event {
     /// Position in the container's own sequence, from 1.
     pub seq: u64,
@@ -29,7 +33,9 @@ pub struct Event {
 }
 
 /// What can happen to a container.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum EventKind {
     /// The id is taken and the container is being made.
@@ -77,6 +83,13 @@ pub enum EventKind {
         /// What could not be removed; empty when all is well.
         left: Vec<Leftover>,
     },
+}
+
+impl Event {
+    /// The event with this number of a container.
+    pub const fn new(seq: u64, container: ContainerId, at: Timestamp, kind: EventKind) -> Self {
+        Self { seq, container, at, kind }
+    }
 }
 
 /// Checks that the events of one container come in the order that is promised.
@@ -178,14 +191,8 @@ mod tests {
     use crate::{ExitReason, ExitStatus};
 
     fn exit(ran: bool) -> Exit {
-        Exit {
-            status: ExitStatus::Code(0),
-            reason: ExitReason::Normal,
-            success: true,
-            started_at: ran.then(Timestamp::default),
-            exited_at: Timestamp::default(),
-            usage: None,
-        }
+        let moment = Timestamp::default();
+        Exit::new(ExitStatus::Code(0), ExitReason::Normal, &BTreeSet::new(), ran.then_some(moment), moment)
     }
 
     fn check(kinds: &[EventKind]) -> Result<bool, &'static str> {

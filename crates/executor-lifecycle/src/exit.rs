@@ -3,6 +3,7 @@
 //! A status is what the kernel said; a reason is why. The two are never mixed: there is no -1, no
 //! 255 for everything and no 137 by guess.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -12,17 +13,26 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error as ThisError;
 
-use crate::{CancelCause, Signal, Timestamp};
+use crate::{CancelCause, Signal, Timestamp, json};
 
 /// The end of a process.
+///
+/// As JSON: moments are RFC 3339 in UTC, spans are seconds, and a variant is the name of its only key, or a string where it
+/// holds nothing.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Exit {
     /// What the kernel said.
     pub status: ExitStatus,
     /// Why it ended.
     pub reason: ExitReason,
-    /// Whether the program ran and ended with code 0, or with another code that counts as success.
+    /// Whether the program ran, ended by itself, and its code counts as success: the reason is [`ExitReason::Normal`] and
+    /// [`valid_code`](Self::valid_code) is true.
     pub success: bool,
+    /// Whether the program ended with code 0, or with another code that its specification counts as success, whatever the
+    /// reason was. A program that is cancelled may end with code 0: its code is valid, and it is no success.
+    pub valid_code: bool,
     /// When it was known to run; `None` when it never did.
     pub started_at: Option<Timestamp>,
     /// When its end was known.
@@ -32,19 +42,45 @@ pub struct Exit {
 }
 
 impl Exit {
+    /// An end with this status for this reason, of a program that started at `started_at`, or never did. `valid_exit_codes` are the
+    /// codes beside 0 that count as success.
+    pub fn new(
+        status: ExitStatus,
+        reason: ExitReason,
+        valid_exit_codes: &BTreeSet<u8>,
+        started_at: Option<Timestamp>,
+        exited_at: Timestamp,
+    ) -> Self {
+        let valid_code = match status {
+            _ if started_at.is_none() => false,
+            ExitStatus::Code(code) => code == 0 || valid_exit_codes.contains(&code),
+            ExitStatus::Signal(_) | ExitStatus::Unknown => false,
+        };
+        let success = valid_code && reason == ExitReason::Normal;
+        Self { status, reason, success, valid_code, started_at, exited_at, usage: None }
+    }
+
+    /// The same, with what was used until then.
+    #[must_use]
+    pub fn with_usage(self, usage: Option<Box<Usage>>) -> Self {
+        Self { usage, ..self }
+    }
+
     /// The end of something nobody saw the end of.
     pub const fn lost(started_at: Option<Timestamp>, exited_at: Timestamp) -> Self {
         Self {
             status: ExitStatus::Unknown,
             reason: ExitReason::Lost,
             success: false,
+            valid_code: false,
             started_at,
             exited_at,
             usage: None,
         }
     }
 
-    /// Whether the program ran and ended with code 0, or with another code that counts as success.
+    /// Whether the program ran, ended by itself, and its code counts as success. A program that was cancelled, timed out, or
+    /// was ended for want of memory is no success, whatever its code; see [`valid_code`](Self::valid_code) for that alone.
     pub const fn is_success(&self) -> bool {
         self.success
     }
@@ -65,6 +101,7 @@ impl fmt::Display for Exit {
 
 /// What the kernel said of a process's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ExitStatus {
     /// It called exit with this code.
@@ -86,7 +123,9 @@ impl fmt::Display for ExitStatus {
 }
 
 /// Why a process ended.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ExitReason {
     /// By itself, or by a signal nobody sent through the executor's cancel.
@@ -111,20 +150,27 @@ pub enum ExitReason {
     Lost,
 }
 
-/// What a container has used so far, all its processes together. What the host does not tell is absent.
+/// What a container has used so far, all its processes together. What the host does not say is absent.
+///
+/// More fields will come: make one with `..Usage::default()`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Usage {
     /// CPU time, user and system.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "json::optional_seconds")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<f64>"))]
     pub cpu: Option<Duration>,
     /// CPU time in user mode.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "json::optional_seconds")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<f64>"))]
     pub cpu_user: Option<Duration>,
     /// CPU time in the kernel.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "json::optional_seconds")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<f64>"))]
     pub cpu_system: Option<Duration>,
     /// How long it was held back by its CPU limit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "json::optional_seconds")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<f64>"))]
     pub cpu_throttled: Option<Duration>,
     /// Memory charged now, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -156,6 +202,7 @@ pub struct Usage {
 
 /// Traffic with block devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct IoUsage {
     /// Bytes read.
     pub read_bytes: u64,
@@ -169,6 +216,7 @@ pub struct IoUsage {
 
 /// Stalls, as in the kernel's documentation of PSI.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Pressure {
     /// For a CPU.
     pub cpu: Stall,
@@ -180,15 +228,21 @@ pub struct Pressure {
 
 /// How long processes have stood still for want of something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Stall {
     /// At least one of them.
+    #[serde(with = "json::seconds")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
     pub some: Duration,
     /// All of them at once.
+    #[serde(with = "json::seconds")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
     pub full: Duration,
 }
 
 /// Traffic over network interfaces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NetworkUsage {
     /// Bytes received.
     pub received_bytes: u64,
@@ -236,7 +290,9 @@ impl RawExit {
 }
 
 /// A process that could not be started, and whose fault that is.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Hash, ThisError, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[error("{message}")]
 pub struct StartFailure {
     /// What kind of failure, to act on.
@@ -293,12 +349,15 @@ impl StartFailureKind {
 }
 
 /// Something that could not be removed.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Hash, ThisError, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[error("{what} {}: {error}", path.display())]
 pub struct Leftover {
     /// What it is.
     pub what: LeftoverKind,
-    /// Where it is.
+    /// Where it is. In JSON, a path that is not UTF-8 has a replacement character for what is not.
+    #[serde(serialize_with = "json::lossy_path")]
     pub path: PathBuf,
     /// Why it could not be removed, with causes.
     pub error: String,
@@ -312,7 +371,9 @@ impl Leftover {
 }
 
 /// Kinds of what may be left.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum LeftoverKind {
     /// A directory of a cgroup hierarchy.
@@ -343,7 +404,9 @@ impl fmt::Display for LeftoverKind {
 }
 
 /// Kinds of start failures.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum StartFailureKind {
     /// The program does not exist in the container.
@@ -379,5 +442,24 @@ mod tests {
             NetworkUsage { received_bytes: 101, received_packets: 3, sent_bytes: 201, sent_packets: 4 };
         assert_eq!(NetworkUsage::of_interfaces(text), expected);
         assert_eq!(NetworkUsage::of_interfaces("nonsense"), NetworkUsage::default());
+    }
+
+    #[test]
+    fn only_what_ends_by_itself_is_a_success() {
+        let moment = Timestamp::default();
+        let exit = |code, reason: &ExitReason, ran: bool| {
+            let valid = BTreeSet::from([3]);
+            let exit =
+                Exit::new(ExitStatus::Code(code), reason.clone(), &valid, ran.then_some(moment), moment);
+            (exit.is_success(), exit.valid_code)
+        };
+        assert_eq!(exit(0, &ExitReason::Normal, true), (true, true));
+        assert_eq!(exit(3, &ExitReason::Normal, true), (true, true));
+        assert_eq!(exit(4, &ExitReason::Normal, true), (false, false));
+        assert_eq!(exit(0, &ExitReason::Normal, false), (false, false));
+        let cancelled = ExitReason::Cancelled { cause: CancelCause::Requested, killed: false };
+        for reason in [cancelled, ExitReason::TimedOut { killed: false }, ExitReason::OutOfMemory] {
+            assert_eq!(exit(0, &reason, true), (false, true), "{reason:?}");
+        }
     }
 }

@@ -14,6 +14,7 @@ use thiserror::Error;
 /// This is the part of runc's own rule (`^[\w+-\.]+$`) that is safe as a file name, as a cgroup
 /// name and as an argument: `..`, `a/b` and `-x` are no ids.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct ContainerId(Arc<str>);
 
@@ -56,6 +57,7 @@ fn checked(id: String) -> Result<String, InvalidId> {
 }
 
 /// Why a text is no container id, and no exec id.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum InvalidId {
     /// The text is empty.
@@ -119,6 +121,7 @@ impl fmt::Display for ContainerId {
 ///
 /// It has the characters of a [`ContainerId`], and is not `init`. It is taken until the exec has ended; then another exec may have it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct ExecId(Arc<str>);
 
@@ -158,6 +161,7 @@ impl fmt::Display for ExecId {
 
 /// A process of a container: its init, or one exec'd into it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ProcessId {
     /// The container's first process; the container ends with it.
@@ -177,6 +181,7 @@ impl fmt::Display for ProcessId {
 
 /// A process, named across containers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ProcessRef {
     /// The container it runs in.
     pub container: ContainerId,
@@ -209,6 +214,7 @@ impl fmt::Display for ProcessRef {
 
 /// A process id in the pid namespace of the executor, as `kill(2)` there would take it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct HostPid(NonZeroU32);
 

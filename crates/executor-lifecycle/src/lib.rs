@@ -22,6 +22,7 @@
 //! | [`registry`] | the containers of an executor: ids, what is kept ready, draining and shutdown |
 //! | [`event`] | the events of a container, and their order |
 //! | [`terminal`] | the size of a terminal |
+//! | [`json`] | how spans and paths are written as JSON |
 //! | [`step`] | effects, refusals and time, shared by the machines |
 
 pub mod cancel;
@@ -30,6 +31,7 @@ pub mod event;
 pub mod exit;
 pub mod exit_router;
 pub mod id;
+pub mod json;
 pub mod process;
 pub mod ready;
 pub mod registry;
@@ -45,5 +47,5 @@ pub use exit::{
 };
 pub use id::{ContainerId, ExecId, HostPid, InvalidId, ProcessId, ProcessRef};
 pub use signal::{InvalidSignal, Signal, SignalScope};
-pub use step::{Effects, Refusal, Refused, Timestamp};
+pub use step::{Effects, InvalidTimestamp, Refusal, Refused, Timestamp};
 pub use terminal::TerminalSize;

@@ -7,8 +7,11 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// A signal number from 1 to 64, 64 being `SIGRTMAX`.
+///
+/// As JSON it is the number; a name, with or without `SIG`, is read as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "u8", into = "u8")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(try_from = "SignalForm", into = "u8")]
 pub struct Signal(u8);
 
 /// Numbers as in signal(7) for x86, arm and most others.
@@ -46,6 +49,7 @@ impl Signal {
 
 /// Who gets a signal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SignalScope {
     /// The process alone.
@@ -74,6 +78,26 @@ impl FromStr for Signal {
         let name = upper.strip_prefix("SIG").unwrap_or(&upper);
         let index = NAMES.iter().position(|known| *known == name).ok_or_else(invalid)?;
         u8::try_from(index + 1).ok().and_then(Self::new).ok_or_else(invalid)
+    }
+}
+
+/// A signal as it is read from JSON.
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(untagged)]
+enum SignalForm {
+    Number(u8),
+    Name(String),
+}
+
+impl TryFrom<SignalForm> for Signal {
+    type Error = InvalidSignal;
+
+    fn try_from(form: SignalForm) -> Result<Self, InvalidSignal> {
+        match form {
+            SignalForm::Number(number) => number.try_into(),
+            SignalForm::Name(name) => name.parse(),
+        }
     }
 }
 

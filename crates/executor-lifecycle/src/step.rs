@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::time::Duration;
+use std::str::FromStr;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -13,8 +14,11 @@ use crate::Exit;
 ///
 /// The clock is the executor's own: wall-clock time when it was built plus monotonic time since,
 /// so that it never goes back. The simulator passes virtual time.
+///
+/// As JSON it is RFC 3339 in UTC, with nine digits after the second. The form ends with the year 9999.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String"))]
+#[serde(try_from = "String", into = "String")]
 pub struct Timestamp(Duration);
 
 impl Timestamp {
@@ -75,7 +79,9 @@ impl<E> IntoIterator for Effects<E> {
 }
 
 /// A machine did not take an event; its state is unchanged.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Error, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[error("{reason}")]
 pub struct Refused {
     /// Why not.
@@ -85,7 +91,9 @@ pub struct Refused {
 }
 
 /// Why a machine does not take an event.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Error, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
     /// The process or container has ended: nothing can be asked of it any more.
@@ -147,8 +155,42 @@ impl Refusal {
     }
 }
 
+/// RFC 3339 in UTC, as in `2026-11-27T21:30:00.250000000Z`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{:06}s", self.0.as_secs(), self.0.subsec_micros())
+        /// The last second of the year 9999, which is the last that RFC 3339 can say.
+        const LAST: u64 = 253_402_300_799;
+        let shown = if self.0.as_secs() > LAST { Duration::new(LAST, 999_999_999) } else { self.0 };
+        humantime::format_rfc3339_nanos(UNIX_EPOCH + shown).fmt(f)
+    }
+}
+
+impl From<Timestamp> for String {
+    fn from(moment: Timestamp) -> Self {
+        moment.to_string()
+    }
+}
+
+/// A text that is no moment.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0:?} is no moment: give one such as 2026-11-27T21:30:00Z")]
+pub struct InvalidTimestamp(String);
+
+impl FromStr for Timestamp {
+    type Err = InvalidTimestamp;
+
+    /// Reads RFC 3339 in UTC. Moments before 1970 are none of this clock.
+    fn from_str(text: &str) -> Result<Self, InvalidTimestamp> {
+        let moment = humantime::parse_rfc3339(text).ok();
+        let since_epoch = moment.and_then(|moment| moment.duration_since(UNIX_EPOCH).ok());
+        since_epoch.map(Self).ok_or_else(|| InvalidTimestamp(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for Timestamp {
+    type Error = InvalidTimestamp;
+
+    fn try_from(text: String) -> Result<Self, InvalidTimestamp> {
+        text.parse()
     }
 }

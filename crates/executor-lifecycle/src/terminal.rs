@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The size of a terminal, in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TerminalSize {
     /// Lines.
     pub rows: u16,

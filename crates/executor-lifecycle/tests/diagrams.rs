@@ -186,7 +186,7 @@ fn reaper_diagram() -> String {
 fn registry_diagram() -> String {
     use RegistryEvent as E;
     let id = || ContainerId::new("c").unwrap();
-    let event = Event { seq: 1, container: id(), at: at(0), kind: EventKind::Released { left: Vec::new() } };
+    let event = Event::new(1, id(), at(0), EventKind::Released { left: Vec::new() });
     let story = Story { seq: 0, started_at: None, execs: Vec::new(), exit: None };
     let wanted = Wanted { token: RequestToken(1), id: id(), pool: None, hold: false };
     let events = [

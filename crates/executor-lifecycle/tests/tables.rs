@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
+use std::collections::BTreeSet;
 use std::fmt::{Debug, Write};
 use std::time::Duration;
 
@@ -32,16 +33,7 @@ fn failure() -> StartFailure {
 }
 
 fn exit(code: u8) -> Exit {
-    let status = ExitStatus::Code(code);
-    let success = code == 0;
-    Exit {
-        status,
-        reason: ExitReason::Normal,
-        success,
-        started_at: Some(at(1)),
-        exited_at: at(2),
-        usage: None,
-    }
+    Exit::new(ExitStatus::Code(code), ExitReason::Normal, &BTreeSet::new(), Some(at(1)), at(2))
 }
 
 fn compare(name: &str, table: &str) {
@@ -162,7 +154,8 @@ fn process_table() {
             let answer = process.step(at(*seconds), event.clone());
             let answer =
                 answer.map(|effects| effects.into_iter().map(|effect| process_effect(&effect)).collect());
-            let then = process.next_deadline().map_or("no deadline".to_owned(), |d| format!("deadline {d}"));
+            let seconds = |moment: Timestamp| format!("deadline {:.6}s", moment.since_epoch().as_secs_f64());
+            let then = process.next_deadline().map_or("no deadline".to_owned(), seconds);
             let name = format!("{}{what}", name(event));
             table.push_str(&row(&name, answer, &then));
         }
@@ -353,7 +346,7 @@ fn registry_table() {
     let id = |name: &str| ContainerId::new(name).unwrap();
     let (mine, ready) = (|| id("mine"), || id("ready"));
     let run = |token, id, pool| E::Run(Wanted { token: RequestToken(token), id, pool, hold: false });
-    let last = |id| Event { seq: 4, container: id, at: at(2), kind: EventKind::Released { left: vec![] } };
+    let last = |id| Event::new(4, id, at(2), EventKind::Released { left: vec![] });
     let released = |id| E::Released(last(id), exit(0));
     let never_began = |id| E::Released(last(id), Exit::lost(None, at(2)));
     let story = Story {
@@ -452,7 +445,7 @@ fn exits_are_remembered() {
         let wanted = Wanted { token, id: id(number), pool: None, hold: false };
         let _ = registry.step(at(1), RegistryEvent::Run(wanted)).unwrap();
         let kind = EventKind::Released { left: vec![] };
-        let event = Event { seq: 1, container: id(number), at: at(2), kind };
+        let event = Event::new(1, id(number), at(2), kind);
         let _ = registry.step(at(2), RegistryEvent::Released(event, exit(code))).unwrap();
         (registry.exit_of(&id(0)).cloned(), registry.exit_of(&id(number)).cloned())
     };

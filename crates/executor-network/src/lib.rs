@@ -65,6 +65,8 @@ impl Networks {
             Network::None => (&*self.none, None),
             Network::Host => (&*self.host, None),
             Network::Cni { name } => (&*self.cni, name.as_deref()),
+            // A kind that is added gets its provider here; until then it isolates.
+            _ => (&*self.none, None),
         }
     }
 

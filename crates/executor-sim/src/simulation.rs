@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix_rt::System;
-use executor_core::lifecycle::{StartFailure, StartFailureKind, Timestamp};
+use executor_core::lifecycle::{Cancel, StartFailure, StartFailureKind, Timestamp};
 use executor_core::{Executor, Notice, Observed, Observer};
 use tokio::time::Instant;
 
@@ -179,7 +179,7 @@ impl Simulation {
 impl Sim {
     async fn finish(self, told: tokio::task::JoinHandle<()>) {
         let Self { executor, runtime, .. } = self;
-        let report = executor.shutdown(SHUTDOWN).await;
+        let report = executor.shutdown(Cancel::now(), SHUTDOWN).await;
         drop(executor);
         let _listened = told.await;
         assert_eq!(report.late, [], "not released by the shutdown");
@@ -197,8 +197,8 @@ async fn listen(executor: Executor, timeline: Timeline, quiet: bool) {
     while let Some(notice) = events.next().await {
         match notice {
             Notice::Event(event) if !quiet => timeline.push(What::Told(event)),
-            Notice::Event(_) | Notice::Snapshot(_) | Notice::Swept(_) => {}
             Notice::Gap { missed } => assert!(quiet, "{missed} events were missed: run more quietly"),
+            Notice::Event(_) | Notice::Snapshot(_) | Notice::Swept(_) | _ => {}
         }
     }
 }

@@ -273,7 +273,7 @@ mod tests {
     }
 
     fn told(seq: u64, kind: EventKind) -> What {
-        What::Told(Event { seq, container: id(), at: Timestamp::default(), kind })
+        What::Told(Event::new(seq, id(), Timestamp::default(), kind))
     }
 
     fn exited() -> What {

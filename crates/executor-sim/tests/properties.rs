@@ -253,7 +253,8 @@ impl Run {
             ExitReason::Cancelled { cause: CancelCause::TimedOut | CancelCause::Abandoned, .. }
             | ExitReason::TimedOut { .. }
             | ExitReason::OutOfMemory
-            | ExitReason::Lost => false,
+            | ExitReason::Lost
+            | _ => false,
         };
         assert!(explained, "{asked:?} ended like this: {exit:?}");
         if let (Does::Exit { after, .. }, ExitReason::Normal, Some(started_at), false) =
@@ -289,7 +290,7 @@ proptest! {
                     run.perform(sim, op).await;
                 }
                 // What runs for ever ends with the executor.
-                sim.executor.shutdown(Duration::from_secs(600)).await;
+                sim.executor.shutdown(Cancel::now(), Duration::from_secs(600)).await;
                 run.check().await;
             },
         );

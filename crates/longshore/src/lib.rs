@@ -5,17 +5,17 @@
 //!
 //! ```no_run
 //! use std::time::Duration;
-//! use longshore::{ContainerSpec, Executor};
+//! use longshore::{Cancel, ContainerSpec, Executor};
 //!
 //! # async fn example() -> Result<(), longshore::Error> {
-//! let executor = Executor::builder(longshore::runc().build()?).root("/run/longshore").build()?;
+//! let executor = Executor::builder(longshore::runc().build()?).build()?;
 //! let container = executor.run(ContainerSpec::host(["echo", "hello"]).piped()).await?;
 //! let output = container.io().take_stdout();
 //! println!("{}", container.wait().await);
 //! if let Some(output) = output {
 //!     println!("{}", String::from_utf8_lossy(&output.read_to_end().await));
 //! }
-//! executor.shutdown(Duration::from_secs(10)).await;
+//! executor.shutdown(Cancel::with_grace(Duration::from_secs(5)), Duration::from_secs(10)).await;
 //! # Ok(())
 //! # }
 //! ```
@@ -39,29 +39,55 @@
 
 mod sandbox;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
+/// The actors are actix actors. This is the version that [`actix::Recipient`]s of yours have to be of.
+pub use actix;
+pub use executor_core::lifecycle::container::Phase;
 pub use executor_core::lifecycle::{
-    self, Cancel, CancelCause, ContainerId, Event, EventKind, EventOrder, ExecId, Exit, ExitReason,
-    ExitStatus, HostPid, InvalidId, IoUsage, Leftover, LeftoverKind, NetworkUsage, OutOfOrder, Pressure,
-    ProcessId, ProcessRef, RawExit, Refusal, Refused, Signal, SignalScope, Stall, StartFailure,
+    Cancel, CancelCause, ContainerId, Event, EventKind, EventOrder, ExecId, Exit, ExitReason, ExitStatus,
+    HostPid, InvalidId, InvalidSignal, InvalidTimestamp, IoUsage, Leftover, LeftoverKind, NetworkUsage,
+    OutOfOrder, Pressure, ProcessId, ProcessRef, Refusal, Refused, Signal, SignalScope, Stall, StartFailure,
     StartFailureKind, TerminalSize, Timestamp, Usage, with_causes,
 };
 pub use executor_core::{
-    Attached, BoxError, BoxFuture, BoxStream, Capability, CgroupParent, ChildFd, ChildStdio, Chunk, Config,
-    ContainerHandle, ContainerSpec, Delivery, Dns, Error, Events, ExecSpec, Executor, ExecutorBuilder,
-    ExitQueue, ExitSource, ExtraHost, IdMap, IdRange, Input, InvalidSpec, Io, KeepExited, Kill, Mount,
-    MountSource, Network, NetworkAttachment, NetworkNamespace, NetworkTraits, Notice, Observed,
-    ObservedMessage, Observer, Output, ProcessHandle, ProcessMode, ProcessSpec, Resources, Rootfs, Runtime,
-    RuntimeError, Sample, Samples, Seccomp, Security, Selinux, ShutdownReport, Snapshot, Stdio, StdioSpec,
-    Swept, Telemetry, TimeLimit, Ulimit, UpperLayer, actors, messages,
+    Attached, BoxError, Capability, CgroupParent, Chunk, Config, ContainerHandle, ContainerSpec, Dns, Error,
+    Events, ExecSpec, Executor, ExecutorBuilder, ExitNotice, ExtraHost, IdMap, IdRange, Input, InvalidSpec,
+    Io, KeepExited, Labels, Mount, MountSource, Network, Notice, Output, ProcessHandle, ProcessMode,
+    ProcessSpec, Resources, Rootfs, RuntimeError, Sample, Samples, Seccomp, Security, Selinux,
+    ShutdownReport, Snapshot, Stdio, StdioSpec, Swept, Telemetry, TimeLimit, Ulimit, UpperLayer,
+    default_root,
 };
-pub use executor_network::Cni;
-pub use runc_driver::{
-    CANDIDATES, CommandLine, Mode, NoRuntime, Runc, RuncBuilder, default_cgroup_parent, find_runtime,
-};
+#[cfg(feature = "sim")]
+pub use executor_sim as sim;
 pub use sandbox::Sandbox;
+
+use self::runtime::{Runc, RuncBuilder};
+
+/// For authors of runtimes: the two ports below an [`Executor`], what crosses them, and what the runtime that
+/// [`runc`] makes is built of.
+pub mod runtime {
+    pub use executor_core::lifecycle::RawExit;
+    pub use executor_core::{
+        BoxFuture, BoxStream, ChildFd, ChildStdio, Delivery, ExitQueue, ExitSource, Kill, NetworkAttachment,
+        NetworkNamespace, NetworkTraits, Runtime,
+    };
+    pub use executor_network::Cni;
+    pub use runc_driver::{
+        Bundles, CANDIDATES, CommandLine, Features, Launch, Mode, NoRuntime, OciRuntime, Place, Runc,
+        RuncBuilder, RuntimeCall, State, default_cgroup_parent, find_runtime,
+    };
+}
+
+/// For tests and tools: every message that the actors take, as it is taken.
+pub mod observe {
+    pub use executor_core::lifecycle::container::ContainerEvent;
+    pub use executor_core::lifecycle::exit_router::ExitRouterEvent;
+    pub use executor_core::lifecycle::process::ProcessEvent;
+    pub use executor_core::lifecycle::registry::RegistryEvent;
+    pub use executor_core::{Observed, ObservedMessage, Observer};
+}
 
 /// A runtime to build an [`Executor`] on: runc or what takes its command line, found on `PATH`, with
 /// bundles and networks made by Longshore.
@@ -83,18 +109,4 @@ pub fn runc_with(sandbox: Sandbox) -> RuncBuilder {
 pub fn sweep(root: &Path) -> Result<Vec<Swept>, RuntimeError> {
     runc_driver::sweep(root, &Sandbox::default())
         .map_err(|error| RuntimeError::Root { root: root.to_owned(), source: error.into() })
-}
-
-/// The root directory for this user when none is named: `/run/longshore` for root, else
-/// `$XDG_RUNTIME_DIR/longshore`, else a directory of the user's in the system's for temporary files.
-pub fn default_root() -> PathBuf {
-    let uid = rustix::process::geteuid();
-    if uid.is_root() {
-        return PathBuf::from("/run/longshore");
-    }
-    let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
-    own.map_or_else(
-        || std::env::temp_dir().join(format!("longshore-{}", uid.as_raw())),
-        |dir| dir.join("longshore"),
-    )
 }

@@ -13,7 +13,7 @@ use fastrand::Rng;
 use futures::future::{BoxFuture, join_all};
 use longshore::{
     Cancel, Chunk, ContainerHandle, ContainerId, ContainerSpec, Error, EventKind, EventOrder, ExecSpec,
-    Executor, Exit, ExitReason, Io, Notice, ProcessHandle, Resources, Signal, SignalScope, Stdio, StdioSpec,
+    Executor, Exit, ExitReason, Io, Notice, ProcessHandle, Signal, SignalScope, Stdio, StdioSpec,
     TerminalSize,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -78,7 +78,7 @@ pub async fn embed(orders: Orders) -> Result<Vec<String>, Box<dyn std::error::Er
     let first = executor(&orders)?;
     figures.add("swept", first.swept().len() as u64);
     first.run(ContainerSpec::host(["true"])).await?.wait().await;
-    first.shutdown(HUNG).await;
+    first.shutdown(Cancel::now(), HUNG).await;
     drop(first);
 
     let before = Leftovers::count(&orders.dir);
@@ -116,7 +116,7 @@ pub async fn embed(orders: Orders) -> Result<Vec<String>, Box<dyn std::error::Er
     let early = if orders.abrupt { None } else { Some(world.ended("the lives", &mut lives).await) };
     setrlimit(Resource::Nofile, plenty)?;
     world.shutdown.store(true, Ordering::Relaxed);
-    let report = world.executor.shutdown(HUNG).await;
+    let report = world.executor.shutdown(Cancel::now(), HUNG).await;
     if report != longshore::ShutdownReport::default() {
         world.lie(format!("the shutdown left something: {report:?}"));
     }
@@ -146,7 +146,7 @@ pub async fn observer_slot(root: &Path) -> Result<(), Box<dyn std::error::Error>
     let mut spec = ContainerSpec::host(["cat"]);
     spec.process.stdio = StdioSpec { stdin: Stdio::Inherit, stdout: Stdio::Inherit, stderr: Stdio::Null };
     let exit = executor.run(spec).await?.wait().await;
-    executor.shutdown(HUNG).await;
+    executor.shutdown(Cancel::now(), HUNG).await;
     if exit.is_success() { Ok(()) } else { Err(exit.to_string().into()) }
 }
 
@@ -299,7 +299,7 @@ impl World {
                     orders.clear();
                     continue;
                 }
-                Notice::Snapshot(_) | Notice::Swept(_) => continue,
+                Notice::Snapshot(_) | Notice::Swept(_) | _ => continue,
             };
             if event.seq != 1 && !orders.contains_key(&event.container) {
                 continue;
@@ -349,7 +349,7 @@ impl World {
                     ExitReason::Normal => exit.is_success(),
                     ExitReason::Cancelled { .. } => cancelled || self.is_shutting_down(),
                     ExitReason::StartFailed(_) => self.starved,
-                    ExitReason::TimedOut { .. } | ExitReason::OutOfMemory | ExitReason::Lost => false,
+                    ExitReason::TimedOut { .. } | ExitReason::OutOfMemory | ExitReason::Lost | _ => false,
                 };
                 if !told {
                     self.lie(format!("{} was ready: {exit:?}", container.id()));
@@ -367,7 +367,7 @@ impl World {
         spec.process.stdio = stdio(&life);
         spec.process.terminal = life.terminal.then(TerminalSize::default);
         if life.program == Program::Hungry {
-            spec.resources = Resources { memory: Some(32 << 20), ..Resources::default() };
+            spec = spec.memory(32 << 20);
         }
         if plan.fault.is_some() {
             self.count("faults");

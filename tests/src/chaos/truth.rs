@@ -46,7 +46,7 @@ impl Done {
                     CancelCause::Shutdown => self.shutdown,
                     // An exec goes with its init.
                     CancelCause::ContainerExited => !self.init,
-                    CancelCause::TimedOut | CancelCause::Abandoned => false,
+                    CancelCause::TimedOut | CancelCause::Abandoned | _ => false,
                 };
                 let status = match (ran, killed) {
                     (false, true) => self.is_held() && exit.status == KILLED,
@@ -76,12 +76,13 @@ impl Done {
                     StartFailureKind::NotExecutable
                     | StartFailureKind::BadConfig
                     | StartFailureKind::IdTaken
-                    | StartFailureKind::PermissionDenied => false,
+                    | StartFailureKind::PermissionDenied
+                    | _ => false,
                 };
                 !ran && exit.status == ExitStatus::Unknown && why
             }
             ExitReason::Lost => self.starved,
-            ExitReason::TimedOut { .. } => false,
+            ExitReason::TimedOut { .. } | _ => false,
         };
         if truthful { Ok(()) } else { Err(format!("{exit:?} after {self:?}")) }
     }
@@ -121,13 +122,14 @@ impl Done {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use longshore::{StartFailure, Timestamp};
 
     fn exit(status: ExitStatus, reason: ExitReason, started: bool) -> Exit {
         let started_at = started.then(Timestamp::default);
-        let success = status == ExitStatus::Code(0);
-        Exit { status, reason, success, started_at, exited_at: Timestamp::default(), usage: None }
+        Exit::new(status, reason, &BTreeSet::new(), started_at, Timestamp::default())
     }
 
     #[test]

@@ -19,6 +19,7 @@ use tracing::Span;
 use super::process::{Owner, Process, Work};
 use super::{Ticker, World, tell};
 use crate::events::Hub;
+use crate::exits::ExitRecipients;
 use crate::io::SharedOutputs;
 use crate::messages::{
     Arm, Cancel, ContainerLost, Create, Created, Exited, Launch, LaunchEnded, ProcessLost, ProcessParts,
@@ -53,6 +54,7 @@ pub struct Container {
 struct Supervised {
     address: Addr<Process>,
     view: watch::Sender<ProcessView>,
+    exit_recipients: Arc<ExitRecipients>,
     shared: SharedOutputs,
     token: Option<RequestToken>,
     span: Span,
@@ -168,11 +170,12 @@ impl Container {
         let Incoming { work, view, terms, token, span } = incoming;
         let (view, shared) = (watch::Sender::new(view), work.streams.shared.clone());
         let process = ProcessRef { container: self.id.clone(), process: id.clone() };
+        let exit_recipients = Arc::new(ExitRecipients::new(process.clone()));
         let address = Process::spawn(process, self.world.clone(), owner(context), work, view.clone());
         if let Some(terms) = terms {
             address.do_send(Arm(terms));
         }
-        self.processes.insert(id, Supervised { address, view, shared, token, span });
+        self.processes.insert(id, Supervised { address, view, exit_recipients, shared, token, span });
     }
 
     /// A process actor that is gone has said so, and its place is being taken by one that ends the
@@ -253,7 +256,8 @@ impl Container {
             | EventKind::ExecAdded { .. }
             | EventKind::Paused
             | EventKind::Resumed
-            | EventKind::Released { .. } => {}
+            | EventKind::Released { .. }
+            | _ => {}
         }
     }
 
@@ -317,11 +321,12 @@ impl Container {
 
     /// What a handle has of a process of this container.
     fn parts(&self, process: &ProcessId) -> Option<ProcessParts> {
-        let Supervised { address, view, shared, .. } = self.processes.get(process)?;
+        let Supervised { address, view, exit_recipients, shared, .. } = self.processes.get(process)?;
         Some(ProcessParts {
             id: ProcessRef { container: self.id.clone(), process: process.clone() },
             address: address.downgrade(),
             view: view.subscribe(),
+            exit_recipients: Arc::downgrade(exit_recipients),
             shared: shared.clone(),
         })
     }
@@ -394,6 +399,7 @@ impl Handler<Exited> for Container {
         self.take(ContainerEvent::ProcessExited { process: process.clone(), exit: exit.clone() }, context);
         // Whoever waits finds its id free.
         if let Some(supervised) = self.processes.get(&process) {
+            supervised.exit_recipients.publish(&exit);
             supervised.view.send_modify(|view| view.exit = Some(exit));
         }
         if process != ProcessId::Init {

@@ -11,7 +11,7 @@ use actix::{
 use executor_lifecycle::registry::{
     Fared, PoolId, Registry, RegistryEffect, RegistryEvent, RequestToken, Story, Wanted,
 };
-use executor_lifecycle::{Cancel as CancelRequest, ContainerId, Effects, Exit, Refused};
+use executor_lifecycle::{ContainerId, Effects, Exit, Refused};
 use futures::FutureExt;
 use tokio::sync::{oneshot, watch};
 use tracing::Span;
@@ -24,7 +24,7 @@ use crate::executor::generated_id;
 use crate::io::{self, Connected, SharedOutputs, Streams};
 use crate::messages::{
     ContainerLost, ContainerParts, Create, Drain, End, ExitOf, Forget, Get, List, Prepare, ProcessStreams,
-    Released, Run, RunAccepted, Shutdown, Start, Stop, Unclaimed,
+    Released, Run, RunAccepted, Shutdown, Start, Stop, Subscribe, Unclaimed,
 };
 use crate::observe::ObservedMessage;
 use crate::{ContainerSpec, Error, Snapshot, StdioSpec};
@@ -160,7 +160,7 @@ impl ExecutorActor {
         span.record("container", tracing::field::display(id));
         // The runtime's ends are held by the streams alone: they are closed with them.
         spec.process.stdio = StdioSpec::default();
-        let hub = Hub::new(id.clone(), self.bus.clone(), visible);
+        let hub = Hub::new(id.clone(), spec.labels.clone(), self.bus.clone(), visible);
         let streams = ProcessStreams { stdio, copiers, shared: shared.clone() };
         let above = Above {
             released: Recipient::from(context.address()).downgrade(),
@@ -232,6 +232,7 @@ impl ExecutorActor {
     fn give(&mut self, id: &ContainerId, token: RequestToken, context: &mut Context<Self>) {
         let again = self.waiting.get(&token).and_then(|waiting| waiting.again.as_ref());
         let Some((registered, run)) = self.containers.get(id).zip(again) else { return };
+        registered.hub.set_labels(run.spec.labels.clone());
         registered.address.do_send(Start(Some(run.spec.terms())));
         let (view, id) = (registered.hub.view(), id.clone());
         let fared = async move {
@@ -408,6 +409,14 @@ impl Handler<Stop> for ExecutorActor {
     }
 }
 
+impl Handler<Subscribe> for ExecutorActor {
+    type Result = ();
+
+    fn handle(&mut self, Subscribe(subscriber): Subscribe, _: &mut Context<Self>) {
+        actix_rt::spawn(self.bus.view().subscribe(&[]).send_to(subscriber));
+    }
+}
+
 impl Handler<Drain> for ExecutorActor {
     type Result = ResponseFuture<()>;
 
@@ -423,13 +432,14 @@ impl Handler<Drain> for ExecutorActor {
 impl Handler<Shutdown> for ExecutorActor {
     type Result = ResponseFuture<Vec<ContainerId>>;
 
-    fn handle(&mut self, Shutdown { deadline }: Shutdown, context: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, shutdown: Shutdown, context: &mut Context<Self>) -> Self::Result {
         let (reply, answer) = oneshot::channel();
         self.shutdowns.push(reply);
         self.refuse_kept_ready();
-        context
-            .run_later(deadline, |executor, context| executor.take(RegistryEvent::DeadlinePassed, context));
-        self.take(RegistryEvent::Shutdown(CancelRequest::now()), context);
+        context.run_later(shutdown.deadline, |executor, context| {
+            executor.take(RegistryEvent::DeadlinePassed, context)
+        });
+        self.take(RegistryEvent::Shutdown(shutdown.cancel), context);
         answer.map(Result::unwrap_or_default).boxed()
     }
 }

@@ -137,7 +137,8 @@ fn failure_of(exit: &Exit) -> StartFailure {
         | ExitReason::Cancelled { .. }
         | ExitReason::TimedOut { .. }
         | ExitReason::OutOfMemory
-        | ExitReason::Lost => {
+        | ExitReason::Lost
+        | _ => {
             let message = format!("the container ended before it was started: {exit}");
             StartFailure::new(StartFailureKind::ContainerGone, message)
         }

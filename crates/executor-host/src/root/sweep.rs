@@ -33,7 +33,7 @@ pub fn sweep(root: &Path, bundles: &dyn Bundles) -> Result<Vec<Swept>> {
         kill_runtimes(&executor);
         for reservation in reservations_of(&root, &executor)? {
             let (killed, left) = reservation.dispose(bundles);
-            swept.push(Swept { container: reservation.id.to_string(), killed, left });
+            swept.push(Swept::new(reservation.id.to_string(), killed, left));
         }
         let left = leave_root(&root, &executor, bundles)?;
         if !left.is_empty() {

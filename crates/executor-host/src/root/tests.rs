@@ -79,7 +79,7 @@ fn what_dead_executors_left_is_swept_and_only_that() {
     drop(dead);
 
     let swept = sweep(dir.path(), &NoBundles).unwrap();
-    assert_eq!(swept, [Swept { container: "gone".into(), killed: 0, left: vec![] }]);
+    assert_eq!(swept, [Swept::new("gone", 0, vec![])]);
     assert!(kept.dir.exists() && dir.path().join("containers/strangers").exists());
     assert!(!gone.dir.exists() && !gone.state.exists());
     assert_eq!(names(&dir.path().join("executors")).unwrap(), [live.executor()]);

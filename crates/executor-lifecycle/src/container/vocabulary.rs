@@ -12,7 +12,9 @@ use crate::{
 };
 
 /// Where a container is in its life, as a caller sees it.
+#[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// It is being made.
@@ -44,14 +46,21 @@ impl fmt::Display for Phase {
 
 /// How long a container that has exited is kept: its id, its exit, what its outputs replay, and what it has on the
 /// machine.
+///
+/// As JSON: `"no"`, `"until_removed"`, or `{"for": seconds}`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum KeepExited {
     /// Not at all: it is released at once.
     #[default]
     No,
     /// So long, or until it is removed before.
-    For(Duration),
+    For(
+        #[serde(with = "crate::json::seconds")]
+        #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+        Duration,
+    ),
     /// Until it is removed.
     UntilRemoved,
 }

@@ -45,14 +45,7 @@ impl Process {
     ) -> ProcessEffect {
         self.state = State::Exited;
         let RawExit { status, usage } = raw;
-        ProcessEffect::ReportExited(Exit {
-            status,
-            reason,
-            success: false,
-            started_at: None,
-            exited_at: now,
-            usage,
-        })
+        ProcessEffect::ReportExited(Exit::new(status, reason, &self.valid_codes, None, now).with_usage(usage))
     }
 
     pub(super) fn exited(
@@ -67,11 +60,9 @@ impl Process {
         }
         self.state = State::Exited;
         let RawExit { status, usage } = raw;
-        let success = match status {
-            ExitStatus::Code(code) => code == 0 || self.valid_codes.contains(&code),
-            ExitStatus::Signal(_) | ExitStatus::Unknown => false,
-        };
-        ProcessEffect::ReportExited(Exit { status, reason, success, started_at, exited_at: now, usage })
+        ProcessEffect::ReportExited(
+            Exit::new(status, reason, &self.valid_codes, started_at, now).with_usage(usage),
+        )
     }
 
     /// Why a process has ended. A cancel that was never carried out is no reason.

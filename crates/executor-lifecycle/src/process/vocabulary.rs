@@ -26,11 +26,17 @@ pub struct Terms {
 }
 
 /// The most time a process may take, and how it is ended then.
+///
+/// As JSON `after` is in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TimeLimit {
     /// How long.
+    #[serde(with = "crate::json::seconds")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
     pub after: Duration,
-    /// What happens then.
+    /// How it is ended then; SIGKILL at once when absent.
+    #[serde(default)]
     pub cancel: Cancel,
 }
 

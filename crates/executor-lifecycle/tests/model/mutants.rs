@@ -1,12 +1,16 @@
 //! The real machines with one rule broken, each with what the checker must say of it.
 
+use std::collections::BTreeSet;
+
 use executor_lifecycle::container::{
     Container, ContainerEffect, ContainerEvent, ContainerTraits, KeepExited,
 };
 use executor_lifecycle::exit_router::{ExitRouter, ExitRouterEffect, ExitRouterEvent};
 use executor_lifecycle::process::{Kill, Process, ProcessEffect, ProcessEvent};
 use executor_lifecycle::registry::{Registry, RegistryEffect, RegistryEvent};
-use executor_lifecycle::{Effects, EventKind, Exit, ExitStatus, ProcessId, Refused, Signal, Timestamp};
+use executor_lifecycle::{
+    Effects, EventKind, Exit, ExitReason, ExitStatus, ProcessId, Refused, Signal, Timestamp,
+};
 
 use crate::world::{
     Budget, EXITED_ONCE, HELD, ID_FREE, KEPT, NO_SIGNAL, NO_STUCK, NOTHING_RUNS, ORDER, RELEASED_ONCE,
@@ -183,7 +187,7 @@ fn says_137(process: &mut Process, now: Timestamp, event: ProcessEvent) -> Answe
 }
 
 fn killed(started_at: Option<Timestamp>, now: Timestamp) -> Exit {
-    Exit { status: ExitStatus::Signal(Signal::KILL), ..Exit::lost(started_at, now) }
+    Exit::new(ExitStatus::Signal(Signal::KILL), ExitReason::Lost, &BTreeSet::new(), started_at, now)
 }
 
 fn drops_early_ends(router: &mut ExitRouter, event: ExitRouterEvent) -> Answer<ExitRouterEffect> {

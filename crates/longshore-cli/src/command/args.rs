@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use longshore::{
     Cancel, Capability, CgroupParent, ContainerId, ContainerSpec, Dns, ExtraHost, IdMap, IdRange,
-    InvalidSpec, Mount, MountSource, Network, ProcessMode, Resources, Rootfs, Seccomp, Security, Selinux,
-    TimeLimit, Ulimit,
+    InvalidSpec, Mount, MountSource, Network, ProcessMode, Rootfs, Seccomp, Security, Selinux, TimeLimit,
+    Ulimit,
 };
 
 use super::terminal;
@@ -290,17 +290,16 @@ impl Container {
             search: self.dns_search.clone(),
             options: self.dns_option.clone(),
         };
-        spec.resources = Resources {
-            memory: self.memory,
-            memory_swap: self.memory_swap,
-            cpus: self.cpus,
-            cpu_quota: self.cpu_quota,
-            cpu_period: self.cpu_period,
-            cpu_shares: self.cpu_shares,
-            cpuset_cpus: self.cpuset_cpus.clone(),
-            cpuset_mems: self.cpuset_mems.clone(),
-            pids: self.pids,
-        };
+        let limits = &mut spec.resources;
+        limits.memory = self.memory;
+        limits.memory_swap = self.memory_swap;
+        limits.cpus = self.cpus;
+        limits.cpu_quota = self.cpu_quota;
+        limits.cpu_period = self.cpu_period;
+        limits.cpu_shares = self.cpu_shares;
+        limits.cpuset_cpus = self.cpuset_cpus.clone();
+        limits.cpuset_mems = self.cpuset_mems.clone();
+        limits.pids = self.pids;
         spec.cgroup_parent = self.cgroup_parent.clone();
         spec.id_map = (!self.uidmap.is_empty()).then(|| IdMap {
             uids: self.uidmap.clone(),
@@ -435,8 +434,7 @@ mod tests {
         assert_eq!(spec.validate(), Ok(()));
         assert_eq!(spec.process.args, ["sh", "-c", "true"]);
         assert_eq!(spec.rootfs, Rootfs::Dir("/x".into()));
-        let limits =
-            Resources { memory: Some(64 << 20), cpus: Some(0.5), pids: Some(64), ..Resources::default() };
+        let limits = longshore::Resources::default().memory(64 << 20).cpus(0.5).pids(64);
         assert_eq!(spec.resources, limits);
         assert_eq!(spec.process.time_limit.map(|limit| limit.after), Some(Duration::from_secs(30)));
     }

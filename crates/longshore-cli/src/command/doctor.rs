@@ -4,7 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use longshore::{BoxError, CANDIDATES, default_cgroup_parent, find_runtime, with_causes};
+use longshore::runtime::{CANDIDATES, default_cgroup_parent, find_runtime};
+use longshore::{BoxError, with_causes};
 use rustix::process::{PidfdFlags, geteuid, getpid, pidfd_open};
 
 use super::args::Global;

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use longshore::{Cancel, Cni, ContainerHandle, Executor, Exit, Sandbox, Signal, Stdio, StdioSpec};
+use longshore::runtime::Cni;
+use longshore::{Cancel, ContainerHandle, Executor, Exit, Sandbox, Signal, Stdio, StdioSpec};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::Instrument;
@@ -63,7 +64,7 @@ async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure>
     }
     drop(restore);
     relay.finish();
-    let report = executor.shutdown(RELEASE).await;
+    let report = executor.shutdown(Cancel::now(), RELEASE).await;
     if let Some(logged) = logged {
         let _panicked = logged.await;
     }

@@ -84,7 +84,7 @@ impl From<RuntimeError> for Failure {
 }
 
 impl From<StartFailure> for Failure {
-    fn from(StartFailure { kind, message }: StartFailure) -> Self {
+    fn from(StartFailure { kind, message, .. }: StartFailure) -> Self {
         let (code, remedy) = match kind {
             StartFailureKind::NotFound => (NOT_FOUND, "check its name, or bring it in with -v"),
             StartFailureKind::NotExecutable => {
@@ -99,10 +99,10 @@ impl From<StartFailure> for Failure {
                 (OUR_FAILURE, "free some memory, disk, files or pids, or raise the limit")
             }
             StartFailureKind::RuntimeTimedOut => (OUR_FAILURE, "`longshore doctor` checks the runtime"),
-            StartFailureKind::RuntimeBroken => {
+            StartFailureKind::ContainerGone => (OUR_FAILURE, "start it anew"),
+            StartFailureKind::RuntimeBroken | _ => {
                 (OUR_FAILURE, "`longshore doctor` checks what containers need")
             }
-            StartFailureKind::ContainerGone => (OUR_FAILURE, "start it anew"),
         };
         Self { cause: message, remedy, code }
     }
@@ -152,7 +152,7 @@ pub(crate) fn of(exit: Exit, asked: &Asked) -> (Code, Option<String>) {
                 asked.memory.map(|bytes| format!(" at its limit of {} MiB", bytes >> 20)).unwrap_or_default();
             (own, Some(format!("out of memory: the kernel killed the program{limit}; raise --memory")))
         }
-        ExitReason::Lost => {
+        ExitReason::Lost | _ => {
             let cause = "nobody saw how the program ended: something else has waited for it";
             (OUR_FAILURE, Some(format!("{cause}; `longshore doctor` checks what containers need")))
         }
@@ -170,13 +170,14 @@ fn program(status: ExitStatus, asked: &Asked) -> Code {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use longshore::{CancelCause, Timestamp};
 
     fn ended(status: ExitStatus, reason: ExitReason) -> (u8, bool) {
         let at = Timestamp::default();
-        let success = status == ExitStatus::Code(0);
-        let exit = Exit { status, reason, success, started_at: Some(at), exited_at: at, usage: None };
+        let exit = Exit::new(status, reason, &BTreeSet::new(), Some(at), at);
         let (code, sentence) = of(exit, &Asked { interrupted: Some(Signal::INT), ..Asked::default() });
         (code.0, sentence.is_some())
     }

@@ -61,6 +61,7 @@ pub(super) fn limits(resources: &Resources) -> Vec<OsString> {
         cpuset_cpus,
         cpuset_mems,
         pids,
+        ..
     } = resources;
     let micros = |cpus: f64| (cpus * Resources::CPU_PERIOD as f64).round() as i64;
     let (quota, period) = match cpus {
@@ -107,13 +108,7 @@ mod tests {
 
     #[test]
     fn limits_are_options_and_what_is_absent_is_not_mentioned() {
-        let resources = Resources {
-            memory: Some(64 << 20),
-            memory_swap: Some(u64::MAX),
-            cpus: Some(0.5),
-            pids: Some(7),
-            ..Resources::default()
-        };
+        let resources = Resources::default().memory(64 << 20).memory_swap(u64::MAX).cpus(0.5).pids(7);
         assert_eq!(
             limits(&resources).join(" ".as_ref()),
             "--memory 67108864 --memory-swap -1 --cpu-quota 50000 --cpu-period 100000 --pids-limit 7"

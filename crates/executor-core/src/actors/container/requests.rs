@@ -8,10 +8,10 @@ use tokio::sync::oneshot;
 
 use super::{Container, Incoming, Work};
 use crate::messages::{
-    Cancel, Create, End, Event, Exec, FindProcess, ListProcesses, Pause, ProcessParts, ProcessView,
-    ReadUsage, Remove, RequestError, Resize, Resume, SampleUsage, Signal, Start, Subscribe, Unclaimed,
+    Cancel, Create, End, Exec, FindProcess, ListProcesses, Pause, ProcessParts, ProcessView, ReadUsage,
+    Remove, RequestError, Resize, Resume, SampleUsage, Signal, Start, Subscribe, Unclaimed,
 };
-use crate::{Notice, usage};
+use crate::usage;
 
 impl Container {
     fn freeze_request(
@@ -176,14 +176,6 @@ impl Handler<Subscribe> for Container {
     type Result = ();
 
     fn handle(&mut self, Subscribe(subscriber): Subscribe, _: &mut Context<Self>) {
-        let mut events = self.hub.view().subscribe();
-        actix_rt::spawn(async move {
-            while let Some(notice) = events.next().await {
-                let notice: Notice = notice;
-                if subscriber.send(Event(notice)).await.is_err() {
-                    return;
-                }
-            }
-        });
+        actix_rt::spawn(self.hub.view().subscribe().send_to(subscriber));
     }
 }

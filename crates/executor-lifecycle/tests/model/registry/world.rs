@@ -4,7 +4,7 @@
 mod choices;
 mod effects;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use executor_lifecycle::registry::{
     Fared, PoolId, Registry, RegistryEffect, RegistryEvent, RequestToken, Story, Wanted,
@@ -183,11 +183,11 @@ pub(crate) const UNCHANGED: &str = "what is refused changes nothing";
 const NOW: Timestamp = Timestamp::from_epoch(std::time::Duration::ZERO);
 
 fn exit(reason: ExitReason, has_begun: bool) -> Exit {
-    Exit { reason, ..Exit::lost(has_begun.then_some(NOW), NOW) }
+    Exit::new(ExitStatus::Unknown, reason, &BTreeSet::new(), has_begun.then_some(NOW), NOW)
 }
 
 pub(super) fn released(container: ContainerId) -> Event {
-    Event { seq: 1, container, at: NOW, kind: EventKind::Released { left: Vec::new() } }
+    Event::new(1, container, NOW, EventKind::Released { left: Vec::new() })
 }
 
 fn token_of(caller: usize) -> RequestToken {

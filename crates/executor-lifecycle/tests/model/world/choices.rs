@@ -99,6 +99,7 @@ impl World {
             }
             Some(Phase::Running | Phase::Paused) => !self.init_is_over() && all_settled(),
             Some(Phase::Exited) => !self.may_go,
+            Some(other) => panic!("the model does not know {other}"),
         }
     }
 

@@ -251,6 +251,7 @@ impl World {
             EventKind::Registered | EventKind::Created { .. } | EventKind::Paused | EventKind::Resumed => {
                 false
             }
+            other => panic!("the model does not know {other:?}"),
         };
         if running {
             self.breaks(NOTHING_RUNS);

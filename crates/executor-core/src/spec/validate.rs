@@ -1,0 +1,159 @@
+//! Which specifications make no sense, said without looking at the system.
+
+use std::path::Path;
+
+use executor_lifecycle::TerminalSize;
+
+use super::{ContainerSpec, ExecSpec, Rootfs, Stdio, StdioSpec};
+use crate::{CgroupParent, ExtraHost, IdMap, InvalidSpec, Mount};
+
+impl ContainerSpec {
+    /// Says which field makes no sense, without looking at the system.
+    pub fn validate(&self) -> Result<(), InvalidSpec> {
+        let process = &self.process;
+        program("args", &process.args)?;
+        environment("env", &process.env)?;
+        absolute("cwd", &process.cwd)?;
+        process.user.as_deref().map_or(Ok(()), |user| word("user", user))?;
+        process.stdio.validate(process.terminal)?;
+        if let Some(hostname) = &self.hostname {
+            host_name(hostname)?;
+        }
+        self.rootfs.validate()?;
+        self.mounts.iter().try_for_each(Mount::validate)?;
+        self.id_map.as_ref().map_or(Ok(()), IdMap::validate)?;
+        self.cgroup_parent.as_ref().map_or(Ok(()), CgroupParent::validate)?;
+        self.apparmor.as_deref().map_or(Ok(()), |profile| word("apparmor", profile))?;
+        self.telemetry.validate()?;
+        self.extra_hosts.iter().try_for_each(ExtraHost::validate)?;
+        self.dns.validate()?;
+        if self.process.oom_score_adj.is_some_and(|score| !(-1000..=1000).contains(&score)) {
+            return Err(invalid("oom score", "give a number from -1000 to 1000"));
+        }
+        self.resources.validate()
+    }
+}
+
+impl ExecSpec {
+    /// Says which field makes no sense, without looking at the system.
+    pub fn validate(&self) -> Result<(), InvalidSpec> {
+        program("args", &self.args)?;
+        environment("env", &self.env)?;
+        self.cwd.as_deref().map_or(Ok(()), |cwd| absolute("cwd", cwd))?;
+        self.stdio.validate(self.terminal)?;
+        self.user.as_deref().map_or(Ok(()), |user| word("user", user))
+    }
+}
+
+impl Rootfs {
+    fn validate(&self) -> Result<(), InvalidSpec> {
+        match self {
+            Self::Host => Ok(()),
+            Self::Dir(dir) => absolute("rootfs", dir),
+            Self::Overlay { lower, upper } => {
+                if lower.is_empty() {
+                    return Err(invalid("rootfs", "an overlay needs a layer"));
+                }
+                let upper = upper.iter().flat_map(|upper| [&upper.dir, &upper.work]);
+                lower.iter().chain(upper).try_for_each(|dir| absolute("rootfs", dir))
+            }
+        }
+    }
+}
+
+impl StdioSpec {
+    fn validate(&self, terminal: Option<TerminalSize>) -> Result<(), InvalidSpec> {
+        if matches!(self.stdin, Stdio::Shared { .. }) {
+            return Err(invalid("stdin", "only outputs can be shared"));
+        }
+        let ours = |stdio: &Stdio| matches!(stdio, Stdio::Null | Stdio::Pipe | Stdio::Shared { .. });
+        if terminal.is_some() && !(ours(&self.stdin) && ours(&self.stdout)) {
+            return Err(invalid(
+                "terminal",
+                "its streams are copied: give a pipe, a shared output or nothing",
+            ));
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn invalid(field: &'static str, why: impl Into<String>) -> InvalidSpec {
+    InvalidSpec { field, why: why.into() }
+}
+
+pub(crate) fn no_nul(field: &'static str, text: &str) -> Result<(), InvalidSpec> {
+    if text.contains('\0') { Err(invalid(field, format!("{text:?} holds a NUL byte"))) } else { Ok(()) }
+}
+
+pub(crate) fn word(field: &'static str, text: &str) -> Result<(), InvalidSpec> {
+    if text.is_empty() { Err(invalid(field, "cannot be empty")) } else { no_nul(field, text) }
+}
+
+fn program(field: &'static str, args: &[String]) -> Result<(), InvalidSpec> {
+    match args.first() {
+        None => return Err(invalid(field, "there is no command to run")),
+        Some(program) if program.is_empty() => return Err(invalid(field, "the command is an empty word")),
+        Some(_) => {}
+    }
+    args.iter().try_for_each(|arg| no_nul(field, arg))
+}
+
+fn environment(field: &'static str, env: &[(String, String)]) -> Result<(), InvalidSpec> {
+    env.iter().try_for_each(|(key, value)| {
+        if key.is_empty() || key.contains('=') {
+            return Err(invalid(field, format!("{key:?} cannot be a variable's name")));
+        }
+        no_nul(field, key).and_then(|()| no_nul(field, value))
+    })
+}
+
+pub(crate) fn absolute(field: &'static str, path: &Path) -> Result<(), InvalidSpec> {
+    let text = path.to_str().ok_or_else(|| invalid(field, format!("{path:?} is not UTF-8")))?;
+    no_nul(field, text)?;
+    if path.is_absolute() { Ok(()) } else { Err(invalid(field, format!("{text:?} is not an absolute path"))) }
+}
+
+/// The kernel takes 64 bytes; what names hold is hostname(7)'s.
+pub(crate) fn host_name(name: &str) -> Result<(), InvalidSpec> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+    if name.is_empty() || name.len() > 64 || !name.chars().all(fine) {
+        return Err(invalid("hostname", format!("{name:?}: give 1 to 64 letters, digits, '-', '.' or '_'")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn field(change: impl FnOnce(&mut ContainerSpec)) -> Option<&'static str> {
+        let mut spec = ContainerSpec::host(["true"]);
+        change(&mut spec);
+        spec.validate().err().map(|error| error.field)
+    }
+
+    #[test]
+    fn spec_nonsense_is_named_by_its_field() {
+        assert_eq!(field(|_| {}), None);
+        assert_eq!(field(|s| s.process.args.clear()), Some("args"));
+        assert_eq!(field(|s| s.process.args = vec![String::new()]), Some("args"));
+        assert_eq!(field(|s| s.process.args.push("a\0b".into())), Some("args"));
+        assert_eq!(field(|s| s.process.env.push(("A=B".into(), String::new()))), Some("env"));
+        assert_eq!(field(|s| s.process.env.push(("A".into(), "\0".into()))), Some("env"));
+        assert_eq!(field(|s| s.process.cwd = "tmp".into()), Some("cwd"));
+        assert_eq!(field(|s| s.process.user = Some(String::new())), Some("user"));
+        assert_eq!(field(|s| s.hostname = Some("a b".into())), Some("hostname"));
+        assert_eq!(field(|s| s.rootfs = Rootfs::Dir("x".into())), Some("rootfs"));
+        assert_eq!(field(|s| s.resources.memory = Some(1)), Some("memory"));
+        assert_eq!(field(|s| s.resources.memory = Some(u64::MAX)), Some("memory"));
+        assert_eq!(field(|s| s.resources.cpus = Some(f64::NAN)), Some("cpus"));
+        assert_eq!(field(|s| s.resources.cpus = Some(-1.0)), Some("cpus"));
+        assert_eq!(field(|s| s.resources.pids = Some(0)), Some("pids"));
+        assert_eq!(field(|s| s.dns.search.push("a b".into())), Some("dns"));
+        assert_eq!(field(|s| s.process.oom_score_adj = Some(1001)), Some("oom score"));
+        let mount = |source: &str, destination: &str| Mount::bind(source, destination);
+        assert_eq!(field(|s| s.mounts.push(mount("a", "/b"))), Some("mount source"));
+        assert_eq!(field(|s| s.mounts.push(mount("/a", "b"))), Some("mount destination"));
+        assert_eq!(field(|s| s.mounts.push(mount("/a", "/"))), Some("mount destination"));
+    }
+}

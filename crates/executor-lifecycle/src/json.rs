@@ -1,0 +1,58 @@
+//! How spans and paths are written as JSON, for every type of the workspace.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// Spans as seconds: exact to a nanosecond up to 48 days.
+pub mod seconds {
+    use super::{Deserialize, Deserializer, Duration, Serializer};
+
+    /// Writes a span as seconds.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(span: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(span.as_secs_f64())
+    }
+
+    /// Reads a span from seconds.
+    ///
+    /// # Errors
+    /// When it is negative, or longer than a [`Duration`] can be.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let seconds = f64::deserialize(deserializer)?;
+        Duration::try_from_secs_f64(seconds).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Spans that may be absent, as seconds.
+pub mod optional_seconds {
+    use super::{Deserialize, Deserializer, Duration, Serialize, Serializer};
+
+    /// Writes a span as seconds.
+    ///
+    /// # Errors
+    /// Those of the serializer.
+    pub fn serialize<S: Serializer>(span: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        span.map(|span| span.as_secs_f64()).serialize(serializer)
+    }
+
+    /// Reads a span from seconds.
+    ///
+    /// # Errors
+    /// When it is negative, or longer than a [`Duration`] can be.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        let seconds = Option::<f64>::deserialize(deserializer)?;
+        seconds.map(Duration::try_from_secs_f64).transpose().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Writes a path for people to read: what is not UTF-8 becomes a replacement character.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn lossy_path<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
+}
