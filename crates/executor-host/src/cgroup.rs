@@ -1,15 +1,15 @@
-//! The cgroups of a container: who is in them, what was used, ending and removing them.
+//! The cgroups of a container: listing their processes, reading usage, killing and removing.
 //!
-//! Each container has one path, the same in every hierarchy ([`place`]): v1, v2 and hybrid differ in how many there
-//! are. The runtime may have put a controller elsewhere (a memory
-//! hierarchy that is itself delegated), so the paths in its `state.json` count too.
+//! Each container has one path, which is the same in every hierarchy ([`place`]). v1, v2 and hybrid hosts
+//! differ in the number of hierarchies. The runtime may have put a controller elsewhere (a memory hierarchy
+//! that is itself delegated), so the paths in its `state.json` are taken as well.
 
 pub mod place;
 mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{ErrorKind, Write};
 use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{Error, Result, pidfd, procfs};
 
-/// How long processes are given to die, and directories to become removable.
+/// How long killed processes may take to exit, and directories to become removable.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One container's (or executor's) directory in each hierarchy.
@@ -32,33 +32,38 @@ pub struct Cgroups {
 /// A hierarchy, as it is mounted.
 struct Hierarchy {
     point: PathBuf,
-    /// What a hierarchy of v1 was made for, among its mount options; none for that of v2, which is for all.
+    /// The controllers of a v1 hierarchy, with its other mount options. `None` for v2, which has all
+    /// controllers.
     controllers: Option<Vec<String>>,
 }
 
-/// Where the hierarchies are mounted is a fact of the process's mount namespace: learned once and never changed, since the
-/// end of each container asks for it.
+/// The hierarchies in the process's mount namespace. They are read once, since every end of a container needs
+/// them.
 static HIERARCHIES: OnceLock<Vec<Hierarchy>> = OnceLock::new();
 
-/// Learns where the hierarchies are, once for the process: before this nothing is found in them, and
-/// afterwards it takes no file to know.
+/// Reads where the hierarchies are mounted, once for the process. Before that, no cgroups are found.
 ///
 /// # Errors
 /// When the list of mounts cannot be read.
 pub fn learn_hierarchies() -> Result<()> {
-    if HIERARCHIES.get().is_none() {
-        let mounts = procfs::mounts()?.into_iter();
-        let cgroups = mounts.filter(|mount| mount.kind == "cgroup" || mount.kind == "cgroup2");
-        let hierarchy = |mount: procfs::MountInfo| {
-            let controllers = || mount.super_options.split(',').map(str::to_owned).collect();
-            Hierarchy { controllers: (mount.kind == "cgroup").then(controllers), point: mount.point }
-        };
-        let _first = HIERARCHIES.set(cgroups.map(hierarchy).collect());
+    if HIERARCHIES.get().is_some() {
+        return Ok(());
     }
+    let mut hierarchies = Vec::new();
+    for mount in procfs::mounts()? {
+        let controllers = match mount.kind.as_str() {
+            "cgroup" => Some(mount.super_options.split(',').map(str::to_owned).collect()),
+            "cgroup2" => None,
+            _ => continue,
+        };
+        hierarchies.push(Hierarchy { point: mount.point, controllers });
+    }
+    // Another thread may have set the same value meanwhile.
+    let _already_set = HIERARCHIES.set(hierarchies);
     Ok(())
 }
 
-/// Whether a process that is ending still is in the cgroup it was in: in those of v2, which a hybrid host has as well.
+/// Whether a process that is exiting stays in its cgroup. It does in v2 hierarchies; a hybrid host has one.
 pub(crate) fn keeps_zombies_in_cgroups() -> bool {
     hierarchies().any(|hierarchy| hierarchy.join("cgroup.controllers").exists())
 }
@@ -67,8 +72,8 @@ fn hierarchies() -> impl Iterator<Item = &'static PathBuf> {
     HIERARCHIES.get().into_iter().flatten().map(|hierarchy| &hierarchy.point)
 }
 
-/// Whether a cgroup in `dir` can have a file of this name, as far as is known without looking: those of v1 have those
-/// of their controllers.
+/// Whether a cgroup in `dir` can have a file of this name, decided by the controllers of its hierarchy. This
+/// saves opening files that do not exist.
 fn may_have(dir: &Path, file: &str) -> bool {
     let controller = file.split('.').next().unwrap_or_default();
     let hierarchy =
@@ -81,30 +86,31 @@ pub(crate) fn in_hierarchies(path: &str) -> BTreeSet<PathBuf> {
     hierarchies().map(|hierarchy| hierarchy.join(path.trim_start_matches('/'))).collect()
 }
 
-/// The directories that a runtime's `state.json` names, if they are for the cgroup at `path`.
+/// The directories in a runtime's `state.json` that are for the cgroup at `path`.
 pub(crate) fn named_by(state: &[u8], path: &str) -> Vec<PathBuf> {
     #[derive(serde::Deserialize)]
     struct State {
         cgroup_paths: BTreeMap<String, PathBuf>,
     }
     let paths = serde_json::from_slice::<State>(state).map(|state| state.cgroup_paths).unwrap_or_default();
-    let climbs = |dir: &Path| dir.components().any(|part| part == Component::ParentDir);
-    let ours =
-        |dir: &PathBuf| dir.is_absolute() && dir.ends_with(path.trim_start_matches('/')) && !climbs(dir);
-    paths.into_values().filter(ours).collect()
+    let has_parent_part = |dir: &Path| dir.components().any(|part| part == Component::ParentDir);
+    let is_ours = |dir: &PathBuf| {
+        dir.is_absolute() && dir.ends_with(path.trim_start_matches('/')) && !has_parent_part(dir)
+    };
+    paths.into_values().filter(is_ours).collect()
 }
 
 impl Cgroups {
-    /// The cgroups at `path`, which is a container's or an executor's; nothing else is ever touched.
+    /// The cgroups at `path`, which must be a container's or an executor's.
     pub fn at(path: &str) -> Self {
         Self { path: path.to_owned(), dirs: in_hierarchies(path) }.that_exist()
     }
 
-    /// The same, and those that the runtime has put elsewhere, as `state`, its `state.json`, says if there
-    /// is one.
+    /// The same, and those that the runtime has put elsewhere. `state` is the path of the runtime's
+    /// `state.json`, which may be missing.
     ///
     /// # Errors
-    /// When there is one that cannot be read.
+    /// When the file exists and cannot be read.
     pub fn find(path: &str, state: &Path) -> Result<Self> {
         let json = match fs::read(state) {
             Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
@@ -114,7 +120,7 @@ impl Cgroups {
         Ok(Self { path: path.to_owned(), dirs }.that_exist())
     }
 
-    /// Those of a container that has none.
+    /// The value for a container without cgroups.
     pub const fn none() -> Self {
         Self { path: String::new(), dirs: BTreeSet::new() }
     }
@@ -124,18 +130,19 @@ impl Cgroups {
         self
     }
 
-    /// Its directories that were there when it was looked for.
+    /// The directories that existed when this value was made.
     pub fn dirs(&self) -> impl Iterator<Item = &Path> {
         self.dirs.iter().map(PathBuf::as_path)
     }
 
-    /// The host pids of all live processes in it.
+    /// The host pids of all processes in it that are alive.
     pub fn processes(&self) -> BTreeSet<HostPid> {
         processes_in(self.dirs())
     }
 
-    /// Kills everything in it and waits until it is dead; answers with how many there were, and what is still to be
-    /// removed. What is empty can be removed at once, which is the quickest way to know that it is.
+    /// Kills everything in it and waits for the exits. Returns how many processes there were, and the
+    /// directories that are still to be removed. An empty directory is removed right away, which is also the
+    /// quickest test for being empty.
     pub fn end(&self) -> (usize, Self) {
         let mut rest = self.clone();
         rest.dirs.retain(|dir| fs::remove_dir(dir).is_err());
@@ -154,27 +161,28 @@ impl Cgroups {
             thaw(self.dirs());
             let ending: Vec<_> = pids.iter().filter_map(|pid| self.kill_one(*pid)).collect();
             killed.extend(pids);
-            // Not for long: an init whose exec'd processes are for others to reap, as when their executor
-            // is dead, does not end before they are, and is in no cgroup any more meanwhile.
-            wait_for_ends(&ending, Duration::from_millis(5));
+            // The wait is short, because an init may exit late. It exits only after the processes in its pid
+            // namespace are reaped, and if their executor is dead, another process reaps them. Such an init
+            // is in no cgroup any more.
+            wait_for_exits(&ending, Duration::from_millis(5));
         }
     }
 
-    /// The pid may belong to someone else by now: what is signalled is looked at first.
+    /// The pid may have been reused since it was listed, so the process is checked again once its pidfd is
+    /// open.
     fn kill_one(&self, pid: HostPid) -> Option<std::os::fd::OwnedFd> {
         let pidfd = pidfd::open(pid).ok()?;
         if !procfs::is_in_cgroup(pid, &self.path) {
             return None;
         }
         if let Err(error) = pidfd::send(&pidfd, Signal::KILL) {
-            tracing::warn!(%pid, %error, "kill in cgroup");
+            tracing::warn!(%pid, %error, "a process in a cgroup was not killed");
         }
         Some(pidfd)
     }
 
-    /// Removes it with everything below; answers with what is still there.
-    ///
-    /// A directory can be busy for a moment after its last process has died.
+    /// Removes it with everything below. Returns what could not be removed. A directory may be busy for a
+    /// moment after its last process has exited.
     pub fn remove(&self) -> Vec<Leftover> {
         let deadline = Instant::now() + PATIENCE;
         let mut left = Vec::new();
@@ -194,13 +202,13 @@ impl Cgroups {
         left
     }
 
-    /// What was used so far, as far as the hierarchies tell.
+    /// The usage so far, as far as the hierarchies have it.
     pub fn usage(&self) -> Usage {
         usage::read(&self.dirs)
     }
 }
 
-/// The host pids of all live processes in these directories of cgroups, and below.
+/// The host pids of the processes that are alive in these cgroup directories and below.
 pub(crate) fn processes_in<'a>(dirs: impl Iterator<Item = &'a Path>) -> BTreeSet<HostPid> {
     let mut pids = BTreeSet::new();
     for dir in dirs.flat_map(tree) {
@@ -210,23 +218,20 @@ pub(crate) fn processes_in<'a>(dirs: impl Iterator<Item = &'a Path>) -> BTreeSet
     pids
 }
 
-/// Lets frozen processes run on, so that they can die: those in these directories, and in all cgroups below, which a
-/// container may have made and frozen itself. Not being frozen is fine.
+/// Thaws these cgroup directories and all below, so that killed processes can exit. A container may have made
+/// and frozen cgroups below its own. A directory that is not frozen stays as it is.
 pub(crate) fn thaw<'a>(dirs: impl Iterator<Item = &'a Path>) {
     const FREEZERS: [(&str, &str); 2] = [("freezer.state", "THAWED"), ("cgroup.freeze", "0")];
     let with_freezer = dirs.filter(|dir| may_have(dir, "freezer.state"));
-    // From the top: what is thawed below a frozen one stays frozen.
+    // From the top, since a cgroup below a frozen one stays frozen.
     for dir in with_freezer.flat_map(|dir| tree(dir).into_iter().rev()) {
         for (file, thawed) in FREEZERS {
-            match OpenOptions::new()
-                .write(true)
-                .open(dir.join(file))
-                .and_then(|mut file| file.write_all(thawed.as_bytes()))
+            let opened = OpenOptions::new().write(true).open(dir.join(file));
+            let written = opened.and_then(|mut file| file.write_all(thawed.as_bytes()));
+            if let Err(error) = written
+                && error.kind() != ErrorKind::NotFound
             {
-                Err(error) if error.kind() != ErrorKind::NotFound => {
-                    tracing::debug!(dir = %dir.display(), file, %error, "thaw");
-                }
-                Err(_) | Ok(()) => {}
+                tracing::debug!(dir = %dir.display(), file, %error, "a cgroup was not thawed");
             }
         }
     }
@@ -241,17 +246,15 @@ fn tree(dir: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// Waits until these processes have ended, or `patience` is over.
-pub(crate) fn wait_for_ends<Fd: std::os::fd::AsFd>(pidfds: &[Fd], patience: Duration) {
+/// Waits until these processes have exited, for `patience` at most.
+pub(crate) fn wait_for_exits<Fd: std::os::fd::AsFd>(pidfds: &[Fd], patience: Duration) {
     let deadline = Instant::now() + patience;
     for pidfd in pidfds {
         let rest = deadline.saturating_duration_since(Instant::now());
         let mut fds = [PollFd::new(pidfd, PollFlags::IN)];
-        if let Err(error) = Timespec::try_from(rest)
-            .map_err(io::Error::other)
-            .and_then(|rest| Ok(poll(&mut fds, Some(&rest))?))
-        {
-            tracing::debug!(%error, "poll pidfd");
+        let Ok(timeout) = Timespec::try_from(rest) else { continue };
+        if let Err(error) = poll(&mut fds, Some(&timeout)) {
+            tracing::debug!(%error, "a pidfd was not polled");
         }
     }
 }

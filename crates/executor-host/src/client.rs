@@ -1,13 +1,14 @@
 //! The requests of a driver as futures.
 //!
-//! A request is in the host's queue before its method returns, whether or not anyone polls the future. A token pairs it
-//! with its answer.
+//! Every method enters its request into the host's queue before it returns, whether or not the future is
+//! polled. A token pairs the request with its answer.
 
 mod answers;
 mod handles;
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, ProcessRef, Sig
 use executor_core::{BoxFuture, BoxStream, ChildFd, ChildStdio, Delivery};
 use futures::channel::mpsc::{UnboundedReceiver, unbounded};
 use futures::channel::oneshot;
-use futures::{FutureExt, StreamExt, stream};
+use futures::{FutureExt, StreamExt, future, stream};
 use tokio::signal::unix::{SignalKind, signal};
 
 pub use self::answers::ClientSink;
@@ -25,8 +26,7 @@ use self::handles::exit_future;
 pub use self::handles::{Adopted, Call, CallEnd, Ended};
 use crate::local::LocalHost;
 use crate::seam::{
-    CallId, Command, Containers, Delivered, Image, Members, OsError, Parent, ProcessHost, Request,
-    StdioSource, Token,
+    CallId, Command, Containers, Image, Members, Parent, ProcessHost, Request, StdioSource, Token,
 };
 use crate::{Error, Result, lock};
 
@@ -39,7 +39,9 @@ pub struct HostClient {
 struct Connection {
     host: Box<dyn ProcessHost>,
     pending: Arc<Pending>,
+    /// The next token or call id.
     next: AtomicU64,
+    /// Taken by the first call of [`HostClient::exits`].
     exits: Mutex<Option<UnboundedReceiver<(ProcessRef, ExitStatus)>>>,
 }
 
@@ -53,10 +55,10 @@ impl HostClient {
             .map_err(Error::system("start the host's thread"))
     }
 
-    /// A client of the host that `connect` makes, which delivers its events to the sink it is given.
+    /// A client of the host that `connect` makes. That host delivers its events to the given sink.
     ///
     /// # Errors
-    /// Those of `connect`.
+    /// When `connect` fails.
     pub fn connect(connect: impl FnOnce(ClientSink) -> io::Result<Box<dyn ProcessHost>>) -> io::Result<Self> {
         let (exits, receiver) = unbounded();
         let pending = Arc::new(Pending { answers: Mutex::new(Some(PendingAnswers::default())), exits });
@@ -72,51 +74,32 @@ impl HostClient {
         image: Option<(Image, OwnedFd)>,
         stdio: &ChildStdio,
     ) -> BoxFuture<'static, Result<Call>> {
-        let call = CallId(self.number());
         let mut fds = Vec::new();
-        let source = |fd: &ChildFd, fds: &mut Vec<OwnedFd>| -> io::Result<StdioSource> {
-            Ok(match fd {
-                ChildFd::Null => StdioSource::Null,
-                ChildFd::Inherit => StdioSource::Inherit,
-                ChildFd::Fd(fd) => {
-                    fds.push(fd.try_clone()?);
-                    StdioSource::Fd(fds.len() - 1)
-                }
-            })
+        command.stdio = match stdio_sources(stdio, &mut fds) {
+            Ok(sources) => sources,
+            Err(error) => return future::ready(Err(Error::system("pass a stream on")(error))).boxed(),
         };
-        let mut sources = [StdioSource::Null; 3];
-        for (source_of, fd) in sources.iter_mut().zip([&stdio.stdin, &stdio.stdout, &stdio.stderr]) {
-            match source(fd, &mut fds) {
-                Ok(source) => *source_of = source,
-                Err(error) => {
-                    return futures::future::ready(Err(Error::system("pass a stream on")(error))).boxed();
-                }
-            }
-        }
-        command.stdio = sources;
-        command.image = image.map(|(image, fd)| {
-            fds.push(fd);
-            Image { fd: fds.len() - 1, ..image }
-        });
+        command.image = image.map(|(image, fd)| Image { fd: push(&mut fds, fd), ..image });
+        let call = CallId(self.number());
         let (spawned, ended) = (oneshot::channel(), oneshot::channel());
         self.register(|answers| {
             answers.spawned.insert(call, spawned.0);
             answers.call_exits.insert(call, ended.0);
         });
-        let program = std::path::PathBuf::from(command.program.clone());
+        let program = PathBuf::from(command.program.clone());
         self.shared.host.request(Request::Spawn { call, command }, fds);
         let (client, ended) = (self.clone(), exit_future(ended.1));
         async move {
-            let (_, image) = receive_answer(spawned.1).await?.map_err(|error| {
-                let source = error.into();
-                Error::File { op: "execute", path: program, source }
-            })?;
-            Ok(Call { id: call, image, ended, client })
+            match receive_answer(spawned.1).await? {
+                Ok((_, image)) => Ok(Call { id: call, image, ended, client }),
+                Err(error) => Err(Error::File { op: "execute", path: program, source: error.into() }),
+            }
         }
         .boxed()
     }
 
-    /// Takes charge of a process that a runtime has started. Its exit is reported when that is asked for.
+    /// Takes charge of a process that a runtime has started. Its exit is reported once the [`Adopted`] is
+    /// dropped.
     pub fn adopt(
         &self,
         process: ProcessRef,
@@ -146,12 +129,13 @@ impl HostClient {
         self.request_delivery("signal", |token| Request::Signal { token, process, signal, scope })
     }
 
-    /// Signals everything in a container.
+    /// Signals every process in a container.
     pub fn signal_all(&self, members: Members, signal: Signal) -> BoxFuture<'static, Result<Delivery>> {
         self.request_delivery("signal", |token| Request::SignalAll { token, members, signal })
     }
 
-    /// Sends SIGKILL to an adopted process and its group, and to these; thaws these directories.
+    /// Sends SIGKILL to an adopted process, to its group, and to the processes of `everything`. Then thaws the
+    /// freezers in these directories.
     pub fn kill(
         &self,
         process: ProcessRef,
@@ -161,12 +145,13 @@ impl HostClient {
         self.request_delivery("kill", |token| Request::Kill { token, process, everything, thaw })
     }
 
-    /// Thaws the freezers in these directories, and in all below.
+    /// Thaws the freezers in these directories and in all below them.
     pub fn thaw(&self, dirs: Vec<std::ffi::OsString>) -> BoxFuture<'static, Result<()>> {
         self.request_named("thaw", |token| Request::Thaw { token, dirs })
     }
 
-    /// Ends what a runtime has left half made, and the process that has this pid if it is the container's.
+    /// Kills what a runtime has left half made, and the process with the pid `started` if it is in the
+    /// container.
     pub fn end_unadopted(
         &self,
         members: Members,
@@ -181,12 +166,12 @@ impl HostClient {
         })
     }
 
-    /// Notes who is in a container, to reap them.
+    /// Has the host reap the processes that are in a container now, once they are its children and have exited.
     pub fn remember(&self, container: ContainerId, members: Members) {
         self.shared.host.request(Request::Remember { container, members }, Vec::new());
     }
 
-    /// Kills what is in a container until nothing is.
+    /// Kills what is in a container until nothing is left.
     pub fn end_all(
         &self,
         container: ContainerId,
@@ -203,7 +188,7 @@ impl HostClient {
         })
     }
 
-    /// Nothing of this container will be asked for any more.
+    /// Forgets a container. No request may name it any more.
     pub fn forget(&self, container: ContainerId) {
         self.register(|answers| {
             answers.process_exits.retain(|process, _| process.container != container);
@@ -212,7 +197,7 @@ impl HostClient {
         self.shared.host.request(Request::Forget { container }, Vec::new());
     }
 
-    /// From now on reaps processes that end in a container and that nobody adopted, as they end. Needs a tokio runtime.
+    /// From now on reaps the unadopted processes that exit inside a container. Needs a tokio runtime.
     ///
     /// # Errors
     /// When SIGCHLD cannot be listened for.
@@ -223,7 +208,7 @@ impl HostClient {
         tokio::spawn(async move {
             while ended.recv().await.is_some() {
                 let Some(shared) = connection.upgrade() else { return };
-                // Signals that come meanwhile are one when it is done.
+                // SIGCHLDs that arrive during the look are merged into one.
                 let looked = Self { shared }.request(|token| Request::LookForOrphans { token });
                 if looked.await.is_err() {
                     return;
@@ -233,22 +218,22 @@ impl HostClient {
         Ok(())
     }
 
-    /// The ends of adopted processes; nothing for the second caller.
+    /// The exits of adopted processes. A second call returns an empty stream.
     pub fn exits(&self) -> BoxStream<'static, (ProcessRef, ExitStatus)> {
         let exits = lock(&self.shared.exits).take();
         exits.map_or_else(|| stream::empty().boxed(), StreamExt::boxed)
     }
 
-    /// Makes the host a child subreaper, or gives that up. Blocks.
+    /// Makes the host a child subreaper, or stops that. Blocks.
     ///
     /// # Errors
-    /// When the kernel refuses it.
+    /// When the kernel refuses.
     pub fn subreap(&self, on: bool) -> Result<()> {
         self.request_blocking(None, |token| Request::Subreap { token, on })?
             .map_err(Error::system("become a child subreaper"))
     }
 
-    /// The same as [`end_unadopted`](Self::end_unadopted). Blocks.
+    /// [`end_unadopted`](Self::end_unadopted) for all processes of a container. Blocks.
     ///
     /// # Errors
     /// When the host has ended.
@@ -257,14 +242,15 @@ impl HostClient {
         self.request_blocking(None, request)?.map_err(Error::system("end what a runtime has left"))
     }
 
-    /// Kills and reaps every runtime and every adopted process, and executes nothing more. Blocks, at most for `patience`.
+    /// Kills and reaps every runtime and every adopted process. Later spawns fail. Blocks for `patience` at
+    /// most.
     ///
     /// # Errors
     /// When the host has ended.
     pub fn close(&self, patience: Duration) -> Result<()> {
-        // What the host does last takes it a moment more.
-        let most = patience.saturating_add(Duration::from_secs(1));
-        self.request_blocking(Some(most), |token| Request::Close { token, patience })?
+        // After `patience`, the host still kills what the runtimes have left.
+        let timeout = patience.saturating_add(Duration::from_secs(1));
+        self.request_blocking(Some(timeout), |token| Request::Close { token, patience })?
             .map_err(Error::system("end all processes"))
     }
 
@@ -272,13 +258,15 @@ impl HostClient {
         self.shared.next.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Registers senders for answers. If the host has ended, `register` is dropped together with its senders,
+    /// and their receivers fail.
     fn register(&self, register: impl FnOnce(&mut PendingAnswers)) {
-        // Without answers the senders are dropped, which is the answer.
         if let Some(answers) = &mut *lock(&self.shared.pending.answers) {
             register(answers);
         }
     }
 
+    /// Sends a request that is answered with `Done` or `Failed`.
     fn request(
         &self,
         request: impl FnOnce(Token) -> Request,
@@ -289,6 +277,7 @@ impl HostClient {
         receive_answer(done).map(|answer| Ok(answer?.map_err(io::Error::from)))
     }
 
+    /// The same, with an error that names the operation.
     fn request_named(
         &self,
         op: &'static str,
@@ -297,6 +286,7 @@ impl HostClient {
         self.request(request).map(move |answer| answer?.map_err(Error::system(op))).boxed()
     }
 
+    /// Sends a request that is answered with `Signalled`.
     fn request_delivery(
         &self,
         op: &'static str,
@@ -305,24 +295,47 @@ impl HostClient {
         let (token, (answer, signalled)) = (Token(self.number()), oneshot::channel());
         self.register(|answers| drop(answers.tokens.insert(token, PendingAnswer::Signalled(answer))));
         self.shared.host.request(request(token), Vec::new());
-        let told = move |answer: Result<std::result::Result<Delivered, OsError>>| {
-            answer?.map(Delivery::from).map_err(|error| Error::system(op)(error.into()))
-        };
-        receive_answer(signalled).map(told).boxed()
+        async move {
+            match receive_answer(signalled).await? {
+                Ok(delivered) => Ok(Delivery::from(delivered)),
+                Err(error) => Err(Error::system(op)(error.into())),
+            }
+        }
+        .boxed()
     }
 
+    /// Sends a request that is answered with `Done` or `Failed`, and blocks until then.
     fn request_blocking(
         &self,
-        most: Option<Duration>,
+        timeout: Option<Duration>,
         request: impl FnOnce(Token) -> Request,
     ) -> Result<io::Result<()>> {
         let (token, (answer, done)) = (Token(self.number()), mpsc::channel());
         self.register(|answers| drop(answers.tokens.insert(token, PendingAnswer::Blocking(answer))));
         self.shared.host.request(request(token), Vec::new());
-        let answer = match most {
-            Some(most) => done.recv_timeout(most).map_err(|_| Error::HostGone)?,
+        let answer = match timeout {
+            Some(timeout) => done.recv_timeout(timeout).map_err(|_| Error::HostGone)?,
             None => done.recv().map_err(|_| Error::HostGone)?,
         };
         Ok(answer.map_err(io::Error::from))
     }
+}
+
+/// The sources of a runtime's streams. Adds the file descriptors that they refer to.
+fn stdio_sources(stdio: &ChildStdio, fds: &mut Vec<OwnedFd>) -> io::Result<[StdioSource; 3]> {
+    let mut sources = [StdioSource::Null; 3];
+    for (source, stream) in sources.iter_mut().zip([&stdio.stdin, &stdio.stdout, &stdio.stderr]) {
+        *source = match stream {
+            ChildFd::Null => StdioSource::Null,
+            ChildFd::Inherit => StdioSource::Inherit,
+            ChildFd::Fd(fd) => StdioSource::Fd(push(fds, fd.try_clone()?)),
+        };
+    }
+    Ok(sources)
+}
+
+/// Adds a file descriptor, and returns its index.
+fn push(fds: &mut Vec<OwnedFd>, fd: OwnedFd) -> usize {
+    fds.push(fd);
+    fds.len() - 1
 }

@@ -1,4 +1,4 @@
-//! What can fail on this machine.
+//! Errors of operations on this machine.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,52 +6,52 @@ use std::path::{Path, PathBuf};
 use executor_core::lifecycle::HostPid;
 use thiserror::Error;
 
-/// An operation on this machine that failed. The cause is in the source, not in the text.
+/// A failed operation on this machine. The cause is in the source, and not in the text.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// A file or directory.
+    /// An operation on a file or directory failed.
     #[error("{op} {}", path.display())]
     File {
-        /// What was to be done.
+        /// The operation, as in `open`.
         op: &'static str,
-        /// With which file.
+        /// The file.
         path: PathBuf,
-        /// Why it could not be.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// A process.
+    /// An operation on a process failed.
     #[error("{op} process {pid}")]
     Process {
-        /// What was to be done.
+        /// The operation, as in `open`.
         op: &'static str,
-        /// With which process.
+        /// The process.
         pid: HostPid,
-        /// Why it could not be.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// Something of the system's that has no name.
+    /// Another system call failed.
     #[error("{op}")]
     System {
-        /// What was to be done.
+        /// The operation, as in `open`.
         op: &'static str,
-        /// Why it could not be.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// A cgroup parent that this user may make no cgroups in.
+    /// This user may make no cgroups below this cgroup parent.
     #[error("the cgroup parent {parent} is not delegated to this user")]
     NotDelegated {
         /// Its path within the hierarchies.
         parent: String,
     },
-    /// The process host has ended: nothing can be started or signalled by it any more.
+    /// The process host has ended. It can start and signal nothing any more.
     #[error("the process host has ended")]
     HostGone,
 }
 
-/// What fails with an [`enum@Error`].
+/// The result of an operation that fails with an [`enum@Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
@@ -68,7 +68,8 @@ impl Error {
         move |source| Self::System { op, source }
     }
 
-    /// The system's error beneath, for [`StartFailureKind::of_io`](executor_core::lifecycle::StartFailureKind::of_io).
+    /// The underlying error of the system, for
+    /// [`StartFailureKind::of_io`](executor_core::lifecycle::StartFailureKind::of_io).
     pub fn io(&self) -> Option<&io::Error> {
         match self {
             Self::File { source, .. } | Self::Process { source, .. } | Self::System { source, .. } => {

@@ -1,8 +1,11 @@
-//! The processes a container has had, on disk, for whoever has to end them when their executor cannot.
+//! The journal of a container: the processes that it has had, on disk. A sweep kills them if their executor
+//! is dead.
 //!
-//! Cgroups show most of them; the journal shows those that are in none, as where no cgroups may be made.
-//! It is one line for each process, in the container's own directory, and goes with it. A pid alone says
-//! nothing about tomorrow: beside it stand what tells its process from every other that has it.
+//! Cgroups list most of them. The journal also lists those that are in no cgroup, as when this user may make
+//! none.
+//!
+//! The journal is a file in the container's own directory, with one line for each process. Pids are reused,
+//! so each line also has what distinguishes its process from every other process with the same pid.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -16,13 +19,13 @@ use crate::{Error, Result, pidfd, procfs};
 
 const FILE: &str = "journal";
 
-/// Writes down that the process `pid` belongs to the container in `dir`. One that is gone is no error.
+/// Records that the process `pid` belongs to the container in `dir`. A process that is gone is not an error.
 ///
 /// # Errors
 /// When it cannot be written.
 pub fn record(dir: &Path, pid: HostPid) -> Result<()> {
     let Some(line) = pidfd::open(pid).ok().and_then(|pidfd| identity(pid, &pidfd)) else { return Ok(()) };
-    // One write: a line is there as a whole or, when the machine stops here, cannot be read.
+    // One write for the whole line. If the machine stops meanwhile, the line is incomplete and is ignored.
     let file = dir.join(FILE);
     let written = OpenOptions::new()
         .append(true)
@@ -32,22 +35,23 @@ pub fn record(dir: &Path, pid: HostPid) -> Result<()> {
     written.map_err(Error::file("write", &file))
 }
 
-/// Kills those in the journal that still are who they were, and are not about to end anyway; answers with
-/// their pidfds.
+/// Kills the recorded processes that are still alive, and returns their pidfds.
 pub(crate) fn kill(dir: &Path) -> Vec<OwnedFd> {
     let journal = fs::read_to_string(dir.join(FILE)).unwrap_or_default();
-    let same = |line: &str| {
-        let pid = procfs::parse_pid(line.split(' ').next()?)?;
-        let pidfd = pidfd::open(pid).ok()?;
-        let lives = identity(pid, &pidfd)? == line && !procfs::Stat::of(pid)?.is_ending();
-        lives.then_some(pidfd)
-    };
-    let there = journal.split_inclusive('\n').filter_map(same);
-    there.filter(|pidfd| pidfd::send(pidfd, Signal::KILL).is_ok()).collect()
+    let alive = journal.split_inclusive('\n').filter_map(open_if_alive);
+    alive.filter(|pidfd| pidfd::send(pidfd, Signal::KILL).is_ok()).collect()
 }
 
-/// Kills the init that a runtime's own state names, if it still is who it was and is not about to end anyway. runc
-/// writes `state.json` before the program runs, crun `status`; both have the start in clock ticks.
+/// Opens the process of a line, unless it has exited or is exiting.
+fn open_if_alive(line: &str) -> Option<OwnedFd> {
+    let pid = procfs::parse_pid(line.split(' ').next()?)?;
+    let pidfd = pidfd::open(pid).ok()?;
+    let is_alive = identity(pid, &pidfd)? == line && !procfs::Stat::of(pid)?.is_ending();
+    is_alive.then_some(pidfd)
+}
+
+/// Kills the init that is recorded in the runtime's own state, if it is still alive. runc writes `state.json`
+/// before the program runs, crun writes `status`. Both contain the start time in clock ticks.
 pub(crate) fn kill_init(state: &Path) -> Option<OwnedFd> {
     #[derive(Deserialize)]
     struct Init {
@@ -61,14 +65,15 @@ pub(crate) fn kill_init(state: &Path) -> Option<OwnedFd> {
     let (pid, start) = (HostPid::new(init.pid)?, init.start);
     let pidfd = pidfd::open(pid).ok()?;
     let stat = procfs::Stat::of(pid)?;
-    let lives = stat.start == start && !stat.is_ending();
-    (lives && pidfd::send(&pidfd, Signal::KILL).is_ok()).then_some(pidfd)
+    let is_alive = stat.start == start && !stat.is_ending();
+    (is_alive && pidfd::send(&pidfd, Signal::KILL).is_ok()).then_some(pidfd)
 }
 
-/// The line of a process: its pid, its start in clock ticks since the system's, the inode of its pidfd
-/// (from Linux 6.9 on never given twice; before, the same for all), and which run of the system that is.
+/// The line of a process: its pid, its start time in clock ticks since boot, the inode of its pidfd (unique
+/// from Linux 6.9 on, the same for all before), and the boot id.
 ///
-/// The pidfd was opened first: if what `/proc` says is of another process by now, no line can match it.
+/// The pidfd was opened first. If the pid has been reused since, `/proc` describes the later process, and the
+/// line matches neither.
 fn identity(pid: HostPid, pidfd: &OwnedFd) -> Option<String> {
     let start = procfs::Stat::of(pid)?.start;
     let inode = rustix::fs::fstat(pidfd.as_fd()).ok()?.st_ino;

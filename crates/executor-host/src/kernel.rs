@@ -1,8 +1,8 @@
-//! What the child table asks of the kernel, and Linux's answers.
+//! The system calls of the child table: the [`Kernel`] trait, and its implementation for Linux.
 
 use std::ffi::OsString;
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -19,34 +19,34 @@ use crate::procfs::{self, Stat};
 use crate::seam::{Command, FileIdentity, ImageFate, Members, StdioSource};
 use crate::{cgroup, pidfd};
 
-/// The kernel, as far as children are concerned. Nothing here waits.
+/// What the child table needs from the kernel. No method blocks.
 pub(crate) trait Kernel {
-    /// What holds on to a process.
+    /// A reference to a process that stays valid when the pid is reused.
     type Pidfd;
 
-    /// Executes a command; answers with the pid and with what became of its image. `named` is called with the name of
-    /// each file that is about to be executed.
+    /// Executes a command. Returns its pid, and whether its image was executed. `named` is called with the
+    /// name of each file before it is executed.
     fn spawn(
         &mut self,
         command: &Command,
         fds: &[OwnedFd],
         named: &mut dyn FnMut(String),
     ) -> io::Result<(HostPid, ImageFate)>;
-    /// Opens the pidfd of a process that has not been reaped.
+    /// Opens the pidfd of a process that is not reaped yet.
     fn open(&mut self, pid: HostPid) -> io::Result<Self::Pidfd>;
-    /// Reports the end of a process once, under this number.
+    /// Reports the exit of a process once, under this number.
     fn watch(&mut self, number: u64, pidfd: &Self::Pidfd) -> io::Result<()>;
-    /// Reaps a child that has ended; `None` while it runs, an error when it is no child.
+    /// Reaps a child that has exited. `None` while it is alive, an error if it is not a child.
     fn reap(&mut self, pidfd: &Self::Pidfd) -> io::Result<Option<ExitStatus>>;
-    /// The same by its pid, for a child that has no pidfd.
+    /// The same by pid, for a child that has no pidfd.
     fn reap_unwatched(&mut self, pid: HostPid) -> io::Result<Option<ExitStatus>>;
-    /// How a process has ended that someone else has reaped, if the kernel still knows.
+    /// The status of a process that another thread or process has reaped, if the kernel still knows it.
     fn status_of_reaped(&mut self, pidfd: &Self::Pidfd) -> Option<ExitStatus>;
     /// Signals a process.
     fn send(&mut self, pidfd: &Self::Pidfd, signal: Signal) -> io::Result<Delivery>;
     /// Signals a process group.
     fn send_group(&mut self, group: HostPid, signal: Signal) -> io::Result<()>;
-    /// Kills a child that has no pidfd, while its pid is certainly its own.
+    /// Kills a child that has no pidfd. It must not be reaped yet.
     fn kill_unwatched(&mut self, pid: HostPid);
     /// The children of this process, zombies included.
     fn children(&self) -> Vec<HostPid>;
@@ -56,17 +56,17 @@ pub(crate) trait Kernel {
     fn own_pid(&self) -> HostPid;
     /// The paths of a process's cgroups, one in each hierarchy.
     fn cgroups_of(&self, pid: HostPid) -> Vec<String>;
-    /// Whether a process that is ending still is in the cgroup it was in.
+    /// Whether a process that is exiting stays in its cgroup.
     fn keeps_zombies_in_cgroups(&self) -> bool;
     /// Whether a process is in a pid namespace below this process's.
     fn is_in_nested_pid_namespace(&self, pid: HostPid) -> bool;
-    /// The live processes of a container.
+    /// The processes of a container that are alive.
     fn members(&self, members: &Members) -> Vec<HostPid>;
     /// Thaws the freezers in these directories and in all below them.
     fn thaw(&mut self, dirs: &[OsString]);
     /// Whether this process is a child subreaper.
     fn is_subreaper(&self) -> io::Result<bool>;
-    /// Makes it one, or not.
+    /// Makes this process a child subreaper, or stops that.
     fn set_subreaper(&mut self, on: bool) -> io::Result<()>;
 }
 
@@ -85,19 +85,16 @@ impl Linux {
         Ok(Self { epoll })
     }
 
-    /// Waits until processes that are watched have ended, or the thread is woken, or the time is over.
-    pub(crate) fn wait(&self, wake: &OwnedFd, most: Option<Duration>) -> Vec<u64> {
+    /// Waits until watched processes have exited, the thread is woken, or the timeout has passed. Returns the
+    /// numbers of the exited processes.
+    pub(crate) fn wait(&self, wake: &OwnedFd, timeout: Option<Duration>) -> Vec<u64> {
         let mut events = Vec::with_capacity(64);
-        // Rounded up: what is due then shall be due when it is over.
-        let most = most.map(|most| {
-            Duration::from_millis(u64::try_from(most.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
-        });
-        let most = most.and_then(|most| Timespec::try_from(most).ok());
-        if let Err(error) =
-            epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), most.as_ref())
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(whole_milliseconds(timeout)).ok());
+        let waited = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref());
+        if let Err(error) = waited
             && error != Errno::INTR
         {
-            tracing::error!(%error, "epoll");
+            tracing::error!(%error, "epoll_wait failed");
         }
         let mut ended = Vec::with_capacity(events.len());
         for event in events {
@@ -121,22 +118,23 @@ impl Kernel for Linux {
         fds: &[OwnedFd],
         named: &mut dyn FnMut(String),
     ) -> io::Result<(HostPid, ImageFate)> {
+        let program = Path::new(&command.program);
+        let (file, fate) = match command.image {
+            None => (None, ImageFate::None),
+            Some(image) if FileIdentity::of(&fs::metadata(program)?) != image.of => {
+                (None, ImageFate::Outdated)
+            }
+            // The child replaces its file descriptors 0 to 2, so this one must be above them.
+            Some(image) => (Some(fcntl_dupfd_cloexec(fd(fds, image.fd)?, 3)?), ImageFate::Executed),
+        };
         let mut execute = |file: &Path| {
             named(short_name(file));
             execute(command, fds, file)
         };
-        let program = Path::new(&command.program);
-        let Some(image) = command.image else { return Ok((execute(program)?, ImageFate::None)) };
-        if FileIdentity::of(&fs::metadata(program)?) != image.of {
-            return Ok((execute(program)?, ImageFate::Outdated));
-        }
-        // In a child, 0 to 2 are others.
-        let file = fcntl_dupfd_cloexec(fd(fds, image.fd)?, 3)?;
+        let Some(file) = file else { return Ok((execute(program)?, fate)) };
         match execute(&path_of(&file)) {
-            Ok(pid) => Ok((pid, ImageFate::Executed)),
-            Err(error)
-                if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound) =>
-            {
+            Ok(pid) => Ok((pid, fate)),
+            Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound) => {
                 tracing::debug!(%error, "the runtime cannot be executed from memory");
                 Ok((execute(program)?, ImageFate::Unfit))
             }
@@ -229,8 +227,13 @@ impl Kernel for Linux {
     }
 }
 
-/// Executes `file`, which is the command's program or stands for it. A process group of its own keeps the terminal's
-/// signals from the runtime.
+/// Rounds up, so that what is due at the timeout is due when the wait returns.
+fn whole_milliseconds(timeout: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
+}
+
+/// Executes `file`, which is the command's program or its copy in memory. The child gets its own process
+/// group, so the terminal's signals do not reach it.
 fn execute(command: &Command, fds: &[OwnedFd], file: &Path) -> io::Result<HostPid> {
     let Command { program, image: _, args, env, stdio: [stdin, stdout, stderr] } = command;
     let mut child = process::Command::new(file);
@@ -257,13 +260,13 @@ fn fd(fds: &[OwnedFd], index: usize) -> io::Result<&OwnedFd> {
     fds.get(index).ok_or_else(|| Errno::BADF.into())
 }
 
-/// A program's name as the kernel keeps it: no more than 15 bytes.
+/// A program's name as the kernel keeps it: 15 bytes at most.
 fn short_name(program: &Path) -> String {
     let name = program.file_name().unwrap_or_default().to_string_lossy();
     name.chars().take(15).collect()
 }
 
-/// The path of an open file, for this process's children.
+/// A path to an open file, valid in this process's children.
 fn path_of(file: &OwnedFd) -> PathBuf {
     format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }

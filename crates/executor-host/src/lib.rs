@@ -1,14 +1,15 @@
-//! This machine, for the drivers of `executor-core`: what is not an OCI runtime's.
+//! This machine, for drivers: everything that a driver of `executor-core` needs besides the OCI runtime.
 //!
 //! ```text
 //!  driver ──▶ client ──▶ seam: values and file descriptors ──▶ local: the embedder's process, one thread
 //!    │                                                            └──▶ children (decides) ──▶ kernel (does)
-//!    ├──▶ root: the lock, who owns which container, sweeping what dead executors left ──▶ journal, tree
-//!    ├──▶ cgroup: who is in a container, what it has used, ending it, giving it back ──▶ procfs, pidfd
-//!    └──▶ terminal: the console socket, and the copying
+//!    ├──▶ root: which executor owns which container, sweeping what dead executors left ──▶ journal, tree
+//!    ├──▶ cgroup: a container's processes and usage, killing and removing ──▶ procfs, pidfd
+//!    └──▶ terminal: the console socket, and copying between terminal and pipes
 //! ```
-//! Children belong to a process, and statuses are collected once. So all that must be the parent of something is behind
-//! [`ProcessHost`], which takes values: a process that outlives the embedder can take its place.
+//! Only the parent of a process can reap it, and only once. Therefore everything that must be done by the
+//! parent is behind [`ProcessHost`]. Only values and file descriptors cross that trait, so a process that
+//! outlives the embedder can implement it.
 
 mod bundles;
 pub mod cgroup;
@@ -43,7 +44,8 @@ pub use seam::{
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks what no panic can leave half changed: all that is done under these locks is a single step.
+/// Locks a mutex, even a poisoned one. Each change under these locks is a single step, so a panic cannot
+/// leave half of one.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

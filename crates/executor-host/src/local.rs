@@ -2,11 +2,13 @@
 //!
 //! ```text
 //!  LocalHost ─┐
-//!  LocalHost ─┼─▶ queue ── eventfd ──▶ the host's thread: one request, then what has ended, then what is due
+//!  LocalHost ─┼─▶ queue ── eventfd ──▶ the host's thread: one request, then exits, then what is due
 //!  LocalHost ─┘                            └── ChildTable ──▶ each client's EventSink
 //! ```
-//! Children belong to a process and not to an executor, so there is one thread for all executors of a process. It begins with the
-//! first client and ends with the last, or with the last runtime that such a client has left at work. Ends are seen by pidfds and reaped one by one: a wait for any child would steal
+//! Children belong to a process and not to an executor, so all executors of a process share one thread. The
+//! first client starts it. It ends when the last client has left and the last of their runtimes is reaped.
+//!
+//! Exits are reported by pidfds, and each child is reaped by its pidfd. Waiting for any child would also reap
 //! the embedder's own.
 
 use std::collections::VecDeque;
@@ -30,11 +32,11 @@ pub struct LocalHost {
     queue: Arc<Queue>,
 }
 
-/// The host of this process. It cannot belong to an executor: of what was reaped, of who is a subreaper, and of whose child
-/// is unknown there is one truth for the process.
+/// The host of this process. It cannot belong to an executor, because children and the subreaper flag belong
+/// to the process.
 static HOST: Mutex<Option<Arc<Queue>>> = Mutex::new(None);
 
-/// What the host's thread is to do.
+/// The requests to the host's thread.
 struct Queue {
     entries: Mutex<VecDeque<(ClientId, Entry)>>,
     wake: OwnedFd,
@@ -51,7 +53,7 @@ impl LocalHost {
     /// Becomes a client of this process's host, and starts its thread if there is none. Events go to `sink`.
     ///
     /// # Errors
-    /// When there is no thread or no file to be had.
+    /// When the thread cannot be started, or a file descriptor cannot be made.
     pub fn connect(sink: impl EventSink) -> io::Result<Self> {
         let mut host = lock(&HOST);
         let queue = match &*host {
@@ -92,7 +94,7 @@ impl Queue {
 
     fn enter(&self, client: ClientId, entry: Entry) {
         lock(&self.entries).push_back((client, entry));
-        // It fails only when it has not been read 2^64 times.
+        // A write to an eventfd fails only when its counter, of 64 bits, is full.
         let _woken = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
     }
 
@@ -100,7 +102,7 @@ impl Queue {
         let _guard = ThreadGuard(Arc::clone(&self));
         loop {
             let next = lock(&self.entries).pop_front();
-            let waits = next.is_none();
+            let was_empty = next.is_none();
             match next {
                 Some((client, Entry::Join(sink))) => table.join(client, sink),
                 Some((client, Entry::Request(request, fds))) => {
@@ -110,25 +112,25 @@ impl Queue {
                 None if !table.is_needed() && self.stop_if_idle() => return,
                 None => table.idle(),
             }
-            // A queue of requests does not delay an exit.
+            // Exits are handled between two requests, so that many requests do not delay them.
             let now = Instant::now();
-            let due = table.next_deadline(now).map(|at| at.saturating_duration_since(now));
-            let most = if waits { due } else { Some(Duration::ZERO) };
-            for number in table.kernel().wait(&self.wake, most) {
+            let until_due = table.next_deadline(now).map(|at| at.saturating_duration_since(now));
+            let timeout = if was_empty { until_due } else { Some(Duration::ZERO) };
+            for number in table.kernel().wait(&self.wake, timeout) {
                 table.ended(Instant::now(), number);
             }
             table.tick(Instant::now());
         }
     }
 
-    /// Without clients it is over, unless one comes just now.
+    /// Stops unless a client has just joined.
     fn stop_if_idle(&self) -> bool {
         let mut host = lock(&HOST);
-        let over = lock(&self.entries).is_empty();
-        if over {
+        let is_idle = lock(&self.entries).is_empty();
+        if is_idle {
             self.forget(&mut host);
         }
-        over
+        is_idle
     }
 
     fn forget(&self, host: &mut Option<Arc<Self>>) {
@@ -138,7 +140,8 @@ impl Queue {
     }
 }
 
-/// The thread ends, perhaps by a panic: the next client begins another, and clients of this one see their sinks go.
+/// Cleans up when the thread ends, by a panic as well: the next client starts a new thread, and the sinks of
+/// the present clients are dropped.
 struct ThreadGuard(Arc<Queue>);
 
 impl Drop for ThreadGuard {

@@ -15,7 +15,7 @@ use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// A pidfd of a process that was not reaped before the call.
+/// Opens the pidfd of a process that is not reaped yet.
 ///
 /// # Errors
 /// `ESRCH` when there is no such process.
@@ -23,7 +23,7 @@ pub(crate) fn open(pid: HostPid) -> io::Result<OwnedFd> {
     Ok(rustix::process::pidfd_open(raw(pid)?, PidfdFlags::NONBLOCK)?)
 }
 
-/// Has tokio's reactor tell when a file is ready: a pidfd becomes readable when the process has ended.
+/// Registers a file with tokio's reactor. A pidfd becomes readable when its process exits.
 ///
 /// # Errors
 /// When it cannot be watched.
@@ -37,13 +37,13 @@ pub(crate) fn raw(pid: HostPid) -> io::Result<Pid> {
     i32::try_from(pid.get()).ok().and_then(Pid::from_raw).ok_or_else(|| Errno::SRCH.into())
 }
 
-/// A signal as the system's calls take it.
+/// A signal as system calls take it.
 pub(crate) fn number(signal: Signal) -> io::Result<rustix::process::Signal> {
     rustix::process::Signal::from_named_raw(i32::from(signal.number()))
         .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, format!("{signal} cannot be sent")))
 }
 
-/// Sends a signal; a process that is gone is no error.
+/// Sends a signal. A process that is gone is not an error.
 ///
 /// # Errors
 /// When it may not be sent.
@@ -56,10 +56,10 @@ pub(crate) fn send(pidfd: impl AsFd, signal: Signal) -> io::Result<Delivery> {
     }
 }
 
-/// Reaps a child that has ended; `None` while it runs.
+/// Reaps a child that has exited. `None` while it is alive.
 ///
 /// # Errors
-/// `ECHILD` when it is no child of ours, or someone else has reaped it.
+/// `ECHILD` when it is not our child, or another thread has reaped it.
 pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<ExitStatus>> {
     let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
     Ok(rustix::process::waitid(WaitId::PidFd(pidfd), options)?.as_ref().map(status))
@@ -88,7 +88,7 @@ const PIDFD_INFO_EXIT: u64 = 1 << 3;
 
 nix::ioctl_readwrite!(pidfd_get_info, 0xFF, 11, PidfdInfo);
 
-/// The status of a process that has ended and was reaped by whoever its parent is.
+/// The status of a process that its parent has reaped.
 ///
 /// Known from Linux 6.15 on, for a pidfd that was opened before the process was reaped.
 pub(crate) fn status_of_reaped(pidfd: BorrowedFd<'_>) -> Option<ExitStatus> {
@@ -141,7 +141,7 @@ mod tests {
         child.wait().unwrap();
         assert_eq!(reap(pidfd.as_fd()).unwrap_err().raw_os_error(), Some(Errno::CHILD.raw_os_error()));
         let known = status_of_reaped(pidfd.as_fd());
-        // Before Linux 6.15 nobody can say.
+        // Before Linux 6.15 it is unknown.
         assert!(known.is_none() || known == Some(ExitStatus::Code(7)), "{known:?}");
     }
 

@@ -1,4 +1,4 @@
-//! The few things of `/proc` that are read.
+//! Reading `/proc`: processes, their cgroups and namespaces, and mounts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use executor_core::lifecycle::{HostPid, NetworkUsage};
 
 use crate::{Error, Result};
 
-/// The part of `/proc/<pid>/stat` that says whose process it is.
+/// A part of `/proc/<pid>/stat`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stat {
     /// Its name.
@@ -22,28 +22,28 @@ pub struct Stat {
     pub session: u32,
     /// How many threads it has.
     pub threads: u64,
-    /// When it was started, in clock ticks since the system was.
+    /// When it was started, in clock ticks since boot.
     pub start: u64,
     pub(crate) flags: u64,
 }
 
-/// From linux/sched.h: the process is on its way out.
+/// From linux/sched.h: the process is exiting.
 const PF_EXITING: u64 = 4;
 
 impl Stat {
-    /// That of a process; `None` when there is none.
+    /// The stat of a process. `None` if there is no such process.
     pub fn of(pid: HostPid) -> Option<Self> {
         let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
         parse_stat(&String::from_utf8_lossy(&stat))
     }
 
-    /// Whether it has ended, or is about to and cannot be stopped.
+    /// Whether it has exited or is exiting.
     pub const fn is_ending(&self) -> bool {
         self.state == 'Z' || self.state == 'X' || self.flags & PF_EXITING != 0
     }
 }
 
-/// The name stands in parentheses and may hold anything, parentheses included.
+/// The name is in parentheses and may contain any character, parentheses included.
 fn parse_stat(stat: &str) -> Option<Stat> {
     let (before, after) = stat.rsplit_once(") ")?;
     let comm = before.split_once('(')?.1.to_owned();
@@ -58,20 +58,20 @@ fn parse_stat(stat: &str) -> Option<Stat> {
     Some(Stat { comm, state, parent, group, session, threads, start, flags })
 }
 
-/// The children of this process, zombies included, adopted ones included.
+/// The children of this process, including zombies and the orphans that it got as a subreaper.
 pub fn children() -> Vec<HostPid> {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
     lists.flat_map(|list| list.split_whitespace().filter_map(parse_pid).collect::<Vec<_>>()).collect()
 }
 
-/// Every process.
+/// All processes that this process can see.
 pub fn processes() -> impl Iterator<Item = HostPid> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries.filter_map(|entry| parse_pid(entry.file_name().to_str()?))
 }
 
-/// A pid in digits, with space around.
+/// Parses a pid in digits, which spaces may surround.
 pub fn parse_pid(text: &str) -> Option<HostPid> {
     text.trim().parse().ok().and_then(HostPid::new)
 }
@@ -83,12 +83,13 @@ pub fn cgroups_of(pid: HostPid) -> impl Iterator<Item = String> {
     paths.collect::<Vec<_>>().into_iter()
 }
 
-/// Whether a process is in this cgroup, or below it, in any hierarchy. Zombies still are.
+/// Whether a process is in this cgroup, or below it, in any hierarchy. Zombies are in v2 hierarchies only.
 pub fn is_in_cgroup(pid: HostPid, cgroup: &str) -> bool {
     cgroups_of(pid).any(|path| is_at_or_below(&path, cgroup))
 }
 
-/// Whether a path of `/proc/<pid>/cgroup` is this cgroup's or of one below. The kernel says ` (deleted)` after some.
+/// Whether a path in `/proc/<pid>/cgroup` is `cgroup` or below it. The kernel appends ` (deleted)` to some
+/// paths.
 pub fn is_at_or_below(path: &str, cgroup: &str) -> bool {
     let below = path.strip_prefix(cgroup);
     below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || rest.starts_with(' '))
@@ -100,7 +101,7 @@ pub fn own_pid() -> HostPid {
     HostPid::new(std::process::id()).expect("a process has a pid")
 }
 
-/// Whether a process is in a pid namespace below this process's. Zombies still are.
+/// Whether a process is in a pid namespace below this process's. Zombies are, too.
 pub fn is_in_nested_pid_namespace(pid: HostPid) -> bool {
     let depth = |pid: &str| {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -110,20 +111,20 @@ pub fn is_in_nested_pid_namespace(pid: HostPid) -> bool {
     depth(&pid.to_string()) > depth("self")
 }
 
-/// The processes in the pid namespace of `init`, which is not ours.
+/// The processes in the pid namespace of `init`. None if that is this process's own.
 pub fn in_pid_namespace_of(init: HostPid) -> impl Iterator<Item = HostPid> {
     let namespace = |pid: HostPid| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let of_init = namespace(init).filter(|_| is_in_nested_pid_namespace(init));
     processes().filter(move |pid| of_init.is_some() && namespace(*pid) == of_init)
 }
 
-/// Whether a process was given this variable when it was executed.
+/// Whether a process was executed with this environment variable. `variable` has the form `NAME=value`.
 pub fn has_variable(pid: HostPid, variable: &str) -> bool {
     let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     environ.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes())
 }
 
-/// What went over the interfaces in the network namespace of a process.
+/// The traffic of the interfaces in the network namespace of a process.
 pub fn network_usage(pid: HostPid) -> Option<NetworkUsage> {
     let text = fs::read_to_string(format!("/proc/{pid}/net/dev")).ok()?;
     Some(NetworkUsage::of_interfaces(&text))
@@ -140,7 +141,7 @@ pub struct MountInfo {
     pub super_options: String,
 }
 
-/// What this process sees mounted.
+/// The mounts in this process's mount namespace.
 ///
 /// # Errors
 /// When the list cannot be read.
@@ -150,10 +151,10 @@ pub fn mounts() -> Result<Vec<MountInfo>> {
     Ok(text.lines().filter_map(parse_mount).collect())
 }
 
-/// What is mounted at or below `dir`, the deepest and latest first.
+/// The mount points at or below `dir`, the latest first.
 ///
 /// # Errors
-/// As [`mounts`].
+/// When the list of mounts cannot be read.
 pub fn mounts_below(dir: &Path) -> Result<Vec<PathBuf>> {
     let points = mounts()?.into_iter().map(|mount| mount.point);
     let mut below: Vec<_> = points.filter(|point| point.starts_with(dir)).collect();
@@ -170,17 +171,14 @@ fn parse_mount(line: &str) -> Option<MountInfo> {
     Some(MountInfo { point, kind, super_options })
 }
 
-/// The kernel writes space, tab, newline and backslash as three octal digits.
+/// Decodes a path. The kernel writes space, tab, newline and backslash as `\\` and three octal digits.
 fn unescape(field: &str) -> PathBuf {
     use std::os::unix::ffi::OsStringExt;
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field.as_bytes();
     while let Some((first, tail)) = rest.split_first() {
-        let octal = (*first == b'\\')
-            .then(|| tail.get(..3))
-            .flatten()
-            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
-        match octal {
+        let escaped = if *first == b'\\' { tail.get(..3).and_then(octal) } else { None };
+        match escaped {
             Some(byte) => {
                 bytes.push(byte);
                 rest = tail.get(3..).unwrap_or_default();
@@ -192,6 +190,10 @@ fn unescape(field: &str) -> PathBuf {
         }
     }
     std::ffi::OsString::from_vec(bytes).into()
+}
+
+fn octal(digits: &[u8]) -> Option<u8> {
+    u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()
 }
 
 #[cfg(test)]

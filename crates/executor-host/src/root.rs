@@ -1,20 +1,26 @@
-//! The root directory: who owns which container, across executors and their deaths.
+//! The root directory: which executor owns which container, while executors come and go.
 //!
 //! ```text
-//! <root>/executors/<executor>   locked (flock) as long as that executor lives; where its cgroups are
+//! <root>/executors/<executor>   locked (flock) while that executor is alive; lists its cgroup parents
 //! <root>/containers/<id>/       a container's own directory, its bundle
-//!                 ├ owner       the executor it belongs to, and its cgroup
+//!                 ├ owner       the executor that it belongs to, and its cgroup
 //!                 └ journal     its processes
-//! <root>/runtime/               the runtime's state (`--root`), so that it sees only what is ours
+//! <root>/runtime/               the runtime's state (`--root`), so that the runtime lists our containers only
 //! ```
-//! Several executors share a root, and everything in it. A lock on the root directory itself is held while an executor's lock is
-//! made or judged, so an executor that is being born is never taken for a dead one, and while directories that all share
-//! are removed, which the last executor does. A container's directory appears in one step, with its owner in it.
+//! Several executors share a root. The root directory itself is locked in two situations. One is while an
+//! executor makes its file and locks it, or checks which others are locked: a new executor is thus never
+//! taken for a dead one. The other is while the last executor removes the shared directories. A container's
+//! directory appears in one step (rename), with `owner` in it.
 //!
-//! An example. Executor `e` is killed with container `c` running. Executor `f` opens the root: nobody holds the lock of
-//! `executors/e`, so `f` takes it, and no third one sweeps the same. `containers/c/owner` names `e`: the processes in `c`'s
-//! cgroup and journal are killed, its cgroups, state and files removed, then `executors/e`. What could not be removed keeps
-//! `owner` and `executors/e`, and the next sweep tries again.
+//! # Example
+//! Executor `e` is killed while container `c` runs. Executor `f` opens the root:
+//!
+//! 1. `executors/e` is not locked. `f` locks it, so that no third executor sweeps the same containers.
+//! 2. `containers/c/owner` names `e`. The processes in `c`'s cgroup and journal are killed, then its cgroups, its
+//!    runtime state and its files are removed, `owner` last.
+//! 3. `executors/e` is removed.
+//!
+//! If something of `c` cannot be removed, `owner` and `executors/e` stay, and the next sweep tries again.
 
 mod reservation;
 mod sweep;
@@ -37,27 +43,27 @@ use uuid::Uuid;
 pub use self::reservation::Reservation;
 pub use self::sweep::sweep;
 use self::sweep::{leave_root, records};
-use crate::cgroup::place::{self, CgroupPlace};
-use crate::cgroup::{self};
+use crate::cgroup;
+use crate::cgroup::place::{self, CgroupPlace, Missing};
 use crate::seam::Containers;
 use crate::{Bundles, Error, Result, lock, tree};
 
-/// The variable by which the runtimes of an executor are known.
+/// An environment variable of the runtimes that an executor calls. Its value is the executor's name.
 pub const EXECUTOR_VARIABLE: &str = "LONGSHORE_EXECUTOR";
 
 const OWNER: &str = "owner";
 
-/// What stands there for the cgroup of a container that has none.
+/// Stands in [`OWNER`] for the cgroup of a container that has none.
 const NO_CGROUP: &str = "-";
 
-/// A root directory, in the hands of a live executor.
+/// A root directory that a live executor has entered.
 #[derive(Debug)]
 pub struct Root {
     dir: PathBuf,
     executor: String,
-    /// Where its cgroups go by default; nowhere where none may be made.
+    /// The default parent of its cgroups. `None` if this user may make no cgroups.
     parent: Option<String>,
-    /// The parents below which it has a directory among the cgroups; its file has a line for each.
+    /// The parents below which it has a directory in the cgroup hierarchies. Its file has a line for each.
     parents: Mutex<BTreeSet<String>>,
     lock_file: File,
 }
@@ -72,17 +78,8 @@ impl Root {
         let dir = dir.canonicalize().map_err(Error::file("resolve", dir))?;
         cgroup::learn_hierarchies()?;
         let swept = sweep(&dir, bundles)?;
-        let root_lock = lock_root(&dir)?;
-        for (part, mode) in [("executors", 0o700), ("containers", 0o711), ("runtime", 0o711)] {
-            let part = dir.join(part);
-            DirBuilder::new().recursive(true).mode(mode).create(&part).map_err(Error::file("make", &part))?;
-        }
         let executor = short_uuid();
-        let file = dir.join("executors").join(&executor);
-        let lock_file = File::create_new(&file).map_err(Error::file("make", &file))?;
-        flock(&lock_file, FlockOperation::NonBlockingLockExclusive)
-            .map_err(|error| Error::file("lock", &file)(error.into()))?;
-        drop(root_lock);
+        let lock_file = register_executor(&dir, &executor)?;
         bundles.open(&dir, &executor).map_err(Error::file("open", &dir))?;
         let parent = place::default_parent();
         let root = Self { dir, executor, parent, parents: Mutex::default(), lock_file };
@@ -97,7 +94,7 @@ impl Root {
         &self.executor
     }
 
-    /// What says that a process is in a container of this executor.
+    /// The evidence that a process is in a container of this executor.
     pub fn containers(&self) -> Containers {
         match self.parent {
             Some(_) => Containers::Of(self.executor.clone()),
@@ -110,34 +107,42 @@ impl Root {
         self.dir.join("runtime")
     }
 
-    /// Writes down that this executor has a directory among the cgroups below `parent`, and makes it.
+    /// Makes this executor's directory below a cgroup parent. The executor's file lists the parent first: if
+    /// this process dies half way, a sweep finds the directory.
     fn enter_parent(&self, parent: &str) -> Result<()> {
         let mut parents = lock(&self.parents);
         if parents.contains(parent) {
             return Ok(());
         }
         let root_lock = lock_root(&self.dir)?;
-        let mut made = place::missing(parent);
-        // What another executor on this root has made is the last one's to remove.
-        made.extend(
-            records(&self.dir)?.into_iter().filter(|(other, _)| other == parent).flat_map(|(_, made)| made),
-        );
-        made.sort();
-        made.dedup_by(|one, other| one.hierarchy == other.hierarchy);
-        let fields: String =
-            made.iter().map(|made| format!("\t{}\t{}", made.hierarchy, made.topmost)).collect();
-        // First: if we die before all of it is made, a sweep knows of it.
+        let mut line = parent.to_owned();
+        for missing in self.missing_of(parent)? {
+            line += &format!("\t{}\t{}", missing.hierarchy, missing.topmost);
+        }
+        line.push('\n');
         let file = self.dir.join("executors").join(&self.executor);
-        (&self.lock_file)
-            .write_all(format!("{parent}{fields}\n").as_bytes())
-            .map_err(Error::file("write", &file))?;
+        (&self.lock_file).write_all(line.as_bytes()).map_err(Error::file("write", &file))?;
         drop(root_lock);
         place::make_parent(parent, &self.executor);
         parents.insert(parent.to_owned());
         Ok(())
     }
 
-    /// Where a container's cgroups go; `None` where none may be made.
+    /// The directories of a cgroup parent that are missing now, or that another executor on this root has
+    /// made. The last executor removes them, whichever has made them.
+    fn missing_of(&self, parent: &str) -> Result<Vec<Missing>> {
+        let mut missing = place::missing(parent);
+        for (other, made) in records(&self.dir)? {
+            if other == parent {
+                missing.extend(made);
+            }
+        }
+        missing.sort();
+        missing.dedup_by(|one, other| one.hierarchy == other.hierarchy);
+        Ok(missing)
+    }
+
+    /// The place of a container's cgroups. `None` if this user may make no cgroups.
     fn place(&self, parent: Option<&CgroupParent>, id: &ContainerId) -> Result<Option<CgroupPlace>> {
         let path = match parent {
             None => self.parent.clone(),
@@ -151,10 +156,10 @@ impl Root {
         Ok(Some(CgroupPlace::new(parent.as_ref(), &self.executor, id)))
     }
 
-    /// Takes an id, for a container whose cgroups are below `parent`. `None` when it is taken.
+    /// Reserves an id for a container whose cgroups are below `parent`. `None` if the id is taken.
     ///
     /// # Errors
-    /// When its directory cannot be made, or its cgroup's parent not be used.
+    /// When its directory cannot be made, or this user may make no cgroups below `parent`.
     pub fn reserve(&self, id: &ContainerId, parent: Option<&CgroupParent>) -> Result<Option<Reservation>> {
         let containers = self.dir.join("containers");
         let reservation = Reservation {
@@ -163,15 +168,16 @@ impl Root {
             cgroup: self.place(parent, id)?,
             state: self.runtime_state().join(id.as_str()),
         };
-        // Names that begin with a dot are no ids; this one tells whose it is should we die here.
-        let new = containers.join(format!(".{}.{}", self.executor, short_uuid()));
-        DirBuilder::new().mode(0o711).create(&new).map_err(Error::file("make", &new))?;
+        // No id begins with a dot. The executor's name in it lets a sweep remove it if this process dies
+        // before the rename.
+        let unnamed = containers.join(format!(".{}.{}", self.executor, short_uuid()));
+        DirBuilder::new().mode(0o711).create(&unnamed).map_err(Error::file("make", &unnamed))?;
         let cgroup = reservation.cgroup.as_ref().map_or(NO_CGROUP, |place| &place.cgroups_path);
-        let reserved = fs::write(new.join(OWNER), format!("{}\n{cgroup}\n", self.executor))
-            .and_then(|()| Ok(renameat_with(CWD, &new, CWD, &reservation.dir, RenameFlags::NOREPLACE)?));
-        let Err(error) = reserved else { return Ok(Some(reservation)) };
-        for left in tree::remove(&new, LeftoverKind::File) {
-            tracing::warn!(%left, "of a reservation that failed");
+        let named = fs::write(unnamed.join(OWNER), format!("{}\n{cgroup}\n", self.executor))
+            .and_then(|()| Ok(renameat_with(CWD, &unnamed, CWD, &reservation.dir, RenameFlags::NOREPLACE)?));
+        let Err(error) = named else { return Ok(Some(reservation)) };
+        for left in tree::remove(&unnamed, LeftoverKind::File) {
+            tracing::warn!(%left, "part of a failed reservation was not removed");
         }
         match Errno::from_io_error(&error) {
             Some(Errno::EXIST) => Ok(None),
@@ -179,16 +185,30 @@ impl Root {
         }
     }
 
-    /// Leaves the root; answers with what could not be removed. With something left, the executor stays
-    /// in the root as a dead one, so that the next sweep tries again.
+    /// Leaves the root. Returns what could not be removed. If anything is left, the executor's file stays in
+    /// the root, and the next sweep tries again.
     pub fn close(&self, bundles: &dyn Bundles) -> Vec<Leftover> {
         leave_root(&self.dir, &self.executor, bundles)
             .unwrap_or_else(|error| vec![Leftover::new(LeftoverKind::File, &self.dir, &error)])
     }
 }
 
-/// Where the cgroups of containers go that ask for no parent, as a path within each hierarchy; `None` where this
-/// user may make none.
+/// Makes and locks the file of a new executor, and the directories that all executors share.
+fn register_executor(root: &Path, executor: &str) -> Result<File> {
+    let _root_lock = lock_root(root)?;
+    for (part, mode) in [("executors", 0o700), ("containers", 0o711), ("runtime", 0o711)] {
+        let part = root.join(part);
+        DirBuilder::new().recursive(true).mode(mode).create(&part).map_err(Error::file("make", &part))?;
+    }
+    let path = root.join("executors").join(executor);
+    let file = File::create_new(&path).map_err(Error::file("make", &path))?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)
+        .map_err(|error| Error::file("lock", &path)(error.into()))?;
+    Ok(file)
+}
+
+/// The default parent of containers' cgroups, as a path within each hierarchy. `None` if this user may make
+/// no cgroups.
 ///
 /// # Errors
 /// When the mounts of the hierarchies cannot be read.
@@ -197,12 +217,12 @@ pub fn default_cgroup_parent() -> Result<Option<String>> {
     Ok(place::default_parent())
 }
 
-/// How the names of an executor's logs begin, in the runtime's state directory. No id begins so.
+/// The prefix of an executor's log files in the runtime's state directory. No id begins with it.
 pub fn log_prefix(executor: &str) -> String {
     format!(".call-{executor}-")
 }
 
-/// Locks the root directory itself, waiting for those who hold it: they do so for moments.
+/// Locks the root directory itself. Blocks while another executor has it locked, which is for moments only.
 fn lock_root(root: &Path) -> Result<File> {
     let lock = File::open(root).map_err(Error::file("open", root))?;
     flock(&lock, FlockOperation::LockExclusive).map_err(|error| Error::file("lock", root)(error.into()))?;

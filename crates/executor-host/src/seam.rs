@@ -1,13 +1,17 @@
-//! The seam to what must be the parent of something: values and file descriptors go in, values come out.
+//! The seam between a driver and the parent of its processes. Values and file descriptors go in, values come
+//! out.
 //!
 //! ```text
 //!  driver ── HostClient ── Request, Vec<OwnedFd> ──▶ ProcessHost: LocalHost, in the embedder's process
 //!               ▲                                        │
 //!               └────────────── Event ───────────────────┘
 //! ```
-//! A host spawns runtimes, adopts the processes they leave behind, signals these and reports their exits. It carries
-//! requests out in the order in which they enter. Everything here can be serialised, so that a process that outlives the
-//! embedder can be a host as well.
+//! A host spawns runtimes, adopts the processes that runtimes have started, signals them and reports their
+//! exits. It carries requests out in the order in which they were entered. Everything here can be serialised,
+//! so that a process that outlives the embedder can be a host, too.
+//!
+//! The driver sends every [`Request`], and its client receives every [`Event`]. If the client is gone, its
+//! events are dropped. If the host is gone, it drops the [`EventSink`], and every open request fails.
 
 use std::ffi::OsString;
 use std::io;
@@ -19,222 +23,223 @@ use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, ProcessRef, Sig
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-/// Something that processes are children of.
+/// The parent of processes.
 pub trait ProcessHost: Send + Sync {
-    /// Enters a request; it is carried out after those that were entered before. Does not block. The request refers to
-    /// `fds` by their index. A host that has ended says so by dropping its [`EventSink`].
+    /// Enters a request, which is carried out after all earlier ones. Does not block. The request refers to
+    /// `fds` by index. A host that ends drops its [`EventSink`].
     fn request(&self, request: Request, fds: Vec<OwnedFd>);
 }
 
-/// Where a host delivers the events of one client, one after the other. It is dropped when no more will come.
+/// The receiver of one client's events, one after the other. The host drops it when no more will come.
 pub trait EventSink: Send + 'static {
-    /// Takes an event. Called on the host's own thread: it must not block.
+    /// Takes an event. Called on the host's own thread, so it must not block.
     fn deliver(&mut self, event: Event);
 }
 
-/// The name of a request whose answer is awaited; the client's choice, used once.
+/// Identifies a request and its answer. The client chooses it and uses it once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Token(pub u64);
 
-/// The name of a call of a runtime; the client's choice, used once.
+/// Identifies a call of a runtime. The client chooses it and uses it once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CallId(pub u64);
 
-/// What a host is asked to do.
+/// A request to a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// Execute a runtime: [`Event::Spawned`] or [`Event::SpawnFailed`], and [`Event::CallEnded`] in the end.
+    /// Execute a runtime. Answered with [`Event::Spawned`] or [`Event::SpawnFailed`]. After `Spawned`,
+    /// [`Event::CallEnded`] follows.
     Spawn {
-        /// Its name from now on.
+        /// The call's id from now on.
         call: CallId,
         /// What to execute.
         command: Command,
     },
     /// Send SIGKILL to the process group of a runtime.
     KillCall {
-        /// Which.
+        /// The call.
         call: CallId,
     },
-    /// Take charge of a process that a runtime has started: [`Event::Adopted`] or [`Event::AdoptFailed`], and
-    /// [`Event::Exited`] in the end.
+    /// Take charge of a process that a runtime has started. Answered with [`Event::Adopted`] or
+    /// [`Event::AdoptFailed`]. After `Adopted`, [`Event::Exited`] follows.
     Adopt {
-        /// Names the answer.
+        /// Identifies the answer.
         token: Token,
-        /// Its name from now on.
+        /// The process's name from now on.
         process: ProcessRef,
-        /// Its pid, as the runtime wrote it.
+        /// The pid that the runtime has written.
         pid: HostPid,
-        /// Whose child it is.
+        /// The process whose child it is.
         parent: Parent,
-        /// Where it is, if it is what the runtime started.
+        /// Its container. A process outside of it is a stranger that has the pid by now.
         members: Members,
     },
-    /// Signal an adopted process: [`Event::Signalled`]. After its end nothing is signalled.
+    /// Signal an adopted process. Answered with [`Event::Signalled`]. After its exit nothing is signalled.
     Signal {
-        /// Names the answer.
+        /// Identifies the answer.
         token: Token,
-        /// Which.
+        /// The process.
         process: ProcessRef,
         /// The signal.
         signal: Signal,
         /// The process alone, or its process group. The whole container is [`SignalAll`](Self::SignalAll).
         scope: SignalScope,
     },
-    /// Signal every process of a container: [`Event::Signalled`].
+    /// Signal every process of a container. Answered with [`Event::Signalled`].
     SignalAll {
-        /// Names the answer.
+        /// Identifies the answer.
         token: Token,
         /// The container.
         members: Members,
         /// The signal.
         signal: Signal,
     },
-    /// Send SIGKILL to an adopted process and its group: [`Event::Signalled`].
+    /// Send SIGKILL to an adopted process and its group. Answered with [`Event::Signalled`].
     Kill {
-        /// Names the answer.
+        /// Identifies the answer.
         token: Token,
-        /// Which.
+        /// The process.
         process: ProcessRef,
-        /// Kill these as well, and reap those of them that become children of the host.
+        /// Also kill the processes of this container, and reap those that become children of the host.
         everything: Option<Members>,
         /// Then thaw the freezers in these directories and in all below them.
         thaw: Vec<OsString>,
     },
-    /// Thaw the freezers in these directories and in all below them: [`Event::Done`].
+    /// Thaw the freezers in these directories and in all below them. Answered with [`Event::Done`].
     Thaw {
-        /// Names the answer.
+        /// Identifies the answer.
         token: Token,
         /// The directories of a cgroup.
         dirs: Vec<OsString>,
     },
-    /// Kill and reap children that nobody adopted, which a runtime left half made: [`Event::Done`], at the latest after a
-    /// moment.
+    /// Kill and reap unadopted children that a runtime has left half made. Answered with [`Event::Done`]
+    /// within seconds.
     EndUnadopted {
-        /// Names the answer.
+        /// Identifies the answer.
         token: Token,
-        /// Those of this container.
+        /// The container.
         members: Members,
-        /// All of them, not only what has not executed the container's program yet.
+        /// Also those that run the container's program already.
         all: bool,
-        /// And the process that has this pid, if it is the container's.
+        /// Also the process with this pid, if it is in the container.
         started: Option<HostPid>,
     },
-    /// Remember who is in a container now, and reap those that become children of the host when they have ended: where
-    /// no pid namespace does.
+    /// Remember the processes that are in a container now, and reap those that become children of the host.
+    /// Needed for a container without a pid namespace, which would kill and reap them.
     Remember {
         /// The container.
         container: ContainerId,
-        /// Who is in it.
+        /// The evidence that a process is in it.
         members: Members,
     },
-    /// As [`Remember`](Self::Remember), and kill them until nothing is left: [`Event::Done`], at the latest after
-    /// `patience`.
+    /// As [`Remember`](Self::Remember), and kill the processes until none is left. Answered with
+    /// [`Event::Done`], after `patience` at the latest.
     EndAll {
-        /// Names the answer.
+        /// Identifies the answer.
         token: Token,
         /// The container.
         container: ContainerId,
-        /// Who is in it.
+        /// The evidence that a process is in it.
         members: Members,
         /// The directories of its cgroup, whose freezers are thawed.
         thaw: Vec<OsString>,
-        /// How long that may take.
+        /// The time limit.
         patience: Duration,
     },
-    /// Make the host a child subreaper, or give that up: [`Event::Done`] or [`Event::Failed`].
+    /// Make the host a child subreaper, or stop that. Answered with [`Event::Done`] or [`Event::Failed`].
     Subreap {
-        /// Names the answer.
+        /// Identifies the answer.
         token: Token,
         /// Whether it is to be one.
         on: bool,
     },
-    /// From now on reap children that end in one of these containers and that nobody adopted.
+    /// From now on reap unadopted children that exit inside one of these containers.
     ReapOrphans {
-        /// Which.
+        /// The containers.
         containers: Containers,
     },
-    /// A child may have ended: reap orphans now. [`Event::Done`].
+    /// A child may have exited: reap orphans now. Answered with [`Event::Done`].
     LookForOrphans {
-        /// Names the answer.
+        /// Identifies the answer.
         token: Token,
     },
-    /// Nothing of this container will be asked for any more.
+    /// Forget a container. No later request names it.
     Forget {
-        /// Which.
+        /// The container.
         container: ContainerId,
     },
-    /// Execute nothing more; kill and reap every runtime and every adopted process of this client: [`Event::Done`], at
-    /// the latest after `patience`.
+    /// Refuse later `Spawn` requests, and kill and reap every runtime and every adopted process of this
+    /// client. Answered with [`Event::Done`], after `patience` at the latest.
     Close {
-        /// Names the answer.
+        /// Identifies the answer.
         token: Token,
-        /// How long that may take.
+        /// The time limit.
         patience: Duration,
     },
 }
 
-/// What a host reports.
+/// What a host delivers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
     /// A runtime was executed.
     Spawned {
-        /// Which.
+        /// The call.
         call: CallId,
         /// Its pid.
         pid: HostPid,
-        /// What became of its image.
+        /// Whether its image was executed.
         image: ImageFate,
     },
     /// A runtime was not executed.
     SpawnFailed {
-        /// Which.
+        /// The call.
         call: CallId,
-        /// Why not.
+        /// The cause.
         error: OsError,
     },
-    /// A runtime has ended; when it failed, what it had left in its process group has ended too.
+    /// A runtime has exited. If it failed, the rest of its process group has been killed.
     CallEnded {
-        /// Which.
+        /// The call.
         call: CallId,
-        /// How.
+        /// Its exit status.
         status: ExitStatus,
     },
     /// A process is watched.
     Adopted {
-        /// The request.
+        /// The request's token.
         token: Token,
     },
-    /// A process cannot be watched; it was killed.
+    /// A process cannot be watched. It was killed.
     AdoptFailed {
-        /// The request.
+        /// The request's token.
         token: Token,
-        /// Why not.
+        /// The cause.
         error: OsError,
     },
-    /// What became of a signal.
+    /// A signal was sent, or not.
     Signalled {
-        /// The request.
+        /// The request's token.
         token: Token,
-        /// It.
+        /// The delivery, or why it failed.
         delivery: Result<Delivered, OsError>,
     },
-    /// An adopted process has ended.
+    /// An adopted process has exited.
     Exited {
-        /// Which.
+        /// The process.
         process: ProcessRef,
-        /// How.
+        /// Its exit status.
         status: ExitStatus,
     },
     /// A request was carried out.
     Done {
-        /// The request.
+        /// The request's token.
         token: Token,
     },
     /// A request could not be carried out.
     Failed {
-        /// The request.
+        /// The request's token.
         token: Token,
-        /// Why not.
+        /// The cause.
         error: OsError,
     },
 }
@@ -242,9 +247,10 @@ pub enum Event {
 /// A runtime to be executed, in a process group of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
-    /// Its program, an absolute path, and its first argument.
+    /// The absolute path of its program, which is also its first argument.
     pub program: OsString,
-    /// The program in memory, which is executed in its place while the file is still what it was made of.
+    /// A copy of the program in memory. It is executed instead of the program if the program's file is
+    /// unchanged.
     pub image: Option<Image>,
     /// The other arguments.
     pub args: Vec<OsString>,
@@ -259,36 +265,36 @@ pub struct Command {
 pub struct Image {
     /// The index of its file descriptor.
     pub fd: usize,
-    /// The file it is a copy of.
+    /// The file that it is a copy of.
     pub of: FileIdentity,
 }
 
-/// What became of a [`Command`]'s image.
+/// Whether a [`Command`]'s image was executed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ImageFate {
     /// There is none.
     None,
     /// It was executed.
     Executed,
-    /// The program's file is another by now, and was executed.
+    /// The program's file has changed since, and was executed.
     Outdated,
-    /// It cannot be executed; the program's file was.
+    /// It cannot be executed. The program's file was executed.
     Unfit,
 }
 
-/// Which file, with which content.
+/// Identifies a file and its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileIdentity {
     /// Device and inode.
     pub file: (u64, u64),
     /// Its size in bytes.
     pub size: u64,
-    /// When it was changed last, in seconds and nanoseconds.
+    /// The time of its last change (ctime), in seconds and nanoseconds.
     pub changed: (i64, i64),
 }
 
 impl FileIdentity {
-    /// That of a file as it is now.
+    /// The identity of a file as it is now.
     pub fn of(meta: &std::fs::Metadata) -> Self {
         use std::os::unix::fs::MetadataExt;
         let (file, changed) = ((meta.dev(), meta.ino()), (meta.ctime(), meta.ctime_nsec()));
@@ -307,16 +313,16 @@ pub enum StdioSource {
     Fd(usize),
 }
 
-/// Whose child an adopted process is.
+/// The parent of an adopted process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Parent {
-    /// The host's, which reaps it.
+    /// The host, which reaps it.
     Us,
-    /// The runtime's, which stays as its monitor.
+    /// The runtime, which stays as its monitor.
     Call(CallId),
 }
 
-/// What says that a process is in a container.
+/// The evidence that a process is in a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Members {
     /// Its cgroup.
@@ -326,26 +332,26 @@ pub enum Members {
         /// The directories in the hierarchies.
         dirs: Vec<OsString>,
     },
-    /// Its pid namespace, where no cgroups may be made: that of this process, or any below the host's own.
+    /// Its pid namespace, if this user may make no cgroups: that of `init`, or any below the host's own.
     PidNamespace {
-        /// The container's init, if it is known.
+        /// The container's init, once it is known.
         init: Option<HostPid>,
     },
 }
 
-/// What says that a process is in some container of an executor's.
+/// The evidence that a process is in any container of an executor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Containers {
     /// Its cgroup: the containers of the executor of this name.
     Of(String),
-    /// Its pid namespace, where no cgroups may be made: it lies below the host's.
+    /// Its pid namespace, if this user may make no cgroups: it is below the host's own.
     InNestedNamespaces,
 }
 
-/// [`Delivery`], as it crosses the seam.
+/// A [`Delivery`] that can be serialised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Delivered {
-    /// The kernel took it.
+    /// The kernel has accepted the signal.
     Sent,
     /// The process is gone.
     Gone,
@@ -369,12 +375,13 @@ impl From<Delivered> for Delivery {
     }
 }
 
-/// An error of the system's, by its number.
+/// An error of the system, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OsError(pub i32);
 
 impl From<io::Error> for OsError {
-    /// What the standard library finds wrong itself is an argument that the system would not take either.
+    /// An error of the standard library has no number. It is about an argument that the system would reject
+    /// as well.
     fn from(error: io::Error) -> Self {
         Self(error.raw_os_error().unwrap_or(Errno::INVAL.raw_os_error()))
     }

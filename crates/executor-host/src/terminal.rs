@@ -1,13 +1,13 @@
-//! Terminals: the console socket a runtime hands the master through, and the copying between it and the
-//! process's pipes.
+//! Terminals: the console socket through which a runtime sends the master, and the copying between the master
+//! and the process's pipes.
 //!
 //! ```text
-//!  stdin pipe ──▶ copy_in ──▶ master │ slave ── the process, and nobody else
+//!  stdin pipe ──▶ copy_in ──▶ master │ slave ── the process
 //!  stdout pipe ◀── copy_out ◀──────── │
 //! ```
-//! The master is ours alone. It is read to its end, which comes when the last who holds the slave is gone,
-//! or until nobody wants the output any more; with the master goes the terminal, and what is left in it
-//! is hung up.
+//! Only this process has the master. It is read until its end, which comes when the last file descriptor of
+//! the slave is closed, or until the reader of the output is gone. Closing the master destroys the terminal,
+//! and hangs up the processes that are left in it.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -29,15 +29,15 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::{Error, Result, lock, pidfd};
 
-/// How long a runtime that has said that the process runs may take to hand over its terminal.
+/// How long a runtime may take to send the terminal after it has reported that the process runs.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 const CHUNK: usize = 64 << 10;
-/// What a terminal takes for the end of its input.
+/// The character that a terminal takes for the end of input (Ctrl-D).
 const END_OF_INPUT: u8 = 4;
 
-/// A socket for one master. Its file is removed with it.
+/// A socket that receives one master. Its file is removed on drop.
 pub struct ConsoleSocket {
-    /// The socket is named by way of its directory: the path of a socket has at most 107 bytes.
+    /// The socket's path goes through this file descriptor, since the path of a socket has at most 107 bytes.
     dir: OwnedFd,
     name: String,
     file: PathBuf,
@@ -45,7 +45,7 @@ pub struct ConsoleSocket {
 }
 
 impl ConsoleSocket {
-    /// A socket called `name`, which is short, in `dir`. Blocks for a moment; needs a tokio runtime.
+    /// Makes a socket called `name`, which must be short, in `dir`. Blocks for a moment. Needs a tokio runtime.
     ///
     /// # Errors
     /// When it cannot be made.
@@ -58,7 +58,7 @@ impl ConsoleSocket {
         Ok(Self { dir, name, file, listener })
     }
 
-    /// Its path, as the runtime can reach it.
+    /// Its path, valid in the runtime's process.
     pub fn path(&self) -> String {
         path(&std::process::id().to_string(), &self.dir, &self.name)
     }
@@ -82,7 +82,7 @@ fn path(process: &str, dir: &OwnedFd, name: &str) -> String {
 async fn receive(stream: &UnixStream) -> io::Result<OwnedFd> {
     loop {
         stream.readable().await?;
-        let message = stream.try_io(Interest::READABLE, || {
+        let received = stream.try_io(Interest::READABLE, || {
             let mut name = [0; 4096];
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(4))];
             let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -93,7 +93,7 @@ async fn receive(stream: &UnixStream) -> io::Result<OwnedFd> {
             });
             Ok(masters.next())
         });
-        match message {
+        match received {
             Ok(master) => return master.ok_or_else(|| io::Error::other("the console socket was closed")),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
@@ -101,29 +101,29 @@ async fn receive(stream: &UnixStream) -> io::Result<OwnedFd> {
     }
 }
 
-/// The terminal of a process, which the runtime may still have to make. It goes when the copying ends.
+/// The terminal of a process. It may have to be received yet. It is closed when the copying ends.
 pub struct Terminal(Mutex<TerminalState>);
 
 struct TerminalState {
     size: TerminalSize,
-    /// Gone before there is a terminal, and afterwards.
+    /// Dangling before the terminal is received, and after it is closed.
     master: Weak<OwnedFd>,
-    had_master: bool,
+    was_received: bool,
 }
 
 impl Terminal {
-    /// One that is to come, of this size.
+    /// A terminal that is to be received, with its size.
     pub fn awaited(size: TerminalSize) -> Self {
-        Self(Mutex::new(TerminalState { size, master: Weak::new(), had_master: false }))
+        Self(Mutex::new(TerminalState { size, master: Weak::new(), was_received: false }))
     }
 
-    /// Whether it has come, and may have gone again.
-    pub fn has_come(&self) -> bool {
-        lock(&self.0).had_master
+    /// Whether it was received. It may be closed again.
+    pub fn was_received(&self) -> bool {
+        lock(&self.0).was_received
     }
 
-    /// Gives it another size, now or as soon as it comes; the kernel signals those in the foreground. One that is gone
-    /// has no size.
+    /// Sets the size, now or as soon as it is received. The kernel sends SIGWINCH to its foreground
+    /// processes. For a closed terminal this does nothing.
     ///
     /// # Errors
     /// When the kernel refuses it.
@@ -134,17 +134,17 @@ impl Terminal {
         resized.map_err(Error::system("resize the terminal"))
     }
 
-    /// Waits for the master to come through the socket, gives it its size, and begins to copy between it and the
+    /// Waits until the runtime sends the master, sets its size, and begins to copy between it and the
     /// process's pipes.
     ///
     /// # Errors
-    /// When it does not come whole, or cannot be used.
+    /// When no master arrives, or it cannot be used.
     pub async fn receive(&self, socket: ConsoleSocket, stdin: ChildFd, stdout: ChildFd) -> Result<()> {
         let received = socket.master().await.and_then(|master| {
             let mut state = lock(&self.0);
             set_size(&master, state.size)?;
             state.master = begin(master, stdin, stdout)?;
-            state.had_master = true;
+            state.was_received = true;
             Ok(())
         });
         received.map_err(Error::system("take over the terminal"))
@@ -177,7 +177,7 @@ fn set_size(master: &OwnedFd, size: TerminalSize) -> io::Result<()> {
     )?)
 }
 
-/// Until the terminal has ended, or nobody reads.
+/// Copies until the end of the terminal, or until the reader of the output is gone.
 async fn copy_out(master: Arc<AsyncFd<Arc<OwnedFd>>>, mut stdout: Option<pipe::Sender>) {
     let mut chunk = vec![0; CHUNK];
     loop {
@@ -195,7 +195,7 @@ async fn copy_out(master: Arc<AsyncFd<Arc<OwnedFd>>>, mut stdout: Option<pipe::S
             _ = closed => return,
         };
         match rustix::io::read(master.get_ref(), &mut chunk) {
-            // The last who held the slave is gone: EIO.
+            // The slave is open in no process any more.
             Ok(0) => return,
             Ok(read) => {
                 if let Some(stdout) = &mut stdout
@@ -211,7 +211,7 @@ async fn copy_out(master: Arc<AsyncFd<Arc<OwnedFd>>>, mut stdout: Option<pipe::S
     }
 }
 
-/// Until the input ends, which the program is told once.
+/// Copies until the end of the input, and then writes [`END_OF_INPUT`] once.
 async fn copy_in(mut stdin: pipe::Receiver, master: Arc<AsyncFd<Arc<OwnedFd>>>) {
     let mut chunk = vec![0; CHUNK];
     loop {

@@ -1,8 +1,14 @@
-//! Removing directories, and never more than that.
+//! Removing directory trees that a container may have prepared to do harm.
 //!
-//! A container may leave links, mounts, directories that are closed to their owner, and trees deeper than any path is long. No
-//! link is followed, no mount is crossed (openat2(2), `RESOLVE_NO_XDEV`), and two directories are open at a time however
-//! deep it goes. What cannot be removed is reported and stays.
+//! A container may leave symbolic links, mounts, directories that deny access to their owner, and trees
+//! deeper than the longest path. No link is followed. No mount is crossed (openat2(2), `RESOLVE_NO_XDEV`).
+//! Two directories are open at a time, however deep the tree is. What cannot be removed stays, and is
+//! reported.
+//!
+//! # Example
+//! `top` contains `a/mounted`, on which `/home` is mounted, and the file `owner`. `remove_with_last(top,
+//! "owner")` enters `top` and notes `a`; it enters `a`, where opening `mounted` fails with `EXDEV`. The mount
+//! is reported as left. `a` is not empty and stays, so `owner` and `top` stay too.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -17,15 +23,16 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-/// More than this is not reported.
+/// How many leftovers are reported, at most.
 const REPORTED: usize = 32;
 
-/// Removes a directory with all that is in it; answers with what could not be. None is fine.
+/// Removes a directory and everything in it. Returns what could not be removed. A missing directory is not an
+/// error.
 pub(crate) fn remove(dir: &Path, what: LeftoverKind) -> Vec<Leftover> {
     Removal::new(dir, what, None).run()
 }
 
-/// The same, but the file `last` in it goes only when everything else has gone.
+/// The same, but the file `last` in it is removed only after everything else.
 pub(crate) fn remove_with_last(dir: &Path, what: LeftoverKind, last: &str) -> Vec<Leftover> {
     Removal::new(dir, what, Some(last)).run()
 }
@@ -52,21 +59,25 @@ impl<'a> Removal<'a> {
     }
 
     fn run(mut self) -> Vec<Leftover> {
-        let (Some(above), Some(name)) = (self.dir.parent(), self.dir.file_name()) else { return self.left };
-        let above =
-            match openat(CWD, above, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
-                Ok(above) => above,
-                Err(Errno::NOENT) => return self.left,
-                Err(error) => return self.reported(OsStr::new(""), error),
-            };
-        let mut current = match open(&above, name) {
-            Ok(dir) => dir,
+        let (Some(parent), Some(name)) = (self.dir.parent(), self.dir.file_name()) else { return self.left };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened =
+            openat(CWD, parent, flags, Mode::empty()).and_then(|above| Ok((open(&above, name)?, above)));
+        let (top, above) = match opened {
+            Ok(opened) => opened,
             Err(Errno::NOENT) => return self.left,
             Err(error) => return self.reported(OsStr::new(""), error),
         };
-        if let Err(error) = self.enter(&current, name) {
-            return self.reported(OsStr::new(""), error);
+        match self.enter(&top, name).and_then(|()| self.walk(top)) {
+            Ok(top) => self.remove_top(&above, &top, name),
+            Err(error) => self.report(OsStr::new(""), error),
         }
+        self.left
+    }
+
+    /// Removes everything below the top directory, and returns to it.
+    fn walk(&mut self, top: OwnedFd) -> Result<OwnedFd, Errno> {
+        let mut current = top;
         while let Some(level) = self.levels.last_mut() {
             if let Some(name) = level.below.pop() {
                 match open(&current, &name) {
@@ -78,19 +89,15 @@ impl<'a> Removal<'a> {
                     Err(error) => self.report(&name, error),
                 }
             } else if self.levels.len() > 1 {
-                match self.leave(&current) {
-                    Ok(above) => current = above,
-                    Err(error) => return self.reported(OsStr::new(""), error),
-                }
+                current = self.leave(&current)?;
             } else {
                 break;
             }
         }
-        self.remove_top(&above, &current, name);
-        self.left
+        Ok(current)
     }
 
-    /// Removes the files in a directory, and notes its directories.
+    /// Removes the files in a directory, and notes its subdirectories.
     fn enter(&mut self, dir: &OwnedFd, name: &OsStr) -> Result<(), Errno> {
         if !rustix::process::geteuid().is_root() {
             let _not_ours = fchmod(dir, Mode::RWXU);
@@ -108,14 +115,10 @@ impl<'a> Removal<'a> {
             if name == "." || name == ".." || is_top && self.last == Some(name) {
                 continue;
             }
-            let kind = entry.file_type();
-            let look = || statat(dir, name, AtFlags::SYMLINK_NOFOLLOW);
-            let is_dir = kind == FileType::Directory
-                // Not every file system says it in the list.
-                || kind == FileType::Unknown
-                    && look().is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory);
-            if is_dir {
-                self.levels.last_mut().into_iter().for_each(|level| level.below.push(name.to_owned()));
+            if is_directory(dir, name, entry.file_type()) {
+                if let Some(level) = self.levels.last_mut() {
+                    level.below.push(name.to_owned());
+                }
                 continue;
             }
             match unlinkat(dir, name, AtFlags::empty()) {
@@ -126,19 +129,19 @@ impl<'a> Removal<'a> {
         Ok(())
     }
 
-    /// Goes up from a directory that is done with and removes it.
+    /// Goes up from a directory that is empty by now, and removes it.
     fn leave(&mut self, dir: &OwnedFd) -> Result<OwnedFd, Errno> {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::PATH;
         let above = openat(dir, "..", flags, Mode::empty())?;
         let stat = fstat(&above)?;
         let Some(done) = self.levels.pop() else { return Ok(above) };
-        // Somebody has moved it meanwhile: where it is now is not ours.
+        // The directory was moved meanwhile. Its present parent is not ours.
         if self.levels.last().is_none_or(|level| level.identity != (stat.st_dev, stat.st_ino)) {
             return Err(Errno::XDEV);
         }
         match unlinkat(&above, &done.name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => {}
-            // That was reported.
+            // What is left in it was reported.
             Err(Errno::NOTEMPTY) if !self.left.is_empty() => {}
             Err(error) => self.report(&done.name, error),
         }
@@ -149,8 +152,11 @@ impl<'a> Removal<'a> {
         if !self.left.is_empty() {
             return;
         }
-        let last = self.last.map_or(Ok(()), |last| unlinkat(top, last, AtFlags::empty()));
-        let removed = match last {
+        let last_removed = match self.last {
+            Some(last) => unlinkat(top, last, AtFlags::empty()),
+            None => Ok(()),
+        };
+        let removed = match last_removed {
             Ok(()) | Err(Errno::NOENT) => unlinkat(above, name, AtFlags::REMOVEDIR),
             Err(error) => Err(error),
         };
@@ -165,7 +171,7 @@ impl<'a> Removal<'a> {
         self.left
     }
 
-    /// Notes that something in the current directory stays.
+    /// Reports that something in the current directory stays.
     fn report(&mut self, name: &OsStr, error: Errno) {
         let below = self.levels.iter().skip(1).map(|level| level.name.as_os_str()).chain([name]);
         let path = below
@@ -178,18 +184,33 @@ impl<'a> Removal<'a> {
     }
 }
 
-/// Opens a directory that is in this one, on the same mount. An ordinary user's container, or the kernel for its overlay,
-/// may have closed it to its owner.
+/// Opens a directory in `dir`, on the same mount. If its mode denies access to its owner, the mode is changed
+/// first: an ordinary user's container, or the kernel for an overlay, may have set it.
 fn open(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match openat2(dir, name, flags, Mode::empty(), resolve) {
         Err(Errno::ACCESS) => {
-            let closed = openat2(dir, name, flags | OFlags::PATH, Mode::empty(), resolve)?;
-            chmod(format!("/proc/self/fd/{}", closed.as_raw_fd()), Mode::RWXU)?;
+            let path_only = openat2(dir, name, flags | OFlags::PATH, Mode::empty(), resolve)?;
+            chmod(format!("/proc/self/fd/{}", path_only.as_raw_fd()), Mode::RWXU)?;
             openat2(dir, name, flags, Mode::empty(), resolve)
         }
         opened => opened,
+    }
+}
+
+/// Whether an entry is a directory. Not every file system has the type in the entry.
+fn is_directory(dir: &OwnedFd, name: &OsStr, kind: FileType) -> bool {
+    match kind {
+        FileType::Directory => true,
+        FileType::Unknown => statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory),
+        FileType::RegularFile
+        | FileType::Symlink
+        | FileType::Fifo
+        | FileType::Socket
+        | FileType::CharacterDevice
+        | FileType::BlockDevice => false,
     }
 }
 

@@ -121,7 +121,7 @@ async fn somebody_elses_wait_and_somebody_elses_children() {
     let host = HostClient::local().unwrap();
     let (mut thief, pid) = child("sleep 0.05; exit 5");
     let ended = adopted(&host, pid).await;
-    // It is waited for by a thread of the embedder's, and killed by nobody.
+    // A thread of the embedder waits for it, and it is not killed.
     let stolen = tokio::task::spawn_blocking(move || thief.wait().map(|status| status.code()));
     let status = ended.await;
     let stolen = stolen.await.unwrap();

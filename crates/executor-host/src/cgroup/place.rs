@@ -4,8 +4,16 @@
 //! <parent>/longshore/<executor>/<id>       in every hierarchy; no parent by default
 //! <slice>/longshore-<executor>-<id>.scope  where systemd makes it
 //! ```
-//! The level of the executor keeps containers of one id apart that are of two executors, and holds the
-//! directories above it while the executor lives: nobody else's clean-up can remove them under the runtime's feet.
+//! The executor's directory separates containers that have the same id and belong to two executors. It also
+//! keeps the directories above it from being removed by another executor while the runtime makes a
+//! container's cgroup below it.
+//!
+//! # Example
+//! Executor `e` makes container `c` below the parent `/ci/jobs`, of which only `/ci` exists. Its file in the
+//! root gets a line with `/ci/jobs`, and `/ci/jobs` as the topmost missing directory of each hierarchy. Then
+//! `/ci/jobs/longshore/e` is made, and the runtime gets `/ci/jobs/longshore/e/c`. When `e` closes,
+//! `/ci/jobs/longshore/e` is removed, then `/ci/jobs/longshore` and `/ci/jobs` if no other executor uses
+//! them. `/ci` stays.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -17,13 +25,13 @@ use rustix::fs::{Access, access};
 
 use super::{Cgroups, hierarchies, in_hierarchies};
 
-/// The directory of all our cgroups, below a parent.
+/// The directory of all our cgroups below a parent.
 const OURS: &str = "/longshore";
 
 /// A container's place among the cgroups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CgroupPlace {
-    /// As the runtime is told it: a path, or systemd's slice, prefix and name.
+    /// The `cgroupsPath` of `config.json`: a path, or systemd's slice, prefix and name.
     pub cgroups_path: String,
     /// The directory in each hierarchy.
     pub path: String,
@@ -44,28 +52,30 @@ impl CgroupPlace {
         }
     }
 
-    /// Whether systemd makes it.
+    /// Whether systemd makes the cgroup.
     pub fn is_made_by_systemd(&self) -> bool {
         !self.cgroups_path.starts_with('/')
     }
 
-    /// Reads what [`new`](Self::new) asked for; it is compared, and not trusted.
-    pub(crate) fn parse(asked: &str, executor: &str, id: &ContainerId) -> Option<Self> {
-        let parent = match asked.strip_suffix(&format!(":longshore:{executor}-{id}")) {
+    /// Parses a `cgroups_path` that [`new`](Self::new) has made for this executor and id. Every other text is
+    /// rejected.
+    pub(crate) fn parse(cgroups_path: &str, executor: &str, id: &ContainerId) -> Option<Self> {
+        let parent = match cgroups_path.strip_suffix(&format!(":longshore:{executor}-{id}")) {
             Some(slice) => format!("{slice}:"),
-            None => asked.strip_suffix(&format!("{}/{id}", executor_path("", executor)))?.to_owned(),
+            None => cgroups_path.strip_suffix(&format!("{}/{id}", executor_path("", executor)))?.to_owned(),
         };
         let parent = if parent.is_empty() { None } else { Some(parent.parse().ok()?) };
-        Some(Self::new(parent.as_ref(), executor, id)).filter(|place| place.cgroups_path == asked)
+        let place = Self::new(parent.as_ref(), executor, id);
+        (place.cgroups_path == cgroups_path).then_some(place)
     }
 }
 
-/// The `cgroupsPath` of a container of this executor's, below a parent.
+/// The `cgroupsPath` of a container of this executor, below a parent.
 pub fn cgroups_path(parent: Option<&CgroupParent>, executor: &str, id: &ContainerId) -> String {
     CgroupPlace::new(parent, executor, id).cgroups_path
 }
 
-/// The path of a parent; that of a slice is systemd's to make.
+/// The path of a parent. Empty for a slice, which systemd makes.
 pub(crate) fn parent_path(parent: Option<&CgroupParent>) -> &str {
     match parent {
         Some(CgroupParent::Path(path)) => path,
@@ -73,37 +83,38 @@ pub(crate) fn parent_path(parent: Option<&CgroupParent>) -> &str {
     }
 }
 
-/// systemd nests slices by their names: `a-b.slice` is in `a.slice`.
+/// The path of a slice. systemd nests slices by their names: `a-b.slice` is in `a.slice`.
 fn expanded(slice: &str) -> String {
     let name = slice.strip_suffix(".slice").unwrap_or(slice);
     let ends = name.match_indices('-').map(|(end, _)| end).chain([name.len()]);
     ends.filter_map(|end| name.get(..end)).map(|outer| format!("/{outer}.slice")).collect()
 }
 
-/// Where an executor's containers are, below a parent.
+/// The directory of an executor's containers below a parent.
 pub(crate) fn executor_path(parent: &str, executor: &str) -> String {
     format!("{parent}{OURS}/{executor}")
 }
 
-/// Whether a path within a hierarchy is of a container of this executor's.
+/// Whether a path within a hierarchy belongs to a container of this executor.
 pub(crate) fn is_of_executor(path: &str, executor: &str) -> bool {
     path.contains(&format!("{OURS}/{executor}/")) || path.contains(&format!("/longshore-{executor}-"))
 }
 
-/// The parent where an executor's cgroups go by default: the root for root; for others what they were given, as
-/// systemd gives a user's session; `None` where they were given nothing.
+/// The default parent of an executor's cgroups. For root, this is the root of each hierarchy. For an ordinary
+/// user, it is the user's own cgroup if that is delegated, as systemd does for a session. Otherwise it is
+/// `None`.
 pub(crate) fn default_parent() -> Option<String> {
     if rustix::process::geteuid().is_root() {
         return Some(String::new());
     }
-    // The hierarchies of v1 have a place each, and no one ever gives them to a user of himself.
+    // A process has one line per v1 hierarchy, and v1 hierarchies are never delegated. One line means v2 only.
     let own = fs::read_to_string("/proc/self/cgroup").ok()?;
     let [line] = *own.lines().collect::<Vec<_>>() else { return None };
     let own = line.strip_prefix("0::")?.trim_end_matches('/').to_owned();
     is_delegated(&own).then_some(own)
 }
 
-/// Whether cgroups may be made below this path, in every hierarchy.
+/// Whether this user may make cgroups below this path in every hierarchy.
 pub(crate) fn is_delegated(parent: &str) -> bool {
     let dirs = in_hierarchies(parent);
     let writable = |dir: &PathBuf| {
@@ -112,43 +123,49 @@ pub(crate) fn is_delegated(parent: &str) -> bool {
     rustix::process::geteuid().is_root() || !dirs.is_empty() && dirs.iter().all(writable)
 }
 
-/// What is made of a parent in one hierarchy, where it is not there as a whole.
+/// A part of a parent that does not exist in one hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Missing {
     /// The hierarchy's mount point.
     pub(crate) hierarchy: String,
-    /// The topmost directory of the parent that is not there, as a path within the hierarchy.
+    /// The topmost missing directory of the parent, as a path within the hierarchy.
     pub(crate) topmost: String,
 }
 
-/// What will be made of a parent together with our own directory below it.
+/// What has to be made of a parent before our own directory below it can be made.
 pub(crate) fn missing(parent: &str) -> Vec<Missing> {
-    let above = || parent.match_indices('/').skip(1).map(|(end, _)| end).chain([parent.len()]);
-    let topmost = |hierarchy: &Path| {
-        let mut paths = above().filter_map(|end| parent.get(..end)).filter(|path| !path.is_empty());
-        paths.find(|path| !hierarchy.join(path.trim_start_matches('/')).exists()).map(str::to_owned)
-    };
-    let missing = hierarchies().filter_map(|hierarchy| {
-        Some(Missing { hierarchy: hierarchy.to_str()?.to_owned(), topmost: topmost(hierarchy)? })
-    });
-    missing.collect()
+    let mut missing = Vec::new();
+    for hierarchy in hierarchies() {
+        if let (Some(topmost), Some(hierarchy)) = (topmost_missing(parent, hierarchy), hierarchy.to_str()) {
+            missing.push(Missing { hierarchy: hierarchy.to_owned(), topmost: topmost.to_owned() });
+        }
+    }
+    missing
 }
 
-/// Makes an executor's own directory below a parent in every hierarchy, where that is permitted.
+/// For `/a/b/c`, the first of `/a`, `/a/b` and `/a/b/c` that does not exist in the hierarchy.
+fn topmost_missing<'a>(parent: &'a str, hierarchy: &Path) -> Option<&'a str> {
+    let ends = parent.match_indices('/').skip(1).map(|(end, _)| end).chain([parent.len()]);
+    let mut paths = ends.filter_map(|end| parent.get(..end)).filter(|path| !path.is_empty());
+    paths.find(|path| !hierarchy.join(path.trim_start_matches('/')).exists())
+}
+
+/// Makes an executor's own directory below a parent, in every hierarchy that permits it.
 pub(crate) fn make_parent(parent: &str, executor: &str) {
     for dir in in_hierarchies(&executor_path(parent, executor)) {
-        // Between the levels another executor may remove the upper ones, when it was their last.
+        // Another executor that was the last in an upper directory may remove it before the next level is made.
         let made = (0..100).find_map(|_| match make(&dir) {
             Err(error) if error.kind() == ErrorKind::NotFound => None,
             done => Some(done),
         });
         if let Some(Err(error)) = made {
-            tracing::debug!(dir = %dir.display(), %error, "cgroup parent");
+            tracing::debug!(dir = %dir.display(), %error, "a cgroup parent was not made");
         }
     }
 }
 
-/// As the runtime would make it: a cpuset is of no use before it has CPUs.
+/// Makes a directory and its parents, as the runtime would. A v1 cpuset is unusable until it has CPUs and
+/// memory nodes, so they are copied from the parent.
 fn make(dir: &Path) -> io::Result<()> {
     if let Some(above) = dir.parent().filter(|above| !above.exists()) {
         make(above)?;
@@ -161,7 +178,7 @@ fn make(dir: &Path) -> io::Result<()> {
         let own = fs::read_to_string(dir.join(file)).unwrap_or_default();
         let above =
             dir.parent().and_then(|above| fs::read_to_string(above.join(file)).ok()).unwrap_or_default();
-        // On v2 what is empty is inherited, and stays so.
+        // On v2, an empty file means that the parent's value is inherited. `tasks` exists on v1 only.
         if own.trim().is_empty() && !above.trim().is_empty() && dir.join("tasks").exists() {
             fs::write(dir.join(file), above.trim())?;
         }
@@ -169,14 +186,14 @@ fn make(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes an executor's own directory below a parent, and those above it that nobody else uses: `/longshore`, and
-/// what was made of the parent with it.
+/// Removes an executor's own directory below a parent. Then removes the directories above it that no other
+/// executor uses: `/longshore`, and the part of the parent that was made for it.
 pub(crate) fn remove_parent(parent: &str, executor: &str, made: &[Missing]) -> Vec<Leftover> {
     let left = Cgroups::at(&executor_path(parent, executor)).remove();
     let ours = format!("{parent}{OURS}");
     for hierarchy in hierarchies() {
         let _others_use_it = fs::remove_dir(hierarchy.join(ours.trim_start_matches('/')));
-        // What was there before us in this hierarchy stays, whatever it is in others.
+        // What existed before in this hierarchy stays, even if it was made in another one.
         let Some(made) = made.iter().find(|made| Path::new(&made.hierarchy) == hierarchy) else { continue };
         let own = Path::new(parent).ancestors().take_while(|path| path.starts_with(&made.topmost));
         for path in own {

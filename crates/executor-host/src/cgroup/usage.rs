@@ -1,5 +1,5 @@
-//! What a container has used, as the files of its cgroups tell it: those of v1, each hierarchy with its own, and
-//! those of v2, in one directory. A file that is not there is something the host does not tell.
+//! A container's usage, read from the files of its cgroups. On v1, each hierarchy has its own files. On v2,
+//! one directory has all of them. If a file does not exist, its value is unknown.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,12 +10,13 @@ use executor_core::lifecycle::{IoUsage, Pressure, Stall, Usage};
 
 use super::may_have;
 
-/// The files of a cgroup, in whichever hierarchy they are.
+/// The files of a cgroup in all hierarchies.
 struct Files<'a>(&'a BTreeSet<PathBuf>);
 
 impl Files<'_> {
     fn text(&self, file: &str) -> Option<String> {
-        // There are ten hierarchies and thirty files, and an end waits for it.
+        // Opening only files that may exist matters: there are ten hierarchies and thirty files, and an exit
+        // waits for them.
         let mut dirs = self.0.iter().filter(|dir| may_have(dir, file));
         dirs.find_map(|dir| fs::read_to_string(dir.join(file)).ok())
     }
@@ -29,13 +30,13 @@ impl Files<'_> {
     }
 }
 
-/// What the cgroup in these directories has used.
+/// The usage of the cgroup in these directories.
 pub(super) fn read(dirs: &BTreeSet<PathBuf>) -> Usage {
     let files = Files(dirs);
     let (nanos, micros) = (Duration::from_nanos, Duration::from_micros);
     let number = |file| files.number(file);
     let value = |file, key| files.value(file, key);
-    // On a hybrid host the unused v2 hierarchy has a cpu.stat as well; that of v1 counts throttling in nanoseconds.
+    // On a hybrid host, the unused v2 hierarchy has a cpu.stat as well. v1 counts throttling in nanoseconds.
     let v1_throttled = value("cpu.stat", "throttled_time").map(nanos);
     let swap_v1 = || number("memory.memsw.usage_in_bytes")?.checked_sub(number("memory.usage_in_bytes")?);
     Usage {
@@ -66,7 +67,8 @@ fn keyed(text: &str, key: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
 }
 
-/// Lines `major:minor Read number`. From Linux 5.19 on there are none but where a limit is set: then nobody knows.
+/// Parses lines `major:minor Read number`. From Linux 5.19 on, there are lines only if a limit is set.
+/// Without lines the usage is unknown.
 fn io_v1(files: &Files<'_>) -> Option<IoUsage> {
     let sums = |file: &str| {
         let text = files.text(&format!("blkio.throttle.{file}_recursive"))?;
@@ -82,7 +84,7 @@ fn io_v1(files: &Files<'_>) -> Option<IoUsage> {
     Some(IoUsage { read_bytes, write_bytes, reads, writes })
 }
 
-/// Lines `major:minor rbytes=number wbytes=number …`.
+/// Parses lines `major:minor rbytes=number wbytes=number …`.
 fn io_v2(text: &str) -> IoUsage {
     let sum = |key: &str| {
         let fields = text.split_whitespace().filter_map(|field| field.strip_prefix(key)?.strip_prefix('='));
@@ -96,7 +98,7 @@ fn pressure(files: &Files<'_>) -> Option<Pressure> {
     Some(Pressure { cpu: stall("cpu")?, memory: stall("memory")?, io: stall("io")? })
 }
 
-/// Lines `some avg10=… total=microseconds`.
+/// Parses lines `some avg10=… total=microseconds`.
 fn stall(text: &str) -> Stall {
     let total = |kind: &str| {
         let line = text.lines().find(|line| line.split(' ').next() == Some(kind))?;

@@ -10,8 +10,9 @@ use futures::channel::oneshot;
 use crate::seam::{CallId, Delivered, Event, EventSink, ImageFate, OsError, Token};
 use crate::{Error, Result, lock};
 
-/// What has not been answered yet.
+/// Answers that have not arrived, and the stream of exits.
 pub(super) struct Pending {
+    /// `None` once the host has ended.
     pub(super) answers: Mutex<Option<PendingAnswers>>,
     pub(super) exits: UnboundedSender<(ProcessRef, ExitStatus)>,
 }
@@ -24,18 +25,18 @@ pub(super) struct PendingAnswers {
     pub(super) spawned: HashMap<CallId, oneshot::Sender<Spawned>>,
     pub(super) call_exits: HashMap<CallId, oneshot::Sender<ExitStatus>>,
     pub(super) process_exits: HashMap<ProcessRef, oneshot::Sender<ExitStatus>>,
-    /// Adopted processes whose exits are not to be reported yet, with how they ended if they have.
+    /// Adopted processes whose exits must not be reported yet. The status is there once the process has exited.
     pub(super) unreported: HashMap<ProcessRef, Option<ExitStatus>>,
 }
 
 pub(super) enum PendingAnswer {
     Done(oneshot::Sender<std::result::Result<(), OsError>>),
-    /// For a thread that blocks.
+    /// A thread blocks until it arrives.
     Blocking(mpsc::Sender<std::result::Result<(), OsError>>),
     Signalled(oneshot::Sender<std::result::Result<Delivered, OsError>>),
 }
 
-/// Pairs a host's events with what awaits them.
+/// Delivers a host's events to the futures and threads that wait for them.
 pub struct ClientSink(pub(super) Arc<Pending>);
 
 impl EventSink for ClientSink {
@@ -65,9 +66,9 @@ impl EventSink for ClientSink {
             Event::Exited { process, status } => {
                 send_answer(answers.process_exits.remove(&process), status);
                 match answers.unreported.get_mut(&process) {
-                    Some(unreported) => *unreported = Some(status),
+                    Some(kept) => *kept = Some(status),
                     None => {
-                        let _nobody_listens = self.0.exits.unbounded_send((process, status));
+                        let _stream_dropped = self.0.exits.unbounded_send((process, status));
                     }
                 }
             }
@@ -88,7 +89,9 @@ impl PendingAnswers {
 }
 
 fn send_answer<T>(awaits: Option<oneshot::Sender<T>>, value: T) {
-    let _nobody_waits = awaits.map(|awaits| awaits.send(value));
+    if let Some(awaits) = awaits {
+        let _receiver_dropped = awaits.send(value);
+    }
 }
 
 pub(super) async fn receive_answer<T>(answer: oneshot::Receiver<T>) -> Result<T> {
@@ -96,7 +99,7 @@ pub(super) async fn receive_answer<T>(answer: oneshot::Receiver<T>) -> Result<T>
 }
 
 impl Drop for ClientSink {
-    /// No more events come: what is pending is answered by dropping its sender.
+    /// No more events arrive. The senders are dropped, so every waiting receiver fails.
     fn drop(&mut self) {
         lock(&self.0.answers).take();
         self.0.exits.close_channel();

@@ -12,11 +12,11 @@ use super::HostClient;
 use crate::lock;
 use crate::seam::{CallId, ImageFate, Request};
 
-/// How a call, or an adopted process, ends.
+/// Completes with the exit status of a call or of an adopted process.
 pub type Ended = Shared<BoxFuture<'static, ExitStatus>>;
 
-/// A runtime that was executed. It is reaped whether or not anyone waits; when it fails, what it has left in its process
-/// group is ended first.
+/// A runtime that was executed. It is reaped whether or not its end is awaited. If it fails, what it has left
+/// in its process group is killed before the call ends.
 #[derive(Clone)]
 pub struct Call {
     pub(super) id: CallId,
@@ -25,37 +25,38 @@ pub struct Call {
     pub(super) client: HostClient,
 }
 
-/// A process that was adopted, and whose exit is not reported yet. It is when this is dropped.
+/// An adopted process. Its exit is reported in [`HostClient::exits`] once this is dropped.
 pub struct Adopted {
     pub(super) process: ProcessRef,
     pub(super) ended: Ended,
+    /// Whether dropping it reports the exit.
     pub(super) reports: bool,
     pub(super) client: HostClient,
 }
 
-/// How a call was waited for.
+/// How waiting for a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallEnd {
-    /// It ended by itself.
+    /// The call ended by itself.
     Ended(ExitStatus),
-    /// It did not within the deadline, and was killed.
+    /// It did not end within the deadline, and was killed.
     Overdue,
-    /// It was given up, and killed.
+    /// It was abandoned, and killed.
     Abandoned,
 }
 
 impl Call {
-    /// Its name at the host.
+    /// Its id at the host.
     pub const fn id(&self) -> CallId {
         self.id
     }
 
-    /// What became of the program in memory.
+    /// Whether the program in memory was executed.
     pub const fn image(&self) -> ImageFate {
         self.image
     }
 
-    /// How it ends.
+    /// Its end.
     pub fn ended(&self) -> Ended {
         self.ended.clone()
     }
@@ -65,7 +66,7 @@ impl Call {
         self.client.shared.host.request(Request::KillCall { call: self.id }, Vec::new());
     }
 
-    /// Waits until it has ended, at most until the deadline or until it is abandoned; then it is killed.
+    /// Waits until the call ends. Kills it at the deadline, or when `abandoned` completes.
     pub async fn wait(&self, deadline: Duration, abandoned: impl Future<Output = ()>) -> CallEnd {
         let early = tokio::select! {
             status = self.ended() => return CallEnd::Ended(status),
@@ -79,25 +80,26 @@ impl Call {
 }
 
 impl Adopted {
-    /// How it ends.
+    /// Its exit.
     pub fn ended(&self) -> Ended {
         self.ended.clone()
     }
 
-    /// From now on its exit is reported.
+    /// Has its exit reported from now on.
     pub fn report(self) {
+        // `Drop` does it.
         drop(self);
     }
 
-    /// Ends a process that was adopted in vain; answers when it has ended, at the latest after `patience`. Its exit is not
-    /// reported, and its name is free.
+    /// Kills a process whose start has failed after its adoption. Completes when it has exited, after
+    /// `patience` at the latest. Its exit is not reported, and its name may be used again.
     pub async fn disown(mut self, patience: Duration) {
         if let Err(error) = self.client.kill(self.process.clone(), None, Vec::new()).await {
-            tracing::warn!(process = %self.process, %error, "of a process that was adopted in vain");
+            tracing::warn!(process = %self.process, %error, "a process whose start failed was not killed");
         }
         let ended = tokio::time::timeout(patience, self.ended()).await.is_ok();
         self.client.register(|answers| {
-            // One that does not end is never reported.
+            // If it is still alive, its entry stays, so that its exit is never reported.
             if ended {
                 answers.unreported.remove(&self.process);
             }
@@ -111,12 +113,11 @@ impl Drop for Adopted {
         if !self.reports {
             return;
         }
-        let ended = lock(&self.client.shared.pending.answers)
-            .as_mut()
-            .and_then(|answers| answers.unreported.remove(&self.process))
-            .flatten();
-        if let Some(status) = ended {
-            let _nobody_listens =
+        let mut answers = lock(&self.client.shared.pending.answers);
+        let kept = answers.as_mut().and_then(|answers| answers.unreported.remove(&self.process));
+        drop(answers);
+        if let Some(Some(status)) = kept {
+            let _stream_dropped =
                 self.client.shared.pending.exits.unbounded_send((self.process.clone(), status));
         }
     }

@@ -1,4 +1,8 @@
-//! The place of one container in a root, and removing all that the container has.
+//! One container's reservation in a root: where its parts are, and how all of them are removed.
+//!
+//! ```text
+//!  end: processes, cgroups, runtime state ──▶ Bundles::detach: network ──▶ remove: mounts, files, `owner` last
+//! ```
 
 use std::fs;
 use std::io;
@@ -14,71 +18,64 @@ use crate::cgroup::{self, Cgroups};
 use crate::seam::Members;
 use crate::{Bundles, Result, journal, procfs, tree};
 
-/// A container's place on disk.
+/// A container's reservation: its id, and where everything of it is.
 #[derive(Clone, Debug)]
 pub struct Reservation {
-    /// Its id.
+    /// The container's id.
     pub id: ContainerId,
-    /// Its own directory, the bundle.
+    /// The container's own directory, its bundle.
     pub dir: PathBuf,
-    /// Its cgroup; none where no cgroups may be made.
+    /// The place of its cgroup. `None` if this user may make no cgroups.
     pub cgroup: Option<CgroupPlace>,
     /// The runtime's own directory for it.
     pub state: PathBuf,
 }
 
 impl Reservation {
-    /// Ends and removes everything the container has: processes, cgroups, the runtime's state, its network, mounts,
-    /// files. Answers with how many processes had to be killed and what could not be removed.
+    /// Kills and removes everything that the container has: processes, cgroups, runtime state, network,
+    /// mounts, files. Returns how many processes were killed, and what could not be removed.
     pub fn dispose(&self, bundles: &dyn Bundles) -> (usize, Vec<Leftover>) {
         let (killed, mut left) = self.end(None);
         left.extend(bundles.detach(&self.dir));
         (killed, self.remove(bundles, left))
     }
 
-    /// The first step: processes, cgroups (those that are known, or else looked for) and the runtime's state.
-    pub fn end(&self, cgroups: Option<&Cgroups>) -> (usize, Vec<Leftover>) {
-        let found;
-        let cgroups = match cgroups {
-            Some(cgroups) => cgroups,
+    /// The first step: kills the processes, and removes the cgroups and the runtime's state. Looks for the
+    /// cgroups if they are not given.
+    pub fn end(&self, known: Option<&Cgroups>) -> (usize, Vec<Leftover>) {
+        let cgroups = match known {
+            Some(known) => known.clone(),
             None => match self.cgroups() {
-                Ok(cgroups) => {
-                    found = cgroups;
-                    &found
-                }
+                Ok(found) => found,
                 Err(error) => {
                     return (0, vec![Leftover::new(LeftoverKind::RuntimeState, &self.state, &error)]);
                 }
             },
         };
-        let (killed, cgroups) = cgroups.end();
-        // A runtime may have been killed between starting init and telling us.
-        let in_journal = journal::kill(&self.dir);
-        cgroup::wait_for_ends(&in_journal, cgroup::PATIENCE);
-        // One that is in the journal as well has ended by now, and does not count twice.
-        let init = journal::kill_init(&self.state);
-        cgroup::wait_for_ends(init.as_slice(), cgroup::PATIENCE);
-        let killed = killed + in_journal.len() + usize::from(init.is_some());
-        let mut left = cgroups.remove();
+        let (killed_in_cgroups, not_removed) = cgroups.end();
+        let killed_by_pid = self.kill_by_pid();
+        let mut left = not_removed.remove();
         left.extend(remove_state(&self.state));
-        (killed, left)
+        (killed_in_cgroups + killed_by_pid, left)
     }
 
-    /// The last step, after [`end`](Self::end) and [`Bundles::detach`], which have left this: mounts and files. Answers
-    /// with all that is left.
+    /// Kills processes that are in no cgroup. The journal lists them. It lacks an init whose runtime was
+    /// killed before it had reported the pid, but the runtime's state has that. Returns how many were killed.
+    fn kill_by_pid(&self) -> usize {
+        let in_journal = journal::kill(&self.dir);
+        cgroup::wait_for_exits(&in_journal, cgroup::PATIENCE);
+        // An init that was in the journal has exited by now, and is not counted twice.
+        let init = journal::kill_init(&self.state);
+        cgroup::wait_for_exits(init.as_slice(), cgroup::PATIENCE);
+        in_journal.len() + usize::from(init.is_some())
+    }
+
+    /// The last step, after [`end`](Self::end) and [`Bundles::detach`]: removes mounts and files. `left` is
+    /// what those could not remove. Returns all that is left.
     pub fn remove(&self, bundles: &dyn Bundles, mut left: Vec<Leftover>) -> Vec<Leftover> {
         left.extend(bundles.unmake(&self.dir));
-        if may_have_mounts(&self.dir) {
-            match procfs::mounts_below(&self.dir) {
-                Ok(mounts) => {
-                    left.extend(mounts.iter().map(|point| {
-                        Leftover::new(LeftoverKind::Mount, point, &io::Error::from(Errno::BUSY))
-                    }))
-                }
-                Err(error) => left.push(Leftover::new(LeftoverKind::Mount, &self.dir, &error)),
-            }
-        }
-        // While anything else is left, the directory says whose it is.
+        left.extend(mounts_left(&self.dir));
+        // If anything is left, `owner` must stay: the next sweep reads it.
         if left.is_empty() {
             left.extend(tree::remove_with_last(&self.dir, LeftoverKind::File, OWNER));
         }
@@ -96,8 +93,8 @@ impl Reservation {
         }
     }
 
-    /// What says that a process is in it: its cgroup, whose directories are given or else where they are by default; its pid
-    /// namespace where there is none.
+    /// The evidence that a process is in the container: its cgroup, or its pid namespace if it has no cgroup.
+    /// If `cgroups` is `None`, the cgroup's default directories are taken.
     pub fn members(&self, cgroups: Option<&Cgroups>, init: Option<HostPid>) -> Members {
         let Some(place) = &self.cgroup else { return Members::PidNamespace { init } };
         let dirs = match cgroups {
@@ -108,8 +105,30 @@ impl Reservation {
     }
 }
 
-/// A runtime that was killed while it had its program mounted read-only, to execute itself from there, has left that
-/// in the container's state.
+/// What is still mounted below a container's directory.
+fn mounts_left(dir: &Path) -> Vec<Leftover> {
+    if !may_have_mounts(dir) {
+        return Vec::new();
+    }
+    let mounts = match procfs::mounts_below(dir) {
+        Ok(mounts) => mounts,
+        Err(error) => return vec![Leftover::new(LeftoverKind::Mount, dir, &error)],
+    };
+    let busy = io::Error::from(Errno::BUSY);
+    mounts.iter().map(|point| Leftover::new(LeftoverKind::Mount, point, &busy)).collect()
+}
+
+/// Whether the directory has a directory in it. If not, a mount below it can only be on a file. Such a file
+/// cannot be unlinked, and nothing behind the mount can be removed by mistake.
+fn may_have_mounts(dir: &Path) -> bool {
+    let is_dir = |entry: io::Result<fs::DirEntry>| {
+        entry.and_then(|entry| entry.file_type()).map_or(true, |kind| kind.is_dir())
+    };
+    fs::read_dir(dir).is_ok_and(|mut entries| entries.any(is_dir))
+}
+
+/// Removes the runtime's state of a container. runc mounts its own program there, read-only, to execute
+/// itself from the mount. If it was killed meanwhile, the mount is still there.
 fn remove_state(dir: &Path) -> Vec<Leftover> {
     let left = tree::remove(dir, LeftoverKind::RuntimeState);
     if left.is_empty() {
@@ -117,17 +136,8 @@ fn remove_state(dir: &Path) -> Vec<Leftover> {
     }
     for mount in procfs::mounts_below(dir).into_iter().flatten() {
         if let Err(error) = unmount(&mount, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-            tracing::warn!(mount = %mount.display(), %error, "unmount");
+            tracing::warn!(mount = %mount.display(), %error, "the runtime's mount was not unmounted");
         }
     }
     tree::remove(dir, LeftoverKind::RuntimeState)
-}
-
-/// Without a directory in it, nothing below it can be removed by mistake: a file that something is mounted on is one
-/// that cannot be.
-fn may_have_mounts(dir: &Path) -> bool {
-    let is_dir = |entry: io::Result<fs::DirEntry>| {
-        entry.and_then(|entry| entry.file_type()).map_or(true, |kind| kind.is_dir())
-    };
-    fs::read_dir(dir).is_ok_and(|mut entries| entries.any(is_dir))
 }

@@ -150,7 +150,7 @@ impl DriverContainer {
         {
             let mut terminals = lock(&self.terminals);
             terminals.sizes.remove(process);
-            if terminals.awaited.get(process).is_some_and(|terminal| !terminal.has_come()) {
+            if terminals.awaited.get(process).is_some_and(|terminal| !terminal.was_received()) {
                 terminals.awaited.remove(process);
             }
         }
