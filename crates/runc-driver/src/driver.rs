@@ -12,9 +12,11 @@
 //! Nothing is decided here. Signals, kills and thaws enter the host's queue before their methods return.
 
 mod builder;
+mod console;
 mod container;
 mod created;
 mod launch;
+mod pid_file;
 mod pools;
 mod ports;
 mod prepare;

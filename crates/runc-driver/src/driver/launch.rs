@@ -8,9 +8,6 @@
 //! A terminal is received while the runtime works, and has its size before the runtime says that the process runs.
 
 use std::fs;
-use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,20 +15,16 @@ use executor_core::ChildStdio;
 use executor_core::lifecycle::{ExitStatus, HostPid, ProcessId, ProcessRef, StartFailure, StartFailureKind};
 use executor_host::cgroup::PATIENCE;
 use executor_host::cgroup::place::CgroupPlace;
-use executor_host::terminal::{self, ConsoleSocket, Terminal};
-use executor_host::{Adopted, CallEnd, Parent, journal, procfs};
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-use rustix::io::Errno;
-use tokio::io::Interest;
-use tokio::task::JoinHandle;
+use executor_host::{Adopted, CallEnd, Parent, journal};
 
 use super::container::{DriverContainer, PendingStart, stem};
+use super::pid_file::{PidFile, read_pid};
 use super::pools::Pool;
 use super::{DriverState, Mode, gone};
 use crate::oci::{Launch, RuntimeCall};
-use crate::{Error, Result, failure};
+use crate::{Error, failure};
 
-type StartResult<T> = std::result::Result<T, StartFailure>;
+pub(super) type StartResult<T> = std::result::Result<T, StartFailure>;
 
 /// What the runtime is to do.
 pub(super) enum LaunchKind {
@@ -112,37 +105,6 @@ impl DriverState {
             LaunchOutcome::Failed { failure, call } => {
                 Err(self.clean_up_failed_launch(container, process, files, failure, call).await)
             }
-        }
-    }
-
-    /// The socket for the terminal of a process that gets one, which is waited for from now on; and what the runtime itself
-    /// gets: nothing then, since the process has its terminal for all three.
-    async fn console(
-        &self,
-        container: &Arc<DriverContainer>,
-        process: &ProcessId,
-        stdio: ChildStdio,
-    ) -> StartResult<(Option<Console>, ChildStdio)> {
-        let Some(size) = stdio.terminal else { return Ok((None, stdio)) };
-        let terminal = container.await_terminal(process, size);
-        let (dir, name) = (container.reservation.dir.clone(), self.next_socket());
-        let listening = self.pools.run(Pool::Reads, move || ConsoleSocket::listen(&dir, name)).await;
-        let socket = listening.and_then(|socket| Ok(socket?)).map_err(|error| error.start_failure())?;
-        let path = socket.path();
-        let ChildStdio { stdin, stdout, .. } = stdio;
-        let received = tokio::spawn(async move { Terminal::receive(&terminal, socket, stdin, stdout).await });
-        Ok((Some(Console { path, received }), ChildStdio::default()))
-    }
-
-    /// A process that runs has its terminal soon.
-    async fn receive_terminal(&self, container: &DriverContainer, mut console: Console) -> Result<()> {
-        match tokio::time::timeout(terminal::PATIENCE, &mut console.received).await {
-            Ok(received) => Ok(received??),
-            Err(_) => Err(Error::Io {
-                op: "receive the terminal of".to_owned(),
-                subject: container.reservation.id.to_string(),
-                source: io::Error::new(io::ErrorKind::TimedOut, "the runtime handed over no terminal"),
-            }),
         }
     }
 
@@ -290,18 +252,6 @@ impl DriverState {
     }
 }
 
-/// A terminal that is on its way; it is not waited for any longer than this is there.
-struct Console {
-    path: String,
-    received: JoinHandle<executor_host::Result<()>>,
-}
-
-impl Drop for Console {
-    fn drop(&mut self) {
-        self.received.abort();
-    }
-}
-
 /// What became of a call that was to start a process.
 enum LaunchOutcome {
     /// The call has to be there until the process is adopted.
@@ -323,10 +273,6 @@ fn broken(message: String) -> StartFailure {
     StartFailure::new(StartFailureKind::RuntimeBroken, message)
 }
 
-fn read_pid(pid_file: &Path) -> Option<HostPid> {
-    procfs::parse_pid(&fs::read_to_string(pid_file).ok()?)
-}
-
 /// A container that lives long gets many of them.
 fn remove(files: &[PathBuf]) {
     for file in files {
@@ -344,39 +290,4 @@ fn possible_in_the_foreground(kind: &LaunchKind, stdio: &ChildStdio) -> StartRes
     };
     let message = format!("{what} needs a runtime that is not kept in the foreground");
     Err(StartFailure::new(StartFailureKind::BadConfig, message))
-}
-
-/// A pid file that is to appear. Runtimes write it beside its place and rename it there.
-struct PidFile {
-    name: std::ffi::OsString,
-    inotify: Arc<OwnedFd>,
-}
-
-impl PidFile {
-    fn watch(path: &Path) -> io::Result<Self> {
-        let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        let written = WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE;
-        inotify::add_watch(&inotify, path.parent().unwrap_or(path), written)?;
-        Ok(Self { name: path.file_name().unwrap_or_default().to_owned(), inotify: Arc::new(inotify) })
-    }
-
-    async fn appeared(&self) -> io::Result<()> {
-        let inotify = executor_host::watch(Arc::clone(&self.inotify), Interest::READABLE)?;
-        let mut space = [MaybeUninit::uninit(); 4096];
-        let mut events = inotify::Reader::new(&self.inotify, &mut space);
-        loop {
-            match events.next() {
-                Ok(event)
-                    if event
-                        .file_name()
-                        .is_some_and(|name| name.to_bytes() == self.name.as_encoded_bytes()) =>
-                {
-                    return Ok(());
-                }
-                Ok(_) => {}
-                Err(Errno::AGAIN) => inotify.readable().await?.clear_ready(),
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
 }

@@ -1,0 +1,64 @@
+//! The terminal of a process that is being started: its socket, and receiving it.
+
+use std::io;
+use std::sync::Arc;
+
+use executor_core::ChildStdio;
+use executor_core::lifecycle::ProcessId;
+use executor_host::terminal::{self, ConsoleSocket, Terminal};
+use tokio::task::JoinHandle;
+
+use super::DriverState;
+use super::container::DriverContainer;
+use super::launch::StartResult;
+use super::pools::Pool;
+use crate::{Error, Result};
+
+/// A terminal that is on its way; it is not waited for any longer than this is there.
+pub(super) struct Console {
+    pub(super) path: String,
+    received: JoinHandle<executor_host::Result<()>>,
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        self.received.abort();
+    }
+}
+
+impl DriverState {
+    /// The socket for the terminal of a process that gets one, which is waited for from now on; and what the runtime itself
+    /// gets: nothing then, since the process has its terminal for all three.
+    pub(super) async fn console(
+        &self,
+        container: &Arc<DriverContainer>,
+        process: &ProcessId,
+        stdio: ChildStdio,
+    ) -> StartResult<(Option<Console>, ChildStdio)> {
+        let Some(size) = stdio.terminal else { return Ok((None, stdio)) };
+        let terminal = container.await_terminal(process, size);
+        let (dir, name) = (container.reservation.dir.clone(), self.next_socket());
+        let listening = self.pools.run(Pool::Reads, move || ConsoleSocket::listen(&dir, name)).await;
+        let socket = listening.and_then(|socket| Ok(socket?)).map_err(|error| error.start_failure())?;
+        let path = socket.path();
+        let ChildStdio { stdin, stdout, .. } = stdio;
+        let received = tokio::spawn(async move { Terminal::receive(&terminal, socket, stdin, stdout).await });
+        Ok((Some(Console { path, received }), ChildStdio::default()))
+    }
+
+    /// A process that runs has its terminal soon.
+    pub(super) async fn receive_terminal(
+        &self,
+        container: &DriverContainer,
+        mut console: Console,
+    ) -> Result<()> {
+        match tokio::time::timeout(terminal::PATIENCE, &mut console.received).await {
+            Ok(received) => Ok(received??),
+            Err(_) => Err(Error::Io {
+                op: "receive the terminal of".to_owned(),
+                subject: container.reservation.id.to_string(),
+                source: io::Error::new(io::ErrorKind::TimedOut, "the runtime handed over no terminal"),
+            }),
+        }
+    }
+}
