@@ -14,10 +14,21 @@
 //!                    ▼
 //!                 Releasing ── ReleaseEnded ──▶ Released
 //! ```
-//! `run` is `Create` and `Start` at once: the container is then held nowhere. `Exited` is published when init and every exec
-//! have ended, and does not wait for the release. An exec asked for before the container runs is parked and launched by the
-//! event. Neighbours: the `Container` actor feeds it, one [`process`](crate::process) machine per process reports to it, the
-//! [`registry`](crate::registry) frees its id.
+//! A caller that runs a container sends `Create` and `Start` at once: the container is then not held at created. `Exited`
+//! is published when init and every exec have ended; it does not wait for the release. An exec that comes before the
+//! container runs is parked, and launched once it runs.
+//!
+//! Neighbours: the `Container` actor feeds this machine. The [`process`](crate::process) machine of each process reports to
+//! it. The [`registry`](crate::registry) frees its id.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `vocabulary` | events, effects, and the phases that a caller sees |
+//! | `start` | from the bundle to init running |
+//! | `exec` | the processes exec'd into it |
+//! | `freeze` | pause and resume |
+//! | `request` | what a caller asks of a container that exists |
+//! | `exit` | from init's end to the release |
 
 mod exec;
 mod exit;
@@ -52,16 +63,17 @@ pub struct Container {
     traits: ContainerTraits,
     state: State,
     execs: BTreeMap<ExecId, ExecState>,
-    /// How many execs were given an id of ours.
-    numbered: u64,
+    /// The number in the last exec id that this machine has generated.
+    generated_exec_ids: u64,
+    /// The sequence number of the last event.
     seq: u64,
-    /// The bundle is being made; nothing can be released before that is over.
-    preparing: bool,
-    /// The program is to be executed.
-    start_wanted: bool,
-    cancelled: bool,
-    /// Something in it was killed while the runtime was freezing it.
-    thaw_wanted: bool,
+    /// The bundle is being made: nothing can be released before that is over.
+    is_preparing: bool,
+    /// A caller wants the program to be executed.
+    is_start_wanted: bool,
+    is_cancelled: bool,
+    /// Something in it was killed while the runtime was freezing it: it is thawed as soon as it is frozen.
+    is_thaw_wanted: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -78,7 +90,7 @@ enum State {
         exit: Exit,
         rest: Rest,
     },
-    /// Held for as long as `kept` says, and while the bundle is still being made.
+    /// Its exit was published. It is held for as long as `kept` says, and while its bundle is still being made.
     Exited {
         exit: Exit,
         kept: Kept,
@@ -91,30 +103,31 @@ enum State {
     },
 }
 
-/// What did not end with init.
+/// The processes that do not end with init, because the container has no pid namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Rest {
-    /// There is nothing, or it was not looked for yet.
+    /// There are none, or nothing was done about them yet.
     Unasked,
-    /// It is being killed.
+    /// They are being killed.
     Ending,
-    /// Nothing is left.
+    /// None is left.
     Ended,
 }
 
 /// How long a container that has exited is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Kept {
-    NotAny,
+    /// It is not kept.
+    No,
     Until(Timestamp),
     UntilRemoved,
 }
 
-/// Whether the runtime has been asked to freeze the container, and what it said.
+/// How far the freezing of a running container is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Freeze {
     Thawed,
-    /// A freeze is wanted; it waits for the execs that are just being started, which would hang.
+    /// A caller wants it frozen. The freeze waits for execs that are being started: they would hang in a frozen container.
     Awaited,
     Freezing,
     Frozen,
@@ -133,19 +146,19 @@ enum ExecState {
 type Answer = Result<Vec<ContainerEffect>, Refusal>;
 
 impl Container {
-    /// A container that is still to be made.
+    /// A container of which nothing exists yet.
     pub const fn new(id: ContainerId, traits: ContainerTraits) -> Self {
         Self {
             id,
             traits,
             state: State::New,
             execs: BTreeMap::new(),
-            numbered: 0,
+            generated_exec_ids: 0,
             seq: 0,
-            preparing: false,
-            start_wanted: false,
-            cancelled: false,
-            thaw_wanted: false,
+            is_preparing: false,
+            is_start_wanted: false,
+            is_cancelled: false,
+            is_thaw_wanted: false,
         }
     }
 
@@ -168,7 +181,7 @@ impl Container {
             State::Running { freeze: Freeze::Thawing } => "thawing",
             State::Exiting { rest: Rest::Ending, .. } => "ending_rest",
             State::Exiting { .. } => "exiting",
-            State::Exited { .. } if self.preparing => "settling",
+            State::Exited { .. } if self.is_preparing => "settling",
             State::Exited { .. } => "exited",
             State::Releasing { .. } => "releasing",
             State::Released { .. } => "released",
@@ -179,7 +192,7 @@ impl Container {
     pub const fn next_deadline(&self) -> Option<Timestamp> {
         match &self.state {
             State::Exited { kept: Kept::Until(until), .. } => Some(*until),
-            State::Exited { kept: Kept::NotAny | Kept::UntilRemoved, .. }
+            State::Exited { kept: Kept::No | Kept::UntilRemoved, .. }
             | State::New
             | State::Preparing
             | State::Creating
@@ -194,8 +207,8 @@ impl Container {
 
     /// Takes one event.
     ///
-    /// `Cancel` after the end is satisfied already: no effects. A completion that nothing waits for
-    /// is [`Refusal::Stale`]; the other refusals say why a request cannot be met.
+    /// A `Cancel` after the end is satisfied already and has no effects. A completion that this state does not
+    /// wait for is [`Refusal::Stale`]. The other refusals say why a request cannot be met.
     pub fn step(
         &mut self,
         now: Timestamp,
@@ -227,13 +240,13 @@ impl Container {
             ContainerEvent::Remove => self.remove(),
             ContainerEvent::Signal(signal, scope) => self.signal(signal, scope),
             ContainerEvent::Resize(_) if !self.traits.has_terminal => Err(Refusal::NoTerminal),
-            ContainerEvent::Resize(size) => self.for_init(ContainerEffect::ResizeInit(size)),
+            ContainerEvent::Resize(size) => self.if_init_exists(ContainerEffect::ResizeInit(size)),
             ContainerEvent::Pause => self.pause(),
             ContainerEvent::Resume => self.resume(),
             ContainerEvent::PauseEnded { frozen } => self.pause_ended(now, frozen),
             ContainerEvent::ResumeEnded { thawed } => self.resume_ended(now, thawed),
-            ContainerEvent::ListProcesses => self.while_it_stands(ContainerEffect::ListProcesses),
-            ContainerEvent::ReadUsage => self.while_it_stands(ContainerEffect::ReadUsage),
+            ContainerEvent::ListProcesses => self.if_created_or_running(ContainerEffect::ListProcesses),
+            ContainerEvent::ReadUsage => self.if_created_or_running(ContainerEffect::ReadUsage),
             ContainerEvent::RestEnded => self.rest_ended(now),
             ContainerEvent::ReleaseEnded { left } => self.release_ended(now, left),
             ContainerEvent::Tick => Ok(self.tick(now)),

@@ -1,4 +1,4 @@
-//! Which exit belongs to whom.
+//! Which exit belongs to which process.
 //!
 //! ```text
 //!            Watch                     Ended
@@ -6,9 +6,9 @@
 //!     │                                            ▲
 //!     └─ Ended ─▶ kept: it came early ── Watch ────┘
 //! ```
-//! The exit source may see a process end before the actor in charge has asked for the exit; such an
-//! end is kept until it does. `Forget` drops what nobody will ask for any more. Neighbours: the
-//! `Reaper` actor feeds it from the exit source; `Process` actors are delivered to.
+//! The exit source may see a process end before the process's actor has asked for the exit. Such an exit is kept until the
+//! actor asks. `Forget` drops the exits of a container that has been released. Neighbours: the `Reaper` actor feeds this
+//! machine from the exit source, and delivers exits to the `Process` actors.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ use crate::{ContainerId, Effects, ExitStatus, ProcessRef, RawExit, Refusal, Refu
 /// let process = ProcessRef::init(ContainerId::new("c").unwrap());
 /// let raw = RawExit::with(ExitStatus::Code(0));
 /// let mut router = ExitRouter::default();
-/// // It ends before anybody has asked for it: the end is kept.
+/// // The process ends before its actor has asked for the exit: the exit is kept.
 /// assert_eq!(router.step(ExitRouterEvent::Ended(process.clone(), raw.clone()))?.as_slice(), []);
 /// let effects = router.step(ExitRouterEvent::Watch(process.clone()))?;
 /// assert_eq!(effects.as_slice(), [ExitRouterEffect::Deliver(process, raw)]);
@@ -31,80 +31,97 @@ use crate::{ContainerId, Effects, ExitStatus, ProcessRef, RawExit, Refusal, Refu
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ExitRouter {
     watched: BTreeSet<ProcessRef>,
+    /// The exits that came before their `Watch`.
     early: BTreeMap<ProcessRef, RawExit>,
-    /// Nothing tells ends any more.
+    /// The exit source has ended: no exit comes any more.
     is_cut_off: bool,
 }
 
-/// What can happen to exits, and to those who wait for them.
+/// What can happen to exits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ExitRouterEvent {
-    /// The end of this process is wanted.
+    /// An actor asks for the exit of this process.
     Watch(ProcessRef),
     /// The exit source saw this process end.
     Ended(ProcessRef, RawExit),
-    /// Nothing of this container will be asked for any more.
+    /// No actor will ask for an exit of this container any more.
     Forget(ContainerId),
-    /// The exit source ended: whoever watches learns that nobody knows.
+    /// The exit source ended: every process that is watched, now or later, gets an unknown exit.
     SourceEnded,
 }
 
 /// What is to be done with exits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ExitRouterEffect {
-    /// Tell the one who watches. Comes once for each `Watch`.
+    /// Deliver the exit to the actor that asked for it. Comes once for each `Watch`.
     Deliver(ProcessRef, RawExit),
 }
 
+type Answer = Result<Vec<ExitRouterEffect>, Refused>;
+
 impl ExitRouter {
-    /// Takes one event. A process is watched once at a time; another `Watch` is `Refused::Stale`, and
-    /// so is an end that was seen before.
+    /// Takes one event. A process is watched once at a time: another `Watch` is [`Refusal::Stale`], and so is an exit that
+    /// came before.
     pub fn step(&mut self, event: ExitRouterEvent) -> Result<Effects<ExitRouterEffect>, Refused> {
-        match event {
-            ExitRouterEvent::Watch(process) => match self.early.remove(&process) {
-                Some(raw) => Ok(vec![ExitRouterEffect::Deliver(process, raw)].into()),
-                None if self.is_cut_off => {
-                    Ok(vec![ExitRouterEffect::Deliver(process, RawExit::with(ExitStatus::Unknown))].into())
-                }
-                None if self.watched.insert(process) => Ok(Effects::none()),
-                None => Err(stale()),
-            },
-            ExitRouterEvent::Ended(process, raw) => {
-                if self.watched.remove(&process) {
-                    return Ok(vec![ExitRouterEffect::Deliver(process, raw)].into());
-                }
-                match self.early.contains_key(&process) {
-                    true => Err(stale()),
-                    false => {
-                        self.early.insert(process, raw);
-                        Ok(Effects::none())
-                    }
-                }
-            }
-            ExitRouterEvent::Forget(container) => {
-                let all = || ProcessRef::all_of(&container);
-                let watched: Vec<_> = self.watched.range(all()).cloned().collect();
-                let early: Vec<_> = self.early.range(all()).map(|(process, _)| process.clone()).collect();
-                for process in watched.iter().chain(&early) {
-                    self.watched.remove(process);
-                    self.early.remove(process);
-                }
-                Ok(Effects::none())
-            }
-            ExitRouterEvent::SourceEnded => {
-                self.is_cut_off = true;
-                let unknown = || RawExit::with(ExitStatus::Unknown);
-                let watched = std::mem::take(&mut self.watched).into_iter();
-                let told = watched.map(|process| ExitRouterEffect::Deliver(process, unknown()));
-                Ok(told.collect::<Vec<_>>().into())
-            }
-        }
+        let effects = match event {
+            ExitRouterEvent::Watch(process) => self.watch(process)?,
+            ExitRouterEvent::Ended(process, raw) => self.ended(process, raw)?,
+            ExitRouterEvent::Forget(container) => self.forget(&container),
+            ExitRouterEvent::SourceEnded => self.source_ended(),
+        };
+        Ok(effects.into())
     }
 
-    /// How many processes are watched, and how many ends are kept for a `Watch` to come.
+    fn watch(&mut self, process: ProcessRef) -> Answer {
+        if let Some(raw) = self.early.remove(&process) {
+            return Ok(vec![ExitRouterEffect::Deliver(process, raw)]);
+        }
+        if self.is_cut_off {
+            return Ok(vec![unknown_exit(process)]);
+        }
+        if !self.watched.insert(process) {
+            return Err(stale());
+        }
+        Ok(Vec::new())
+    }
+
+    fn ended(&mut self, process: ProcessRef, raw: RawExit) -> Answer {
+        if self.watched.remove(&process) {
+            return Ok(vec![ExitRouterEffect::Deliver(process, raw)]);
+        }
+        if self.early.contains_key(&process) {
+            return Err(stale());
+        }
+        self.early.insert(process, raw);
+        Ok(Vec::new())
+    }
+
+    fn forget(&mut self, container: &ContainerId) -> Vec<ExitRouterEffect> {
+        let all = || ProcessRef::all_of(container);
+        let watched: Vec<_> = self.watched.range(all()).cloned().collect();
+        let early: Vec<_> = self.early.range(all()).map(|(process, _)| process.clone()).collect();
+        for process in &watched {
+            self.watched.remove(process);
+        }
+        for process in &early {
+            self.early.remove(process);
+        }
+        Vec::new()
+    }
+
+    fn source_ended(&mut self) -> Vec<ExitRouterEffect> {
+        self.is_cut_off = true;
+        std::mem::take(&mut self.watched).into_iter().map(unknown_exit).collect()
+    }
+
+    /// How many processes are watched, and how many exits are kept for a `Watch` to come.
     pub fn sizes(&self) -> (usize, usize) {
         (self.watched.len(), self.early.len())
     }
+}
+
+fn unknown_exit(process: ProcessRef) -> ExitRouterEffect {
+    ExitRouterEffect::Deliver(process, RawExit::with(ExitStatus::Unknown))
 }
 
 fn stale() -> Refused {

@@ -1,25 +1,25 @@
 //! The lifecycle of containers and processes as pure state machines.
 //!
 //! Every decision about a container's life is taken here, and only here: what may happen in which
-//! state, what a cancel means before the process exists, which exit ends what, and in which order
-//! the world is told. The actors of `executor-core` translate messages into events, call `step`,
-//! and perform the effects that come back; they decide nothing.
+//! state, what a cancel means before the process exists, which exit ends which process, and in which
+//! order events are published. The actors of `executor-core` translate messages into events, call
+//! `step`, and perform the effects that come back; they decide nothing.
 //!
-//! There is no clock, no randomness and no I/O in this crate, and its manifest is the proof: time
-//! and ids are passed in, deadlines are given out by `next_deadline`, and an effect that fails
-//! comes back as an event.
+//! There is no clock, no randomness and no I/O in this crate, and its manifest is the proof. Time and
+//! ids are passed in, `next_deadline` says when the next `Tick` is due, and an effect that fails comes
+//! back as an event.
 //!
-//! | module | says |
+//! | module | holds |
 //! |---|---|
 //! | [`id`] | names of containers, processes and host pids |
 //! | [`signal`] | signals, their names and numbers |
 //! | [`exit`] | how a process ended and why; why a start failed |
 //! | [`cancel`] | what a cancel asks for |
-//! | [`process`] | one process: waiting, starting, running, exited |
-//! | [`container`] | a container and the processes in it |
-//! | [`exit_router`] | which exit belongs to whom, exits that come early included |
-//! | [`ready`] | containers that are kept ready for a specification |
-//! | [`registry`] | the containers of an executor: ids, what is kept ready, draining and shutdown |
+//! | [`process`] | the machine of one process: waiting, starting, running, exited |
+//! | [`container`] | the machine of a container and the processes in it |
+//! | [`exit_router`] | the machine that gives each exit to its process, also an exit that comes early |
+//! | [`ready`] | the machine of the containers that are kept ready for one specification |
+//! | [`registry`] | the machine of an executor's containers: ids, pools, draining and shutdown |
 //! | [`event`] | the events of a container, and their order |
 //! | [`terminal`] | the size of a terminal |
 //! | [`json`] | how spans and paths are written as JSON |

@@ -1,4 +1,4 @@
-//! One process, init or exec'd: from the request to run it to the one report of its end.
+//! One process, init or exec'd: from the request to run it to the one report of its exit.
 //!
 //! ```text
 //!            Launch                        Started                   Ended
@@ -8,10 +8,20 @@
 //!     ▼                    │     └─── init was created ──▶ Undoing ─── Ended ───┘ │
 //!  Creating ─ Created ─▶ Created ─────────────────────────────────── Ended ───────┘
 //! ```
-//! `Waiting` also ends by `Withdraw`, `Cancel` and the time limit; `Creating` by `StartFailed`. A cancel is kept beside the
-//! state: nothing is lost when it comes before the pid is known. An `Ended` that overtakes its answer is kept too.
-//! Neighbours: the `Process` actor feeds it; the [`container`](crate::container) machine says when to create and to launch,
-//! and receives the reports.
+//! Not drawn: `Waiting` also ends by `Withdraw`, by `Cancel` and by the time limit, and `Creating` by `StartFailed`.
+//!
+//! Two events may come before the state they belong to, and are kept until then. A cancel that comes before the pid is
+//! known is carried out once it is. An `Ended` that comes before the runtime's answer is reported after it.
+//!
+//! Neighbours: the `Process` actor feeds this machine. The [`container`](crate::container) machine says when to create and
+//! to launch, and receives the reports.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `vocabulary` | events, effects, and the values in them |
+//! | `start` | from the request to a program that runs |
+//! | `cancel` | cancels, SIGKILL and deadlines |
+//! | `end` | the exit and its reason |
 
 mod cancel;
 mod end;
@@ -32,19 +42,19 @@ use crate::{
 
 /// How long a start that is to be cancelled may go on before it is abandoned.
 ///
-/// A runtime that is left to finish leaves nothing half made, so it gets time to; one that hangs
-/// must not hold the cancel for ever.
+/// A runtime that finishes leaves nothing half made, so it gets this time. A runtime that hangs must not
+/// hold up the cancel for ever.
 pub const START_PATIENCE: Duration = Duration::from_secs(5);
 
-/// When a SIGKILL that could not be delivered is tried again.
+/// How long after a SIGKILL that could not be delivered it is tried again.
 pub const KILL_RETRY: Duration = Duration::from_millis(100);
 
-/// When a SIGKILL that was delivered is repeated because the process is still there: it may be frozen.
+/// How long after a SIGKILL that was delivered it is repeated if the process has not ended: it may be frozen.
 pub const KILL_AGAIN: Duration = Duration::from_secs(1);
 
 /// The machine of one process.
 ///
-/// A cancel that comes before the pid is known is kept, and carried out when it is:
+/// A cancel that comes before the pid is known is kept, and carried out once it is known:
 ///
 /// ```
 /// # use executor_lifecycle::process::{Kill, Process, ProcessEffect, ProcessEvent, ProcessTraits};
@@ -63,40 +73,45 @@ pub struct Process {
     traits: ProcessTraits,
     state: State,
     cancelling: Option<Cancelling>,
-    /// When the time of the process is over, and what is done then.
+    /// When the time limit is reached, and the cancel that follows.
     timeout: Option<(Timestamp, Cancel)>,
-    /// Signals that wait for the program.
-    parked: Vec<(Signal, SignalScope)>,
-    /// The last size asked for before the runtime was asked for anything.
-    resize: Option<TerminalSize>,
+    /// Signals that came before the program, and are sent once it runs.
+    parked_signals: Vec<(Signal, SignalScope)>,
+    /// The last size that came before the runtime was asked for anything.
+    pending_size: Option<TerminalSize>,
+    /// We have sent SIGKILL: an exit by that signal is not the OOM killer's.
     sent_sigkill: bool,
-    /// Exit codes beside 0 that count as success.
+    /// Exit codes other than 0 that count as success.
     valid_codes: BTreeSet<u8>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum State {
-    /// Nothing was asked of the runtime.
+    /// The runtime was asked for nothing yet.
     Waiting,
-    /// The runtime makes it, short of executing the program. `early` is an end that overtook the answer.
+    /// The runtime is creating it; the program is not executed.
     Creating {
+        /// The exit, if it came before the runtime's answer.
         early: Option<RawExit>,
     },
-    /// It waits for its program to be executed.
+    /// It is created, and its program is not executed yet.
     Created {
         pid: HostPid,
     },
-    /// The runtime starts it. The pid is known of one that was created: if that ends, a runtime that still gives no answer
-    /// is given up at `abandon_at`.
+    /// The runtime is starting it.
     Starting {
+        /// Known if it was created before.
         pid: Option<HostPid>,
+        /// The exit, if it came before the runtime's answer.
         early: Option<RawExit>,
+        /// When the start is abandoned, because a process that was created has ended and the runtime does not answer.
         abandon_at: Option<Timestamp>,
     },
-    /// A process that was created could not be started; it is killed, again at this moment.
+    /// It was created and could not be started, so it is being killed.
     Undoing {
-        /// Why; where the container was gone before its program was executed, its end says why.
+        /// Why the start failed. Absent if the container was gone: then the process's own exit says why.
         reason: Option<ExitReason>,
+        /// When SIGKILL is repeated.
         retry_at: Timestamp,
     },
     Running {
@@ -115,32 +130,32 @@ struct Cancelling {
 /// How far a cancel has gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum CancelStage {
-    /// The pid is not known yet, or the program not executed; the start is abandoned at this moment.
+    /// The program does not run yet. The start is abandoned at `abandon_at`.
     Pending { abandon_at: Timestamp },
-    /// The start is being given up.
+    /// The start is being abandoned.
     Abandoning,
-    /// The first signal is out; SIGKILL follows at this moment.
+    /// The first signal was sent. SIGKILL follows at `kill_at`.
     Signalled { kill_at: Timestamp },
-    /// SIGKILL is out; it is repeated at this moment if the process is still there.
+    /// SIGKILL was sent. It is repeated at `retry_at` if the process has not ended.
     Killed { retry_at: Timestamp },
 }
 
 impl Process {
-    /// A process that waits.
+    /// A process in its first state, `Waiting`.
     pub const fn new(traits: ProcessTraits) -> Self {
         Self {
             traits,
             state: State::Waiting,
             cancelling: None,
             timeout: None,
-            parked: Vec::new(),
-            resize: None,
+            parked_signals: Vec::new(),
+            pending_size: None,
             sent_sigkill: false,
             valid_codes: BTreeSet::new(),
         }
     }
 
-    /// A process whose actor failed, in the hands of another: it is ended, and its end reported.
+    /// A process whose actor failed, taken over by another actor: it is killed, and its exit is reported.
     pub fn orphaned(
         now: Timestamp,
         traits: ProcessTraits,
@@ -161,16 +176,13 @@ impl Process {
             (None, _, None) => State::Waiting,
         };
         let kill = Cancel::now().cause(CancelCause::Abandoned);
-        let effects = match ended {
-            Some(raw) => {
-                let effects = orphan.ended(now, raw).unwrap_or_default();
-                effects.into_iter().chain(orphan.cancel(now, kill)).collect()
-            }
-            None => {
-                let watch = pid.map(|_| ProcessEffect::Watch);
-                watch.into_iter().chain(orphan.cancel(now, kill)).collect::<Vec<_>>()
-            }
-        };
+        let mut effects = Vec::new();
+        match ended {
+            Some(raw) => effects.extend(orphan.ended(now, raw).unwrap_or_default()),
+            None if pid.is_some() => effects.push(ProcessEffect::Watch),
+            None => {}
+        }
+        effects.extend(orphan.cancel(now, kill));
         (orphan, effects.into())
     }
 
@@ -196,7 +208,7 @@ impl Process {
         }
     }
 
-    /// Whether its end was reported.
+    /// Whether its exit was reported.
     pub const fn has_exited(&self) -> bool {
         matches!(self.state, State::Exited)
     }
@@ -226,8 +238,8 @@ impl Process {
 
     /// Takes one event.
     ///
-    /// `Cancel` after the end is satisfied already: no effects. A completion that nothing waits for
-    /// is [`Refusal::Stale`], a signal to the dead [`Refusal::Exited`].
+    /// A `Cancel` after the end is satisfied already and has no effects. A completion that this state does not
+    /// wait for is [`Refusal::Stale`]. A signal to a process that has ended is [`Refusal::Exited`].
     pub fn step(&mut self, now: Timestamp, event: ProcessEvent) -> Result<Effects<ProcessEffect>, Refused> {
         let from = self.state();
         match event {
@@ -255,14 +267,14 @@ impl Process {
         Vec::new()
     }
 
-    /// Until the runtime is asked for the process, sizes come to one: the last.
+    /// Before the runtime is asked for the process, only the last size counts.
     fn resize(&mut self, size: TerminalSize) -> Result<Vec<ProcessEffect>, Refusal> {
         if !self.traits.has_terminal {
             return Err(Refusal::NoTerminal);
         }
         match self.state {
             State::Waiting => {
-                self.resize = Some(size);
+                self.pending_size = Some(size);
                 Ok(Vec::new())
             }
             State::Creating { .. }
@@ -279,7 +291,7 @@ impl Process {
                 Ok(vec![self.send(signal, scope)])
             }
             State::Waiting | State::Creating { .. } | State::Created { .. } | State::Starting { .. } => {
-                self.parked.push((signal, scope));
+                self.parked_signals.push((signal, scope));
                 Ok(Vec::new())
             }
             State::Running { .. } => Ok(vec![self.send(signal, scope)]),

@@ -1,4 +1,5 @@
-//! Containers that are kept ready for runs of one specification: a policy above containers that are held at created.
+//! Containers that are kept ready for runs of one specification. Each of them is an ordinary container that is held at
+//! created; this machine decides how many there are.
 //!
 //! ```text
 //!           Create                Created            Take
@@ -6,18 +7,25 @@
 //!                        │ CreateFailed       │ Want fewer, Dead
 //!                        └───────▶ end ◀──────┘
 //! ```
-//! There are as many as are wanted, ready or being made. One that was given is replaced once it has begun, so that the
-//! making is not in its way. A failure ends the making until the next request: it would fail again; a second
-//! death with no beginning in between ends it until a request finds none that is ready. Neighbours: the
-//! [`registry`](crate::registry) owns one for each specification, and registers and ends the containers.
+//! The pool keeps as many containers as are wanted, those that are being made included. A container that was given to a
+//! run is replaced once the run has begun: making another one earlier would slow the run down. The pool makes nothing:
+//!
+//! - after a container could not be made, until the next request: it would fail again;
+//! - after two deaths with no beginning in between, until a request finds no container ready.
+//!
+//! Neighbours: the [`registry`](crate::registry) owns one pool for each specification, and registers and ends the
+//! containers.
 
 use std::collections::VecDeque;
 
 use crate::registry::RequestToken;
 use crate::{ContainerId, Effects, Refusal, Refused};
 
-/// Made at a time; more would be in each other's way.
-const AT_ONCE: usize = 2;
+/// How many containers are made at a time. More would slow each other down.
+const MADE_AT_ONCE: usize = 2;
+
+/// How many deaths, with no beginning in between, stop the pool.
+const DEATHS_THAT_STOP: u8 = 2;
 
 /// The machine of the containers that are kept ready for one specification.
 ///
@@ -30,7 +38,7 @@ const AT_ONCE: usize = 2;
 /// assert_eq!(pool.step(PoolEvent::Want(1))?.as_slice(), [PoolEffect::Create]);
 /// assert_eq!(pool.step(PoolEvent::Created(id.clone()))?.as_slice(), []);
 /// assert_eq!(pool.step(PoolEvent::Take(RequestToken(1)))?.as_slice(), [PoolEffect::Give(id, RequestToken(1))]);
-/// // Another is made when that one runs.
+/// // Another one is made when that one runs.
 /// assert_eq!(pool.step(PoolEvent::Begun)?.as_slice(), [PoolEffect::Create]);
 /// # Ok::<(), Refused>(())
 /// ```
@@ -38,129 +46,146 @@ const AT_ONCE: usize = 2;
 pub struct Pool {
     wanted: usize,
     being_made: usize,
-    /// Those that are ready, the longest first.
+    /// The containers that are ready, the oldest first.
     ready: VecDeque<ContainerId>,
-    /// Those that were given and have not begun yet.
+    /// How many were given to a run and have not begun yet.
     beginning: usize,
+    /// The last container could not be made, and no request has come since.
     failed: bool,
-    /// How many have died since one began; the second ends the making.
+    /// How many have died since one began, up to [`DEATHS_THAT_STOP`].
     deaths: u8,
 }
 
 /// What can happen to the containers that are kept ready.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PoolEvent {
-    /// So many are wanted from now on.
+    /// This many are wanted from now on.
     Want(usize),
-    /// One that was asked for is ready.
+    /// A container that [`PoolEffect::Create`] asked for is ready.
     Created(ContainerId),
-    /// One that was asked for could not be made; there is none where not even that could be begun.
+    /// A container that [`PoolEffect::Create`] asked for could not be made. The id is absent if the creation could not
+    /// even be begun.
     CreateFailed(Option<ContainerId>),
-    /// The run of this request needs one.
+    /// The run of this request needs a container.
     Take(RequestToken),
-    /// One that was ready is found dead.
+    /// A container that was ready is dead.
     Dead(ContainerId),
-    /// One that was given runs, and so long that another may be made.
+    /// A container that was given has run for so long that another one may be made.
     Begun,
-    /// One that was given died before it began.
+    /// A container that was given died before it began.
     NeverBegan,
 }
 
-/// What is to be done for them.
+/// What is to be done for the containers that are kept ready.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PoolEffect {
-    /// Make one, under a new id. `Created` or `CreateFailed` comes back.
+    /// Make a container, under a new id. `Created` or `CreateFailed` comes back.
     Create,
-    /// This one is for the run of this request.
+    /// Give this container to the run of this request.
     Give(ContainerId, RequestToken),
-    /// End this one: it is not wanted, or has failed.
+    /// End this container: it is not wanted, or has failed.
     End(ContainerId),
 }
 
 impl Pool {
-    /// Takes one event. A `Take` gives nothing when nothing is ready. What cannot have happened is `Refused::Stale`.
+    /// Takes one event. A `Take` gives nothing when nothing is ready. An event that cannot have happened is
+    /// [`Refusal::Stale`].
     pub fn step(&mut self, event: PoolEvent) -> Result<Effects<PoolEffect>, Refused> {
-        let mut effects = Vec::new();
-        match event {
-            PoolEvent::Want(wanted) => {
-                self.wanted = wanted;
-                (self.failed, self.deaths) = (false, 0);
-                while self.ready.len() > wanted {
-                    effects.extend(self.ready.pop_front().map(PoolEffect::End));
-                }
-            }
-            PoolEvent::Created(id) => {
-                self.being_made = self.being_made.checked_sub(1).ok_or_else(stale)?;
-                if self.ready.len() < self.wanted {
-                    self.ready.push_back(id);
-                } else {
-                    effects.push(PoolEffect::End(id));
-                }
-            }
-            PoolEvent::CreateFailed(id) => {
-                self.being_made = self.being_made.checked_sub(1).ok_or_else(stale)?;
-                self.failed = true;
-                effects.extend(id.map(PoolEffect::End));
-            }
-            PoolEvent::Take(token) => {
-                self.failed = false;
-                match self.ready.pop_front() {
-                    Some(id) => {
-                        self.beginning += 1;
-                        effects.push(PoolEffect::Give(id, token));
-                    }
-                    None => self.deaths = 0,
-                }
-            }
-            PoolEvent::Dead(id) => {
-                let at = self.ready.iter().position(|ready| *ready == id).ok_or_else(stale)?;
-                self.ready.remove(at);
-                effects.push(PoolEffect::End(id));
-                self.died();
-            }
+        let mut effects = match event {
+            PoolEvent::Want(wanted) => self.want(wanted),
+            PoolEvent::Created(id) => self.created(id)?,
+            PoolEvent::CreateFailed(id) => self.create_failed(id)?,
+            PoolEvent::Take(token) => self.take(token),
+            PoolEvent::Dead(id) => self.dead(id)?,
             PoolEvent::Begun => {
-                self.beginning = self.beginning.checked_sub(1).ok_or_else(stale)?;
+                self.beginning = one_less(self.beginning)?;
                 self.deaths = 0;
+                Vec::new()
             }
             PoolEvent::NeverBegan => {
-                self.beginning = self.beginning.checked_sub(1).ok_or_else(stale)?;
-                self.died();
+                self.beginning = one_less(self.beginning)?;
+                self.count_death();
+                Vec::new()
             }
-        }
-        self.make_up(&mut effects);
+        };
+        self.replenish(&mut effects);
         Ok(effects.into())
     }
 
-    /// A specification whose containers die of themselves would be made for ever.
-    fn died(&mut self) {
-        self.deaths = 2.min(self.deaths + 1);
+    fn want(&mut self, wanted: usize) -> Vec<PoolEffect> {
+        self.wanted = wanted;
+        self.failed = false;
+        self.deaths = 0;
+        let surplus = self.ready.len().saturating_sub(wanted);
+        self.ready.drain(..surplus).map(PoolEffect::End).collect()
     }
 
-    /// Has made what is missing.
-    fn make_up(&mut self, effects: &mut Vec<PoolEffect>) {
+    fn created(&mut self, id: ContainerId) -> Result<Vec<PoolEffect>, Refused> {
+        self.being_made = one_less(self.being_made)?;
+        if self.ready.len() < self.wanted {
+            self.ready.push_back(id);
+            return Ok(Vec::new());
+        }
+        Ok(vec![PoolEffect::End(id)])
+    }
+
+    fn create_failed(&mut self, id: Option<ContainerId>) -> Result<Vec<PoolEffect>, Refused> {
+        self.being_made = one_less(self.being_made)?;
+        self.failed = true;
+        Ok(id.map(PoolEffect::End).into_iter().collect())
+    }
+
+    fn take(&mut self, token: RequestToken) -> Vec<PoolEffect> {
+        self.failed = false;
+        match self.ready.pop_front() {
+            Some(id) => {
+                self.beginning += 1;
+                vec![PoolEffect::Give(id, token)]
+            }
+            None => {
+                self.deaths = 0;
+                Vec::new()
+            }
+        }
+    }
+
+    fn dead(&mut self, id: ContainerId) -> Result<Vec<PoolEffect>, Refused> {
+        let at = self.ready.iter().position(|ready| *ready == id).ok_or_else(stale)?;
+        self.ready.remove(at);
+        self.count_death();
+        Ok(vec![PoolEffect::End(id)])
+    }
+
+    /// Without this count, a pool whose containers always die would make new ones for ever.
+    fn count_death(&mut self) {
+        self.deaths = DEATHS_THAT_STOP.min(self.deaths + 1);
+    }
+
+    /// Asks for the containers that are missing, as far as they may be made now.
+    fn replenish(&mut self, effects: &mut Vec<PoolEffect>) {
         while self.beginning == 0
             && !self.has_failed()
-            && self.being_made < AT_ONCE
-            && self.ready.len() + self.being_made < self.wanted
+            && self.being_made < MADE_AT_ONCE
+            && self.count() < self.wanted
         {
             self.being_made += 1;
             effects.push(PoolEffect::Create);
         }
     }
 
-    /// How many there are, those that are being made included.
+    /// How many containers there are, those that are being made included.
     pub fn count(&self) -> usize {
         self.being_made + self.ready.len()
     }
 
-    /// Whether a `Take` gives one.
+    /// Whether a `Take` gives a container.
     pub fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
-    /// Whether none is made until somebody asks: one could not be made, or two have died.
+    /// Whether no container is made until a request comes: one could not be made, or two have died.
     pub const fn has_failed(&self) -> bool {
-        self.failed || self.deaths > 1
+        self.failed || self.deaths >= DEATHS_THAT_STOP
     }
 
     /// Whether as many are ready as are wanted.
@@ -168,15 +193,19 @@ impl Pool {
         self.ready.len() >= self.wanted
     }
 
-    /// Whether nothing more is being done for now: all are ready, or one could not be made.
+    /// Whether no container is being made and none will be for now: all are ready, or the pool has failed.
     pub fn is_settled(&self) -> bool {
         self.being_made == 0 && (self.is_full() || self.has_failed())
     }
 
-    /// Whether there is nothing, and nothing will be.
+    /// Whether the pool is empty and no container is wanted: it can be forgotten.
     pub fn is_over(&self) -> bool {
         self.wanted == 0 && self.being_made == 0 && self.ready.is_empty()
     }
+}
+
+fn one_less(count: usize) -> Result<usize, Refused> {
+    count.checked_sub(1).ok_or_else(stale)
 }
 
 fn stale() -> Refused {
@@ -209,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_ends_the_making_until_somebody_asks() {
+    fn a_failure_ends_the_making_until_the_next_request() {
         let mut failed =
             pool([PoolEvent::Want(3), PoolEvent::CreateFailed(Some(id(1))), PoolEvent::Created(id(2))]);
         assert!(failed.is_settled() && !failed.is_full());
@@ -286,7 +315,7 @@ mod tests {
             }
             let pool = &world.pool;
             assert_eq!(world.ready, Vec::from(pool.ready.clone()), "after {event:?}");
-            assert!(world.being_made <= AT_ONCE && pool.ready.len() <= pool.wanted, "after {event:?}");
+            assert!(world.being_made <= MADE_AT_ONCE && pool.ready.len() <= pool.wanted, "after {event:?}");
             assert_eq!(pool.is_over(), pool.wanted == 0 && world.being_made == 0 && world.ready.is_empty());
             Some(world)
         }

@@ -1,4 +1,4 @@
-//! The containers of an executor: which ids are taken, what is kept ready, and the end of them all.
+//! The containers of an executor: which ids are taken, which containers are kept ready, how the executor ends.
 //!
 //! ```text
 //!              Run                                     Released
@@ -10,10 +10,17 @@
 //!  Open ── Drain ──▶ Draining: nothing new, until nothing is left
 //!     └─ Shutdown ─▶ Ending: all are ended ── nothing is left, DeadlinePassed ──▶ Stopped
 //! ```
-//! A container that is kept ready is an ordinary one that is held at created; it is invisible until a run is given it. One
-//! that turns out to be dead when it is to be started is replaced, and the run does not notice. Neighbours: the executor's
-//! actor performs the effects, the [`container`](crate::container) machines end with `Finished`, a
-//! [`Pool`] for each specification says how many are to be ready.
+//! A container that is kept ready is an ordinary container that is held at created. Callers do not see it until a run is
+//! given it. If it turns out to be dead when it is to be started, the run gets another one and does not notice.
+//!
+//! Neighbours: the executor's actor performs the effects. A [`container`](crate::container) machine ends with `Finished`,
+//! which comes here as `Released`. A [`Pool`] for each specification says how many containers are to be ready.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `vocabulary` | events, effects, and the values in them |
+//! | `pools` | the containers that are kept ready, until they run |
+//! | `release` | the end of a container, and of the executor |
 
 mod pools;
 mod release;
@@ -26,7 +33,7 @@ pub use self::vocabulary::{Fared, PoolId, RegistryEffect, RegistryEvent, Request
 use crate::ready::{Pool, PoolEvent};
 use crate::{Cancel, ContainerId, Effects, Exit, Refusal, Refused, Timestamp};
 
-/// How many exits are remembered after their containers were released; then the oldest is forgotten.
+/// How many exits are remembered after their containers were released. One more, and the oldest is forgotten.
 pub const REMEMBERED: usize = 1024;
 
 /// The machine of the registry.
@@ -52,41 +59,41 @@ pub struct Registry {
     remembered: VecDeque<(ContainerId, Exit)>,
 }
 
-/// Whether new containers are taken.
+/// Whether new containers are accepted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 enum Mode {
     #[default]
     Open,
-    /// Nothing new is taken.
+    /// New containers are refused.
     Draining,
-    /// And everything is being ended.
+    /// New containers are refused, and all others are being ended.
     Ending,
-    /// The executor ends, whatever is left.
+    /// The executor ends, even if containers are left.
     Stopped,
 }
 
 /// An id that is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Entry {
-    /// The request it is for; none while it is kept ready.
+    /// The request that the container is for. Absent while it is kept ready.
     token: Option<RequestToken>,
     role: Role,
-    /// Its actor is gone, and it is being released without it.
+    /// The container's actor is gone, and the container is being released without it.
     is_lost: bool,
 }
 
-/// What a container is to the pool it may have come from.
+/// Where a container stands with the pool that it may have come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Role {
-    /// It was made for its request, or has nothing to do with its pool any more.
+    /// It was made for its request, or no pool counts it any more.
     Ordinary,
     /// It is being made for a pool.
     Making(PoolId),
-    /// It stands ready in its pool.
+    /// It is ready in its pool.
     Ready(PoolId),
-    /// It was given to a run and does not run yet. With `is_unclaimed`, nothing waits for the run any more.
+    /// It was given to a run and does not run yet. `is_unclaimed`: no caller waits for the run any more.
     Given { pool: PoolId, is_unclaimed: bool },
-    /// It was given to a run and is in its first moments.
+    /// It was given to a run and has just begun to run.
     Beginning(PoolId),
 }
 
@@ -101,28 +108,28 @@ impl Registry {
         }
     }
 
-    /// Whether a container of this id is there for callers to see.
+    /// Whether callers see a container of this id.
     pub fn is_visible(&self, id: &ContainerId) -> bool {
         self.containers.get(id).is_some_and(Entry::is_visible)
     }
 
-    /// The ids that callers see, in their order.
+    /// The ids that callers see, in the order of the ids.
     pub fn visible(&self) -> impl Iterator<Item = &ContainerId> {
         self.containers.iter().filter(|(_, entry)| entry.is_visible()).map(|(id, _)| id)
     }
 
-    /// The exit of the last container of this id that was released, while it is remembered.
+    /// The exit of the container of this id that was released last. `None` if there was none, or it is forgotten.
     pub fn exit_of(&self, id: &ContainerId) -> Option<&Exit> {
         self.remembered.iter().rev().find(|(known, _)| known == id).map(|(_, exit)| exit)
     }
 
-    /// A pool, for those who wait for it.
+    /// A pool, if there is one of this id.
     pub fn pool(&self, id: PoolId) -> Option<&Pool> {
         self.pools.get(&id)
     }
 
-    /// Takes one event. A run is refused where its id is taken, or nothing new is taken; what cannot have happened is
-    /// [`Refusal::Stale`].
+    /// Takes one event. A run is refused with [`Refusal::IdTaken`] or, while the executor drains or ends, with
+    /// [`Refusal::Draining`]. An event that cannot have happened is [`Refusal::Stale`].
     pub fn step(&mut self, now: Timestamp, event: RegistryEvent) -> Result<Effects<RegistryEffect>, Refused> {
         let from = self.state();
         self.take(now, event).map(Effects::from).map_err(|reason| reason.from_state(from))
@@ -153,6 +160,7 @@ impl Registry {
             return Err(Refusal::Draining);
         }
         let Wanted { token, id, pool, hold } = wanted;
+        // A container that is to be held is never taken from a pool.
         let pool = pool.filter(|_| !hold);
         let gets_ready = pool.and_then(|pool| self.pools.get(&pool)).is_some_and(Pool::has_ready);
         if !gets_ready && self.containers.contains_key(&id) {
@@ -176,7 +184,7 @@ impl Registry {
         if let Role::Given { is_unclaimed, .. } = &mut entry.role {
             *is_unclaimed = true;
         }
-        // Nobody has its handle, so nobody would remove what is kept of it.
+        // No caller has its handle, so no caller could remove what is kept of it.
         vec![RegistryEffect::End(id.clone(), Cancel::now())]
     }
 }

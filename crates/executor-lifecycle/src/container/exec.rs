@@ -13,7 +13,7 @@ impl Container {
             | State::Releasing { exit }
             | State::Released { exit } => return Err(Refusal::stopped(exit)),
             State::Preparing | State::Creating | State::Created | State::Starting | State::Running { .. }
-                if self.cancelled =>
+                if self.is_cancelled =>
             {
                 return Err(Refusal::Cancelled);
             }
@@ -39,11 +39,11 @@ impl Container {
         Ok(effects)
     }
 
-    /// An id of ours that no caller has taken for an exec of its own.
+    /// Generates an id. A caller may have taken it for an exec of its own: then the next one.
     pub(super) fn next_exec(&mut self) -> ExecId {
         loop {
-            self.numbered += 1;
-            let id = ExecId::numbered(self.numbered);
+            self.generated_exec_ids += 1;
+            let id = ExecId::numbered(self.generated_exec_ids);
             if !self.execs.contains_key(&id) {
                 return id;
             }
@@ -56,7 +56,7 @@ impl Container {
             Some(ExecState::Parked | ExecState::Running) | None => return Err(Refusal::Stale),
         }
         let mut effects = vec![self.publish(now, EventKind::ExecStarted { exec, pid })];
-        effects.extend(self.freeze_when_settled());
+        effects.extend(self.freeze_if_no_exec_starts());
         Ok(effects)
     }
 
@@ -65,8 +65,8 @@ impl Container {
             return Err(Refusal::Stale);
         }
         let mut effects = vec![self.publish(now, EventKind::ExecExited { exec, exit })];
-        effects.extend(self.freeze_when_settled());
-        effects.extend(self.exited_when_empty(now));
+        effects.extend(self.freeze_if_no_exec_starts());
+        effects.extend(self.publish_exit_if_empty(now));
         Ok(effects)
     }
 }

@@ -1,4 +1,5 @@
-//! From the end of init to the release: execs, the rest without a pid namespace, the exit, and how long it is kept.
+//! From the end of init to the release: the execs end, the processes that do not end with init are killed, the exit is
+//! published, and the container is kept for its time.
 
 use super::{Answer, Container, ContainerEffect, ExecState, KeepExited, Kept, Rest, State};
 use crate::event::EventKind;
@@ -20,16 +21,16 @@ impl Container {
         let gone =
             StartFailure::new(StartFailureKind::ContainerGone, format!("the container has ended: {exit}"));
         let kill = Cancel::now().cause(CancelCause::ContainerExited);
-        let mut effects: Vec<_> = (self.execs.iter())
-            .map(|(exec, state)| match state {
-                ExecState::Parked => ContainerEffect::Withdraw(ProcessId::Exec(exec.clone()), gone.clone()),
-                ExecState::Launched | ExecState::Running => {
-                    ContainerEffect::CancelProcess(ProcessId::Exec(exec.clone()), kill)
-                }
-            })
-            .collect();
+        let mut effects = Vec::new();
+        for (exec, state) in &self.execs {
+            let process = ProcessId::Exec(exec.clone());
+            effects.push(match state {
+                ExecState::Parked => ContainerEffect::Withdraw(process, gone.clone()),
+                ExecState::Launched | ExecState::Running => ContainerEffect::CancelProcess(process, kill),
+            });
+        }
         self.state = State::Exiting { exit, rest: Rest::Unasked };
-        effects.extend(self.exited_when_empty(now));
+        effects.extend(self.publish_exit_if_empty(now));
         Ok(effects)
     }
 
@@ -37,7 +38,7 @@ impl Container {
         match &mut self.state {
             State::Exiting { rest: rest @ Rest::Ending, .. } => {
                 *rest = Rest::Ended;
-                Ok(self.exited_when_empty(now))
+                Ok(self.publish_exit_if_empty(now))
             }
             State::New
             | State::Preparing
@@ -52,8 +53,9 @@ impl Container {
         }
     }
 
-    /// Publishes the exit, once init and every exec have ended, and all that shares their pid namespace with the host.
-    pub(super) fn exited_when_empty(&mut self, now: Timestamp) -> Vec<ContainerEffect> {
+    /// Publishes the exit if init and every exec have ended. Without a pid namespace the other processes have to end
+    /// before.
+    pub(super) fn publish_exit_if_empty(&mut self, now: Timestamp) -> Vec<ContainerEffect> {
         let State::Exiting { exit, rest } = &mut self.state else {
             return Vec::new();
         };
@@ -62,8 +64,8 @@ impl Container {
         }
         match rest {
             Rest::Ending => return Vec::new(),
-            // There is something in it only once its bundle was made.
-            Rest::Unasked if self.traits.shares_pids && !self.preparing => {
+            // Before its bundle is made there are no processes in it.
+            Rest::Unasked if self.traits.shares_pids && !self.is_preparing => {
                 *rest = Rest::Ending;
                 return vec![ContainerEffect::EndRest];
             }
@@ -71,20 +73,20 @@ impl Container {
         }
         let exit = exit.clone();
         let kept = match self.traits.keep_exited {
-            KeepExited::No => Kept::NotAny,
+            KeepExited::No => Kept::No,
             KeepExited::For(time) => Kept::Until(now.after(time)),
             KeepExited::UntilRemoved => Kept::UntilRemoved,
         };
         self.state = State::Exited { exit: exit.clone(), kept };
         let mut effects = vec![self.publish(now, EventKind::Exited { exit })];
-        effects.extend(self.release_when_over());
+        effects.extend(self.release_if_due());
         effects
     }
 
-    /// Gives everything back, once it is not kept any more and its bundle is not being made.
-    pub(super) fn release_when_over(&mut self) -> Vec<ContainerEffect> {
+    /// Begins the release if the container is not kept any more and its bundle is not being made.
+    pub(super) fn release_if_due(&mut self) -> Vec<ContainerEffect> {
         match &self.state {
-            State::Exited { exit, kept: Kept::NotAny } if !self.preparing => {
+            State::Exited { exit, kept: Kept::No } if !self.is_preparing => {
                 self.state = State::Releasing { exit: exit.clone() };
                 vec![ContainerEffect::Release]
             }
@@ -115,10 +117,10 @@ impl Container {
                 if matches!(kept, Kept::Until(until) if *until > now) {
                     return Vec::new();
                 }
-                *kept = Kept::NotAny;
-                self.release_when_over()
+                *kept = Kept::No;
+                self.release_if_due()
             }
-            State::Exited { kept: Kept::NotAny | Kept::UntilRemoved, .. }
+            State::Exited { kept: Kept::No | Kept::UntilRemoved, .. }
             | State::New
             | State::Preparing
             | State::Creating

@@ -1,4 +1,4 @@
-//! Pausing and resuming a container, and thawing what was killed while it was frozen.
+//! Pausing and resuming a container, and thawing it when a process in it is killed.
 
 use super::{Answer, Container, ContainerEffect, ExecState, Freeze, State};
 use crate::event::EventKind;
@@ -6,12 +6,12 @@ use crate::{Refusal, Timestamp};
 
 impl Container {
     pub(super) fn pause(&mut self) -> Answer {
-        let cancelled = self.cancelled;
+        let cancelled = self.is_cancelled;
         match self.freeze()? {
             Freeze::Thawed if cancelled => Err(Refusal::Cancelled),
             freeze @ Freeze::Thawed => {
                 *freeze = Freeze::Awaited;
-                Ok(self.freeze_when_settled())
+                Ok(self.freeze_if_no_exec_starts())
             }
             Freeze::Awaited | Freeze::Freezing | Freeze::Frozen | Freeze::Thawing => Err(Refusal::Paused),
         }
@@ -40,8 +40,8 @@ impl Container {
         }
     }
 
-    /// The freeze that was waiting for execs to start, once none is starting any more.
-    pub(super) fn freeze_when_settled(&mut self) -> Vec<ContainerEffect> {
+    /// Begins the freeze that waits for execs to start, if no exec is being started any more.
+    pub(super) fn freeze_if_no_exec_starts(&mut self) -> Vec<ContainerEffect> {
         if self.execs.values().any(|state| *state == ExecState::Launched) {
             return Vec::new();
         }
@@ -53,10 +53,10 @@ impl Container {
     }
 
     pub(super) fn pause_ended(&mut self, now: Timestamp, frozen: bool) -> Answer {
-        let is_killed = std::mem::take(&mut self.thaw_wanted) || self.cancelled;
+        let must_thaw = std::mem::take(&mut self.is_thaw_wanted) || self.is_cancelled;
         match self.freeze() {
             Ok(freeze @ Freeze::Freezing) => {
-                *freeze = match (frozen, is_killed) {
+                *freeze = match (frozen, must_thaw) {
                     (false, _) => Freeze::Thawed,
                     (true, false) => Freeze::Frozen,
                     (true, true) => Freeze::Thawing,
@@ -65,7 +65,7 @@ impl Container {
                 if frozen {
                     effects.push(self.publish(now, EventKind::Paused));
                 }
-                if frozen && is_killed {
+                if frozen && must_thaw {
                     effects.push(ContainerEffect::Thaw);
                 }
                 Ok(effects)
@@ -88,15 +88,15 @@ impl Container {
         }
     }
 
-    /// What was killed is to die: now, or when the runtime has frozen it.
-    pub(super) fn thaw_the_killed(&mut self) -> Option<ContainerEffect> {
+    /// Thaws the container so that a process that was killed can end: now, or once the runtime has frozen it.
+    pub(super) fn thaw_for_kill(&mut self) -> Option<ContainerEffect> {
         match &mut self.state {
             State::Running { freeze: freeze @ Freeze::Awaited } => {
                 *freeze = Freeze::Thawed;
                 None
             }
             State::Running { freeze: Freeze::Freezing } => {
-                self.thaw_wanted = true;
+                self.is_thaw_wanted = true;
                 None
             }
             State::Running { freeze: freeze @ Freeze::Frozen } => {

@@ -5,7 +5,7 @@ use crate::process::Kill;
 use crate::{Cancel, ProcessId, Refusal, Signal, SignalScope};
 
 impl Container {
-    /// Execs first: once init is dead its pid namespace kills them, and there is nothing left to signal.
+    /// Execs come first: once init is dead its pid namespace kills them, and they cannot be signalled any more.
     pub(super) fn cancel(&mut self, cancel: Cancel) -> Vec<ContainerEffect> {
         match &self.state {
             State::Preparing | State::Creating | State::Created | State::Starting | State::Running { .. } => {
@@ -16,13 +16,13 @@ impl Container {
             | State::Releasing { .. }
             | State::Released { .. } => return Vec::new(),
         }
-        self.cancelled = true;
-        let execs = self.execs.keys().map(|exec| ProcessId::Exec(exec.clone()));
-        let mut effects: Vec<_> = execs
-            .chain([ProcessId::Init])
-            .map(|process| ContainerEffect::CancelProcess(process, cancel))
-            .collect();
-        effects.extend(self.thaw_the_killed());
+        self.is_cancelled = true;
+        let mut effects = Vec::new();
+        for exec in self.execs.keys() {
+            effects.push(ContainerEffect::CancelProcess(ProcessId::Exec(exec.clone()), cancel));
+        }
+        effects.push(ContainerEffect::CancelProcess(ProcessId::Init, cancel));
+        effects.extend(self.thaw_for_kill());
         effects
     }
 
@@ -30,8 +30,8 @@ impl Container {
         self.traits.keep_exited = KeepExited::No;
         match &mut self.state {
             State::Exited { kept, .. } => {
-                *kept = Kept::NotAny;
-                self.release_when_over()
+                *kept = Kept::No;
+                self.release_if_due()
             }
             State::New
             | State::Preparing
@@ -55,29 +55,32 @@ impl Container {
             | State::Running { .. }
             | State::Exiting { .. } => Err(Refusal::NotExited),
             State::Exited { kept, .. } => {
-                *kept = Kept::NotAny;
-                Ok(self.release_when_over())
+                *kept = Kept::No;
+                Ok(self.release_if_due())
             }
             State::Releasing { .. } | State::Released { .. } => Ok(Vec::new()),
         }
     }
 
-    /// What is frozen does not die of a SIGKILL before it is thawed.
+    /// A frozen process does not die of SIGKILL before it is thawed.
     pub(super) fn signal(&mut self, signal: Signal, scope: SignalScope) -> Answer {
-        let mut effects = self.for_init(ContainerEffect::SignalInit(signal, scope))?;
+        let mut effects = self.if_init_exists(ContainerEffect::SignalInit(signal, scope))?;
         if signal == Signal::KILL {
-            effects.extend(self.thaw_the_killed());
+            effects.extend(self.thaw_for_kill());
         }
         Ok(effects)
     }
 
-    /// A process that does not die of a SIGKILL is frozen: with the container, or by the container's own doing.
+    /// A process that does not die of SIGKILL is frozen: either with the container, or by a freezer that the container's
+    /// own processes use.
     pub(super) fn still_alive(&mut self, process: ProcessId) -> Answer {
+        if let State::Running { freeze: Freeze::Freezing | Freeze::Frozen } = &self.state {
+            return Ok(self.thaw_for_kill().into_iter().collect());
+        }
+        if !self.is_unfinished(&process) {
+            return Err(Refusal::Stale);
+        }
         match &self.state {
-            State::Running { freeze: Freeze::Freezing | Freeze::Frozen } => {
-                Ok(self.thaw_the_killed().into_iter().collect())
-            }
-            _ if !self.is_there(&process) => Err(Refusal::Stale),
             State::Created | State::Starting | State::Running { .. } | State::Exiting { .. } => {
                 let everything = self.traits.shares_pids && process == ProcessId::Init;
                 Ok(vec![ContainerEffect::KillAgain(process, Kill { everything, thaw: true })])
@@ -91,16 +94,16 @@ impl Container {
         }
     }
 
-    /// Whether this process was accepted and its end not reported.
-    pub(super) fn is_there(&self, process: &ProcessId) -> bool {
+    /// Whether the exit of this process is still to come.
+    pub(super) fn is_unfinished(&self, process: &ProcessId) -> bool {
         match process {
             ProcessId::Init => !matches!(self.state, State::Exiting { .. }),
             ProcessId::Exec(exec) => self.execs.contains_key(exec),
         }
     }
 
-    /// What init's own machine decides on, as long as there is an init.
-    pub(super) fn for_init(&self, effect: ContainerEffect) -> Answer {
+    /// Passes a request on to init, if there is one. Init's own machine decides.
+    pub(super) fn if_init_exists(&self, effect: ContainerEffect) -> Answer {
         match self.state {
             State::New => Err(Refusal::NotRunning),
             State::Preparing | State::Creating | State::Created | State::Starting | State::Running { .. } => {
@@ -113,8 +116,8 @@ impl Container {
         }
     }
 
-    /// What can be asked while there is something in it.
-    pub(super) fn while_it_stands(&self, effect: ContainerEffect) -> Answer {
+    /// Passes a request on, if there are processes in the container.
+    pub(super) fn if_created_or_running(&self, effect: ContainerEffect) -> Answer {
         match self.state {
             State::New | State::Preparing | State::Creating | State::Starting => Err(Refusal::NotRunning),
             State::Created | State::Running { .. } => Ok(vec![effect]),

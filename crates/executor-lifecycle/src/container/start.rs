@@ -11,7 +11,7 @@ impl Container {
             return Err(Refusal::Stale);
         }
         self.state = State::Preparing;
-        self.preparing = true;
+        self.is_preparing = true;
         Ok(vec![self.publish(now, EventKind::Registered), ContainerEffect::Prepare])
     }
 
@@ -23,15 +23,15 @@ impl Container {
             | State::Releasing { exit }
             | State::Released { exit } => return Err(Refusal::stopped(exit)),
             State::Starting | State::Running { .. } => return Err(Refusal::Started),
-            State::Preparing | State::Creating | State::Created if self.cancelled => {
+            State::Preparing | State::Creating | State::Created if self.is_cancelled => {
                 return Err(Refusal::Cancelled);
             }
-            State::Preparing | State::Creating | State::Created if self.start_wanted => {
+            State::Preparing | State::Creating | State::Created if self.is_start_wanted => {
                 return Err(Refusal::Started);
             }
             State::Preparing | State::Creating | State::Created => {}
         }
-        self.start_wanted = true;
+        self.is_start_wanted = true;
         let mut effects = vec![ContainerEffect::ArmInit(terms)];
         if self.state == State::Created {
             effects.push(self.launch_init());
@@ -53,7 +53,7 @@ impl Container {
     }
 
     pub(super) fn preparation_ended(&mut self, failure: Option<StartFailure>) -> Answer {
-        if !std::mem::replace(&mut self.preparing, false) {
+        if !std::mem::replace(&mut self.is_preparing, false) {
             return Err(Refusal::Stale);
         }
         match (&self.state, failure) {
@@ -61,14 +61,14 @@ impl Container {
                 self.state = State::Starting;
                 Ok(vec![ContainerEffect::Withdraw(ProcessId::Init, failure)])
             }
-            (State::Preparing, None) if self.start_wanted && !self.traits.has_terminal => {
+            (State::Preparing, None) if self.is_start_wanted && !self.traits.has_terminal => {
                 Ok(vec![self.launch_init()])
             }
             (State::Preparing, None) => {
                 self.state = State::Creating;
                 Ok(vec![ContainerEffect::CreateInit])
             }
-            (State::Exited { .. }, _) => Ok(self.release_when_over()),
+            (State::Exited { .. }, _) => Ok(self.release_if_due()),
             (
                 State::New
                 | State::Creating
@@ -89,7 +89,7 @@ impl Container {
         }
         self.state = State::Created;
         let mut effects = vec![self.publish(now, EventKind::Created { pid })];
-        if self.start_wanted {
+        if self.is_start_wanted {
             effects.push(self.launch_init());
         }
         Ok(effects)

@@ -17,17 +17,17 @@ use crate::{
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
-    /// It is being made.
+    /// Its bundle is being made, or the runtime is creating it.
     Creating,
-    /// Init exists and waits for its program to be executed.
+    /// Init exists, and its program is not executed yet.
     Created,
-    /// Init runs.
+    /// Init's program runs.
     Running,
-    /// Init exists and all processes are frozen.
+    /// Init's program runs, and all processes are frozen.
     Paused,
-    /// Init has ended. What it had is kept, or is being given back.
+    /// Init has ended. The container's resources are kept, or are being released.
     Exited,
-    /// Nothing of it is left.
+    /// All its resources are released, but for those that its last event lists as left.
     Released,
 }
 
@@ -44,18 +44,18 @@ impl fmt::Display for Phase {
     }
 }
 
-/// How long a container that has exited is kept: its id, its exit, what its outputs replay, and what it has on the
-/// machine.
+/// How long a container that has exited is kept: its id, its exit, the output that can be replayed, and its resources
+/// on the machine.
 ///
 /// As JSON: `"no"`, `"until_removed"`, or `{"for": seconds}`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum KeepExited {
-    /// Not at all: it is released at once.
+    /// It is not kept, but released at once.
     #[default]
     No,
-    /// So long, or until it is removed before.
+    /// It is kept for this time, counted from its exit, unless it is removed earlier.
     For(
         #[serde(with = "crate::json::seconds")]
         #[cfg_attr(feature = "schema", schemars(with = "f64"))]
@@ -65,24 +65,24 @@ pub enum KeepExited {
     UntilRemoved,
 }
 
-/// What a container is like, from its specification.
+/// What the machine has to know of a container's specification.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ContainerTraits {
-    /// Its init has a terminal. Its size has to be right before the program's first instruction, so it is always created
-    /// before it is started.
+    /// Its init has a terminal. The terminal's size has to be set before the program's first instruction, so such a
+    /// container is always created before it is started.
     pub has_terminal: bool,
     /// It has no pid namespace: its processes do not end with init.
     pub shares_pids: bool,
-    /// How long it is kept once it has exited.
+    /// How long it is kept after its exit.
     pub keep_exited: KeepExited,
 }
 
 /// What can happen to a container.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ContainerEvent {
-    /// It is to be made, and held at created.
+    /// A caller wants it made, and held at created.
     Create,
-    /// Its program is to be executed, as soon as it can be.
+    /// A caller wants its program executed, as soon as that is possible.
     Start(Terms),
     /// Its bundle is ready.
     Prepared,
@@ -104,26 +104,26 @@ pub enum ContainerEvent {
     ProcessExited {
         /// Which one.
         process: ProcessId,
-        /// How and why.
+        /// How it ended and why.
         exit: Exit,
     },
     /// One of its processes was killed a while ago and has not ended.
     StillAlive(ProcessId),
-    /// Another process is wanted in it, under this id or the next of ours; the `AddExec` effect says which.
+    /// A caller wants another process in it. Without an id the machine generates one. The `AddExec` effect carries the id.
     Exec(Option<ExecId>),
-    /// Everything in it is to be ended.
+    /// A caller wants all its processes ended.
     Cancel(Cancel),
-    /// Everything in it is to be ended, and nothing of it kept: the executor ends.
+    /// The registry wants all its processes ended and nothing of it kept.
     End(Cancel),
-    /// What is kept of it after its exit is to be given back.
+    /// A caller wants released what is kept of it after its exit.
     Remove,
-    /// Its init, or all of it, is to get a signal.
+    /// A caller sends a signal to init, or to all processes.
     Signal(Signal, SignalScope),
-    /// The terminal of its init is to have this size.
+    /// A caller changes the size of init's terminal.
     Resize(TerminalSize),
-    /// It is to be frozen.
+    /// A caller wants it frozen.
     Pause,
-    /// It is to be thawed.
+    /// A caller wants it thawed.
     Resume,
     /// The runtime answered the `Pause` effect.
     PauseEnded {
@@ -135,60 +135,60 @@ pub enum ContainerEvent {
         /// Whether all processes run.
         thawed: bool,
     },
-    /// The pids of its processes are asked for.
+    /// A caller asks for the pids of its processes.
     ListProcesses,
-    /// What it has used so far is asked for.
+    /// A caller asks for the resources it has used so far.
     ReadUsage,
-    /// Nothing is left of its processes.
+    /// The `EndRest` effect is complete: none of its processes is left.
     RestEnded,
-    /// Everything it had was given back, but for this.
+    /// The `Release` effect is complete.
     ReleaseEnded {
         /// What could not be removed.
         left: Vec<Leftover>,
     },
-    /// A deadline may have come.
+    /// Time has passed: a deadline may be reached.
     Tick,
 }
 
 /// What is to be done for a container.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ContainerEffect {
-    /// Make its bundle; comes back as `Prepared` or `PrepareFailed`.
+    /// Make its bundle. Comes back as `Prepared` or `PrepareFailed`.
     Prepare,
-    /// Set up a process that waits to be launched.
+    /// Start the machine and the actor of an exec, which waits to be launched.
     AddExec(ExecId),
-    /// The time of init counts from now on.
+    /// Pass init its terms: its time counts from now on.
     ArmInit(Terms),
-    /// Have init created, short of its program.
+    /// Have init created, without executing its program.
     CreateInit,
     /// Have a process started.
     Launch(ProcessId),
-    /// A process that waits will not run.
+    /// Report to a process that waits that it will not run.
     Withdraw(ProcessId, StartFailure),
     /// End a process.
     CancelProcess(ProcessId, Cancel),
     /// Send SIGKILL to a process once more.
     KillAgain(ProcessId, Kill),
-    /// Hand a signal to init.
+    /// Pass a signal to init.
     SignalInit(Signal, SignalScope),
-    /// Hand the size of its terminal to init.
+    /// Pass the size of its terminal to init.
     ResizeInit(TerminalSize),
-    /// Have the runtime freeze it; comes back as `PauseEnded`.
+    /// Have the runtime freeze it. Comes back as `PauseEnded`.
     Pause,
-    /// Have the runtime thaw it; comes back as `ResumeEnded`.
+    /// Have the runtime thaw it. Comes back as `ResumeEnded`.
     Resume,
-    /// Thaw it at once, since processes in it are being killed; comes back as `ResumeEnded`.
+    /// Thaw it at once, because processes in it are being killed. Comes back as `ResumeEnded`.
     Thaw,
     /// Answer with the pids of its processes.
     ListProcesses,
-    /// Answer with what it has used so far.
+    /// Answer with the resources it has used so far.
     ReadUsage,
     /// Publish an event.
     Publish(Event),
-    /// Kill what did not end with init; comes back as `RestEnded`.
+    /// Kill the processes that did not end with init. Comes back as `RestEnded`.
     EndRest,
-    /// Kill what is left in it and give everything back; comes back as `ReleaseEnded`.
+    /// Kill what is left in it and release all its resources. Comes back as `ReleaseEnded`.
     Release,
-    /// Nothing is left: the registry frees the id and publishes this last event, and the actor may end.
+    /// The release is over: the registry frees the id and publishes this last event, and the actor may end.
     Finished(Event),
 }

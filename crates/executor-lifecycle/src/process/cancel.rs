@@ -7,7 +7,7 @@ use super::{
 use crate::{Cancel, CancelCause, Refusal, SignalScope, Timestamp};
 
 impl Process {
-    /// The first cancel gives cause and signal; a later one can only make the end come sooner.
+    /// The first cancel decides cause and signal. A later one can only make the process end sooner.
     pub(super) fn cancel(&mut self, now: Timestamp, cancel: Cancel) -> Vec<ProcessEffect> {
         match self.state {
             State::Exited | State::Undoing { .. } => Vec::new(),
@@ -24,7 +24,7 @@ impl Process {
                     Some(_) | None => Vec::new(),
                 }
             }
-            // There is no program that could do something with a grace.
+            // There is no program yet that could use the grace period.
             State::Created { .. } => match self.cancelling {
                 Some(_) => Vec::new(),
                 None => vec![self.kill(now, cancel)],
@@ -46,7 +46,7 @@ impl Process {
         }
     }
 
-    /// Keeps a cancel until the program runs, or will never.
+    /// Keeps a cancel until the program runs, or the start has failed.
     pub(super) fn keep_cancel(&mut self, now: Timestamp, cancel: Cancel) {
         let stage = CancelStage::Pending { abandon_at: now.after(START_PATIENCE) };
         let kept = self.cancelling.get_or_insert(Cancelling { cancel, stage });
@@ -64,12 +64,14 @@ impl Process {
         ProcessEffect::Signal(cancel.signal, SignalScope::Process)
     }
 
-    /// Sends SIGKILL. If an earlier one has not ended it, the container may be frozen, which its machine knows.
+    /// Sends SIGKILL. If an earlier SIGKILL has not ended the process, the container may be frozen: its machine knows, so
+    /// the process is reported instead.
     pub(super) fn kill(&mut self, now: Timestamp, cancel: Cancel) -> ProcessEffect {
-        let killed = matches!(self.cancelling, Some(Cancelling { stage: CancelStage::Killed { .. }, .. }));
+        let was_killed =
+            matches!(self.cancelling, Some(Cancelling { stage: CancelStage::Killed { .. }, .. }));
         self.set_stage(cancel, CancelStage::Killed { retry_at: now.after(KILL_AGAIN) });
         self.sent_sigkill = true;
-        if killed {
+        if was_killed {
             return ProcessEffect::ReportStillAlive;
         }
         ProcessEffect::Kill(Kill { everything: self.traits.shares_pids, thaw: false })
@@ -86,6 +88,7 @@ impl Process {
                 State::Created { .. } | State::Starting { pid: Some(_), .. } | State::Running { .. },
                 Some(Cancelling { stage: CancelStage::Killed { retry_at }, .. }),
             ) => retry_at,
+            // In no other state is a SIGKILL of ours on its way.
             _ => return Err(Refusal::Stale),
         };
         *retry_at = now.after(KILL_RETRY);
@@ -116,9 +119,12 @@ impl Process {
                 }
                 CancelStage::Abandoning => Vec::new(),
                 CancelStage::Pending { .. } | CancelStage::Signalled { .. } | CancelStage::Killed { .. } => {
-                    let kill = self.kill(now, cancel);
-                    // A runtime that hangs does not notice that there is nothing left to start.
-                    [kill].into_iter().chain(is_starting.then_some(ProcessEffect::AbandonStart)).collect()
+                    let mut effects = vec![self.kill(now, cancel)];
+                    // A runtime that hangs does not notice that its process is gone.
+                    if is_starting {
+                        effects.push(ProcessEffect::AbandonStart);
+                    }
+                    effects
                 }
             },
         }

@@ -31,12 +31,12 @@ impl Process {
         }
     }
 
-    /// There never was a process.
+    /// The exit of a process that never existed.
     pub(super) fn never_ran(&mut self, now: Timestamp, reason: ExitReason) -> ProcessEffect {
         self.ended_unstarted(now, reason, RawExit::with(ExitStatus::Unknown))
     }
 
-    /// There was a process, or none, and its program was not executed.
+    /// The exit of a process whose program was not executed, whether the process existed or not.
     pub(super) fn ended_unstarted(
         &mut self,
         now: Timestamp,
@@ -65,7 +65,7 @@ impl Process {
         )
     }
 
-    /// Why a process has ended. A cancel that was never carried out is no reason.
+    /// Why a process has ended. A cancel that was never carried out does not count.
     pub(super) fn reason(&self, raw: &RawExit) -> ExitReason {
         match self.cancelling.map(|Cancelling { cancel, stage }| (cancel.cause, stage)) {
             Some((cause, CancelStage::Signalled { .. })) => return cancelled(cause, false),

@@ -1,15 +1,15 @@
-//! From the request for a process to its program: created, launched, or neither.
+//! From the request for a process to a program that runs, or to a start that failed.
 
 use super::end::cancelled;
 use super::{CancelStage, Cancelling, KILL_AGAIN, Kill, Process, ProcessEffect, State};
-use crate::{ExitReason, HostPid, Refusal, Signal, SignalScope, StartFailure, StartFailureKind, Timestamp};
+use crate::{ExitReason, HostPid, Refusal, Signal, StartFailure, StartFailureKind, Timestamp};
 
 impl Process {
     pub(super) fn create(&mut self) -> Result<Vec<ProcessEffect>, Refusal> {
         match self.state {
             State::Waiting => {
                 self.state = State::Creating { early: None };
-                Ok(self.with_size(ProcessEffect::Create))
+                Ok(self.after_resize(ProcessEffect::Create))
             }
             State::Creating { .. }
             | State::Created { .. }
@@ -24,9 +24,9 @@ impl Process {
         match self.state {
             State::Waiting => {
                 self.state = State::Starting { pid: None, early: None, abandon_at: None };
-                Ok(self.with_size(ProcessEffect::Launch))
+                Ok(self.after_resize(ProcessEffect::Launch))
             }
-            // One that is being killed is not started any more: its end is on the way.
+            // It is being killed, so it is not started: its exit will come.
             State::Created { .. } if self.cancelling.is_some() => Ok(Vec::new()),
             State::Created { pid } => {
                 self.state = State::Starting { pid: Some(pid), early: None, abandon_at: None };
@@ -41,8 +41,8 @@ impl Process {
     }
 
     /// The size that was asked for goes to the runtime first.
-    pub(super) fn with_size(&mut self, request: ProcessEffect) -> Vec<ProcessEffect> {
-        self.resize.take().map(ProcessEffect::Resize).into_iter().chain([request]).collect()
+    pub(super) fn after_resize(&mut self, request: ProcessEffect) -> Vec<ProcessEffect> {
+        self.pending_size.take().map(ProcessEffect::Resize).into_iter().chain([request]).collect()
     }
 
     pub(super) fn withdraw(
@@ -70,12 +70,14 @@ impl Process {
             effects.push(self.exited(now, None, raw));
             return Ok(effects);
         }
-        // There is no program yet that any other signal could be meant for.
-        let (kills, rest) =
-            std::mem::take(&mut self.parked).into_iter().partition(|(signal, _)| *signal == Signal::KILL);
-        self.parked = rest;
-        let kills: Vec<(Signal, SignalScope)> = kills;
-        effects.extend(kills.into_iter().map(|(signal, scope)| self.send(signal, scope)));
+        // SIGKILL is sent now. Every other signal waits for the program it is meant for.
+        for (signal, scope) in std::mem::take(&mut self.parked_signals) {
+            if signal == Signal::KILL {
+                effects.push(self.send(signal, scope));
+            } else {
+                self.parked_signals.push((signal, scope));
+            }
+        }
         if let Some(Cancelling { cancel, .. }) = self.cancelling {
             effects.push(self.kill(now, cancel));
         }
@@ -84,19 +86,22 @@ impl Process {
 
     pub(super) fn started(&mut self, now: Timestamp, pid: HostPid) -> Result<Vec<ProcessEffect>, Refusal> {
         let State::Starting { pid: known, early, .. } = &self.state else { return Err(Refusal::Stale) };
-        let (known, early) = (*known, early.clone());
+        let (is_watched, early) = (known.is_some(), early.clone());
         self.state = State::Running { pid, started_at: now };
-        let mut effects: Vec<_> = known.is_none().then_some(ProcessEffect::Watch).into_iter().collect();
+        let mut effects = Vec::new();
+        if !is_watched {
+            effects.push(ProcessEffect::Watch);
+        }
         effects.push(ProcessEffect::ReportStarted { pid });
         if let Some(raw) = early {
             effects.push(self.exited(now, Some(now), raw));
             return Ok(effects);
         }
-        for (signal, scope) in std::mem::take(&mut self.parked) {
+        for (signal, scope) in std::mem::take(&mut self.parked_signals) {
             effects.push(self.send(signal, scope));
         }
         match self.cancelling {
-            // It was killed before it ran, and its end is on the way.
+            // If it was killed before it ran, its exit will come.
             None | Some(Cancelling { stage: CancelStage::Killed { .. }, .. }) => {}
             Some(Cancelling {
                 cancel,
@@ -128,7 +133,7 @@ impl Process {
                 Ok(vec![self.ended_unstarted(now, reason, raw)])
             }
             State::Starting { pid: Some(_), early: None, .. } => {
-                let reason = Some(reason).filter(|_| !was_gone);
+                let reason = if was_gone { None } else { Some(reason) };
                 self.sent_sigkill |= reason.is_some();
                 self.state = State::Undoing { reason, retry_at: now.after(KILL_AGAIN) };
                 Ok(vec![ProcessEffect::Kill(Kill { everything: self.traits.shares_pids, thaw: false })])

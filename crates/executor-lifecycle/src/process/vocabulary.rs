@@ -12,16 +12,16 @@ use crate::{Cancel, Exit, HostPid, RawExit, Signal, SignalScope, StartFailure, T
 pub struct ProcessTraits {
     /// It has a terminal.
     pub has_terminal: bool,
-    /// It is the init of a container without a pid namespace: nothing ends with it by itself.
+    /// It is the init of a container without a pid namespace: the other processes do not end with it.
     pub shares_pids: bool,
 }
 
-/// What is expected of a process, from the moment its time counts.
+/// What is expected of a process once its time counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Terms {
     /// The most time it may take.
     pub time_limit: Option<TimeLimit>,
-    /// Exit codes beside 0 that count as success.
+    /// Exit codes other than 0 that count as success.
     pub valid_codes: BTreeSet<u8>,
 }
 
@@ -31,7 +31,7 @@ pub struct Terms {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TimeLimit {
-    /// How long.
+    /// The limit.
     #[serde(with = "crate::json::seconds")]
     #[cfg_attr(feature = "schema", schemars(with = "f64"))]
     pub after: Duration,
@@ -45,13 +45,13 @@ pub struct TimeLimit {
 pub enum ProcessEvent {
     /// Its time counts from now on.
     Arm(Terms),
-    /// The container is ready for it: make it, short of executing the program.
+    /// The container is ready for it: create it, without executing its program.
     Create,
-    /// The container is ready for it: start it.
+    /// The container is ready for it: execute its program.
     Launch,
     /// The container will never be ready for it.
     Withdraw(StartFailure),
-    /// The runtime made it.
+    /// The runtime created it.
     Created {
         /// Its pid on the host.
         pid: HostPid,
@@ -61,80 +61,80 @@ pub enum ProcessEvent {
         /// Its pid on the host.
         pid: HostPid,
     },
-    /// The runtime could not make it, or not start it.
+    /// The runtime could not create it, or could not start it.
     StartFailed(StartFailure),
     /// The exit source saw it end.
     Ended(RawExit),
-    /// It is to be ended.
+    /// A caller, the container or the executor wants it to end.
     Cancel(Cancel),
-    /// It is to get a signal.
+    /// A caller sends it a signal.
     Signal(Signal, SignalScope),
-    /// Its terminal is to have this size.
+    /// A caller changes the size of its terminal.
     Resize(TerminalSize),
-    /// SIGKILL could not be delivered, and it is not because the process is gone.
+    /// SIGKILL could not be delivered, although the process has not ended.
     KillFailed,
-    /// A deadline may have come.
+    /// Time has passed: a deadline may be reached.
     Tick,
 }
 
 /// What is to be done for a process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ProcessEffect {
-    /// Have the runtime make it, short of executing the program; comes back as `Created` or `StartFailed`.
+    /// Have the runtime create it, without executing its program. Comes back as `Created` or `StartFailed`.
     Create,
-    /// Have the runtime start it; comes back as `Started` or `StartFailed`.
+    /// Have the runtime create and start it. Comes back as `Started` or `StartFailed`.
     Launch,
-    /// Have the runtime execute the program of what it created; comes back as `Started` or `StartFailed`.
+    /// Have the runtime execute the program of the process that it created. Comes back as `Started` or `StartFailed`.
     StartCreated,
-    /// Give the creation or the start up: end the runtime, remove what it left; comes back as `StartFailed`.
+    /// Abandon the creation or the start: end the runtime and remove what it left. Comes back as `StartFailed`.
     AbandonStart,
-    /// Ask for its end, which comes back as `Ended`.
+    /// Ask for its exit. Comes back as `Ended`.
     Watch,
     /// Send it a signal.
     Signal(Signal, SignalScope),
-    /// Give its terminal this size, also if it has none yet: the size is set before the program can ask for it.
+    /// Give its terminal this size. If it has no terminal yet, the size is set before the program can read it.
     Resize(TerminalSize),
-    /// Send SIGKILL to it and its process group; a failure comes back as `KillFailed`.
+    /// Send SIGKILL to it and its process group. A failure comes back as `KillFailed`.
     Kill(Kill),
-    /// Tell the container that it was killed and has not ended: something may be frozen. Comes again while it does not end.
+    /// Report to the container that it was killed and has not ended: something may be frozen. Repeated until it ends.
     ReportStillAlive,
-    /// Tell the container that it was created.
+    /// Report to the container that it was created.
     ReportCreated {
         /// Its pid on the host.
         pid: HostPid,
     },
-    /// Tell the container that it runs.
+    /// Report to the container that it runs.
     ReportStarted {
         /// Its pid on the host.
         pid: HostPid,
     },
-    /// Tell the container that it ended. Comes exactly once, and nothing comes after it.
+    /// Report its exit to the container. Comes exactly once, and is the last effect.
     ReportExited(Exit),
 }
 
-/// What a kill does beside sending SIGKILL to a process and its group.
+/// What a kill does in addition to sending SIGKILL to a process and its group.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Kill {
-    /// Everything else in the container is killed as well: there is no pid namespace that ends with this process.
+    /// Kill everything else in the container as well: there is no pid namespace that ends with this process.
     pub everything: bool,
-    /// The container is thawed with all freezers below its own: an earlier SIGKILL has not ended the process.
+    /// Thaw the container and all freezers below its own: an earlier SIGKILL has not ended the process.
     pub thaw: bool,
 }
 
 /// What is known of a process whose actor failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Remains {
-    /// What the runtime was asked for last; it answers, or has answered.
+    /// What the runtime was asked for last. It may have answered already.
     pub asked: Option<Asked>,
-    /// The pid, once it was reported.
+    /// The pid, if it was reported.
     pub pid: Option<HostPid>,
-    /// When it was reported to run.
+    /// When it started, if that was reported.
     pub started_at: Option<Timestamp>,
-    /// How it ended, once that was delivered: it is not delivered again.
+    /// How it ended, if that was delivered: it is not delivered again.
     pub ended: Option<RawExit>,
 }
 
-/// What a runtime can be asked for a process.
+/// What a runtime can be asked for on behalf of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Asked {
     /// [`ProcessEffect::Create`].

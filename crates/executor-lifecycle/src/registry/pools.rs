@@ -1,7 +1,7 @@
 //! The containers that are kept ready: made for a pool, given to a run, replaced.
 
 use super::{Entry, Fared, Mode, PoolId, Registry, RegistryEffect, Role};
-use crate::ready::{Pool, PoolEffect, PoolEvent};
+use crate::ready::{PoolEffect, PoolEvent};
 use crate::{Cancel, ContainerId, Refusal};
 
 impl Registry {
@@ -13,19 +13,23 @@ impl Registry {
         self.on_pool(pool, PoolEvent::Want(count))
     }
 
-    /// Lets a pool take its step, and forgets it when it is over.
+    /// A pool takes one event. It is forgotten when it is over.
     pub(super) fn on_pool(&mut self, id: PoolId, event: PoolEvent) -> Result<Vec<RegistryEffect>, Refusal> {
         let Some(pool) = self.pools.get_mut(&id) else { return Ok(Vec::new()) };
         let effects = pool.step(event).map_err(|refused| refused.reason)?;
-        let mut all: Vec<_> = effects.into_iter().map(|effect| self.of_pool(id, effect)).collect();
-        all.push(RegistryEffect::PoolChanged(id));
-        if self.pools.get(&id).is_some_and(Pool::is_over) {
+        let is_over = pool.is_over();
+        let mut registry_effects = Vec::new();
+        for effect in effects {
+            registry_effects.push(self.pool_effect(id, effect));
+        }
+        registry_effects.push(RegistryEffect::PoolChanged(id));
+        if is_over {
             self.pools.remove(&id);
         }
-        Ok(all)
+        Ok(registry_effects)
     }
 
-    pub(super) fn of_pool(&mut self, pool: PoolId, effect: PoolEffect) -> RegistryEffect {
+    pub(super) fn pool_effect(&mut self, pool: PoolId, effect: PoolEffect) -> RegistryEffect {
         match effect {
             PoolEffect::Create => RegistryEffect::Make(pool),
             PoolEffect::Give(id, token) => {
@@ -81,17 +85,21 @@ impl Registry {
             return Ok(vec![RegistryEffect::Answer(id, token)]);
         }
         entry.role = Role::Ordinary;
-        let again = fared == Fared::NeverBegan && !is_unclaimed && self.mode == Mode::Open;
-        let mut effects = if again {
-            // It is not the run's any more, and nothing is published of it.
+        let never_began = fared == Fared::NeverBegan;
+        let is_retried = never_began && !is_unclaimed && self.mode == Mode::Open;
+        let mut effects = Vec::new();
+        if is_retried {
+            // The dead container does not belong to the run any more, and none of its events is published.
             entry.token = None;
-            vec![RegistryEffect::End(id, Cancel::now())]
+            effects.push(RegistryEffect::End(id, Cancel::now()));
         } else {
-            vec![RegistryEffect::Answer(id, token)]
-        };
-        let never = fared == Fared::NeverBegan;
-        effects.extend(self.on_pool(pool, if never { PoolEvent::NeverBegan } else { PoolEvent::Begun })?);
-        effects.extend(again.then_some(RegistryEffect::Retry(token)));
+            effects.push(RegistryEffect::Answer(id, token));
+        }
+        let pool_event = if never_began { PoolEvent::NeverBegan } else { PoolEvent::Begun };
+        effects.extend(self.on_pool(pool, pool_event)?);
+        if is_retried {
+            effects.push(RegistryEffect::Retry(token));
+        }
         Ok(effects)
     }
 

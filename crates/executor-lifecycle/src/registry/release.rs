@@ -1,4 +1,4 @@
-//! The end of a container, with its actor or without, and of all of them.
+//! The end of a container, with its actor or without it; draining and shutting down the executor.
 
 use super::{Entry, Fared, Mode, REMEMBERED, Registry, RegistryEffect, Story};
 use crate::event::{Event, EventKind};
@@ -18,7 +18,7 @@ impl Registry {
         Ok(effects)
     }
 
-    /// A container may be released before what became of it is learned: its pool and its run learn it now.
+    /// A container may be released before its pool and its run have learned what became of it. They learn it now.
     pub(super) fn catch_up(&mut self, id: &ContainerId, exit: &Exit) -> Vec<RegistryEffect> {
         let mut effects = self.fell(id.clone()).unwrap_or_default();
         effects.extend(self.fared(id.clone(), Fared::of(exit)).unwrap_or_default());
@@ -38,7 +38,7 @@ impl Registry {
         match self.containers.get_mut(&id) {
             Some(entry @ Entry { is_lost: false, .. }) => {
                 entry.is_lost = true;
-                // No run can be given it.
+                // Its pool must not give it to a run.
                 let mut effects = self.fell(id.clone()).unwrap_or_default();
                 effects.retain(|effect| !effect.ends(&id));
                 effects.push(RegistryEffect::ReleaseLost(id));
@@ -48,7 +48,7 @@ impl Registry {
         }
     }
 
-    /// The events that its actor did not come to publish: its execs and its exit are lost, and it is released.
+    /// Publishes the events that the lost actor has not published: the exits of its execs, its own exit, its release.
     pub(super) fn lost_released(
         &mut self,
         now: Timestamp,
@@ -60,22 +60,24 @@ impl Registry {
             Some(Entry { is_lost: true, .. }) => {}
             Some(Entry { is_lost: false, .. }) | None => return Err(Refusal::Stale),
         }
-        let Story { seq, started_at, execs, exit } = story;
-        let lost = Exit::lost(started_at, now);
-        let exec_exits = execs.into_iter().map(|(exec, has_started)| {
-            let started_at = started_at.filter(|_| has_started);
-            EventKind::ExecExited { exec, exit: Exit::lost(started_at, now) }
-        });
-        let exited = exit.is_none().then(|| EventKind::Exited { exit: lost.clone() });
-        let mut seq = seq;
-        let mut event = |kind| {
+        let Story { mut seq, started_at, execs, exit } = story;
+        let mut next_event = |kind| {
             seq += 1;
             Event { seq, container: id.clone(), at: now, kind }
         };
-        let mut effects: Vec<_> =
-            exec_exits.chain(exited).map(|kind| RegistryEffect::Publish(event(kind))).collect();
-        let last = event(EventKind::Released { left });
-        effects.extend(self.released(last, exit.unwrap_or(lost))?);
+        let mut effects = Vec::new();
+        for (exec, has_started) in execs {
+            let exec_started_at = if has_started { started_at } else { None };
+            let kind = EventKind::ExecExited { exec, exit: Exit::lost(exec_started_at, now) };
+            effects.push(RegistryEffect::Publish(next_event(kind)));
+        }
+        let known_exit = exit.unwrap_or_else(|| {
+            let lost = Exit::lost(started_at, now);
+            effects.push(RegistryEffect::Publish(next_event(EventKind::Exited { exit: lost.clone() })));
+            lost
+        });
+        let last = next_event(EventKind::Released { left });
+        effects.extend(self.released(last, known_exit)?);
         Ok(effects)
     }
 
@@ -84,20 +86,21 @@ impl Registry {
             self.mode = Mode::Draining;
         }
         let pools: Vec<_> = self.pools.keys().copied().collect();
-        let ended =
-            pools.into_iter().flat_map(|pool| self.on_pool(pool, PoolEvent::Want(0)).unwrap_or_default());
-        let mut effects: Vec<_> = ended.collect();
+        let mut effects = Vec::new();
+        for pool in pools {
+            effects.extend(self.on_pool(pool, PoolEvent::Want(0)).unwrap_or_default());
+        }
         effects.extend(self.when_empty());
         effects
     }
 
-    /// In the order they were asked for; what is kept ready comes last.
+    /// Ends the containers in the order in which they were requested. Those that are kept ready come last.
     pub(super) fn shutdown(&mut self, cancel: Cancel) -> Vec<RegistryEffect> {
         if self.mode == Mode::Stopped {
             return vec![self.stop_with_what_is_left()];
         }
         let mut effects = self.drain();
-        // What is ready is ended below, like everything.
+        // The containers that are kept ready are ended below, with all others.
         effects.retain(|effect| !matches!(effect, RegistryEffect::Drained | RegistryEffect::End(..)));
         self.mode = Mode::Ending;
         let cancel = cancel.cause(CancelCause::Shutdown);
@@ -108,7 +111,7 @@ impl Registry {
         effects
     }
 
-    /// What is due when the last container is gone.
+    /// What follows once the last container is gone.
     pub(super) fn when_empty(&mut self) -> Option<RegistryEffect> {
         if !self.containers.is_empty() {
             return None;
@@ -126,7 +129,7 @@ impl Registry {
                 self.mode = Mode::Stopped;
                 vec![self.stop_with_what_is_left()]
             }
-            // A deadline of a shutdown that is over.
+            // The deadline of a shutdown that is over, or was never asked for.
             Mode::Open | Mode::Draining | Mode::Stopped => Vec::new(),
         }
     }

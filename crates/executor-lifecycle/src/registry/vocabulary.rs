@@ -3,81 +3,81 @@
 use crate::event::Event;
 use crate::{Cancel, CancelCause, ContainerId, ExecId, Exit, ExitReason, Leftover, Timestamp};
 
-/// A request for a container, to tell it from all others of its executor; a later one is greater.
+/// Identifies a request for a container among all requests of its executor. A later request has a greater token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestToken(pub u64);
 
-/// The containers that are kept ready for one specification.
+/// Identifies the containers that are kept ready for one specification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PoolId(pub u64);
 
-/// A run that is asked for.
+/// A container that a caller asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Wanted {
     /// The request.
     pub token: RequestToken,
-    /// The id it has if it is made for this request.
+    /// The id of the container if it is made for this request. A container from a pool has its own id.
     pub id: ContainerId,
-    /// The pool of its specification, if it may come from one.
+    /// The pool of its specification, if the container may come from one.
     pub pool: Option<PoolId>,
-    /// Whether it is held at created. One from a pool never is.
+    /// Whether the container is held at created. Such a container never comes from a pool.
     pub hold: bool,
 }
 
-/// What was published of a container whose actor is gone.
+/// What was published about a container whose actor is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Story {
-    /// The number of the last event.
+    /// The sequence number of the last event.
     pub seq: u64,
-    /// When init started.
+    /// When init started, if it has.
     pub started_at: Option<Timestamp>,
-    /// Execs that have not exited, and whether they have started.
+    /// The execs that have not exited, each with whether it has started.
     pub execs: Vec<(ExecId, bool)>,
-    /// Its exit, if that was published.
+    /// The container's exit, if it was published.
     pub exit: Option<Exit>,
 }
 
-/// How a container that came from a pool fared.
+/// What became of a container of a pool that was given to a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fared {
     /// Its program was executed.
     Began,
-    /// It ended, and a cancel was the reason.
+    /// It was cancelled before its program was executed.
     Cancelled,
-    /// It ended without its program, and for no reason of the run's.
+    /// It ended before its program was executed, and the run is not the reason.
     NeverBegan,
 }
 
 /// What can happen to the containers of an executor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RegistryEvent {
-    /// A container is wanted.
+    /// A caller wants a container.
     Run(Wanted),
-    /// The future that waited for the answer to this request is gone: what it asked for is ended.
+    /// The caller of this request does not wait for its answer any more: the container is ended.
     Unclaimed(RequestToken),
-    /// So many containers are to be ready in this pool from now on.
+    /// A caller wants this many containers ready in this pool from now on.
     KeepReady(PoolId, usize),
     /// The `Make` effect was performed, with this id.
     Made(PoolId, ContainerId),
     /// The `Make` effect could not even be begun.
     NotMade(PoolId),
-    /// A container of a pool is at created.
+    /// A container of a pool is created: it is ready.
     Stood(ContainerId),
-    /// A container of a pool ended before it was given.
+    /// A container of a pool ended before it was given to a run.
     Fell(ContainerId),
-    /// What became of a container that was given.
+    /// What became of a container that was given to a run.
     Fared(ContainerId, Fared),
-    /// The first moments of one that was given are over: another may be made in its place.
+    /// A container that was given to a run has run for a moment: another one may be made in its place.
     FirstMomentsOver(ContainerId),
-    /// A container has given everything back. The event is its last, and the exit what is remembered of it.
+    /// A container has released its resources. The event is its last one, and its exit is remembered.
     Released(Event, Exit),
     /// A container's actor is gone.
     Lost(ContainerId),
-    /// The `ReleaseLost` effect was performed: this was published of the container, and this could not be removed.
+    /// The `ReleaseLost` effect was performed: what was published about the container, and what could not be removed.
     LostReleased(ContainerId, Story, Vec<Leftover>),
-    /// Take nothing new.
+    /// A caller wants new containers refused.
     Drain,
-    /// Take nothing new, and end everything like this.
+    /// A caller wants new containers refused and all others ended with this cancel.
     Shutdown(Cancel),
     /// The time that the shutdown may take is over.
     DeadlinePassed,
@@ -88,45 +88,46 @@ pub enum RegistryEvent {
 pub enum RegistryEffect {
     /// Start the actor of a container for this request. Unless it is held, start the container as well.
     Register {
-        /// Its id.
+        /// The id of the container.
         id: ContainerId,
         /// The request.
         token: RequestToken,
-        /// Whether it is held at created.
+        /// Whether the container is held at created.
         hold: bool,
     },
-    /// Start the actor of a container for a pool, held at created and invisible; comes back as `Made`.
+    /// Start the actor of a container for a pool, which is held at created and which callers do not see. Comes back as
+    /// `Made` or `NotMade`.
     Make(PoolId),
-    /// Start a container of a pool for this request; comes back as `Fared`.
+    /// Start a container of a pool for this request. Comes back as `Fared`.
     Give(ContainerId, RequestToken),
-    /// Make a container that was given to this request visible, and answer with it.
+    /// Answer the request with the container that was given to it. From now on callers see the container.
     Answer(ContainerId, RequestToken),
-    /// The container that was given to this request was dead: ask anew.
+    /// The container that was given to this request was dead: send `Run` again.
     Retry(RequestToken),
     /// End a container and keep nothing of it.
     End(ContainerId, Cancel),
-    /// Give everything back that a container without an actor has; comes back as `LostReleased`.
+    /// Release the resources of a container whose actor is gone. Comes back as `LostReleased`.
     ReleaseLost(ContainerId),
     /// Publish an event of a container.
     Publish(Event),
-    /// Forget everything of a container: its id was free before this effect.
+    /// Forget a container, whose id is already free.
     Forget(ContainerId),
-    /// A pool has changed: those who wait for it may have an answer.
+    /// A pool has changed: callers that wait for it may get their answer.
     PoolChanged(PoolId),
-    /// Nothing is left.
+    /// No container is left.
     Drained,
-    /// The executor ends; these were not released.
+    /// The executor ends. These containers were not released.
     Stop(Vec<ContainerId>),
 }
 
 impl Fared {
-    /// How one fared that ended with this exit.
+    /// What became of a container that ended with this exit.
     pub const fn of(exit: &Exit) -> Self {
         if exit.started_at.is_some() {
             return Self::Began;
         }
         match &exit.reason {
-            // Its actor failed.
+            // Its actor failed, which is not the run's doing.
             ExitReason::Cancelled { cause: CancelCause::Abandoned, .. } => Self::NeverBegan,
             ExitReason::Cancelled { .. } | ExitReason::TimedOut { .. } => Self::Cancelled,
             ExitReason::Normal | ExitReason::OutOfMemory | ExitReason::StartFailed(_) | ExitReason::Lost => {
@@ -137,7 +138,7 @@ impl Fared {
 }
 
 impl RegistryEffect {
-    /// Whether it ends this container.
+    /// Whether this effect ends this container.
     pub(super) fn ends(&self, id: &ContainerId) -> bool {
         matches!(self, Self::End(ended, _) if ended == id)
     }
