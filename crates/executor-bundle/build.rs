@@ -1,5 +1,5 @@
-//! Builds `init/main.rs`, the process 1 of containers that ask for one, as a static program. Where that cannot be done
-//! (no static C library), the crate is built without it, and such containers are refused.
+//! Builds `init/main.rs`, the process 1 of containers that ask for one, as a static program. If there is no static C
+//! library, the crate is built without it, and such containers are refused.
 
 use std::env;
 use std::path::PathBuf;

@@ -1,15 +1,15 @@
-//! A small process 1: it starts the program it is given, hands signals on to it, reaps whatever is left to it, and
-//! ends as the program did.
+//! A small process 1. It starts the program that its arguments name, passes signals on to it, reaps orphans, and exits with
+//! the program's exit code.
 //!
-//! Built by `build.rs` as a static program of its own, for it runs in root file systems that have no libraries.
-//! What it needs beyond the standard library is seven functions of the C library.
+//! `build.rs` builds it as a static program, because it runs in root file systems that have no libraries. Beside the standard
+//! library it needs seven functions of the C library.
 
 #![expect(unsafe_code, reason = "signals and waiting for any child are not in the standard library")]
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, exit};
 
-/// glibc's and musl's are of this size; the kernel's is smaller.
+/// Large enough for glibc and musl. The kernel's own signal set is smaller.
 #[repr(C, align(8))]
 struct SignalSet([u8; 128]);
 
@@ -30,7 +30,7 @@ unsafe extern "C" {
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     let Some(program) = args.next() else {
-        eprintln!("longshore-init: there is no program to start");
+        eprintln!("longshore-init: no program was given");
         return ExitCode::from(125);
     };
     let mut all = SignalSet([0; 128]);
@@ -39,11 +39,11 @@ fn main() -> ExitCode {
         sigfillset(&raw mut all);
         sigprocmask(SIG_SETMASK, &raw const all, std::ptr::null_mut());
     }
-    // A group of its own, so that a terminal's signals reach the program once.
+    // The program gets a process group of its own, so that a terminal's signals reach it only once.
     let mut command = Command::new(&program);
     command.args(args).process_group(0);
-    // SAFETY: it allocates nothing, and the call is one that may be made between fork and exec.
-    unsafe { command.pre_exec(let_signals_through) };
+    // SAFETY: the function does not allocate, and sigprocmask(2) may be called between fork and exec.
+    unsafe { command.pre_exec(unblock_signals) };
     let child = match command.spawn() {
         Ok(child) => child.id() as i32,
         Err(error) => {
@@ -66,21 +66,21 @@ fn main() -> ExitCode {
         if signal == SIGCHLD {
             reap(child);
         } else {
-            // SAFETY: it takes numbers only, and the child is not reaped: then we would have ended.
+            // SAFETY: it takes numbers only. The child has not been reaped: we exit as soon as it is.
             unsafe { kill(child, signal) };
         }
     }
 }
 
-/// The program does not inherit our mask.
-fn let_signals_through() -> std::io::Result<()> {
+/// Clears the signal mask, which the program would inherit from us.
+fn unblock_signals() -> std::io::Result<()> {
     let none = SignalSet([0; 128]);
     // SAFETY: `none` is the empty set, and nothing is written.
     unsafe { sigprocmask(SIG_SETMASK, &raw const none, std::ptr::null_mut()) };
     Ok(())
 }
 
-/// Reaps all that have ended, and ends with the program.
+/// Reaps all children that have ended. Exits if the program is one of them.
 fn reap(child: i32) {
     loop {
         let mut status = 0;
@@ -88,7 +88,7 @@ fn reap(child: i32) {
         match unsafe { waitpid(-1, &raw mut status, WNOHANG) } {
             pid if pid == child => match status & 0x7f {
                 0 => exit(status >> 8 & 0xff),
-                // Process 1 cannot end by a signal of its own.
+                // Process 1 cannot kill itself by a signal, so a signal becomes an exit code, as in a shell.
                 signal => exit(128 + signal),
             },
             1.. => {}

@@ -1,4 +1,4 @@
-//! What the processes of a container may do at most.
+//! The capabilities that the processes of a container may have at most.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +8,7 @@ use executor_core::{Capability, ProcessSpec, Security};
 
 use crate::error::Error;
 
-/// What root in a container may do: the set that container engines have agreed on.
+/// The capabilities of root in a container: the default set of the usual container engines.
 const CAPABILITIES: [&str; 14] = [
     "CAP_AUDIT_WRITE",
     "CAP_CHOWN",
@@ -26,28 +26,31 @@ const CAPABILITIES: [&str; 14] = [
     "CAP_SYS_CHROOT",
 ];
 
-/// What a process may do at most.
+/// The capabilities that a process may have at most.
 pub(crate) fn of(process: &ProcessSpec, security: Security) -> Result<BTreeSet<Capability>, Error> {
-    if let Some(denied) = process.cap_add.iter().find(|capability| !is_ours_to_give(**capability)) {
-        return Err(Error::field("capability", format!("{denied}: this process has none of it to give")));
+    if let Some(denied) = process.cap_add.iter().find(|capability| !can_give(**capability)) {
+        return Err(Error::field(
+            "capability",
+            format!("{denied}: the executor does not have this capability itself"),
+        ));
     }
     let mut all: BTreeSet<_> = match security {
         Security::Sandbox => Capability::all().filter(|one| CAPABILITIES.contains(&one.name())).collect(),
-        Security::Insecure => Capability::all().filter(|one| is_ours_to_give(*one)).collect(),
+        Security::Insecure => Capability::all().filter(|one| can_give(*one)).collect(),
     };
     all.extend(&process.cap_add);
     all.retain(|capability| !process.cap_drop.contains(capability));
     Ok(all)
 }
 
-/// The capabilities this process can hand on, one in each bit: its bounding set.
+/// The capabilities that this process can give to others, one in each bit: its bounding set. `None` if it cannot be read.
 static BOUNDING: LazyLock<Option<u64>> = LazyLock::new(|| {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let set = status.lines().find_map(|line| line.strip_prefix("CapBnd:"))?;
     u64::from_str_radix(set.trim(), 16).ok()
 });
 
-/// Whether this process has a capability to hand on.
-pub(crate) fn is_ours_to_give(capability: Capability) -> bool {
+/// Whether this process can give a capability to others.
+pub(crate) fn can_give(capability: Capability) -> bool {
     BOUNDING.is_none_or(|set| set >> capability.number() & 1 == 1)
 }

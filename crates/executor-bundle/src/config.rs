@@ -1,6 +1,8 @@
-//! The OCI runtime specification of a container and of a process, made deliberately: nothing is left to the
-//! defaults of a library. A caller's own configuration takes the place of ours; what the container's specification
-//! says beside it is added by [`edit`], to either, as JSON: unknown fields stay.
+//! The `config.json` of a container. [`defaults`] writes ours, unless the caller brings a configuration. [`edit`] adds the
+//! container's specification to either.
+//!
+//! All of it is JSON, not a library's types: no default of a library gets in, and unknown fields of a caller's
+//! configuration stay.
 
 #[cfg(feature = "cdi")]
 mod cdi;
@@ -17,11 +19,12 @@ use crate::context::BundleContext;
 use crate::error::Error;
 use seccomp::Filter;
 
-/// The whole of `config.json`: ours, or the caller's with what the specification adds to it.
+/// The whole of `config.json`.
 pub(crate) struct Configuration {
-    /// All of it but the filter.
+    /// Everything but our seccomp filter.
     pub(crate) json: Value,
-    /// The filter for system calls, where it is ours: nine tenths of the whole, and the same for most containers.
+    /// Our seccomp filter, if it is not the caller's. It is text already: it makes up nine tenths of the file, and is the
+    /// same for most containers.
     filter: Option<Filter>,
 }
 
@@ -36,23 +39,23 @@ impl Configuration {
         Ok(Self { json, filter })
     }
 
-    /// Its mounts, those of the root file system included.
+    /// The entries of `mounts`, including those that make up the root file system.
     pub(crate) fn mounts(&self) -> &[Value] {
         self.json["mounts"].as_array().map(Vec::as_slice).unwrap_or_default()
     }
 
-    /// As the runtime reads it.
+    /// The contents of `config.json`.
     pub(crate) fn text(&self) -> Result<Vec<u8>, Error> {
         serde_json::to_vec(self).map_err(|source| Error::Json { op: "write", source })
     }
 
-    /// The same for people: indented.
+    /// The same, indented.
     pub(crate) fn pretty(self) -> Result<String, Error> {
         let text = self.whole().and_then(|config| serde_json::to_string_pretty(&config));
         text.map_err(|source| Error::Json { op: "write", source })
     }
 
-    /// With the filter in its place.
+    /// The same as one JSON value, with the filter in its place.
     fn whole(mut self) -> serde_json::Result<Value> {
         if let Some(filter) = &self.filter {
             self.json["linux"]["seccomp"] = serde_json::from_str(filter.get())?;
@@ -61,11 +64,12 @@ impl Configuration {
     }
 }
 
-/// As `whole` would be written; the filter's text goes in as it is.
+/// Writes the same as `whole`. The filter's text is copied, not parsed.
 impl Serialize for Configuration {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        struct Linux<'a>(&'a Map<String, Value>, &'a RawValue);
-        impl Serialize for Linux<'_> {
+        /// The object `linux` with the filter in it.
+        struct LinuxWithFilter<'a>(&'a Map<String, Value>, &'a RawValue);
+        impl Serialize for LinuxWithFilter<'_> {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 let mut map = serializer.serialize_map(None)?;
                 for (key, value) in self.0 {
@@ -81,7 +85,7 @@ impl Serialize for Configuration {
         let mut map = serializer.serialize_map(None)?;
         for (key, value) in all {
             match value.as_object().filter(|_| key == "linux") {
-                Some(linux) => map.serialize_entry(key, &Linux(linux, filter))?,
+                Some(linux) => map.serialize_entry(key, &LinuxWithFilter(linux, filter))?,
                 None => map.serialize_entry(key, value)?,
             }
         }
@@ -92,11 +96,11 @@ impl Serialize for Configuration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capabilities::{self, is_ours_to_give};
+    use crate::capabilities::{self, can_give};
     use crate::mounts;
     use crate::process::users::User;
     use crate::process::{self};
-    use crate::rootfs::Made;
+    use crate::rootfs::BundleRootfs;
     use executor_core::lifecycle::ContainerId;
     use executor_core::{
         Capability, CgroupParent, ContainerSpec, IdMap, Mount as Bind, NetworkNamespace, Resources, Seccomp,
@@ -117,8 +121,9 @@ mod tests {
         let capabilities = capabilities::of(&spec.process, spec.security).unwrap();
         let process = process::init(&spec, &user, &capabilities).unwrap();
         let id = ContainerId::new("c").unwrap();
-        let rootfs = Made { root: "/b/rootfs".into(), seen: "/".into(), mounts: Vec::new(), is_kept: false };
-        let mounts = mounts::asked(None, &spec, spec.id_map.is_some()).unwrap().entries;
+        let rootfs =
+            BundleRootfs { root: "/b/rootfs".into(), seen: "/".into(), mounts: Vec::new(), is_kept: false };
+        let mounts = mounts::requested(None, &spec, spec.id_map.is_some()).unwrap().entries;
         let context = BundleContext {
             id: &id,
             spec: &spec,
@@ -168,7 +173,7 @@ mod tests {
     #[test]
     fn an_insecure_container_may_do_all_and_sees_all() {
         let config = config(|spec| spec.security = Security::Insecure);
-        let known = Capability::all().filter(|capability| is_ours_to_give(*capability)).count();
+        let known = Capability::all().filter(|capability| can_give(*capability)).count();
         let bounding = config["process"]["capabilities"]["bounding"].as_array().unwrap();
         assert_eq!(bounding.len(), known);
         let linux = &config["linux"];

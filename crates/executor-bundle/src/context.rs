@@ -1,4 +1,4 @@
-//! What a bundle is made of, and what comes together on the way to its configuration.
+//! The values that a bundle, and its configuration, are made from.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,33 +7,33 @@ use executor_core::lifecycle::ContainerId;
 use executor_core::{Capability, ContainerSpec, IdMap, NetworkNamespace};
 use serde_json::Value;
 
-use crate::rootfs::Made;
+use crate::rootfs::BundleRootfs;
 
-/// What a bundle is made of.
+/// What a bundle is made from.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
     /// The container's id.
     pub id: &'a ContainerId,
-    /// What it was asked to be.
+    /// The container's specification.
     pub spec: &'a ContainerSpec,
-    /// Its cgroup, as the runtime is given it; none where no cgroups may be made.
+    /// The container's cgroup, in the form of `cgroupsPath`. `None` where we may not make cgroups.
     pub cgroup: Option<&'a str>,
 }
 
-/// What goes into a configuration.
+/// What a configuration is made from.
 pub(crate) struct BundleContext<'a> {
     pub(crate) id: &'a ContainerId,
     pub(crate) spec: &'a ContainerSpec,
-    /// Where the bundle is, for what is put beside it.
+    /// The bundle's directory.
     pub(crate) dir: &'a Path,
     pub(crate) cgroup: Option<&'a str>,
-    pub(crate) rootfs: &'a Made,
-    /// The mounts asked for.
+    pub(crate) rootfs: &'a BundleRootfs,
+    /// The mounts that the specification asks for.
     pub(crate) mounts: &'a [Value],
-    /// Files of ours, each with the place where the container finds it.
+    /// Files that we write, each with its path in the container.
     pub(crate) files: &'a [(PathBuf, PathBuf)],
     pub(crate) network: &'a NetworkNamespace,
     pub(crate) map: Option<&'a IdMap>,
-    /// What the processes may do at most.
+    /// The most that the container's processes may do.
     pub(crate) capabilities: &'a BTreeSet<Capability>,
 }

@@ -1,4 +1,4 @@
-//! Why a bundle could not be made. Each error says what was done and to what; the cause is beneath it.
+//! Why a bundle could not be made. Each error says which operation failed on what, and has the cause as its source.
 
 use std::error::Error as StdError;
 use std::io;
@@ -10,7 +10,7 @@ use thiserror::Error as ThisError;
 /// A bundle, or a part of one, that could not be made.
 #[derive(Debug, ThisError)]
 pub enum Error {
-    /// A field of the specification asks for what cannot be had.
+    /// A field of the specification asks for something that cannot be done.
     #[error("{field}: {why}")]
     Field {
         /// The field's name.
@@ -29,25 +29,25 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// A file that a field names can be read, and is not what it should be.
+    /// A file that a field names can be read, but its contents are wrong.
     #[error("{field}: {subject}")]
     Content {
         /// The field's name.
         field: &'static str,
-        /// The file, and what it should be.
+        /// The file, and what is wrong with it.
         subject: String,
-        /// Why it is not.
+        /// What the parser says.
         #[source]
         source: serde_json::Error,
     },
-    /// Devices that no CDI specification brings, or that it describes wrongly.
+    /// No CDI specification describes these devices, or one describes them wrongly.
     #[error("device: {}: not in {}{}", devices.join(", "), dirs.join(", "), beside(unread.as_ref()))]
     Devices {
         /// The devices' names.
         devices: Vec<String>,
-        /// Where specifications were looked for.
+        /// The directories that were searched for specifications.
         dirs: Vec<String>,
-        /// What is wrong with the specifications that could not be read, if there are such.
+        /// Why some of the specifications could not be read, if any.
         unread: Option<BoxError>,
         /// Why the devices could not be added.
         #[source]
@@ -56,24 +56,24 @@ pub enum Error {
     /// All pairs of SELinux categories are in use.
     #[error("selinux: every pair of categories is taken")]
     Categories,
-    /// Nothing is found by the program's name.
+    /// The program does not exist in the container.
     #[error("{program}: {why}")]
     NotFound {
-        /// The program, as it was asked for.
+        /// The program, as the specification names it.
         program: String,
-        /// Where it was looked for.
+        /// Where it was searched for.
         why: &'static str,
     },
-    /// The program is there, and cannot be executed.
+    /// The program exists, but cannot be executed.
     #[error("{program}: {why}")]
     NotExecutable {
-        /// The program, as it was asked for.
+        /// The program, as the specification names it.
         program: String,
         /// What is wrong with it.
         why: &'static str,
     },
-    /// The container that a process is to be added to has ended.
-    #[error("the container has ended: its init cannot be looked at")]
+    /// The container of an exec has ended.
+    #[error("the container has ended: the root directory of its init cannot be opened")]
     Ended(#[source] io::Error),
     /// The system refuses a mount of the root file system.
     #[error("rootfs: cannot mount {what} it")]
@@ -84,21 +84,21 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// The system refuses something else.
+    /// Another operation on a file failed.
     #[error("{op} {}", path.display())]
     Io {
-        /// What was done, an imperative.
+        /// The operation, an imperative.
         op: &'static str,
-        /// To which file.
+        /// The file.
         path: PathBuf,
-        /// Why it could not be done.
+        /// Why it failed.
         #[source]
         source: io::Error,
     },
-    /// What is written for the runtime cannot be written as JSON, or be read again.
+    /// A configuration cannot be written as JSON, or cannot be read again.
     #[error("{op} JSON")]
     Json {
-        /// Whether it was written or read.
+        /// `write` or `read`.
         op: &'static str,
         /// What is wrong with it.
         #[source]
@@ -106,7 +106,7 @@ pub enum Error {
     },
 }
 
-/// An error of another library's.
+/// An error of another library.
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 fn beside(error: Option<&BoxError>) -> String {
@@ -128,7 +128,7 @@ impl Error {
         move |source| Self::Io { op, path: path.to_owned(), source: source.into() }
     }
 
-    /// Whose fault it is.
+    /// Which kind of start failure this error becomes.
     fn kind(&self) -> StartFailureKind {
         match self {
             Self::Field { .. } | Self::Content { .. } | Self::Devices { .. } | Self::Json { .. } => {
@@ -138,7 +138,7 @@ impl Error {
             Self::NotFound { .. } => StartFailureKind::NotFound,
             Self::NotExecutable { .. } => StartFailureKind::NotExecutable,
             Self::Ended(_) => StartFailureKind::ContainerGone,
-            // What the system says of itself goes first; else the specification names what does not do.
+            // A lack of resources or permissions comes first. Otherwise the specification is at fault.
             Self::File { source, .. } | Self::Mount { source, .. } | Self::Io { source, .. } => {
                 StartFailureKind::of_io(source).unwrap_or(StartFailureKind::BadConfig)
             }

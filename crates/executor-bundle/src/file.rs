@@ -1,4 +1,4 @@
-//! Files of ours below a bundle.
+//! The files that we write in a bundle.
 
 use std::fs::{OpenOptions, Permissions};
 use std::io::Write;
@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::error::Error;
 
-/// Writes a file that must not exist, with this mode whatever our umask is.
+/// Writes a file that must not exist yet. Our umask does not change its mode.
 pub(crate) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Error> {
     let write = || {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;

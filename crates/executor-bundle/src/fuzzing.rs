@@ -1,12 +1,12 @@
-//! What holds of the bundle's parsers whatever they are given: fed by `fuzz/`, and by the test below.
+//! Checks that the bundle's parsers keep their promises on any input. Called by `fuzz/` and by the tests below.
 
 use crate::process::users::look_up;
 
-/// The text of passwd and group, a line with `---` between them: a user that is found has the group that was
-/// asked for or its own, and a home that is a path.
+/// Looks users up in `bytes`, which are read as the text of passwd, a line with `---`, and the text of group. Checks that a
+/// user who is found is a member of its primary group, and that its home is an absolute path.
 ///
 /// # Panics
-/// When that does not hold.
+/// When a check fails.
 pub fn users(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let (passwd, group) = text.split_once("---\n").unwrap_or((&text, ""));

@@ -1,4 +1,4 @@
-//! The ids of a container: which of the host's they are, and who owns what is made for it.
+//! The ids of a container: which ids of the host they are, and which of them own the files that are made for it.
 
 use std::fs;
 use std::os::unix::fs::chown;
@@ -9,7 +9,7 @@ use rustix::process::{getegid, geteuid};
 
 use crate::error::Error;
 
-/// Whether this process may not do what containers of root do.
+/// Whether this process is an ordinary user's: it may not mount, and not make device nodes.
 pub(crate) fn rootless() -> bool {
     !geteuid().is_root()
 }
@@ -24,30 +24,29 @@ pub(crate) struct Owner {
 impl Owner {
     pub(crate) const ROOT: Self = Self { uid: 0, gid: 0 };
 
-    /// Gives a file of ours to this owner. An ordinary user has nothing to give that is not the container's already.
+    /// Changes the owner of a file that we have made. For an ordinary user the file has the right owner already.
     pub(crate) fn give(self, path: &Path) -> Result<(), Error> {
         if rootless() || self == Self::ROOT {
             return Ok(());
         }
-        chown(path, Some(self.uid), Some(self.gid)).map_err(Error::io("give to the container's root", path))
+        chown(path, Some(self.uid), Some(self.gid)).map_err(Error::io("change the owner of", path))
     }
 }
 
 /// The ids of a container.
 #[derive(Clone, Debug)]
 pub(crate) struct Ids {
-    /// Which of the host's they are; `None` when they are the host's own.
+    /// How they map to ids of the host. `None` without a user namespace: they are the host's own.
     pub(crate) map: Option<IdMap>,
-    /// Who its root is on the host.
+    /// What the container's root is on the host.
     pub(crate) root: Owner,
 }
 
 impl Ids {
-    /// Those of a container of this specification.
+    /// The ids of a container of this specification.
     ///
-    /// An ordinary user is root in his containers. Beside himself he has his subordinate ids, where a helper with
-    /// the right to write such maps is installed. In a throw-away view of the host he does not: he could not remove
-    /// what others than he own of it.
+    /// An ordinary user is root in his containers. He also has his subordinate ids there, if newuidmap(1) and newgidmap(1)
+    /// are installed. In a temporary view of the host he does not: he could not remove files there that other ids own.
     pub(crate) fn of(spec: &ContainerSpec) -> Self {
         match &spec.id_map {
             Some(map) => Self::new(Some(map.clone())),
@@ -62,7 +61,7 @@ impl Ids {
         ids
     }
 
-    /// Who a user and group of the container are on the host.
+    /// What a user and a group of the container are on the host.
     pub(crate) fn on_the_host(&self, uid: u32, gid: u32) -> Owner {
         let map = self.map.as_ref();
         Owner {
@@ -90,7 +89,7 @@ fn name_of(uid: u32, passwd: &str) -> Option<String> {
     line.first().map(|name| (*name).to_owned())
 }
 
-/// The user's first range in subuid(5), from 1 on in the container.
+/// The first range that subuid(5) has for the user. In the container it begins at 1.
 fn subordinate_ids(uid: u32, name: Option<&str>, text: &str) -> Option<IdRange> {
     text.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -101,7 +100,7 @@ fn subordinate_ids(uid: u32, name: Option<&str>, text: &str) -> Option<IdRange> 
     })
 }
 
-/// Whether programs are installed that may map more than the user himself.
+/// Whether the programs are installed that may map more ids than the user's own.
 fn has_helpers() -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = |program| std::env::split_paths(&path).any(|dir| dir.join(program).is_file());

@@ -1,5 +1,5 @@
-//! A process 1 of ours in front of the program: `init/main.rs`, built by `build.rs` as a static program that runs in
-//! any root file system.
+//! The process 1 of a container that asks for one: `init/main.rs`, which starts the container's program. `build.rs` builds
+//! it as a static program, so that it runs in any root file system.
 
 use std::path::Path;
 
@@ -18,12 +18,13 @@ const PROGRAM: Option<&[u8]> = None;
 /// Its name below the bundle.
 const FILE: &str = "init";
 
-/// Where the container finds it: in a file system of its own, where no stub is needed.
+/// Its path in the container: `/dev` is a tmpfs of the container's own, so no stub is needed.
 const PLACE: &str = "/dev/longshore-init";
 
-/// Writes it below the bundle.
+/// Writes it to the bundle.
 pub(crate) fn write(dir: &Path) -> Result<(), Error> {
-    let missing = || Error::field("init", "built without it, for want of a static C library");
+    let why = "this build of longshore has no init program: no static C library was found when it was built";
+    let missing = || Error::field("init", why);
     file::write_new(&dir.join(FILE), PROGRAM.ok_or_else(missing)?, 0o755)
 }
 

@@ -1,20 +1,20 @@
-//! Places within a configuration, as JSON: objects and lists that are made when absent.
+//! Objects and lists within a configuration. They are made when absent.
 
 use serde_json::{Map, Value, json};
 
 use crate::error::Error;
 
-/// An object within another, made when absent.
+/// The object at `path`, made when absent.
 pub(crate) fn object<'a>(value: &'a mut Value, path: &[&str]) -> Result<&'a mut Map<String, Value>, Error> {
     let mut found = value;
     for part in path {
-        let object = found.as_object_mut().ok_or_else(|| not_an(path, "object"))?;
-        found = object.entry(*part).or_insert_with(|| json!({}));
+        let parent = found.as_object_mut().ok_or_else(|| not_an(path, "object"))?;
+        found = parent.entry(*part).or_insert_with(|| json!({}));
     }
     found.as_object_mut().ok_or_else(|| not_an(path, "object"))
 }
 
-/// A list within an object, made when absent.
+/// The list at `path`, made when absent.
 pub(crate) fn list<'a>(value: &'a mut Value, path: &[&str]) -> Result<&'a mut Vec<Value>, Error> {
     let (last, above) = path.split_last().ok_or_else(|| not_an(path, "array"))?;
     let entry = object(value, above)?.entry(*last).or_insert_with(|| json!([]));
@@ -24,11 +24,11 @@ pub(crate) fn list<'a>(value: &'a mut Value, path: &[&str]) -> Result<&'a mut Ve
     entry.as_array_mut().ok_or_else(|| not_an(path, "array"))
 }
 
-/// The strings of a list, without making one.
+/// The strings of a list. Empty if it is not a list.
 pub(crate) fn strings(list: &Value) -> impl Iterator<Item = &str> {
     list.as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
 fn not_an(path: &[&str], kind: &str) -> Error {
-    Error::field("config", format!("{}: it is no {kind}", path.join(".")))
+    Error::field("config", format!("{} is not an {kind}", path.join(".")))
 }

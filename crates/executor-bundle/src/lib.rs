@@ -1,20 +1,20 @@
 //! From a container's specification to an OCI bundle on disk.
 //!
 //! ```text
-//!  ContainerSpec ──▶ ids: who its users are on the host
+//!  ContainerSpec ──▶ ids: which ids of the host its users have
 //!        ├─────────▶ rootfs: a directory, an overlay of layers or of the host's root
 //!        ├─────────▶ mounts: sources looked at, selectors resolved
 //!        ├─────────▶ process ──▶ users: uid, gid, groups, home   (both by rootfs_dir: looked at from
-//!        │              └──────▶ program: can it be executed      within, links never followed out)
+//!        │              └──────▶ program: can it be executed      inside, links never followed out)
 //!        ├─────────▶ names: its own hosts and resolv.conf, read-only
 //!        ▼
 //!     context ──▶ config ──▶ defaults, or the caller's own
 //!                    └─────▶ edit: limits, network, seccomp, labels, cdi, init, ids ──▶ config.json
 //!                                       └──▶ stubs: mount points that are missing in a kept rootfs
 //! ```
-//! Below are error, file, json and mount_entry, which know nothing of a specification. No file imports one that stands
-//! above it here. Everything may block. An [`Error`] says what was done and to what, with the cause beneath; it becomes
-//! a start failure in one place.
+//! The helpers error, file, json and mount_entry do not know the specification. No module imports one that stands above it
+//! in this picture. Every function here may block. An [`Error`] says which operation failed on which file, and has the
+//! cause as its source; one place turns it into a start failure.
 
 mod capabilities;
 mod config;
@@ -49,21 +49,23 @@ pub use context::Request;
 pub use error::Error;
 pub use names::DEFAULT_HOSTNAME;
 
-/// Makes the bundle of a container in `dir`, which exists: mounts its root file system if one has to be
-/// mounted, makes what is missing in one that is kept, and answers with the text of its `config.json`. `network` is
-/// what the container was given.
+/// Makes the bundle of a container in `dir`, which exists, and returns the text of its `config.json`.
+///
+/// An overlay is mounted below `dir`. In a root file system that is kept, missing mount points are made. `network` is the
+/// network that the container was given.
 ///
 /// # Errors
-/// Names the field that cannot be carried out. What was mounted or made is left for [`unmake`].
+/// Names the field of the specification that cannot be carried out. Call [`unmake`] then as well: it removes what was
+/// mounted and made.
 pub fn write(dir: &Path, request: &Request<'_>, network: &NetworkAttachment) -> Result<Vec<u8>, Error> {
     let spec = request.spec;
     let ids = Ids::of(spec);
     let rootfs = rootfs::make(dir, &spec.rootfs, ids.root)?;
-    let mounts = mounts::asked(Some(dir), spec, ids.map.is_some())?;
+    let mounts = mounts::requested(Some(dir), spec, ids.map.is_some())?;
     let view = RootfsDir::open(&rootfs.seen)?;
     let process = process::of_init(&view, spec, &ids)?;
     process.check_program(&view, &ids, &mounts.covered)?;
-    // The runtime would make it too, and leave it to the container's root.
+    // The runtime would make it too, but owned by the container's root instead of the process's user.
     let cwd = &spec.process.cwd;
     if rootfs.mounts.is_empty() && !mounts.cover(cwd) {
         view.make_dirs(cwd, process.owner).map_err(Error::file("cwd", cwd))?;
@@ -92,8 +94,8 @@ pub fn write(dir: &Path, request: &Request<'_>, network: &NetworkAttachment) -> 
     config.text()
 }
 
-/// What `write` would answer, as JSON for people, without making anything. A root file system that
-/// would have to be mounted is looked at where it comes from.
+/// What [`write()`] would return, as indented JSON, without making anything. Users and paths are looked up in the
+/// directories that would be mounted.
 ///
 /// # Errors
 /// As [`write()`].
@@ -109,7 +111,7 @@ pub fn preview(request: &Request<'_>, network: &NetworkNamespace) -> Result<Stri
         dir,
         cgroup: request.cgroup,
         rootfs: &rootfs,
-        mounts: &mounts::asked(None, spec, ids.map.is_some())?.entries,
+        mounts: &mounts::requested(None, spec, ids.map.is_some())?.entries,
         files: &names::places(dir, spec, network),
         network,
         map: ids.map.as_ref(),
@@ -120,18 +122,18 @@ pub fn preview(request: &Request<'_>, network: &NetworkNamespace) -> Result<Stri
     config?.pretty()
 }
 
-/// The `process` object of a process to be added to the container in `dir` whose init is `init`, as JSON.
+/// The `process` object, as JSON, of an exec in the container whose bundle is in `dir` and whose init is `init`.
 ///
 /// # Errors
-/// Names the field that cannot be carried out, or says that the container has ended.
+/// Names the field of `exec` that cannot be carried out, or says that the container has ended.
 pub fn process(dir: &Path, spec: &ContainerSpec, init: HostPid, exec: &ExecSpec) -> Result<Vec<u8>, Error> {
     let process = process::exec(dir, &RootfsDir::of_process(init)?, spec, exec)?;
     Ok(process.to_string().into_bytes())
 }
 
-/// Gives back what [`write()`] took, for the bundle in `dir`: unmounts what it mounted, takes mount points out of a
-/// root file system that is kept. Answers with what could not be unmounted. Calling it for a bundle that has
-/// nothing of the kind, or does not exist, is fine.
+/// Undoes [`write()`] for the bundle in `dir`: unmounts what it mounted, and removes the mount points that it made in a
+/// root file system that is kept. Returns what could not be unmounted. A bundle that does not exist, or that needs none of
+/// this, is fine.
 pub fn unmake(dir: &Path) -> Vec<Leftover> {
     stubs::remove(dir);
     labels::release(dir);

@@ -1,26 +1,26 @@
-//! The mounts of `config.json`, as JSON.
+//! The entries of `mounts` in `config.json`.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-/// A mount of `config.json`.
+/// An entry of any type.
 pub(crate) fn mount(destination: &Path, kind: &str, source: &Path, options: &[&str]) -> Value {
     json!({"destination": destination, "type": kind, "source": source, "options": options})
 }
 
-/// A bind mount of `config.json`.
+/// The entry of a recursive bind mount. `access` is `ro` or `rw`.
 pub(crate) fn bind(source: &Path, destination: &Path, access: &str) -> Value {
     mount(destination, "bind", source, &["rbind", access])
 }
 
-/// Adds a mount, which takes the place of an earlier one of the same destination.
+/// Adds a mount. It replaces an earlier one with the same destination.
 pub(crate) fn put(mounts: &mut Vec<Value>, mount: Value) {
-    let place = |mount: &Value| {
+    let destination_of = |mount: &Value| {
         let destination = mount["destination"].as_str().unwrap_or_default();
         Path::new(destination).components().collect::<PathBuf>()
     };
-    mounts.retain(|other| place(other) != place(&mount));
+    mounts.retain(|other| destination_of(other) != destination_of(&mount));
     mounts.push(mount);
 }
 

@@ -1,7 +1,8 @@
-//! The mounts of a specification, as the runtime is given them: sources looked at, selectors resolved.
+//! The mounts of a specification, in the form that the runtime takes: sources are checked, selectors are resolved.
 //!
-//! A selector is resolved once, by the kernel and below its source alone, and what it leads to is mounted below
-//! the bundle at once. The runtime is given that mount: what others do to the source meanwhile does not matter.
+//! The kernel resolves a selector once, and never leaves the mount's source. The file or directory that it finds is
+//! mounted in the bundle at once, and the runtime is given that mount. So a process that changes the source meanwhile
+//! cannot make the runtime mount something else.
 
 use std::fs::{self, File};
 use std::io;
@@ -20,40 +21,48 @@ use crate::ids;
 use crate::mount_entry::mount;
 use crate::rootfs_dir::RootfsDir;
 
-/// Where what selectors lead to is mounted, below the bundle.
+/// The directory in the bundle where the files that selectors find are mounted.
 const SELECTED: &str = "mounts";
 
-/// The mounts of a container beside those that all have.
-pub(crate) struct Asked {
-    /// Those that the specification asks for, as the runtime takes them.
+/// The mounts of a container, without those that every container has.
+pub(crate) struct RequestedMounts {
+    /// The mounts that the specification asks for, as entries of `config.json`.
     pub(crate) entries: Vec<Value>,
-    /// Their places, and those of a configuration of the caller's: the root file system does not show what is there.
+    /// Their destinations, and those in the caller's own configuration: the root file system does not show what is there.
     pub(crate) covered: Vec<PathBuf>,
 }
 
-impl Asked {
-    /// Whether something else than the root file system is at this place.
-    pub(crate) fn cover(&self, place: &Path) -> bool {
-        let own = ["/proc", "/dev", "/sys"].map(Path::new);
-        self.covered.iter().map(PathBuf::as_path).chain(own).any(|covered| place.starts_with(covered))
+impl RequestedMounts {
+    /// Whether a mount, instead of the root file system, is at this path.
+    pub(crate) fn cover(&self, path: &Path) -> bool {
+        let always = ["/proc", "/dev", "/sys"].map(Path::new);
+        self.covered.iter().map(PathBuf::as_path).chain(always).any(|covered| path.starts_with(covered))
     }
 }
 
-/// The mounts that a specification asks for. With `dir`, selectors are resolved and mounted below it; without, as
-/// for a look at the configuration alone, they are only said.
-pub(crate) fn asked(dir: Option<&Path>, spec: &ContainerSpec, mapped: bool) -> Result<Asked, Error> {
-    let theirs = spec.config.as_ref().and_then(|config| config.json()["mounts"].as_array());
-    let theirs = theirs.into_iter().flatten().filter_map(|mount| mount["destination"].as_str());
-    let own = spec.mounts.iter().map(|mount| mount.destination.clone());
-    let covered = own.chain(theirs.map(PathBuf::from)).collect();
-    let entries = spec.mounts.iter().enumerate().map(|(number, asked)| entry(dir, number, asked, mapped));
-    Ok(Asked { entries: entries.collect::<Result<_, _>>()?, covered })
+/// The mounts that a specification asks for. With `dir`, selectors are resolved and mounted there. Without it, as for a
+/// preview, a selector is only appended to its source. `mapped`: the container has a user namespace.
+pub(crate) fn requested(
+    dir: Option<&Path>,
+    spec: &ContainerSpec,
+    mapped: bool,
+) -> Result<RequestedMounts, Error> {
+    let mut requested = RequestedMounts { entries: Vec::new(), covered: Vec::new() };
+    for (number, mount) in spec.mounts.iter().enumerate() {
+        requested.entries.push(entry(dir, number, mount, mapped)?);
+        requested.covered.push(mount.destination.clone());
+    }
+    let callers = spec.config.as_ref().and_then(|config| config.json()["mounts"].as_array());
+    for mount in callers.into_iter().flatten() {
+        requested.covered.extend(mount["destination"].as_str().map(PathBuf::from));
+    }
+    Ok(requested)
 }
 
-fn entry(dir: Option<&Path>, number: usize, asked: &Mount, mapped: bool) -> Result<Value, Error> {
-    let mut options: Vec<_> = asked.options.iter().map(String::as_str).collect();
-    let access = if asked.read_only { "ro" } else { "rw" };
-    Ok(match &asked.source {
+fn entry(dir: Option<&Path>, number: usize, requested: &Mount, mapped: bool) -> Result<Value, Error> {
+    let mut options: Vec<_> = requested.options.iter().map(String::as_str).collect();
+    let access = if requested.read_only { "ro" } else { "rw" };
+    Ok(match &requested.source {
         MountSource::Bind { path, selector } => {
             fs::metadata(path).map_err(Error::file("mount source", path))?;
             let source = match (selector, dir) {
@@ -69,15 +78,15 @@ fn entry(dir: Option<&Path>, number: usize, asked: &Mount, mapped: bool) -> Resu
                 }
             }
             options.splice(0..0, ["rbind", access]);
-            mount(&asked.destination, "bind", &source, &options)
+            mount(&requested.destination, "bind", &source, &options)
         }
         MountSource::Tmpfs => {
             options.splice(0..0, ["nosuid", "nodev", access]);
-            mount(&asked.destination, "tmpfs", Path::new("tmpfs"), &options)
+            mount(&requested.destination, "tmpfs", Path::new("tmpfs"), &options)
         }
         MountSource::FileSystem { kind, source } => {
             options.insert(0, access);
-            mount(&asked.destination, kind, Path::new(source), &options)
+            mount(&requested.destination, kind, Path::new(source), &options)
         }
         other => return Err(Error::field("mount", format!("{other:?} is not known here"))),
     })
@@ -87,8 +96,8 @@ fn below(source: &Path, selector: &Path) -> PathBuf {
     source.join(selector.strip_prefix("/").unwrap_or(selector))
 }
 
-/// What a file system is mounted with cannot be taken from it in a user namespace, and has to be said again when
-/// the access is.
+/// The mount flags of `source` that a user namespace cannot clear. The kernel refuses a remount without them, and setting
+/// the access is a remount.
 fn locked_flags(source: &Path) -> impl Iterator<Item = &'static str> {
     let flags = statvfs(source).map_or(StatVfsMountFlags::empty(), |stat| stat.f_flag);
     let names = [
@@ -99,15 +108,18 @@ fn locked_flags(source: &Path) -> impl Iterator<Item = &'static str> {
     names.into_iter().filter(move |(flag, _)| flags.contains(*flag)).map(|(_, name)| name)
 }
 
-/// Finds what a selector leads to, and mounts it below the bundle.
+/// Finds the file or directory of a selector, and mounts it in the bundle. Returns the mount point.
 fn select(dir: &Path, number: usize, source: &Path, selector: &Path) -> Result<PathBuf, Error> {
     if ids::rootless() {
-        let why = "resolving it takes a mount, which an ordinary user cannot make";
+        let why = "to resolve it takes a mount, which an ordinary user cannot make";
         return Err(Error::field("mount selector", why));
     }
     let shown = below(source, selector);
-    let found = RootfsDir::open(source)?.find(selector).map_err(Error::file("mount selector", &shown))?;
-    let found = found.ok_or_else(|| Error::file("mount selector", &shown)(Errno::NOENT))?;
+    let failed = || Error::file::<io::Error>("mount selector", &shown);
+    let found = match RootfsDir::open(source)?.find(selector).map_err(failed())? {
+        Some(found) => found,
+        None => return Err(failed()(Errno::NOENT.into())),
+    };
     let selected = dir.join(SELECTED);
     fs::create_dir_all(&selected).map_err(Error::io("make", &selected))?;
     let point = selected.join(number.to_string());
@@ -116,28 +128,30 @@ fn select(dir: &Path, number: usize, source: &Path, selector: &Path) -> Result<P
         false => File::create_new(&point).map(drop),
     };
     made.map_err(Error::io("make", &point))?;
-    // As with the source itself, what is mounted below comes along.
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let flags = flags | OpenTreeFlags::AT_EMPTY_PATH | OpenTreeFlags::AT_RECURSIVE;
+    // Recursive, like the bind mount of a source without a selector.
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_RECURSIVE;
     open_tree(found.as_fd(), "", flags)
         .and_then(|tree| move_mount(tree.as_fd(), "", CWD, &point, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH))
         .map_err(Error::file("mount selector", &shown))?;
     Ok(point)
 }
 
-/// Unmounts what selectors had led to; answers with what is still there.
+/// Unmounts what was mounted for selectors. Returns what is still mounted.
 pub(crate) fn unmount_selected(dir: &Path) -> Vec<Leftover> {
     let entries = fs::read_dir(dir.join(SELECTED)).into_iter().flatten().flatten();
     entries.filter_map(|entry| unmount_point(&entry.path())).collect()
 }
 
-/// Unmounts what is mounted at `point` itself, wherever a link there may lead; answers with it when it stays.
+/// Unmounts what is mounted at `point`, without following a link there. Returns a leftover if that fails.
 ///
-/// Detached mounts are gone from sight at once and from the kernel with their last user. By now there is none, but for
-/// the moment that a new container takes to leave the host's mounts behind.
+/// The mount is detached: it disappears from the file system at once, and from the kernel with its last user. The container
+/// has ended, so the only user there can be is another container that is just being started and still sees the host's mounts.
 pub(crate) fn unmount_point(point: &Path) -> Option<Leftover> {
     match unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-        // Not a mount point, or not there at all.
+        // It is not a mount point, or does not exist.
         Ok(()) | Err(Errno::INVAL | Errno::NOENT) => None,
         Err(error) => Some(Leftover::new(LeftoverKind::Mount, point, &io::Error::from(error))),
     }
@@ -149,12 +163,12 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn each_kind_is_said_as_the_runtime_takes_it() {
+    fn each_kind_has_the_form_that_the_runtime_takes() {
         let mut spec = ContainerSpec::host(["true"]);
         let mut proc = Mount::from_words("type=proc,dst=/p,noexec").unwrap();
         proc.read_only = true;
         spec.mounts = vec![Mount::bind("/etc", "/a").read_only(), Mount::tmpfs("/t").option("size=1m"), proc];
-        let all = asked(None, &spec, false).unwrap().entries;
+        let all = requested(None, &spec, false).unwrap().entries;
         assert_eq!(
             all,
             [
@@ -164,6 +178,8 @@ mod tests {
             ]
         );
         spec.mounts = vec![Mount::bind("/no/such/source", "/a")];
-        assert!(asked(None, &spec, false).is_err_and(|error| error.to_string().contains("/no/such/source")));
+        assert!(
+            requested(None, &spec, false).is_err_and(|error| error.to_string().contains("/no/such/source"))
+        );
     }
 }

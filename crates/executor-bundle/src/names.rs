@@ -1,5 +1,4 @@
-//! A container's `/etc/hosts` and `/etc/resolv.conf`: made for each container, in its own directory, and gone
-//! with it.
+//! A container's `/etc/hosts` and `/etc/resolv.conf`. They are written to the container's bundle and mounted from there.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -12,21 +11,23 @@ use crate::error::Error;
 use crate::file;
 use crate::ids::Owner;
 
-/// A container's host name when none is asked for.
+/// A container's host name if its specification has none.
 pub const DEFAULT_HOSTNAME: &str = "longshore";
 
-/// The files' names below the bundle, and what they are in the container.
+/// The files' names in the bundle, and their paths in the container.
 const HOSTS: (&str, &str) = ("hosts", "/etc/hosts");
 const RESOLV_CONF: (&str, &str) = ("resolv.conf", "/etc/resolv.conf");
 
 /// The host's own resolv.conf.
-const OF_THE_HOST: &str = "/etc/resolv.conf";
+const HOST_CONF: &str = "/etc/resolv.conf";
 
-/// Where systemd-resolved names the servers that it asks itself.
-const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
+/// The file in which systemd-resolved lists the servers that it asks itself.
+const RESOLVED_CONF: &str = "/run/systemd/resolve/resolv.conf";
 
-/// Where the two files are, each with its place in the container. There are none where a configuration of the caller's
-/// brings its own: when nothing is asked for that would be in them, and no provider has made a network.
+/// The paths of the two files, each with its path in the container.
+///
+/// Empty if the caller's own configuration brings them: the specification asks for nothing that would be in them, and no
+/// provider has made a network.
 pub(crate) fn places(
     dir: &Path,
     spec: &ContainerSpec,
@@ -39,7 +40,7 @@ pub(crate) fn places(
     [HOSTS, RESOLV_CONF].map(|(file, place)| (dir.join(file), place.into())).into()
 }
 
-/// Writes the two files below `dir`, and gives them to the container's root; answers as [`places`].
+/// Writes the two files to `dir`, owned by the container's root. Returns the same as [`places`].
 pub(crate) fn write(
     dir: &Path,
     spec: &ContainerSpec,
@@ -50,15 +51,15 @@ pub(crate) fn write(
     if places.is_empty() {
         return Ok(places);
     }
-    let on_the_host = network.namespace == NetworkNamespace::Host;
-    let mut conf = read(OF_THE_HOST)?;
-    if !on_the_host && asks_only_resolved(&conf) {
-        conf = read(RESOLVED)?;
+    let is_on_host = network.namespace == NetworkNamespace::Host;
+    let mut host_conf = read(HOST_CONF)?;
+    if !is_on_host && asks_only_resolved(&host_conf) {
+        host_conf = read(RESOLVED_CONF)?;
     }
     let hostname = spec.hostname.as_deref().unwrap_or(DEFAULT_HOSTNAME);
     let hosts = hosts(hostname, &network.addresses, &spec.extra_hosts);
     let dns = if spec.dns == Dns::default() { &network.dns } else { &spec.dns };
-    let conf = resolv_conf(&conf, dns, on_the_host);
+    let conf = resolv_conf(&host_conf, dns, is_on_host);
     for ((name, _), text) in [(HOSTS, hosts), (RESOLV_CONF, conf)] {
         let path = dir.join(name);
         file::write_new(&path, text.as_bytes(), 0o644)?;
@@ -67,7 +68,7 @@ pub(crate) fn write(
     Ok(places)
 }
 
-/// A file of the host's; one that is not there is empty.
+/// A file of the host. Empty if it does not exist.
 fn read(path: &str) -> Result<String, Error> {
     match fs::read_to_string(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(String::new()),
@@ -76,46 +77,48 @@ fn read(path: &str) -> Result<String, Error> {
 }
 
 fn hosts(hostname: &str, addresses: &[IpAddr], extra: &[ExtraHost]) -> String {
-    let alone = if addresses.is_empty() { format!(" {hostname}") } else { String::new() };
-    let mut own = format!("127.0.0.1\tlocalhost{alone}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-    own.extend(addresses.iter().map(|address| format!("{address}\t{hostname}\n")));
-    let extra = extra.iter().map(|host| format!("{}\t{}\n", host.address, host.name));
-    std::iter::once(own).chain(extra).collect()
+    // Without an address of its own, the host name means the loopback.
+    let loopback_names =
+        if addresses.is_empty() { format!("localhost {hostname}") } else { "localhost".to_owned() };
+    let mut text = format!("127.0.0.1\t{loopback_names}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    for address in addresses {
+        text += &format!("{address}\t{hostname}\n");
+    }
+    for host in extra {
+        text += &format!("{}\t{}\n", host.address, host.name);
+    }
+    text
 }
 
-/// The values of a keyword; a later line of `search` or `options` replaces a former in the resolver, and adds
-/// to it here, where nothing is to be lost.
+/// The values of a keyword in all its lines. The resolver itself would use the last line of `search` and `options` only.
 fn values<'a>(conf: &'a str, keyword: &str) -> Vec<&'a str> {
     let lines = conf.lines().map(str::split_whitespace);
     lines.filter_map(|mut words| (words.next() == Some(keyword)).then_some(words)).flatten().collect()
 }
 
-/// systemd-resolved's own address on the host's loopback, which a container does not reach.
+/// Whether the only server is systemd-resolved, at its address on the host's loopback: a container cannot reach it.
 fn asks_only_resolved(conf: &str) -> bool {
     values(conf, "nameserver") == ["127.0.0.53"]
 }
 
-/// What is asked for, and the host's where nothing is; addresses of a loopback that is not the container's are
-/// left out.
-fn resolv_conf(host: &str, dns: &Dns, on_the_host: bool) -> String {
-    let loopback = |address: &str| {
+/// The text of a resolv.conf: what `dns` asks for, and the host's values for the rest. Servers on the host's loopback are
+/// left out unless the container is in the host's network.
+fn resolv_conf(host: &str, dns: &Dns, is_on_host: bool) -> String {
+    let is_loopback = |address: &str| {
         let plain = address.split('%').next().unwrap_or_default();
         plain.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
     };
     let mut nameservers: Vec<_> = dns.nameservers.iter().map(IpAddr::to_string).collect();
     if nameservers.is_empty() {
-        let reached =
-            values(host, "nameserver").into_iter().filter(|address| on_the_host || !loopback(address));
-        nameservers = reached.map(str::to_owned).collect();
+        for address in values(host, "nameserver") {
+            if is_on_host || !is_loopback(address) {
+                nameservers.push(address.to_owned());
+            }
+        }
     }
-    let or_hosts = |asked: &[String], keyword| match asked.is_empty() {
-        true => values(host, keyword).join(" "),
-        false => asked.join(" "),
-    };
     let mut conf: String = nameservers.iter().map(|address| format!("nameserver {address}\n")).collect();
-    for (keyword, words) in
-        [("search", or_hosts(&dns.search, "search")), ("options", or_hosts(&dns.options, "options"))]
-    {
+    for (keyword, asked) in [("search", &dns.search), ("options", &dns.options)] {
+        let words = if asked.is_empty() { values(host, keyword).join(" ") } else { asked.join(" ") };
         if !words.is_empty() {
             conf += &format!("{keyword} {words}\n");
         }
@@ -139,7 +142,7 @@ mod tests {
     #[test]
     fn resolv_conf_is_the_hosts_but_for_its_loopback() {
         let host = "# comment\nnameserver 127.0.0.1\nnameserver 10.0.0.1\nnameserver ::1\nnameserver fe80::1%eth0\nsearch a.example b.example\noptions ndots:2\n";
-        let conf = |dns: &Dns, on_the_host| resolv_conf(host, dns, on_the_host);
+        let conf = |dns: &Dns, is_on_host| resolv_conf(host, dns, is_on_host);
         let rest = "search a.example b.example\noptions ndots:2\n";
         let none = Dns::default();
         assert_eq!(conf(&none, false), format!("nameserver 10.0.0.1\nnameserver fe80::1%eth0\n{rest}"));

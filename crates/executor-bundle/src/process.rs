@@ -1,4 +1,4 @@
-//! The `process` object of a configuration: of a container's init, and of a process that is added to one.
+//! The `process` object of a configuration, for a container's init and for an exec.
 
 pub(crate) mod program;
 pub(crate) mod users;
@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use executor_core::lifecycle::TerminalSize;
-use executor_core::{Capability, ContainerSpec, ExecSpec, ProcessSpec};
+use executor_core::{Capability, Config, ContainerSpec, ExecSpec, ProcessSpec};
 use serde_json::{Value, json};
 
 use crate::error::Error;
@@ -20,21 +20,21 @@ use users::User;
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The `process` object of init, below its container's bundle: execs start from it.
+/// The file in the bundle that holds the `process` object of init. The `process` object of an exec is made from it.
 const FILE: &str = "process.json";
 
 /// A container's first process.
 pub(crate) struct Init {
     /// Its `process` object.
     pub(crate) json: Value,
-    /// What it may do at most.
+    /// The capabilities that it may have at most.
     pub(crate) capabilities: BTreeSet<Capability>,
-    /// Who it is on the host.
+    /// Its user and group on the host.
     pub(crate) owner: Owner,
     user: User,
 }
 
-/// Init as the specification asks for it, its user looked up in the root file system.
+/// The init that the specification asks for. Its user is looked up in the root file system.
 pub(crate) fn of_init(view: &RootfsDir, spec: &ContainerSpec, ids: &Ids) -> Result<Init, Error> {
     let user = users::resolve(view, spec.process.user.as_deref(), ids)?;
     let capabilities = capabilities::of(&spec.process, spec.security)?;
@@ -44,7 +44,8 @@ pub(crate) fn of_init(view: &RootfsDir, spec: &ContainerSpec, ids: &Ids) -> Resu
 }
 
 impl Init {
-    /// Fails when there is no program for it. `covered` are the places that `view` does not show.
+    /// Fails if its program does not exist or cannot be executed. `covered` are the paths where mounts will be, whose files
+    /// `view` does not show.
     pub(crate) fn check_program(
         &self,
         view: &RootfsDir,
@@ -57,11 +58,11 @@ impl Init {
 
 /// Keeps the `process` object of init for [`exec`].
 pub(crate) fn keep(dir: &Path, process: &Value) -> Result<(), Error> {
-    // Its environment may hold what others must not read.
+    // The environment may hold secrets.
     file::write_new(&dir.join(FILE), process.to_string().as_bytes(), 0o600)
 }
 
-/// The `process` object of an exec in the container whose bundle is in `dir`, its root file system as `view` shows it.
+/// The `process` object of an exec in the container whose bundle is in `dir`. `view` is the container's root file system.
 pub(crate) fn exec(
     dir: &Path,
     view: &RootfsDir,
@@ -81,7 +82,7 @@ pub(crate) fn exec(
 fn check_program(view: &RootfsDir, process: &Value, user: &User, covered: &[PathBuf]) -> Result<(), Error> {
     let variables: Vec<_> = strings(&process["env"]).collect();
     let Some(path) = variables.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")) else {
-        // The runtime has ideas of its own then.
+        // Then the runtime decides where it looks for the program.
         return Ok(());
     };
     let program = strings(&process["args"]).next();
@@ -97,26 +98,8 @@ pub(crate) fn init(
 ) -> Result<Value, Error> {
     let asked = &spec.process;
     let mut process = match &spec.config {
-        Some(config) => {
-            let mut process = config.json().get("process").cloned().unwrap_or_default();
-            process["env"] = json!(pairs(&asked.env).collect::<Vec<_>>());
-            if asked.user != config.user() {
-                process["user"] = user_object(user);
-            }
-            change_capabilities(&mut process, asked);
-            process
-        }
-        None => {
-            let names: Vec<_> = capabilities.iter().map(|capability| capability.name()).collect();
-            json!({
-                "capabilities": {
-                    "bounding": names, "effective": names, "permitted": names, "inheritable": [], "ambient": [],
-                },
-                "noNewPrivileges": false,
-                "env": environment(&asked.env, user),
-                "user": user_object(user),
-            })
-        }
+        Some(config) => callers_init(config, asked, user),
+        None => default_init(asked, user, capabilities),
     };
     process["args"] = json!(asked.args);
     process["cwd"] = json!(asked.cwd);
@@ -135,7 +118,30 @@ pub(crate) fn init(
     Ok(process)
 }
 
-/// Of a configuration of the caller's.
+/// The `process` object in the caller's own configuration, with the user, environment and capabilities that the
+/// specification asks for.
+fn callers_init(config: &Config, asked: &ProcessSpec, user: &User) -> Value {
+    let mut process = config.json().get("process").cloned().unwrap_or_default();
+    process["env"] = json!(pairs(&asked.env).collect::<Vec<_>>());
+    if asked.user != config.user() {
+        process["user"] = user_object(user);
+    }
+    change_capabilities(&mut process, asked);
+    process
+}
+
+fn default_init(asked: &ProcessSpec, user: &User, capabilities: &BTreeSet<Capability>) -> Value {
+    let names: Vec<_> = capabilities.iter().map(|capability| capability.name()).collect();
+    json!({
+        "capabilities": {
+            "bounding": names, "effective": names, "permitted": names, "inheritable": [], "ambient": [],
+        },
+        "noNewPrivileges": false,
+        "env": environment(&asked.env, user),
+        "user": user_object(user),
+    })
+}
+
 fn change_capabilities(process: &mut Value, asked: &ProcessSpec) {
     if asked.cap_add.is_empty() && asked.cap_drop.is_empty() {
         return;
@@ -164,7 +170,7 @@ fn set_terminal(process: &mut Value, terminal: Option<TerminalSize>) {
     }
 }
 
-/// The `process` object of init, with what an exec asks for in its place.
+/// The `process` object of init, changed to what an exec asks for.
 fn changed(mut process: Value, init: &ProcessSpec, exec: &ExecSpec, user: Option<&User>) -> Value {
     process["args"] = json!(exec.args);
     if let Some(cwd) = &exec.cwd {
@@ -173,7 +179,7 @@ fn changed(mut process: Value, init: &ProcessSpec, exec: &ExecSpec, user: Option
     let mut env: Vec<String> = strings(&process["env"]).map(str::to_owned).collect();
     if let Some(user) = user {
         process["user"] = user_object(user);
-        // The home of init's user is not this one's, unless it was asked for.
+        // This user has another home than init's, unless the specification sets HOME itself.
         if init.env.iter().all(|(key, _)| key != "HOME") {
             set_variable(&mut env, format!("HOME={}", home(user)));
         }
@@ -192,14 +198,14 @@ fn home(user: &User) -> &str {
     user.home.as_deref().unwrap_or(if user.uid == 0 { "/root" } else { "/" })
 }
 
-/// The last value of a name counts.
+/// Sets a variable, given as `NAME=value`. An earlier value is removed.
 fn set_variable(env: &mut Vec<String>, entry: String) {
     let name = entry.split_inclusive('=').next().unwrap_or_default();
     env.retain(|other| !other.starts_with(name));
     env.push(entry);
 }
 
-/// Defaults first, so that what is asked for replaces them.
+/// Defaults come first, so that the specification's variables replace them.
 fn environment(env: &[(String, String)], user: &User) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     let defaults = [DEFAULT_PATH.to_owned(), format!("HOME={}", home(user))];

@@ -1,11 +1,10 @@
-//! Root file systems: a directory as it is, an overlay of the caller's layers, or a throw-away overlay of the
-//! host's own root.
+//! Root file systems: a directory as it is, an overlay of the caller's layers, or a temporary overlay of the host's own
+//! root.
 //!
-//! The overlay's upper layer is a tmpfs of its own, mounted below the bundle: the kernel refuses an
-//! upper layer that lies within the lower one, and a tmpfs is gone when it is unmounted. What is
-//! written there counts against the container's memory. The host's `/usr`, `/home` and the like are
-//! covered the same way where they are file systems of their own; its `/proc`, `/sys`, `/dev` and
-//! `/run` are not shown.
+//! The upper layer of a temporary overlay is on a tmpfs that is mounted in the bundle. The kernel refuses an upper layer
+//! that lies within the lower one, and a tmpfs disappears when it is unmounted. Files that are written there count against
+//! the container's memory. Where the host's `/usr`, `/home` and the like are file systems of their own, each gets an overlay
+//! of its own. The host's `/proc`, `/sys`, `/dev` and `/run` are not shown.
 
 use std::ffi::CString;
 use std::fs;
@@ -23,7 +22,7 @@ use crate::ids::{self, Owner};
 use crate::mount_entry;
 use crate::mounts::unmount_point;
 
-/// Where the root file system is, below the bundle.
+/// The directory in the bundle where the root file system is mounted.
 pub(crate) const MOUNT_POINT: &str = "rootfs";
 const LAYERS: &str = "layers";
 
@@ -31,41 +30,41 @@ const LAYERS: &str = "layers";
 const MAY_BE_MOUNTS: [&str; 12] =
     ["bin", "etc", "gnu", "home", "lib", "lib64", "nix", "opt", "root", "sbin", "srv", "usr"];
 
-/// The same as they are for an ordinary user, who has no right to the others; each is an overlay.
+/// The directories of the host that an ordinary user's container shows, each as an overlay.
 const SHOWN: [&str; 13] =
     ["bin", "etc", "gnu", "home", "lib", "lib64", "nix", "opt", "root", "sbin", "srv", "usr", "var"];
 
-/// A root file system that is there.
-pub(crate) struct Made {
-    /// Its root.
+/// The root file system of one container.
+pub(crate) struct BundleRootfs {
+    /// Its root directory on the host.
     pub(crate) root: PathBuf,
-    /// Where what it will show can be looked at.
+    /// A directory that has the files that the container will see.
     pub(crate) seen: PathBuf,
-    /// What the runtime has to mount to make it whole.
+    /// The mounts that the runtime has to make in it, as entries of `config.json`.
     pub(crate) mounts: Vec<Value>,
-    /// Whether what is made in it is there afterwards.
+    /// Whether files that are made in it outlast the container.
     pub(crate) is_kept: bool,
 }
 
-/// Makes a root file system, of which `owner` is the root; what has to be mounted is mounted below `dir`.
-pub(crate) fn make(dir: &Path, rootfs: &Rootfs, owner: Owner) -> Result<Made, Error> {
+impl BundleRootfs {
+    /// A root file system that is complete without mounts of the runtime's.
+    fn at(root: PathBuf, is_kept: bool) -> Self {
+        Self { seen: root.clone(), root, mounts: Vec::new(), is_kept }
+    }
+}
+
+/// Makes a root file system. An overlay is mounted below `dir`. `owner` is the container's root on the host.
+pub(crate) fn make(dir: &Path, rootfs: &Rootfs, owner: Owner) -> Result<BundleRootfs, Error> {
     match rootfs {
-        Rootfs::Dir(path) => {
-            let root = directory(path)?;
-            Ok(Made { seen: root.clone(), root, mounts: Vec::new(), is_kept: true })
-        }
+        Rootfs::Dir(path) => Ok(BundleRootfs::at(directory(path)?, true)),
         Rootfs::Host if ids::rootless() => view_of_host(dir),
-        Rootfs::Host => {
-            let root = overlay_of_host(dir, owner)?;
-            Ok(Made { seen: root.clone(), root, mounts: Vec::new(), is_kept: false })
-        }
+        Rootfs::Host => Ok(BundleRootfs::at(overlay_of_host(dir, owner)?, false)),
         Rootfs::Overlay { .. } if ids::rootless() => {
             let why = "an overlay takes a mount, which an ordinary user cannot make; give a directory";
             Err(Error::field("rootfs", why))
         }
         Rootfs::Overlay { lower, upper } => {
-            let root = overlay_of_layers(dir, lower, upper.as_ref(), owner)?;
-            Ok(Made { seen: root.clone(), root, mounts: Vec::new(), is_kept: upper.is_some() })
+            Ok(BundleRootfs::at(overlay_of_layers(dir, lower, upper.as_ref(), owner)?, upper.is_some()))
         }
         other => Err(unknown(other)),
     }
@@ -76,8 +75,8 @@ fn unknown(rootfs: &Rootfs) -> Error {
     Error::field("rootfs", format!("{rootfs:?} is not known here"))
 }
 
-/// What [`make`] would make, as far as that can be said without making it.
-pub(crate) fn preview(rootfs: &Rootfs) -> Result<Made, Error> {
+/// What [`make`] would make, as far as that is known without making it.
+pub(crate) fn preview(rootfs: &Rootfs) -> Result<BundleRootfs, Error> {
     let (root, seen) = match rootfs {
         Rootfs::Dir(path) => {
             let root = directory(path)?;
@@ -89,28 +88,32 @@ pub(crate) fn preview(rootfs: &Rootfs) -> Result<Made, Error> {
         }
         other => return Err(unknown(other)),
     };
-    Ok(Made { root, seen, mounts: Vec::new(), is_kept: true })
+    Ok(BundleRootfs { root, seen, mounts: Vec::new(), is_kept: true })
 }
 
+/// The real path of a directory that may be used as a root file system or a layer.
 pub(crate) fn directory(path: &Path) -> Result<PathBuf, Error> {
     let real = path.canonicalize().map_err(Error::file("rootfs", path))?;
     if !real.is_dir() {
         return Err(Error::field("rootfs", format!("{} is not a directory", path.display())));
     }
     if real == Path::new("/") {
-        let why = "the host's own root would be written to; use the overlay of it (host)";
+        let why = "the container would write to the host's own root; use the overlay of it (host)";
         return Err(Error::field("rootfs", why));
     }
     Ok(real)
 }
 
-/// Mounts the overlay below `dir` and answers with its mount point.
+/// Mounts the overlay below `dir`. Returns its mount point.
 fn overlay_of_host(dir: &Path, owner: Owner) -> Result<PathBuf, Error> {
     let (layers, root) = make_points(dir)?;
     mount_layers(&layers)?;
-    overlay(&[Path::new("/")], &throw_away(&layers.join("0"), Path::new("/"), owner)?, &root)?;
+    let host_root = Path::new("/");
+    let upper = temporary_upper(&layers.join("0"), host_root, owner)?;
+    overlay(&[host_root], &upper, &root)?;
     for (name, lower) in own_file_systems() {
-        overlay(&[&lower], &throw_away(&layers.join(name), &lower, owner)?, &root.join(name))?;
+        let upper = temporary_upper(&layers.join(name), &lower, owner)?;
+        overlay(&[&lower], &upper, &root.join(name))?;
     }
     Ok(root)
 }
@@ -128,16 +131,17 @@ fn overlay_of_layers(
         Some(upper) => UpperLayer { dir: directory(&upper.dir)?, work: directory(&upper.work)? },
         None => {
             mount_layers(&layers)?;
-            throw_away(&layers.join("0"), lower.first().copied().unwrap_or(Path::new("/")), owner)?
+            temporary_upper(&layers.join("0"), lower.first().copied().unwrap_or(Path::new("/")), owner)?
         }
     };
     overlay(&lower, &upper, &root)?;
     Ok(root)
 }
 
-/// For an ordinary user: an empty root, upon which the runtime mounts an overlay of each of the host's directories.
-/// In his own user namespace he may, if the upper layers are his.
-fn view_of_host(dir: &Path) -> Result<Made, Error> {
+/// The temporary view of the host for an ordinary user: an empty root directory, on which the runtime mounts an overlay of
+/// each of the host's directories. An ordinary user may mount overlays in his own user namespace, if he owns the upper
+/// layers.
+fn view_of_host(dir: &Path) -> Result<BundleRootfs, Error> {
     let (layers, root) = make_points(dir)?;
     let mut mounts = Vec::new();
     for name in SHOWN {
@@ -148,7 +152,7 @@ fn view_of_host(dir: &Path) -> Result<Made, Error> {
             link.map_err(Error::io("make", &point))?;
         } else if meta.is_dir() {
             fs::create_dir(&point).map_err(Error::io("make", &point))?;
-            let upper = throw_away(&layers.join(name), &lower, Owner::ROOT)?;
+            let upper = temporary_upper(&layers.join(name), &lower, Owner::ROOT)?;
             let options = format!("userxattr,{}", overlay_options(&[&lower], &upper));
             let options: Vec<_> = split_options(&options);
             mounts.push(mount_entry::mount(&lower, "overlay", Path::new("overlay"), &options));
@@ -156,10 +160,10 @@ fn view_of_host(dir: &Path) -> Result<Made, Error> {
     }
     let tmp = ["nosuid", "nodev", "mode=1777"];
     mounts.push(mount_entry::mount(Path::new("/tmp"), "tmpfs", Path::new("tmpfs"), &tmp));
-    Ok(Made { root, seen: PathBuf::from("/"), mounts, is_kept: false })
+    Ok(BundleRootfs { root, seen: PathBuf::from("/"), mounts, is_kept: false })
 }
 
-/// At the commas that end an option; those of a path are escaped.
+/// Splits mount options at their commas. The commas of a path are escaped.
 fn split_options(options: &str) -> Vec<&str> {
     let mut all = Vec::new();
     let (mut start, mut escaped) = (0, false);
@@ -188,7 +192,7 @@ fn mount_layers(layers: &Path) -> Result<(), Error> {
         .map_err(|error| Error::Mount { what: "a tmpfs for", source: error.into() })
 }
 
-/// Those of the host's directories that lie on another file system than its root.
+/// The directories of the host that are on another file system than its root.
 fn own_file_systems() -> impl Iterator<Item = (&'static str, PathBuf)> {
     let device =
         |path: &Path| fs::symlink_metadata(path).ok().filter(fs::Metadata::is_dir).map(|meta| meta.dev());
@@ -198,13 +202,13 @@ fn own_file_systems() -> impl Iterator<Item = (&'static str, PathBuf)> {
         .filter(move |(_, path)| device(path).is_some_and(|device| Some(device) != root))
 }
 
-/// An upper layer below `layer` that is gone with it, as accessible as the layer below it and the container's root's.
-fn throw_away(layer: &Path, lower: &Path, owner: Owner) -> Result<UpperLayer, Error> {
+/// Makes an upper layer in `layer`. Its directory has the mode of `lower`, and belongs to `owner`.
+fn temporary_upper(layer: &Path, lower: &Path, owner: Owner) -> Result<UpperLayer, Error> {
     let (dir, work) = (layer.join("upper"), layer.join("work"));
     for made in [&dir, &work] {
         fs::create_dir_all(made).map_err(Error::io("make", made))?;
     }
-    let meta = fs::metadata(lower).map_err(Error::io("look at", lower))?;
+    let meta = fs::metadata(lower).map_err(Error::io("stat", lower))?;
     fs::set_permissions(&dir, meta.permissions()).map_err(Error::io("set the mode of", &dir))?;
     owner.give(&dir)?;
     Ok(UpperLayer { dir, work })
@@ -223,7 +227,7 @@ fn overlay(lower: &[&Path], upper: &UpperLayer, point: &Path) -> Result<(), Erro
     mount().map_err(|source| Error::Mount { what: "an overlay of", source })
 }
 
-/// Overlay options end at a comma and their paths at a colon.
+/// Escapes a path in overlay options, where a comma ends an option and a colon ends a path.
 fn escaped(path: &Path) -> String {
     let mut text = String::new();
     for character in path.to_string_lossy().chars() {
@@ -235,10 +239,10 @@ fn escaped(path: &Path) -> String {
     text
 }
 
-/// Unmounts what [`make`] mounted, whole or half; answers with what is still there.
+/// Unmounts what [`make`] mounted, also if it failed half way. Returns what is still mounted.
 pub(crate) fn unmount(dir: &Path) -> Vec<Leftover> {
     if ids::rootless() {
-        // Nothing could be mounted either.
+        // An ordinary user cannot have mounted anything.
         return Vec::new();
     }
     [dir.join(MOUNT_POINT), dir.join(LAYERS)].iter().filter_map(|point| unmount_point(point)).collect()

@@ -1,8 +1,8 @@
-//! Files inside a root file system, found as the container would find them.
+//! Files inside a root file system, found at the same paths as in the container.
 //!
-//! Resolution is the kernel's, by openat2(2) with `RESOLVE_IN_ROOT`: absolute links and `..` mean the root
-//! file system's root, nothing is ever followed out of it, and a writer inside cannot race us out either.
-//! It has it from Linux 5.6 on. Why this is no library's work is in docs/adr/0007.
+//! The kernel resolves the paths, by openat2(2) with `RESOLVE_IN_ROOT`, which needs Linux 5.6. Absolute links and `..` start
+//! at the root file system's root, so no path leads out of it, not even if a process inside changes links meanwhile.
+//! docs/adr/0007 says why we do not use a library for this.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -18,13 +18,13 @@ use rustix::io::Errno;
 use crate::error::Error;
 use crate::ids::Owner;
 
-/// The most that is read of a file of a container's: no passwd of this size is one.
+/// The most bytes that we read of a container's file. No real passwd is larger.
 const READ_LIMIT: u64 = 4 << 20;
 
-/// How often a resolution is tried while others rename and mount.
+/// How often a resolution is tried again while other processes rename or mount something.
 const RACES: usize = 128;
 
-/// A root file system, looked at from outside.
+/// A root file system, seen from outside the container.
 pub(crate) struct RootfsDir {
     root: OwnedFd,
     path: PathBuf,
@@ -36,14 +36,14 @@ pub(crate) struct Found {
     pub(crate) stat: Stat,
 }
 
-/// Why a file could not be read.
+/// Why a file was not read.
 #[derive(Debug)]
 pub(crate) enum Unreadable {
-    /// There is none.
+    /// It does not exist.
     Missing,
-    /// There is something, and it is no file for us.
-    Because(String),
-    /// The system would not have it.
+    /// It is not a file that we read, for this reason.
+    Unsuitable(String),
+    /// The system refuses to read it.
     Failed(io::Error),
 }
 
@@ -52,7 +52,7 @@ impl RootfsDir {
         Self::at(path).map_err(Error::file("rootfs", path))
     }
 
-    /// The root file system as a process sees it, its mounts included.
+    /// The root file system of a process, including its mounts.
     pub(crate) fn of_process(pid: HostPid) -> Result<Self, Error> {
         Self::at(Path::new(&format!("/proc/{pid}/root"))).map_err(Error::Ended)
     }
@@ -62,7 +62,7 @@ impl RootfsDir {
         Ok(Self { root, path: path.to_owned() })
     }
 
-    /// What is at `path`, links followed; `None` when there is nothing.
+    /// Finds the file at `path`, and follows links. `None` if it does not exist.
     pub(crate) fn find(&self, path: &Path) -> io::Result<Option<Found>> {
         match self.open_as(path, OFlags::PATH | OFlags::CLOEXEC, ResolveFlags::empty()) {
             Ok(handle) => Ok(Some(Found { stat: fstat(&handle)?, handle })),
@@ -71,25 +71,24 @@ impl RootfsDir {
         }
     }
 
-    /// A directory, to make something in it.
+    /// Opens a directory, to make something in it.
     pub(crate) fn open_dir(&self, path: &Path) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(self.open_as(path, flags, ResolveFlags::empty())?)
     }
 
-    /// A directory, to remove something from it; an error when something is mounted on the way to it.
+    /// Opens a directory, to remove something from it. An error if the path crosses a mount.
     pub(crate) fn open_dir_of_root_mount(&self, path: &Path) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(self.open_as(path, flags, ResolveFlags::NO_XDEV)?)
     }
 
-    /// The device that the root is on.
+    /// The device of the root directory.
     pub(crate) fn device(&self) -> io::Result<u64> {
         Ok(fstat(&self.root)?.st_dev)
     }
 
-    /// Makes an empty file or directory in a directory of it, with this owner on the host. One that is there, of
-    /// whatever kind, is an error.
+    /// Makes an empty file or directory in `parent`, with this owner on the host. An error if the name exists.
     pub(crate) fn make(&self, parent: &OwnedFd, name: &Path, dir: bool, owner: Owner) -> io::Result<()> {
         let new = if dir {
             mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
@@ -103,7 +102,7 @@ impl RootfsDir {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             openat(parent, name, flags, Mode::from_raw_mode(0o644))?
         };
-        // Whatever our umask is.
+        // Our umask may have cleared bits.
         fchmod(&new, Mode::from_raw_mode(if dir { 0o755 } else { 0o644 }))?;
         if rustix::process::geteuid().is_root() {
             fchown(&new, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
@@ -111,15 +110,14 @@ impl RootfsDir {
         Ok(())
     }
 
-    /// Makes a directory, and those above it, with this owner on the host; one that is there is left as it is.
+    /// Makes a directory, and those above it, with this owner on the host. Directories that exist are left as they are.
     pub(crate) fn make_dirs(&self, path: &Path, owner: Owner) -> io::Result<()> {
-        let mut whole = PathBuf::from("/");
+        let mut parent = PathBuf::from("/");
         for part in path.components().filter(|part| matches!(part, Component::Normal(_))) {
-            let parent = || self.open_dir(&whole);
-            if self.find(&whole.join(part))?.is_none() {
-                self.make(&parent()?, Path::new(part.as_os_str()), true, owner)?;
+            if self.find(&parent.join(part))?.is_none() {
+                self.make(&self.open_dir(&parent)?, Path::new(part.as_os_str()), true, owner)?;
             }
-            whole.push(part);
+            parent.push(part);
         }
         Ok(())
     }
@@ -127,24 +125,24 @@ impl RootfsDir {
     fn open_as(&self, path: &Path, flags: OFlags, more: ResolveFlags) -> rustix::io::Result<OwnedFd> {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | more;
         let open = || openat2(&self.root, path, flags, Mode::empty(), resolve);
-        // The kernel gives up when something is renamed or mounted anywhere meanwhile.
+        // The kernel answers EAGAIN if something was renamed or mounted anywhere meanwhile.
         let found = (0..RACES).map(|_| open()).find(|found| !matches!(found, Err(Errno::AGAIN)));
         found.unwrap_or(Err(Errno::AGAIN))
     }
 
-    /// A whole file. FIFOs, devices and what is larger than 4 MiB are refused without being opened.
+    /// Reads a whole file. FIFOs, devices and files larger than 4 MiB are refused without being opened.
     pub(crate) fn read(&self, path: &Path) -> Result<Vec<u8>, Unreadable> {
         let found = self.find(path).map_err(Unreadable::Failed)?.ok_or(Unreadable::Missing)?;
         if !found.is(FileType::RegularFile) {
-            return Err(Unreadable::Because("it is no regular file".into()));
+            return Err(Unreadable::Unsuitable("it is not a regular file".into()));
         }
         if u64::try_from(found.stat.st_size).is_ok_and(|size| size > READ_LIMIT) {
-            return Err(Unreadable::Because(format!("it is larger than {} MiB", READ_LIMIT >> 20)));
+            return Err(Unreadable::Unsuitable(format!("it is larger than {} MiB", READ_LIMIT >> 20)));
         }
         found.read(READ_LIMIT).map_err(Unreadable::Failed)
     }
 
-    /// Where `found` is, as a path in the container.
+    /// The path in the container of a file that was found.
     pub(crate) fn path_of(&self, found: &Found) -> Option<PathBuf> {
         let real = std::fs::read_link(found.link()).ok()?;
         Some(Path::new("/").join(real.strip_prefix(&self.path).ok()?))
@@ -152,7 +150,7 @@ impl RootfsDir {
 }
 
 impl Found {
-    /// The kernel's own name of what was found, whatever its path leads to by now.
+    /// A path that leads to the open file itself, even if its own path leads elsewhere by now.
     fn link(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.handle.as_raw_fd()).into()
     }
@@ -165,7 +163,7 @@ impl Found {
         FileType::from_raw_mode(self.stat.st_mode) == kind
     }
 
-    /// At most `limit` bytes from its beginning.
+    /// Reads at most `limit` bytes from the beginning of the file.
     pub(crate) fn read(&self, limit: u64) -> io::Result<Vec<u8>> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let file = rustix::fs::open(self.link(), flags, Mode::empty())?;
@@ -190,13 +188,13 @@ mod tests {
         link("../../secret", "up");
         link("/inside", "absolute");
         link(dir.path().join("secret").to_str().unwrap(), "host");
-        let within = RootfsDir::open(&dir.path().join("root")).unwrap();
+        let rootfs = RootfsDir::open(&dir.path().join("root")).unwrap();
         for out in ["/etc/up", "/etc/host"] {
-            assert!(matches!(within.read(Path::new(out)), Err(Unreadable::Missing)), "{out}");
+            assert!(matches!(rootfs.read(Path::new(out)), Err(Unreadable::Missing)), "{out}");
         }
-        assert_eq!(within.read(Path::new("/etc/absolute")).unwrap(), b"inside");
-        let found = within.find(Path::new("/etc/absolute")).unwrap().unwrap();
-        assert_eq!(within.path_of(&found).as_deref(), Some(Path::new("/inside")));
+        assert_eq!(rootfs.read(Path::new("/etc/absolute")).unwrap(), b"inside");
+        let found = rootfs.find(Path::new("/etc/absolute")).unwrap().unwrap();
+        assert_eq!(rootfs.path_of(&found).as_deref(), Some(Path::new("/inside")));
     }
 
     #[test]
@@ -206,10 +204,13 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, 0o644.into(), 0).unwrap();
         std::fs::File::create(dir.path().join("huge")).unwrap().set_len(100 << 20).unwrap();
         symlink("/loop", dir.path().join("loop")).unwrap();
-        let within = RootfsDir::open(dir.path()).unwrap();
+        let rootfs = RootfsDir::open(dir.path()).unwrap();
         for name in ["/fifo", "/huge", "/loop", "/"] {
             assert!(
-                matches!(within.read(Path::new(name)), Err(Unreadable::Because(_) | Unreadable::Failed(_))),
+                matches!(
+                    rootfs.read(Path::new(name)),
+                    Err(Unreadable::Unsuitable(_) | Unreadable::Failed(_))
+                ),
                 "{name}"
             );
         }

@@ -1,14 +1,26 @@
-//! Mount points that a root file system does not have. Where it is kept, they are made before the runtime does,
-//! and come away afterwards, so that it is as it was: times of the directories above included.
+//! Stubs: the mount points that a root file system does not have, made for one container and removed after it.
 //!
-//! What will be made is written down first, in the bundle: the next executor can take it away as well. A stub
-//! that the container has put something into, or has replaced, stays. So does one that something was mounted over
-//! meanwhile: nothing is removed through a mount that was not there when the stub was made.
+//! The runtime would make missing mount points too, and leave them. In a root file system that is kept, we make them
+//! first and remove them afterwards, so that it is as it was before, including the times of its directories.
 //!
-//! Several containers may use one root file system at a time, and what is a mount point to one must not be taken
-//! away by another. Each holds a shared lock on its root directory; who comes first to its end leaves its stubs to
-//! another container of this process, and who cannot have the lock alone, because another process has a container there,
-//! leaves them where they are.
+//! An example. A container in `/srv/root` mounts `/data` at `/mnt/data`, and `/srv/root/mnt` is an empty directory:
+//!
+//! 1. [`make_missing`] finds that `/mnt/data` is missing. It writes `{"root": "/srv/root", "made": [{"path": "/mnt/data",
+//!    "device": 2049}]}` to `stubs.json` in the bundle. The device is that of `/srv/root/mnt`.
+//! 2. It makes the empty directory `/srv/root/mnt/data`, and sets the times of `/srv/root/mnt` back to what they were.
+//! 3. The container runs and ends. Its own mount namespace had the mount; `/srv/root/mnt/data` is still empty.
+//! 4. [`remove`] reads `stubs.json`, removes `/srv/root/mnt/data`, and sets the times of `/srv/root/mnt` back again.
+//!
+//! If the executor dies between 1 and 4, the next executor reads the same `stubs.json` and does step 4.
+//!
+//! A stub stays where it is in these cases:
+//!
+//! - The container has put something into it, or has replaced it: it is not an empty file or directory any more.
+//! - Something was mounted over it after step 2. Its device is not 2049 then, and nothing is removed through a mount that
+//!   was not there when the stub was made.
+//! - Another container uses the root file system. Every container holds a shared flock(2) on the root directory. If the
+//!   other container belongs to this process, its `stubs.json` takes over the stubs, and its end removes them. If it belongs
+//!   to another process, we do not get the exclusive lock, and the stubs stay.
 
 mod missing;
 #[cfg(test)]
@@ -36,15 +48,16 @@ use crate::rootfs_dir::RootfsDir;
 
 const FILE: &str = "stubs.json";
 
-/// What was made in a root file system.
+/// The stubs of one container: the contents of `stubs.json`.
 #[derive(Serialize, Deserialize)]
 struct Stubs {
+    /// The root directory of the root file system, on the host.
     root: PathBuf,
-    /// Those above before those below.
+    /// A directory comes before what is below it.
     made: Vec<Stub>,
 }
 
-/// One of them.
+/// A mount point that was made for a container.
 #[derive(Serialize, Deserialize)]
 struct Stub {
     /// Its path within the root file system.
@@ -53,30 +66,31 @@ struct Stub {
     device: u64,
 }
 
-/// A root directory that is in use.
+/// A root directory that a container of this process uses.
 struct InUse {
-    /// Which one: its device and inode.
+    /// The device and inode of the root directory.
     root: (u64, u64),
+    /// Holds the shared lock.
     _shared: OwnedFd,
 }
 
-/// The root directories of this process's containers, by their bundles. It is global because they may be used by
-/// several executors, and flock(2) does not keep a process out that has the lock already.
+/// The root directories of this process's containers, by their bundles. The map is global because containers of
+/// several executors may use one root directory, and the last of them removes the stubs.
 static IN_USE: Mutex<BTreeMap<PathBuf, InUse>> = Mutex::new(BTreeMap::new());
 
 fn in_use() -> MutexGuard<'static, BTreeMap<PathBuf, InUse>> {
     IN_USE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Opens a root directory and locks it; who holds it alone does so for moments.
+/// Opens a root directory and locks it. An exclusive lock is held for moments only, so that this blocks briefly.
 fn locked(root: &Path, how: FlockOperation) -> io::Result<OwnedFd> {
     let dir = rustix::fs::open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
     flock(&dir, how)?;
     Ok(dir)
 }
 
-/// Makes the mount points of `mounts` that are missing in `root`, and writes down which come away again: each
-/// stub, and with `parents` the directories that had to be made above it.
+/// Makes the mount points of `mounts` that are missing in `root`, and writes down which of them [`remove`] removes: the
+/// mount points themselves, and with `parents` also the directories that had to be made above them.
 pub(crate) fn make_missing(
     dir: &Path,
     root: &Path,
@@ -84,47 +98,51 @@ pub(crate) fn make_missing(
     parents: bool,
     owner: Owner,
 ) -> Result<(), Error> {
-    // Until they are made: containers of one root file system would make each other's, and who ends meanwhile would
-    // leave its own to one that has not written its down yet.
+    // Locked until the stubs are made. Otherwise two containers could both make the same stub, and a container that ends
+    // meanwhile could leave its stubs to one that has not written its own down yet.
     let mut in_use = in_use();
     let shared = locked(root, FlockOperation::LockShared).map_err(Error::io("lock", root))?;
-    let stat = fstat(&shared).map_err(Error::io("look at", root))?;
+    let stat = fstat(&shared).map_err(Error::io("stat", root))?;
     let id = (stat.st_dev, stat.st_ino);
     in_use.insert(dir.to_owned(), InUse { root: id, _shared: shared });
-    let within = RootfsDir::open(root)?;
-    let missing = missing(&within, mounts)?;
+    let rootfs = RootfsDir::open(root)?;
+    let missing = missing(&rootfs, mounts)?;
     if missing.is_empty() {
         return Ok(());
     }
-    let kept = |stub: &&Missing| parents || stub.is_target;
-    let made = missing.iter().filter(kept);
-    let made = made.map(|stub| Stub { path: stub.path.clone(), device: stub.device }).collect();
-    let written = Stubs { root: root.to_owned(), made }.write(dir);
-    written.map_err(Error::io("write", &dir.join(FILE)))?;
-    for stub in missing {
-        let failed = Error::io::<io::Error>("make the mount point", &stub.path);
-        let made = parent_of(&within, &stub.path).and_then(|parent| {
-            keeping_times(&parent, || within.make(&parent, name_of(&stub.path), stub.is_dir, owner))
-        });
-        match made {
-            // Another process has made the same meanwhile, and nothing else in this directory.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            made => made.map_err(failed)?,
+    let mut stubs = Stubs { root: root.to_owned(), made: Vec::new() };
+    for point in &missing {
+        if parents || point.is_target {
+            stubs.made.push(Stub { path: point.path.clone(), device: point.device });
         }
     }
+    stubs.write(dir).map_err(Error::io("write", &dir.join(FILE)))?;
+    for point in &missing {
+        make(&rootfs, point, owner).map_err(Error::io("make the mount point", &point.path))?;
+    }
     Ok(())
+}
+
+fn make(rootfs: &RootfsDir, point: &Missing, owner: Owner) -> io::Result<()> {
+    let parent = parent_of(rootfs, &point.path)?;
+    let name = name_of(&point.path);
+    match preserving_times(&parent, || rootfs.make(&parent, name, point.is_dir, owner)) {
+        // Another process has made the same mount point meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        result => result,
+    }
 }
 
 fn name_of(path: &Path) -> &Path {
     path.file_name().map_or(path, Path::new)
 }
 
-fn parent_of(within: &RootfsDir, path: &Path) -> io::Result<OwnedFd> {
-    within.open_dir(path.parent().unwrap_or(Path::new("/")))
+fn parent_of(rootfs: &RootfsDir, path: &Path) -> io::Result<OwnedFd> {
+    rootfs.open_dir(path.parent().unwrap_or(Path::new("/")))
 }
 
-/// Does something to a directory without its times telling of it.
-fn keeping_times<T>(dir: &OwnedFd, change: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+/// Makes a change in a directory, and sets the directory's times back afterwards.
+fn preserving_times<T>(dir: &OwnedFd, change: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let Stat { st_atime, st_atime_nsec, st_mtime, st_mtime_nsec, .. } = fstat(dir)?;
     let time =
         |tv_sec: i64, tv_nsec: u64| Timespec { tv_sec, tv_nsec: tv_nsec.try_into().unwrap_or_default() };
@@ -143,46 +161,50 @@ impl Stubs {
     }
 
     fn write(&self, dir: &Path) -> io::Result<()> {
-        // In one step: half of it would be nothing.
+        // Renamed, so that a reader never finds half a file.
         let new = dir.join("stubs.new");
         fs::write(&new, serde_json::to_vec(self)?)?;
         fs::rename(new, dir.join(FILE))
     }
 }
 
-/// Takes away what [`make_missing`] made and is still empty, unless another container uses the root file system. What cannot
-/// be looked at stays where it is: a stub does no harm.
+/// Removes the stubs that [`make_missing`] made and that are still empty, unless another container uses the root file
+/// system. A stub that cannot be removed stays: it does no harm.
 pub(crate) fn remove(dir: &Path) {
     let mut in_use = in_use();
     let own = in_use.remove(dir);
     let Some(stubs) = Stubs::read(dir) else { return };
-    let heir = own.as_ref().and_then(|own| in_use.iter().find(|(_, other)| other.root == own.root));
-    if let Some((heir, _)) = heir {
-        let mut all = Stubs::read(heir).unwrap_or(Stubs { root: stubs.root.clone(), made: Vec::new() });
-        all.made.splice(0..0, stubs.made);
-        // When it cannot be written, they stay.
-        let _stay = all.write(heir).and_then(|()| fs::remove_file(dir.join(FILE)));
+    let other = own.as_ref().and_then(|own| in_use.iter().find(|(_, other)| other.root == own.root));
+    if let Some((other_dir, _)) = other {
+        let mut inherited =
+            Stubs::read(other_dir).unwrap_or(Stubs { root: stubs.root.clone(), made: Vec::new() });
+        inherited.made.splice(0..0, stubs.made);
+        // If the file cannot be written, the stubs stay.
+        let _stay = inherited.write(other_dir).and_then(|()| fs::remove_file(dir.join(FILE)));
         return;
     }
+    // Our own shared lock would keep us from the exclusive one.
     drop(own);
-    let Ok(_alone) = locked(&stubs.root, FlockOperation::NonBlockingLockExclusive) else { return };
-    let Ok(within) = RootfsDir::open(&stubs.root) else { return };
+    let Ok(_exclusive) = locked(&stubs.root, FlockOperation::NonBlockingLockExclusive) else { return };
+    let Ok(rootfs) = RootfsDir::open(&stubs.root) else { return };
     for stub in stubs.made.iter().rev() {
-        let _stays = where_made(&within, stub).and_then(|parent| remove_empty(&parent, name_of(&stub.path)));
+        let _stays =
+            unchanged_parent(&rootfs, stub).and_then(|parent| remove_empty(&parent, name_of(&stub.path)));
     }
 }
 
-/// The directory in which a stub was made, if it is the same.
-fn where_made(within: &RootfsDir, stub: &Stub) -> io::Result<OwnedFd> {
-    let parent = match within.device()? == stub.device {
-        true => within.open_dir_of_root_mount(stub.path.parent().unwrap_or(Path::new("/")))?,
-        // It was made in what was mounted there.
-        false => parent_of(within, &stub.path)?,
+/// The directory in which a stub was made. An error if something was mounted over it since.
+fn unchanged_parent(rootfs: &RootfsDir, stub: &Stub) -> io::Result<OwnedFd> {
+    let parent = if rootfs.device()? == stub.device {
+        rootfs.open_dir_of_root_mount(stub.path.parent().unwrap_or(Path::new("/")))?
+    } else {
+        // The stub was made in a file system that was mounted there already.
+        parent_of(rootfs, &stub.path)?
     };
     if fstat(&parent)?.st_dev == stub.device { Ok(parent) } else { Err(Errno::XDEV.into()) }
 }
 
-/// Removes an empty file or directory, and nothing that is mounted upon.
+/// Removes an empty file or directory. An error if it is neither, or something is mounted on it.
 fn remove_empty(parent: &OwnedFd, name: &Path) -> io::Result<()> {
     let stat = statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
     match FileType::from_raw_mode(stat.st_mode) {
@@ -190,14 +212,14 @@ fn remove_empty(parent: &OwnedFd, name: &Path) -> io::Result<()> {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let dir = openat(parent, name, flags, Mode::empty())?;
             let mut entries = Dir::read_from(dir.as_fd())?;
-            let own = |name: &[u8]| name == b"." || name == b"..";
-            if entries.any(|entry| entry.is_ok_and(|entry| !own(entry.file_name().to_bytes()))) {
+            let is_dot = |name: &[u8]| name == b"." || name == b"..";
+            if entries.any(|entry| entry.is_ok_and(|entry| !is_dot(entry.file_name().to_bytes()))) {
                 return Err(Errno::NOTEMPTY.into());
             }
-            keeping_times(parent, || Ok(unlinkat(parent, name, AtFlags::REMOVEDIR)?))
+            preserving_times(parent, || Ok(unlinkat(parent, name, AtFlags::REMOVEDIR)?))
         }
         FileType::RegularFile if stat.st_size == 0 => {
-            keeping_times(parent, || Ok(unlinkat(parent, name, AtFlags::empty())?))
+            preserving_times(parent, || Ok(unlinkat(parent, name, AtFlags::empty())?))
         }
         FileType::RegularFile
         | FileType::Symlink

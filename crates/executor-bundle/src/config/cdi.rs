@@ -1,7 +1,7 @@
-//! Devices by their CDI names: what the host's CDI specifications say of a device is added to the configuration.
+//! Devices by their CDI names: adds to the configuration what the host's CDI specifications say about a device.
 //!
-//! The CNCF's own library finds and applies them, to an empty configuration: what it puts there is then moved to
-//! ours, whose unknown fields it would drop.
+//! The CNCF's own library finds the specifications and applies them to an empty configuration. Its result is then moved to
+//! our configuration. The library would drop unknown fields if it were given our configuration.
 
 use std::collections::HashMap;
 
@@ -14,11 +14,13 @@ use crate::error::Error;
 use crate::json::{list, object};
 use crate::mount_entry;
 
-/// Where specifications are looked for, and where else in place of these.
+/// The directories that are searched for specifications.
 const DIRS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
+
+/// An environment variable with other directories, separated by colons, which replace [`DIRS`].
 const DIRS_VARIABLE: &str = "LONGSHORE_CDI_DIRS";
 
-/// Adds what the devices need.
+/// Adds what the devices need to the configuration.
 pub(crate) fn add(config: &mut Value, devices: &[String]) -> Result<(), Error> {
     if devices.is_empty() {
         return Ok(());
@@ -54,7 +56,7 @@ pub(crate) fn add(config: &mut Value, devices: &[String]) -> Result<(), Error> {
 fn edits(devices: &[String], dirs: &[&str]) -> Result<Value, Error> {
     let cache = new_cache(vec![with_spec_dirs(dirs), with_auto_refresh(false)]);
     let mut cache = cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    // A specification that is wrong matters only when devices are not found without it.
+    // A specification with errors matters only if a device is not found in the others.
     let unread = cache.refresh().err().map(|error| error.to_string().into());
     let mut add = || {
         let mut spec = empty()?;

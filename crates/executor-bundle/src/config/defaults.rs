@@ -1,5 +1,4 @@
-//! The configuration of a container whose caller has none, made deliberately: nothing is left to the defaults of a
-//! library.
+//! The configuration of a container whose caller brings none. Everything in it is written out here.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -12,7 +11,7 @@ use crate::context::BundleContext;
 use crate::mount_entry::mount;
 use crate::names::DEFAULT_HOSTNAME;
 
-/// The version of the specification that is written; runc 1.1 and crun 1.8 take it.
+/// The version of the runtime specification that we write. runc 1.1 and crun 1.8 accept it.
 const OCI_VERSION: &str = "1.0.2";
 
 /// Parts of /proc and /sys that show the host.
@@ -33,7 +32,7 @@ const MASKED: [&str; 11] = [
 /// Parts of /proc that would change the host.
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// Where from, where to, of what kind, how.
+/// Destination, source, type, options.
 pub(super) type DefaultMount = (&'static str, &'static str, &'static str, &'static [&'static str]);
 
 pub(super) const MOUNTS: [DefaultMount; 7] = [
@@ -51,14 +50,14 @@ pub(super) const MOUNTS: [DefaultMount; 7] = [
     ("/sys/fs/cgroup", "cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
 ];
 
-/// A container's configuration where the caller has none. What [`edit`](super::edit) puts in is not there yet.
+/// A container's configuration, before [`edit`](super::edit) adds the specification.
 pub(crate) fn config(context: &BundleContext<'_>) -> Value {
     let spec = context.spec;
     let insecure = spec.security == Security::Insecure;
-    let hosts_proc = spec.process_mode == ProcessMode::NoSandbox;
+    let has_hosts_proc = spec.process_mode == ProcessMode::NoSandbox;
     let hidden = |paths: &[&'static str]| -> Vec<&'static str> {
-        let shown = |path: &str| insecure || hosts_proc && path.starts_with("/proc/");
-        paths.iter().copied().filter(|path| !shown(path)).collect()
+        let is_shown = |path: &str| insecure || has_hosts_proc && path.starts_with("/proc/");
+        paths.iter().copied().filter(|path| !is_shown(path)).collect()
     };
     let mut config = json!({
         "ociVersion": OCI_VERSION,
@@ -68,7 +67,7 @@ pub(crate) fn config(context: &BundleContext<'_>) -> Value {
         "annotations": {"io.longshore.container": context.id.as_str()},
         "linux": {
             "namespaces": namespaces(spec.process_mode),
-            // No device but those the runtime always allows, unless all are.
+            // The runtime always allows some devices. Beside those, all or none are allowed.
             "resources": {"devices": [{"allow": insecure, "access": "rwm"}]},
             "maskedPaths": hidden(&MASKED),
             "readonlyPaths": hidden(&READ_ONLY),
@@ -80,7 +79,7 @@ pub(crate) fn config(context: &BundleContext<'_>) -> Value {
     config
 }
 
-/// All but that of the network, which comes with it.
+/// All namespaces except that of the network, which [`edit`](super::edit) adds.
 fn namespaces(mode: ProcessMode) -> Vec<Value> {
     let pid = (mode == ProcessMode::Sandbox).then_some("pid");
     ["ipc", "uts", "mount", "cgroup"].into_iter().chain(pid).map(|kind| json!({"type": kind})).collect()
@@ -98,7 +97,7 @@ fn default_mounts(spec: &ContainerSpec) -> Vec<Value> {
     mounts.collect()
 }
 
-/// The host's devices, as they are in its `/dev`, but for those of terminals, which are each container's own.
+/// The devices in the host's `/dev`, except terminals: every container has its own.
 fn host_devices() -> Value {
     let mut devices = Vec::new();
     let mut dirs = vec![PathBuf::from("/dev")];

@@ -1,5 +1,4 @@
-//! What a specification adds to a configuration, ours or the caller's, as JSON: fields that are
-//! unknown here stay as they are.
+//! Adds a container's specification to a configuration, ours or the caller's. Fields that are unknown here stay as they are.
 
 use std::path::Path;
 
@@ -16,10 +15,11 @@ use crate::json::{list, object};
 use crate::mount_entry::{self, bind};
 use crate::{ids, init};
 
-/// Where the container finds the socket that traces go to.
+/// The path in the container of the socket that traces are sent to.
 const OTLP: &str = "/dev/otlp.sock";
 
-/// All of it. `process` is in its place already; the filter, where it is ours, is not put there.
+/// Adds everything but `process`, which is in its place already. Returns our seccomp filter instead of adding it; `None`
+/// if the container has none, or the caller's.
 pub(crate) fn all(config: &mut Value, context: &BundleContext<'_>) -> Result<Option<Filter>, Error> {
     let spec = context.spec;
     object(config, &["root"])?.insert("path".into(), json!(context.rootfs.root));
@@ -29,7 +29,7 @@ pub(crate) fn all(config: &mut Value, context: &BundleContext<'_>) -> Result<Opt
     if let Some(hostname) = &spec.hostname {
         config["hostname"] = json!(hostname);
     }
-    place(config, context)?;
+    cgroup(config, context)?;
     limits(config, &spec.resources)?;
     let filter = filter(config, context)?;
     network(config, context)?;
@@ -42,7 +42,7 @@ pub(crate) fn all(config: &mut Value, context: &BundleContext<'_>) -> Result<Opt
     if let Some(device) = spec.devices.first() {
         return Err(Error::field("device", format!("{device}: built without the feature cdi")));
     }
-    // Last: in the end it counts what there is.
+    // This comes last, because it changes the mounts that the others have added.
     user_namespace(config, context)?;
     if spec.init {
         init::add(config, context.dir)?;
@@ -50,8 +50,8 @@ pub(crate) fn all(config: &mut Value, context: &BundleContext<'_>) -> Result<Opt
     Ok(filter)
 }
 
-/// Its place among the cgroups is ours alone to say.
-fn place(config: &mut Value, context: &BundleContext<'_>) -> Result<(), Error> {
+/// We decide where the container's cgroup is, also with a configuration of the caller's.
+fn cgroup(config: &mut Value, context: &BundleContext<'_>) -> Result<(), Error> {
     let linux = object(config, &["linux"])?;
     match context.cgroup {
         Some(cgroup) => {
@@ -59,7 +59,7 @@ fn place(config: &mut Value, context: &BundleContext<'_>) -> Result<(), Error> {
         }
         None => {
             linux.remove("cgroupsPath");
-            // Rules for devices need a cgroup; without one a user's own rights are all there are.
+            // Device rules need a cgroup. Without one, the user's own permissions apply.
             linux.remove("resources");
         }
     }
@@ -67,11 +67,11 @@ fn place(config: &mut Value, context: &BundleContext<'_>) -> Result<(), Error> {
 }
 
 fn limits(config: &mut Value, limits: &Resources) -> Result<(), Error> {
-    let mut set = |part: &str, field: &str, value: Option<Value>| {
-        value.map_or(Ok(()), |value| {
-            object(config, &["linux", "resources", part])
-                .map(|part| drop(part.insert(field.to_owned(), value)))
-        })
+    let mut set = |part: &str, field: &str, value: Option<Value>| -> Result<(), Error> {
+        if let Some(value) = value {
+            object(config, &["linux", "resources", part])?.insert(field.to_owned(), value);
+        }
+        Ok(())
     };
     set("memory", "limit", limits.memory.map(Value::from))?;
     let swap = limits.memory_swap.map(|bytes| if bytes == u64::MAX { json!(-1) } else { json!(bytes) });
@@ -88,7 +88,7 @@ fn limits(config: &mut Value, limits: &Resources) -> Result<(), Error> {
     set("pids", "limit", limits.pids.map(Value::from))
 }
 
-/// A configuration of the caller's has its own filter, unless another is asked for.
+/// A configuration of the caller's keeps its own filter, unless the specification asks for another.
 fn filter(config: &mut Value, context: &BundleContext<'_>) -> Result<Option<Filter>, Error> {
     let spec = context.spec;
     let insecure = spec.security == Security::Insecure;
@@ -100,8 +100,8 @@ fn filter(config: &mut Value, context: &BundleContext<'_>) -> Result<Option<Filt
     seccomp::filter(seccomp, context.capabilities)
 }
 
-/// A configuration of the caller's keeps the network it describes where the specification's adds nothing to it: where
-/// no provider has made one, and the container is not in the host's.
+/// A configuration of the caller's keeps its network namespace if no provider has made one and the container is not in the
+/// host's.
 fn network(config: &mut Value, context: &BundleContext<'_>) -> Result<(), Error> {
     if context.spec.config.is_some() && *context.network == NetworkNamespace::New {
         return Ok(());
@@ -116,17 +116,23 @@ fn network(config: &mut Value, context: &BundleContext<'_>) -> Result<(), Error>
     Ok(())
 }
 
-/// What the root file system needs, what was there, our files, and at last what is asked for.
+/// The order decides: a later mount replaces an earlier one with the same destination.
 fn all_mounts(config: &mut Value, context: &BundleContext<'_>) -> Result<(), Error> {
     let mounts = list(config, &["mounts"])?;
-    let before = std::mem::take(mounts);
-    let files = context.files.iter().map(|(source, place)| bind(source, place, "ro"));
-    let rest = before.into_iter().chain(files).chain(context.mounts.iter().cloned());
-    context.rootfs.mounts.iter().cloned().chain(rest).for_each(|mount| mount_entry::put(mounts, mount));
+    let configured = std::mem::take(mounts);
+    for mount in context.rootfs.mounts.iter().cloned().chain(configured) {
+        mount_entry::put(mounts, mount);
+    }
+    for (source, destination) in context.files {
+        mount_entry::put(mounts, bind(source, destination, "ro"));
+    }
+    for mount in context.mounts.iter().cloned() {
+        mount_entry::put(mounts, mount);
+    }
     Ok(())
 }
 
-/// What a process has set of its own stays.
+/// A variable that the specification sets itself keeps its value.
 fn telemetry(config: &mut Value, context: &BundleContext<'_>) -> Result<(), Error> {
     let telemetry = &context.spec.telemetry;
     let mut variables = Vec::new();
@@ -140,26 +146,21 @@ fn telemetry(config: &mut Value, context: &BundleContext<'_>) -> Result<(), Erro
     }
     variables.extend(telemetry.traceparent.clone().map(|parent| ("TRACEPARENT", parent)));
     variables.extend(telemetry.tracestate.clone().map(|state| ("TRACESTATE", state)));
-    let own = |name: &str| context.spec.process.env.iter().any(|(key, _)| key == name);
+    let is_set = |name: &str| context.spec.process.env.iter().any(|(key, _)| key == name);
     let env = list(config, &["process", "env"])?;
-    env.extend(
-        variables
-            .into_iter()
-            .filter(|(name, _)| !own(name))
-            .map(|(name, value)| json!(format!("{name}={value}"))),
-    );
+    for (name, value) in variables {
+        if !is_set(name) {
+            env.push(json!(format!("{name}={value}")));
+        }
+    }
     Ok(())
 }
 
 fn user_namespace(config: &mut Value, context: &BundleContext<'_>) -> Result<(), Error> {
     let Some(map) = context.map else { return Ok(()) };
-    let ranges = |ranges: &[IdRange]| -> Value {
-        let range = |range: &IdRange| json!({"containerID": range.container, "hostID": range.host, "size": range.size});
-        ranges.iter().map(range).collect()
-    };
     let linux = object(config, &["linux"])?;
-    linux.insert("uidMappings".into(), ranges(&map.uids));
-    linux.insert("gidMappings".into(), ranges(&map.gids));
+    linux.insert("uidMappings".into(), mappings(&map.uids));
+    linux.insert("gidMappings".into(), mappings(&map.gids));
     let namespaces = list(config, &["linux", "namespaces"])?;
     namespaces.retain(|namespace| namespace["type"] != "user");
     namespaces.push(json!({"type": "user"}));
@@ -178,7 +179,7 @@ fn user_namespace(config: &mut Value, context: &BundleContext<'_>) -> Result<(),
                 group.is_none_or(|group| map.host_gid(group).is_some())
             });
         }
-        // Who does not own the network may not mount a view of it, and is shown the host's.
+        // The kernel lets only the owner of the network namespace mount a sysfs. Others get the host's, read-only.
         if !own_network && mount["type"] == "sysfs" {
             let destination = mount["destination"].as_str().unwrap_or("/sys").to_owned();
             let options = ["rbind", "nosuid", "noexec", "nodev", "rro"];
@@ -189,4 +190,10 @@ fn user_namespace(config: &mut Value, context: &BundleContext<'_>) -> Result<(),
         list(config, &["mounts"])?.retain(|mount| mount["type"] != "cgroup");
     }
     Ok(())
+}
+
+fn mappings(ranges: &[IdRange]) -> Value {
+    let mapping =
+        |range: &IdRange| json!({"containerID": range.container, "hostID": range.host, "size": range.size});
+    ranges.iter().map(mapping).collect()
 }

@@ -1,5 +1,5 @@
-//! Labels of the host's security modules: AppArmor's profile and SELinux's contexts. A host that has not the module
-//! is an error: who asks for a label would otherwise run without it.
+//! Labels of the host's security modules: AppArmor's profile and SELinux's contexts. A host without the module is an error:
+//! otherwise a container that asks for a label would run without it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,14 +16,14 @@ use crate::json::object;
 /// Two categories of SELinux, the lower first.
 type Pair = (u16, u16);
 
-/// How many categories there are, as the usual policies have them.
+/// How many categories the usual policies have.
 const CATEGORIES: u16 = 1024;
 
-/// Pairs that containers of this process have, by their bundles. It is global because the host's labels are: executors
-/// of one process that knew nothing of each other would give out the same pair.
+/// The pairs that containers of this process have, by their bundles. The map is global because labels apply to the whole
+/// host: two executors of one process must not use the same pair.
 static TAKEN: Mutex<BTreeMap<PathBuf, Pair>> = Mutex::new(BTreeMap::new());
 
-/// Adds the labels that are asked for.
+/// Adds the labels that the specification asks for.
 pub(crate) fn add(config: &mut Value, context: &BundleContext<'_>) -> Result<(), Error> {
     if let Some(profile) = &context.spec.apparmor {
         let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled");
@@ -55,7 +55,7 @@ fn add_selinux(config: &mut Value, selinux: &Selinux, dir: &Path) -> Result<(), 
     Ok(())
 }
 
-/// A pair that no other container of this process has.
+/// Takes a pair that no other container of this process has. `None` if all are taken.
 fn take(dir: &Path) -> Option<Pair> {
     let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut pairs = (1..CATEGORIES).flat_map(|high| (0..high).map(move |low| (low, high)));
@@ -64,7 +64,7 @@ fn take(dir: &Path) -> Option<Pair> {
     Some(free)
 }
 
-/// The container in `dir` needs its categories no more.
+/// Frees the pair of the container whose bundle is in `dir`.
 pub(crate) fn release(dir: &Path) {
     TAKEN.lock().unwrap_or_else(PoisonError::into_inner).remove(dir);
 }

@@ -1,8 +1,9 @@
-//! The system calls a container may make: a profile in the format of containers-common, made to fit the
-//! container's capabilities, the machine's architecture and its kernel.
+//! The seccomp filter of a container, made from a profile in the format of containers-common for the container's
+//! capabilities, the machine's architecture and its kernel.
 //!
-//! The default profile is that of containers-common, as data. A rule applies when all that it includes is there
-//! and nothing that it excludes; the runtime knows no such conditions, so they are decided here.
+//! The default profile is that of containers-common, in `data/`. A rule of a profile may have conditions: it applies if
+//! everything under `includes` holds and nothing under `excludes`. The runtime does not know such conditions, so they are
+//! evaluated here.
 
 mod foreign;
 
@@ -21,7 +22,7 @@ use crate::error::Error;
 
 const DEFAULT: &str = include_str!("../../data/seccomp.json");
 
-/// The names of this machine's architecture: Go's, which rules name, and libseccomp's.
+/// The names of this machine's architecture: Go's, which rules use, and libseccomp's.
 const ARCHITECTURE: (&str, &str) = match std::env::consts::ARCH.as_bytes() {
     b"x86_64" => ("amd64", "SCMP_ARCH_X86_64"),
     b"aarch64" => ("arm64", "SCMP_ARCH_AARCH64"),
@@ -31,10 +32,10 @@ const ARCHITECTURE: (&str, &str) = match std::env::consts::ARCH.as_bytes() {
     _ => ("", ""),
 };
 
-/// A filter, as the runtime reads it.
+/// A filter, as JSON text for `linux.seccomp`.
 pub(crate) type Filter = Arc<RawValue>;
 
-/// A profile, as containers-common writes it.
+/// A profile in the format of containers-common.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Profile {
@@ -76,11 +77,25 @@ struct Condition {
     min_kernel: Option<String>,
 }
 
-/// What a profile is made to fit.
+/// What the conditions of a profile are evaluated against.
 struct Machine<'a> {
     architecture: &'a str,
     kernel: (u32, u32),
     capabilities: &'a BTreeSet<Capability>,
+}
+
+impl Rule {
+    /// The rule without its conditions, in the form that the runtime takes.
+    fn to_json(&self) -> Value {
+        let mut syscall = json!({"names": self.names, "action": self.action});
+        if let Some(args) = self.args.as_ref().filter(|args| !args.is_empty()) {
+            syscall["args"] = json!(args);
+        }
+        if let Some(errno) = self.errno_ret {
+            syscall["errnoRet"] = json!(errno);
+        }
+        syscall
+    }
 }
 
 impl Machine<'_> {
@@ -108,10 +123,10 @@ fn version(text: &str) -> (u32, u32) {
     (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default())
 }
 
-/// The filter of a container whose processes may have these capabilities; `None` when it has none.
+/// The filter of a container whose processes may have these capabilities. `None` if it is unconfined.
 ///
 /// # Errors
-/// When the profile cannot be read or is none.
+/// If the profile cannot be read, or is not a profile.
 pub(crate) fn filter(
     seccomp: &Seccomp,
     capabilities: &BTreeSet<Capability>,
@@ -127,12 +142,11 @@ pub(crate) fn filter(
 }
 
 fn no_profile(what: impl Display) -> impl FnOnce(serde_json::Error) -> Error {
-    move |source| Error::Content { field: "seccomp", subject: format!("{what} is no profile"), source }
+    move |source| Error::Content { field: "seccomp", subject: format!("{what} is not a profile"), source }
 }
 
-/// Kept for each set of capabilities, of which an executor sees few. It belongs to the process, and to no sandbox: a filter
-/// follows from the machine and the capabilities alone, a bundle is made by a function that has no state, and `preview` makes
-/// one without any sandbox. So a filter that is found here is the one that would be made again, whoever asks.
+/// The filter of the default profile. It is cached for each set of capabilities, of which an executor sees few. The cache is
+/// global: a filter depends on the machine and the capabilities only, so every caller would make the same one.
 fn default_filter(capabilities: &BTreeSet<Capability>) -> Result<Filter, Error> {
     static KNOWN: Mutex<BTreeMap<BTreeSet<Capability>, Filter>> = Mutex::new(BTreeMap::new());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -147,32 +161,27 @@ fn default_filter(capabilities: &BTreeSet<Capability>) -> Result<Filter, Error> 
 fn convert(profile: &str, capabilities: &BTreeSet<Capability>) -> Result<Filter, serde_json::Error> {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let machine = Machine { architecture: ARCHITECTURE.0, kernel: version(&release), capabilities };
-    // The library knows what actions and operators there are.
+    // The library's types check the actions and operators.
     let filter: LinuxSeccomp = serde_json::from_value(fitted(&serde_json::from_str(profile)?, &machine))?;
     to_raw_value(&filter).map(Filter::from)
 }
 
 fn fitted(profile: &Profile, machine: &Machine<'_>) -> Value {
-    let native = profile.arch_map.iter().find(|known| known.architecture == ARCHITECTURE.1);
-    let others = native.and_then(|native| native.sub_architectures.as_ref()).into_iter().flatten();
-    let others = others.filter(|other| foreign::may_run(other));
-    let architectures: Vec<_> = native.iter().map(|native| &native.architecture).chain(others).collect();
-    let rules = profile.syscalls.iter().filter(|rule| {
-        let excluded = machine.has_any(&rule.excludes);
-        machine.has_all(&rule.includes) && !excluded
-    });
-    let syscalls: Vec<_> = rules
-        .map(|rule| {
-            let mut syscall = json!({"names": rule.names, "action": rule.action});
-            if let Some(args) = rule.args.as_ref().filter(|args| !args.is_empty()) {
-                syscall["args"] = json!(args);
+    let mut architectures = Vec::new();
+    if let Some(native) = profile.arch_map.iter().find(|known| known.architecture == ARCHITECTURE.1) {
+        architectures.push(&native.architecture);
+        for foreign in native.sub_architectures.iter().flatten() {
+            if foreign::may_run(foreign) {
+                architectures.push(foreign);
             }
-            if let Some(errno) = rule.errno_ret {
-                syscall["errnoRet"] = json!(errno);
-            }
-            syscall
-        })
-        .collect();
+        }
+    }
+    let mut syscalls = Vec::new();
+    for rule in &profile.syscalls {
+        if machine.has_all(&rule.includes) && !machine.has_any(&rule.excludes) {
+            syscalls.push(rule.to_json());
+        }
+    }
     let mut filter = json!({
         "defaultAction": profile.default_action,
         "architectures": architectures,
@@ -202,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_applies_when_all_it_asks_for_is_there() {
+    fn a_rule_applies_when_its_conditions_hold() {
         let profile = r#"{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
             {"names": ["always"], "action": "SCMP_ACT_ALLOW"},
             {"names": ["admin"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN"]}},
@@ -250,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_profile_is_refused() {
+    fn a_file_that_is_not_a_profile_is_refused() {
         let profile = |path: &str| {
             filter(&Seccomp::Profile(path.into()), &BTreeSet::new())
                 .map(drop)
@@ -259,7 +268,7 @@ mod tests {
                 .message
         };
         assert!(profile("/no/such/profile").starts_with("seccomp: /no/such/profile: "));
-        assert!(profile("/etc/passwd").starts_with("seccomp: /etc/passwd is no profile: "));
+        assert!(profile("/etc/passwd").starts_with("seccomp: /etc/passwd is not a profile: "));
         assert!(filter(&Seccomp::Unconfined, &BTreeSet::new()).unwrap().is_none());
     }
 }

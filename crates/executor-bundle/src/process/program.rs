@@ -1,9 +1,8 @@
-//! Whether there is a program to execute, before a container is made for it.
+//! Checks that a container's program exists and can be executed, before the container is made.
 //!
-//! The runtime checks too, but some of it too late: it finds out that a file is no binary after it has reported that
-//! the container runs, and the container ends with exit code 1. What cannot be judged from
-//! outside (a program in a mount that does not exist yet, an interpreter registered with
-//! `binfmt_misc`) is left to the runtime.
+//! The runtime checks this too, but partly too late: if the file is not a binary, the runtime has already reported that the
+//! container runs, and the container ends with exit code 1. Some programs cannot be checked from outside and are left to
+//! the runtime: those in a mount that does not exist yet, and those with an interpreter registered with `binfmt_misc`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,19 +13,19 @@ use super::users::User;
 use crate::error::Error;
 use crate::rootfs_dir::{Found, RootfsDir};
 
-/// What is at a path, as far as executing it goes.
+/// Whether the file at a path can be executed.
 enum Verdict {
     Executable,
     Missing,
-    /// It is there, and cannot be executed for this reason.
+    /// It exists, and cannot be executed for this reason.
     NotExecutable(&'static str),
-    /// It is in no format that the kernel knows. execvp(3) does not look for another then.
+    /// The kernel does not know its format. execvp(3) stops its search at such a file.
     UnknownFormat,
-    /// Whatever it is, the container will see something else there.
+    /// It cannot be judged: the container will see something else at this path.
     Hidden,
 }
 
-/// What of a process decides whether its program can be executed.
+/// The parts of a process that decide whether its program can be executed.
 pub(crate) struct Subject<'a> {
     pub(crate) program: Option<&'a str>,
     pub(crate) cwd: &'a Path,
@@ -34,16 +33,16 @@ pub(crate) struct Subject<'a> {
     pub(crate) user: &'a User,
 }
 
-/// Checks the program of `process`. `mounts` are the places of those that `within` does not show.
-pub(crate) fn check(within: &RootfsDir, process: &Subject<'_>, mounts: &[PathBuf]) -> Result<(), Error> {
+/// Checks the program of `process`. `mounts` are the paths where mounts will be, whose files `rootfs` does not show.
+pub(crate) fn check(rootfs: &RootfsDir, process: &Subject<'_>, mounts: &[PathBuf]) -> Result<(), Error> {
     let Some(program) = process.program else {
         return Ok(());
     };
     let on_path = !program.contains('/');
     for candidate in candidates(program, process) {
-        match judge(within, &candidate, process, mounts) {
+        match judge(rootfs, &candidate, process, mounts) {
             Verdict::Executable | Verdict::Hidden => return Ok(()),
-            // Looked up on PATH, what is missing or forbidden is passed over, as execvp(3) does.
+            // On PATH, files that are missing or not executable are skipped, as by execvp(3).
             Verdict::Missing => {}
             Verdict::NotExecutable(_) if on_path => {}
             Verdict::NotExecutable(why) => {
@@ -75,24 +74,24 @@ fn candidates(program: &str, process: &Subject<'_>) -> Vec<PathBuf> {
         .collect()
 }
 
-fn judge(within: &RootfsDir, path: &Path, process: &Subject<'_>, mounts: &[PathBuf]) -> Verdict {
-    let hidden = |path: &Path| mounts.iter().any(|mount| path.starts_with(mount));
-    if hidden(path) {
+fn judge(rootfs: &RootfsDir, path: &Path, process: &Subject<'_>, mounts: &[PathBuf]) -> Verdict {
+    let is_hidden = |path: &Path| mounts.iter().any(|mount| path.starts_with(mount));
+    if is_hidden(path) {
         return Verdict::Hidden;
     }
-    let found = match within.find(path) {
+    let found = match rootfs.find(path) {
         Ok(Some(found)) => found,
         Ok(None) => return Verdict::Missing,
         Err(_) => return Verdict::Hidden,
     };
-    if !mounts.is_empty() && within.path_of(&found).is_none_or(|path| hidden(&path)) {
+    if !mounts.is_empty() && rootfs.path_of(&found).is_none_or(|path| is_hidden(&path)) {
         return Verdict::Hidden;
     }
     if found.is(FileType::Directory) {
         return Verdict::NotExecutable("is a directory");
     }
     if !found.is(FileType::RegularFile) {
-        return Verdict::NotExecutable("is no regular file");
+        return Verdict::NotExecutable("is not a regular file");
     }
     if !may_execute(&found, process.user) {
         return Verdict::NotExecutable("permission denied: it is not executable");
@@ -100,7 +99,7 @@ fn judge(within: &RootfsDir, path: &Path, process: &Subject<'_>, mounts: &[PathB
     if has_known_format(&found) { Verdict::Executable } else { Verdict::UnknownFormat }
 }
 
-/// Root may execute what anyone may.
+/// Whether the file's mode lets this user execute it. For root, one execute bit is enough.
 fn may_execute(found: &Found, user: &User) -> bool {
     let stat = &found.stat;
     let bits = match (user.uid, user.gid) {
@@ -112,14 +111,14 @@ fn may_execute(found: &Found, user: &User) -> bool {
     stat.st_mode & bits != 0
 }
 
-/// With interpreters registered for other formats, the kernel alone can say. So for a file we cannot
-/// read.
+/// Whether the kernel may know the file's format. If we cannot read the file, or interpreters are registered for other
+/// formats, only the kernel knows: then the answer is yes.
 fn has_known_format(found: &Found) -> bool {
     let Ok(start) = found.read(4) else { return true };
-    start.starts_with(b"\x7fELF") || start.starts_with(b"#!") || others_are_registered()
+    start.starts_with(b"\x7fELF") || start.starts_with(b"#!") || has_registered_formats()
 }
 
-fn others_are_registered() -> bool {
+fn has_registered_formats() -> bool {
     let entries = fs::read_dir("/proc/sys/fs/binfmt_misc").into_iter().flatten().flatten();
     entries.map(|entry| entry.file_name()).any(|name| name != "register" && name != "status")
 }
@@ -146,11 +145,11 @@ mod tests {
         write("bin/plain", b"\x7fELF", 0o644);
         write("bin/private", b"\x7fELF", 0o700);
         symlink("/mnt/tool", dir.path().join("bin/mounted")).unwrap();
-        let within = RootfsDir::open(dir.path()).unwrap();
-        let user = users::resolve(&within, Some(user), &Ids::new(None)).unwrap();
+        let rootfs = RootfsDir::open(dir.path()).unwrap();
+        let user = users::resolve(&rootfs, Some(user), &Ids::new(None)).unwrap();
         let path = "/usr/local/bin:/usr/bin:/bin";
         let subject = Subject { program: Some(program), cwd: Path::new("/"), path, user: &user };
-        check(&within, &subject, mounts).err().map(|error| StartFailure::from(error).kind)
+        check(&rootfs, &subject, mounts).err().map(|error| StartFailure::from(error).kind)
     }
 
     #[test]
@@ -170,7 +169,7 @@ mod tests {
         ] {
             assert_eq!(kind(program, "0:0", &[]), expected, "{program}");
         }
-        if !others_are_registered() {
+        if !has_registered_formats() {
             assert_eq!(kind("/bin/garbage", "0:0", &[]), Some(StartFailureKind::NotExecutable));
             assert_eq!(kind("garbage", "0:0", &[]), Some(StartFailureKind::NotExecutable));
         }
@@ -179,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_mount_will_bring_is_not_judged() {
+    fn programs_in_mounts_are_not_judged() {
         let mount = PathBuf::from("/mnt");
         assert_eq!(kind("/mnt/tool", "0:0", std::slice::from_ref(&mount)), None);
         assert_eq!(kind("mounted", "0:0", std::slice::from_ref(&mount)), None);

@@ -1,4 +1,4 @@
-//! Users and groups, as the root file system's own `/etc/passwd` and `/etc/group` know them.
+//! Users and groups, looked up in the root file system's own `/etc/passwd` and `/etc/group`.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,12 +7,12 @@ use crate::error::Error;
 use crate::ids::{self, Ids};
 use crate::rootfs_dir::{RootfsDir, Unreadable};
 
-/// Who a process runs as.
+/// The user and the groups of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct User {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
-    /// Supplementary groups, the primary one among them.
+    /// Supplementary groups, including the primary one.
     pub(crate) groups: BTreeSet<u32>,
     pub(crate) home: Option<String>,
 }
@@ -33,7 +33,8 @@ struct Group<'a> {
 }
 
 impl User {
-    /// Refuses one that the container has not, and leaves out the groups that it has not.
+    /// An error if the container's id map does not have the user or the primary group. Other groups that it does not have
+    /// are left out.
     fn confine(&mut self, ids: &Ids) -> Result<(), Error> {
         let Some(map) = &ids.map else { return Ok(()) };
         if map.host_uid(self.uid).is_none() {
@@ -46,13 +47,14 @@ impl User {
         }
         self.groups.retain(|group| map.host_gid(*group).is_some());
         if ids::rootless() {
-            // The kernel denies setgroups(2) to who has mapped nothing but himself, and runc to every ordinary user.
+            // The kernel refuses setgroups(2) if only one id is mapped, and runc refuses it to every ordinary user.
             self.groups.clear();
         }
         Ok(())
     }
 
-    /// The same as the host's files know it. Root stays root: what it may execute does not depend on whose it is.
+    /// The same user with the ids of the host, to compare with the owners of files. Root stays 0: what it may execute does
+    /// not depend on a file's owner.
     pub(crate) fn on_the_host(&self, ids: &Ids) -> Self {
         let owner = ids.on_the_host(self.uid, self.gid);
         let groups = self.groups.iter().map(|group| ids.on_the_host(0, *group).gid).collect();
@@ -60,34 +62,34 @@ impl User {
     }
 }
 
-/// Looks up `user`, `uid`, `user:group` or `uid:gid`; root when absent.
+/// Looks up `user`, `uid`, `user:group` or `uid:gid`. Absent means root.
 ///
-/// Numbers need no entry. Without a group it is the account's, or 0 for a number without an account.
-/// Supplementary groups are those the account is a member of, unless a group is given. What is not among the
-/// container's ids is refused.
-pub(crate) fn resolve(within: &RootfsDir, user: Option<&str>, ids: &Ids) -> Result<User, Error> {
-    let mut user = in_container(within, user.unwrap_or("0"))?;
+/// A number needs no entry in the files. Without a group, the primary group is that of the user's entry, or 0 if there is
+/// none, and the supplementary groups are those that list the user as a member. With a group there are no others. Ids that
+/// the container does not have are refused.
+pub(crate) fn resolve(rootfs: &RootfsDir, user: Option<&str>, ids: &Ids) -> Result<User, Error> {
+    let mut user = in_container(rootfs, user.unwrap_or("0"))?;
     user.confine(ids)?;
     Ok(user)
 }
 
-fn in_container(within: &RootfsDir, user: &str) -> Result<User, Error> {
+fn in_container(rootfs: &RootfsDir, user: &str) -> Result<User, Error> {
     let (name, group) = user.split_once(':').map_or((user, None), |(name, group)| (name, Some(group)));
     if let (Ok(uid), Some(Ok(gid))) = (name.parse(), group.map(str::parse)) {
         return Ok(User { uid, gid, groups: [gid].into(), home: None });
     }
-    look_up(user, &read(within, "/etc/passwd")?, || read(within, "/etc/group"))
+    look_up(user, &read(rootfs, "/etc/passwd")?, || read(rootfs, "/etc/group"))
 }
 
-/// The same by the text of the files; that of `/etc/group` is read when it is needed.
+/// The same, from the text of the files. `/etc/group` is read only if it is needed.
 pub(crate) fn look_up(
     user: &str,
     passwd: &str,
     read_group: impl Fn() -> Result<String, Error>,
 ) -> Result<User, Error> {
     let (name, group) = user.split_once(':').map_or((user, None), |(name, group)| (name, Some(group)));
-    let account = accounts(passwd).find(|account| account.name == name);
-    let account = account.or_else(|| accounts(passwd).find(|account| name.parse() == Ok(account.uid)));
+    let by_name = accounts(passwd).find(|account| account.name == name);
+    let account = by_name.or_else(|| accounts(passwd).find(|account| name.parse() == Ok(account.uid)));
     let (uid, primary) = match (&account, name.parse()) {
         (Some(account), _) => (account.uid, account.gid),
         (None, Ok(uid)) => (uid, 0),
@@ -120,12 +122,12 @@ fn groups_of(name: &str, text: &str) -> BTreeSet<u32> {
     of.map(|group| group.gid).collect()
 }
 
-/// A container without the file has no names.
-fn read(within: &RootfsDir, path: &str) -> Result<String, Error> {
-    match within.read(Path::new(path)) {
+/// The text of a file. Empty if it does not exist: such a container has no names.
+fn read(rootfs: &RootfsDir, path: &str) -> Result<String, Error> {
+    match rootfs.read(Path::new(path)) {
         Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
         Err(Unreadable::Missing) => Ok(String::new()),
-        Err(Unreadable::Because(why)) => {
+        Err(Unreadable::Unsuitable(why)) => {
             Err(Error::field("user", format!("the container's {path} cannot be read: {why}")))
         }
         Err(Unreadable::Failed(error)) => {
@@ -134,7 +136,7 @@ fn read(within: &RootfsDir, path: &str) -> Result<String, Error> {
     }
 }
 
-/// Lines that make no sense are passed over, as everyone does.
+/// The accounts in passwd(5). Malformed lines are skipped, as by the C library.
 fn accounts(passwd: &str) -> impl Iterator<Item = Account<'_>> {
     passwd.lines().filter_map(|line| {
         let mut fields = line.split(':');
@@ -162,8 +164,8 @@ mod tests {
         for (file, text) in [("etc/passwd", passwd), ("etc/group", group)] {
             text.into_iter().for_each(|text| std::fs::write(dir.path().join(file), text).unwrap());
         }
-        let within = RootfsDir::open(dir.path()).unwrap();
-        (dir, within)
+        let rootfs = RootfsDir::open(dir.path()).unwrap();
+        (dir, rootfs)
     }
 
     fn user(uid: u32, gid: u32, groups: &[u32], home: Option<&str>) -> Result<User, String> {
@@ -174,9 +176,9 @@ mod tests {
     fn names_numbers_and_groups() {
         let passwd = "nonsense\nroot:x:0:0:root:/root:/bin/sh\nann:x:1000:100::/home/ann:/bin/sh\n";
         let group = "root:x:0:\nusers:x:100:\nwheel:x:10:root,ann\n:::\nann:x:55:bob\n";
-        let (_dir, within) = root(Some(passwd), Some(group));
+        let (_dir, rootfs) = root(Some(passwd), Some(group));
         let resolved =
-            |text: Option<&str>| resolve(&within, text, &Ids::new(None)).map_err(|error| error.to_string());
+            |text: Option<&str>| resolve(&rootfs, text, &Ids::new(None)).map_err(|error| error.to_string());
         assert_eq!(resolved(None), user(0, 0, &[0, 10], Some("/root")));
         assert_eq!(resolved(Some("ann")), user(1000, 100, &[10, 100], Some("/home/ann")));
         assert_eq!(resolved(Some("1000")), user(1000, 100, &[10, 100], Some("/home/ann")));
@@ -196,13 +198,13 @@ mod tests {
 
     #[test]
     fn a_root_without_passwd_has_numbers_only() {
-        let (_dir, within) = root(None, None);
-        assert_eq!(resolve(&within, None, &Ids::new(None)).unwrap().uid, 0);
-        assert!(resolve(&within, Some("root"), &Ids::new(None)).is_err());
+        let (_dir, rootfs) = root(None, None);
+        assert_eq!(resolve(&rootfs, None, &Ids::new(None)).unwrap().uid, 0);
+        assert!(resolve(&rootfs, Some("root"), &Ids::new(None)).is_err());
     }
 
     #[test]
-    fn who_is_in_no_range_cannot_run() {
+    fn ids_outside_the_map_are_refused() {
         let ranges = vec!["0:1000:1".parse().unwrap(), "1:100000:99".parse().unwrap()];
         let ids = Ids::new(Some(executor_core::IdMap::both(ranges)));
         let user = |uid, gid| User { uid, gid, groups: [gid, 500].into(), home: None };

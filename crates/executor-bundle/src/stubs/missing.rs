@@ -1,4 +1,4 @@
-//! Which mount points a root file system does not have, and the directories above them.
+//! Which mount points a root file system does not have, including the directories above them.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -7,25 +7,27 @@ use serde_json::Value;
 use crate::error::Error;
 use crate::rootfs_dir::RootfsDir;
 
-/// A path that does not exist and has to.
+/// A path that has to exist and does not.
 pub(super) struct Missing {
+    /// Within the root file system.
     pub(super) path: PathBuf,
-    /// That of the nearest directory above it that is there.
+    /// The device of the nearest directory above it that exists.
     pub(super) device: u64,
+    /// Whether it is to be a directory. Otherwise it is to be a file.
     pub(super) is_dir: bool,
-    /// Whether something is to be mounted right there.
+    /// Whether it is a mount point. Otherwise it is a directory above one.
     pub(super) is_target: bool,
 }
 
-/// In the order in which they can be made.
-pub(super) fn missing(within: &RootfsDir, mounts: &[Value]) -> Result<Vec<Missing>, Error> {
+/// The paths that are missing, in the order in which they can be made.
+pub(super) fn missing(rootfs: &RootfsDir, mounts: &[Value]) -> Result<Vec<Missing>, Error> {
     let mut all: Vec<Missing> = Vec::new();
     let root = Path::new("/");
-    let of_root = within.device().map_err(Error::io("look at", root))?;
+    let root_device = rootfs.device().map_err(Error::io("stat", root))?;
     let destinations = || mounts.iter().filter_map(|mount| mount["destination"].as_str().map(Path::new));
-    for (index, mount) in mounts.iter().enumerate() {
-        let Some(destination) = destinations().nth(index) else { continue };
-        // What lies below another mount is made in that.
+    for mount in mounts {
+        let Some(destination) = mount["destination"].as_str().map(Path::new) else { continue };
+        // A mount point below another mount is made in the file system that is mounted there.
         let covered = destinations().any(|other| destination != other && destination.starts_with(other));
         if covered {
             continue;
@@ -33,16 +35,16 @@ pub(super) fn missing(within: &RootfsDir, mounts: &[Value]) -> Result<Vec<Missin
         let source = mount["source"].as_str().map(Path::new);
         let is_bind = mount["type"] == "bind";
         let is_dir = !is_bind || source.is_none_or(Path::is_dir);
-        let (mut path, mut device) = (root.to_owned(), of_root);
-        let normal = destination.components().filter(|part| matches!(part, Component::Normal(_)));
-        let count = normal.clone().count();
-        for (part, number) in normal.zip(1..) {
-            path.push(part);
-            let found = within.find(&path).map_err(Error::io("look at the mount point", &path))?;
+        let (mut path, mut device) = (root.to_owned(), root_device);
+        let names = destination.components().filter(|part| matches!(part, Component::Normal(_)));
+        let depth = names.clone().count();
+        for (name, number) in names.zip(1..) {
+            path.push(name);
+            let found = rootfs.find(&path).map_err(Error::io("find the mount point", &path))?;
             if let Some(found) = &found {
                 device = found.stat.st_dev;
             } else if all.iter().all(|stub| stub.path != path) {
-                let is_target = number == count;
+                let is_target = number == depth;
                 all.push(Missing { path: path.clone(), device, is_dir: is_dir || !is_target, is_target });
             }
         }

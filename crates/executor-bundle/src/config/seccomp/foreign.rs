@@ -1,9 +1,10 @@
-//! Whether this machine's kernel runs programs of an architecture beside its own.
+//! Whether this machine's kernel runs programs of a foreign architecture.
 //!
-//! A filter costs the runtime time for each architecture in it, more than in proportion: with i386 and x32 in it,
-//! half of a container's start. Kernels that run x32 programs have become rare. The kernel itself is asked, by a
-//! program of a hundred bytes: its configuration can be read on some systems, and does not show what the command line
-//! has switched off.
+//! Each architecture in a filter costs the runtime time. With i386 and x32 in the filter, it is half of a container's start.
+//! So an architecture that the kernel does not run is left out; kernels that run x32 programs are rare.
+//!
+//! We find out by executing a program of about a hundred bytes. The kernel's configuration would not do: it can be read
+//! on some systems only, and does not show what the kernel's command line has switched off.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -14,17 +15,17 @@ use std::sync::LazyLock;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 
-/// As `elf.h` numbers them.
+/// The numbers of machines in `elf.h`.
 const EM_386: u16 = 3;
 const EM_X86_64: u16 = 62;
 
-/// `exit(0)`, as i386 says it: `mov eax, 1; xor ebx, ebx; int 0x80`.
+/// `exit(0)` for i386: `mov eax, 1; xor ebx, ebx; int 0x80`.
 const EXIT_386: [u8; 9] = [0xb8, 1, 0, 0, 0, 0x31, 0xdb, 0xcd, 0x80];
 
-/// The same as x32 does: `mov eax, 0x4000003c; xor edi, edi; syscall`.
+/// `exit(0)` for x32: `mov eax, 0x4000003c; xor edi, edi; syscall`.
 const EXIT_X32: [u8; 9] = [0xb8, 0x3c, 0, 0, 0x40, 0x31, 0xff, 0x0f, 0x05];
 
-/// Whether programs of this architecture, by libseccomp's name, may run here. What cannot be found out may.
+/// Whether the kernel may run programs of this architecture, given by libseccomp's name. If we cannot find out: yes.
 pub(super) fn may_run(architecture: &str) -> bool {
     static I386: LazyLock<bool> = LazyLock::new(|| runs(&program(EM_386, &EXIT_386)));
     static X32: LazyLock<bool> = LazyLock::new(|| runs(&program(EM_X86_64, &EXIT_X32)));
@@ -35,7 +36,7 @@ pub(super) fn may_run(architecture: &str) -> bool {
     }
 }
 
-/// A 32-bit ELF program: a header, one segment, the code.
+/// A 32-bit ELF file: a header, one segment, the code.
 fn program(machine: u16, code: &[u8]) -> Vec<u8> {
     const HEADER: u16 = 52;
     const SEGMENT: u16 = 32;
@@ -52,14 +53,14 @@ fn program(machine: u16, code: &[u8]) -> Vec<u8> {
         words(&[1, entry, u32::from(HEADER), 0, 0]),
         // One segment, no sections.
         halves(&[HEADER, SEGMENT, 1, 0, 0, 0]),
-        // To be loaded: the whole file, to be read and executed.
+        // The segment: load the whole file, readable and executable.
         words(&[1, 0, BASE, BASE, length, length, 5, 0x1000]),
         code.to_vec(),
     ]
     .concat()
 }
 
-/// Whether the kernel executes this program; nothing is known when it could not be tried.
+/// Whether the kernel executes this program. If it could not be tried: yes.
 fn runs(program: &[u8]) -> bool {
     let refused = |error: &io::Error| Errno::from_io_error(error) == Some(Errno::NOEXEC);
     !execute(program).is_err_and(|error| refused(&error))
