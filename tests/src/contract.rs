@@ -443,8 +443,8 @@ async fn outputs_are_attached_to_at_any_time(executor: &Executor) {
     };
     drop(one);
     let mut all = Vec::new();
-    while let Some(piece) = other.next().await {
-        let Chunk::Bytes(bytes) = piece else { panic!("{piece:?}") };
+    while let Some(chunk) = other.next().await {
+        let Chunk::Bytes(bytes) = chunk else { panic!("{chunk:?}") };
         all.extend(bytes);
     }
     assert_eq!(String::from_utf8_lossy(&all), "one\ntwo\nthree\n");

@@ -72,8 +72,8 @@ fn hostile_output() {
         assert!(container.wait().await.is_success(), "a reader who is not there holds nobody back");
         let mut late = container.io().attach_stdout().unwrap();
         let (mut missed, mut read) = (0, 0);
-        while let Some(piece) = late.next().await {
-            match piece {
+        while let Some(chunk) = late.next().await {
+            match chunk {
                 Chunk::Gap { missed: bytes } => missed += bytes,
                 Chunk::Bytes(bytes) => read += bytes.len() as u64,
             }

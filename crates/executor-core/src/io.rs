@@ -1,7 +1,7 @@
 //! The streams of a process: what the runtime is given, and what the handle gives out.
 //!
 //! A pipe is an operating system's pipe. The executor's thread copies between it and a bounded
-//! channel, or the tape of a shared output ([`attached`]), so that the other end works under any executor
+//! channel, or the buffer of a shared output ([`attached`]), so that the other end works under any executor
 //! of futures; no actor ever reads or writes. Copying begins when the process runs: what the runtime
 //! writes before is not the process's. A terminal is the runtime's affair: here it is pipes too.
 
@@ -304,8 +304,8 @@ async fn copy_out(pipe: OwnedFd, sink: Sink, ended: impl Future<Output = ()>) {
         };
         match (read, room, &sink) {
             (Ok(1..), Some(room), _) => room.send(chunk),
-            (Ok(1..), None, Sink::ReplayBuffer(tape)) => tape.send_modify(|tape| tape.write(chunk)),
-            (_, _, Sink::ReplayBuffer(tape)) => return tape.send_modify(ReplayBuffer::end),
+            (Ok(1..), None, Sink::ReplayBuffer(buffer)) => buffer.send_modify(|buffer| buffer.write(chunk)),
+            (_, _, Sink::ReplayBuffer(buffer)) => return buffer.send_modify(ReplayBuffer::end),
             (_, _, Sink::Queue(_)) => return,
         }
     }

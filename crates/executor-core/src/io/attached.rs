@@ -1,4 +1,4 @@
-//! Outputs with any number of readers: the last bytes are kept on a tape, from which each reads at its own
+//! Outputs with any number of readers: the last bytes are kept in a buffer, from which each reads at its own
 //! pace, and is told when it has missed some.
 
 use std::collections::VecDeque;
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 /// the past, then what comes. It never holds the process back.
 #[derive(Debug)]
 pub struct Attached {
-    tape: watch::Receiver<ReplayBuffer>,
+    buffer: watch::Receiver<ReplayBuffer>,
     at: u64,
 }
 
@@ -27,35 +27,35 @@ pub enum Chunk {
 }
 
 impl Attached {
-    pub(super) const fn from_start(tape: watch::Receiver<ReplayBuffer>) -> Self {
-        Self { tape, at: 0 }
+    pub(super) const fn from_start(buffer: watch::Receiver<ReplayBuffer>) -> Self {
+        Self { buffer, at: 0 }
     }
 
     /// What comes next; `None` at the end.
     pub async fn next(&mut self) -> Option<Chunk> {
         let at = self.at;
-        let Ok(tape) = self.tape.wait_for(|tape| tape.ended || tape.length() > at).await else {
+        let Ok(buffer) = self.buffer.wait_for(|buffer| buffer.ended || buffer.length() > at).await else {
             // Nothing writes any more, and what was written may not have been read.
             return self.read();
         };
-        drop(tape);
+        drop(buffer);
         self.read()
     }
 
     fn read(&mut self) -> Option<Chunk> {
-        let tape = self.tape.borrow();
-        let piece = tape.read(self.at)?;
-        self.at += match &piece {
+        let buffer = self.buffer.borrow();
+        let chunk = buffer.read(self.at)?;
+        self.at += match &chunk {
             Chunk::Bytes(bytes) => bytes.len() as u64,
             Chunk::Gap { missed } => *missed,
         };
-        Some(piece)
+        Some(chunk)
     }
 
     /// The same as a stream.
     pub fn into_stream(self) -> impl Stream<Item = Chunk> + Send {
         futures::stream::unfold(self, |mut attached| async move {
-            attached.next().await.map(|piece| (piece, attached))
+            attached.next().await.map(|chunk| (chunk, attached))
         })
     }
 }
@@ -117,7 +117,7 @@ impl ReplayBuffer {
 mod tests {
     use super::*;
 
-    fn tape(limit: usize) -> (watch::Sender<ReplayBuffer>, watch::Receiver<ReplayBuffer>) {
+    fn buffer(limit: usize) -> (watch::Sender<ReplayBuffer>, watch::Receiver<ReplayBuffer>) {
         watch::channel(ReplayBuffer::new(limit))
     }
 
@@ -128,9 +128,9 @@ mod tests {
     #[test]
     fn readers_come_and_go_and_the_slow_one_is_told_of_its_gap() {
         futures::executor::block_on(async {
-            let (sender, tape) = tape(6);
-            let write = |text: &str| sender.send_modify(|tape| tape.write(text.into()));
-            let attach = || Attached::from_start(tape.clone());
+            let (sender, buffer) = buffer(6);
+            let write = |text: &str| sender.send_modify(|buffer| buffer.write(text.into()));
+            let attach = || Attached::from_start(buffer.clone());
             let mut early = attach();
             write("abc");
             assert_eq!(early.next().await, bytes("abc"));
@@ -150,9 +150,9 @@ mod tests {
             drop(sender);
             assert_eq!(late.next().await, Some(Chunk::Gap { missed: 6 }));
             for reader in [&mut late, &mut attach()] {
-                while let Some(piece) = reader.next().await {
+                while let Some(chunk) = reader.next().await {
                     assert!(
-                        matches!(piece, Chunk::Gap { .. }) || Some(piece) == bytes("longer than is kept")
+                        matches!(chunk, Chunk::Gap { .. }) || Some(chunk) == bytes("longer than is kept")
                     );
                 }
                 assert_eq!(reader.next().await, None);
