@@ -9,11 +9,11 @@ use std::thread;
 use std::time::Duration;
 
 use actix::{Actor, Recipient, System};
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt};
 use longshore::{
     Cancel, CancelCause, Chunk, ContainerHandle, ContainerId, ContainerSpec, Error, Event, EventKind, ExecId,
-    ExecSpec, Executor, Exit, ExitReason, ExitStatus, KeepExited, Notice, Output, Phase, ProcessHandle,
-    Refusal, Signal, SignalScope, StartFailureKind, Stdio, TerminalSize,
+    ExecSpec, Executor, Exit, ExitNotice, ExitReason, ExitStatus, KeepExited, Notice, Output, Phase,
+    ProcessHandle, Refusal, Signal, SignalScope, StartFailureKind, Stdio, TerminalSize,
 };
 
 use crate::{HUNG, run_told, shell, sleeper};
@@ -65,6 +65,9 @@ macro_rules! for_each_clause {
             ids_are_taken_until_released
             late_subscribers_get_a_snapshot
             actors_can_subscribe
+            actors_are_sent_each_exit_once
+            success_is_the_programs_own
+            shutdown_gives_programs_their_grace
             shutdown_ends_everything
         }
     };
@@ -867,23 +870,31 @@ async fn late_subscribers_get_a_snapshot(executor: &Executor) {
     assert_eq!(later.next().await, None);
 }
 
-/// An actor of the embedder's.
-struct Subscriber(futures::channel::mpsc::UnboundedSender<Notice>);
+/// An actor of the embedder's, which hands on the messages that it receives.
+struct Subscriber<M>(futures::channel::mpsc::UnboundedSender<M>);
 
-impl Actor for Subscriber {
+/// A message that subscribers receive.
+trait Received: actix::Message<Result = ()> + Send + Unpin + 'static {}
+
+impl Received for Notice {}
+impl Received for ExitNotice {}
+
+impl<M: Received> Actor for Subscriber<M> {
     type Context = actix::Context<Self>;
 }
 
-impl actix::Handler<Notice> for Subscriber {
+impl<M: Received> actix::Handler<M> for Subscriber<M> {
     type Result = ();
 
-    fn handle(&mut self, notice: Notice, _: &mut Self::Context) {
-        drop(self.0.unbounded_send(notice));
+    fn handle(&mut self, message: M, _: &mut Self::Context) {
+        drop(self.0.unbounded_send(message));
     }
 }
 
-/// Starts it on the system of this thread, or on one of its own, which ends when it is told to.
-fn start_subscriber(subscriber: Subscriber) -> (Recipient<Notice>, Option<(System, thread::JoinHandle<()>)>) {
+type Elsewhere = Option<(System, thread::JoinHandle<()>)>;
+
+/// Starts it on the system of this thread, or on one of its own, which [`stop_subscriber`] ends.
+fn start_subscriber<M: Received>(subscriber: Subscriber<M>) -> (Recipient<M>, Elsewhere) {
     if System::is_registered() {
         return (subscriber.start().recipient(), None);
     }
@@ -898,6 +909,13 @@ fn start_subscriber(subscriber: Subscriber) -> (Recipient<Notice>, Option<(Syste
     (recipient, Some((system, thread)))
 }
 
+fn stop_subscriber(elsewhere: Elsewhere) {
+    if let Some((system, thread)) = elsewhere {
+        system.stop();
+        assert!(thread.join().is_ok());
+    }
+}
+
 async fn actors_can_subscribe(executor: &Executor) {
     let container = run(executor, sleeper()).await;
     let (sender, told) = futures::channel::mpsc::unbounded();
@@ -905,13 +923,92 @@ async fn actors_can_subscribe(executor: &Executor) {
     assert!(container.subscribe(recipient).await.is_ok());
     container.cancel(Cancel::now()).await;
     let told: Vec<_> = futures::StreamExt::collect(told).await;
-    if let Some((system, thread)) = elsewhere {
-        system.stop();
-        assert!(thread.join().is_ok());
-    }
+    stop_subscriber(elsewhere);
     assert!(matches!(told.first(), Some(Notice::Snapshot(_))), "{told:?}");
     let Some(Notice::Event(last)) = told.last() else { panic!("{told:?}") };
     assert!(matches!(last.kind, EventKind::Released { .. }), "{told:?}");
+}
+
+/// Asked for before the end, after it, and after the release; of a container, of an exec, and of all containers.
+async fn actors_are_sent_each_exit_once(executor: &Executor) {
+    let (sender, mut received) = futures::channel::mpsc::unbounded();
+    let (recipient, elsewhere) = start_subscriber(Subscriber(sender));
+    let (all_sender, mut all_received) = futures::channel::mpsc::unbounded();
+    let (all, all_elsewhere) = start_subscriber(Subscriber(all_sender));
+    assert!(executor.notify_exits(all).is_ok());
+    let container = run(executor, ContainerSpec::host(["cat"]).stdin(Stdio::Pipe)).await;
+    container.notify_exit(recipient.clone());
+    let exec = exec(&container, "exit 5").await;
+    exec.notify_exit(recipient.clone());
+    let first = received.next().await;
+    assert_eq!(
+        first.map(|notice| (notice.process, notice.exit)),
+        Some((exec.id().clone(), exec.wait().await))
+    );
+    drop(container.io().take_stdin());
+    let exit = container.wait().await;
+    container.notify_exit(recipient.clone());
+    assert!(container.released().await.is_ok());
+    container.notify_exit(recipient.clone());
+    exec.notify_exit(recipient);
+    for expected in [container.id(), container.id(), container.id()] {
+        let Some(notice) = received.next().await else { panic!("no exit") };
+        assert_eq!((&notice.process.container, &notice.exit), (expected, &exit));
+    }
+    assert_eq!(received.next().await.map(|notice| notice.process), Some(exec.id().clone()));
+    // The recipients are gone with what they waited for: nothing comes twice.
+    stop_subscriber(elsewhere);
+    let once = all_received.next().await;
+    assert_eq!(
+        once.map(|notice| (notice.process.container, notice.exit)),
+        Some((container.id().clone(), exit))
+    );
+    let failed = run(executor, ContainerSpec::host(["no-such-program"])).await.wait().await;
+    assert_eq!(all_received.next().await.map(|notice| notice.exit), Some(failed));
+    assert!(all_received.try_recv().is_err(), "an exit came twice");
+    stop_subscriber(all_elsewhere);
+}
+
+/// `success` of the promises: a code of 0 after SIGTERM is a valid code, and no success.
+async fn success_is_the_programs_own(executor: &Executor) {
+    let polite = || shell("trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done").piped();
+    let container = run(executor, polite()).await;
+    let _stdout = ready(&container).await;
+    let exit = container.cancel(Cancel::with_grace(HUNG)).await;
+    assert_eq!(
+        (exit.status, exit.is_success(), exit.valid_code),
+        (ExitStatus::Code(0), false, true),
+        "{exit:?}"
+    );
+    let limited = run(executor, polite().time_limit(QUIET, Cancel::with_grace(HUNG))).await;
+    let _stdout = ready(&limited).await;
+    let exit = limited.wait().await;
+    assert_eq!(exit.reason, ExitReason::TimedOut { killed: false });
+    assert_eq!(
+        (exit.status, exit.is_success(), exit.valid_code),
+        (ExitStatus::Code(0), false, true),
+        "{exit:?}"
+    );
+    let mut spec = shell("exit 3");
+    spec.process.valid_exit_codes.insert(3);
+    let exit = run(executor, spec).await.wait().await;
+    assert_eq!((exit.is_success(), exit.valid_code), (true, true));
+}
+
+/// `shutdown-kills` of the promises.
+async fn shutdown_gives_programs_their_grace(executor: &Executor) {
+    let polite =
+        run(executor, shell("trap 'exit 7' TERM; echo ready; while :; do sleep 0.1; done").piped()).await;
+    let _stdout = ready(&polite).await;
+    let deaf = run(executor, sleeper()).await;
+    assert!(deaf.started().await.is_ok());
+    let report = executor.shutdown(Cancel::with_grace(QUIET), HUNG).await;
+    assert_eq!(report, longshore::ShutdownReport::default());
+    let cancelled = |killed| ExitReason::Cancelled { cause: CancelCause::Shutdown, killed };
+    let exit = polite.wait().await;
+    assert_eq!((exit.status, exit.reason), (ExitStatus::Code(7), cancelled(false)));
+    let exit = deaf.wait().await;
+    assert_eq!((exit.status, exit.reason), (KILLED, cancelled(true)));
 }
 
 async fn shutdown_ends_everything(executor: &Executor) {
