@@ -194,7 +194,7 @@ fn bad_input_is_one_clear_sentence_and_nothing_is_made() {
             (&["run", "--id", "..", "--", "true"], 125, "an id begins with a letter or a digit"),
             (&["run", "--id", "a/b", "--", "true"], 125, "not '/'"),
             (&["run", "--rootfs", "/no/such/dir", "--", "true"], 125, "rootfs: /no/such/dir: No such file"),
-            (&["run", "--rootfs", "/", "--", "true"], 125, "rootfs: the host's own root"),
+            (&["run", "--rootfs", "/", "--", "true"], 125, "the host's own root"),
             (
                 &["run", "--runtime", "no-such-runtime", "--", "true"],
                 125,
