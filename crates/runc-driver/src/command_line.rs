@@ -1,7 +1,7 @@
-//! The runtime's command line: what is written, what comes back.
+//! The runtime's command line: arguments, calls and answers.
 //!
-//! Every call has a log of its own, so that no call reads another's error, and a deadline, so that a
-//! runtime that hangs is an error that names the call.
+//! Every call has its own log, so that no call reads the error of another one. Every call has a deadline, so
+//! that a hanging runtime becomes an error that names the call.
 
 mod arguments;
 mod calls;
@@ -23,25 +23,25 @@ use crate::image::Images;
 use crate::oci::{Features, State};
 use crate::{Error, Result};
 
-/// The most that is read of what a runtime answers.
+/// How many bytes of an answer are read, at most.
 const ANSWER_LIMIT: u64 = 16 << 20;
 
-/// What of our environment a runtime gets. Above all not `NOTIFY_SOCKET`, with which runc waits for a
-/// message that never comes, nor `LISTEN_FDS`, with which it hands our sockets on.
+/// The environment variables that a runtime inherits. With `NOTIFY_SOCKET`, runc would wait for a message
+/// that never arrives. With `LISTEN_FDS`, it would pass our sockets to the container.
 const KEPT_VARIABLES: [&str; 5] = ["PATH", "HOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "TMPDIR"];
 
-/// A runtime that understands runc's command line, with a state directory.
+/// A runtime with runc's command line, and its state directory.
 #[derive(Clone)]
 pub struct CommandLine {
     program: PathBuf,
-    /// The runtime's `--root`; its own default when absent.
+    /// The runtime's `--root`. If absent, the runtime's own default.
     state: Option<PathBuf>,
-    /// The executor the calls are for.
-    mark: Option<String>,
+    /// The name of the executor that makes the calls.
+    executor: Option<String>,
     no_pivot: bool,
     deadline: Duration,
     host: HostClient,
-    /// Where the program is executed from memory.
+    /// The copy of the program in memory, if that is enabled.
     images: Option<Arc<Images>>,
     calls: Arc<AtomicU64>,
 }
@@ -55,12 +55,12 @@ impl CommandLine {
         host: HostClient,
     ) -> Self {
         let images = in_memory.then(|| Arc::new(Images::new(&program)));
-        Self { program, state: None, mark: None, no_pivot, deadline, host, images, calls: Arc::default() }
+        Self { program, state: None, executor: None, no_pivot, deadline, host, images, calls: Arc::default() }
     }
 
-    /// The same for containers whose state is in `state`, by an executor of this name.
+    /// The same for the containers of an executor, whose state is in `state`.
     pub(crate) fn with_state(&self, state: PathBuf, executor: &str) -> Self {
-        Self { state: Some(state), mark: Some(executor.to_owned()), ..self.clone() }
+        Self { state: Some(state), executor: Some(executor.to_owned()), ..self.clone() }
     }
 
     /// The runtime's program.
@@ -78,10 +78,10 @@ impl CommandLine {
         Ok(text.lines().next().unwrap_or_default().trim().to_owned())
     }
 
-    /// What `features` says; runc knows the command from 1.1 on, crun from 1.8.6 on.
+    /// The answer of `features`, which runc has from 1.1 on and crun from 1.8.6 on.
     ///
     /// # Errors
-    /// When the runtime does not know the command, fails or hangs.
+    /// When the runtime does not have the command, fails or hangs.
     pub async fn features(&self) -> Result<Features> {
         #[derive(Deserialize, Default)]
         #[serde(rename_all = "camelCase", default)]
@@ -122,7 +122,7 @@ impl CommandLine {
         self.answer(Some(id), &args).await.map(drop)
     }
 
-    /// Has a container that was created execute its program.
+    /// Executes the program of a created container.
     ///
     /// # Errors
     /// When there is no such container or it is not created, or the runtime fails or hangs.
@@ -146,7 +146,7 @@ impl CommandLine {
         self.answer(Some(id), &["resume".into(), "--".into(), id.as_str().into()]).await.map(drop)
     }
 
-    /// Sets limits of a running container; what is absent stays as it is.
+    /// Changes the limits of a container. Absent fields keep their value.
     ///
     /// # Errors
     /// When there is no such container or it does not run, or the runtime fails or hangs.
@@ -157,14 +157,14 @@ impl CommandLine {
         self.answer(Some(id), &args).await.map(drop)
     }
 
-    /// Ends and removes a container; one that does not exist is removed already.
+    /// Kills and removes a container. A container that does not exist is not an error.
     ///
     /// # Errors
     /// When the runtime fails or hangs.
     pub async fn delete(&self, id: &ContainerId) -> Result<()> {
         let args = ["delete", "--force", "--", id.as_str()].map(OsString::from);
         match self.answer(Some(id), &args).await {
-            // As runc says it, and as crun does.
+            // The messages of runc and of crun.
             Err(Error::Refused { words, .. })
                 if ["does not exist", "/status`: No such file"].iter().any(|known| words.contains(known)) =>
             {

@@ -1,15 +1,15 @@
-//! The ports of `executor-core`, on a real runtime.
+//! The driver: the ports of `executor-core`, implemented with an OCI runtime.
 //!
 //! ```text
-//!  prepare: claim the id ▶ attach ▶ write the bundle      (pools: bundles, attachments)
+//!  prepare: reserve the id ▶ attach ▶ write the bundle      (pools: bundles, attachments)
 //!  run:     run --detach ▶ pid file ▶ adopt               (one call, one log, one deadline)
 //!  create:  the same without the program, which start executes
-//!  release: end what is left, cgroups, state ▶ detach ▶ mounts, files   (pools: releases, detachments)
+//!  release: kill what is left, cgroups, state ▶ detach ▶ mounts, files  (pools: releases, detachments)
 //! ```
-//! The runtime's own `delete` is not called: removing what `state.json` names takes a tenth of the
-//! time, works on containers that were only half made, and tells what is left.
+//! The runtime's own `delete` is not called. Removing what `state.json` lists takes a tenth of the time,
+//! works for half-made containers, and reports what is left.
 //!
-//! Nothing is decided here. Signals, kills and thaws enter the host's queue before their methods return.
+//! The driver takes no decisions. Signals, kills and thaws are in the host's queue before their methods return.
 
 mod builder;
 mod console;
@@ -45,23 +45,23 @@ use crate::{Bundles, CANDIDATES, Error, Result, lock};
 /// How long a runtime may take to start a process, by default.
 const START_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How long a runtime may take for anything else.
+/// How long any other call of a runtime may take.
 const CALL_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How containers are kept.
+/// Which process is the parent of containers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// The runtime exits when the container runs, and its init becomes a child of the embedder's
-    /// process, which is made a child subreaper for that. No process is needed besides.
+    /// The runtime exits once the container runs. Init becomes a child of the embedder's process, which is
+    /// made a child subreaper for that. No other process is needed.
     #[default]
     Detached,
-    /// The runtime stays as the monitor of its container; the embedder's process is left as it is.
-    /// Before Linux 6.15 an end by signal n is then told as code 128+n: the runtime says no more.
+    /// The runtime stays as the monitor of its container, and the embedder's process is not changed. Before
+    /// Linux 6.15, an exit by signal n is then reported as code 128+n, since the runtime reports only that.
     Foreground,
 }
 
-/// A runtime for an [`Executor`](executor_core::Executor). One is good for one executor; a clone is the
-/// same one, to ask its command line while an executor uses it.
+/// The driver of an [`Executor`](executor_core::Executor). One driver serves one executor. A clone shares
+/// everything with the original; with it you can use the command line while an executor uses the driver.
 #[derive(Clone)]
 pub struct Runc {
     shared: Arc<DriverState>,
@@ -78,12 +78,13 @@ struct DriverState {
     pools: Pools,
     opened: OnceLock<OpenedRoot>,
     containers: Mutex<HashMap<ContainerId, Arc<DriverContainer>>>,
-    /// Ids that are being prepared, some of which have no container yet. Each is over when its channel is closed.
+    /// Ids that are being prepared. Some have no container yet. A preparation is over when its channel is
+    /// closed.
     preparing: Mutex<HashMap<ContainerId, watch::Sender<()>>>,
     sockets: AtomicU64,
 }
 
-/// What is known once the root is.
+/// What exists once the root is open.
 struct OpenedRoot {
     root: Root,
     command_line: CommandLine,
@@ -91,7 +92,7 @@ struct OpenedRoot {
 }
 
 impl Runc {
-    /// A runtime that takes its bundles from `bundles`.
+    /// Builds a driver that takes its bundles from `bundles`.
     pub fn builder(bundles: Arc<dyn Bundles>) -> RuncBuilder {
         RuncBuilder {
             candidates: CANDIDATES.map(str::to_owned).into(),
@@ -105,15 +106,15 @@ impl Runc {
         }
     }
 
-    /// The runtime's command line: with the state of this driver's containers once an executor was
-    /// built on it, with the runtime's default before. Its futures need a tokio runtime.
+    /// The runtime's command line. Once an executor uses the driver, it works on the state of the driver's
+    /// containers. Before, it works on the runtime's default state. Its futures need a tokio runtime.
     pub fn command_line(&self) -> CommandLine {
         self.shared
             .opened()
             .map_or_else(|_| self.shared.command_line.clone(), |opened| opened.command_line.clone())
     }
 
-    /// The runtime of an executor.
+    /// The runtime of the executor that uses this driver.
     fn runtime(&self) -> Result<Arc<dyn OciRuntime>> {
         self.shared.opened().map(|opened| Arc::clone(&opened.runtime))
     }
@@ -124,14 +125,14 @@ impl DriverState {
         self.opened.get().ok_or(Error::NotOpen)
     }
 
-    /// Something is being started until this is over.
+    /// Keeps the cgroup kick active during a start.
     fn with_kick<T: Send + 'static>(
         &self,
         start: impl Future<Output = T> + Send + 'static,
     ) -> BoxFuture<'static, T> {
-        let request: Option<KickGuard> = self.kick.as_ref().map(Kick::request);
+        let kick: Option<KickGuard> = self.kick.as_ref().map(Kick::request);
         async move {
-            let _until_it_is_over = request;
+            let _until_it_ends = kick;
             start.await
         }
         .boxed()
@@ -142,12 +143,12 @@ impl DriverState {
         found.ok_or_else(|| Error::NoContainer(id.to_string()))
     }
 
-    /// The start of a process, which can be given up from now on.
+    /// Begins the start of a process. From now on it can be abandoned.
     fn begin_start(&self, id: &ContainerId, process: ProcessId) -> Option<PendingStart> {
         self.container(id).ok()?.begin_start(process)
     }
 
-    /// A name for a console socket: short, since a process's own may be too long for a socket's path.
+    /// A short name for a console socket. The process's own name may be too long for a socket's path.
     fn next_socket(&self) -> String {
         format!("tty.{}", self.sockets.fetch_add(1, Ordering::Relaxed))
     }
@@ -158,7 +159,7 @@ fn gone(message: String) -> StartFailure {
 }
 
 impl Drop for DriverState {
-    /// A driver that no executor was built on, or that was closed before: the thread ends with it.
+    /// Stops the thread of a driver that no executor has used.
     fn drop(&mut self) {
         if let Some(kick) = &self.kick {
             kick.stop();

@@ -1,4 +1,4 @@
-//! What can fail with a runtime.
+//! Errors of a runtime's calls and of the driver's work.
 
 use std::io;
 use std::path::Path;
@@ -10,13 +10,13 @@ use thiserror::Error;
 
 use crate::NoRuntime;
 
-/// A call of a runtime, or work of the driver's, that failed. The cause is in the source, not in the text.
+/// A failed call of a runtime, or failed work of the driver. The cause is in the source, and not in the text.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// There is no runtime to be found.
+    /// No runtime was found.
     #[error(transparent)]
     NoRuntime(#[from] NoRuntime),
-    /// The runtime ended with an error, and said why.
+    /// The runtime has failed, and its log has the cause.
     #[error("{op} {subject}: {words}")]
     Refused {
         /// The call, as in `runc pause`.
@@ -26,7 +26,7 @@ pub enum Error {
         /// The runtime's own words.
         words: String,
     },
-    /// The runtime ended with an error, and did not say why.
+    /// The runtime has failed, and its log is empty.
     #[error("{op} {subject}: it failed with {status} and did not say why")]
     Failed {
         /// The call.
@@ -36,45 +36,45 @@ pub enum Error {
         /// How it ended.
         status: ExitStatus,
     },
-    /// The runtime did not end in time, and was killed.
+    /// The runtime did not exit in time, and was killed.
     #[error("{op} {subject}: no answer within {after:?}")]
     TimedOut {
         /// The call.
         op: String,
         /// The container, or the program.
         subject: String,
-        /// How long it was waited for.
+        /// The time limit.
         after: Duration,
     },
-    /// The runtime's answer is not what was expected.
+    /// The runtime's answer cannot be parsed.
     #[error("read the answer of {op} {subject}")]
     Answer {
         /// The call.
         op: String,
         /// The container, or the program.
         subject: String,
-        /// What is wrong with it.
+        /// The cause.
         #[source]
         source: serde_json::Error,
     },
-    /// A call, or a file of the driver's.
+    /// A system call failed, for a call of the runtime or for a file of the driver.
     #[error("{op} {subject}")]
     Io {
-        /// What was to be done.
+        /// The operation.
         op: String,
-        /// With which container, program or file.
+        /// The container, program or file.
         subject: String,
-        /// Why it could not be.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// What this machine was asked for.
+    /// An operation of the host failed.
     #[error(transparent)]
     Host(#[from] executor_host::Error),
-    /// Blocking work panicked, or its tokio runtime is shutting down.
+    /// Blocking work has panicked, or its tokio runtime is shutting down.
     #[error("blocking work was not done")]
     Work(#[from] tokio::task::JoinError),
-    /// The driver is closed, or no executor was built on it.
+    /// The driver is closed, or no executor uses it yet.
     #[error("no executor uses this driver")]
     NotOpen,
     /// There is no such container.
@@ -82,7 +82,7 @@ pub enum Error {
     NoContainer(String),
 }
 
-/// What fails with an [`enum@Error`].
+/// The result of an operation that fails with an [`enum@Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
@@ -91,7 +91,7 @@ impl Error {
         move |source| Self::Io { op: op.to_owned(), subject, source }
     }
 
-    /// The system's error beneath.
+    /// The underlying error of the system.
     fn io(&self) -> Option<&io::Error> {
         match self {
             Self::Io { source, .. } => Some(source),
@@ -107,7 +107,7 @@ impl Error {
         }
     }
 
-    /// Why a process did not start, if this is the reason.
+    /// This error as the reason why a process did not start.
     pub(crate) fn start_failure(&self) -> StartFailure {
         let kind = match self {
             Self::Host(executor_host::Error::NotDelegated { .. }) => StartFailureKind::PermissionDenied,
@@ -127,7 +127,7 @@ impl Error {
         StartFailure::caused_by(kind, self)
     }
 
-    /// The same for the port, when `op` was to be done to `subject`.
+    /// This error as an error of the port. `op` and `subject` are used if it has none of its own.
     pub(crate) fn of(self, op: &'static str, subject: impl std::fmt::Display) -> RuntimeError {
         match self {
             Self::NoRuntime(NoRuntime { tried }) => RuntimeError::NoRuntime { tried },

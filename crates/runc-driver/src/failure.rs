@@ -1,11 +1,11 @@
-//! Whose fault it is that a process did not start, from what the runtime said.
+//! Why a process did not start, from the runtime's log.
 //!
-//! runc and crun explain themselves in their log, a JSON object on each line; the last line of level
-//! `error` is the cause. The texts are runc 1.1's and crun 1.8's.
+//! runc and crun write a JSON object on each line of their log. The last line of level `error` has the cause.
+//! The known messages are those of runc 1.1 and crun 1.8.
 
 use executor_core::lifecycle::{StartFailure, StartFailureKind};
 
-/// The runtime's own words: the last error in its log, else the last line of whatever it wrote.
+/// The runtime's own words: the last error in its log, or its last line if no line is an error.
 pub(crate) fn words(log: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Line {
@@ -14,15 +14,18 @@ pub(crate) fn words(log: &[u8]) -> Option<String> {
         msg: String,
     }
     let text = String::from_utf8_lossy(log);
-    let lines = || text.lines().rev().filter(|line| !line.trim().is_empty());
-    let parsed = || lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
-    let error = parsed().find(|line| matches!(line.level.as_str(), "error" | "fatal" | "panic"));
-    let words =
-        error.or_else(|| parsed().next()).map(|line| line.msg).or_else(|| lines().next().map(str::to_owned));
-    words.map(|words| cause_first(&words).to_owned())
+    let is_error = |line: &Line| matches!(line.level.as_str(), "error" | "fatal" | "panic");
+    let latest_first: Vec<_> = text.lines().rev().filter(|line| !line.trim().is_empty()).collect();
+    let mut parsed: Vec<Line> =
+        latest_first.iter().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    if parsed.is_empty() {
+        return latest_first.first().map(|line| without_prefaces(line).to_owned());
+    }
+    let chosen = parsed.swap_remove(parsed.iter().position(is_error).unwrap_or(0));
+    Some(without_prefaces(&chosen.msg).to_owned())
 }
 
-/// What runc says before it comes to the cause.
+/// What runc writes before the cause.
 const PREFACES: [&str; 4] = [
     "runc run failed: ",
     "exec failed: ",
@@ -30,7 +33,7 @@ const PREFACES: [&str; 4] = [
     "error during container init: ",
 ];
 
-fn cause_first(words: &str) -> &str {
+fn without_prefaces(words: &str) -> &str {
     let mut rest = words;
     while let Some(shorter) = PREFACES.iter().find_map(|preface| rest.strip_prefix(preface)) {
         rest = shorter;
@@ -38,7 +41,7 @@ fn cause_first(words: &str) -> &str {
     rest
 }
 
-/// What went wrong, by words of which each kind has its own. The first match counts.
+/// The kind of a failure, by a part of its message. The first match counts.
 const KINDS: [(&str, StartFailureKind); 22] = [
     ("executable file not found", StartFailureKind::NotFound),
     ("executable file `", StartFailureKind::NotFound),
@@ -64,10 +67,10 @@ const KINDS: [(&str, StartFailureKind); 22] = [
     ("permission denied", StartFailureKind::PermissionDenied),
 ];
 
-/// Makes a failure of the runtime's words.
+/// Classifies the runtime's words.
 ///
-/// `permission denied` of the program itself means that it cannot be executed; of anything else,
-/// that we may not do it.
+/// If `permission denied` is about the container's program, the program cannot be executed. Otherwise this
+/// user lacks a permission.
 pub(crate) fn classify(words: String) -> StartFailure {
     let of_program =
         words.contains("exec: \"") || words.contains("exec /") || words.contains("open executable");
@@ -125,7 +128,7 @@ mod tests {
             ("exec failed: cannot exec in a stopped container", StartFailureKind::ContainerGone),
             ("fork/exec /proc/self/exe: resource temporarily unavailable", StartFailureKind::NoResources),
             ("mkdir /run/x: permission denied", StartFailureKind::PermissionDenied),
-            ("something nobody has ever seen", StartFailureKind::RuntimeBroken),
+            ("an unknown message", StartFailureKind::RuntimeBroken),
         ] {
             assert_eq!(classify(words.to_owned()).kind, kind, "{words}");
         }

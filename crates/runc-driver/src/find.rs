@@ -1,31 +1,34 @@
-//! Finds the runtime on `PATH`.
+//! Finding the runtime on `PATH`.
 
 use std::env;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
 
-/// Runtimes that are looked for when none is named, best first.
+/// The runtimes that are looked for by default, in this order.
 pub const CANDIDATES: [&str; 4] = executor_host::RUNTIMES;
 
-/// There is no runtime to be found.
+/// No runtime was found.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("no OCI runtime: none of {} is on PATH", tried.join(", "))]
 pub struct NoRuntime {
-    /// What was looked for.
+    /// The names and paths that were tried.
     pub tried: Vec<String>,
 }
 
-/// The first of `candidates` that can be executed. A candidate with a slash is a path.
+/// Returns the first of `candidates` that can be executed. A candidate with a slash is a path, another is
+/// looked for on `PATH`.
 ///
 /// # Errors
-/// [`NoRuntime`], naming all of them.
+/// [`NoRuntime`] when none of them can be executed.
 pub fn find_runtime<C: AsRef<str>>(candidates: &[C]) -> Result<PathBuf, NoRuntime> {
-    let tried = || candidates.iter().map(|candidate| candidate.as_ref().to_owned()).collect();
     let path = env::var_os("PATH").unwrap_or_default();
-    (candidates.iter())
-        .find_map(|candidate| locate(candidate.as_ref(), env::split_paths(&path)))
-        .ok_or_else(|| NoRuntime { tried: tried() })
+    for candidate in candidates {
+        if let Some(found) = locate(candidate.as_ref(), env::split_paths(&path)) {
+            return Ok(found);
+        }
+    }
+    Err(NoRuntime { tried: candidates.iter().map(|candidate| candidate.as_ref().to_owned()).collect() })
 }
 
 fn locate(candidate: &str, mut path: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {

@@ -1,19 +1,19 @@
-//! What holds of the driver's parsers whatever they are given: fed by `fuzz/`, and by the test below.
+//! Properties of the driver's parsers for any input. `fuzz/` and the test below provide the input.
 
 use crate::command_line::StateAnswer;
 use crate::failure;
 
-/// A runtime's log: its words are the failure's, and no empty ones.
+/// A runtime's log. If it has words, they are the message of the failure.
 ///
 /// # Panics
-/// When that does not hold.
+/// When the property does not hold.
 pub fn log(bytes: &[u8]) {
     if let Some(words) = failure::words(bytes) {
         assert_eq!(failure::classify(words.clone()).message, words);
     }
 }
 
-/// What a runtime says of a container's state: it is understood, or not.
+/// A runtime's answer to `state`. Parsing it does not panic.
 pub fn state(bytes: &[u8]) {
     drop(serde_json::from_slice::<StateAnswer>(bytes));
 }

@@ -1,13 +1,14 @@
-//! The runtime's program in memory: what a runtime does with itself at every start, done once.
+//! A sealed copy of the runtime's program in memory, which makes starts faster.
 //!
-//! runc and crun do not let a container get at their program. Before they enter one they see to it that they are
-//! executed from something that cannot be written, and where they are not, they make a copy or a mount and execute
-//! themselves again. A sealed file in memory, they say themselves, will do. From huge pages it is also mapped with
-//! a handful of page faults, where a Go program has hundreds. docs/adr/0011 has the measurements.
+//! runc and crun protect their program from containers. Before they enter a container, they check that they
+//! were executed from a file that cannot be written. If not, they make a copy or a mount, and execute
+//! themselves again. They accept a sealed file in memory. If that is in huge pages, it is mapped with a few
+//! page faults, while a Go program usually takes hundreds. docs/adr/0011 has the measurements.
 //!
-//! The file is made once the runtime has been called a few times, on a thread that no call waits for, and
-//! again when the program has changed on disk: the host compares. Where it cannot be made or executed the program is.
-#![expect(unsafe_code, reason = "a mapping that nobody reads, made and taken away again")]
+//! The copy is made after a few calls of the runtime, on a thread that no call waits for. It is made again if
+//! the program has changed on disk, which the host checks at each call. If it cannot be made or executed, the
+//! program itself is used.
+#![expect(unsafe_code, reason = "a mapping that is never read, made and removed again")]
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
@@ -25,25 +26,25 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use crate::lock;
 
-/// Calls of the runtime before it is worth the ten milliseconds.
+/// How many calls are made before the copy is made, which takes ten milliseconds.
 const CALLS: u32 = 4;
 
 const HUGE_PAGE: usize = 2 << 20;
 
-/// As `asm-generic/mman-common.h` has it; no library has yet.
+/// From `asm-generic/mman-common.h`. libc does not have it yet.
 const MADV_COLLAPSE: libc::c_int = 25;
 
-/// More than any runtime has.
+/// The largest program that is copied. Every runtime is smaller.
 const LARGEST: u64 = 256 << 20;
 
-/// A program, sealed.
+/// A sealed copy of a program.
 #[derive(Debug)]
 struct Sealed {
     of: FileIdentity,
     file: OwnedFd,
 }
 
-/// The program in memory of one driver's runtime.
+/// The copy of one driver's runtime.
 #[derive(Debug)]
 pub(crate) struct Images {
     program: PathBuf,
@@ -56,7 +57,7 @@ enum ImageState {
     NotYet,
     UnderWay,
     Sealed(Sealed),
-    /// The program is no good for it.
+    /// The program cannot be copied, or its copy cannot be executed.
     Never,
 }
 
@@ -65,48 +66,54 @@ impl Images {
         Self { program: program.to_owned(), calls: AtomicU32::new(0), state: Mutex::new(ImageState::NotYet) }
     }
 
-    /// What to execute in place of the program, when there is such by now. The host looks whether it still is the program.
+    /// The copy, if it exists by now. The host checks that the program has not changed since.
     pub(crate) fn image(self: &Arc<Self>) -> Option<(Image, OwnedFd)> {
         let calls = self.calls.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        let mut made = lock(&self.state);
-        match &*made {
+        let mut state = lock(&self.state);
+        match &*state {
             ImageState::Sealed(sealed) => {
-                // In a child, 0 to 2 are others. Without a file for it the program itself is executed.
+                // The child replaces its file descriptors 0 to 2. If no descriptor is left, the program
+                // itself is executed.
                 let file = fcntl_dupfd_cloexec(&sealed.file, 3).ok()?;
                 return Some((Image { fd: 0, of: sealed.of }, file));
             }
             ImageState::NotYet if calls >= CALLS => {}
             ImageState::NotYet | ImageState::UnderWay | ImageState::Never => return None,
         }
-        *made = ImageState::UnderWay;
-        drop(made);
+        *state = ImageState::UnderWay;
+        drop(state);
         let own = Arc::clone(self);
         let make = move || {
-            let sealed = Sealed::make(&own.program);
-            *lock(&own.state) = sealed.map_or_else(
-                |error| {
-                    tracing::debug!(program = %own.program.display(), %error, "it is executed as it is");
-                    ImageState::Never
-                },
-                ImageState::Sealed,
-            );
+            let made = own.make();
+            *lock(&own.state) = made;
         };
-        // Without a thread nothing is made, ever: the machine has other worries.
+        // If no thread can be started, no copy is ever made.
         let _no_thread = thread::Builder::new().name("longshore-image".into()).spawn(make);
         None
     }
 
-    /// What became of the one that was given.
+    fn make(&self) -> ImageState {
+        match Sealed::make(&self.program) {
+            Ok(sealed) => ImageState::Sealed(sealed),
+            Err(error) => {
+                let program = self.program.display();
+                tracing::debug!(%program, %error, "the runtime is not copied to memory");
+                ImageState::Never
+            }
+        }
+    }
+
+    /// Takes note of whether the copy was executed.
     pub(crate) fn note_fate(&self, fate: ImageFate) {
         let now = match fate {
             ImageFate::None | ImageFate::Executed => return,
             ImageFate::Outdated => ImageState::NotYet,
             ImageFate::Unfit => ImageState::Never,
         };
-        let mut made = lock(&self.state);
-        // Another call may have said so before.
-        if matches!(*made, ImageState::Sealed(_)) {
-            *made = now;
+        let mut state = lock(&self.state);
+        // Another call may have reported the same before.
+        if matches!(*state, ImageState::Sealed(_)) {
+            *state = now;
         }
     }
 }
@@ -114,10 +121,10 @@ impl Images {
 impl Sealed {
     fn make(program: &Path) -> io::Result<Self> {
         let unfit = |why| io::Error::new(ErrorKind::Unsupported, why);
-        // Others may look for what they need beside their own file.
+        // An unknown program may look for files beside its own.
         let name = program.canonicalize()?;
         if !RUNTIMES.iter().any(|known| name.file_name().is_some_and(|name| name == *known)) {
-            return Err(unfit("nobody knows whether it can be executed from elsewhere"));
+            return Err(unfit("it is not known whether it can be executed from another place"));
         }
         let mut source = File::open(program)?;
         let meta = source.metadata()?;
@@ -126,34 +133,34 @@ impl Sealed {
             return Err(unfit("it is a script, or larger than any runtime"));
         }
         let mut file = File::from(sealable()?);
-        // Huge pages only: zeros behind a program's end are not looked at.
+        // Whole huge pages. The zeros behind the program's end are ignored.
         let length = usize::try_from(meta.len()).map_err(io::Error::other)?.next_multiple_of(HUGE_PAGE);
         ftruncate(&file, u64::try_from(length).map_err(io::Error::other)?)?;
         io::copy(&mut source, &mut file)?;
         if let Err(error) = move_to_huge_pages(&file, length) {
             tracing::debug!(%error, "the runtime is not in huge pages");
         }
-        // Those that runc asks for, exactly.
+        // Exactly the seals that runc requires.
         fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
         Ok(Self { of: FileIdentity::of(&meta), file: file.into() })
     }
 }
 
-/// A kernel before 6.3 knows no `MFD_EXEC`, one after it may insist on it.
+/// Makes a file in memory. Linux before 6.3 does not know `MFD_EXEC`. Later versions may require it.
 fn sealable() -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let made = match memfd_create("longshore-runtime", flags | MemfdFlags::EXEC) {
         Err(Errno::INVAL) => memfd_create("longshore-runtime", flags)?,
         made => made?,
     };
-    // In a child, 0 to 2 are others.
+    // The child replaces its file descriptors 0 to 2.
     Ok(fcntl_dupfd_cloexec(made, 3)?)
 }
 
-/// Has the kernel move a file in memory to huge pages (Linux 6.1). It is asked by way of a mapping.
+/// Has the kernel move a file in memory to huge pages (Linux 6.1), by `madvise` on a mapping.
 fn move_to_huge_pages(file: &File, length: usize) -> io::Result<()> {
     let room = length + HUGE_PAGE;
-    // SAFETY: at an address that the kernel chooses; there is nothing to be overwritten.
+    // SAFETY: the kernel chooses the address, so nothing is overwritten.
     let reserved = unsafe {
         mmap_anonymous(
             std::ptr::null_mut(),
@@ -163,13 +170,13 @@ fn move_to_huge_pages(file: &File, length: usize) -> io::Result<()> {
         )
     }?;
     let aligned = reserved.map_addr(|address| address.next_multiple_of(HUGE_PAGE));
-    // SAFETY: `length` bytes from the next huge page on lie in what was just reserved, and nobody has a reference to it.
+    // SAFETY: `length` bytes from the next huge page on are inside the reserved range, and there is no reference to it.
     let gathered = unsafe {
         mmap(aligned, length, ProtFlags::READ, MapFlags::SHARED | MapFlags::FIXED, file, 0)
             .map(|mapped| libc::madvise(mapped, length, MADV_COLLAPSE))
     };
     let error = io::Error::last_os_error();
-    // SAFETY: ours as a whole, and not used any more.
+    // SAFETY: the whole range is ours, and is not used any more.
     unsafe { munmap(reserved, room) }?;
     match gathered? {
         0 => Ok(()),
@@ -186,7 +193,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::process::Command;
 
-    /// Calls until there is an image, or none is to be had.
+    /// Calls until there is an image, or none can be made.
     fn image_of(images: &Arc<Images>) -> Option<(Image, OwnedFd)> {
         let calls = images.calls.load(Ordering::Relaxed);
         for _ in calls..CALLS {

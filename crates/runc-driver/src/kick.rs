@@ -1,14 +1,16 @@
-//! Keeps the kernel's lock for moving processes between cgroups from having to be warmed up by the runtime.
+//! The cgroup kick: keeps the kernel's lock for moving processes between cgroups fast while containers start.
 //!
 //! ```text
-//!  idle ── a request ──▶ kicking: one write at once, one every few milliseconds ── the last request is over ──▶ idle
+//!  idle ── a request ──▶ kicking: one write at once, one every few milliseconds ── the last request ends ──▶ idle
 //!    └── writes are not permitted ──▶ off
 //! ```
-//! Whoever moves a process takes a lock that everyone who forks holds for reading, and the first to do so after a
-//! while waits for an RCU grace period: about ten milliseconds, which a runtime spends in its own write to
-//! `cgroup.procs`. A write of our own pid to our own cgroup moves nothing and takes the same lock. Made when a
-//! request arrives, it has the grace period pass while the bundle is written and the runtime starts; repeated, it
-//! keeps it from being needed again. docs/adr/0010 has the measurements.
+//! Moving a process takes a lock for writing, and every fork takes it for reading. The first writer after a
+//! pause waits for an RCU grace period, about ten milliseconds. A runtime waits for it in its write to
+//! `cgroup.procs`.
+//!
+//! Writing our own pid to our own cgroup takes the same lock, and moves nothing. The first such write is made
+//! when a request arrives, so that the grace period passes while the bundle is written and the runtime
+//! starts. Repeated writes keep the lock from needing another one. docs/adr/0010 has the measurements.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -17,11 +19,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-/// From one write to the next while requests are under way: the kernel lets go of the lock's warmth after a grace
-/// period or two.
+/// The time between two writes while there are requests. After one or two grace periods without a write, the
+/// next writer waits again.
 const AGAIN: Duration = Duration::from_millis(4);
 
-/// The thread that writes, for those who have requests.
+/// The thread that writes.
 #[derive(Clone)]
 pub(crate) struct Kick {
     shared: Arc<KickShared>,
@@ -35,16 +37,16 @@ struct KickShared {
 #[derive(Default)]
 struct KickState {
     requests: usize,
-    /// Requests so far: one that came and went while the thread was writing is not missed.
+    /// How many requests there were. This shows a request that began and ended during a write.
     begun: u64,
     off: bool,
 }
 
-/// A request that is under way.
+/// A request. It ends when this is dropped.
 pub(crate) struct KickGuard(Option<Arc<KickShared>>);
 
 impl Kick {
-    /// Starts the thread; `None` where it may not write, or nothing is there to write to.
+    /// Starts the thread. `None` if there is no cgroup that this process may write to.
     pub(crate) fn start() -> Option<Self> {
         let file = own_procs().and_then(|file| OpenOptions::new().write(true).open(file).ok())?;
         let shared = Arc::new(KickShared { state: Mutex::default(), changed: Condvar::new() });
@@ -53,7 +55,7 @@ impl Kick {
         Some(Self { shared })
     }
 
-    /// A request has arrived; it lasts until it is dropped.
+    /// Begins a request.
     pub(crate) fn request(&self) -> KickGuard {
         let mut state = self.shared.lock();
         if state.off {
@@ -110,7 +112,7 @@ fn write_own_pid(mut file: &File) -> io::Result<()> {
     file.write_all(std::process::id().to_string().as_bytes())
 }
 
-/// The `cgroup.procs` of the cgroup that this process is in, in whichever hierarchy lets it be written.
+/// The `cgroup.procs` of this process's cgroup, in the first hierarchy where it can be written.
 fn own_procs() -> Option<PathBuf> {
     let own = fs::read_to_string("/proc/self/cgroup").ok()?;
     let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
@@ -119,7 +121,8 @@ fn own_procs() -> Option<PathBuf> {
         .find(|file| OpenOptions::new().write(true).open(file).is_ok_and(|file| write_own_pid(&file).is_ok()))
 }
 
-/// A line `number:controllers:path`; a hierarchy of v1 is known by its controllers, that of v2 by having none.
+/// The `cgroup.procs` of a line `number:controllers:path` of `/proc/self/cgroup`. A v1 hierarchy is
+/// identified by its controllers. The line of v2 has none.
 fn procs_of(line: &str, mounts: &str) -> Option<PathBuf> {
     let (_, rest) = line.split_once(':')?;
     let (controllers, path) = rest.split_once(':')?;
@@ -172,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn it_ends_when_it_is_told_to() {
+    fn stopping_ends_the_thread() {
         let Some(kick) = Kick::start() else { return };
         let request = kick.request();
         drop(kick.request());

@@ -1,17 +1,19 @@
-//! Drives runc, and what takes runc's command line (crun, youki), for `executor-core`.
+//! A driver of `executor-core` for runc, and for runtimes with the same command line (crun, youki).
 //!
 //! ```text
 //!  Runtime, ExitSource (ports)
 //!        │ implemented by
 //!        ▼
-//!  driver ──▶ oci: what a runtime can do ◀── command_line: argv, one log for each call ──▶ failure: whose fault it is
-//!    │                                            └──▶ image: the program in memory
+//!  driver ──▶ oci: what a runtime can do ◀── command_line: argv, one log for each call ──▶ failure: why a start failed
+//!    │                                            └──▶ image: a copy of the program in memory
 //!    └──▶ executor-host: children and exits, cgroups, the root, terminals
 //! ```
-//! A container is started with `run --detach`: the runtime exits, init becomes a child of ours (we
-//! are its subreaper), and the runtime's exit status 0 is the readiness. There is no monitor process.
-//! An embedder that refuses to become a subreaper gets [`Mode::Foreground`], in which the runtime
-//! stays as the monitor of its container.
+//! A container is started with `run --detach`. The runtime exits, and init becomes a child of this process,
+//! which is a subreaper. The container runs when the runtime has exited with status 0. There is no monitor
+//! process.
+//!
+//! An embedder that must not become a subreaper uses [`Mode::Foreground`]. Then the runtime stays as the
+//! monitor of its container.
 
 mod command_line;
 mod driver;
@@ -34,7 +36,8 @@ pub use oci::{Features, Launch, OciRuntime, RuntimeCall, State};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks what no panic can leave half changed: all that is done under these locks is a single step.
+/// Locks a mutex, even a poisoned one. Each change under these locks is a single step, so a panic cannot
+/// leave half of one.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

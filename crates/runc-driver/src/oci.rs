@@ -1,4 +1,4 @@
-//! An OCI runtime, as the driver needs it: values in, values out.
+//! The interface of an OCI runtime, as the driver uses it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,12 +9,12 @@ use executor_host::{Call, CallEnd, Parent};
 
 use crate::Result;
 
-/// A runtime. The futures need a tokio runtime; nothing blocks.
+/// An OCI runtime. The futures need a tokio runtime. No method blocks.
 pub trait OciRuntime: Send + Sync + 'static {
-    /// What it is called in messages, as in `runc`.
+    /// Its name in messages, as in `runc`.
     fn name(&self) -> String;
 
-    /// Begins to make a container of a bundle, up to the point where its program would be executed.
+    /// Begins to make a container from a bundle, up to the point where its program would be executed.
     fn create(
         &self,
         id: &ContainerId,
@@ -23,10 +23,10 @@ pub trait OciRuntime: Send + Sync + 'static {
         stdio: ChildStdio,
     ) -> BoxFuture<'static, Result<RuntimeCall>>;
 
-    /// Has a container that was created execute its program.
+    /// Executes the program of a created container.
     fn start(&self, id: &ContainerId) -> BoxFuture<'static, Result<()>>;
 
-    /// Begins to make a container of a bundle and to execute its program.
+    /// Begins to make a container from a bundle and to execute its program.
     fn run(
         &self,
         id: &ContainerId,
@@ -35,7 +35,7 @@ pub trait OciRuntime: Send + Sync + 'static {
         stdio: ChildStdio,
     ) -> BoxFuture<'static, Result<RuntimeCall>>;
 
-    /// Begins to start a process, which `process` describes, in a container.
+    /// Begins to start a process in a container. `process` is the file that describes it.
     fn exec(
         &self,
         id: &ContainerId,
@@ -50,7 +50,8 @@ pub trait OciRuntime: Send + Sync + 'static {
     /// Sends a signal to a container's init.
     fn kill(&self, id: &ContainerId, signal: Signal) -> BoxFuture<'static, Result<()>>;
 
-    /// Ends and removes a container, and runs its poststop hooks; one that does not exist is removed already.
+    /// Kills and removes a container, and runs its poststop hooks. A container that does not exist is not an
+    /// error.
     fn delete(&self, id: &ContainerId) -> BoxFuture<'static, Result<()>>;
 
     /// Freezes a container.
@@ -59,56 +60,57 @@ pub trait OciRuntime: Send + Sync + 'static {
     /// Thaws a container.
     fn resume(&self, id: &ContainerId) -> BoxFuture<'static, Result<()>>;
 
-    /// Sets limits of a running container; what is absent stays as it is.
+    /// Changes the limits of a container that is created, running or paused. Absent fields keep their value.
     fn update(&self, id: &ContainerId, resources: &Resources) -> BoxFuture<'static, Result<()>>;
 
-    /// What it can do.
+    /// Its features.
     fn features(&self) -> BoxFuture<'static, Result<Features>>;
 }
 
-/// How a container or process is started, whichever it is.
+/// How a container or a process is started.
 #[derive(Clone, Debug)]
 pub struct Launch {
-    /// Where its pid is to be written.
+    /// The file to which the runtime writes the pid.
     pub pid_file: PathBuf,
-    /// The socket through which the terminal of a process that gets one is to be handed over.
+    /// The socket through which the runtime sends the terminal, for a process that has one.
     pub console_socket: Option<String>,
-    /// Whether the runtime ends when the process runs; else it stays as its monitor.
+    /// Whether the runtime exits once the process runs. Otherwise it stays as its monitor.
     pub detach: bool,
-    /// Whether systemd is to make the cgroup.
+    /// Whether systemd makes the cgroup.
     pub systemd_cgroup: bool,
 }
 
-/// What a runtime says of a container.
+/// The state of a container, as the runtime reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
     /// Its id.
     pub id: String,
     /// `created`, `running`, `paused` or `stopped`.
     pub status: String,
-    /// Init's pid on the host; none when it has ended.
+    /// Init's pid on the host. `None` if it has exited.
     pub pid: Option<HostPid>,
 }
 
-/// What a runtime says it can do; what it does not say is empty.
+/// The features that a runtime reports. What it does not report is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Features {
-    /// The oldest version of the OCI runtime specification it takes.
+    /// The oldest version of the OCI runtime specification that it accepts.
     pub oci_version_min: String,
-    /// The newest.
+    /// The newest version that it accepts.
     pub oci_version_max: String,
-    /// Hooks it runs.
+    /// The hooks that it runs.
     pub hooks: Vec<String>,
 }
 
-/// A runtime at work on a start.
+/// A call of a runtime that starts a process.
 pub struct RuntimeCall {
     call: Call,
     words: Box<dyn FnOnce() -> BoxFuture<'static, Option<String>> + Send + Sync>,
 }
 
 impl RuntimeCall {
-    /// A runtime that was executed, and what reads its complaint, which is called when it has failed and dropped otherwise.
+    /// A runtime that was executed. `words` reads its error message. It is called if the runtime has failed,
+    /// and dropped otherwise.
     ///
     /// ```
     /// # use executor_host::{Command, HostClient, StdioSource};
@@ -127,17 +129,17 @@ impl RuntimeCall {
         Self { call, words: Box::new(words) }
     }
 
-    /// Waits until it has ended, at most until the deadline or until it is abandoned; then it is killed.
+    /// Waits until the call ends. Kills it at the deadline, or when `abandoned` completes.
     pub async fn wait(&self, deadline: Duration, abandoned: impl Future<Output = ()>) -> CallEnd {
         self.call.wait(deadline, abandoned).await
     }
 
-    /// It, as the parent of what it has started.
+    /// This call as the parent of the process that it has started.
     pub const fn as_parent(&self) -> Parent {
         Parent::Call(self.call.id())
     }
 
-    /// What it complained of.
+    /// The runtime's words about its failure.
     pub async fn words(self) -> Option<String> {
         (self.words)().await
     }

@@ -38,7 +38,7 @@ trait Making: Send + Sync + 'static {
         Ok(Vec::new())
     }
 
-    /// First when a preparation is asked for, then when the id has been claimed.
+    /// First when a preparation is asked for, then when the id has been reserved.
     fn looked_at(&self) {}
 
     fn detach(&self, _dir: &Path) {}
@@ -161,7 +161,7 @@ fn a_bundle_that_cannot_be_made_calls_no_runtime() {
     stage.finish();
 }
 
-/// Tells that it has begun, and takes its time.
+/// Reports that it has begun, and takes a while.
 struct Lasting(mpsc::Sender<()>);
 
 impl Making for Lasting {
@@ -184,7 +184,7 @@ fn closing_waits_for_what_is_being_made_and_nothing_more_is_made() {
         while begun.try_recv().is_err() {
             tokio::task::yield_now().await;
         }
-        // Half of the way nobody waits for it any more.
+        // Half way, it is not awaited any more.
         preparing.abort();
     });
     stage.finish();
@@ -223,8 +223,8 @@ impl Making for Hanging {
     }
 }
 
-/// More slow networks than there are places in any other pool, first being attached, then being detached: other containers are
-/// made and released meanwhile. The order of events is the proof, not time.
+/// There are more slow networks than places in any other pool. While they are attached, and later detached,
+/// other containers are made and released. The order of events is the proof, not time.
 #[test]
 fn slow_networks_hold_nothing_else_up() {
     const SLOW: usize = 12;
@@ -233,14 +233,10 @@ fn slow_networks_hold_nothing_else_up() {
     stage.tokio.block_on(async {
         let driver = &stage.driver;
         let slow: Vec<_> = (0..SLOW).map(|number| id(&format!("slow-{number}"))).collect();
-        let prepared: Vec<_> = slow
-            .iter()
-            .map(|id| {
-                let mut spec = ContainerSpec::host(["true"]);
-                spec.network = Network::Cni { name: None };
-                tokio::spawn(driver.prepare(id, spec.into()))
-            })
-            .collect();
+        let mut spec = ContainerSpec::host(["true"]);
+        spec.network = Network::Cni { name: None };
+        let prepare = |id| tokio::spawn(driver.prepare(id, spec.clone().into()));
+        let prepared: Vec<_> = slow.iter().map(prepare).collect();
         // The first holds the lock; the others wait for it inside their attach.
         while begun.try_recv() != Ok("attach") {
             tokio::task::yield_now().await;
@@ -276,16 +272,16 @@ setsid sh -c 'while kill -0 $0 2>/dev/null; do :; done; exit 3' $$ & echo $! >"$
 "#;
 
 #[test]
-fn an_exit_waits_for_nobody_elses_usage() {
+fn an_exit_does_not_wait_for_the_usage_of_others() {
     let ((begins, begun), (go_on, goes_on)) = (mpsc::channel(), mpsc::channel());
     let stage = Stage::new(STARTS, Hanging { begins, goes_on: std::sync::Mutex::new(goes_on) });
     stage.tokio.block_on(async {
         let driver = &stage.driver;
-        let (tell, mut exits) = tokio::sync::mpsc::unbounded_channel();
+        let (sender, mut exits) = tokio::sync::mpsc::unbounded_channel();
         let mut source = driver.exits();
         tokio::spawn(async move {
             while let Some((process, exit)) = source.next().await {
-                tell.send((process, exit.status)).unwrap();
+                sender.send((process, exit.status)).unwrap();
             }
         });
         let ended = |name: &str| Some((ProcessRef::init(id(name)), ExitStatus::Code(3)));
@@ -317,7 +313,7 @@ impl Making for Sizes {
     fn process(&self, exec: &ExecSpec) -> Answer<Vec<u8>> {
         self.0.send(exec.terminal).unwrap();
         match exec.args.first().is_some_and(|program| program == "unknown") {
-            true => Err(StartFailure::new(StartFailureKind::BadConfig, "user: nobody is called that")),
+            true => Err(StartFailure::new(StartFailureKind::BadConfig, "user: there is no such user")),
             false => Ok(Vec::new()),
         }
     }
@@ -332,8 +328,8 @@ setsid sleep 1000 & echo $! >"$pid_file"
 
 #[test]
 fn an_exec_takes_nothing_over_from_one_of_its_id_that_failed() {
-    let (tell, told) = mpsc::channel();
-    let stage = Stage::new(NO_EXECS, Sizes(tell));
+    let (sender, sizes) = mpsc::channel();
+    let stage = Stage::new(NO_EXECS, Sizes(sender));
     stage.tokio.block_on(async {
         let (driver, c, x) = (&stage.driver, id("c"), ExecId::new("x").unwrap());
         stage.prepare(&c).await.unwrap();
@@ -346,7 +342,7 @@ fn an_exec_takes_nothing_over_from_one_of_its_id_that_failed() {
             let stdio = ChildStdio { terminal: spec.terminal, ..ChildStdio::default() };
             driver.exec(&c, x.clone(), spec, stdio)
         };
-        let seen = || told.recv().unwrap().unwrap().rows;
+        let seen = || sizes.recv().unwrap().unwrap().rows;
         // The size of one that was never started.
         driver.resize(&process, size(1)).unwrap();
         exec("unknown").await.unwrap_err();
@@ -364,14 +360,14 @@ fn an_exec_takes_nothing_over_from_one_of_its_id_that_failed() {
     stage.finish();
 }
 
-/// Hangs when the id has been claimed, and has no container yet.
-struct Claiming {
+/// Hangs when the id is reserved and has no container yet.
+struct Reserving {
     looks: AtomicUsize,
     begins: mpsc::Sender<()>,
     goes_on: std::sync::Mutex<mpsc::Receiver<()>>,
 }
 
-impl Making for Claiming {
+impl Making for Reserving {
     fn looked_at(&self) {
         if self.looks.fetch_add(1, Ordering::Relaxed) == 1 {
             self.begins.send(()).unwrap();
@@ -384,7 +380,7 @@ impl Making for Claiming {
 fn a_release_waits_for_a_preparation_whose_asker_is_gone() {
     let ((begins, begun), (go_on, goes_on)) = (mpsc::channel(), mpsc::channel());
     let goes_on = std::sync::Mutex::new(goes_on);
-    let stage = Stage::new("exit 1", Claiming { looks: AtomicUsize::new(0), begins, goes_on });
+    let stage = Stage::new("exit 1", Reserving { looks: AtomicUsize::new(0), begins, goes_on });
     stage.tokio.block_on(async {
         let prepared = stage.driver.prepare(&id("c"), ContainerSpec::host(["true"]).into());
         let preparing = tokio::spawn(prepared);
@@ -394,10 +390,10 @@ fn a_release_waits_for_a_preparation_whose_asker_is_gone() {
         preparing.abort();
         assert!(preparing.await.unwrap_err().is_cancelled());
         let mut released = stage.driver.release(&id("c"));
-        assert!((&mut released).now_or_never().is_none(), "its id was being claimed");
+        assert!((&mut released).now_or_never().is_none(), "its id was being reserved");
         go_on.send(()).unwrap();
         assert_eq!(released.await, []);
-        assert!(!stage.dir.path().join("root/containers/c").exists(), "it was claimed afterwards");
+        assert!(!stage.dir.path().join("root/containers/c").exists(), "it was reserved afterwards");
         // The id is free.
         stage.prepare(&id("c")).await.unwrap();
         assert_eq!(stage.driver.release(&id("c")).await, []);
@@ -428,9 +424,10 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(10), what).await.unwrap()
 }
 
-/// More slow networks are being attached than there are places, and one that is there is asked and detached meanwhile.
+/// More slow networks are being attached than there are places, and one that is there is asked and detached
+/// meanwhile.
 #[test]
-fn neither_an_exit_nor_a_release_waits_for_networks_of_others() {
+fn exits_and_releases_do_not_wait_for_networks_of_others() {
     const PLACES: usize = 64;
     let ((begins, begun), (go_on, goes_on)) = (mpsc::channel(), mpsc::channel());
     let script = STARTS.replace("exit 3", "until [ -e go ]; do sleep 0.01; done; exit 3");
@@ -468,7 +465,7 @@ fn neither_an_exit_nor_a_release_waits_for_networks_of_others() {
 
 /// More releases that hang than there are places for quick work.
 #[test]
-fn a_release_waits_for_nobody_elses() {
+fn a_release_does_not_wait_for_others() {
     const HANGING: usize = 12;
     let ((begins, begun), (go_on, goes_on)) = (mpsc::channel(), mpsc::channel());
     let stage = Stage::new("exit 1", Hanging { begins, goes_on: std::sync::Mutex::new(goes_on) });

@@ -8,7 +8,7 @@ use executor_core::lifecycle::ContainerId;
 
 use crate::oci::Launch;
 
-/// What of the command line depends on what is started.
+/// A command that starts a process.
 pub(super) enum Step<'a> {
     Create { bundle: &'a Path },
     Run { bundle: &'a Path },
@@ -16,7 +16,7 @@ pub(super) enum Step<'a> {
 }
 
 impl Step<'_> {
-    /// The operation, for error messages.
+    /// The name of the command.
     pub(super) const fn name(&self) -> &'static str {
         match self {
             Self::Run { .. } => "run",
@@ -29,7 +29,7 @@ impl Step<'_> {
         let mut args: Vec<OsString> = Vec::new();
         args.extend(launch.systemd_cgroup.then(|| "--systemd-cgroup".into()));
         args.push(self.name().into());
-        // `create` knows no other way.
+        // `create` has no such option: it always detaches.
         if launch.detach && !matches!(self, Self::Create { .. }) {
             args.push("--detach".into());
         }

@@ -22,7 +22,7 @@ use crate::oci::{Launch, OciRuntime, RuntimeCall};
 use crate::{Error, Result, failure};
 
 impl CommandLine {
-    /// Executes the runtime, with a log of its own.
+    /// Executes the runtime with its own log.
     fn call(
         &self,
         args: &[OsString],
@@ -30,22 +30,19 @@ impl CommandLine {
     ) -> (BoxFuture<'static, executor_host::Result<Call>>, Log) {
         let mut all: Vec<OsString> = Vec::new();
         let mut log = Log(None);
-        if let (Some(state), Some(mark)) = (&self.state, &self.mark) {
+        if let (Some(state), Some(executor)) = (&self.state, &self.executor) {
             let number = self.calls.fetch_add(1, Ordering::Relaxed);
-            let file = state.join(format!("{}{number}", log_prefix(mark)));
+            let file = state.join(format!("{}{number}", log_prefix(executor)));
             all.extend(["--root".into(), state.into()]);
             all.extend(["--log".into(), file.clone().into(), "--log-format".into(), "json".into()]);
             log = Log(Some(file));
         }
         all.extend_from_slice(args);
-        let kept =
-            KEPT_VARIABLES.iter().filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?)));
-        let mark = self.mark.iter().map(|executor| (EXECUTOR_VARIABLE.into(), executor.into()));
         let command = Command {
             program: self.program.clone().into(),
             image: None,
             args: all,
-            env: kept.chain(mark).collect(),
+            env: self.environment(),
             stdio: [StdioSource::Null; 3],
         };
         let spawned = self.host.spawn(command, self.images.as_ref().and_then(Images::image), stdio);
@@ -56,6 +53,19 @@ impl CommandLine {
             }
         });
         (spawned.boxed(), log)
+    }
+
+    fn environment(&self) -> Vec<(OsString, OsString)> {
+        let mut variables = Vec::new();
+        for name in KEPT_VARIABLES {
+            if let Some(value) = std::env::var_os(name) {
+                variables.push((name.into(), value));
+            }
+        }
+        if let Some(executor) = &self.executor {
+            variables.push((EXECUTOR_VARIABLE.into(), executor.into()));
+        }
+        variables
     }
 
     pub(super) fn launch(
@@ -79,8 +89,8 @@ impl CommandLine {
         serde_json::from_slice(&answer).map_err(|source| Error::Answer { op, subject, source })
     }
 
-    /// Calls the runtime and answers with what it wrote to stdout. The call goes on to its end when
-    /// the answer is not waited for any more: half a call would leave a log, or a runtime, behind.
+    /// Calls the runtime, and returns what it has written to stdout. If the future is dropped, the call still
+    /// continues to its end: otherwise it would leave a log or a runtime behind.
     pub(super) async fn answer(&self, id: Option<&ContainerId>, args: &[OsString]) -> Result<Vec<u8>> {
         let (call, own_id, own_args) = (self.clone(), id.cloned(), args.to_vec());
         tokio::spawn(async move { call.whole_call(own_id.as_ref(), &own_args).await }).await?
@@ -91,7 +101,7 @@ impl CommandLine {
         let failed = |source| Error::Io { op: op.clone(), subject: subject.clone(), source };
         let (ours, theirs) = std::io::pipe().map_err(failed)?;
         let stdout = ChildFd::Fd(Arc::new(OwnedFd::from(theirs)));
-        // A runtime's complaint is in its log; on stderr it only comes again.
+        // The runtime writes its errors to its log. On stderr it only repeats them.
         let stdio = ChildStdio { stdout, ..ChildStdio::default() };
         let (call, log) = self.call(args, &stdio);
         drop(stdio);
@@ -114,7 +124,7 @@ impl CommandLine {
         }
     }
 
-    /// What was to be done with what, for messages.
+    /// The operation and its subject, for error messages.
     fn names(&self, id: Option<&ContainerId>, args: &[OsString]) -> (String, String) {
         let step = args.first().map(|arg| arg.to_string_lossy()).unwrap_or_default();
         let subject = id.map_or_else(|| self.program.display().to_string(), ToString::to_string);
@@ -122,11 +132,11 @@ impl CommandLine {
     }
 }
 
-/// The log of one call; removed when it has been read or is dropped.
+/// The log of one call. It is removed when it was read or is dropped.
 pub(crate) struct Log(Option<PathBuf>);
 
 impl Log {
-    /// What the runtime complained of.
+    /// The runtime's words about its failure.
     pub(crate) async fn take(self) -> Option<String> {
         let read = tokio::task::spawn_blocking(move || self.0.as_ref().map(fs::read));
         failure::words(&read.await.ok()??.ok()?)
@@ -134,7 +144,7 @@ impl Log {
 }
 
 impl Drop for Log {
-    /// A short file, removed in microseconds.
+    /// The file is short, and removing it takes microseconds.
     fn drop(&mut self) {
         if let Some(file) = &self.0 {
             let _never_written = fs::remove_file(file);

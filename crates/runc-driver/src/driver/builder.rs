@@ -1,4 +1,4 @@
-//! How a [`Runc`] is made.
+//! Building a [`Runc`].
 
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -13,7 +13,7 @@ use crate::command_line::CommandLine;
 use crate::kick::Kick;
 use crate::{Bundles, Error, find_runtime};
 
-/// Makes a [`Runc`].
+/// Builds a [`Runc`].
 pub struct RuncBuilder {
     pub(super) candidates: Vec<String>,
     pub(super) bundles: Arc<dyn Bundles>,
@@ -26,49 +26,50 @@ pub struct RuncBuilder {
 }
 
 impl RuncBuilder {
-    /// The runtime's name on `PATH`, or its path, in place of the usual candidates.
+    /// The runtime's name on `PATH`, or its path. By default, the first of [`CANDIDATES`](crate::CANDIDATES)
+    /// on `PATH` is used.
     #[must_use]
     pub fn runtime(mut self, command: impl Into<String>) -> Self {
         self.candidates = vec![command.into()];
         self
     }
 
-    /// How containers are kept.
+    /// Which process is the parent of containers.
     #[must_use]
     pub fn mode(self, mode: Mode) -> Self {
         Self { mode, ..self }
     }
 
-    /// Has the runtime use `MS_MOVE` in place of `pivot_root`, for a host whose root is a ramdisk.
+    /// Has the runtime use `MS_MOVE` instead of `pivot_root`. Needed on a host whose root is a ramdisk.
     #[must_use]
     pub fn no_pivot(self, no_pivot: bool) -> Self {
         Self { no_pivot, ..self }
     }
 
-    /// How long the runtime may take to start a process before it is killed; 60 s by default.
+    /// How long the runtime may take to start a process before it is killed. The default is 60 s.
     #[must_use]
     pub fn start_deadline(self, start_deadline: Duration) -> Self {
         Self { start_deadline, ..self }
     }
 
-    /// The cgroup that those of containers lie in which ask for no other; by default the root of the hierarchies,
-    /// or what systemd has given to an ordinary user.
+    /// The cgroup parent of containers whose specification has none. By default, this is the root of the
+    /// hierarchies, or for an ordinary user the cgroup that systemd has delegated.
     #[must_use]
     pub fn cgroup_parent(self, parent: CgroupParent) -> Self {
         Self { cgroup_parent: Some(parent), ..self }
     }
 
-    /// Whether a thread of ours writes this process's pid to the cgroup it is in, while requests are under way. It moves
-    /// nothing, and saves a runtime about ten milliseconds of waiting for the kernel; where it is not permitted it
-    /// stops. By default it does.
+    /// Whether a thread writes this process's pid to the process's own cgroup while containers are being
+    /// started. This moves nothing, and saves the runtime about ten milliseconds of waiting for the kernel.
+    /// If it is not permitted, the thread stops. Enabled by default.
     #[must_use]
     pub fn cgroup_kick(self, cgroup_kick: bool) -> Self {
         Self { cgroup_kick, ..self }
     }
 
-    /// Whether a runtime that is called again and again is executed from a sealed copy of its program in memory, which
-    /// is what runc and crun make for themselves at every start where it is not there. It takes the program's size of
-    /// memory, ten megabytes, once for the driver. By default it is.
+    /// Whether a runtime that is called repeatedly is executed from a sealed copy of its program in memory.
+    /// Without it, runc and crun make such a copy at every start. The driver keeps one copy, of about ten
+    /// megabytes. Enabled by default.
     #[must_use]
     pub fn in_memory(self, in_memory: bool) -> Self {
         Self { in_memory, ..self }
@@ -89,7 +90,7 @@ impl RuncBuilder {
             cgroup_kick,
             in_memory,
         } = self;
-        // A monitor that stays is better called what it is.
+        // A runtime that stays as a monitor keeps its own name in process lists.
         let in_memory = in_memory && mode == Mode::Detached;
         let program =
             find_runtime(&candidates).map_err(|error| Error::from(error).of("find", "a runtime"))?;

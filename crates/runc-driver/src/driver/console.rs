@@ -14,7 +14,7 @@ use super::launch::StartResult;
 use super::pools::Pool;
 use crate::{Error, Result};
 
-/// A terminal that is on its way; it is not waited for any longer than this is there.
+/// A terminal that is being received. Dropping it stops that.
 pub(super) struct Console {
     pub(super) path: String,
     received: JoinHandle<executor_host::Result<()>>,
@@ -27,8 +27,9 @@ impl Drop for Console {
 }
 
 impl DriverState {
-    /// The socket for the terminal of a process that gets one, which is waited for from now on; and what the runtime itself
-    /// gets: nothing then, since the process has its terminal for all three.
+    /// For a process with a terminal: makes the console socket, and begins to receive the terminal. Also
+    /// returns the streams of the runtime itself, which are empty then, since the process uses the terminal
+    /// for all three.
     pub(super) async fn console(
         &self,
         container: &Arc<DriverContainer>,
@@ -46,7 +47,7 @@ impl DriverState {
         Ok((Some(Console { path, received }), ChildStdio::default()))
     }
 
-    /// A process that runs has its terminal soon.
+    /// Waits until the terminal of a process that runs is received.
     pub(super) async fn receive_terminal(
         &self,
         container: &DriverContainer,
@@ -57,7 +58,7 @@ impl DriverState {
             Err(_) => Err(Error::Io {
                 op: "receive the terminal of".to_owned(),
                 subject: container.reservation.id.to_string(),
-                source: io::Error::new(io::ErrorKind::TimedOut, "the runtime handed over no terminal"),
+                source: io::Error::new(io::ErrorKind::TimedOut, "the runtime sent no terminal"),
             }),
         }
     }

@@ -1,4 +1,4 @@
-//! A container that was reserved, as the driver knows it.
+//! What the driver knows of one container, and the starts and terminals of its processes.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
@@ -19,34 +19,34 @@ pub(super) struct DriverContainer {
     pub(super) reservation: Reservation,
     pub(super) spec: Arc<ContainerSpec>,
     pub(super) network: NetworkTraits,
-    /// Where its network is, once it is attached.
+    /// The namespace of its network, once it is attached.
     pub(super) namespace: OnceLock<NetworkNamespace>,
     pub(super) init: OnceLock<HostPid>,
-    /// The end of init.
+    /// Completes with init's exit status.
     pub(super) ended: OnceLock<Ended>,
-    /// How init waits to be started, when it was created.
+    /// How a created init waits for its start.
     pub(super) layout: OnceLock<Layout>,
-    /// Found when init runs, so that nothing has to be looked for when it ends.
+    /// Found while init runs, so that its exit does not wait for it.
     cgroups: OnceLock<Cgroups>,
     starts: Mutex<Starts>,
     terminals: Mutex<Terminals>,
 }
 
-/// The starts that are under way.
+/// The starts in progress.
 #[derive(Default)]
 struct Starts {
-    /// Each is given up by sending here, and is over when the channel is closed.
-    under_way: HashMap<ProcessId, watch::Sender<bool>>,
+    /// Sending `true` abandons a start. A start is over when its channel is closed.
+    senders: HashMap<ProcessId, watch::Sender<bool>>,
     /// The container is being released.
     closed: bool,
 }
 
-/// The terminals of processes, and the sizes of those that are still to come. An entry is the present process's: it goes when
-/// that has ended, at the latest when another of the same id is started.
+/// The terminals of processes, and the sizes of terminals that do not exist yet. An entry is removed when its
+/// process has exited, or when another process with the same id is started.
 #[derive(Default)]
 struct Terminals {
     awaited: HashMap<ProcessId, Arc<Terminal>>,
-    /// Asked for before there was anything to resize.
+    /// Sizes that were requested before there was a terminal.
     sizes: HashMap<ProcessId, TerminalSize>,
 }
 
@@ -66,16 +66,16 @@ impl DriverContainer {
         }
     }
 
-    /// The start of a new process: a terminal that an earlier one of this id had is not its own. None once the container is
-    /// being released.
+    /// Begins the start of a new process, and forgets the terminal of an earlier process with the same id.
+    /// `None` once the container is being released.
     pub(super) fn begin_start(self: Arc<Self>, process: ProcessId) -> Option<PendingStart> {
         let start = self.register_start(process)?;
-        // A size that was asked for may be the new one's already.
+        // The size is kept: it may have been requested for the new process.
         lock(&start.container.terminals).awaited.remove(&start.process);
         Some(start)
     }
 
-    /// From now on the start of this process can be given up, until what is answered here is dropped.
+    /// Registers a start. It can be abandoned until the returned value is dropped.
     pub(super) fn register_start(self: Arc<Self>, process: ProcessId) -> Option<PendingStart> {
         let (abandon, abandoned) = watch::channel(false);
         {
@@ -83,44 +83,44 @@ impl DriverContainer {
             if starts.closed {
                 return None;
             }
-            starts.under_way.insert(process.clone(), abandon);
+            starts.senders.insert(process.clone(), abandon);
         }
         Some(PendingStart { container: self, process, abandoned })
     }
 
     pub(super) fn abandon(&self, process: &ProcessId) {
-        if let Some(abandon) = lock(&self.starts).under_way.get(process) {
+        if let Some(abandon) = lock(&self.starts).senders.get(process) {
             abandon.send_replace(true);
         }
     }
 
-    /// Gives every start up, lets none begin, and answers when all are over: a runtime that still works would make anew what
-    /// is being removed.
+    /// Abandons every start, refuses new ones, and completes when all are over. A runtime that still works
+    /// would make again what is being removed.
     pub(super) async fn close_starts(&self) {
-        let under_way: Vec<_> = {
+        let senders: Vec<_> = {
             let mut starts = lock(&self.starts);
             starts.closed = true;
-            starts.under_way.values().cloned().collect()
+            starts.senders.values().cloned().collect()
         };
-        for start in &under_way {
+        for start in &senders {
             start.send_replace(true);
         }
-        for start in under_way {
+        for start in senders {
             start.closed().await;
         }
     }
 
-    /// The terminal that this process will get, of the size that was asked for last, or of this one.
+    /// The terminal that this process will get. It has the size that was requested last, or `size`.
     pub(super) fn await_terminal(&self, process: &ProcessId, size: TerminalSize) -> Arc<Terminal> {
-        // Under one lock: a size that is asked for meanwhile goes to either.
+        // Both steps are under one lock, so that a concurrent `resize` finds the old or the new state.
         let mut terminals = lock(&self.terminals);
-        let size = terminals.sizes.remove(process).unwrap_or(size);
-        let terminal = Arc::new(Terminal::awaited(size));
+        let requested = terminals.sizes.remove(process);
+        let terminal = Arc::new(Terminal::awaited(requested.unwrap_or(size)));
         terminals.awaited.insert(process.clone(), Arc::clone(&terminal));
         terminal
     }
 
-    /// Gives the terminal of a process another size, or keeps the size for one that is still to come.
+    /// Resizes the terminal of a process. Without a terminal, keeps the size for the one that will come.
     pub(super) fn resize(&self, process: &ProcessId, size: TerminalSize) -> executor_host::Result<()> {
         let terminal = {
             let mut terminals = lock(&self.terminals);
@@ -133,19 +133,19 @@ impl DriverContainer {
         terminal.resize(size)
     }
 
-    /// The size that was asked for before there was a terminal.
-    pub(super) fn asked_size(&self, process: &ProcessId) -> Option<TerminalSize> {
+    /// The size that was requested before there was a terminal.
+    pub(super) fn requested_size(&self, process: &ProcessId) -> Option<TerminalSize> {
         lock(&self.terminals).sizes.get(process).copied()
     }
 
-    /// The process has ended: the next of its id has another terminal.
+    /// Forgets the terminal of a process that has exited.
     pub(super) fn forget_terminal(&self, process: &ProcessId) {
         let mut terminals = lock(&self.terminals);
         terminals.awaited.remove(process);
         terminals.sizes.remove(process);
     }
 
-    /// The start is over: a terminal that has not come by now does not come.
+    /// Ends a start. A terminal that was not received by now will not be received.
     fn end_start(&self, process: &ProcessId) {
         {
             let mut terminals = lock(&self.terminals);
@@ -154,31 +154,37 @@ impl DriverContainer {
                 terminals.awaited.remove(process);
             }
         }
-        lock(&self.starts).under_way.remove(process);
+        lock(&self.starts).senders.remove(process);
     }
 
-    /// Before init runs they may not be there yet; afterwards they are looked for once. Blocks for a moment.
+    /// Its cgroups. Once init runs, they are looked for once and kept. Blocks for a moment.
     pub(super) fn cgroups(&self) -> Cgroups {
-        let at =
-            || self.reservation.cgroup.as_ref().map_or_else(Cgroups::none, |place| Cgroups::at(&place.path));
-        let find = || self.reservation.cgroups().unwrap_or_else(|_| at());
         match self.init.get() {
-            Some(_) => self.cgroups.get_or_init(find).clone(),
-            None => find(),
+            Some(_) => self.cgroups.get_or_init(|| self.find_cgroups()).clone(),
+            None => self.find_cgroups(),
         }
     }
 
-    /// The same if they were looked for already.
+    /// Takes the default directories if the runtime's state cannot be read.
+    fn find_cgroups(&self) -> Cgroups {
+        match (self.reservation.cgroups(), &self.reservation.cgroup) {
+            (Ok(cgroups), _) => cgroups,
+            (Err(_), Some(place)) => Cgroups::at(&place.path),
+            (Err(_), None) => Cgroups::none(),
+        }
+    }
+
+    /// Its cgroups, if they were found already.
     pub(super) fn known_cgroups(&self) -> Option<&Cgroups> {
         self.cgroups.get()
     }
 
-    /// What says that a process is in it, by what is known without looking.
+    /// The evidence that a process is in the container, without reading files.
     pub(super) fn members(&self) -> Members {
         self.reservation.members(self.cgroups.get(), self.init.get().copied())
     }
 
-    /// The directories with its freezers.
+    /// The directories of its freezers.
     pub(super) fn freezers(&self) -> Vec<OsString> {
         match self.members() {
             Members::Cgroup { dirs, .. } => dirs,
@@ -186,28 +192,29 @@ impl DriverContainer {
         }
     }
 
-    /// The host pids of what is in it: by its cgroup, or by its pid namespace where no cgroups may be made. Blocks.
+    /// The host pids of its processes, by its cgroup, or by its pid namespace if it has no cgroup. Blocks.
     pub(super) fn processes(&self) -> BTreeSet<HostPid> {
         let mut pids: BTreeSet<_> = match (&self.reservation.cgroup, self.init.get()) {
             (None, Some(init)) => procfs::in_pid_namespace_of(*init).collect(),
             (Some(_), _) | (None, None) => self.cgroups().processes(),
         };
-        // A process leaves its cgroup after it has closed its files: by then others may know of its end. Of a process
-        // whose first thread has ended others may live on.
+        // An exiting process leaves its cgroup after it has closed its files, so its exit may have been
+        // noticed before. If only its first thread has exited, other threads are alive.
         pids.retain(|pid| Stat::of(*pid).is_some_and(|stat| !stat.is_ending() || stat.threads > 1));
         pids
     }
 
-    /// Blocks for a moment.
+    /// Whether init has exited, or was never started. Blocks for a moment.
     pub(super) fn has_ended(&self) -> bool {
         self.init.get().is_none_or(|init| Stat::of(*init).is_none_or(|stat| stat.is_ending()))
     }
 
-    /// What it has used so far, and what went over its network as long as its processes live. What goes over the host's is not
-    /// the container's. Blocks for a moment.
+    /// Its usage so far. The traffic is included while init is alive, unless the network is the host's.
+    /// Blocks for a moment.
     pub(super) fn usage(&self) -> Usage {
-        let own = self.namespace.get().is_some_and(|namespace| *namespace != NetworkNamespace::Host);
-        let init = self.init.get().filter(|_| own && !self.has_ended());
+        let has_own_network =
+            self.namespace.get().is_some_and(|namespace| *namespace != NetworkNamespace::Host);
+        let init = self.init.get().filter(|_| has_own_network && !self.has_ended());
         let network = init.and_then(|init| procfs::network_usage(*init));
         Usage { network, ..self.cgroups().usage() }
     }
@@ -218,7 +225,7 @@ impl DriverContainer {
     }
 }
 
-/// A start that is under way.
+/// A start in progress.
 pub(super) struct PendingStart {
     pub(super) container: Arc<DriverContainer>,
     pub(super) process: ProcessId,
@@ -226,7 +233,7 @@ pub(super) struct PendingStart {
 }
 
 impl PendingStart {
-    /// Until it is given up.
+    /// Completes when the start is abandoned.
     pub(super) async fn abandoned(&self) {
         if self.abandoned.clone().wait_for(|abandoned| *abandoned).await.is_err() {
             std::future::pending().await
@@ -240,7 +247,7 @@ impl Drop for PendingStart {
     }
 }
 
-/// How the names of a process's files in its container's directory begin. No exec can have init's.
+/// The prefix of a process's files in its container's directory. No exec has the same prefix as init.
 pub(super) fn stem(process: &ProcessId) -> String {
     match process {
         ProcessId::Init => "init".to_owned(),

@@ -1,11 +1,12 @@
-//! Containers that are created and wait to be started.
+//! Containers that are created and wait for their start.
 //!
 //! ```text
-//!  create: create ▶ pid file ▶ adopt          (as a run, short of the program)
-//!  start:  exec.fifo ▶ one byte ▶ it runs     (runc's and crun's layouts; another's is started by its `start`)
+//!  create: create ▶ pid file ▶ adopt          (as a run, without the program)
+//!  start:  exec.fifo ▶ one byte ▶ started     (runc and crun; for other runtimes, their own `start` is called)
 //! ```
-//! runc's init waits in open(2) of a fifo for a reader, writes a byte to it and executes the program; crun's has it open
-//! and waits for a byte. `start` does no more than to be the other side, and to remove the fifo.
+//! runc's init blocks in open(2) of a fifo until there is a reader. Then it writes a byte and executes the
+//! program. crun's init has the fifo open, and blocks until it can read a byte. The runtime's `start` only
+//! opens the other side and removes the fifo, so the driver does that itself.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -31,16 +32,16 @@ use crate::Error;
 /// How a created container waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Layout {
-    /// Its init writes to the fifo when somebody reads.
+    /// Init writes to the fifo once it has a reader.
     Runc,
-    /// Its init reads from the fifo.
+    /// Init reads from the fifo.
     Crun,
-    /// The runtime knows.
+    /// Unknown. The runtime's own `start` is called.
     Other,
 }
 
 impl DriverState {
-    /// Makes a container up to the point where its program would be executed.
+    /// Makes a container, up to the point where its program would be executed.
     pub(super) async fn create(
         self: &Arc<Self>,
         start: &PendingStart,
@@ -52,22 +53,22 @@ impl DriverState {
         Ok(created)
     }
 
-    /// Executes the program of a container that was created. When it fails or is given up half way, init may still wait, or run
-    /// the program: who asked for the start ends it, and its exit is reported.
+    /// Executes the program of a created container. If it fails or is abandoned, init may still wait, or may
+    /// run the program. The caller has to kill it then, and its exit is reported.
     pub(super) async fn start_created(&self, start: &PendingStart) -> Result<(), StartFailure> {
         let container = &start.container;
-        let given_up = async {
+        let timed_out = async {
             tokio::select! {
                 () = tokio::time::sleep(self.start_deadline) => {
                     format!("the container did not start within {:?}", self.start_deadline)
                 }
-                () = start.abandoned() => "the start was given up".to_owned(),
+                () = start.abandoned() => "the start was abandoned".to_owned(),
             }
         };
         tokio::select! {
             biased;
             started = self.open_exec_fifo(container) => started,
-            message = given_up => Err(StartFailure::new(StartFailureKind::RuntimeTimedOut, message)),
+            message = timed_out => Err(StartFailure::new(StartFailureKind::RuntimeTimedOut, message)),
         }
     }
 
@@ -77,7 +78,7 @@ impl DriverState {
         };
         let fifo = container.reservation.state.join("exec.fifo");
         let failed = |error| Error::file("start by", &fifo)(error).start_failure();
-        // Known since it was created, mostly.
+        // Usually it was read when the container was created.
         let layout = match container.layout.get() {
             Some(layout) => *layout,
             None => {
@@ -85,8 +86,8 @@ impl DriverState {
                 self.work(Pool::Reads, move || Ok(own.layout())).await?
             }
         };
-        // Opening, writing and removing a fifo takes microseconds, and handing it to another thread and back many more: a
-        // program that is ready has run in two or three milliseconds.
+        // Opening, writing and removing a fifo takes microseconds, which is less than moving the work to
+        // another thread. A started program may be done in two milliseconds.
         let opened = match layout {
             Layout::Runc => open(&fifo, false).map_err(failed)?,
             Layout::Crun => {
@@ -101,7 +102,7 @@ impl DriverState {
             }
         };
         match await_program(opened, ended).await.map_err(failed)? {
-            // Until it is gone the runtime says that the container is created.
+            // While the fifo exists, the runtime reports the container as created.
             StartOutcome::Executed => fs::remove_file(&fifo).map_err(failed),
             StartOutcome::Gone => Err(ended_before()),
         }
@@ -109,7 +110,7 @@ impl DriverState {
 }
 
 impl DriverContainer {
-    /// How it waits; looked for once. Blocks for a moment.
+    /// How it waits for its start. Read once. Blocks for a moment.
     pub(super) fn layout(&self) -> Layout {
         *self.layout.get_or_init(|| {
             let has = |file: &str| self.reservation.state.join(file).exists();
@@ -126,25 +127,26 @@ fn ended_before() -> StartFailure {
     gone("the container has ended before its start".to_owned())
 }
 
-/// Does not wait for the other side.
+/// Opens a fifo without blocking until the other side is open.
 fn open(fifo: &Path, write: bool) -> io::Result<File> {
     let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
     let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
     OpenOptions::new().read(true).write(write).custom_flags(flags).open(fifo)
 }
 
-/// How a wait for the program of a created container is over.
+/// The outcome of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StartOutcome {
     Executed,
-    /// Init has ended without it.
+    /// Init has exited before it has executed the program.
     Gone,
 }
 
-/// Gives crun's init its byte, and removes the fifo. Open on both sides, it ends nothing by SIGPIPE.
+/// Writes the byte that crun's init waits for, and removes the fifo. The fifo is open for reading and
+/// writing, so that the write cannot raise SIGPIPE.
 fn release_crun_init(fifo: &Path, pid: HostPid) -> io::Result<StartOutcome> {
     let mut gate = open(fifo, true)?;
-    // Asked first: afterwards it may have run already.
+    // This is checked first. After the write, the program may have run and exited already.
     if Stat::of(pid).is_none_or(|stat| stat.is_ending()) {
         return Ok(StartOutcome::Gone);
     }
@@ -153,8 +155,8 @@ fn release_crun_init(fifo: &Path, pid: HostPid) -> io::Result<StartOutcome> {
     Ok(StartOutcome::Executed)
 }
 
-/// Waits for the byte of runc's init, which goes on as soon as the fifo is open. One that ends without it has not started
-/// anything.
+/// Waits for the byte of runc's init. Init continues as soon as the fifo is open. If it exits without writing
+/// the byte, it has not executed the program.
 async fn await_program(fifo: File, ended: Ended) -> io::Result<StartOutcome> {
     let gate = pipe::Receiver::from_owned_fd(fifo.into())?;
     loop {
@@ -163,10 +165,10 @@ async fn await_program(fifo: File, ended: Ended) -> io::Result<StartOutcome> {
             ready = gate.readable() => ready?,
             _ = ended.clone() => {}
         }
-        let over = ended.clone().now_or_never().is_some();
+        let has_exited = ended.clone().now_or_never().is_some();
         let mut byte = [0];
-        if over {
-            // The reactor may not have seen yet what it wrote before it ended.
+        if has_exited {
+            // It may have written the byte before its exit, without the reactor having noticed.
             return match rustix::io::read(&gate, &mut byte) {
                 Ok(1..) => Ok(StartOutcome::Executed),
                 Ok(0) | Err(_) => Ok(StartOutcome::Gone),
@@ -174,7 +176,7 @@ async fn await_program(fifo: File, ended: Ended) -> io::Result<StartOutcome> {
         }
         match gate.try_read(&mut byte) {
             Ok(1..) => return Ok(StartOutcome::Executed),
-            // The other side is not open yet, or not any more: then the byte has come.
+            // The other side is not open yet, or it is closed again. In the latter case, the byte can be read.
             Ok(0) => tokio::time::sleep(Duration::from_millis(1)).await,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),

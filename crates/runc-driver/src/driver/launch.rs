@@ -1,43 +1,44 @@
-//! Starting a process: one call of the runtime, and what becomes of it.
+//! Starting a process: one call of the runtime, and adopting the process or finding out why it did not start.
 //!
 //! ```text
-//!  spawn ──▶ the runtime exits with 0 (detached) ─────────▶ pid file ▶ adopt ▶ it runs
-//!    │   └─▶ the pid file appears (foreground) ───────────▶
-//!    └─────▶ it exits otherwise, is overdue, is abandoned ▶ end what it left ▶ why, from its log
+//!  call ──▶ the runtime exits with 0 (detached) ─────────────────▶ pid file ▶ adopt ▶ started
+//!    │  └─▶ the pid file appears (foreground) ───────────────────▶
+//!    └────▶ the runtime exits otherwise, is overdue, is abandoned ▶ kill what it has left ▶ the cause, from its log
 //! ```
-//! A terminal is received while the runtime works, and has its size before the runtime says that the process runs.
+//! A terminal is received during the call. It has its size before the runtime reports that the process runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use executor_core::ChildStdio;
 use executor_core::lifecycle::{ExitStatus, HostPid, ProcessId, ProcessRef, StartFailure, StartFailureKind};
+use executor_core::{BoxFuture, ChildStdio};
 use executor_host::cgroup::PATIENCE;
 use executor_host::cgroup::place::CgroupPlace;
 use executor_host::{Adopted, CallEnd, Parent, journal};
 
+use super::console::Console;
 use super::container::{DriverContainer, PendingStart, stem};
 use super::pid_file::{PidFile, read_pid};
 use super::pools::Pool;
-use super::{DriverState, Mode, gone};
+use super::{DriverState, Mode, OpenedRoot, gone};
 use crate::oci::{Launch, RuntimeCall};
 use crate::{Error, failure};
 
 pub(super) type StartResult<T> = std::result::Result<T, StartFailure>;
 
-/// What the runtime is to do.
+/// The command of the runtime.
 pub(super) enum LaunchKind {
     Create,
     Run,
-    /// With the file that describes the process, which goes afterwards.
+    /// `process` is the file that describes the process. It is removed afterwards.
     Exec {
         process: PathBuf,
     },
 }
 
 impl LaunchKind {
-    const fn step(&self) -> &'static str {
+    const fn command(&self) -> &'static str {
         match self {
             Self::Create => "create",
             Self::Run => "run",
@@ -46,8 +47,18 @@ impl LaunchKind {
     }
 }
 
+/// A call that has not started a process.
+enum LaunchFailure {
+    /// The runtime was not executed.
+    NotCalled(StartFailure),
+    /// The runtime was killed, because it was overdue or abandoned.
+    Killed(StartFailure),
+    /// The runtime has failed. Its log has the cause; without a log, `unexplained` is the failure.
+    Refused { call: RuntimeCall, unexplained: StartFailure },
+}
+
 impl DriverState {
-    /// Starts a container's init, as far as `kind` says; its exit is reported when that is asked for.
+    /// Starts a container's init, as far as `kind` says. Its exit is reported once the [`Adopted`] is dropped.
     pub(super) async fn launch_init(
         self: &Arc<Self>,
         start: &PendingStart,
@@ -55,12 +66,13 @@ impl DriverState {
         stdio: ChildStdio,
     ) -> StartResult<(HostPid, Adopted)> {
         let launched = self.launch(start, kind, stdio).await?;
-        let (shared, found) = (Arc::clone(self), Arc::clone(&start.container));
-        tokio::spawn(async move { shared.pools.run(Pool::Reads, move || drop(found.cgroups())).await });
+        // The cgroups are found now, so that the exit does not wait for it.
+        let (own, container) = (Arc::clone(self), Arc::clone(&start.container));
+        tokio::spawn(async move { own.pools.run(Pool::Reads, move || drop(container.cgroups())).await });
         Ok(launched)
     }
 
-    /// Has the runtime start a process, and takes charge of it.
+    /// Has the runtime start a process, and adopts it.
     pub(super) async fn launch(
         &self,
         start: &PendingStart,
@@ -68,15 +80,15 @@ impl DriverState {
         stdio: ChildStdio,
     ) -> StartResult<(HostPid, Adopted)> {
         let PendingStart { container, process, .. } = start;
-        let reservation = &container.reservation;
         let detach = match self.mode {
             Mode::Detached => true,
             Mode::Foreground => {
-                possible_in_the_foreground(&kind, &stdio)?;
+                check_foreground(&kind, &stdio)?;
                 false
             }
         };
         let (console, stdio) = self.console(container, process, stdio).await?;
+        let reservation = &container.reservation;
         let launch = Launch {
             pid_file: reservation.dir.join(format!("{}.pid", stem(process))),
             console_socket: console.as_ref().map(|console| console.path.clone()),
@@ -84,99 +96,106 @@ impl DriverState {
             systemd_cgroup: reservation.cgroup.as_ref().is_some_and(CgroupPlace::is_made_by_systemd),
         };
         let mut files = vec![launch.pid_file.clone()];
-        files.extend(match &kind {
-            LaunchKind::Create | LaunchKind::Run => None,
-            LaunchKind::Exec { process } => Some(process.clone()),
-        });
+        if let LaunchKind::Exec { process } = &kind {
+            files.push(process.clone());
+        }
         match self.call_runtime(start, &kind, launch, stdio).await {
-            LaunchOutcome::Started { parent, call } => {
+            Ok((parent, call)) => {
                 let adopted = self.adopt(container, process, files, parent).await;
                 drop(call);
-                let (pid, adopted) = adopted?;
-                if let Some(console) = console
-                    && let Err(error) = self.receive_terminal(container, console).await
-                {
-                    // One that has no terminal has not started.
-                    adopted.disown(PATIENCE).await;
-                    return Err(error.start_failure());
-                }
-                Ok((pid, adopted))
+                self.with_terminal(container, console, adopted?).await
             }
-            LaunchOutcome::Failed { failure, call } => {
-                Err(self.clean_up_failed_launch(container, process, files, failure, call).await)
+            Err(failure) => Err(self.clean_up_failed_launch(start, files, failure).await),
+        }
+    }
+
+    /// Waits for the terminal of a process that runs. Without its terminal, the process has not started, and
+    /// is killed.
+    async fn with_terminal(
+        &self,
+        container: &DriverContainer,
+        console: Option<Console>,
+        (pid, adopted): (HostPid, Adopted),
+    ) -> StartResult<(HostPid, Adopted)> {
+        let Some(console) = console else { return Ok((pid, adopted)) };
+        match self.receive_terminal(container, console).await {
+            Ok(()) => Ok((pid, adopted)),
+            Err(error) => {
+                adopted.disown(PATIENCE).await;
+                Err(error.start_failure())
             }
         }
     }
 
-    /// Calls the runtime, and waits until it says that the process runs.
+    /// Calls the runtime, and waits until it reports that the process runs. Returns the parent of the
+    /// process, and the call, which must be kept until the process is adopted.
     async fn call_runtime(
         &self,
         start: &PendingStart,
         kind: &LaunchKind,
         launch: Launch,
         stdio: ChildStdio,
-    ) -> LaunchOutcome {
-        let container = &start.container;
-        let not = |failure, call| LaunchOutcome::Failed { failure: Some(failure), call };
-        let opened = match self.opened() {
-            Ok(opened) => opened,
-            Err(error) => return not(error.start_failure(), None),
-        };
-        let (runtime, id, detach) = (&opened.runtime, &container.reservation.id, launch.detach);
-        let step = format!("{} {}", runtime.name(), kind.step());
-        let pid_file = launch.pid_file.clone();
-        let appears = match detach {
+    ) -> Result<(Parent, RuntimeCall), LaunchFailure> {
+        let not_called = |error: Error| LaunchFailure::NotCalled(error.start_failure());
+        let opened = self.opened().map_err(not_called)?;
+        let (detach, pid_file) = (launch.detach, launch.pid_file.clone());
+        let watched = match detach {
             true => None,
-            false => match PidFile::watch(&pid_file) {
-                Ok(watched) => Some(watched),
-                Err(error) => return not(Error::file("watch", &pid_file)(error).start_failure(), None),
-            },
+            false => {
+                let watched = PidFile::watch(&pid_file);
+                Some(watched.map_err(Error::file("watch", &pid_file)).map_err(not_called)?)
+            }
         };
-        let called = match kind {
-            LaunchKind::Create => runtime.create(id, &container.reservation.dir, launch, stdio),
-            LaunchKind::Run => runtime.run(id, &container.reservation.dir, launch, stdio),
-            LaunchKind::Exec { process } => runtime.exec(id, process, launch, stdio),
-        };
-        let call = match called.await {
-            Ok(call) => call,
-            Err(error) => return not(error.start_failure(), None),
-        };
+        let call = begin_call(opened, &start.container, kind, launch, stdio).await.map_err(not_called)?;
         let ended = call.wait(self.start_deadline, start.abandoned());
-        let ended = match appears {
+        let ended = match watched {
             None => ended.await,
             Some(watched) => tokio::select! {
                 Ok(()) = watched.appeared() => {
-                    return LaunchOutcome::Started { parent: call.as_parent(), call };
+                    return Ok((call.as_parent(), call));
                 }
                 ended = ended => ended,
             },
         };
+        let command = format!("{} {}", opened.runtime.name(), kind.command());
+        self.outcome(&command, call, ended, detach, &pid_file).await
+    }
+
+    /// The outcome of a call that has ended.
+    async fn outcome(
+        &self,
+        command: &str,
+        call: RuntimeCall,
+        ended: CallEnd,
+        detach: bool,
+        pid_file: &Path,
+    ) -> Result<(Parent, RuntimeCall), LaunchFailure> {
+        let killed = |message| {
+            Err(LaunchFailure::Killed(StartFailure::new(StartFailureKind::RuntimeTimedOut, message)))
+        };
         let deadline = self.start_deadline;
         match ended {
-            CallEnd::Ended(ExitStatus::Code(0)) if detach => {
-                LaunchOutcome::Started { parent: Parent::Us, call }
-            }
-            // So short a life that the monitor's end came first.
-            CallEnd::Ended(_) if !detach && self.is_there(&pid_file).await => {
-                LaunchOutcome::Started { parent: call.as_parent(), call }
-            }
+            CallEnd::Ended(ExitStatus::Code(0)) if detach => Ok((Parent::Us, call)),
+            // The process has exited already, and its monitor with it.
+            CallEnd::Ended(_) if !detach && self.exists(pid_file).await => Ok((call.as_parent(), call)),
             CallEnd::Ended(status) => {
-                let said_nothing = broken(format!("{step} failed with {status} and did not say why"));
-                LaunchOutcome::Failed { failure: None, call: Some((call, said_nothing)) }
+                let unexplained = broken(format!("{command} failed with {status} and did not say why"));
+                Err(LaunchFailure::Refused { call, unexplained })
             }
             CallEnd::Overdue => {
-                timed_out(format!("{step} gave no answer within {deadline:?}; it was killed"), call)
+                killed(format!("{command} gave no answer within {deadline:?}; it was killed"))
             }
-            CallEnd::Abandoned => timed_out(format!("{step} was given up and killed"), call),
+            CallEnd::Abandoned => killed(format!("{command} was abandoned and killed")),
         }
     }
 
-    async fn is_there(&self, file: &Path) -> bool {
+    async fn exists(&self, file: &Path) -> bool {
         let file = file.to_owned();
         self.pools.run(Pool::Reads, move || file.exists()).await.unwrap_or(false)
     }
 
-    /// What was started is watched, before its pid can be another's. It is in the journal before anything else.
+    /// Adopts the process that a runtime has started. It is recorded in the journal first: if this process
+    /// dies now, a sweep kills it.
     async fn adopt(
         &self,
         container: &Arc<DriverContainer>,
@@ -186,7 +205,7 @@ impl DriverState {
     ) -> StartResult<(HostPid, Adopted)> {
         let reservation = &container.reservation;
         let (dir, pid_file) = (reservation.dir.clone(), files.first().cloned().unwrap_or_default());
-        let read = move || {
+        let read_and_record = move || {
             let pid = read_pid(&pid_file);
             if let Some(pid) = pid
                 && let Err(error) = journal::record(&dir, pid)
@@ -196,7 +215,7 @@ impl DriverState {
             remove(&files);
             pid.ok_or_else(|| broken(format!("{} has no pid in it", pid_file.display())))
         };
-        let pid = self.work(Pool::Reads, read).await?;
+        let pid = self.work(Pool::Reads, read_and_record).await?;
         if *process == ProcessId::Init {
             let _first = container.init.set(pid);
         }
@@ -209,80 +228,70 @@ impl DriverState {
         Ok((pid, adopted))
     }
 
-    /// Ends what a runtime has started all the same that says it has not, or did not say anything; and why it did not.
+    /// Kills what a failed call has left, and returns why the process did not start.
     async fn clean_up_failed_launch(
         &self,
-        container: &Arc<DriverContainer>,
-        process: &ProcessId,
+        start: &PendingStart,
         files: Vec<PathBuf>,
-        failure: Option<StartFailure>,
-        call: Option<(RuntimeCall, StartFailure)>,
+        failure: LaunchFailure,
     ) -> StartFailure {
+        let container = &start.container;
         let read = move || {
             let pid = files.first().and_then(|pid_file| read_pid(pid_file));
             remove(&files);
             pid
         };
         let started = self.pools.run(Pool::Reads, read).await.ok().flatten();
-        if call.is_some()
-            && let Err(error) = self.host.end_unadopted(container.members(), false, started).await
-        {
-            tracing::warn!(container = %container.reservation.id, %error, "end what a runtime has left");
+        let was_called = !matches!(failure, LaunchFailure::NotCalled(_));
+        if was_called && let Err(error) = self.host.end_unadopted(container.members(), false, started).await {
+            let id = &container.reservation.id;
+            tracing::warn!(container = %id, %error, "what a runtime has left was not killed");
         }
-        let (words, said_nothing) = match call {
-            Some((call, said_nothing)) => (call.words().await, Some(said_nothing)),
-            None => (None, None),
-        };
-        if let Some(failure) = failure {
-            return failure;
+        match failure {
+            LaunchFailure::NotCalled(failure) | LaunchFailure::Killed(failure) => failure,
+            LaunchFailure::Refused { call, unexplained } => self.explain(start, call, unexplained).await,
         }
-        let own = Arc::clone(container);
-        let is_exec = *process != ProcessId::Init;
-        let container_ended =
-            is_exec && self.pools.run(Pool::Reads, move || own.has_ended()).await.unwrap_or(false);
-        let said_nothing = said_nothing.unwrap_or_else(|| broken("the runtime was not called".to_owned()));
-        match words {
-            // Whatever the runtime says of it, there was nothing left to start a process in.
-            words if container_ended => {
-                gone(format!("the container has ended: {}", words.unwrap_or(said_nothing.message)))
-            }
-            Some(words) => failure::classify(words),
-            None => said_nothing,
+    }
+
+    /// Why the runtime has failed, from its log.
+    async fn explain(
+        &self,
+        start: &PendingStart,
+        call: RuntimeCall,
+        unexplained: StartFailure,
+    ) -> StartFailure {
+        let words = call.words().await;
+        let is_exec = start.process != ProcessId::Init;
+        let own = Arc::clone(&start.container);
+        // An exec in a container that has ended fails with one of many messages.
+        if is_exec && self.pools.run(Pool::Reads, move || own.has_ended()).await.unwrap_or(false) {
+            let words = words.unwrap_or(unexplained.message);
+            return gone(format!("the container has ended: {words}"));
         }
+        words.map_or(unexplained, failure::classify)
     }
 }
 
-/// What became of a call that was to start a process.
-enum LaunchOutcome {
-    /// The call has to be there until the process is adopted.
-    Started { parent: Parent, call: RuntimeCall },
-    Failed {
-        /// Why, if the runtime's log need not be asked.
-        failure: Option<StartFailure>,
-        /// The call, with what is said of it if the runtime says nothing.
-        call: Option<(RuntimeCall, StartFailure)>,
-    },
-}
-
-fn timed_out(message: String, call: RuntimeCall) -> LaunchOutcome {
-    let failure = StartFailure::new(StartFailureKind::RuntimeTimedOut, message);
-    LaunchOutcome::Failed { failure: Some(failure.clone()), call: Some((call, failure)) }
-}
-
-fn broken(message: String) -> StartFailure {
-    StartFailure::new(StartFailureKind::RuntimeBroken, message)
-}
-
-/// A container that lives long gets many of them.
-fn remove(files: &[PathBuf]) {
-    for file in files {
-        let _left_to_release = fs::remove_file(file);
+/// Executes the runtime.
+fn begin_call(
+    opened: &OpenedRoot,
+    container: &DriverContainer,
+    kind: &LaunchKind,
+    launch: Launch,
+    stdio: ChildStdio,
+) -> BoxFuture<'static, crate::Result<RuntimeCall>> {
+    let (id, bundle) = (&container.reservation.id, &container.reservation.dir);
+    match kind {
+        LaunchKind::Create => opened.runtime.create(id, bundle, launch, stdio),
+        LaunchKind::Run => opened.runtime.run(id, bundle, launch, stdio),
+        LaunchKind::Exec { process } => opened.runtime.exec(id, process, launch, stdio),
     }
 }
 
-/// A runtime that stays with its process keeps the terminal for itself, and `create` does not stay. A terminal is what the user
-/// asked for: that its container is created first is our own doing.
-fn possible_in_the_foreground(kind: &LaunchKind, stdio: &ChildStdio) -> StartResult<()> {
+/// Checks that a start is possible with a runtime that stays as the monitor. Such a runtime keeps the
+/// terminal for itself, and after `create` it does not stay. The terminal is checked first, because the user
+/// has asked for it, and not for `create`.
+fn check_foreground(kind: &LaunchKind, stdio: &ChildStdio) -> StartResult<()> {
     let what = match (stdio.terminal, kind) {
         (Some(_), _) => "a terminal",
         (None, LaunchKind::Create) => "a container that is created",
@@ -290,4 +299,15 @@ fn possible_in_the_foreground(kind: &LaunchKind, stdio: &ChildStdio) -> StartRes
     };
     let message = format!("{what} needs a runtime that is not kept in the foreground");
     Err(StartFailure::new(StartFailureKind::BadConfig, message))
+}
+
+fn broken(message: String) -> StartFailure {
+    StartFailure::new(StartFailureKind::RuntimeBroken, message)
+}
+
+/// Removes files that are not needed any more. A container with many execs would collect them.
+fn remove(files: &[PathBuf]) {
+    for file in files {
+        let _left_to_release = fs::remove_file(file);
+    }
 }

@@ -13,13 +13,14 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 use tokio::io::Interest;
 
-/// A pid file that is to appear. Runtimes write it beside its place and rename it there.
+/// A pid file that does not exist yet. Runtimes write it under another name and rename it.
 pub(super) struct PidFile {
     name: std::ffi::OsString,
     inotify: Arc<OwnedFd>,
 }
 
 impl PidFile {
+    /// Begins to watch for the file.
     pub(super) fn watch(path: &Path) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         let written = WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE;
@@ -27,20 +28,19 @@ impl PidFile {
         Ok(Self { name: path.file_name().unwrap_or_default().to_owned(), inotify: Arc::new(inotify) })
     }
 
+    /// Waits until the file has appeared.
     pub(super) async fn appeared(&self) -> io::Result<()> {
         let inotify = executor_host::watch(Arc::clone(&self.inotify), Interest::READABLE)?;
         let mut space = [MaybeUninit::uninit(); 4096];
         let mut events = inotify::Reader::new(&self.inotify, &mut space);
         loop {
             match events.next() {
-                Ok(event)
-                    if event
-                        .file_name()
-                        .is_some_and(|name| name.to_bytes() == self.name.as_encoded_bytes()) =>
-                {
-                    return Ok(());
+                Ok(event) => {
+                    let name = event.file_name().map(|name| name.to_bytes());
+                    if name == Some(self.name.as_encoded_bytes()) {
+                        return Ok(());
+                    }
                 }
-                Ok(_) => {}
                 Err(Errno::AGAIN) => inotify.readable().await?.clear_ready(),
                 Err(error) => return Err(error.into()),
             }

@@ -1,12 +1,12 @@
-//! Blocking work, in pools apart: a container waits for its own work and for others' of the same kind, never for another
-//! kind.
+//! Blocking work in separate pools. A container waits for its own work and for other containers' work of the
+//! same kind, and never for work of another kind.
 //!
-//! | pool | work | why apart |
+//! | pool | work | why it is separate |
 //! |---|---|---|
-//! | bundles | claiming an id, writing a bundle | disk |
-//! | attachments | attaching to slow networks | others' programs, seconds each |
+//! | bundles | reserving an id, writing a bundle | disk |
+//! | attachments | attaching to slow networks | plugins, seconds each |
 //! | detachments | detaching from slow networks | the same; a release does not wait for starts |
-//! | releases | ending what is left, removing cgroups and files | waits for processes to die |
+//! | releases | killing what is left, removing cgroups and files | waits for processes to exit |
 //! | reads | usage, pid files, exec fifos | microseconds each |
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -15,12 +15,13 @@ use tokio::sync::Semaphore;
 
 use crate::{Error, Result};
 
-/// Blocking work of each kind that goes on at once; more waits its turn.
+/// How many pieces of work of one kind run at once. The others wait.
 const AT_ONCE: usize = 8;
 
-/// The same of work that mostly waits for others: plugins, or processes that do not die. It costs a thread that sleeps, and one
-/// with processes in uninterruptible sleep takes five seconds: with few places, some of these would hold up the releases of all
-/// other containers. All pools together stay well below the 512 threads that tokio has for blocking work.
+/// The same for work that mostly waits, for plugins or for processes that do not exit. Each takes a sleeping
+/// thread. A container with processes in uninterruptible sleep takes five seconds. With a small limit, a few
+/// of these would delay the releases of all other containers. All pools together stay well below the 512
+/// threads that tokio has for blocking work.
 const WAITING_AT_ONCE: usize = 64;
 
 /// A kind of work.
@@ -39,7 +40,8 @@ pub(super) struct Pools {
     detachments: Arc<Semaphore>,
     releases: Arc<Semaphore>,
     reads: Arc<Semaphore>,
-    /// Whether the driver is closed. Work holds it while it goes on, since it goes on when it is not awaited any more.
+    /// Whether the driver is closed. Work holds the lock until it is done, since it continues when its future
+    /// is dropped.
     closed: Arc<RwLock<bool>>,
 }
 
@@ -56,7 +58,7 @@ impl Pools {
         }
     }
 
-    /// Does blocking work when it is its turn. Once begun, it is done whether or not it is awaited.
+    /// Does blocking work once the pool has room. Work that has begun is done even if the future is dropped.
     pub(super) async fn run<T: Send + 'static>(
         &self,
         pool: Pool,
@@ -79,7 +81,7 @@ impl Pools {
         tokio::task::spawn_blocking(work).await?
     }
 
-    /// Waits for work that has begun; from now on none begins.
+    /// Waits for work that has begun. From now on, none begins.
     pub(super) fn close(&self) {
         *self.closed.write().unwrap_or_else(PoisonError::into_inner) = true;
     }

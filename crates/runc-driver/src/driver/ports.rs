@@ -26,7 +26,7 @@ impl Runtime for Runc {
         let shared = &self.shared;
         let failed = |source: Error| RuntimeError::Root { root: root.to_owned(), source: source.into() };
         if shared.opened.get().is_some() {
-            let taken = std::io::Error::other("this driver has one already");
+            let taken = std::io::Error::other("this driver has a root already");
             return Err(RuntimeError::Root { root: root.to_owned(), source: taken.into() });
         }
         let (own, swept) = Root::open(root, &*shared.bundles).map_err(|error| failed(error.into()))?;
@@ -62,7 +62,7 @@ impl Runtime for Runc {
 
     fn start(&self, id: &ContainerId) -> BoxFuture<'static, std::result::Result<(), StartFailure>> {
         let shared = Arc::clone(&self.shared);
-        // Its terminal came when it was created.
+        // Its terminal was received when it was created.
         let container = shared.container(id).ok();
         let Some(start) = container.and_then(|container| container.register_start(ProcessId::Init)) else {
             return unprepared(id);
@@ -129,12 +129,14 @@ impl Runtime for Runc {
             },
         };
         let process = process.clone();
-        let failed = move |error| RuntimeError::failed(format!("send {signal} to"), process, error);
-        sent.map(move |sent| sent.map_err(failed)).boxed()
+        async move {
+            sent.await.map_err(|error| RuntimeError::failed(format!("send {signal} to"), process, error))
+        }
+        .boxed()
     }
 
     fn resize(&self, process: &ProcessRef, size: TerminalSize) -> std::result::Result<(), RuntimeError> {
-        // What has been released has no terminals.
+        // A released container has no terminals.
         let Ok(container) = self.shared.container(&process.container) else { return Ok(()) };
         let resized = container.resize(&process.process, size);
         resized.map_err(|error| RuntimeError::failed("resize", process, error))
@@ -146,12 +148,14 @@ impl Runtime for Runc {
         how: Kill,
     ) -> BoxFuture<'static, std::result::Result<Delivery, RuntimeError>> {
         let Kill { everything, thaw } = how;
-        let container = self.shared.container(&process.container).ok();
-        let everything = container.as_ref().filter(|_| everything).map(|container| container.members());
-        let thaw = container.filter(|_| thaw).map(|container| container.freezers()).unwrap_or_default();
-        let killed = self.shared.host.kill(process.clone(), everything, thaw);
+        let (mut members, mut freezers) = (None, Vec::new());
+        if let Ok(container) = self.shared.container(&process.container) {
+            members = everything.then(|| container.members());
+            freezers = if thaw { container.freezers() } else { Vec::new() };
+        }
+        let killed = self.shared.host.kill(process.clone(), members, freezers);
         let process = process.clone();
-        killed.map(move |killed| killed.map_err(|error| RuntimeError::failed("kill", process, error))).boxed()
+        async move { killed.await.map_err(|error| RuntimeError::failed("kill", process, error)) }.boxed()
     }
 
     fn end_rest(&self, id: &ContainerId) -> BoxFuture<'static, ()> {
@@ -159,19 +163,19 @@ impl Runtime for Runc {
         let (members, freezers) = (container.members(), container.freezers());
         let ended = self.shared.host.end_all(id.clone(), members, freezers, PATIENCE);
         let id = id.clone();
-        let over = move |ended: executor_host::Result<()>| {
-            if let Err(error) = ended {
-                tracing::warn!(container = %id, %error, "end what is left");
+        async move {
+            if let Err(error) = ended.await {
+                tracing::warn!(container = %id, %error, "what is left in a container was not killed");
             }
-        };
-        ended.map(over).boxed()
+        }
+        .boxed()
     }
 
     fn pause(&self, id: &ContainerId) -> BoxFuture<'static, std::result::Result<(), RuntimeError>> {
         let (runtime, id) = (self.runtime(), id.clone());
         async move {
-            let paused = async { runtime?.pause(&id).await };
-            paused.await.map_err(|error| error.of("pause", &id))
+            let failed = |error: Error| error.of("pause", &id);
+            runtime.map_err(failed)?.pause(&id).await.map_err(failed)
         }
         .boxed()
     }
@@ -179,23 +183,20 @@ impl Runtime for Runc {
     fn resume(&self, id: &ContainerId) -> BoxFuture<'static, std::result::Result<(), RuntimeError>> {
         let (runtime, id) = (self.runtime(), id.clone());
         async move {
-            let resumed = async { runtime?.resume(&id).await };
-            resumed.await.map_err(|error| error.of("resume", &id))
+            let failed = |error: Error| error.of("resume", &id);
+            runtime.map_err(failed)?.resume(&id).await.map_err(failed)
         }
         .boxed()
     }
 
     fn thaw(&self, id: &ContainerId) -> BoxFuture<'static, std::result::Result<(), RuntimeError>> {
         let id = id.clone();
-        match self.shared.container(&id) {
-            Ok(container) => {
-                let thawed = self.shared.host.thaw(container.freezers());
-                thawed
-                    .map(move |thawed| thawed.map_err(|error| RuntimeError::failed("thaw", id, error)))
-                    .boxed()
-            }
-            Err(error) => future::ready(Err(error.of("thaw", &id))).boxed(),
-        }
+        let container = match self.shared.container(&id) {
+            Ok(container) => container,
+            Err(error) => return future::ready(Err(error.of("thaw", &id))).boxed(),
+        };
+        let thawed = self.shared.host.thaw(container.freezers());
+        async move { thawed.await.map_err(|error| RuntimeError::failed("thaw", id, error)) }.boxed()
     }
 
     fn processes(
@@ -204,12 +205,10 @@ impl Runtime for Runc {
     ) -> BoxFuture<'static, std::result::Result<Vec<HostPid>, RuntimeError>> {
         let (shared, id) = (Arc::clone(&self.shared), id.clone());
         async move {
-            let listed = async {
-                let container = shared.container(&id)?;
-                shared.pools.run(Pool::Reads, move || container.processes()).await
-            };
-            let pids = listed.await.map_err(|error| error.of("list the processes of", &id))?;
-            Ok(pids.into_iter().collect())
+            let failed = |error: Error| error.of("list the processes of", &id);
+            let container = shared.container(&id).map_err(failed)?;
+            let listed = shared.pools.run(Pool::Reads, move || container.processes()).await;
+            Ok(listed.map_err(failed)?.into_iter().collect())
         }
         .boxed()
     }
@@ -218,13 +217,14 @@ impl Runtime for Runc {
         const OP: &str = "read the usage of";
         let (shared, id) = (Arc::clone(&self.shared), id.clone());
         async move {
-            let container = shared.container(&id).map_err(|error| error.of(OP, &id))?;
+            let failed = |error: Error| error.of(OP, &id);
+            let container = shared.container(&id).map_err(failed)?;
             let own = Arc::clone(&container);
             let has_ended = shared.pools.run(Pool::Reads, move || own.has_ended()).await;
-            if has_ended.map_err(|error| error.of(OP, &id))? {
+            if has_ended.map_err(failed)? {
                 return Err(RuntimeError::not_running(OP, &id));
             }
-            shared.usage(container).await.map_err(|error| error.of(OP, &id))
+            shared.usage(container).await.map_err(failed)
         }
         .boxed()
     }
@@ -241,7 +241,7 @@ impl Runtime for Runc {
         }
         shared.pools.close();
         if let Err(error) = shared.host.close(CALL_DEADLINE) {
-            tracing::warn!(%error, "not all processes could be ended");
+            tracing::warn!(%error, "not all processes could be killed");
         }
         let rest: Vec<_> = lock(&shared.containers).values().cloned().collect();
         let mut left: Vec<_> = rest.iter().flat_map(|container| shared.release_now(container)).collect();
@@ -267,12 +267,12 @@ impl ExitSource for Runc {
         }
         let exits = shared.host.exits();
         let with_usage = move |(process, status)| Arc::clone(&shared).exit(process, status);
-        // Each as soon as it is known: none waits for another.
+        // Unordered, so that no exit waits for the usage of another container.
         exits.map(with_usage).buffer_unordered(usize::MAX).boxed()
     }
 }
 
-/// The pid of a process that has started: from now on its exit is reported.
+/// Has the exit of a started process reported from now on. Returns its pid.
 fn reported((pid, adopted): (HostPid, Adopted)) -> HostPid {
     adopted.report();
     pid

@@ -1,9 +1,11 @@
-//! What a runtime is pointed at: a container's bundle, a process to be added to one.
+//! Making what a runtime reads: a container's bundle, and the description of a process to be started in a
+//! container.
 //!
 //! ```text
-//!  reservation the id ▶ attach to the network ▶ write the bundle ▶ config.json
-//!  (bundles)      (attachments, if slow)  (bundles)
+//!  reserve the id ▶ attach to the network ▶ write the bundle ▶ config.json
+//!  (bundles)        (attachments, if slow)  (bundles)
 //! ```
+//! The second line names the pool of each step. With a network that is not slow, all of it is one step.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -27,50 +29,48 @@ impl DriverState {
         spec: Arc<ContainerSpec>,
         preparation: Preparation,
     ) -> Result<(), StartFailure> {
-        let is_slow = self.bundles.network(&spec).is_slow;
-        let (own, worker) = (Arc::clone(&self), Arc::clone(&self));
-        let reservation = move || own.reserve(&id, spec);
-        // Work that has begun goes on when it is not awaited any more.
-        let under_way = Arc::new(preparation);
-        let until_done = || Arc::clone(&under_way);
-        if !is_slow {
-            let held = until_done();
-            let all = move || {
-                let _held = held;
-                let container = reservation()?;
-                let network = worker.bundles.attach(&container.place(), &container.spec)?;
-                worker.write_bundle(&container, &network)
+        let preparation = Arc::new(preparation);
+        if !self.bundles.network(&spec).is_slow {
+            let all = move |own: &Self| {
+                let container = own.reserve(&id, spec)?;
+                let network = own.bundles.attach(&container.place(), &container.spec)?;
+                own.write_bundle(&container, &network)
             };
-            return self.work(Pool::Bundles, all).await;
+            return self.do_step(Pool::Bundles, &preparation, all).await;
         }
-        let held = until_done();
-        let reservation = move || {
-            let _held = held;
-            reservation()
-        };
-        let container = self.work(Pool::Bundles, reservation).await?;
-        let (attached, attacher, held) = (Arc::clone(&container), Arc::clone(&self), until_done());
-        let attach = move || {
-            let _held = held;
-            attacher.bundles.attach(&attached.place(), &attached.spec)
-        };
-        let network = self.work(Pool::Attachments, attach).await?;
-        let held = until_done();
-        let write = move || {
-            let _held = held;
-            worker.write_bundle(&container, &network)
-        };
-        self.work(Pool::Bundles, write).await
+        let reserve = move |own: &Self| own.reserve(&id, spec);
+        let container = self.do_step(Pool::Bundles, &preparation, reserve).await?;
+        let attached = Arc::clone(&container);
+        let attach = move |own: &Self| own.bundles.attach(&attached.place(), &attached.spec);
+        let network = self.do_step(Pool::Attachments, &preparation, attach).await?;
+        let write = move |own: &Self| own.write_bundle(&container, &network);
+        self.do_step(Pool::Bundles, &preparation, write).await
     }
 
-    /// From now on this id is being prepared, until what is answered here is dropped.
+    /// Does one step of a preparation. A step that has begun is done even if it is not awaited any more, and
+    /// holds the preparation until then.
+    async fn do_step<T: Send + 'static>(
+        self: &Arc<Self>,
+        pool: Pool,
+        preparation: &Arc<Preparation>,
+        step: impl FnOnce(&Self) -> Result<T, StartFailure> + Send + 'static,
+    ) -> Result<T, StartFailure> {
+        let (own, held) = (Arc::clone(self), Arc::clone(preparation));
+        let work = move || {
+            let _until_done = held;
+            step(&own)
+        };
+        self.work(pool, work).await
+    }
+
+    /// Marks an id as being prepared, until the returned value is dropped.
     pub(super) fn begin_preparation(self: &Arc<Self>, id: &ContainerId) -> Preparation {
-        let (under_way, over) = watch::channel(());
-        lock(&self.preparing).insert(id.clone(), under_way);
+        let (sender, over) = watch::channel(());
+        lock(&self.preparing).insert(id.clone(), sender);
         Preparation { shared: Arc::clone(self), id: id.clone(), _over: over }
     }
 
-    /// Blocking work of a start's.
+    /// Does blocking work of a start.
     pub(super) async fn work<T: Send + 'static>(
         &self,
         pool: Pool,
@@ -87,12 +87,10 @@ impl DriverState {
         let opened = self.opened().map_err(|error| error.start_failure())?;
         let parent = spec.cgroup_parent.as_ref().or(self.cgroup_parent.as_ref());
         let reserved = opened.root.reserve(id, parent).map_err(|error| Error::from(error).start_failure())?;
-        let reservation = reserved.ok_or_else(|| {
-            StartFailure::new(
-                StartFailureKind::IdTaken,
-                format!("the container id {id} is taken by another executor"),
-            )
-        })?;
+        let Some(reservation) = reserved else {
+            let message = format!("the container id {id} is taken by another executor");
+            return Err(StartFailure::new(StartFailureKind::IdTaken, message));
+        };
         let network = self.bundles.network(&spec);
         let container = Arc::new(DriverContainer::new(reservation, spec, network));
         lock(&self.containers).insert(id.clone(), Arc::clone(&container));
@@ -120,20 +118,20 @@ impl DriverState {
         mut spec: ExecSpec,
         file: &Path,
     ) -> Result<(), StartFailure> {
-        // The runtime makes the terminal of the size that counts by now.
-        if let (Some(size), Some(asked)) = (&mut spec.terminal, container.asked_size(process)) {
-            *size = asked;
+        // The runtime makes the terminal with the size that was requested last.
+        if let (Some(size), Some(requested)) = (&mut spec.terminal, container.requested_size(process)) {
+            *size = requested;
         }
         let init = *container.init.get().ok_or_else(|| gone("the container does not run".to_owned()))?;
         write(file, &self.bundles.process(&container.place(), &container.spec, init, &spec)?)
     }
 }
 
-/// A preparation that is under way.
+/// A preparation in progress.
 pub(super) struct Preparation {
     shared: Arc<DriverState>,
     id: ContainerId,
-    /// Closes the channel when it is dropped.
+    /// Dropping it closes the channel.
     _over: watch::Receiver<()>,
 }
 
@@ -143,7 +141,7 @@ impl Drop for Preparation {
     }
 }
 
-/// Makes a file where none is, for its owner's eyes.
+/// Makes a new file that only its owner can read.
 fn write(path: &Path, text: &[u8]) -> Result<(), StartFailure> {
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let written = file.and_then(|mut file| file.write_all(text));

@@ -1,4 +1,4 @@
-//! What a container has used: while it runs, and with the exit of its init.
+//! The usage of a container: while it runs, and together with the exit of its init.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use super::pools::Pool;
 use crate::Result;
 
 impl DriverState {
+    /// Adds the usage to the exit of an init.
     pub(super) async fn exit(
         self: Arc<Self>,
         process: ProcessRef,
@@ -26,15 +27,15 @@ impl DriverState {
         (process, RawExit { status, usage })
     }
 
-    /// What a container has used so far, of the network too as long as that can be known.
+    /// The usage of a container so far. The network's part is absent once it cannot be read any more.
     pub(super) async fn usage(self: &Arc<Self>, container: Arc<DriverContainer>) -> Result<Usage> {
         let own = Arc::clone(&container);
         let mut usage = self.pools.run(Pool::Reads, move || own.usage()).await?;
         if container.network.outlives_processes {
             let own = Arc::clone(self);
-            let ask = move || own.bundles.network_usage(&container.reservation.dir);
-            let asked = self.pools.run(Pool::Reads, ask).await?;
-            usage.network = asked.or(usage.network);
+            let read = move || own.bundles.network_usage(&container.reservation.dir);
+            let network = self.pools.run(Pool::Reads, read).await?;
+            usage.network = network.or(usage.network);
         }
         Ok(usage)
     }
