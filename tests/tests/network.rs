@@ -138,7 +138,7 @@ fn a_network_that_cannot_be_had_is_told_and_taken_back() {
     on_a_network_of_its_own(async |stage| {
         let executor = executor(stage, 0, Duration::ZERO);
         for (name, text) in [
-            (Some("nowhere"), "network nowhere: no configuration of it in "),
+            (Some("nowhere"), "network nowhere: no configuration of this network in "),
             (Some("broken"), "network broken: plugin bridge, ADD: "),
         ] {
             let mut spec = shell("true");

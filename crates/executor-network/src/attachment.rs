@@ -1,12 +1,12 @@
-//! A network that was set up, on disk: everything that taking it back needs.
+//! A network that was set up, on disk: its directory holds everything that is needed to remove it.
 //!
 //! ```text
 //! <root>/networks/<executor>.<number>/
-//!      ├ attachment.json   the configuration, where the plugins are, their result
-//!      └ netns             the namespace's name
+//!      ├ attachment.json   the configuration, the directories of plugins, the last plugin's result
+//!      └ netns             the name of the network namespace
 //! ```
-//! The file is written before the first plugin is called, and again when all have answered: whenever its executor dies,
-//! the next one knows what to undo.
+//! `attachment.json` is written before the first plugin is called, and again when all have answered. So the next executor
+//! can remove the network, whenever this one dies.
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
@@ -23,26 +23,27 @@ use crate::error::NetworkError;
 use crate::namespace;
 use crate::plugin::{Action, Subject, call};
 
-/// The interface that a container finds.
+/// The name of the interface in the container.
 const INTERFACE: &str = "eth0";
 const FILE: &str = "attachment.json";
-/// The file while it is written.
+/// The name of `FILE` until it is complete.
 const NEW: &str = "new";
-/// The namespace's name, in the directory.
+/// The file in the directory that is the name of the network namespace.
 pub(crate) const NAMESPACE: &str = "netns";
 
-/// A network in a directory.
+/// A network and its directory.
 #[derive(Clone, Debug)]
 pub(crate) struct Attachment {
     pub(crate) dir: PathBuf,
     config: NetworkConfig,
+    /// The directories that are searched for plugins.
     plugins: Vec<PathBuf>,
-    /// What the last plugin answered.
+    /// The result of the last plugin, which includes those of the others.
     result: Option<Value>,
 }
 
 impl Attachment {
-    /// Sets a network up in `dir`, which must not exist. What was begun is taken back when it fails.
+    /// Sets a network up in `dir`, which must not exist. If that fails, what was set up is removed again.
     pub(crate) fn make(
         dir: PathBuf,
         config: NetworkConfig,
@@ -50,9 +51,9 @@ impl Attachment {
     ) -> Result<Self, NetworkError> {
         let mut new = Self { dir, config, plugins, result: None };
         let Err(error) = new.set_up() else { return Ok(new) };
-        // A plugin that could not add it may not be able to delete it either, for the same reason. The interfaces go
-        // with the namespace in any case.
-        let _said_already = new.delete();
+        // A plugin that fails to add may fail to delete for the same reason, so its errors are ignored. The kernel removes
+        // the interfaces with the namespace in any case.
+        let _same_reason = new.delete();
         let mut left: Vec<_> = remove_namespace(&new.dir).into_iter().collect();
         left.extend(remove_dir(&new.dir));
         if left.is_empty() {
@@ -76,7 +77,7 @@ impl Attachment {
         self.write()
     }
 
-    /// The network in a directory; `None` when there is no directory, or none that got so far.
+    /// The network in a directory. `None` if there is no `attachment.json`: then no plugin was called.
     pub(crate) fn read(dir: &Path) -> Result<Option<Self>, NetworkError> {
         let path = dir.join(FILE);
         let text = match fs::read(&path) {
@@ -100,12 +101,12 @@ impl Attachment {
     fn write(&self) -> Result<(), NetworkError> {
         let json = json!({"config": self.config.to_json(), "plugins": self.plugins, "result": self.result});
         let (new, file) = (self.dir.join(NEW), self.dir.join(FILE));
-        // In one step: half of it would be nothing.
+        // Renamed, so that a reader never finds half a file.
         let written = fs::write(&new, json.to_string()).and_then(|()| fs::rename(new, &file));
         written.map_err(NetworkError::io("write", &file))
     }
 
-    /// One without plugins.
+    /// A network without plugins.
     #[cfg(test)]
     pub(crate) fn bare(dir: PathBuf) -> Self {
         let config = NetworkConfig {
@@ -117,7 +118,7 @@ impl Attachment {
         Self { dir, config, plugins: Vec::new(), result: None }
     }
 
-    /// Whether its plugins say that it is as they made it.
+    /// Has its plugins check that the network is as they made it.
     pub(crate) fn check(&self) -> Result<(), NetworkError> {
         if self.config.disable_check || !knows_check(&self.config.version) {
             return Ok(());
@@ -128,19 +129,18 @@ impl Attachment {
         })
     }
 
-    /// Takes it back; answers with what could not be. Doing so twice is fine.
+    /// Removes the network. Returns what could not be removed. A second call does nothing.
     pub(crate) fn remove(&self) -> Vec<Leftover> {
         let mut left = self.delete();
         left.extend(remove_namespace(&self.dir));
-        // With something left, the directory says how to undo it.
+        // If something is left, the directory is needed to try again.
         if left.is_empty() {
             left.extend(remove_dir(&self.dir));
         }
         left
     }
 
-    /// Has the plugins take back what they made; answers with what they could not. The loopback goes with its
-    /// namespace.
+    /// Has the plugins delete what they made. Returns what they could not delete. The loopback disappears with its namespace.
     fn delete(&self) -> Vec<Leftover> {
         let delete = |plugin| {
             let given = self.config.for_plugin(plugin, self.result.as_ref());
@@ -150,7 +150,7 @@ impl Attachment {
         failed.map(|error| Leftover::new(LeftoverKind::Network, &self.dir, &error)).collect()
     }
 
-    /// The namespace's name.
+    /// The path that is the name of the network namespace.
     pub(crate) fn namespace(&self) -> PathBuf {
         self.dir.join(NAMESPACE)
     }
@@ -164,7 +164,7 @@ impl Attachment {
         json!({"cniVersion": self.config.version, "name": "lo", "type": "loopback"})
     }
 
-    /// What its container has of it.
+    /// What the container's bundle is made from: the namespace, and the addresses and DNS servers of the plugins' result.
     pub(crate) fn for_container(&self) -> NetworkAttachment {
         let result = self.result.clone().unwrap_or_default();
         let texts = |pointer: &str| -> Vec<String> {
@@ -185,13 +185,13 @@ impl Attachment {
     }
 }
 
-/// CHECK came with version 0.4.0 of the specification.
+/// Whether this version of CNI's specification has CHECK: it came with 0.4.0.
 fn knows_check(version: &str) -> bool {
     let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or_default());
     (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default()) >= (0, 4)
 }
 
-/// Takes back what is in a directory, even if it was only begun; answers with what could not be.
+/// Removes the network in a directory, even if it was set up only in part. Returns what could not be removed.
 pub(crate) fn remove(dir: &Path) -> Vec<Leftover> {
     match Attachment::read(dir) {
         Ok(Some(attachment)) => attachment.remove(),
@@ -206,15 +206,24 @@ fn remove_namespace(dir: &Path) -> Option<Leftover> {
     Some(Leftover::new(LeftoverKind::NetworkNamespace, file, &error))
 }
 
-/// Removes the files that we made, and the directory when nothing else is in it.
+/// Removes the files that we made, and the directory if nothing else is in it.
 fn remove_dir(dir: &Path) -> Option<Leftover> {
-    let gone = |removed: io::Result<()>| match removed {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-        removed => removed,
+    let remove = || -> io::Result<()> {
+        for file in [NEW, FILE] {
+            unless_missing(fs::remove_file(dir.join(file)))?;
+        }
+        unless_missing(fs::remove_dir(dir))
     };
-    let files = [NEW, FILE].iter().try_for_each(|file| gone(fs::remove_file(dir.join(file))));
-    let error = files.and_then(|()| gone(fs::remove_dir(dir))).err()?;
+    let error = remove().err()?;
     Some(Leftover::new(LeftoverKind::File, dir, &error))
+}
+
+/// To remove a file that does not exist is no error.
+fn unless_missing(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Ok(()) | Err(_) => removed,
+    }
 }
 
 #[cfg(test)]

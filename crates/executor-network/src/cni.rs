@@ -1,4 +1,4 @@
-//! Networks that CNI plugins make, from configurations in a directory.
+//! The provider of networks that CNI plugins make. Their configurations are files in a directory.
 
 use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
@@ -17,10 +17,10 @@ use crate::pool::Pool;
 use crate::provider::Provider;
 use crate::{config, namespace};
 
-/// Where configurations are, by convention.
+/// The directory where configurations are by convention.
 const CONFIGS: &str = "/etc/cni/net.d";
 
-/// Where plugins are: by convention, and where Debian has them.
+/// The directories where plugins are: by convention, and in Debian.
 const PLUGINS: [&str; 2] = ["/opt/cni/bin", "/usr/lib/cni"];
 
 /// The directory of all networks, below an executor's root.
@@ -29,10 +29,10 @@ const NETWORKS: &str = "networks";
 /// The file in a container's bundle that names its network's directory.
 const NAME: &str = "network";
 
-/// When none was asked for in so long, none is kept ready.
+/// How long after the last request networks are kept ready by default.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Networks by CNI.
+/// The provider of CNI networks.
 #[derive(Debug)]
 pub struct Cni {
     configs: PathBuf,
@@ -61,20 +61,20 @@ impl Default for Cni {
 }
 
 impl Cni {
-    /// The directory with the networks' configurations, in place of `/etc/cni/net.d`.
+    /// Reads the networks' configurations from this directory instead of `/etc/cni/net.d`.
     #[must_use]
     pub fn configs(self, configs: impl Into<PathBuf>) -> Self {
         Self { configs: configs.into(), ..self }
     }
 
-    /// The directories with the plugins, in place of `/opt/cni/bin` and `/usr/lib/cni`.
+    /// Searches these directories for plugins instead of `/opt/cni/bin` and `/usr/lib/cni`.
     #[must_use]
     pub fn plugins(self, plugins: impl IntoIterator<Item = PathBuf>) -> Self {
         Self { plugins: plugins.into_iter().collect(), ..self }
     }
 
-    /// How many of each network are kept ready once it was asked for, and for how long
-    /// after it was asked for last. By default none is.
+    /// Keeps `ready` more of a network ready after a container has asked for it, until no container has asked for it for
+    /// `idle`. The default is to keep none ready.
     #[must_use]
     pub fn keep_ready(self, ready: usize, idle: Duration) -> Self {
         Self { ready, idle, ..self }
@@ -84,7 +84,7 @@ impl Cni {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A network whose directory is named in `dir`.
+    /// Takes a network from the pool, and writes the path of its directory to the bundle in `dir`.
     fn take(&self, dir: &Path, name: Option<&str>) -> Result<NetworkAttachment, NetworkError> {
         let pool = self.lock().as_ref().map(|opened| Arc::clone(&opened.pool));
         let attachment = pool.ok_or(NetworkError::NotOpened)?.take(name)?;
@@ -92,7 +92,7 @@ impl Cni {
         let written = fs::write(&file, attachment.dir.to_string_lossy().as_bytes());
         match written.map_err(NetworkError::io("write", &file)) {
             Ok(()) => Ok(attachment.for_container()),
-            // `detach` would not find it.
+            // `detach` would not find the network.
             Err(error) => match attachment.remove() {
                 left if left.is_empty() => Err(error),
                 left => Err(NetworkError::HalfMade { left, source: Box::new(error) }),
@@ -175,7 +175,7 @@ impl Provider for Cni {
     }
 }
 
-/// The network's directory, as a container's bundle names it: one among the networks of the same root.
+/// The directory of the network that the bundle in `dir` names. `None` if it is not one of the networks of the same root.
 fn of_bundle(dir: &Path) -> Option<PathBuf> {
     let network = PathBuf::from(fs::read_to_string(dir.join(NAME)).ok()?);
     let root = dir.parent()?.parent()?;

@@ -1,4 +1,4 @@
-//! Configurations of CNI networks, as CNI's specification has them: lists of plugins, one to a file.
+//! Configurations of CNI networks, in the format of CNI's specification: a file describes a network by a list of plugins.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 
 use crate::error::NetworkError;
 
-/// A network: its name, and the plugins that make it, in their order.
+/// A network: its name, and the plugins that make it, in the order in which they are called.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct NetworkConfig {
     pub(crate) name: String,
     pub(crate) version: String,
-    /// Whether its plugins are not to be asked if all is well.
+    /// Whether its plugins must not be called with CHECK.
     pub(crate) disable_check: bool,
     pub(crate) plugins: Vec<Value>,
 }
@@ -29,7 +29,7 @@ impl NetworkConfig {
     pub(crate) fn of(json: &Value) -> Result<Self, &'static str> {
         let name = json["name"].as_str().filter(|name| !name.is_empty()).ok_or("it has no name")?;
         let plugins = match json.get("plugins") {
-            Some(plugins) => plugins.as_array().cloned().ok_or("its plugins are no list")?,
+            Some(plugins) => plugins.as_array().cloned().ok_or("its plugins are not a list")?,
             None => vec![json.clone()],
         };
         if plugins.is_empty() {
@@ -37,7 +37,7 @@ impl NetworkConfig {
         }
         let is_program = |kind: &str| !kind.is_empty() && !kind.contains('/');
         if !plugins.iter().all(|plugin| plugin["type"].as_str().is_some_and(is_program)) {
-            return Err("a plugin has no type that could be a program's name");
+            return Err("a plugin's type is missing, or is not the name of a program");
         }
         Ok(Self {
             name: name.to_owned(),
@@ -47,13 +47,13 @@ impl NetworkConfig {
         })
     }
 
-    /// The same as JSON, for `of`.
+    /// The JSON that [`of`](Self::of) reads.
     pub(crate) fn to_json(&self) -> Value {
         let Self { name, version, disable_check, plugins } = self;
         json!({"name": name, "cniVersion": version, "disableCheck": disable_check, "plugins": plugins})
     }
 
-    /// What a plugin of it gets on its stdin.
+    /// What a plugin reads on its stdin. `previous` is the result of the plugin before it.
     pub(crate) fn for_plugin(&self, plugin: &Value, previous: Option<&Value>) -> Value {
         let mut config = plugin.clone();
         config["name"] = json!(self.name);
@@ -65,7 +65,7 @@ impl NetworkConfig {
     }
 }
 
-/// The network of this name in a directory; the first, in the order of the files' names, without one.
+/// The network of this name in a directory. Without a name, the first one in the order of the files' names.
 pub(crate) fn find(dir: &Path, name: Option<&str>) -> Result<NetworkConfig, NetworkError> {
     let entries = fs::read_dir(dir).map_err(NetworkError::io("read", dir))?;
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
@@ -79,7 +79,7 @@ pub(crate) fn find(dir: &Path, name: Option<&str>) -> Result<NetworkConfig, Netw
         match text.and_then(|text| NetworkConfig::read(file, &text)) {
             Ok(config) if name.is_none_or(|name| name == config.name) => return Ok(config),
             Ok(_) => {}
-            // It may be another network's: that matters when nothing else is found.
+            // It may describe another network, so it is an error only if no other file describes the one we look for.
             Err(error) => unread.push(error),
         }
     }
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_is_taken_where_none_is_named() {
+    fn without_a_name_the_first_is_taken() {
         let dir = tempfile::tempdir().unwrap();
         for (file, text) in [
             ("05-broken.conflist", "{"),
@@ -131,7 +131,10 @@ mod tests {
         assert_eq!(find(dir.path(), None).unwrap().name, "a");
         assert_eq!(find(dir.path(), Some("b")).unwrap().name, "b");
         let error = with_causes(&find(dir.path(), Some("c")).unwrap_err());
-        assert!(error.starts_with("no configuration of it in ") && error.contains("05-broken"), "{error}");
+        assert!(
+            error.starts_with("no configuration of this network in ") && error.contains("05-broken"),
+            "{error}"
+        );
         assert!(find(Path::new("/nowhere"), None).unwrap_err().to_string().contains("/nowhere"));
     }
 }

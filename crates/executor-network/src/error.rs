@@ -1,4 +1,5 @@
-//! Why a network could not be had. Each error says what was done and to what; the cause is beneath it.
+//! Why a network could not be set up or removed. Each error says which operation failed on what, and has the cause as its
+//! source.
 
 use std::fmt;
 use std::io;
@@ -8,20 +9,20 @@ use std::time::Duration;
 use executor_core::lifecycle::{Leftover, StartFailure, StartFailureKind, with_causes};
 use thiserror::Error as ThisError;
 
-/// A network that could not be set up, or taken back.
+/// A network could not be set up, or could not be removed.
 #[derive(Debug, ThisError)]
 pub enum NetworkError {
     /// The network that a container asked for could not be set up.
     #[error("network {network}")]
     Attach {
-        /// Its name, or `cni` for the one that is taken when none is named.
+        /// Its name, or `cni` if the container names none.
         network: String,
         /// Why not.
         #[source]
         source: Box<NetworkError>,
     },
-    /// It was set up in part, and not all of that could be taken back.
-    #[error("not all was taken back ({})", list(left))]
+    /// The network could not be set up, and part of it could not be removed again.
+    #[error("set up in part and not removed ({})", list(left))]
     HalfMade {
         /// What is left of it.
         left: Vec<Leftover>,
@@ -29,19 +30,19 @@ pub enum NetworkError {
         #[source]
         source: Box<NetworkError>,
     },
-    /// The provider was not opened by an executor.
-    #[error("no executor was built on it")]
+    /// No executor has opened the provider.
+    #[error("no executor has opened the network provider")]
     NotOpened,
     /// There is no network of that name, or none at all.
-    #[error("no configuration of it in {}{}", dir.display(), beside(unread))]
+    #[error("no configuration of this network in {}{}", dir.display(), beside(unread))]
     NoSuchNetwork {
-        /// Where configurations were looked for.
+        /// The directory that was searched for configurations.
         dir: PathBuf,
-        /// Configurations that could not be read: it may be one of those.
+        /// Why some configurations could not be read. The network may be one of those.
         unread: Vec<NetworkError>,
     },
     /// A configuration is not JSON.
-    #[error("{}: it is not JSON", path.display())]
+    #[error("{}: not JSON", path.display())]
     NotJson {
         /// The file.
         path: PathBuf,
@@ -49,7 +50,7 @@ pub enum NetworkError {
         #[source]
         source: serde_json::Error,
     },
-    /// A configuration is JSON, and not that of a network.
+    /// A configuration is JSON, but does not describe a network.
     #[error("{}: {why}", path.display())]
     Malformed {
         /// The file.
@@ -58,15 +59,15 @@ pub enum NetworkError {
         why: &'static str,
     },
     /// A plugin that a configuration names is not installed.
-    #[error("{plugin}: it is in none of {}", paths(dirs))]
+    #[error("{plugin}: not found in {}", paths(dirs))]
     PluginMissing {
         /// The plugin.
         plugin: Plugin,
-        /// Where it was looked for.
+        /// The directories that were searched.
         dirs: Vec<PathBuf>,
     },
-    /// A plugin could not be started, or not be spoken to.
-    #[error("{plugin}: it could not be run")]
+    /// A plugin could not be started, or its stdin and outputs could not be used.
+    #[error("{plugin}: could not be run")]
     PluginNotRun {
         /// The plugin.
         plugin: Plugin,
@@ -74,32 +75,32 @@ pub enum NetworkError {
         #[source]
         source: io::Error,
     },
-    /// A plugin refused, in its own words.
+    /// A plugin failed, with a message of its own.
     #[error("{plugin}: {words}")]
     PluginRefused {
         /// The plugin.
         plugin: Plugin,
-        /// The error code that it gave; CNI's specification lists them.
+        /// Its error code, from the list in CNI's specification, if it gave one.
         code: Option<u64>,
-        /// What it said.
+        /// Its message.
         words: String,
     },
     /// A plugin gave no answer and was killed.
-    #[error("{plugin}: no answer within {after:?}; it was killed")]
+    #[error("{plugin}: no answer within {after:?}; the plugin was killed")]
     PluginTimedOut {
         /// The plugin.
         plugin: Plugin,
-        /// How long it was waited for.
+        /// The time it had.
         after: Duration,
     },
-    /// The system refuses something else.
+    /// Another operation on a file failed.
     #[error("{op} {}", path.display())]
     Io {
-        /// What was done, an imperative.
+        /// The operation, an imperative.
         op: &'static str,
-        /// To which file.
+        /// The file.
         path: PathBuf,
-        /// Why it could not be done.
+        /// Why it failed.
         #[source]
         source: io::Error,
     },
@@ -128,18 +129,18 @@ fn paths(dirs: &[PathBuf]) -> String {
     dirs.iter().map(|dir| dir.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// Several causes, of which `source` could hold one.
+/// Several causes as text, because `source` holds only one.
 fn beside(unread: &[NetworkError]) -> String {
     let all: Vec<_> = unread.iter().map(|error| with_causes(error)).collect();
     if all.is_empty() { String::new() } else { format!(" ({})", all.join("; ")) }
 }
 
-/// CNI's code for what may work later.
+/// CNI's error code for an operation that may work later.
 const TRY_AGAIN: u64 = 11;
 
-/// How a plugin says that the system lacks something, in the words that Go and the C library have for EMFILE, ENFILE,
-/// ENOMEM, ENOSPC and EAGAIN.
-const LACKS: [&str; 4] = [
+/// The messages of Go and of the C library for EMFILE, ENFILE, ENOMEM, ENOSPC and EAGAIN. A plugin's message contains one
+/// of them if the system lacks a resource.
+const NO_RESOURCES: [&str; 4] = [
     "too many open files",
     "cannot allocate memory",
     "no space left on device",
@@ -152,7 +153,7 @@ impl NetworkError {
         move |source| Self::Io { op, path: path.to_owned(), source: source.into() }
     }
 
-    /// Whose fault it is.
+    /// Which kind of start failure this error becomes.
     fn kind(&self) -> StartFailureKind {
         match self {
             Self::Attach { source, .. } | Self::HalfMade { source, .. } => source.kind(),
@@ -161,12 +162,12 @@ impl NetworkError {
             }
             Self::PluginRefused { code, words, .. } => {
                 let words = words.to_lowercase();
-                match *code == Some(TRY_AGAIN) || LACKS.iter().any(|lack| words.contains(lack)) {
+                match *code == Some(TRY_AGAIN) || NO_RESOURCES.iter().any(|message| words.contains(message)) {
                     true => StartFailureKind::NoResources,
                     false => StartFailureKind::BadConfig,
                 }
             }
-            // With a file too few, it is not known what the configurations are.
+            // A configuration could not be read for lack of resources. The network may be in that one.
             Self::NoSuchNetwork { unread, .. }
                 if unread.iter().any(|error| error.kind() == StartFailureKind::NoResources) =>
             {
@@ -204,7 +205,7 @@ mod tests {
             let words = format!("failed to create bridge: {}", source.to_string().to_lowercase());
             let failure = of(NetworkError::PluginNotRun { plugin: plugin(), source });
             assert_eq!(failure.kind, StartFailureKind::NoResources, "{errno:?}");
-            assert!(failure.message.starts_with("network n: plugin bridge, ADD: it could not be run: "));
+            assert!(failure.message.starts_with("network n: plugin bridge, ADD: could not be run: "));
             assert_eq!(
                 of(NetworkError::PluginRefused { plugin: plugin(), code: Some(100), words }).kind,
                 StartFailureKind::NoResources,

@@ -1,16 +1,17 @@
-//! Networks for containers: each kind has a provider, which gives a container its network and takes it back.
+//! Networks for containers. Each kind of network has a provider, which sets a container's network up and removes it.
 //!
 //! ```text
-//!  Networks ──▶ provider: what each kind has to do, and what it is like, as data
+//!  Networks ──▶ provider: the trait of all kinds
 //!     ├───────▶ none, host: the runtime makes the namespace, or leaves the container in the host's
-//!     └───────▶ cni ──▶ config: which plugins, from a directory
-//!                │ └──▶ plugin: one call of one plugin
-//!                ├────▶ namespace: a network namespace that outlives the process that made it
-//!                └────▶ pool: some that are ready
+//!     └───────▶ cni ──▶ pool: networks that are ready
+//!                └────▶ attachment: one network, on disk
+//!                           ├──▶ config: which plugins, from a directory
+//!                           ├──▶ plugin: one call of one plugin
+//!                           └──▶ namespace: a network namespace with a name
 //! ```
-//! A network that is set up ahead of the container, as by CNI, has a directory of its own below the root,
-//! `<root>/networks/<executor>.<number>`, with everything in it that taking it back needs: a sweep of the
-//! root can do that for a dead executor. Calls may block.
+//! A CNI network is set up before its container. It has a directory of its own, `<root>/networks/<executor>.<number>`, which
+//! holds everything that is needed to remove it. So a sweep of the root can remove the networks of an executor that died.
+//! Calls may block.
 
 mod attachment;
 mod cni;
@@ -36,10 +37,11 @@ use provider::Namespace;
 /// The providers of all kinds of networks.
 #[derive(Debug)]
 pub struct Networks {
-    /// A loopback and nothing else. The kernel removes the namespace with its last process.
+    /// A loopback interface only. The kernel removes the namespace with its last process.
     none: Box<dyn Provider>,
     /// The host's network.
     host: Box<dyn Provider>,
+    /// Networks that CNI plugins make.
     cni: Box<dyn Provider>,
 }
 
@@ -50,7 +52,7 @@ impl Default for Networks {
 }
 
 impl Networks {
-    /// With this provider of CNI networks.
+    /// The networks `none` and `host`, and `cni` with this provider.
     pub fn new(cni: impl Provider) -> Self {
         Self {
             none: Box::new(Namespace(NetworkNamespace::New)),
@@ -59,7 +61,7 @@ impl Networks {
         }
     }
 
-    /// The one place that distinguishes kinds of networks: the provider of one, and its name there.
+    /// The provider of a network, and the network's name there. No other place distinguishes kinds of networks.
     fn provider<'a>(&self, network: &'a Network) -> (&dyn Provider, Option<&'a str>) {
         match network {
             Network::None => (&*self.none, None),
@@ -74,20 +76,20 @@ impl Networks {
         [&*self.none, &*self.host, &*self.cni]
     }
 
-    /// What a network is like.
+    /// What is known of a network before it is set up.
     pub fn traits(&self, network: &Network) -> NetworkTraits {
         self.provider(network).0.traits()
     }
 
-    /// The namespace that a container would be shown to have in this network, which is not made.
+    /// The namespace that a preview of a configuration shows for this network. Nothing is made.
     pub fn preview(&self, network: &Network) -> NetworkNamespace {
         self.provider(network).0.preview()
     }
 
-    /// The network that a container asks for, as [`Provider::attach`].
+    /// Sets up the network that a container asks for, as [`Provider::attach`].
     ///
     /// # Errors
-    /// When it cannot be set up.
+    /// If it cannot be set up.
     pub fn attach(
         &self,
         dir: &Path,
@@ -98,25 +100,25 @@ impl Networks {
         provider.attach(dir, container, name)
     }
 
-    /// As [`Provider::open`], for all of them.
+    /// As [`Provider::open`], for all providers.
     ///
     /// # Errors
-    /// When nothing can be kept there.
+    /// The first error of a provider.
     pub fn open(&self, root: &Path, executor: &str) -> io::Result<()> {
         self.all().into_iter().try_for_each(|provider| provider.open(root, executor))
     }
 
-    /// As [`Provider::usage`].
+    /// As [`Provider::usage`], for the network that the container has.
     pub fn usage(&self, dir: &Path) -> Option<NetworkUsage> {
         self.all().into_iter().find_map(|provider| provider.usage(dir))
     }
 
-    /// As [`Provider::detach`], for whichever network the container has.
+    /// As [`Provider::detach`], for the network that the container has.
     pub fn detach(&self, dir: &Path) -> Vec<Leftover> {
         self.all().into_iter().flat_map(|provider| provider.detach(dir)).collect()
     }
 
-    /// As [`Provider::close`], for all of them.
+    /// As [`Provider::close`], for all providers.
     pub fn close(&self, root: &Path, executor: &str) -> Vec<Leftover> {
         self.all().into_iter().flat_map(|provider| provider.close(root, executor)).collect()
     }

@@ -1,4 +1,4 @@
-//! One call of a CNI plugin: a program that is given its task in the environment and on stdin, and answers in JSON.
+//! One call of a CNI plugin: a program that reads its task from the environment and stdin, and answers in JSON on stdout.
 
 use std::env;
 use std::io::{self, Read, Write};
@@ -34,16 +34,16 @@ impl Action {
     }
 }
 
-/// What it is done for.
+/// What a plugin does it for.
 #[derive(Clone, Debug)]
 pub(crate) struct Subject<'a> {
-    /// CNI's name of the attachment, which is ours.
+    /// CNI's container id. It is the name of the attachment, not the id of a container of ours.
     pub(crate) id: &'a str,
     pub(crate) namespace: PathBuf,
     pub(crate) interface: &'a str,
 }
 
-/// Calls the plugin that `config` is for. `None` is an empty answer.
+/// Calls the plugin that `config` names as its type. `None` if the plugin succeeds without an answer in JSON.
 pub(crate) fn call(
     dirs: &[PathBuf],
     action: Action,
@@ -83,7 +83,7 @@ pub(crate) fn call(
     Err(NetworkError::PluginRefused { plugin, code, words })
 }
 
-/// What a plugin's error says.
+/// The text of a plugin's error.
 fn words(error: &Value) -> Option<String> {
     let message = error["msg"].as_str()?;
     match error["details"].as_str().filter(|details| !details.is_empty()) {
@@ -92,7 +92,7 @@ fn words(error: &Value) -> Option<String> {
     }
 }
 
-/// Runs a plugin to its end; `None` when it took too long and was killed.
+/// Runs a plugin to its end. `None` if it took too long and was killed.
 fn run(command: &mut Command, config: String) -> io::Result<Option<Output>> {
     let mut child = command.spawn()?;
     let answer = converse(&mut child, config);
@@ -103,20 +103,20 @@ fn run(command: &mut Command, config: String) -> io::Result<Option<Output>> {
     Ok(answer?.map(|[stdout, stderr]| Output { status, stdout: read(stdout), stderr: read(stderr) }))
 }
 
-/// Reads an output to its end meanwhile.
+/// A thread that reads one output to its end.
 type Reader = JoinHandle<Vec<u8>>;
 
 fn read(reader: Reader) -> Vec<u8> {
     reader.join().unwrap_or_default()
 }
 
-/// Writes to its stdin and reads its outputs, all at once, until it ends; `None` when it takes too long. The readers of
-/// one that is late are left alone: programs that it has started may hold its outputs open for as long as they like.
+/// Writes to the plugin's stdin and reads its outputs, at the same time, until it ends. `None` if it takes too long: then we
+/// do not wait for the readers, because programs that the plugin has started may keep its outputs open.
 fn converse(child: &mut Child, config: String) -> io::Result<Option<[Reader; 2]>> {
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let thread = || thread::Builder::new().name("longshore-cni".into());
     thread().spawn(move || {
-        // A plugin that does not read it says so by its exit code.
+        // If the plugin does not read its stdin, its exit code says whether that is an error.
         let _closed = stdin.map(|mut stdin| stdin.write_all(config.as_bytes()));
     })?;
     let reader = |stream: Option<Box<dyn Read + Send>>| {
@@ -172,6 +172,6 @@ mod tests {
         assert_eq!(call("quiet"), Ok(None));
         assert_eq!(call("fails"), Err("plugin fails, ADD: no: really".into()));
         assert_eq!(call("breaks"), Err("plugin breaks, ADD: exit status: 3: oh".into()));
-        assert!(call("missing").unwrap_err().starts_with("plugin missing, ADD: it is in none of /nowhere, "));
+        assert!(call("missing").unwrap_err().starts_with("plugin missing, ADD: not found in /nowhere, "));
     }
 }

@@ -1,7 +1,8 @@
-//! Networks that are ready before a container asks for one: setting one up takes as long as starting the container.
+//! Networks that are ready before a container asks for one. Setting up a network takes as long as starting a container.
 //!
-//! A thread fills the pool up to its size from the first use of a network on, and empties it when none was asked for in a
-//! while. What was used once is never used again: a namespace keeps what its container has made of it.
+//! A thread fills the pool: after a network was used for the first time, it keeps up to `size` more of it ready. If no
+//! container has asked for the network for `idle`, the thread removes them. A network is never used twice, because a
+//! container may have changed its namespace.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -13,17 +14,20 @@ use executor_core::lifecycle::Leftover;
 use crate::attachment::Attachment;
 use crate::error::NetworkError;
 
-/// How a network is set up, by its name; `None` stands for the one without.
+/// Sets up the network of this name. `None` stands for the one that is taken when a container names none.
 type Make = dyn Fn(Option<&str>) -> Result<Attachment, NetworkError> + Send + Sync;
 
-/// The pool of an executor. Dropping it takes back what is in it.
+/// The pool of an executor. Drop removes the networks in it.
 pub(crate) struct Pool {
     shared: Arc<Shared>,
     filler: Mutex<Option<JoinHandle<()>>>,
 }
 
+/// What the pool and its thread share.
 struct Shared {
+    /// How many of each network are kept ready.
     size: usize,
+    /// How long after the last request they are kept ready.
     idle: Duration,
     make: Box<Make>,
     state: Mutex<State>,
@@ -34,14 +38,16 @@ struct Shared {
 struct State {
     networks: BTreeMap<Option<String>, Ready>,
     closed: bool,
-    /// What could not be taken back.
+    /// What could not be removed.
     left: Vec<Leftover>,
 }
 
+/// The networks of one name that are ready.
 struct Ready {
     attachments: VecDeque<Attachment>,
+    /// When a container asked for one last.
     asked: Instant,
-    /// Setting it up failed; it is tried again when one is asked for.
+    /// The last one could not be set up. The next request makes the thread try again.
     failed: bool,
 }
 
@@ -55,11 +61,11 @@ impl Pool {
         Ok(Self { shared, filler: Mutex::new(filler.transpose()?) })
     }
 
-    /// A network that is ready, or was set up just now.
+    /// A network that was ready, or is set up now.
     pub(crate) fn take(&self, name: Option<&str>) -> Result<Attachment, NetworkError> {
         if self.shared.size > 0 {
             while let Some(ready) = self.shared.ask(name) {
-                // It may have waited for long, and something may have become of it.
+                // It may have been ready for a long time, and something may have changed it.
                 match ready.check() {
                     Ok(()) => return Ok(ready),
                     Err(_) => self.shared.lock().left.extend(ready.remove()),
@@ -69,13 +75,13 @@ impl Pool {
         (self.shared.make)(name)
     }
 
-    /// How many are ready.
+    /// How many networks are ready.
     #[cfg(test)]
     fn ready(&self) -> usize {
         self.shared.lock().networks.values().map(|ready| ready.attachments.len()).sum()
     }
 
-    /// Takes back what is in it; answers with what could not be.
+    /// Removes the networks in the pool. Returns what could not be removed.
     pub(crate) fn close(&self) -> Vec<Leftover> {
         self.shared.lock().closed = true;
         self.shared.changed.notify_all();
@@ -103,7 +109,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One is wanted: then more will be.
+    /// Takes a network if one is ready, and wakes the thread to set up more.
     fn ask(&self, name: Option<&str>) -> Option<Attachment> {
         let mut state = self.lock();
         let ready = state.networks.entry(name.map(str::to_owned)).or_insert_with(|| Ready {
@@ -117,54 +123,68 @@ impl Shared {
         taken
     }
 
+    /// The thread: removes, sets up, or waits, until the pool is closed. The lock is not held while it does the first two.
     fn fill(&self) {
         let mut state = self.lock();
         while !state.closed {
             if let Some(expired) = state.expired(self.idle) {
                 drop(state);
-                let left: Vec<_> = expired.attachments.iter().flat_map(Attachment::remove).collect();
+                self.remove(&expired);
                 state = self.lock();
+            } else if let Some(name) = state.lacking(self.size) {
+                drop(state);
+                self.add(&name);
+                state = self.lock();
+            } else {
+                state = self.wait(state);
+            }
+        }
+    }
+
+    fn remove(&self, expired: &Ready) {
+        let left: Vec<_> = expired.attachments.iter().flat_map(Attachment::remove).collect();
+        self.lock().left.extend(left);
+    }
+
+    fn add(&self, name: &Option<String>) {
+        let made = (self.make)(name.as_deref());
+        let mut state = self.lock();
+        match (made, state.networks.get_mut(name)) {
+            (Ok(made), Some(ready)) => ready.attachments.push_back(made),
+            // It has expired meanwhile.
+            (Ok(made), None) => {
+                let left = made.remove();
                 state.left.extend(left);
-                continue;
             }
-            let Some(name) = state.lacking(self.size) else {
-                let wait = state.next_expiry(self.idle);
-                state = match wait {
-                    Some(wait) => {
-                        self.changed.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0
-                    }
-                    None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
-                };
-                continue;
-            };
-            drop(state);
-            let made = (self.make)(name.as_deref());
-            state = self.lock();
-            match (made, state.networks.get_mut(&name)) {
-                (Ok(made), Some(ready)) => ready.attachments.push_back(made),
-                (Ok(made), None) => {
-                    let left = made.remove();
-                    state.left.extend(left);
-                }
-                // The next to ask gets the error: it is tried again then.
-                (Err(_), Some(ready)) => ready.failed = true,
-                (Err(_), None) => {}
-            }
+            // The next container that asks tries again, and gets the error.
+            (Err(_), Some(ready)) => ready.failed = true,
+            (Err(_), None) => {}
+        }
+    }
+
+    /// Waits until a container asks for a network, the pool is closed, or a network expires.
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        match state.next_expiry(self.idle) {
+            Some(time) => self.changed.wait_timeout(state, time).unwrap_or_else(PoisonError::into_inner).0,
+            None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
         }
     }
 }
 
 impl State {
+    /// The name of a network of which fewer than `size` are ready.
     fn lacking(&self, size: usize) -> Option<Option<String>> {
         let lacks = |ready: &Ready| ready.attachments.len() < size && !ready.failed;
         self.networks.iter().find(|(_, ready)| lacks(ready)).map(|(name, _)| name.clone())
     }
 
+    /// Takes out the networks of a name that was not asked for during `idle`.
     fn expired(&mut self, idle: Duration) -> Option<Ready> {
         let name = self.networks.iter().find(|(_, ready)| ready.asked.elapsed() >= idle)?.0.clone();
         self.networks.remove(&name)
     }
 
+    /// How long it is until the next networks expire. `None` if there are none.
     fn next_expiry(&self, idle: Duration) -> Option<Duration> {
         self.networks.values().map(|ready| idle.saturating_sub(ready.asked.elapsed())).min()
     }

@@ -1,4 +1,4 @@
-//! What a kind of network has to provide.
+//! The trait that every kind of network implements.
 
 use std::fmt::Debug;
 use std::io;
@@ -9,28 +9,28 @@ use executor_core::{NetworkAttachment, NetworkNamespace, NetworkTraits};
 
 use crate::error::NetworkError;
 
-/// Gives containers of one kind of network theirs. Calls may block, but for those that say what it is like.
+/// Sets up and removes networks of one kind. `traits` and `preview` do not block; the other calls may.
 pub trait Provider: Debug + Send + Sync + 'static {
-    /// What its networks are like.
+    /// What is known of these networks before one is set up.
     fn traits(&self) -> NetworkTraits;
 
-    /// The namespace of a network that is not made: shown where a configuration is only looked at.
+    /// The namespace that a preview of a configuration shows. Nothing is made.
     fn preview(&self) -> NetworkNamespace;
 
-    /// An executor of this name begins on `root`.
+    /// Called once, before any other call that may block, by the executor of this name, whose root directory is `root`.
     ///
     /// # Errors
-    /// When nothing can be kept there.
+    /// If the provider cannot work there: then the executor is not built.
     fn open(&self, root: &Path, executor: &str) -> io::Result<()> {
         let (_, _) = (root, executor);
         Ok(())
     }
 
-    /// The network `name` for a container that is about to start, whose bundle is in `dir`; the provider's own
-    /// choice without a name. What `detach` needs is kept in `dir`.
+    /// Sets up the network `name` for a container that is about to start and whose bundle is in `dir`. Without a name the
+    /// provider chooses. The provider writes to `dir` what `detach` will need.
     ///
     /// # Errors
-    /// When it cannot be set up; `detach` is called all the same.
+    /// If it cannot be set up. `detach` is called then as well.
     fn attach(
         &self,
         dir: &Path,
@@ -38,28 +38,28 @@ pub trait Provider: Debug + Send + Sync + 'static {
         name: Option<&str>,
     ) -> Result<NetworkAttachment, NetworkError>;
 
-    /// What went over a container's network so far, where that outlives its processes.
+    /// The traffic of a container's network so far. `None` if the network does not outlive the container's processes.
     fn usage(&self, dir: &Path) -> Option<NetworkUsage> {
         let _ = dir;
         None
     }
 
-    /// Takes the network back, after the last process of the container whose bundle is in `dir`. Answers with
-    /// what could not be removed. Doing so twice, or for a container that has none, is fine.
+    /// Removes the network of the container whose bundle is in `dir`, after its last process has ended. Returns what could
+    /// not be removed. A second call, or one for a container that has no network, does nothing.
     fn detach(&self, dir: &Path) -> Vec<Leftover> {
         let _ = dir;
         Vec::new()
     }
 
-    /// Takes back what an executor has beside its containers' networks: it ends, or is found dead. Answers as
-    /// `detach`.
+    /// Removes what an executor has beside its containers' networks. Called when it ends, or by the executor that sweeps up
+    /// after it. Returns what could not be removed.
     fn close(&self, root: &Path, executor: &str) -> Vec<Leftover> {
         let (_, _) = (root, executor);
         Vec::new()
     }
 }
 
-/// A network that is a namespace, and takes no setting up.
+/// A network that needs no more than a namespace, which the runtime makes.
 #[derive(Clone, Debug)]
 pub(crate) struct Namespace(pub(crate) NetworkNamespace);
 
