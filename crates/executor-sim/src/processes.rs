@@ -1,4 +1,12 @@
-//! The processes that run: what they do as time goes by, what signals do to them, and their ends.
+//! The processes of a simulated runtime, from their creation to their exit.
+//!
+//! A process is an entry in a table and the tasks that act for it. Neighbours: the runtime creates, begins and signals
+//! processes; an exit goes to the queue that the executor reads.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `act` | what a process does, step by step |
+//! | `signal` | signals, kills and the freezer |
 
 mod act;
 mod signal;
@@ -17,7 +25,7 @@ use crate::program::{Program, Step, Trap};
 use crate::simulation::Dice;
 use crate::timeline::{Timeline, What};
 
-/// What a round of a program's loop takes at least: time must go on.
+/// The least time that a round of a loop takes. Without it, virtual time would stand still in an empty loop.
 const ROUND: Duration = Duration::from_millis(1);
 
 /// All processes of one simulated runtime.
@@ -31,23 +39,26 @@ pub(crate) struct Processes {
 #[derive(Default)]
 struct Table {
     alive: BTreeMap<ProcessRef, Alive>,
-    /// Children that were left behind, by the process that forked them.
+    /// The children that run in the background, by the process that forked them.
     forks: BTreeMap<ProcessRef, Vec<AbortHandle>>,
+    /// Whether a container is frozen. A container that never was has no entry.
     frozen: BTreeMap<ContainerId, watch::Sender<bool>>,
     last_pid: u32,
 }
 
+/// A process that has not ended.
 struct Alive {
     pid: HostPid,
     stdio: ChildStdio,
     traps: BTreeMap<Signal, Trap>,
+    /// How many more times SIGKILL cannot be delivered.
     kill_refused: u32,
-    /// What it is to do, until it is begun.
+    /// Its program. Taken when the program is executed.
     program: Option<Vec<Step>>,
-    /// It was killed while it was frozen, and ends when it is thawed.
+    /// It was killed while it was frozen, and ends once it is thawed.
     is_doomed: bool,
     tasks: Vec<AbortHandle>,
-    /// Dropped with the process.
+    /// Dropped with the process: then the receiver resolves.
     _ended: oneshot::Sender<()>,
 }
 
@@ -62,7 +73,7 @@ impl Processes {
         Arc::new(Self { table: Mutex::default(), exits, dice, timeline })
     }
 
-    /// Starts a process; what comes back beside its pid resolves when it has ended.
+    /// Creates a process and executes its program. Returns its pid, and a receiver that resolves when it has ended.
     pub(crate) fn start(
         self: &Arc<Self>,
         process: &ProcessRef,
@@ -74,7 +85,7 @@ impl Processes {
         started
     }
 
-    /// The same, with the program still to be executed.
+    /// Creates a process, without executing its program.
     pub(crate) fn create(
         &self,
         process: &ProcessRef,
@@ -84,7 +95,7 @@ impl Processes {
         let (ended, until_ended) = oneshot::channel();
         let mut table = lock(&self.table);
         table.last_pid += 1;
-        #[expect(clippy::expect_used, reason = "they count from 1")]
+        #[expect(clippy::expect_used, reason = "pids count from 1")]
         let pid = HostPid::new(table.last_pid).expect("a pid");
         let alive = Alive {
             pid,
@@ -100,12 +111,12 @@ impl Processes {
         (pid, until_ended)
     }
 
-    /// Executes the program of a process; `false` when the process has ended.
+    /// Executes the program of a process. `false` if the process has ended.
     pub(crate) fn begin(self: &Arc<Self>, process: &ProcessRef) -> bool {
         let mut table = lock(&self.table);
         let Some(alive) = table.alive.get_mut(process) else { return false };
         let Some(mut steps) = alive.program.take() else { return false };
-        // What a program arranges first is arranged before anything can signal it.
+        // The traps at the beginning of a program are set at once, before any signal can come.
         let arranged = steps.iter().take_while(|step| matches!(step, Step::Trap(..))).count();
         let rest = steps.split_off(arranged);
         for step in steps {
@@ -121,12 +132,12 @@ impl Processes {
         true
     }
 
-    /// Ends what processes of a container have left behind.
+    /// Ends the children that the processes of a container have left in the background.
     pub(crate) fn end_rest(&self, container: &ContainerId) {
         lock(&self.table).end_forks(container);
     }
 
-    /// Ends a process, and with init all of its container.
+    /// Ends a process. With init, all processes of its container end, as with a pid namespace.
     pub(crate) fn end(&self, process: &ProcessRef, ending: RawExit) -> Delivery {
         let mut table = lock(&self.table);
         if table.alive.remove(process).is_none() {
@@ -159,7 +170,7 @@ impl Processes {
         }
     }
 
-    /// Ends everything in a container, without a word: it is being released.
+    /// Ends everything in a container that is being released. No exits are reported.
     pub(crate) fn remove(&self, container: &ContainerId) {
         let mut table = lock(&self.table);
         let alive: Vec<_> =

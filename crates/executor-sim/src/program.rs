@@ -1,14 +1,14 @@
-//! What a program does from its start to its end, and what goes wrong with it.
+//! Scripted programs: what a program does from its start to its exit, and the faults of its runtime.
 
 use std::time::Duration;
 
 use executor_core::lifecycle::{Leftover, Signal, StartFailure, StartFailureKind};
 
-/// A script: what a program does, in order. At the end of it the program exits with code 0.
+/// A scripted program: the steps that it takes, in order. After the last step it exits with code 0.
 ///
 /// ```
 /// # use std::time::Duration;
-/// # use executor_core::lifecycle::Signal;
+/// # use longshore::Signal;
 /// # use executor_sim::Program;
 /// let stubborn = Program::new().ignores(Signal::TERM).prints("ready\n").runs_forever();
 /// let greedy = Program::new().runs_for(Duration::from_secs(1)).runs_out_of_memory();
@@ -34,18 +34,18 @@ pub(crate) enum Step {
     OutOfMemory,
 }
 
-/// What a signal does to a program that has made arrangements for it.
+/// What a signal does to a program that has a handler for it, or ignores it.
 #[derive(Clone, Debug)]
 pub(crate) enum Trap {
     Ignore,
     Run(Vec<Step>),
 }
 
-/// The faults of a program, by the call of the runtime in which they come.
+/// The faults of a program, by the call of the runtime in which they happen.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Troubles {
     pub(crate) prepare: Option<StartFailure>,
-    /// In the order they were scripted.
+    /// In the order in which they were scripted.
     pub(crate) start: Vec<StartTrouble>,
     pub(crate) kill_refused: u32,
     pub(crate) pause_fails: bool,
@@ -74,7 +74,8 @@ impl Troubles {
     }
 
     pub(crate) fn add(&mut self, fault: Fault) {
-        let no_pid = || StartFailure::new(StartFailureKind::RuntimeBroken, "the runtime told no pid");
+        let no_pid =
+            || StartFailure::new(StartFailureKind::RuntimeBroken, "the runtime did not report a pid");
         match fault {
             Fault::PrepareFails(failure) => self.prepare = Some(failure),
             Fault::StartSlow(time) => self.start.push(StartTrouble::Slow(time)),
@@ -99,11 +100,11 @@ pub enum Fault {
     StartSlow(Duration),
     /// The runtime cannot start it.
     StartFails(StartFailure),
-    /// The runtime hangs until the start is given up.
+    /// The runtime hangs until the start is abandoned.
     StartHangs,
-    /// The runtime started it and cannot say what its pid is, so it was killed again.
+    /// The runtime starts it, but does not report its pid, so the process is killed.
     NoPid,
-    /// Its end is seen before the runtime has said that it runs, if it ends within a minute.
+    /// Its exit is seen before the runtime reports that it runs, if it ends within a minute.
     EndsBeforeStarted,
     /// SIGKILL cannot be delivered this many times.
     KillRefused(u32),
@@ -116,24 +117,24 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// There is no room for the bundle.
+    /// The disk is full: the bundle cannot be made.
     pub fn out_of_disk() -> Self {
         Self::PrepareFails(StartFailure::new(StartFailureKind::NoResources, "no space left on device"))
     }
 }
 
 impl Program {
-    /// One that does nothing yet, and exits with code 0.
+    /// A program without steps: it exits with code 0 at once.
     pub const fn new() -> Self {
         Self { steps: Vec::new(), troubles: Troubles::none() }
     }
 
-    /// One that runs until it is killed.
+    /// A program that runs until it is killed.
     pub fn forever() -> Self {
         Self::new().runs_forever()
     }
 
-    /// Runs for a while.
+    /// Runs for this time.
     #[must_use]
     pub fn runs_for(self, time: Duration) -> Self {
         self.then(Step::Sleep(time))
@@ -163,7 +164,7 @@ impl Program {
         self.then(Step::CopyStdin)
     }
 
-    /// Is deaf to this signal from here on.
+    /// Ignores this signal from here on.
     #[must_use]
     pub fn ignores(self, signal: Signal) -> Self {
         self.then(Step::Trap(signal, Trap::Ignore))
@@ -175,7 +176,7 @@ impl Program {
         self.then(Step::Trap(signal, Trap::Run(vec![Step::Exit(code)])))
     }
 
-    /// Leaves a child behind that holds its streams for a while, and goes on itself.
+    /// Starts a child in the background that holds its streams open for this time, and goes on.
     #[must_use]
     pub fn forks(self, time: Duration) -> Self {
         self.then(Step::Fork(time))
@@ -187,13 +188,13 @@ impl Program {
         self.then(Step::Exit(code))
     }
 
-    /// Is chosen by the OOM killer.
+    /// Is killed by the OOM killer.
     #[must_use]
     pub fn runs_out_of_memory(self) -> Self {
         self.then(Step::OutOfMemory)
     }
 
-    /// Goes wrong like this.
+    /// Adds a fault.
     #[must_use]
     pub fn fault(mut self, fault: Fault) -> Self {
         self.troubles.add(fault);

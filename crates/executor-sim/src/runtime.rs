@@ -1,4 +1,4 @@
-//! The two ports of `executor-core`, on memory instead of an operating system.
+//! The simulated runtime: the ports `Runtime` and `ExitSource`, in memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -21,10 +21,11 @@ use crate::simulation::{Dice, HANG};
 use crate::timeline::{Asked, Timeline, What};
 use crate::{lock, shell};
 
-/// The runtime. A clone is the same one, to script it and to ask it while an executor uses it.
+/// A simulated runtime. A clone shares its state: keep one to script the runtime and to look at it while an executor uses
+/// the other.
 ///
-/// It knows `sh -c`, `sleep`, `echo`, `cat`, `true` and `false` by itself, as far as they are needed in
-/// tests; every other program has to be scripted, or is not found.
+/// It knows `sh -c`, `sleep`, `echo`, `cat`, `true` and `false`, as far as tests need them. Every other program has to be
+/// scripted with [`program`](Self::program); if it is not, the start fails as not found.
 #[derive(Clone)]
 pub struct SimRuntime {
     shared: Arc<Shared>,
@@ -47,18 +48,24 @@ enum Until {
 
 #[derive(Default)]
 struct State {
+    /// The scripted programs by their names.
     programs: HashMap<String, Program>,
     containers: HashMap<ContainerId, Bundle>,
+    /// The starts that can be abandoned.
     starting: HashMap<ProcessRef, watch::Sender<bool>>,
+    /// When the runtime panics.
     panics: Option<fn(&Asked) -> bool>,
 }
 
-const NO_PROGRAM: &str = "no such program in the script";
+const NO_PROGRAM: &str = "the simulated runtime has no program of this name; add it with SimRuntime::program";
 
-/// What `prepare` makes.
+/// The cause of a failure that a fault or the seed has caused.
+const SCRIPTED: &str = "a simulated fault";
+
+/// What `prepare` makes for a container.
 #[derive(Clone, Default)]
 struct Bundle {
-    /// What init is to run; nothing when it is not found.
+    /// The program of init. `None` if it is not found.
     program: Option<Program>,
     env: BTreeMap<String, String>,
 }
@@ -70,7 +77,7 @@ impl Default for SimRuntime {
 }
 
 impl SimRuntime {
-    /// A runtime that knows no program but its shell's.
+    /// A runtime without scripted programs.
     pub fn new() -> Self {
         let (exits, dice, timeline) = (ExitQueue::default(), Arc::new(Dice::default()), Timeline::default());
         let processes = Processes::new(exits.clone(), Arc::clone(&dice), timeline.clone());
@@ -78,14 +85,14 @@ impl SimRuntime {
         Self { shared: Arc::new(shared) }
     }
 
-    /// The same, with a program of this name.
+    /// Adds a program of this name. It is found by the first argument of a process.
     #[must_use]
     pub fn program(self, name: impl Into<String>, program: Program) -> Self {
         lock(&self.shared.state).programs.insert(name.into(), program);
         self
     }
 
-    /// The same, with a bug: it panics when it is asked for what `when` says, and with it the actor
+    /// Adds a bug: when the runtime is asked for something that `when` returns true for, it panics, and so does the actor
     /// that asks.
     #[must_use]
     pub fn panicking(self, when: fn(&Asked) -> bool) -> Self {
@@ -98,18 +105,17 @@ impl SimRuntime {
         &self.shared.timeline
     }
 
-    /// What the actors asked for so far.
+    /// What the actors have asked the runtime for so far.
     pub fn asked(&self) -> Vec<Asked> {
         self.shared.timeline.asked()
     }
 
-    /// Processes that run now.
+    /// The processes that exist now, those that are only created included.
     pub fn alive(&self) -> Vec<ProcessRef> {
         self.shared.processes.alive()
     }
 
-    /// Ends a process that runs, as if it did so by itself. With init end all of the container, as
-    /// with a pid namespace.
+    /// Ends a process as if it ended by itself. With init, all processes of the container end, as with a pid namespace.
     pub fn end(&self, process: &ProcessRef, status: ExitStatus) -> Delivery {
         self.shared.processes.end(process, RawExit::with(status))
     }
@@ -121,7 +127,7 @@ impl SimRuntime {
     fn ask(&self, asked: Asked) {
         let panics = lock(&self.shared.state).panics;
         self.shared.timeline.push(What::Asked(asked.clone()));
-        assert!(!panics.is_some_and(|panics| panics(&asked)), "the script says so: {asked:?}");
+        assert!(!panics.is_some_and(|panics| panics(&asked)), "a scripted panic: {asked:?}");
     }
 
     fn find(&self, args: &[String], env: &BTreeMap<String, String>) -> Option<Program> {
@@ -150,7 +156,7 @@ impl SimRuntime {
         .boxed()
     }
 
-    /// From now on what is asked for this process can be given up.
+    /// From now on the start of this process can be abandoned.
     fn may_be_abandoned(&self, process: &ProcessRef) -> watch::Receiver<bool> {
         let (abandon, abandoned) = watch::channel(false);
         lock(&self.shared.state).starting.insert(process.clone(), abandon);
@@ -164,7 +170,7 @@ impl SimRuntime {
             shared.dice.take_time().await;
             if fails || shared.dice.goes_wrong() {
                 let op = if frozen { "pause" } else { "resume" };
-                return Err(RuntimeError::failed(op, id, "the script says so"));
+                return Err(RuntimeError::failed(op, id, SCRIPTED));
             }
             shared.processes.freeze(&id, frozen);
             Ok(())
@@ -182,36 +188,21 @@ impl Shared {
         until: Until,
         mut abandoned: watch::Receiver<bool>,
     ) -> Result<HostPid, StartFailure> {
-        let failure = |kind, message: &str| Err(StartFailure::new(kind, message));
-        let given_up = || failure(StartFailureKind::RuntimeTimedOut, "the runtime was given up");
         let Some(mut program) = program else {
-            return failure(StartFailureKind::NotFound, NO_PROGRAM);
+            return Err(StartFailure::new(StartFailureKind::NotFound, NO_PROGRAM));
         };
-        self.dice.start_faults().into_iter().for_each(|fault| program.troubles.add(fault));
-        self.dice.take_time().await;
-        let mut ends_first = false;
-        for trouble in std::mem::take(&mut program.troubles.start) {
-            match trouble {
-                StartTrouble::Slow(time) => tokio::select! {
-                    biased;
-                    () = tokio::time::sleep(time) => {}
-                    _ = abandoned.wait_for(|abandoned| *abandoned) => return given_up(),
-                },
-                StartTrouble::Fails(failure) => return Err(failure),
-                StartTrouble::Hangs => {
-                    let _sender_gone = abandoned.wait_for(|abandoned| *abandoned).await;
-                    return given_up();
-                }
-                StartTrouble::EndsFirst => ends_first = true,
-            }
+        for fault in self.dice.start_faults() {
+            program.troubles.add(fault);
         }
+        self.dice.take_time().await;
+        let ends_first = start_troubles(std::mem::take(&mut program.troubles.start), &mut abandoned).await?;
         let (pid, ended) = match until {
             Until::Created => self.processes.create(process, program, stdio),
             Until::Runs => self.processes.start(process, program, stdio),
         };
-        // What is only created does not end by itself.
+        // A process that is only created does not end by itself.
         if ends_first && until == Until::Runs {
-            // A runtime that is given up ends what it has started; one that says nothing is not for ever.
+            // The runtime answers after the process has ended, or after a minute. If it is abandoned, it kills the process.
             tokio::select! {
                 biased;
                 _ = ended => {}
@@ -222,6 +213,32 @@ impl Shared {
         self.dice.take_time().await;
         Ok(pid)
     }
+}
+
+/// What goes wrong with a start before the process exists. Returns whether the process's exit is to be seen before the
+/// runtime's answer.
+async fn start_troubles(
+    troubles: Vec<StartTrouble>,
+    abandoned: &mut watch::Receiver<bool>,
+) -> Result<bool, StartFailure> {
+    let was_abandoned = || StartFailure::new(StartFailureKind::RuntimeTimedOut, "the start was abandoned");
+    let mut ends_first = false;
+    for trouble in troubles {
+        match trouble {
+            StartTrouble::Slow(time) => tokio::select! {
+                biased;
+                () = tokio::time::sleep(time) => {}
+                _ = abandoned.wait_for(|abandoned| *abandoned) => return Err(was_abandoned()),
+            },
+            StartTrouble::Fails(failure) => return Err(failure),
+            StartTrouble::Hangs => {
+                let _sender_gone = abandoned.wait_for(|abandoned| *abandoned).await;
+                return Err(was_abandoned());
+            }
+            StartTrouble::EndsFirst => ends_first = true,
+        }
+    }
+    Ok(ends_first)
 }
 
 impl Runtime for SimRuntime {
@@ -270,13 +287,11 @@ impl Runtime for SimRuntime {
                 _ = abandoned.wait_for(|abandoned| *abandoned) => {}
             }
             lock(&shared.state).starting.remove(&process);
-            match shared.processes.begin(&process) {
-                true => Ok(()),
-                false => {
-                    let message = "the container has ended before its start";
-                    Err(StartFailure::new(StartFailureKind::ContainerGone, message))
-                }
+            if !shared.processes.begin(&process) {
+                let message = "the container has ended before its start";
+                return Err(StartFailure::new(StartFailureKind::ContainerGone, message));
             }
+            Ok(())
         }
         .boxed()
     }
@@ -326,8 +341,7 @@ impl Runtime for SimRuntime {
     fn kill(&self, process: &ProcessRef, how: Kill) -> BoxFuture<'static, Result<Delivery, RuntimeError>> {
         self.ask(Asked::Kill(process.clone()));
         let killed = self.shared.processes.kill(process, how);
-        future::ready(killed.ok_or_else(|| RuntimeError::failed("kill", process, "the script says so")))
-            .boxed()
+        future::ready(killed.ok_or_else(|| RuntimeError::failed("kill", process, SCRIPTED))).boxed()
     }
 
     fn end_rest(&self, id: &ContainerId) -> BoxFuture<'static, ()> {
@@ -347,7 +361,7 @@ impl Runtime for SimRuntime {
         self.freeze(id, false)
     }
 
-    /// At once, whatever goes wrong with what the runtime is asked for.
+    /// Happens at once and never fails.
     fn thaw(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), RuntimeError>> {
         self.ask(Asked::Resume(id.clone()));
         self.shared.processes.freeze(id, false);

@@ -1,6 +1,8 @@
-//! An executor on virtual time: the clock stands still while anything can happen, and jumps to the next
-//! timer when nothing can. With a seed, what is open in reality is open here too: whose turn it is, how
-//! long the runtime takes, when an exit is seen, and, if wanted, what goes wrong.
+//! An executor on virtual time. The clock stands still while any task can run, and jumps to the next timer when none can.
+//!
+//! Without a seed, everything happens at once and in the order in which it was asked for. With a seed, the simulation
+//! decides what a real machine leaves open: which actor runs next, how long the runtime takes, when an exit is seen, and, if
+//! wanted, what fails. The same seed decides the same way again.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -16,20 +18,20 @@ use crate::program::Fault;
 use crate::timeline::{Record, Timeline, What};
 use crate::{SimRuntime, lock};
 
-/// Set to a seed, only that one is run.
+/// An environment variable. If it is set to a seed, `explore` runs that seed only.
 const SEED: &str = "LONGSHORE_SIM_SEED";
-/// Set to anything, the timeline of what failed is printed.
+/// An environment variable. If it is set, the timeline of a simulation that fails is printed.
 const TRACE: &str = "LONGSHORE_SIM_TRACE";
 
-/// What a test may take of virtual time, unless it says more. When nothing can happen any more, the
-/// clock jumps here at once.
+/// The virtual time that a test may take by default. If the test waits for something that never happens, the clock jumps
+/// there at once.
 const TIME_LIMIT: Duration = Duration::from_secs(24 * 3600);
 const SHUTDOWN: Duration = Duration::from_secs(600);
 
 /// Runs tests on a simulated executor.
 ///
-/// When the test's future is over, the executor is shut down and the promises of
-/// [`Timeline::check`] are checked; nothing may be alive then.
+/// When the test's future has ended, the executor is shut down. Then no process may be alive, and the promises that
+/// [`Timeline::check`] lists must hold.
 pub struct Simulation {
     runtime: SimRuntime,
     seed: Option<u64>,
@@ -38,7 +40,7 @@ pub struct Simulation {
     quiet: bool,
 }
 
-/// What a test has in its hands.
+/// A simulation that runs: what a test gets.
 pub struct Sim {
     /// The executor, on the thread of the test.
     pub executor: Executor,
@@ -48,12 +50,12 @@ pub struct Sim {
 }
 
 impl Sim {
-    /// Virtual time since the beginning.
+    /// The virtual time since the beginning.
     pub fn elapsed(&self) -> Duration {
         self.began.elapsed()
     }
 
-    /// Lets virtual time go by, and everything happen that happens meanwhile.
+    /// Waits for this much virtual time. Everything that is due meanwhile happens.
     pub async fn passes(&self, time: Duration) {
         tokio::time::sleep(time).await;
     }
@@ -65,41 +67,42 @@ impl Sim {
 }
 
 impl Simulation {
-    /// A simulation in which everything happens at once and in the order it was asked for.
+    /// A simulation without a seed: everything happens at once and in the order in which it was asked for.
     pub const fn new(runtime: SimRuntime) -> Self {
         Self { runtime, seed: None, faults: 0.0, time_limit: TIME_LIMIT, quiet: false }
     }
 
-    /// Has everything that is open decided by this seed.
+    /// Decides by this seed what a real machine leaves open: orders and durations.
     #[must_use]
     pub fn seed(self, seed: u64) -> Self {
         Self { seed: Some(seed), ..self }
     }
 
-    /// Has this share of what the runtime does go wrong, from 0 to 1, as the seed decides: starts that
-    /// fail, hang for a while or end early, no pid, refused kills, a full disk, a failing freezer.
+    /// Makes this share of the runtime's operations fail, from 0 to 1. The seed decides which and how: a start fails, hangs
+    /// for a while, or has no pid; a process ends before its start is reported; a kill is refused; the disk is full; the
+    /// freezer fails. Without a seed, nothing fails.
     #[must_use]
     pub fn faults(self, share: f64) -> Self {
         Self { faults: share, ..self }
     }
 
-    /// How much virtual time the test may take; a day by default.
+    /// Sets the virtual time that the test may take. The default is a day.
     #[must_use]
     pub fn time_limit(self, limit: Duration) -> Self {
         Self { time_limit: limit, ..self }
     }
 
-    /// Keeps no timeline, and so checks less: for very many containers.
+    /// Keeps no timeline, and does not check the promises. For tests with very many containers.
     #[must_use]
     pub fn quiet(self) -> Self {
         Self { quiet: true, ..self }
     }
 
-    /// Runs a test. It is over in no time, however long it takes.
+    /// Runs a test, and returns what its future returns. However much virtual time it takes, it takes almost no real time.
     ///
     /// # Panics
-    /// When the test does, when nothing can happen any more and the test still waits, when a promise
-    /// is broken; and within a tokio runtime: give it a thread without one.
+    /// If the test panics, if it waits for something that never happens, or if a promise is broken. Also inside a tokio
+    /// runtime, because this function blocks.
     pub fn run<T>(self, test: impl AsyncFnOnce(&Sim) -> T) -> T {
         let timeline = self.runtime.timeline().clone();
         catch_unwind(AssertUnwindSafe(|| self.simulate(test))).unwrap_or_else(|panic| {
@@ -110,12 +113,12 @@ impl Simulation {
         })
     }
 
-    /// Runs a test once for each seed, on a runtime and with the settings that `simulation` makes. A
-    /// seed that fails is printed with the line that repeats it.
+    /// Runs a test once for each seed, on the simulation that `simulation` makes. If a seed fails, the command line is
+    /// printed that runs this seed again.
     ///
     /// ```
-    /// use executor_core::ContainerSpec;
     /// use executor_sim::{SimRuntime, Simulation};
+    /// use longshore::ContainerSpec;
     ///
     /// Simulation::explore(0..20, || Simulation::new(SimRuntime::new()), async |sim| {
     ///     let container = sim.executor.run(ContainerSpec::host(["sleep", "5"])).await.unwrap();
@@ -124,7 +127,7 @@ impl Simulation {
     /// ```
     ///
     /// # Panics
-    /// As [`run`](Self::run), for the first seed that fails.
+    /// As [`run`](Self::run), with the first seed that fails.
     pub fn explore(seeds: Range<u64>, simulation: impl Fn() -> Self, test: impl AsyncFn(&Sim)) {
         let only = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok());
         let seeds = only.map_or(seeds, |seed: u64| seed..seed + 1);
@@ -163,25 +166,25 @@ impl Simulation {
                 Ok(executor) => executor,
                 Err(error) => panic!("the executor cannot be built: {error}"),
             };
-            let told = actix_rt::spawn(listen(executor.clone(), runtime.timeline().clone(), quiet));
+            let listener = actix_rt::spawn(listen(executor.clone(), runtime.timeline().clone(), quiet));
             let sim = Sim { executor, runtime, began: Instant::now() };
             let Ok(value) = tokio::time::timeout(time_limit, test(&sim)).await else {
                 let all = sim.executor.list().await.unwrap_or_default();
                 let all: Vec<_> = all.iter().map(ToString::to_string).collect();
                 panic!("the test waits for something that does not happen; there are {all:?}");
             };
-            sim.finish(told).await;
+            sim.finish(listener).await;
             value
         })
     }
 }
 
 impl Sim {
-    async fn finish(self, told: tokio::task::JoinHandle<()>) {
+    async fn finish(self, listener: tokio::task::JoinHandle<()>) {
         let Self { executor, runtime, .. } = self;
         let report = executor.shutdown(Cancel::now(), SHUTDOWN).await;
         drop(executor);
-        let _listened = told.await;
+        let _listened = listener.await;
         assert_eq!(report.late, [], "not released by the shutdown");
         assert_eq!(runtime.alive(), [], "alive after the shutdown");
         if let Err(broken) = runtime.timeline().check() {
@@ -190,7 +193,7 @@ impl Sim {
     }
 }
 
-/// Writes what subscribers are told into the timeline, until the executor ends.
+/// Writes the events that are published to the timeline, until the executor ends.
 async fn listen(executor: Executor, timeline: Timeline, quiet: bool) {
     let mut events = executor.events();
     drop(executor);
@@ -203,7 +206,7 @@ async fn listen(executor: Executor, timeline: Timeline, quiet: bool) {
     }
 }
 
-/// Shows the timeline what the actors take, and says whose turn it is.
+/// Writes the messages that the actors handle to the timeline, and decides which actor runs next.
 struct ObserverSlot {
     dice: Arc<Dice>,
     timeline: Timeline,
@@ -222,10 +225,10 @@ impl Observer for ObserverSlot {
     }
 }
 
-/// How long a runtime that hangs is waited for, when nobody gives it up before.
+/// How long a runtime hangs if its start is not abandoned before.
 pub(crate) const HANG: Duration = Duration::from_secs(60);
 
-/// Decides what is open. Without a seed nothing is.
+/// Decides what a real machine leaves open. Without a seed, it always decides the same: no delay, no fault.
 #[derive(Default)]
 pub(crate) struct Dice {
     state: Mutex<Option<Seeded>>,
@@ -236,7 +239,7 @@ struct Seeded {
     faults: f64,
 }
 
-/// How long an answer of the runtime, or the sight of an exit, may take.
+/// The longest time that the runtime's answer, or the report of an exit, may take.
 const LONGEST_DELAY_MS: u64 = 20;
 
 impl Dice {
@@ -252,7 +255,7 @@ impl Dice {
         self.throw(false, |random, _| random.bool())
     }
 
-    /// How long something takes; `None` when it takes no time.
+    /// How long an operation takes. `None` if it takes no time.
     pub(crate) fn delay(&self) -> Option<Duration> {
         let delay =
             self.throw(0, |random, _| if random.bool() { 0 } else { random.u64(1..=LONGEST_DELAY_MS) });
@@ -277,7 +280,7 @@ impl Dice {
         if !self.goes_wrong() {
             return Vec::new();
         }
-        let fails = |kind| Fault::StartFails(StartFailure::new(kind, "the seed says so"));
+        let fails = |kind| Fault::StartFails(StartFailure::new(kind, "a simulated fault"));
         self.throw(Vec::new(), |random, _| match random.u8(0..5) {
             0 => vec![Fault::StartSlow(Duration::from_millis(random.u64(1..=30_000)))],
             1 => vec![Fault::StartSlow(HANG), fails(StartFailureKind::RuntimeTimedOut)],

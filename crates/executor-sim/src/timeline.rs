@@ -1,4 +1,4 @@
-//! Everything that happened in a simulation, in order, and the promises that are checked against it.
+//! The timeline of a simulation: everything that happened, in order. The promises of the lifecycle are checked against it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,57 +15,57 @@ use tokio::time::Instant;
 
 use crate::lock;
 
-/// What was asked of the runtime.
+/// A request of the actors to the runtime.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// To make a bundle.
+    /// Make a bundle.
     Prepare(ContainerId),
-    /// To make a container, short of executing its program.
+    /// Create a container, without executing its program.
     Create(ContainerId),
-    /// To start a process: one that was created, or anew.
+    /// Start a process, whether it was created before or not.
     Start(ProcessRef),
-    /// To give a start up.
+    /// Abandon a start.
     Abandon(ProcessRef),
-    /// To send a signal.
+    /// Send a signal.
     Signal(ProcessRef, Signal, SignalScope),
-    /// To give a terminal another size.
+    /// Change the size of a terminal.
     Resize(ProcessRef, TerminalSize),
-    /// To kill a process.
+    /// Kill a process.
     Kill(ProcessRef),
-    /// To freeze a container.
+    /// Freeze a container.
     Pause(ContainerId),
-    /// To thaw a container.
+    /// Thaw a container.
     Resume(ContainerId),
-    /// To kill what did not end with init.
+    /// Kill the processes that did not end with init.
     EndRest(ContainerId),
-    /// To give everything back.
+    /// Release the container's resources.
     Release(ContainerId),
 }
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
-    /// An actor took a message. Only in a [`Simulation`](crate::Simulation).
+    /// An actor handled a message. Recorded in a [`Simulation`](crate::Simulation) only.
     Took {
         /// The actor and the message.
         message: ObservedMessage,
-        /// Why it was refused, where it was.
+        /// Why the message was refused, if it was.
         refused: Option<Refused>,
     },
-    /// The actors asked something of the runtime.
+    /// The actors asked the runtime for something.
     Asked(Asked),
-    /// A process ended; the exit source says so now or later.
+    /// A process ended. The exit source reports it now or later.
     Ended(ProcessRef, RawExit),
-    /// Subscribers were told. Only in a [`Simulation`](crate::Simulation).
+    /// An event was published. Recorded in a [`Simulation`](crate::Simulation) only.
     Told(Event),
 }
 
 /// One thing that happened, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Since the executor was built.
+    /// The virtual time since the executor was built.
     pub at: Duration,
-    /// What it was.
+    /// What happened.
     pub what: What,
 }
 
@@ -87,7 +87,7 @@ impl fmt::Display for Record {
     }
 }
 
-/// A promise that was not kept.
+/// A promise of the lifecycle that was broken, as a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broken(pub String);
 
@@ -99,7 +99,7 @@ impl fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
-/// What happened so far. A clone is the same one.
+/// Everything that happened so far. A clone shares its records.
 #[derive(Clone, Debug, Default)]
 pub struct Timeline {
     inner: Arc<Mutex<Inner>>,
@@ -129,12 +129,12 @@ impl Timeline {
         }
     }
 
-    /// All of it.
+    /// All records, the oldest first.
     pub fn records(&self) -> Vec<Record> {
         lock(&self.inner).records.clone()
     }
 
-    /// What was asked of the runtime.
+    /// What the actors have asked the runtime for, the oldest first.
     pub fn asked(&self) -> Vec<Asked> {
         let inner = lock(&self.inner);
         let asked = inner.records.iter().filter_map(|record| match &record.what {
@@ -144,12 +144,12 @@ impl Timeline {
         asked.collect()
     }
 
-    /// Checks what is promised of every container, whatever the order things happened in:
+    /// Checks the promises of the lifecycle for every container:
     ///
-    /// - its events come in order, each once;
-    /// - no process is started twice, and none after the container's release was asked for;
-    /// - nothing is signalled once its end has been told;
-    /// - what was prepared is released, once.
+    /// - Its events come in order, each once.
+    /// - No process is started twice, and none after the container's release.
+    /// - No process is signalled once its exit was reported.
+    /// - What was prepared is released, once.
     ///
     /// # Errors
     /// The first promise that was broken.
@@ -161,7 +161,7 @@ impl Timeline {
     }
 }
 
-/// What has been read of a timeline so far.
+/// What the records read so far say about each container.
 #[derive(Default)]
 struct Story {
     orders: BTreeMap<ContainerId, EventOrder>,
@@ -178,7 +178,7 @@ impl Story {
             What::Told(event) => self.told(event),
             What::Took { message: ObservedMessage::Container(container, event), refused: None } => {
                 if let ContainerEvent::ProcessExited { process, .. } = event {
-                    // An exec's id may come again when the exec has ended.
+                    // The id of an exec may be used again once the exec has ended.
                     if *process != ProcessId::Init {
                         self.started
                             .remove(&ProcessRef { container: container.clone(), process: process.clone() });
@@ -191,7 +191,7 @@ impl Story {
         }
     }
 
-    /// An id that was released may be taken again: its story begins anew.
+    /// The id of a container that was released may be used again: then its events begin anew.
     fn told(&mut self, event: &Event) -> Result<(), Broken> {
         let order = self.orders.entry(event.container.clone()).or_default();
         if order.is_complete() {
@@ -209,27 +209,24 @@ impl Story {
             Asked::Prepare(container) => {
                 forget(&mut self.started, container);
                 forget(&mut self.ended, container);
-                let again = self.prepared.contains(container) && !self.released.remove(container);
-                self.prepared.insert(container.clone());
-                rule(!again, "it was prepared before and has not been released")
+                let was_prepared = !self.prepared.insert(container.clone());
+                let was_released = self.released.remove(container);
+                rule(!was_prepared || was_released, "it was prepared before and has not been released")
             }
-            Asked::Create(container) => rule(self.prepared.contains(container), "it was not prepared")
-                .and_then(|()| {
-                    rule(
-                        !self.started.contains(&ProcessRef::init(container.clone())),
-                        "it was started before",
-                    )
-                }),
+            Asked::Create(container) => {
+                let init = ProcessRef::init(container.clone());
+                rule(self.prepared.contains(container), "it was not prepared")?;
+                rule(!self.started.contains(&init), "it was started before")
+            }
             Asked::Start(process) => {
                 if process.process != ProcessId::Init {
                     self.ended.remove(process);
                 }
-                rule(self.started.insert(process.clone()), "it was started before").and_then(|()| {
-                    rule(!self.released.contains(&process.container), "its container was released")
-                })
+                rule(self.started.insert(process.clone()), "it was started before")?;
+                rule(!self.released.contains(&process.container), "its container was released")
             }
             Asked::Signal(process, ..) | Asked::Kill(process) => {
-                rule(!self.ended.contains(process), "its end has been told")
+                rule(!self.ended.contains(process), "its exit was reported before")
             }
             Asked::Release(container) => rule(self.released.insert(container.clone()), "released twice"),
             Asked::Resize(..)
@@ -303,7 +300,7 @@ mod tests {
         }
         for (story, broken) in [
             (vec![prepare(), start(), start()], "it was started before"),
-            (vec![prepare(), start(), exited(), kill(), release()], "its end has been told"),
+            (vec![prepare(), start(), exited(), kill(), release()], "its exit was reported before"),
             (vec![prepare(), release(), start()], "its container was released"),
             (vec![prepare(), release(), release()], "released twice"),
             (vec![prepare(), prepare()], "has not been released"),

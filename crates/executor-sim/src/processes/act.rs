@@ -1,4 +1,4 @@
-//! What a process does as time goes by: the steps of its program, and what it reads and writes.
+//! What a process does: the steps of its program, and what it reads and writes.
 
 use std::fs::File;
 use std::io::Write;
@@ -18,7 +18,7 @@ use crate::lock;
 use crate::program::Step;
 
 impl Processes {
-    /// Has a process do something, after which it ends in this way if it has not before.
+    /// Runs steps as a process, in a task. If no step ends the process, it ends with `then`; with `None` it goes on.
     pub(super) fn run(
         self: &Arc<Self>,
         process: &ProcessRef,
@@ -47,39 +47,52 @@ impl Processes {
     ) -> BoxFuture<'a, Option<RawExit>> {
         async move {
             for step in steps {
-                match step {
-                    Step::Sleep(time) => tokio::time::sleep(*time).await,
-                    Step::Forever => std::future::pending().await,
-                    Step::Stdout(text) => write(&stdio.stdout, text).await,
-                    Step::Stderr(text) => write(&stdio.stderr, text).await,
-                    Step::CopyStdin => copy(&stdio.stdin, &stdio.stdout).await,
-                    Step::Trap(signal, trap) => {
-                        if let Some(alive) = lock(&self.table).alive.get_mut(process) {
-                            alive.traps.insert(*signal, trap.clone());
-                        }
-                    }
-                    Step::Fork(time) => self.fork(process, stdio.clone(), *time),
-                    Step::Repeat(steps) => loop {
-                        if let Some(ending) = self.act(process, stdio, steps).await {
-                            return Some(ending);
-                        }
-                        tokio::time::sleep(ROUND).await;
-                    },
-                    Step::Exit(code) => return Some(RawExit::with(ExitStatus::Code(*code))),
-                    Step::Die(signal) => {
-                        self.signal(process, *signal);
-                        tokio::task::yield_now().await;
-                    }
-                    Step::OutOfMemory => {
-                        let usage = Some(Box::new(Usage { oom_kills: 1, ..Usage::default() }));
-                        return Some(RawExit { status: ExitStatus::Signal(Signal::KILL), usage });
-                    }
+                if let Some(ending) = self.take_step(process, stdio, step).await {
+                    return Some(ending);
                 }
                 self.thawed(&process.container).await;
             }
             None
         }
         .boxed()
+    }
+
+    /// Takes one step. Returns an exit if the process ends with it.
+    async fn take_step(
+        self: &Arc<Self>,
+        process: &ProcessRef,
+        stdio: &ChildStdio,
+        step: &Step,
+    ) -> Option<RawExit> {
+        match step {
+            Step::Sleep(time) => tokio::time::sleep(*time).await,
+            Step::Forever => std::future::pending().await,
+            Step::Stdout(text) => write(&stdio.stdout, text).await,
+            Step::Stderr(text) => write(&stdio.stderr, text).await,
+            Step::CopyStdin => copy(&stdio.stdin, &stdio.stdout).await,
+            Step::Trap(signal, trap) => {
+                if let Some(alive) = lock(&self.table).alive.get_mut(process) {
+                    alive.traps.insert(*signal, trap.clone());
+                }
+            }
+            Step::Fork(time) => self.fork(process, stdio.clone(), *time),
+            Step::Repeat(steps) => loop {
+                if let Some(ending) = self.act(process, stdio, steps).await {
+                    return Some(ending);
+                }
+                tokio::time::sleep(ROUND).await;
+            },
+            Step::Exit(code) => return Some(RawExit::with(ExitStatus::Code(*code))),
+            Step::Die(signal) => {
+                self.signal(process, *signal);
+                tokio::task::yield_now().await;
+            }
+            Step::OutOfMemory => {
+                let usage = Some(Box::new(Usage { oom_kills: 1, ..Usage::default() }));
+                return Some(RawExit { status: ExitStatus::Signal(Signal::KILL), usage });
+            }
+        }
+        None
     }
 
     pub(super) fn fork(self: &Arc<Self>, process: &ProcessRef, stdio: ChildStdio, time: Duration) {
@@ -99,7 +112,7 @@ impl Processes {
     }
 }
 
-/// What nobody reads any more is lost, as with EPIPE ignored.
+/// Writes to an output. If its reader is gone, the text is lost, as if EPIPE were ignored.
 async fn write(to: &ChildFd, text: &[u8]) {
     match to {
         ChildFd::Null => {}
@@ -128,7 +141,7 @@ async fn copy(from: &ChildFd, to: &ChildFd) {
     }
 }
 
-/// An end of a pipe, or a file that is none.
+/// A duplicate of `fd` as an end of a pipe, or as a file if it is not a pipe.
 fn opened<P>(
     fd: &Arc<OwnedFd>,
     pipe: impl FnOnce(OwnedFd) -> std::io::Result<P>,

@@ -1,4 +1,4 @@
-//! Signals, kills and the freezer, as the kernel has them.
+//! Signals, kills and the freezer. They behave as the kernel's do.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::lock;
 use crate::program::Trap;
 
 impl Processes {
-    /// A signal to more than one: what a process forked, or everything in the container.
+    /// Sends a signal to a process, to its process group, or to everything in the container.
     pub(crate) fn signal_all(
         self: &Arc<Self>,
         process: &ProcessRef,
@@ -28,24 +28,23 @@ impl Processes {
                 self.signal(process, signal)
             }
             SignalScope::Container => {
-                // Init last: with it would end all others, and nobody could be signalled.
-                let all = self.alive().into_iter().filter(|other| other.container == process.container);
-                let all: Vec<_> = all.collect();
-                let delivery = if all.is_empty() { Delivery::Gone } else { Delivery::Sent };
-                for process in all.iter().rev() {
-                    self.signal(process, signal);
+                let mut all = self.alive();
+                all.retain(|other| other.container == process.container);
+                // In reverse order, init comes last. If it came first, all others would end with it.
+                for member in all.iter().rev() {
+                    self.signal(member, signal);
                 }
-                delivery
+                if all.is_empty() { Delivery::Gone } else { Delivery::Sent }
             }
         }
     }
 
-    /// As the kernel does it: init takes no signal from a parent pid namespace that it has not asked
-    /// for, but SIGKILL.
+    /// Sends a signal to one process. As in the kernel, init ignores a signal that it has no handler for, except SIGKILL.
     pub(crate) fn signal(self: &Arc<Self>, process: &ProcessRef, signal: Signal) -> Delivery {
         let table = lock(&self.table);
         let Some(alive) = table.alive.get(process) else { return Delivery::Gone };
-        let harmless = ["CHLD", "CONT", "URG", "WINCH"].iter().any(|name| signal.to_string().ends_with(name));
+        let is_harmless =
+            ["CHLD", "CONT", "URG", "WINCH"].iter().any(|name| signal.to_string().ends_with(name));
         let trap = if signal == Signal::KILL { None } else { alive.traps.get(&signal).cloned() };
         let stdio = alive.stdio.clone();
         drop(table);
@@ -57,7 +56,7 @@ impl Processes {
                     alive.is_doomed = true;
                 }
             }
-            None if signal == Signal::KILL || (process.process != ProcessId::Init && !harmless) => {
+            None if signal == Signal::KILL || (process.process != ProcessId::Init && !is_harmless) => {
                 self.end(process, RawExit::with(ExitStatus::Signal(signal)));
             }
             None => {}
@@ -69,8 +68,8 @@ impl Processes {
         lock(&self.table).frozen.get(&process.container).is_some_and(|frozen| *frozen.borrow())
     }
 
-    /// Kills a process with its process group. `None`: this time it cannot be done. What is frozen dies once it is
-    /// thawed, so it is as with a kill that comes again.
+    /// Kills a process and its process group. `None` if the script says that SIGKILL cannot be delivered this time. A
+    /// frozen process dies once it is thawed.
     pub(crate) fn kill(&self, process: &ProcessRef, how: Kill) -> Option<Delivery> {
         let mut table = lock(&self.table);
         if let Some(alive) = table.alive.get_mut(process)
@@ -101,7 +100,7 @@ impl Processes {
         Some(self.end(process, RawExit::with(ExitStatus::Signal(Signal::KILL))))
     }
 
-    /// Freezes or thaws a container. What was killed while it was frozen ends when it is thawed.
+    /// Freezes or thaws a container. Processes that were killed while it was frozen end when it is thawed.
     pub(crate) fn freeze(&self, container: &ContainerId, frozen: bool) {
         let mut table = lock(&self.table);
         table
