@@ -7,15 +7,19 @@
 //! |---|---|
 //! | `act` | what a process does, step by step |
 //! | `signal` | signals, kills and the freezer |
+//! | `usage` | the resources that containers have used |
 
 mod act;
 mod signal;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, ProcessId, ProcessRef, RawExit, Signal};
+use executor_core::lifecycle::{
+    ContainerId, ExitStatus, HostPid, ProcessId, ProcessRef, RawExit, Signal, Usage,
+};
 use executor_core::{ChildStdio, Delivery, ExitQueue};
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
@@ -43,6 +47,8 @@ struct Table {
     forks: BTreeMap<ProcessRef, Vec<AbortHandle>>,
     /// Whether a container is frozen. A container that never was has no entry.
     frozen: BTreeMap<ContainerId, watch::Sender<bool>>,
+    /// The scripted resources that containers have used.
+    usages: BTreeMap<ContainerId, Usage>,
     last_pid: u32,
 }
 
@@ -137,8 +143,9 @@ impl Processes {
         lock(&self.table).end_forks(container);
     }
 
-    /// Ends a process. With init, all processes of its container end, as with a pid namespace.
-    pub(crate) fn end(&self, process: &ProcessRef, ending: RawExit) -> Delivery {
+    /// Ends a process. With init, all processes of its container end, as with a pid namespace. The exit of init says what
+    /// the container has used, if that is scripted.
+    pub(crate) fn end(&self, process: &ProcessRef, mut ending: RawExit) -> Delivery {
         let mut table = lock(&self.table);
         if table.alive.remove(process).is_none() {
             return Delivery::Gone;
@@ -151,6 +158,8 @@ impl Processes {
             );
             ended.iter().for_each(|(other, _)| drop(table.alive.remove(other)));
             table.end_forks(&process.container);
+            let usage = table.usages.get(&process.container);
+            ending.usage = ending.usage.or_else(|| usage.map(|usage| Box::new(*usage)));
         }
         drop(table);
         ended.push((process.clone(), ending));
@@ -178,6 +187,7 @@ impl Processes {
         alive.iter().for_each(|process| drop(table.alive.remove(process)));
         table.end_forks(container);
         table.frozen.remove(container);
+        table.usages.remove(container);
     }
 
     pub(crate) fn remove_all(&self) {
@@ -196,6 +206,13 @@ impl Processes {
 }
 
 impl Table {
+    /// Changes what a container has used to the values that are present in `change`. Returns the result.
+    fn change_usage(&mut self, container: &ContainerId, change: &Usage) -> Usage {
+        let usage = self.usages.entry(container.clone()).or_default();
+        *usage = usage::changed(usage, change);
+        *usage
+    }
+
     fn end_forks(&mut self, container: &ContainerId) {
         let parents: Vec<_> =
             self.forks.range(ProcessRef::all_of(container)).map(|(id, _)| id.clone()).collect();

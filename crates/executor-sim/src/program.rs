@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use executor_core::lifecycle::{Leftover, Signal, StartFailure, StartFailureKind};
+use executor_core::lifecycle::{Leftover, Signal, StartFailure, StartFailureKind, Usage};
 
 /// A scripted program: the steps that it takes, in order. After the last step it exits with code 0.
 ///
@@ -29,6 +29,7 @@ pub(crate) enum Step {
     Trap(Signal, Trap),
     Fork(Duration),
     Repeat(Vec<Step>),
+    Use(Box<Usage>),
     Exit(u8),
     Die(Signal),
     OutOfMemory,
@@ -182,13 +183,42 @@ impl Program {
         self.then(Step::Fork(time))
     }
 
+    /// Sets the resources that its container has used, from here on. They are what `ContainerHandle::usage`, its samples
+    /// and its exit say.
+    ///
+    /// Values that are absent stay as they were. Peaks that are absent are the highest values so far. `oom_kills` never
+    /// decreases.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use executor_sim::{Program, SimRuntime, Simulation};
+    /// use longshore::{ContainerSpec, Usage};
+    ///
+    /// let build = Program::new()
+    ///     .uses(Usage { memory: Some(300 << 20), ..Usage::default() })
+    ///     .runs_for(Duration::from_secs(60))
+    ///     .uses(Usage { cpu: Some(Duration::from_secs(55)), memory: Some(0), ..Usage::default() });
+    /// Simulation::new(SimRuntime::new().program("build", build)).run(async |sim| {
+    ///     let container = sim.executor.run(ContainerSpec::host(["build"])).await.unwrap();
+    ///     container.started().await.unwrap();
+    ///     sim.passes(Duration::from_secs(30)).await;
+    ///     assert_eq!(container.usage().await.unwrap().memory, Some(300 << 20));
+    ///     let usage = container.wait().await.usage.unwrap();
+    ///     assert_eq!((usage.cpu, usage.memory_peak), (Some(Duration::from_secs(55)), Some(300 << 20)));
+    /// });
+    /// ```
+    #[must_use]
+    pub fn uses(self, usage: Usage) -> Self {
+        self.then(Step::Use(Box::new(usage)))
+    }
+
     /// Exits with this code.
     #[must_use]
     pub fn exits(self, code: u8) -> Self {
         self.then(Step::Exit(code))
     }
 
-    /// Is killed by the OOM killer.
+    /// Is killed by the OOM killer, which its container's usage counts.
     #[must_use]
     pub fn runs_out_of_memory(self) -> Self {
         self.then(Step::OutOfMemory)

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use executor_core::lifecycle::{
     ContainerId, ExecId, ExitStatus, HostPid, Leftover, ProcessRef, RawExit, Signal, SignalScope,
-    StartFailure, StartFailureKind, TerminalSize,
+    StartFailure, StartFailureKind, TerminalSize, Usage,
 };
 use executor_core::{
     BoxFuture, BoxStream, ChildStdio, ContainerSpec, Delivery, ExecSpec, ExitQueue, ExitSource, Kill,
@@ -113,6 +113,12 @@ impl SimRuntime {
     /// The processes that exist now, those that are only created included.
     pub fn alive(&self) -> Vec<ProcessRef> {
         self.shared.processes.alive()
+    }
+
+    /// Sets the resources that a container has used, from now on. The same as [`Program::uses`], from outside the program.
+    /// Does nothing if the container has no processes.
+    pub fn set_usage(&self, container: &ContainerId, usage: &Usage) {
+        self.shared.processes.set_usage(container, usage);
     }
 
     /// Ends a process as if it ended by itself. With init, all processes of the container end, as with a pid namespace.
@@ -375,6 +381,16 @@ impl Runtime for SimRuntime {
 
     fn processes(&self, id: &ContainerId) -> BoxFuture<'static, Result<Vec<HostPid>, RuntimeError>> {
         future::ready(Ok(self.shared.processes.pids(id))).boxed()
+    }
+
+    /// What the script says, and how many processes there are.
+    fn usage(&self, id: &ContainerId) -> BoxFuture<'static, Result<Usage, RuntimeError>> {
+        let (shared, id) = (Arc::clone(&self.shared), id.clone());
+        async move {
+            shared.dice.take_time().await;
+            Ok(shared.processes.usage(&id))
+        }
+        .boxed()
     }
 
     fn release(&self, id: &ContainerId) -> BoxFuture<'static, Vec<Leftover>> {

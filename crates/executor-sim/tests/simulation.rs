@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use executor_core::lifecycle::{
     Cancel, CancelCause, ContainerId, Exit, ExitReason, ExitStatus, Leftover, LeftoverKind, Signal,
-    StartFailure, StartFailureKind,
+    StartFailure, StartFailureKind, Usage,
 };
 use executor_core::{ContainerSpec, ExecSpec, Stdio};
 use executor_sim::{Fault, Program, Record, Sim, SimRuntime, Simulation, What};
@@ -69,6 +69,53 @@ fn programs_do_what_they_say() {
         assert_eq!(exec.io().take_stdout().unwrap().read_to_end().await, b"out");
         assert_eq!(exec.io().take_stderr().unwrap().read_to_end().await, b"err");
         assert!(sim.elapsed() < secs(2), "nor does the output, for long");
+    });
+}
+
+#[test]
+fn usage_is_what_the_script_says_at_that_moment() {
+    let used = |cpu, memory| Usage { cpu: Some(secs(cpu)), memory: Some(memory), ..Usage::default() };
+    let program = Program::new().uses(used(1, 100)).runs_for(secs(10)).uses(used(9, 50)).runs_for(secs(5));
+    simulate(program, async |sim| {
+        let id = ContainerId::new("c").unwrap();
+        let container = sim.executor.run(it().id(id.clone())).await.unwrap();
+        container.started().await.unwrap();
+        let mut samples = container.samples(secs(6)).await;
+        sim.passes(secs(1)).await;
+        let early = container.usage().await.unwrap();
+        assert_eq!((early.cpu, early.memory, early.pids), (Some(secs(1)), Some(100), Some(1)));
+        sim.passes(secs(10)).await;
+        sim.runtime.set_usage(&id, &Usage { pids: Some(40), ..Usage::default() });
+        let late = container.usage().await.unwrap();
+        assert_eq!((late.cpu, late.memory, late.memory_peak), (Some(secs(9)), Some(50), Some(100)));
+        assert_eq!((late.pids, late.oom_kills), (Some(40), 0));
+        let exit = container.wait().await;
+        assert_eq!(exit.usage.as_deref(), Some(&late));
+        let mut all = Vec::new();
+        while let Some(sample) = samples.next().await {
+            all.push((sample.at.since_epoch(), sample.usage.cpu));
+        }
+        let [cpu_early, cpu_late] = [Some(secs(1)), Some(secs(9))];
+        assert_eq!(
+            all,
+            [(secs(0), cpu_early), (secs(6), cpu_early), (secs(12), cpu_late), (secs(15), cpu_late)]
+        );
+        container.released().await.unwrap();
+        sim.runtime.set_usage(&id, &late);
+        let again = sim.executor.run(shell("sleep 1").id(id)).await.unwrap();
+        again.started().await.unwrap();
+        let unscripted = again.usage().await.unwrap();
+        assert_eq!(
+            unscripted,
+            Usage { pids: Some(1), ..Usage::default() },
+            "a new container has used nothing"
+        );
+        assert_eq!(again.wait().await.usage, None);
+    });
+    let greedy = Program::new().uses(used(1, 100)).runs_out_of_memory();
+    simulate(greedy, async |sim| {
+        let usage = exit_of(sim, it()).await.usage.unwrap();
+        assert_eq!((usage.oom_kills, usage.memory_peak), (1, Some(100)));
     });
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use executor_core::lifecycle::{ContainerId, ExitStatus, ProcessRef, RawExit, Signal, Usage};
+use executor_core::lifecycle::{ContainerId, ExitStatus, ProcessRef, RawExit, Signal};
 use executor_core::{BoxFuture, ChildFd, ChildStdio};
 use futures::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -87,8 +87,9 @@ impl Processes {
                 self.signal(process, *signal);
                 tokio::task::yield_now().await;
             }
+            Step::Use(usage) => self.set_usage(&process.container, usage),
             Step::OutOfMemory => {
-                let usage = Some(Box::new(Usage { oom_kills: 1, ..Usage::default() }));
+                let usage = Some(Box::new(self.count_oom_kill(&process.container)));
                 return Some(RawExit { status: ExitStatus::Signal(Signal::KILL), usage });
             }
         }
