@@ -7,6 +7,7 @@
 #[cfg(feature = "cdi")]
 mod cdi;
 mod defaults;
+mod devices;
 mod edit;
 pub(crate) mod labels;
 mod seccomp;
@@ -123,7 +124,7 @@ mod tests {
         let id = ContainerId::new("c").unwrap();
         let rootfs =
             BundleRootfs { root: "/b/rootfs".into(), seen: "/".into(), mounts: Vec::new(), is_kept: false };
-        let mounts = mounts::requested(None, &spec, spec.id_map.is_some()).unwrap().entries;
+        let mounts = mounts::requested(None, &spec, &crate::ids::Ids::of(&spec)).unwrap().entries;
         let context = BundleContext {
             id: &id,
             spec: &spec,

@@ -3,7 +3,7 @@
 //! ```text
 //!  ContainerSpec ──▶ ids: which ids of the host its users have
 //!        ├─────────▶ rootfs: a directory, an overlay of layers or of the host's root
-//!        ├─────────▶ mounts: sources looked at, selectors resolved
+//!        ├─────────▶ mounts: sources looked at, selectors resolved ──▶ secrets: files in memory
 //!        ├─────────▶ process ──▶ users: uid, gid, groups, home   (both by rootfs_dir: looked at from
 //!        │              └──────▶ program: can it be executed      inside, links never followed out)
 //!        ├─────────▶ names: its own hosts and resolv.conf, read-only
@@ -33,6 +33,7 @@ mod names;
 mod process;
 mod rootfs;
 mod rootfs_dir;
+mod secrets;
 mod stubs;
 
 use std::path::Path;
@@ -61,7 +62,7 @@ pub fn write(dir: &Path, request: &Request<'_>, network: &NetworkAttachment) -> 
     let spec = request.spec;
     let ids = Ids::of(spec);
     let rootfs = rootfs::make(dir, &spec.rootfs, ids.root)?;
-    let mounts = mounts::requested(Some(dir), spec, ids.map.is_some())?;
+    let mounts = mounts::requested(Some(dir), spec, &ids)?;
     let view = RootfsDir::open(&rootfs.seen)?;
     let process = process::of_init(&view, spec, &ids)?;
     process.check_program(&view, &ids, &mounts.covered)?;
@@ -111,7 +112,7 @@ pub fn preview(request: &Request<'_>, network: &NetworkNamespace) -> Result<Stri
         dir,
         cgroup: request.cgroup,
         rootfs: &rootfs,
-        mounts: &mounts::requested(None, spec, ids.map.is_some())?.entries,
+        mounts: &mounts::requested(None, spec, &ids)?.entries,
         files: &names::places(dir, spec, network),
         network,
         map: ids.map.as_ref(),
@@ -138,6 +139,7 @@ pub fn unmake(dir: &Path) -> Vec<Leftover> {
     stubs::remove(dir);
     labels::release(dir);
     let mut left = mounts::unmount_selected(dir);
+    left.extend(secrets::unmount(dir));
     left.extend(rootfs::unmount(dir));
     left
 }

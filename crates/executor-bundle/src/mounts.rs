@@ -17,9 +17,10 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, ope
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::ids;
+use crate::ids::{self, Ids};
 use crate::mount_entry::mount;
 use crate::rootfs_dir::RootfsDir;
+use crate::secrets;
 
 /// The directory in the bundle where the files that selectors find are mounted.
 const SELECTED: &str = "mounts";
@@ -41,15 +42,15 @@ impl RequestedMounts {
 }
 
 /// The mounts that a specification asks for. With `dir`, selectors are resolved and mounted there. Without it, as for a
-/// preview, a selector is only appended to its source. `mapped`: the container has a user namespace.
+/// preview, a selector is only appended to its source, and a secret is not written.
 pub(crate) fn requested(
     dir: Option<&Path>,
     spec: &ContainerSpec,
-    mapped: bool,
+    ids: &Ids,
 ) -> Result<RequestedMounts, Error> {
     let mut requested = RequestedMounts { entries: Vec::new(), covered: Vec::new() };
     for (number, mount) in spec.mounts.iter().enumerate() {
-        requested.entries.push(entry(dir, number, mount, mapped)?);
+        requested.entries.push(entry(dir, number, mount, ids)?);
         requested.covered.push(mount.destination.clone());
     }
     let callers = spec.config.as_ref().and_then(|config| config.json()["mounts"].as_array());
@@ -59,7 +60,7 @@ pub(crate) fn requested(
     Ok(requested)
 }
 
-fn entry(dir: Option<&Path>, number: usize, requested: &Mount, mapped: bool) -> Result<Value, Error> {
+fn entry(dir: Option<&Path>, number: usize, requested: &Mount, ids: &Ids) -> Result<Value, Error> {
     let mut options: Vec<_> = requested.options.iter().map(String::as_str).collect();
     let access = if requested.read_only { "ro" } else { "rw" };
     Ok(match &requested.source {
@@ -70,7 +71,7 @@ fn entry(dir: Option<&Path>, number: usize, requested: &Mount, mapped: bool) -> 
                 (Some(selector), None) => below(path, selector),
                 (Some(selector), Some(dir)) => select(dir, number, path, selector)?,
             };
-            if mapped {
+            if ids.map.is_some() {
                 for flag in locked_flags(&source) {
                     if !options.contains(&flag) {
                         options.push(flag);
@@ -87,6 +88,13 @@ fn entry(dir: Option<&Path>, number: usize, requested: &Mount, mapped: bool) -> 
         MountSource::FileSystem { kind, source } => {
             options.insert(0, access);
             mount(&requested.destination, kind, Path::new(source), &options)
+        }
+        MountSource::Secret { contents, mode, uid, gid } => {
+            let source = match dir {
+                Some(dir) => secrets::write(dir, number, contents, *mode, (*uid, *gid), ids)?,
+                None => PathBuf::from("secret"),
+            };
+            mount(&requested.destination, "bind", &source, &["bind", "ro", "nosuid", "nodev", "noexec"])
         }
         other => return Err(Error::field("mount", format!("{other:?} is not known here"))),
     })
@@ -168,7 +176,7 @@ mod tests {
         let mut proc = Mount::from_words("type=proc,dst=/p,noexec").unwrap();
         proc.read_only = true;
         spec.mounts = vec![Mount::bind("/etc", "/a").read_only(), Mount::tmpfs("/t").option("size=1m"), proc];
-        let all = requested(None, &spec, false).unwrap().entries;
+        let all = requested(None, &spec, &Ids::of(&spec)).unwrap().entries;
         assert_eq!(
             all,
             [
@@ -179,7 +187,8 @@ mod tests {
         );
         spec.mounts = vec![Mount::bind("/no/such/source", "/a")];
         assert!(
-            requested(None, &spec, false).is_err_and(|error| error.to_string().contains("/no/such/source"))
+            requested(None, &spec, &Ids::of(&spec))
+                .is_err_and(|error| error.to_string().contains("/no/such/source"))
         );
     }
 }

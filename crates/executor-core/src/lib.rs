@@ -18,6 +18,7 @@
 pub mod actors;
 mod clock;
 mod config;
+mod device;
 mod error;
 mod events;
 mod executor;
@@ -31,12 +32,14 @@ mod names;
 mod observe;
 mod ports;
 mod resources;
+mod secret;
 mod security;
 mod spec;
 mod telemetry;
 mod usage;
 
 pub use config::Config;
+pub use device::{Device, DeviceRights};
 pub use error::{BoxError, Error, InvalidSpec, RuntimeError};
 pub use events::{Events, Notice, Snapshot};
 pub use executor::{Executor, ExecutorBuilder, ShutdownReport, default_root};
@@ -52,6 +55,7 @@ pub use names::{Dns, ExtraHost};
 pub use observe::{Observed, ObservedMessage, Observer};
 pub use ports::{BoxFuture, BoxStream, Delivery, ExitQueue, ExitSource, Runtime, Swept};
 pub use resources::{CgroupParent, Resources};
+pub use secret::Secret;
 pub use security::{Capability, ProcessMode, Seccomp, Security, Selinux, Ulimit};
 pub use spec::{
     ContainerSpec, ExecSpec, Labels, Network, NetworkAttachment, NetworkNamespace, NetworkTraits,

@@ -4,8 +4,8 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
-use crate::InvalidSpec;
 use crate::spec::{absolute, invalid, no_nul, word};
+use crate::{InvalidSpec, Secret};
 use serde::{Deserialize, Serialize};
 
 /// A file system, directory or file that is mounted into a container.
@@ -43,6 +43,18 @@ pub enum MountSource {
     },
     /// An empty file system in memory, gone with the container.
     Tmpfs,
+    /// A file that holds these bytes and is never on a disk. It has no form in JSON: writing it is an error.
+    #[serde(skip)]
+    Secret {
+        /// The bytes.
+        contents: Secret,
+        /// The mode of the file, as in `0o400`.
+        mode: u32,
+        /// Its user, an id of the container.
+        uid: u32,
+        /// Its group, an id of the container.
+        gid: u32,
+    },
     /// A file system of another kind.
     FileSystem {
         /// The kernel's name of the kind.
@@ -93,6 +105,21 @@ impl Mount {
     ) -> Self {
         let source = MountSource::Bind { path: path.into(), selector: Some(selector.into()) };
         Self::new(source, destination)
+    }
+
+    /// A file at `destination` that holds `contents`, can only be read, and is never on a disk: it is on a ramfs that goes
+    /// with the container. `mode` is the file's mode, as in `0o400`, `owner` its user and group in the container.
+    ///
+    /// The container can read it as long as it lives, and so can the executor's user. An ordinary user's root directory has to
+    /// be in memory, as `$XDG_RUNTIME_DIR` is, and the owner has to be `(0, 0)`.
+    pub fn secret(
+        contents: impl Into<Secret>,
+        destination: impl Into<PathBuf>,
+        mode: u32,
+        owner: (u32, u32),
+    ) -> Self {
+        let (uid, gid) = owner;
+        Self::new(MountSource::Secret { contents: contents.into(), mode, uid, gid }, destination).read_only()
     }
 
     /// A file system of another kind, with what mount(2) calls its source.
@@ -191,6 +218,20 @@ impl Mount {
                 }
             }
             MountSource::Tmpfs => {}
+            MountSource::Secret { contents, mode, .. } => {
+                if contents.expose().len() > Secret::MAX_LEN {
+                    return Err(invalid("mount secret", "longer than 1 MiB"));
+                }
+                if mode & !0o777 != 0 {
+                    return Err(invalid(
+                        "mount secret",
+                        format!("{mode:o} is no mode; give one such as 400"),
+                    ));
+                }
+                if !self.read_only || !self.options.is_empty() {
+                    return Err(invalid("mount secret", "it is read-only, and has no options"));
+                }
+            }
             MountSource::FileSystem { kind, source } => {
                 word("mount type", kind)?;
                 no_nul("mount source", source)?;
@@ -206,7 +247,7 @@ impl Mount {
     pub fn host_path(&self) -> Option<&Path> {
         match &self.source {
             MountSource::Bind { path, .. } => Some(path),
-            MountSource::Tmpfs | MountSource::FileSystem { .. } => None,
+            MountSource::Tmpfs | MountSource::Secret { .. } | MountSource::FileSystem { .. } => None,
         }
     }
 }
@@ -242,6 +283,7 @@ impl fmt::Display for Mount {
                 write!(f, "{}[{}]", path.display(), below.display())?;
             }
             MountSource::Tmpfs => f.write_str("tmpfs")?,
+            MountSource::Secret { .. } => f.write_str("secret")?,
             MountSource::FileSystem { kind, source } => write!(f, "{kind} {source}")?,
         }
         write!(f, ":{}{}", destination.display(), if *read_only { ":ro" } else { "" })

@@ -23,7 +23,7 @@ pub use self::rootfs::{Rootfs, UpperLayer};
 pub use self::stdio::{Stdio, StdioSpec};
 pub(crate) use self::validate::{absolute, host_name, invalid, no_nul, word};
 use crate::{
-    Capability, CgroupParent, Config, Dns, ExtraHost, IdMap, Mount, ProcessMode, Resources, Seccomp,
+    Capability, CgroupParent, Config, Device, Dns, ExtraHost, IdMap, Mount, ProcessMode, Resources, Seccomp,
     Security, Selinux, Telemetry, Ulimit,
 };
 
@@ -80,8 +80,8 @@ pub struct ContainerSpec {
     /// A user namespace, with these of the host's ids in it. As an ordinary user there is always one; then
     /// this is what it has when absent: the user as root, and the user's subordinate ids where they can be had.
     pub id_map: Option<IdMap>,
-    /// Devices by their CDI names, as in `vendor.com/gpu=0`.
-    pub devices: Vec<String>,
+    /// Devices beside those that every container has, as `/dev/null`.
+    pub devices: Vec<Device>,
     /// Whether directories above a mount stub, made with it, are removed with it when they are empty. A stub
     /// itself always is: a mount point that had to be made in a root file system that is kept.
     pub remove_stub_parents: bool,

@@ -52,12 +52,12 @@ pub use executor_core::lifecycle::{
     StartFailureKind, TerminalSize, Timestamp, Usage, with_causes,
 };
 pub use executor_core::{
-    Attached, BoxError, Capability, CgroupParent, Chunk, Config, ContainerHandle, ContainerSpec, Dns, Error,
-    Events, ExecSpec, Executor, ExecutorBuilder, ExitNotice, ExtraHost, IdMap, IdRange, Input, InvalidSpec,
-    Io, KeepExited, Labels, Mount, MountSource, Network, Notice, Output, ProcessHandle, ProcessMode,
-    ProcessSpec, Resources, Rootfs, RuntimeError, Sample, Samples, Seccomp, Security, Selinux,
-    ShutdownReport, Snapshot, Stdio, StdioSpec, Swept, Telemetry, TimeLimit, Ulimit, UpperLayer,
-    default_root,
+    Attached, BoxError, Capability, CgroupParent, Chunk, Config, ContainerHandle, ContainerSpec, Device,
+    DeviceRights, Dns, Error, Events, ExecSpec, Executor, ExecutorBuilder, ExitNotice, ExtraHost, IdMap,
+    IdRange, Input, InvalidSpec, Io, KeepExited, Labels, Mount, MountSource, Network, Notice, Output,
+    ProcessHandle, ProcessMode, ProcessSpec, Resources, Rootfs, RuntimeError, Sample, Samples, Seccomp,
+    Secret, Security, Selinux, ShutdownReport, Snapshot, Stdio, StdioSpec, Swept, Telemetry, TimeLimit,
+    Ulimit, UpperLayer, default_root,
 };
 #[cfg(feature = "sim")]
 pub use executor_sim as sim;

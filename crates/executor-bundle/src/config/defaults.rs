@@ -1,12 +1,12 @@
 //! The configuration of a container whose caller brings none. Everything in it is written out here.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use executor_core::{ContainerSpec, ProcessMode, Security};
 use serde_json::{Value, json};
 
+use super::devices;
 use crate::context::BundleContext;
 use crate::mount_entry::mount;
 use crate::names::DEFAULT_HOSTNAME;
@@ -99,7 +99,7 @@ fn default_mounts(spec: &ContainerSpec) -> Vec<Value> {
 
 /// The devices in the host's `/dev`, except terminals: every container has its own.
 fn host_devices() -> Value {
-    let mut devices = Vec::new();
+    let mut all = Vec::new();
     let mut dirs = vec![PathBuf::from("/dev")];
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -109,24 +109,12 @@ fn host_devices() -> Value {
                 dirs.push(path);
                 continue;
             }
-            let kind = match (kind.is_char_device(), kind.is_block_device()) {
-                (true, _) => "c",
-                (_, true) => "b",
-                (false, false) => continue,
-            };
+            let Some(kind) = devices::kind(&meta) else { continue };
             if ["/dev/console", "/dev/ptmx", "/dev/tty"].iter().any(|own| path == Path::new(own)) {
                 continue;
             }
-            devices.push(json!({
-                "path": path,
-                "type": kind,
-                "major": rustix::fs::major(meta.rdev()),
-                "minor": rustix::fs::minor(meta.rdev()),
-                "fileMode": meta.mode() & 0o7777,
-                "uid": meta.uid(),
-                "gid": meta.gid(),
-            }));
+            all.push(devices::node(&path, kind, &meta));
         }
     }
-    devices.into()
+    all.into()
 }

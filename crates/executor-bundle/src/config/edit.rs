@@ -5,10 +5,8 @@ use std::path::Path;
 use executor_core::{IdRange, NetworkNamespace, Resources, Seccomp, Security};
 use serde_json::{Value, json};
 
-#[cfg(feature = "cdi")]
-use super::cdi;
-use super::labels;
 use super::seccomp::{self, Filter};
+use super::{devices, labels};
 use crate::context::BundleContext;
 use crate::error::Error;
 use crate::json::{list, object};
@@ -36,12 +34,7 @@ pub(crate) fn all(config: &mut Value, context: &BundleContext<'_>) -> Result<Opt
     labels::add(config, context)?;
     all_mounts(config, context)?;
     telemetry(config, context)?;
-    #[cfg(feature = "cdi")]
-    cdi::add(config, &spec.devices)?;
-    #[cfg(not(feature = "cdi"))]
-    if let Some(device) = spec.devices.first() {
-        return Err(Error::field("device", format!("{device}: built without the feature cdi")));
-    }
+    devices::add(config, &spec.devices)?;
     // This comes last, because it changes the mounts that the others have added.
     user_namespace(config, context)?;
     if spec.init {

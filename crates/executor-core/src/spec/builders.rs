@@ -8,7 +8,7 @@ use executor_lifecycle::process::TimeLimit;
 use executor_lifecycle::{Cancel, ContainerId, ExecId, TerminalSize};
 
 use super::{ContainerSpec, ExecSpec, Network, Stdio};
-use crate::{Mount, Resources};
+use crate::{Device, Mount, Resources};
 
 impl ContainerSpec {
     /// The same with this id.
@@ -49,6 +49,13 @@ impl ContainerSpec {
     #[must_use]
     pub fn mount(mut self, mount: Mount) -> Self {
         self.mounts.push(mount);
+        self
+    }
+
+    /// The same with another device, after those it has.
+    #[must_use]
+    pub fn device(mut self, device: Device) -> Self {
+        self.devices.push(device);
         self
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use executor_lifecycle::TerminalSize;
 
 use super::{ContainerSpec, ExecSpec, Rootfs, Stdio, StdioSpec};
-use crate::{CgroupParent, ExtraHost, IdMap, InvalidSpec, Mount};
+use crate::{CgroupParent, Device, ExtraHost, IdMap, InvalidSpec, Mount};
 
 impl ContainerSpec {
     /// Says which field makes no sense, without looking at the system.
@@ -21,6 +21,7 @@ impl ContainerSpec {
         }
         self.rootfs.validate()?;
         self.mounts.iter().try_for_each(Mount::validate)?;
+        self.devices.iter().try_for_each(Device::validate)?;
         self.id_map.as_ref().map_or(Ok(()), IdMap::validate)?;
         self.cgroup_parent.as_ref().map_or(Ok(()), CgroupParent::validate)?;
         self.apparmor.as_deref().map_or(Ok(()), |profile| word("apparmor", profile))?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use longshore::{
-    Cancel, Capability, CgroupParent, ContainerId, ContainerSpec, Dns, ExtraHost, IdMap, IdRange,
+    Cancel, Capability, CgroupParent, ContainerId, ContainerSpec, Device, Dns, ExtraHost, IdMap, IdRange,
     InvalidSpec, Mount, MountSource, Network, ProcessMode, Rootfs, Seccomp, Security, Selinux, TimeLimit,
     Ulimit,
 };
@@ -170,9 +170,12 @@ pub(crate) struct Container {
     /// Map groups
     #[arg(long, value_name = "CONTAINER:HOST:SIZE")]
     pub(crate) gidmap: Vec<IdRange>,
-    /// Add a device by its CDI name, as in vendor.com/gpu=0
-    #[arg(long, value_name = "NAME")]
-    pub(crate) device: Vec<String>,
+    /// Add a device: by its path, with rights of r, w and m, or by its CDI name, as in vendor.com/gpu=0
+    #[arg(long, value_name = "PATH[:DST][:RIGHTS]|NAME")]
+    pub(crate) device: Vec<Device>,
+    /// Give it a file that only it can read and that is never on a disk, with the contents of SRC; the mode is 400
+    #[arg(long, value_name = "SRC:DST[:MODE]", value_parser = secret)]
+    pub(crate) secret: Vec<Mount>,
     /// Put a small process 1 in front of the program, which reaps orphans and hands signals on
     #[arg(long)]
     pub(crate) init: bool,
@@ -280,7 +283,7 @@ impl Container {
         }
         spec.id = self.id.clone();
         spec.read_only |= self.read_only;
-        spec.mounts = self.volume.iter().chain(&self.mount).cloned().collect();
+        spec.mounts = self.volume.iter().chain(&self.mount).chain(&self.secret).cloned().collect();
         spec.remove_stub_parents = self.remove_stub_parents;
         spec.hostname = self.hostname.clone().or(spec.hostname);
         spec.network = self.net.clone();
@@ -363,6 +366,21 @@ fn volume(text: &str) -> Result<Mount, String> {
 
 fn mount(text: &str) -> Result<Mount, String> {
     Mount::from_words(text).map(from_here).map_err(|error| error.why)
+}
+
+/// `SRC:DST[:MODE]`. The file is read here and now.
+fn secret(text: &str) -> Result<Mount, String> {
+    let form = || "give SRC:DST or SRC:DST:MODE, as in ./token:/run/token:400".to_owned();
+    let parts: Vec<_> = text.split(':').collect();
+    let (source, destination, mode) = match parts.as_slice() {
+        [source, destination] => (source, destination, 0o400),
+        [source, destination, mode] => {
+            (source, destination, u32::from_str_radix(mode, 8).map_err(|_| form())?)
+        }
+        _ => return Err(form()),
+    };
+    let contents = std::fs::read(source).map_err(|error| format!("{source}: {error}"))?;
+    Ok(Mount::secret(contents, *destination, mode, (0, 0)))
 }
 
 fn from_here(mut mount: Mount) -> Mount {
