@@ -22,7 +22,7 @@ use crate::events::View;
 use crate::exits::{ExitRecipients, lost};
 use crate::io::{self, Connected, Io, Streams};
 use crate::messages::{self, ContainerParts, ProcessParts, ProcessStreams, ProcessView, RequestError};
-use crate::{Error, Events, ExecSpec, ExitNotice, Notice, Samples, Snapshot};
+use crate::{Error, Events, ExecSpec, ExitNotice, Notice, Resources, Samples, Snapshot};
 
 /// The state of a container whose actor has ended.
 const RELEASED: &str = "released";
@@ -394,6 +394,38 @@ impl ContainerHandle {
     /// [`Error::Refused`] when nothing runs in it, [`Error::Runtime`] when the runtime does not say.
     pub async fn usage(&self) -> Result<Usage, Error> {
         self.answer(ask(&self.address, messages::ReadUsage).await)
+    }
+
+    /// Changes its limits while it is created, running or paused, and completes when they apply to all its processes.
+    /// The fields have the units of [`Resources`]. Absent fields keep their value; there is no way to remove a limit, except
+    /// that `memory_swap` can be `u64::MAX`.
+    ///
+    /// ```
+    /// # use executor_core::*;
+    /// # use executor_sim::{SimRuntime, Simulation};
+    /// # Simulation::new(SimRuntime::new()).run(async |sim| {
+    /// # let executor = &sim.executor;
+    /// let container = executor.run(ContainerSpec::host(["sleep", "60"])).await?;
+    /// container.started().await?;
+    /// container.update(Resources { memory: Some(64 << 20), ..Resources::default() }).await?;
+    /// container.update(Resources { pids: Some(100), ..Resources::default() }).await?; // the memory stays limited
+    /// # Ok::<(), Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// - [`Error::InvalidSpec`] for values that [`Executor::run`](crate::Executor::run) rejects as well. Nothing is changed.
+    /// - [`Error::Refused`] if it is not created yet, or has exited. Nothing is changed.
+    /// - [`Error::Runtime`] if the runtime or the kernel refuses: for CPUs that the machine does not have, for less memory
+    ///   than is in use, or for more memory than the present limit of memory and swap together (give `memory_swap` as
+    ///   well). If several limits were given, some of them may have been changed.
+    ///
+    /// # Cancel safety
+    /// The request is sent when the future is first polled. From then on the limits are changed even if the future is
+    /// dropped. Updates of one container are carried out one after the other.
+    pub async fn update(&self, resources: Resources) -> Result<(), Error> {
+        resources.validate()?;
+        self.answer(ask(&self.address, messages::Update(resources)).await)
     }
 
     /// What it has used, every so often from now on until its end. The last sample is what its exit tells. A

@@ -20,7 +20,7 @@ use crate::actors::{Container, Process};
 use crate::events::View;
 use crate::exits::ExitRecipients;
 use crate::io::{ChildStdio, Copiers, SharedOutputs, Streams};
-use crate::{ContainerSpec, Error, ExecSpec, Notice, RuntimeError, Samples, Snapshot};
+use crate::{ContainerSpec, Error, ExecSpec, Notice, Resources, RuntimeError, Samples, Snapshot};
 use tokio::sync::watch;
 use tracing::Span;
 
@@ -200,6 +200,12 @@ pub struct ListProcesses;
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<Usage, RequestError>")]
 pub struct ReadUsage;
+
+/// Change its limits. Absent fields keep their value. From a handle to a container, which has validated them; replied
+/// when the runtime has changed them. The change is made even if the sender does not wait for the reply.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "Result<(), RequestError>")]
+pub struct Update(pub Resources);
 
 /// Send me what it has used so far, so often, up to its end. From a handle to a container; replied at once. Who
 /// reads slowly is sent less.

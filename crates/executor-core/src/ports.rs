@@ -17,7 +17,7 @@ pub use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, future, stream};
 use serde::{Deserialize, Serialize};
 
-use crate::{ChildStdio, ContainerSpec, ExecSpec, RuntimeError};
+use crate::{ChildStdio, ContainerSpec, ExecSpec, Resources, RuntimeError};
 
 /// Makes containers, starts processes in them, and takes both away again.
 ///
@@ -129,6 +129,17 @@ pub trait Runtime: Send + Sync + 'static {
     /// What a container has used so far. By default it is not known.
     fn usage(&self, id: &ContainerId) -> BoxFuture<'static, Result<Usage, RuntimeError>> {
         future::ready(Err(RuntimeError::unsupported("read the usage", id))).boxed()
+    }
+
+    /// Changes the limits of a container that is created, running or paused. Absent fields keep their value. `resources`
+    /// are valid. Updates of one container are carried out one after the other. By default it cannot be done.
+    fn update(
+        &self,
+        id: &ContainerId,
+        resources: &Resources,
+    ) -> BoxFuture<'static, Result<(), RuntimeError>> {
+        let _ = resources;
+        future::ready(Err(RuntimeError::unsupported("update", id))).boxed()
     }
 
     /// Ends what is left in a container and gives back all it had. Answers with what could not be removed.

@@ -259,6 +259,7 @@ fn container_table() {
         (" failed", E::ResumeEnded { thawed: false }),
         ("", E::ListProcesses),
         ("", E::ReadUsage),
+        ("", E::Update),
         ("", E::RestEnded),
         ("", E::ReleaseEnded { left: vec![] }),
         ("", E::Tick),
@@ -335,6 +336,7 @@ fn container_effect(effect: &ContainerEffect) -> String {
         | ContainerEffect::Thaw
         | ContainerEffect::ListProcesses
         | ContainerEffect::ReadUsage
+        | ContainerEffect::Update
         | ContainerEffect::EndRest => name(effect),
         ContainerEffect::Finished(event) => format!("Finished({} {})", event.seq, name(&event.kind)),
     }

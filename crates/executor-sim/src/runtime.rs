@@ -10,7 +10,7 @@ use executor_core::lifecycle::{
 };
 use executor_core::{
     BoxFuture, BoxStream, ChildStdio, ContainerSpec, Delivery, ExecSpec, ExitQueue, ExitSource, Kill,
-    Runtime, RuntimeError, Swept,
+    Resources, Runtime, RuntimeError, Swept,
 };
 use futures::{FutureExt, future};
 use tokio::sync::watch;
@@ -68,6 +68,7 @@ struct Bundle {
     /// The program of init. `None` if it is not found.
     program: Option<Program>,
     env: BTreeMap<String, String>,
+    limits: Resources,
 }
 
 impl Default for SimRuntime {
@@ -119,6 +120,12 @@ impl SimRuntime {
     /// Does nothing if the container has no processes.
     pub fn set_usage(&self, container: &ContainerId, usage: &Usage) {
         self.shared.processes.set_usage(container, usage);
+    }
+
+    /// The limits of a container, as its specification and its updates have set them. `None` before it is prepared and
+    /// after it is released. They are recorded, and limit nothing.
+    pub fn limits(&self, container: &ContainerId) -> Option<Resources> {
+        lock(&self.shared.state).containers.get(container).map(|bundle| bundle.limits.clone())
     }
 
     /// Ends a process as if it ended by itself. With init, all processes of the container end, as with a pid namespace.
@@ -260,9 +267,10 @@ impl Runtime for SimRuntime {
     ) -> BoxFuture<'static, Result<(), StartFailure>> {
         self.ask(Asked::Prepare(id.clone()));
         let env = spec.process.env.iter().cloned().collect();
+        let limits = spec.resources.clone();
         let program = self.find(&spec.process.args, &env);
         let failure = program.as_ref().and_then(|program| program.troubles.prepare.clone());
-        lock(&self.shared.state).containers.insert(id.clone(), Bundle { program, env });
+        lock(&self.shared.state).containers.insert(id.clone(), Bundle { program, env, limits });
         let dice = Arc::clone(&self.shared.dice);
         async move {
             dice.take_time().await;
@@ -379,6 +387,25 @@ impl Runtime for SimRuntime {
         .boxed()
     }
 
+    /// The limits are changed at once, so that updates are carried out in order.
+    fn update(
+        &self,
+        id: &ContainerId,
+        resources: &Resources,
+    ) -> BoxFuture<'static, Result<(), RuntimeError>> {
+        self.ask(Asked::Update(id.clone()));
+        let fails = self.shared.dice.goes_wrong();
+        if let Some(bundle) = lock(&self.shared.state).containers.get_mut(id).filter(|_| !fails) {
+            merge(&mut bundle.limits, resources);
+        }
+        let (dice, id) = (Arc::clone(&self.shared.dice), id.clone());
+        async move {
+            dice.take_time().await;
+            if fails { Err(RuntimeError::failed("update", id, "the script says so")) } else { Ok(()) }
+        }
+        .boxed()
+    }
+
     fn processes(&self, id: &ContainerId) -> BoxFuture<'static, Result<Vec<HostPid>, RuntimeError>> {
         future::ready(Ok(self.shared.processes.pids(id))).boxed()
     }
@@ -419,4 +446,35 @@ impl ExitSource for SimRuntime {
     fn exits(&self) -> BoxStream<'static, (ProcessRef, RawExit)> {
         self.shared.exits.take()
     }
+}
+
+/// Changes the limits that an update names. A number of CPUs stands for a quota and a period, as in [`Resources`].
+fn merge(limits: &mut Resources, update: &Resources) {
+    let Resources {
+        memory,
+        memory_swap,
+        cpus,
+        cpu_quota,
+        cpu_period,
+        cpu_shares,
+        cpuset_cpus,
+        cpuset_mems,
+        pids,
+    } = update.clone();
+    if cpus.is_some() {
+        (limits.cpus, limits.cpu_quota, limits.cpu_period) = (cpus, None, None);
+    } else if cpu_quota.is_some() || cpu_period.is_some() {
+        if let Some(cpus) = limits.cpus.take() {
+            limits.cpu_quota = Some((cpus * Resources::CPU_PERIOD as f64).round() as u64);
+            limits.cpu_period = Some(Resources::CPU_PERIOD);
+        }
+        limits.cpu_quota = cpu_quota.or(limits.cpu_quota);
+        limits.cpu_period = cpu_period.or(limits.cpu_period);
+    }
+    limits.memory = memory.or(limits.memory);
+    limits.memory_swap = memory_swap.or(limits.memory_swap);
+    limits.cpu_shares = cpu_shares.or(limits.cpu_shares);
+    limits.cpuset_cpus = cpuset_cpus.or(limits.cpuset_cpus.take());
+    limits.cpuset_mems = cpuset_mems.or(limits.cpuset_mems.take());
+    limits.pids = pids.or(limits.pids);
 }

@@ -36,6 +36,8 @@ pub enum Asked {
     Pause(ContainerId),
     /// Thaw a container.
     Resume(ContainerId),
+    /// Change the limits of a container; [`SimRuntime::limits`](crate::SimRuntime::limits) has them.
+    Update(ContainerId),
     /// Kill the processes that did not end with init.
     EndRest(ContainerId),
     /// Release the container's resources.
@@ -233,6 +235,7 @@ impl Story {
             | Asked::Abandon(_)
             | Asked::Pause(_)
             | Asked::Resume(_)
+            | Asked::Update(_)
             | Asked::EndRest(_) => Ok(()),
         }
     }

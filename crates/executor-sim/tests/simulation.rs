@@ -10,8 +10,8 @@ use executor_core::lifecycle::{
     Cancel, CancelCause, ContainerId, Exit, ExitReason, ExitStatus, Leftover, LeftoverKind, Signal,
     StartFailure, StartFailureKind, Usage,
 };
-use executor_core::{ContainerSpec, ExecSpec, Stdio};
-use executor_sim::{Fault, Program, Record, Sim, SimRuntime, Simulation, What};
+use executor_core::{ContainerSpec, Error, ExecSpec, Resources, Stdio};
+use executor_sim::{Asked, Fault, Program, Record, Sim, SimRuntime, Simulation, What};
 
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -151,6 +151,36 @@ fn frozen_containers_stand_still() {
         container.resume().await.unwrap();
         assert_eq!(container.io().take_stdout().unwrap().read_to_end().await, b"late\n");
         assert_eq!(sim.elapsed(), secs(60));
+    });
+}
+
+#[test]
+fn updates_of_limits_are_recorded() {
+    let runtime = SimRuntime::new().program("it", Program::forever());
+    Simulation::new(runtime.clone()).run(async |sim| {
+        let mut spec = it();
+        spec.resources = Resources { memory: Some(64 << 20), cpus: Some(0.5), ..Resources::default() };
+        let container = sim.executor.run(spec).await.unwrap();
+        container.started().await.unwrap();
+        let limits = || runtime.limits(container.id()).unwrap();
+        container.update(Resources { pids: Some(7), ..Resources::default() }).await.unwrap();
+        assert_eq!((limits().memory, limits().cpus, limits().pids), (Some(64 << 20), Some(0.5), Some(7)));
+        container.update(Resources { cpu_quota: Some(20_000), ..Resources::default() }).await.unwrap();
+        assert_eq!(
+            (limits().cpus, limits().cpu_quota, limits().cpu_period),
+            (None, Some(20_000), Some(100_000))
+        );
+        container.update(Resources { cpus: Some(2.0), ..Resources::default() }).await.unwrap();
+        assert_eq!((limits().cpus, limits().cpu_quota, limits().cpu_period), (Some(2.0), None, None));
+        let nonsense = Resources { pids: Some(0), ..Resources::default() };
+        assert!(matches!(container.update(nonsense).await, Err(Error::InvalidSpec(_))));
+        container.cancel(Cancel::now()).await;
+        container.released().await.unwrap();
+        let error = container.update(Resources::default()).await.unwrap_err();
+        assert!(matches!(error, Error::Refused { .. }), "{error:?}");
+        assert_eq!(runtime.limits(container.id()), None);
+        let asked = runtime.asked().into_iter().filter(|asked| matches!(asked, Asked::Update(_)));
+        assert_eq!(asked.count(), 3);
     });
 }
 

@@ -21,6 +21,7 @@ mod pools;
 mod ports;
 mod prepare;
 mod release;
+mod update;
 mod usage;
 
 use std::collections::HashMap;

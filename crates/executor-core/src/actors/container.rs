@@ -149,7 +149,7 @@ impl Container {
                 ContainerEffect::Resume => self.thaw(self.world.runtime.resume(&self.id), context),
                 ContainerEffect::Thaw => self.thaw(self.world.runtime.thaw(&self.id), context),
                 // The handlers that asked have the reply, and ask the runtime.
-                ContainerEffect::ListProcesses | ContainerEffect::ReadUsage => {}
+                ContainerEffect::ListProcesses | ContainerEffect::ReadUsage | ContainerEffect::Update => {}
                 ContainerEffect::Publish(event) => self.publish(event),
                 ContainerEffect::EndRest => self.end_rest(context),
                 ContainerEffect::Release => self.release(context),

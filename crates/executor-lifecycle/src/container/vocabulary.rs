@@ -139,6 +139,8 @@ pub enum ContainerEvent {
     ListProcesses,
     /// A caller asks for the resources it has used so far.
     ReadUsage,
+    /// A caller asks for other limits.
+    Update,
     /// The `EndRest` effect is complete: none of its processes is left.
     RestEnded,
     /// The `Release` effect is complete.
@@ -183,6 +185,8 @@ pub enum ContainerEffect {
     ListProcesses,
     /// Answer with the resources it has used so far.
     ReadUsage,
+    /// Have the runtime change its limits, and answer when it has.
+    Update,
     /// Publish an event.
     Publish(Event),
     /// Kill the processes that did not end with init. Comes back as `RestEnded`.

@@ -13,6 +13,7 @@ use executor_host::{Ended, Members, Place, Reservation};
 use tokio::sync::watch;
 
 use super::created::Layout;
+use super::update::Updates;
 use crate::lock;
 
 pub(super) struct DriverContainer {
@@ -30,6 +31,7 @@ pub(super) struct DriverContainer {
     cgroups: OnceLock<Cgroups>,
     starts: Mutex<Starts>,
     terminals: Mutex<Terminals>,
+    pub(super) updates: Updates,
 }
 
 /// The starts in progress.
@@ -63,6 +65,7 @@ impl DriverContainer {
             cgroups: OnceLock::new(),
             starts: Mutex::default(),
             terminals: Mutex::default(),
+            updates: Updates::default(),
         }
     }
 

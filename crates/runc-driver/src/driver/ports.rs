@@ -8,8 +8,8 @@ use executor_core::lifecycle::{
     StartFailure, StartFailureKind, TerminalSize, Usage,
 };
 use executor_core::{
-    BoxFuture, BoxStream, ChildStdio, ContainerSpec, Delivery, ExecSpec, ExitSource, Kill, Runtime,
-    RuntimeError, Swept,
+    BoxFuture, BoxStream, ChildStdio, ContainerSpec, Delivery, ExecSpec, ExitSource, Kill, Resources,
+    Runtime, RuntimeError, Swept,
 };
 use executor_host::cgroup::PATIENCE;
 use executor_host::{Adopted, Root};
@@ -227,6 +227,14 @@ impl Runtime for Runc {
             shared.usage(container).await.map_err(failed)
         }
         .boxed()
+    }
+
+    fn update(
+        &self,
+        id: &ContainerId,
+        resources: &Resources,
+    ) -> BoxFuture<'static, std::result::Result<(), RuntimeError>> {
+        Arc::clone(&self.shared).update(id.clone(), resources.clone()).boxed()
     }
 
     fn release(&self, id: &ContainerId) -> BoxFuture<'static, Vec<Leftover>> {

@@ -33,6 +33,7 @@ impl DriverState {
         }
         let Ok(container) = self.container(id) else { return Vec::new() };
         container.close_starts().await;
+        container.updates.close().await;
         self.run_poststop_hooks(&container).await;
         self.remember_rest(&container);
         let left = self.remove_parts(&container).await;

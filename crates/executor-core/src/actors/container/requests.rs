@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::{Container, Incoming, Work};
 use crate::messages::{
     Cancel, Create, End, Exec, FindProcess, ListProcesses, Pause, ProcessParts, ProcessView, ReadUsage,
-    Remove, RequestError, Resize, Resume, SampleUsage, Signal, Start, Subscribe, Unclaimed,
+    Remove, RequestError, Resize, Resume, SampleUsage, Signal, Start, Subscribe, Unclaimed, Update,
 };
 use crate::usage;
 
@@ -159,6 +159,17 @@ impl Handler<ReadUsage> for Container {
     fn handle(&mut self, _: ReadUsage, context: &mut Context<Self>) -> Self::Result {
         match self.on(ContainerEvent::ReadUsage, context) {
             Ok(()) => self.world.runtime.usage(&self.id).map_err(RequestError::from).boxed(),
+            Err(refused) => future::ready(Err(refused.into())).boxed(),
+        }
+    }
+}
+
+impl Handler<Update> for Container {
+    type Result = ResponseFuture<Result<(), RequestError>>;
+
+    fn handle(&mut self, Update(resources): Update, context: &mut Context<Self>) -> Self::Result {
+        match self.on(ContainerEvent::Update, context) {
+            Ok(()) => self.world.runtime.update(&self.id, &resources).map_err(RequestError::from).boxed(),
             Err(refused) => future::ready(Err(refused.into())).boxed(),
         }
     }

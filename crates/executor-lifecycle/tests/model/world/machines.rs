@@ -192,7 +192,7 @@ impl World {
                     self.frozen = false;
                     self.asked.resuming = true;
                 }
-                ContainerEffect::ListProcesses | ContainerEffect::ReadUsage => {}
+                ContainerEffect::ListProcesses | ContainerEffect::ReadUsage | ContainerEffect::Update => {}
                 ContainerEffect::Publish(event) => self.publish(rules, &event),
                 ContainerEffect::EndRest => self.asked.ending_rest = true,
                 ContainerEffect::Release => {
