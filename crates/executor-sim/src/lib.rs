@@ -26,9 +26,11 @@
 //! | `shell` | which part of a shell is understood |
 //! | `runtime` | the ports |
 //! | `processes` | the processes that run |
+//! | `limits` | what an update makes of limits |
 //! | `simulation` | virtual time, seeds, and what is checked at the end |
 //! | `timeline` | everything that happened, in order |
 
+mod limits;
 mod processes;
 mod program;
 mod runtime;

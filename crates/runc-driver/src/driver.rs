@@ -35,6 +35,7 @@ use executor_host::{HostClient, Root};
 use futures::FutureExt;
 use tokio::sync::watch;
 
+use self::builder::MakeRuntime;
 pub use self::builder::RuncBuilder;
 use self::container::{DriverContainer, PendingStart};
 use self::pools::Pools;
@@ -70,6 +71,7 @@ pub struct Runc {
 
 struct DriverState {
     command_line: CommandLine,
+    make_runtime: MakeRuntime,
     bundles: Arc<dyn Bundles>,
     mode: Mode,
     start_deadline: Duration,
@@ -104,6 +106,7 @@ impl Runc {
             cgroup_parent: None,
             cgroup_kick: true,
             in_memory: true,
+            make_runtime: Arc::new(|parts| Arc::new(parts.command_line)),
         }
     }
 

@@ -32,7 +32,7 @@ pub use driver::{Mode, Runc, RuncBuilder};
 pub use error::{Error, Result};
 pub use executor_host::{Bundles, Place, cgroups_path, default_cgroup_parent, sweep};
 pub use find::{CANDIDATES, NoRuntime, find_runtime};
-pub use oci::{Features, Launch, OciRuntime, RuntimeCall, State};
+pub use oci::{Features, Launch, OciRuntime, RuntimeCall, RuntimeParts, State};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use executor_core::lifecycle::{ContainerId, HostPid, Signal};
 use executor_core::{BoxFuture, ChildStdio, Resources};
-use executor_host::{Call, CallEnd, Parent};
+use executor_host::{Call, CallEnd, HostClient, Parent};
 
-use crate::Result;
+use crate::{CommandLine, Result};
 
 /// An OCI runtime. The futures need a tokio runtime. No method blocks.
 pub trait OciRuntime: Send + Sync + 'static {
@@ -65,6 +65,23 @@ pub trait OciRuntime: Send + Sync + 'static {
 
     /// Its features.
     fn features(&self) -> BoxFuture<'static, Result<Features>>;
+}
+
+/// What an [`OciRuntime`] can build on. [`RuncBuilder::oci_runtime`](crate::RuncBuilder::oci_runtime) gets it when an
+/// executor begins to use the driver.
+#[non_exhaustive]
+pub struct RuntimeParts {
+    /// The command line of the runtime that was found, for the containers of this executor.
+    pub command_line: CommandLine,
+    /// The connection to the process host. The calls of [`RuntimeCall::new`] must be spawned with it: the driver adopts
+    /// the processes that they start by the same connection.
+    pub host: HostClient,
+    /// The directory of the runtime's state, its `--root`. The driver expects a container's state in the directory of its
+    /// id, and removes that when the container is released.
+    pub state: PathBuf,
+    /// The executor's name. Every call must have it in the variable
+    /// [`EXECUTOR_VARIABLE`](executor_host::EXECUTOR_VARIABLE): by that, a sweep finds the calls of a dead executor.
+    pub executor: String,
 }
 
 /// How a container or a process is started.

@@ -11,7 +11,11 @@ use super::pools::Pools;
 use super::{CALL_DEADLINE, DriverState, Mode, Runc};
 use crate::command_line::CommandLine;
 use crate::kick::Kick;
+use crate::oci::{OciRuntime, RuntimeParts};
 use crate::{Bundles, Error, find_runtime};
+
+/// Makes the runtime of an executor.
+pub(super) type MakeRuntime = Arc<dyn Fn(RuntimeParts) -> Arc<dyn OciRuntime> + Send + Sync>;
 
 /// Builds a [`Runc`].
 pub struct RuncBuilder {
@@ -23,6 +27,7 @@ pub struct RuncBuilder {
     pub(super) cgroup_parent: Option<CgroupParent>,
     pub(super) cgroup_kick: bool,
     pub(super) in_memory: bool,
+    pub(super) make_runtime: MakeRuntime,
 }
 
 impl RuncBuilder {
@@ -75,6 +80,26 @@ impl RuncBuilder {
         Self { in_memory, ..self }
     }
 
+    /// Uses another implementation of [`OciRuntime`], as one that wraps the command line. `make` is called when an executor
+    /// begins to use the driver. By default, the command line itself is used.
+    ///
+    /// The runtime's program is still looked for, since the command line needs it.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use runc_driver::{Bundles, CommandLine, OciRuntime, Runc, RuncBuilder};
+    /// fn driver<R: OciRuntime>(bundles: Arc<dyn Bundles>, wrap: fn(CommandLine) -> R) -> RuncBuilder {
+    ///     Runc::builder(bundles).oci_runtime(move |parts| Arc::new(wrap(parts.command_line)))
+    /// }
+    /// ```
+    #[must_use]
+    pub fn oci_runtime(
+        self,
+        make: impl Fn(RuntimeParts) -> Arc<dyn OciRuntime> + Send + Sync + 'static,
+    ) -> Self {
+        Self { make_runtime: Arc::new(make), ..self }
+    }
+
     /// Finds the runtime and connects to this process's host.
     ///
     /// # Errors
@@ -89,6 +114,7 @@ impl RuncBuilder {
             cgroup_parent,
             cgroup_kick,
             in_memory,
+            make_runtime,
         } = self;
         // A runtime that stays as a monitor keeps its own name in process lists.
         let in_memory = in_memory && mode == Mode::Detached;
@@ -100,6 +126,7 @@ impl RuncBuilder {
         Ok(Runc {
             shared: Arc::new(DriverState {
                 command_line,
+                make_runtime,
                 bundles,
                 mode,
                 start_deadline,

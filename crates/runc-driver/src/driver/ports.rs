@@ -19,6 +19,7 @@ use super::container::stem;
 use super::launch::LaunchKind;
 use super::pools::Pool;
 use super::{CALL_DEADLINE, Mode, OpenedRoot, Runc, gone};
+use crate::oci::RuntimeParts;
 use crate::{Error, lock};
 
 impl Runtime for Runc {
@@ -34,8 +35,11 @@ impl Runtime for Runc {
             Mode::Detached => shared.host.subreap(true).map_err(|error| failed(error.into()))?,
             Mode::Foreground => {}
         }
-        let command_line = shared.command_line.with_state(own.runtime_state(), own.executor());
-        let runtime = Arc::new(command_line.clone());
+        let (state, executor) = (own.runtime_state(), own.executor().to_owned());
+        let command_line = shared.command_line.with_state(state.clone(), &executor);
+        let host = shared.host.clone();
+        let parts = RuntimeParts { command_line: command_line.clone(), host, state, executor };
+        let runtime = (shared.make_runtime)(parts);
         let _first = shared.opened.set(OpenedRoot { root: own, command_line, runtime });
         Ok(swept)
     }
