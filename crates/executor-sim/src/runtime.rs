@@ -25,8 +25,10 @@ use crate::{lock, shell};
 /// A simulated runtime. A clone shares its state: keep one to script the runtime and to look at it while an executor uses
 /// the other.
 ///
-/// It knows `sh -c`, `sleep`, `echo`, `cat`, `true` and `false`, as far as tests need them. Every other program has to be
-/// scripted with [`program`](Self::program); if it is not, the start fails as not found.
+/// It knows `sh -c`, `sleep`, `echo`, `cat`, `true` and `false`, as far as tests need them. A script may have loops
+/// (`for i in 1 2 3; do …; done`, `while :; do …; done`), variables, `&&` and `||`, `trap` and `exit`. If it has something
+/// else, the start fails and says what is not supported. Every other program has to be scripted with
+/// [`program`](Self::program); if it is not, the start fails as not found.
 #[derive(Clone)]
 pub struct SimRuntime {
     shared: Arc<Shared>,
@@ -64,12 +66,22 @@ const NO_PROGRAM: &str = "the simulated runtime has no program of this name; add
 const SCRIPTED: &str = "a simulated fault";
 
 /// What `prepare` makes for a container.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Bundle {
-    /// The program of init. `None` if it is not found.
-    program: Option<Program>,
+    /// The program of init, or why there is none.
+    program: Result<Program, StartFailure>,
     env: BTreeMap<String, String>,
     limits: Resources,
+}
+
+impl Default for Bundle {
+    fn default() -> Self {
+        Self { program: Err(no_program()), env: BTreeMap::new(), limits: Resources::default() }
+    }
+}
+
+fn no_program() -> StartFailure {
+    StartFailure::new(StartFailureKind::NotFound, NO_PROGRAM)
 }
 
 impl Default for SimRuntime {
@@ -144,9 +156,14 @@ impl SimRuntime {
         assert!(!panics.is_some_and(|panics| panics(&asked)), "a scripted panic: {asked:?}");
     }
 
-    fn find(&self, args: &[String], env: &BTreeMap<String, String>) -> Option<Program> {
-        let scripted = args.first().and_then(|name| lock(&self.shared.state).programs.get(name).cloned());
-        scripted.or_else(|| shell::program(args, env))
+    /// The program that these arguments name.
+    fn find(&self, args: &[String], env: &BTreeMap<String, String>) -> Result<Program, StartFailure> {
+        let scripted = |name: &str| lock(&self.shared.state).programs.get(name).cloned();
+        if let Some(program) = args.first().and_then(|name| scripted(name)) {
+            return Ok(program);
+        }
+        let is_scripted = |name: &str| scripted(name).is_some();
+        shell::program(args, env, &is_scripted).unwrap_or_else(|| Err(no_program()))
     }
 
     fn bundle(&self, container: &ContainerId) -> Bundle {
@@ -156,7 +173,7 @@ impl SimRuntime {
     fn start_process(
         &self,
         process: ProcessRef,
-        program: Option<Program>,
+        program: Result<Program, StartFailure>,
         stdio: ChildStdio,
         until: Until,
     ) -> BoxFuture<'static, Result<HostPid, StartFailure>> {
@@ -178,7 +195,7 @@ impl SimRuntime {
     }
 
     fn freeze(&self, id: &ContainerId, frozen: bool) -> BoxFuture<'static, Result<(), RuntimeError>> {
-        let fails = frozen && self.bundle(id).program.is_some_and(|program| program.troubles.pause_fails);
+        let fails = frozen && self.bundle(id).program.is_ok_and(|program| program.troubles.pause_fails);
         let (shared, id) = (Arc::clone(&self.shared), id.clone());
         async move {
             shared.dice.take_time().await;
@@ -197,14 +214,12 @@ impl Shared {
     async fn start(
         &self,
         process: &ProcessRef,
-        program: Option<Program>,
+        program: Result<Program, StartFailure>,
         stdio: ChildStdio,
         until: Until,
         mut abandoned: watch::Receiver<bool>,
     ) -> Result<HostPid, StartFailure> {
-        let Some(mut program) = program else {
-            return Err(StartFailure::new(StartFailureKind::NotFound, NO_PROGRAM));
-        };
+        let mut program = program?;
         for fault in self.dice.start_faults() {
             program.troubles.add(fault);
         }
@@ -270,7 +285,7 @@ impl Runtime for SimRuntime {
         let env = spec.process.env.iter().cloned().collect();
         let limits = spec.resources.clone();
         let program = self.find(&spec.process.args, &env);
-        let failure = program.as_ref().and_then(|program| program.troubles.prepare.clone());
+        let failure = program.as_ref().ok().and_then(|program| program.troubles.prepare.clone());
         lock(&self.shared.state).containers.insert(id.clone(), Bundle { program, env, limits });
         let dice = Arc::clone(&self.shared.dice);
         async move {

@@ -1,226 +1,323 @@
-//! The small part of a shell that lets one specification run on the simulator and on a real runtime.
+//! The part of a POSIX shell that lets one specification run on the simulator and on a real runtime.
 //!
-//! Understood are `sh -c SCRIPT [NAME ARG…]`, `sleep`, `echo`, `cat`, `true` and `false` as programs. A script is
-//! commands separated by `;`, newlines or `&&`: those programs, `exit [N]`, `trap 'SCRIPT' SIGNAL`, `exec`,
-//! `kill -SIGNAL $$`, `while :; do …; done`, each with `>&2` or, after `sleep`, with `&`. `$NAME`, `$1` and `$$` are
-//! replaced. Anything else is a command that is not found: code 127.
+//! It knows these programs: `sh -c SCRIPT [NAME ARG…]`, `bash` likewise, `sleep`, `echo`, `cat`, `true` and `false`.
+//! A script has:
+//!
+//! - commands, separated by `;`, newlines, `&&` and `||`; comments
+//! - the programs above, `:`, `exit [N]`, `exec COMMAND`, `trap 'SCRIPT' SIGNAL…`, `kill -SIGNAL $$`
+//! - `echo … >&2`, and `sleep N &`
+//! - `NAME=value`, `export NAME=value`, and the expansions `$NAME`, `${NAME}`, `$1`, `$@` and `$?`
+//! - `for NAME in WORDS; do …; done` and `while :; do …; done`
+//!
+//! Everything else that a shell has is refused: the start fails and says what is not supported. A command of another name
+//! is not found, as in a container without that program: code 127. Nothing in a script depends on time, so a script becomes
+//! the steps of a program before it is started.
+
+mod lex;
+mod parse;
+mod syntax;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use executor_core::lifecycle::Signal;
+use executor_core::lifecycle::{Signal, StartFailure, StartFailureKind};
 
+use self::syntax::{Command, List, Part, RunIf, Simple, Unsupported, Word};
 use crate::program::{Program, Step, Trap};
 
-/// The program that these arguments name, when this shell knows it.
-pub(crate) fn program(args: &[String], env: &BTreeMap<String, String>) -> Option<Program> {
+/// Commands that every shell has and this one does not.
+const OTHER_COMMANDS: [&str; 22] = [
+    ".", "[", "alias", "break", "cd", "command", "continue", "eval", "getopts", "local", "printf", "pwd",
+    "read", "return", "seq", "set", "shift", "source", "test", "umask", "unset", "wait",
+];
+
+/// The program that these arguments name. `None` if this shell does not know it. `is_scripted` says whether a name is that
+/// of a scripted program.
+///
+/// # Errors
+/// If a script has something that is not supported.
+pub(crate) fn program(
+    args: &[String],
+    env: &BTreeMap<String, String>,
+    is_scripted: &dyn Fn(&str) -> bool,
+) -> Option<Result<Program, StartFailure>> {
     let name = args.first()?.rsplit('/').next()?;
-    let mut shell = Shell { env: env.clone(), steps: Vec::new(), status: 0 };
-    match name {
-        "sh" | "bash" if args.get(1).is_some_and(|flag| flag == "-c") => {
-            for (number, value) in args.iter().skip(3).enumerate() {
-                shell.env.insert(number.to_string(), value.clone());
-            }
-            shell.script(args.get(2)?);
+    let mut shell =
+        Shell { env: env.clone(), arguments: Vec::new(), is_scripted, steps: Vec::new(), status: 0 };
+    let run = match (name, args) {
+        ("sh" | "bash", [_, flag, script, rest @ ..]) if flag == "-c" => {
+            shell.arguments = rest.to_vec();
+            shell.script(script)
         }
-        "sleep" | "echo" | "cat" | "true" | "false" => {
-            let words: Vec<_> =
-                std::iter::once(name).chain(args.iter().skip(1).map(String::as_str)).collect();
-            shell.command(&words);
+        ("sh" | "bash", _) => Err(Unsupported(format!("`{name}` other than as `{name} -c SCRIPT`"))),
+        ("sleep" | "echo" | "cat" | "true" | "false", [_, rest @ ..]) => {
+            let words: Vec<_> = std::iter::once(name).chain(rest.iter().map(String::as_str)).collect();
+            shell.run_command(&words, false, false)
         }
         _ => return None,
-    }
-    shell.steps.push(Step::Exit(shell.status));
-    Some(Program { steps: shell.steps, ..Program::default() })
+    };
+    Some(match run {
+        Ok(()) => {
+            shell.steps.push(Step::Exit(shell.status));
+            Ok(Program { steps: shell.steps, ..Program::default() })
+        }
+        Err(Unsupported(what)) => {
+            let message = format!(
+                "the simulator's shell does not support {what}; script the program with SimRuntime::program instead"
+            );
+            Err(StartFailure::new(StartFailureKind::BadConfig, message))
+        }
+    })
 }
 
-struct Shell {
+struct Shell<'a> {
     env: BTreeMap<String, String>,
+    /// `$0`, `$1` and so on.
+    arguments: Vec<String>,
+    is_scripted: &'a dyn Fn(&str) -> bool,
     steps: Vec<Step>,
-    /// Of the last command. Nothing here depends on time, so it is known beforehand.
+    /// The exit code of the last command.
     status: u8,
 }
 
-impl Shell {
-    fn script(&mut self, script: &str) {
-        let mut rest = script;
-        while !rest.trim_start().is_empty() {
-            rest = rest.trim_start();
-            if let Some(body) =
-                rest.strip_prefix("while :; do").or_else(|| rest.strip_prefix("while true; do"))
-            {
-                let (body, after) = body.split_once("done").unwrap_or((body, ""));
-                let mut inner = Self { env: self.env.clone(), steps: Vec::new(), status: 0 };
-                inner.script(body);
-                self.steps.push(Step::Repeat(inner.steps));
-                rest = after.trim_start().trim_start_matches(';');
-                continue;
+impl Shell<'_> {
+    fn script(&mut self, script: &str) -> Result<(), Unsupported> {
+        self.run(&parse::parse(script)?)
+    }
+
+    fn run(&mut self, list: &List) -> Result<(), Unsupported> {
+        for (run_if, command) in list {
+            let is_due = match run_if {
+                RunIf::Always => true,
+                RunIf::Succeeded => self.status == 0,
+                RunIf::Failed => self.status != 0,
+            };
+            if is_due {
+                self.command(command)?;
             }
-            let (command, only_if, after) = next_command(rest);
-            let words = self.words(command);
-            self.command(&words.iter().map(String::as_str).collect::<Vec<_>>());
-            rest = after;
-            if only_if && self.status != 0 {
-                rest = skip_chain(rest);
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, command: &Command) -> Result<(), Unsupported> {
+        match command {
+            Command::Simple(simple) => self.simple(simple),
+            Command::For { name, words, body } => {
+                self.status = 0;
+                for value in self.expand(words)? {
+                    self.env.insert(name.clone(), value);
+                    self.run(body)?;
+                }
+                Ok(())
+            }
+            Command::Forever(body) => {
+                let steps = self.steps_of(|inner| inner.run(body))?;
+                self.steps.push(Step::Repeat(steps));
+                Ok(())
             }
         }
     }
 
-    fn command(&mut self, words: &[&str]) {
-        let (words, stderr) = match words {
-            [words @ .., ">&2"] => (words, true),
-            words => (words, false),
+    /// The steps of commands that run later or more than once. They do not change the variables here.
+    fn steps_of(
+        &self,
+        run: impl FnOnce(&mut Self) -> Result<(), Unsupported>,
+    ) -> Result<Vec<Step>, Unsupported> {
+        let mut inner = Self {
+            env: self.env.clone(),
+            arguments: self.arguments.clone(),
+            is_scripted: self.is_scripted,
+            steps: Vec::new(),
+            status: 0,
         };
+        run(&mut inner)?;
+        Ok(inner.steps)
+    }
+
+    fn simple(&mut self, simple: &Simple) -> Result<(), Unsupported> {
+        let words = match simple.words.split_first() {
+            Some((first, rest)) if first.as_plain() == Some("export") => rest,
+            Some(_) | None => simple.words.as_slice(),
+        };
+        if let Some(first) = words.first()
+            && first.as_assignment().is_some()
+        {
+            return self.assign(words);
+        }
+        let words = self.expand(&simple.words)?;
+        let words: Vec<_> = words.iter().map(String::as_str).collect();
+        self.run_command(&words, simple.to_stderr, simple.in_background)
+    }
+
+    fn assign(&mut self, words: &[Word]) -> Result<(), Unsupported> {
+        for word in words {
+            let Some((name, value)) = word.as_assignment() else {
+                return Err(Unsupported::new("a command after `NAME=value`"));
+            };
+            let value = self.value_of(&value)?;
+            self.env.insert(name.to_owned(), value);
+        }
+        self.status = 0;
+        Ok(())
+    }
+
+    fn run_command(
+        &mut self,
+        words: &[&str],
+        to_stderr: bool,
+        in_background: bool,
+    ) -> Result<(), Unsupported> {
+        if in_background && !matches!(words, ["sleep", ..]) {
+            return Err(Unsupported::new("`&` after another command than `sleep`"));
+        }
+        if words.contains(&PID) && words.first() != Some(&"kill") {
+            return Err(Unsupported::new("`$$` outside of `kill -SIGNAL $$`"));
+        }
         self.status = 0;
         match words {
-            [] | [":" | "true"] => {}
-            ["false"] => self.status = 1,
-            ["exec", rest @ ..] => self.command(rest),
-            ["echo", text @ ..] => {
-                let line = format!("{}\n", text.join(" ")).into_bytes();
-                self.steps.push(if stderr { Step::Stderr(line) } else { Step::Stdout(line) });
+            [] | [":" | "true", ..] => {}
+            ["false", ..] => self.status = 1,
+            ["exec", rest @ ..] if !rest.is_empty() => {
+                self.run_command(rest, to_stderr, false)?;
+                self.steps.push(Step::Exit(self.status));
             }
-            ["cat"] => self.steps.push(Step::CopyStdin),
-            ["sleep", time, "&"] => self.steps.push(Step::Fork(seconds(time))),
-            ["sleep", time] => self.steps.push(Step::Sleep(seconds(time))),
-            ["exit"] => self.steps.push(Step::Exit(self.status)),
-            ["exit", code] => self.steps.push(Step::Exit(code.parse().unwrap_or(2))),
-            ["trap", script, signal] => self.trap(script, signal),
-            ["kill", signal, "$$"] => match signal.trim_start_matches('-').parse() {
-                Ok(signal) => self.steps.push(Step::Die(signal)),
-                Err(_) => self.status = 1,
+            ["echo", text @ ..] => self.echo(text, to_stderr),
+            ["cat"] if !to_stderr => self.steps.push(Step::CopyStdin),
+            ["cat", ..] => return Err(Unsupported::new("`cat` with arguments or `>&2`")),
+            ["sleep", time] => {
+                let time = seconds(time).ok_or_else(|| Unsupported(format!("`sleep {time}`")))?;
+                self.steps.push(if in_background { Step::Fork(time) } else { Step::Sleep(time) });
+            }
+            ["sleep", ..] => return Err(Unsupported::new("`sleep` without a number of seconds")),
+            ["exit", ..] => self.exit(words.get(1).copied()),
+            ["trap", script, signals @ ..] if !signals.is_empty() => self.trap(script, signals)?,
+            ["kill", signal, PID] if signal.starts_with('-') => {
+                self.steps.push(Step::Die(parse_signal(signal.trim_start_matches('-'))?));
+            }
+            [other @ ("exec" | "export" | "trap" | "kill"), ..] => {
+                return Err(Unsupported(format!("this form of `{other}`")));
+            }
+            [name, ..] => self.other_command(name)?,
+        }
+        Ok(())
+    }
+
+    /// A command that this shell does not know.
+    fn other_command(&mut self, name: &str) -> Result<(), Unsupported> {
+        if OTHER_COMMANDS.contains(&name) {
+            return Err(Unsupported(format!("`{name}`")));
+        }
+        if (self.is_scripted)(name) {
+            return Err(Unsupported(format!("scripted programs in a script (`{name}`)")));
+        }
+        self.steps.push(Step::Stderr(format!("sh: {name}: not found\n").into_bytes()));
+        self.status = 127;
+        Ok(())
+    }
+
+    fn echo(&mut self, text: &[&str], to_stderr: bool) {
+        let (text, end) = match text {
+            ["-n", text @ ..] => (text, ""),
+            text => (text, "\n"),
+        };
+        let line = format!("{}{end}", text.join(" ")).into_bytes();
+        self.steps.push(if to_stderr { Step::Stderr(line) } else { Step::Stdout(line) });
+    }
+
+    /// Without a code, that of the last command. A code that is not a number is an error of the script: 2.
+    fn exit(&mut self, code: Option<&str>) {
+        let code = match code {
+            Some(code) => code.parse().unwrap_or(2),
+            None => self.status,
+        };
+        self.steps.push(Step::Exit(code));
+    }
+
+    fn trap(&mut self, script: &str, signals: &[&str]) -> Result<(), Unsupported> {
+        let trap = match script {
+            "" => Trap::Ignore,
+            "-" => return Err(Unsupported::new("`trap -`")),
+            script => Trap::Run(self.steps_of(|inner| inner.script(script))?),
+        };
+        for signal in signals {
+            self.steps.push(Step::Trap(parse_signal(signal)?, trap.clone()));
+        }
+        Ok(())
+    }
+
+    /// The words with their variables replaced.
+    fn expand(&self, words: &[Word]) -> Result<Vec<String>, Unsupported> {
+        let mut all = Vec::new();
+        for word in words {
+            if word.0 == [Part::Arguments] {
+                all.extend(self.arguments.iter().skip(1).cloned());
+            } else {
+                all.extend(self.fields(word)?);
+            }
+        }
+        Ok(all)
+    }
+
+    /// A word with its variables replaced. The value of a variable outside of quotes is split at its spaces, so this may be
+    /// several words or none.
+    fn fields(&self, word: &Word) -> Result<Vec<String>, Unsupported> {
+        let mut done = Vec::new();
+        // The word that is being put together, if it has begun.
+        let mut current: Option<String> = None;
+        for part in &word.0 {
+            let value = self.part(part)?;
+            if value == PID && word.0.len() > 1 {
+                return Err(Unsupported::new("`$$` within a longer word"));
+            }
+            if !matches!(part, Part::Variable { is_quoted: false, .. }) {
+                current.get_or_insert_default().push_str(&value);
+                continue;
+            }
+            if value.starts_with(char::is_whitespace) {
+                done.extend(current.take());
+            }
+            let mut fields = value.split_whitespace().peekable();
+            while let Some(field) = fields.next() {
+                current.get_or_insert_default().push_str(field);
+                if fields.peek().is_some() || value.ends_with(char::is_whitespace) {
+                    done.extend(current.take());
+                }
+            }
+        }
+        done.extend(current);
+        Ok(done)
+    }
+
+    /// A word with its variables replaced, and not split.
+    fn value_of(&self, word: &Word) -> Result<String, Unsupported> {
+        word.0.iter().map(|part| self.part(part)).collect()
+    }
+
+    fn part(&self, part: &Part) -> Result<String, Unsupported> {
+        Ok(match part {
+            Part::Plain(text) | Part::Quoted(text) => text.clone(),
+            Part::Arguments => return Err(Unsupported::new("`$@` within a longer word")),
+            Part::Variable { name, .. } => match name.as_str() {
+                "$" => PID.to_owned(),
+                "?" => self.status.to_string(),
+                name => match name.parse::<usize>() {
+                    Ok(number) => self.arguments.get(number).cloned().unwrap_or_default(),
+                    Err(_) => self.env.get(name).cloned().unwrap_or_default(),
+                },
             },
-            [unknown, ..] => {
-                self.steps.push(Step::Stderr(format!("sh: {unknown}: not found\n").into_bytes()));
-                self.status = 127;
-            }
-        }
-    }
-
-    fn trap(&mut self, script: &str, signal: &str) {
-        let Ok(signal) = signal.parse::<Signal>() else {
-            self.status = 1;
-            return;
-        };
-        let trap = if script.is_empty() {
-            Trap::Ignore
-        } else {
-            let mut inner = Self { env: self.env.clone(), steps: Vec::new(), status: 0 };
-            inner.script(script);
-            Trap::Run(inner.steps)
-        };
-        self.steps.push(Step::Trap(signal, trap));
-    }
-
-    /// Splits at spaces outside of quotes and replaces variables outside of single quotes.
-    fn words(&self, command: &str) -> Vec<String> {
-        let mut words: Vec<String> = Vec::new();
-        let mut word: Option<String> = None;
-        let mut quote = None;
-        let mut rest = command.chars().peekable();
-        while let Some(c) = rest.next() {
-            match (c, quote) {
-                ('\'' | '"', None) => {
-                    quote = Some(c);
-                    word.get_or_insert_default();
-                }
-                (c, Some(q)) if c == q => quote = None,
-                ('$', None | Some('"')) if rest.peek() == Some(&'$') => {
-                    rest.next();
-                    word.get_or_insert_default().push_str("$$");
-                }
-                ('$', None | Some('"')) => {
-                    let mut name = String::new();
-                    while let Some(c) = rest.next_if(|c| c.is_ascii_alphanumeric() || *c == '_') {
-                        name.push(c);
-                    }
-                    let value = self.env.get(&name).map_or("", String::as_str);
-                    word.get_or_insert_default().push_str(value);
-                }
-                (c, None) if c.is_whitespace() => words.extend(word.take()),
-                (c, _) => word.get_or_insert_default().push(c),
-            }
-        }
-        words.extend(word);
-        words
+        })
     }
 }
 
-/// The next command, whether the one after it wants it to succeed, and the rest.
-fn next_command(script: &str) -> (&str, bool, &str) {
-    let mut quote = None;
-    for (at, c) in script.char_indices() {
-        match (c, quote) {
-            ('\'' | '"', None) => quote = Some(c),
-            (c, Some(q)) if c == q => quote = None,
-            (';' | '\n', None) => return (&script[..at], false, &script[at + 1..]),
-            ('&', None) if script[at..].starts_with("&&") => return (&script[..at], true, &script[at + 2..]),
-            ('&', None) if !script[..at].ends_with('>') => {
-                return (&script[..=at], false, script[at + 1..].trim_start_matches(';'));
-            }
-            _ => {}
-        }
-    }
-    (script, false, "")
+/// The value of `$$`: the pid is not known before the program is started, and `kill` alone needs it.
+const PID: &str = "$$";
+
+fn parse_signal(name: &str) -> Result<Signal, Unsupported> {
+    name.parse().map_err(|_| Unsupported(format!("the signal `{name}`")))
 }
 
-/// What follows the commands that depend on one that has failed.
-fn skip_chain(script: &str) -> &str {
-    let (_, only_if, rest) = next_command(script);
-    if only_if { skip_chain(rest) } else { rest }
-}
-
-fn seconds(text: &str) -> Duration {
-    text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or_default()
-}
-
-#[cfg(test)]
-#[expect(clippy::wildcard_enum_match_arm, reason = "a test shows the rest as it is")]
-mod tests {
-    use super::*;
-
-    fn steps(script: &str) -> String {
-        let env = BTreeMap::from([("NAME".to_owned(), "a b".to_owned())]);
-        let args = ["sh", "-c", script, "sh", "one"].map(str::to_owned);
-        let program = program(&args, &env).expect("a shell");
-        let show = |step: &Step| {
-            let (stream, text) = match step {
-                Step::Stdout(text) => ("out", text),
-                Step::Stderr(text) => ("err", text),
-                _ => return format!("{step:?}"),
-            };
-            format!("{stream} {}", String::from_utf8_lossy(text).trim_end())
-        };
-        program.steps.iter().map(show).collect::<Vec<_>>().join(", ")
-    }
-
-    #[test]
-    fn scripts_become_steps() {
-        for (script, expected) in [
-            ("", "Exit(0)"),
-            ("exit 3", "Exit(3), Exit(0)"),
-            ("echo 'a; b'  $NAME \"$NAME\" '$NAME' $1", "out a; b a b a b $NAME one, Exit(0)"),
-            ("echo out; echo err >&2", "out out, err err, Exit(0)"),
-            ("sleep 0.5 & echo on", "Fork(500ms), out on, Exit(0)"),
-            ("true && echo yes", "out yes, Exit(0)"),
-            ("false && echo no && echo no; echo on", "out on, Exit(0)"),
-            ("nonsense -x", "err sh: nonsense: not found, Exit(127)"),
-            ("exec sleep 1", "Sleep(1s), Exit(0)"),
-            ("while :; do sleep 1; done; echo never", "Repeat([Sleep(1s)]), out never, Exit(0)"),
-        ] {
-            assert_eq!(steps(script), expected, "{script}");
-        }
-        assert!(steps("trap '' TERM; trap 'echo x; exit 4' HUP").contains("Ignore"));
-        assert!(steps("kill -TERM $$").contains("Die"));
-    }
-
-    #[test]
-    fn only_known_programs_are_known() {
-        let known = |args: &[&str]| {
-            let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
-            program(&args, &BTreeMap::new()).is_some()
-        };
-        assert!(known(&["/bin/sleep", "1"]) && known(&["true"]) && known(&["cat"]));
-        assert!(!known(&["sh"]) && !known(&["make"]) && !known(&[]));
-    }
+fn seconds(text: &str) -> Option<Duration> {
+    text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
 }

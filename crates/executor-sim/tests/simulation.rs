@@ -73,6 +73,31 @@ fn programs_do_what_they_say() {
 }
 
 #[test]
+fn scripts_run_on_virtual_time_or_say_what_they_cannot() {
+    simulate(Program::new(), async |sim| {
+        let container = sim
+            .executor
+            .run(shell("for i in 1 2 3; do sleep $i; echo $i; done; exit 4").piped())
+            .await
+            .unwrap();
+        assert_eq!(container.io().take_stdout().unwrap().read_to_end().await, b"1\n2\n3\n");
+        assert_eq!(container.wait().await.status, ExitStatus::Code(4));
+        assert_eq!(sim.elapsed(), secs(6));
+        let ExitReason::StartFailed(failure) = exit_of(sim, shell("sleep 1 | cat")).await.reason else {
+            panic!("it started")
+        };
+        assert_eq!(failure.kind, StartFailureKind::BadConfig);
+        assert!(
+            failure.message.starts_with("the simulator's shell does not support pipes (`|`); "),
+            "{failure}"
+        );
+        let running = sim.executor.run(shell("sleep 100")).await.unwrap();
+        let exec = running.exec(ExecSpec::new(["sh", "-c", "if true; then exit 3; fi"])).await.unwrap();
+        assert!(matches!(exec.wait().await.reason, ExitReason::StartFailed(_)));
+    });
+}
+
+#[test]
 fn usage_is_what_the_script_says_at_that_moment() {
     let used = |cpu, memory| Usage { cpu: Some(secs(cpu)), memory: Some(memory), ..Usage::default() };
     let program = Program::new().uses(used(1, 100)).runs_for(secs(10)).uses(used(9, 50)).runs_for(secs(5));
