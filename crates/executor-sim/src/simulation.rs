@@ -101,9 +101,12 @@ impl Simulation {
     /// Runs a test, and returns what its future returns. However much virtual time it takes, it takes almost no real time.
     ///
     /// # Panics
-    /// If the test panics, if it waits for something that never happens, or if a promise is broken. Also inside a tokio
-    /// runtime, because this function blocks.
+    /// If the test panics, if it waits for something that never happens, or if a promise is broken. Also inside an async
+    /// runtime, such as in `#[actix::test]` or `#[tokio::test]`: this function blocks, and brings a runtime of its own.
+    /// Make the test a plain `#[test]`.
+    #[track_caller]
     pub fn run<T>(self, test: impl AsyncFnOnce(&Sim) -> T) -> T {
+        refuse_inside_a_runtime();
         let timeline = self.runtime.timeline().clone();
         catch_unwind(AssertUnwindSafe(|| self.simulate(test))).unwrap_or_else(|panic| {
             if std::env::var_os(TRACE).is_some() {
@@ -128,7 +131,9 @@ impl Simulation {
     ///
     /// # Panics
     /// As [`run`](Self::run), with the first seed that fails.
+    #[track_caller]
     pub fn explore(seeds: Range<u64>, simulation: impl Fn() -> Self, test: impl AsyncFn(&Sim)) {
+        refuse_inside_a_runtime();
         let only = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok());
         let seeds = only.map_or(seeds, |seed: u64| seed..seed + 1);
         for seed in seeds {
@@ -191,6 +196,16 @@ impl Sim {
             panic!("{broken}");
         }
     }
+}
+
+/// A simulation has a tokio runtime of its own, and one runtime cannot block a thread of another.
+#[track_caller]
+fn refuse_inside_a_runtime() {
+    assert!(
+        tokio::runtime::Handle::try_current().is_err(),
+        "a Simulation cannot run inside an async runtime, such as in #[actix::test] or #[tokio::test]: \
+         make the test a plain #[test] function and put the async code into the closure given to Simulation::run"
+    );
 }
 
 /// Writes the events that are published to the timeline, until the executor ends.

@@ -302,6 +302,29 @@ fn a_test_that_waits_for_nothing_is_told() {
     simulate(Program::forever(), async |sim| exit_of(sim, it()).await);
 }
 
+#[test]
+fn inside_an_async_runtime_it_says_what_to_do() {
+    let message = |run: &dyn Fn()| {
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_err();
+        panic.downcast_ref::<&str>().copied().expect("a sentence").to_owned()
+    };
+    let run = || message(&|| simulate(Program::new(), async |_| ()));
+    let explore =
+        || message(&|| Simulation::explore(0..2, || Simulation::new(SimRuntime::new()), async |_| ()));
+    // What `#[actix::test]` and `#[tokio::test]` do.
+    let in_actix = actix_rt::System::new().block_on(async { run() });
+    let tokio = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let in_tokio = tokio.block_on(async { [run(), explore()] });
+    for message in [&in_actix, &in_tokio[0], &in_tokio[1]] {
+        assert!(
+            message.contains("cannot run inside an async runtime") && message.contains("#[actix::test]"),
+            "{message}"
+        );
+        assert!(message.contains("make the test a plain #[test] function"), "{message}");
+    }
+    simulate(Program::new(), async |sim| drop(exit_of(sim, it()).await));
+}
+
 /// Fails for the seeds in which the second of two equal programs ends first.
 #[test]
 #[ignore = "it fails on purpose, for the test below"]
