@@ -1,33 +1,53 @@
-//! A simulated runtime on virtual time, to test what is built on `executor-core` in milliseconds,
-//! without root or an OCI runtime.
+//! Tests for code that uses `longshore`, without root and without an OCI runtime: the same executor, on a simulated runtime
+//! and on virtual time.
 //!
-//! [`SimRuntime`] implements both ports: containers are a few lines of memory, and programs do what
-//! their [`Program`] says, or what a small shell makes of `sh -c '…'`. [`Simulation`] puts an executor on
-//! it, on a clock that jumps to the next thing that happens, and checks the lifecycle's promises at the
-//! end. With a seed it permutes whose turn it is and how long the runtime takes; a seed that fails is
-//! printed with the line that repeats it.
+//! A unit test of an embedder. The function under test takes a `longshore::Executor`, and does not know
+//! that it runs on a simulation:
 //!
 //! ```
 //! use std::time::Duration;
-//! use executor_core::{ContainerSpec, lifecycle::ExitStatus};
 //! use executor_sim::{Program, SimRuntime, Simulation};
+//! use longshore::{Cancel, ContainerSpec, Error, Executor, Exit, ExitReason};
 //!
-//! let job = Program::new().prints("working\n").runs_for(Duration::from_secs(3600)).exits(2);
-//! Simulation::new(SimRuntime::new().program("job", job)).run(async |sim| {
-//!     let container = sim.executor.run(ContainerSpec::host(["job"])).await.unwrap();
-//!     assert_eq!(container.wait().await.status, ExitStatus::Code(2));
-//!     assert_eq!(sim.elapsed(), Duration::from_secs(3600)); // in no time
-//! });
+//! const HOUR: Duration = Duration::from_secs(3600);
+//!
+//! /// Runs a build, for an hour at most.
+//! async fn build(executor: &Executor) -> Result<Exit, Error> {
+//!     let container = executor.run(ContainerSpec::host(["make"]).time_limit(HOUR, Cancel::now())).await?;
+//!     Ok(container.wait().await)
+//! }
+//!
+//! // #[test]
+//! fn a_build_that_hangs_is_ended() {
+//!     let runtime = SimRuntime::new().program("make", Program::forever());
+//!     Simulation::new(runtime).run(async |sim| {
+//!         let exit = build(&sim.executor).await.unwrap();
+//!         assert_eq!(exit.reason, ExitReason::TimedOut { killed: true });
+//!         assert!(sim.elapsed() >= HOUR, "of virtual time: the test takes milliseconds");
+//!     });
+//! }
+//! # a_build_that_hangs_is_ended();
 //! ```
 //!
-//! | module | says |
+//! The test is a plain `#[test]` function: [`Simulation::run`] brings the async runtime, so it cannot be called in
+//! `#[actix::test]` or `#[tokio::test]`.
+//!
+//! What a container does is scripted: a [`Program`] has steps (print, wait, use memory, exit, …) and
+//! [`Fault`]s of its runtime. [`SimRuntime`] also knows `sleep`, `echo`, `cat` and a small part of `sh -c '…'`, so that many
+//! tests need no script. At the end of a test, the executor is shut down and the promises of the lifecycle are checked
+//! against the [`Timeline`]. With a [seed](Simulation::explore), the simulation also decides orders and durations that a
+//! real machine leaves open. A seed that fails is printed with the command line that runs it again.
+//!
+//! Not simulated: file systems, networks, terminals, and the limits of resources. A container's usage is what the script
+//! says.
+//!
+//! | module | holds |
 //! |---|---|
-//! | `program` | what programs do, and what goes wrong with them |
-//! | `shell` | which part of a shell is understood |
-//! | `runtime` | the ports |
-//! | `processes` | the processes that run |
-//! | `limits` | what an update makes of limits |
-//! | `simulation` | virtual time, seeds, and what is checked at the end |
+//! | `program` | scripted programs and faults |
+//! | `shell` | the part of a shell that is simulated |
+//! | `runtime` | the runtime that the executor uses |
+//! | `processes` | the processes of its containers |
+//! | `simulation` | virtual time, seeds, and the checks at the end |
 //! | `timeline` | everything that happened, in order |
 
 mod limits;
@@ -45,7 +65,7 @@ pub use timeline::{Asked, Broken, Record, Timeline, What};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Nothing is left half changed under any of this crate's locks.
+/// A panic while a lock of this crate is held leaves nothing half changed, so a poisoned lock can be used.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
