@@ -220,9 +220,9 @@ async fn stdin_and_its_end_reach_the_program(executor: &Executor) {
     let container = run(executor, spec).await;
     let (stdin, stdout) = (container.io().take_stdin(), container.io().take_stdout());
     let write = async {
-        let Some(stdin) = stdin else { panic!("there is no pipe") };
+        let Some(mut stdin) = stdin else { panic!("there is no pipe") };
         for _ in 0..100 {
-            if let Err(error) = stdin.write(vec![b'x'; 10_000]).await {
+            if let Err(error) = stdin.write_all([b'x'; 10_000]).await {
                 panic!("{error}");
             }
         }

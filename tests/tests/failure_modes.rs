@@ -386,8 +386,8 @@ fn stdin_backpressure() {
         let mut spec = shell("exec sleep 1000");
         spec.process.stdio.stdin = Stdio::Pipe;
         let container = executor.run(spec).await.unwrap();
-        let stdin = container.io().take_stdin().unwrap();
-        let writer = tokio::spawn(async move { while stdin.write(vec![0; 1 << 20]).await.is_ok() {} });
+        let mut stdin = container.io().take_stdin().unwrap();
+        let writer = tokio::spawn(async move { while stdin.write_all(vec![0; 1 << 20]).await.is_ok() {} });
         container.started().await.unwrap();
         // stdin-blocks-wait: a writer that is stuck holds up neither the cancel nor the end.
         assert_eq!(container.cancel(Cancel::now()).await.status, KILLED);

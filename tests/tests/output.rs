@@ -1,5 +1,5 @@
-//! Output in bulk on the real runtime: every byte, in order, in bounded memory; the speed is printed beside
-//! that of a plain pipe, and not asserted.
+//! Output on the real runtime: under any executor of futures, after the executor's end; in bulk every byte, in
+//! order, in bounded memory, with the speed printed beside that of a plain pipe, and not asserted.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio as Std};
 use std::time::{Duration, Instant};
 
 use longshore::{Chunk, Stdio};
-use longshore_tests::{on_stage, shell};
+use longshore_tests::{HUNG, on_bare_stage, on_stage, shell};
 
 const BULK: u64 = 1 << 30;
 const WRITER: &str = "head -c 1073741824 /dev/zero";
@@ -81,6 +81,65 @@ fn hostile_output() {
         assert_eq!(missed + read, 64 << 20);
         assert!(read <= 1 << 20 && missed > 0);
         assert!(memory() < before + (32 << 20));
+        stage.finish(executor).await;
+    });
+}
+
+#[test]
+fn tokio_reads_and_copies() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let mut spec = shell("cat; head -c 2000000 /dev/zero").piped();
+        spec.process.stdio.stdin = Stdio::Pipe;
+        let container = executor.run(spec).await.unwrap();
+        let mut stdin = container.io().take_stdin().unwrap();
+        let mut stdout = container.io().take_stdout().unwrap();
+        stdin.write_all(b"hello").await.unwrap();
+        stdin.shutdown().await.unwrap();
+        let mut hello = [0; 5];
+        stdout.read_exact(&mut hello).await.unwrap();
+        assert_eq!(&hello, b"hello");
+        assert_eq!(tokio::io::copy(&mut stdout, &mut tokio::io::sink()).await.unwrap(), 2_000_000);
+        assert!(container.wait().await.is_success());
+        stage.finish(executor).await;
+    });
+}
+
+#[test]
+fn futures_reads_and_copies_without_a_runtime() {
+    use futures::executor::block_on;
+    use futures::{AsyncReadExt, AsyncWriteExt};
+    on_bare_stage(|stage| {
+        let executor = stage.executor();
+        block_on(async {
+            let mut spec = shell("cat; head -c 2000000 /dev/zero").piped();
+            spec.process.stdio.stdin = Stdio::Pipe;
+            let container = executor.run(spec).await.unwrap();
+            let mut stdin = container.io().take_stdin().unwrap();
+            let mut stdout = container.io().take_stdout().unwrap();
+            stdin.write_all(b"hello").await.unwrap();
+            stdin.close().await.unwrap();
+            let mut hello = [0; 5];
+            stdout.read_exact(&mut hello).await.unwrap();
+            assert_eq!(&hello, b"hello");
+            assert_eq!(futures::io::copy(stdout, &mut futures::io::sink()).await.unwrap(), 2_000_000);
+            assert!(container.wait().await.is_success());
+        });
+        block_on(stage.finish(executor));
+    });
+}
+
+#[test]
+fn what_was_written_is_read_after_the_executor_has_stopped() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let container = executor.run(shell("head -c 60000 /dev/zero; echo done >&2").piped()).await.unwrap();
+        let (stdout, stderr) = (container.io().take_stdout().unwrap(), container.io().take_stderr().unwrap());
+        assert!(container.wait().await.is_success());
+        executor.shutdown(HUNG).await;
+        assert_eq!(stdout.read_to_end().await.len(), 60_000);
+        assert_eq!(stderr.read_to_end().await, b"done\n");
         stage.finish(executor).await;
     });
 }

@@ -100,7 +100,7 @@ fn stubs_stay_while_another_container_uses_them() {
         first.cancel(longshore::Cancel::now()).await;
         first.released().await.unwrap();
         assert!(dir.join("proc").is_dir());
-        second.io().take_stdin().unwrap().write("go\n").await.unwrap();
+        second.io().take_stdin().unwrap().write_all("go\n").await.unwrap();
         assert_eq!(text(stdout.read_to_end().await), "/proc/self/status\n/usr/bin\n127.0.0.1");
         second.released().await.unwrap();
         assert!(!dir.join("proc").exists() && !dir.join("etc/hosts").exists());

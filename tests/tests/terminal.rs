@@ -178,9 +178,9 @@ fn input_and_its_end_reach_the_program_on_a_terminal() {
     on_stage(async |stage| {
         let executor = stage.executor();
         let container = executor.run(on_terminal("stty -echo; echo ready; cat; echo end")).await.unwrap();
-        let (stdin, mut stdout) = (container.io().take_stdin().unwrap(), output(&container));
+        let (mut stdin, mut stdout) = (container.io().take_stdin().unwrap(), output(&container));
         expect(&mut stdout, "ready\r\n").await;
-        stdin.write("hello\n").await.unwrap();
+        stdin.write_all("hello\n").await.unwrap();
         expect(&mut stdout, "hello\r\n").await;
         drop(stdin);
         expect(&mut stdout, "end\r\n").await;
@@ -189,9 +189,9 @@ fn input_and_its_end_reach_the_program_on_a_terminal() {
         // Ctrl-C is a signal inside.
         let script = "trap 'echo interrupted; exit 5' INT; echo ready; while :; do sleep 0.01; done";
         let container = executor.run(on_terminal(script)).await.unwrap();
-        let (stdin, mut stdout) = (container.io().take_stdin().unwrap(), output(&container));
+        let (mut stdin, mut stdout) = (container.io().take_stdin().unwrap(), output(&container));
         expect(&mut stdout, "ready\r\n").await;
-        stdin.write("\x03").await.unwrap();
+        stdin.write_all("\x03").await.unwrap();
         expect(&mut stdout, "interrupted").await;
         assert_eq!(container.wait().await.status, ExitStatus::Code(5));
         stage.finish(executor).await;

@@ -269,12 +269,12 @@ impl ContainerHandle {
     /// ```
     pub async fn exec(&self, mut spec: ExecSpec) -> Result<ProcessHandle, Error> {
         spec.validate()?;
-        let Connected { stdio, copiers, streams, shared } =
+        let Connected { stdio, ends, streams, shared } =
             io::connect(std::mem::take(&mut spec.stdio), spec.terminal).map_err(Error::Pipe)?;
         let (token, cancel_on_drop) = (self.tokens.next(), spec.cancel_on_drop);
         let span = tracing::info_span!("exec", container = %self.id, exit.code = tracing::field::Empty);
         let ours = streams;
-        let streams = ProcessStreams { stdio, copiers, shared };
+        let streams = ProcessStreams { stdio, ends, shared };
         let exec = messages::Exec { spec, streams, token, span };
         let answer = ask_or_cancel(&self.address, exec, token).await.unwrap_or_else(|| Err(self.gone()));
         let parts = answer.map_err(|refused| self.refused(refused))?;

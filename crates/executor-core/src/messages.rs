@@ -19,7 +19,7 @@ use executor_lifecycle::{
 use crate::actors::{Container, Process};
 use crate::events::View;
 use crate::exits::ExitRecipients;
-use crate::io::{ChildStdio, Copiers, SharedOutputs, Streams};
+use crate::io::{ChildStdio, PipeEnds, SharedOutputs, Streams};
 use crate::{ContainerSpec, Error, ExecSpec, Notice, Resources, RuntimeError, Samples, Snapshot};
 use tokio::sync::watch;
 use tracing::Span;
@@ -310,7 +310,7 @@ pub enum RequestError {
 #[derive(Debug, Default)]
 pub(crate) struct ProcessStreams {
     pub(crate) stdio: ChildStdio,
-    pub(crate) copiers: Copiers,
+    pub(crate) ends: PipeEnds,
     pub(crate) shared: SharedOutputs,
 }
 

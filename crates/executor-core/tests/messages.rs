@@ -256,9 +256,9 @@ fn streams_of_what_never_ran_end() {
         let mut unknown = spec("unknown").piped();
         unknown.process.stdio.stdin = Stdio::Pipe;
         let container = executor.run(unknown).await.unwrap();
-        let stdin = container.io().take_stdin().unwrap();
+        let mut stdin = container.io().take_stdin().unwrap();
         assert_eq!(container.io().take_stdout().unwrap().read_to_end().await, b"");
-        assert!(stdin.write("x").await.is_err());
+        assert!(stdin.write_all("x").await.is_err());
         assert!(container.io().take_stdout().is_none(), "a stream is taken once");
     });
 }

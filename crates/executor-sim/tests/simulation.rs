@@ -150,10 +150,11 @@ fn pipes_carry_every_byte_while_the_clock_stands_still() {
         let mut spec = it().piped();
         spec.process.stdio.stdin = Stdio::Pipe;
         let container = sim.executor.run(spec).await.unwrap();
-        let (stdin, stdout) = (container.io().take_stdin().unwrap(), container.io().take_stdout().unwrap());
+        let (mut stdin, stdout) =
+            (container.io().take_stdin().unwrap(), container.io().take_stdout().unwrap());
         let writer = actix_rt::spawn(async move {
             for number in 0..64u8 {
-                stdin.write(vec![number; 40_000]).await.unwrap();
+                stdin.write_all(vec![number; 40_000]).await.unwrap();
             }
         });
         let all = stdout.read_to_end().await;

@@ -561,8 +561,8 @@ fn stdio(life: &Life) -> StdioSpec {
 
 /// Gives `cat` all it can eat, and then the end. Dropped, it stops.
 fn feed(handle: &Handle, program: Program) -> Option<JoinHandle<()>> {
-    let stdin = handle.io().take_stdin().filter(|_| program == Program::Cat)?;
-    Some(tokio::spawn(async move { drop(stdin.write(vec![b'x'; FOOD]).await) }))
+    let mut stdin = handle.io().take_stdin().filter(|_| program == Program::Cat)?;
+    Some(tokio::spawn(async move { drop(stdin.write_all(vec![b'x'; FOOD]).await) }))
 }
 
 /// Reads as `reader` says; answers with how much it was.

@@ -156,12 +156,12 @@ impl ExecutorActor {
         context: &Context<Self>,
     ) {
         let Incoming { mut spec, connected, span } = incoming;
-        let Connected { stdio, copiers, streams: ours, shared } = connected;
+        let Connected { stdio, ends, streams: ours, shared } = connected;
         span.record("container", tracing::field::display(id));
         // The runtime's ends are held by the streams alone: they are closed with them.
         spec.process.stdio = StdioSpec::default();
         let hub = Hub::new(id.clone(), spec.labels.clone(), self.bus.clone(), visible);
-        let streams = ProcessStreams { stdio, copiers, shared: shared.clone() };
+        let streams = ProcessStreams { stdio, ends, shared: shared.clone() };
         let above = Above {
             released: Recipient::from(context.address()).downgrade(),
             lost: Recipient::from(context.address()).downgrade(),

@@ -53,9 +53,10 @@ impl Process {
         id: ProcessRef,
         world: World,
         container: Owner,
-        work: Work,
+        mut work: Work,
         view: watch::Sender<ProcessView>,
     ) -> Addr<Self> {
+        work.streams.ends.open_input();
         world.observer_slot.clone().begin(|_| {
             let machine = Machine::new(view.borrow().traits);
             Self { id, machine, world, container, work: Some(work), view, ticker: Ticker::default() }
@@ -205,7 +206,7 @@ impl Process {
         });
         if let Some(work) = self.work.take() {
             let view = self.view.subscribe();
-            work.streams.copiers.run(|| {
+            work.streams.ends.open_outputs(|| {
                 let mut view = view.clone();
                 async move {
                     let _actor_gone = view.wait_for(|view| view.exit.is_some()).await;

@@ -50,7 +50,7 @@ pub(crate) fn copy(container: &ContainerHandle) -> io::Result<JoinHandle<()>> {
     if let Some(stdin) = container.io().take_stdin() {
         let runtime = Handle::current();
         // A read of stdin cannot be given up: the thread ends with the command.
-        thread::Builder::new().name("stdin".into()).spawn(move || copy_in(&stdin, &runtime))?;
+        thread::Builder::new().name("stdin".into()).spawn(move || copy_in(stdin, &runtime))?;
     }
     let mut changed = signal(SignalKind::window_change())?;
     let resized = container.clone();
@@ -67,10 +67,10 @@ pub(crate) fn copy(container: &ContainerHandle) -> io::Result<JoinHandle<()>> {
     }))
 }
 
-fn copy_in(stdin: &Input, runtime: &Handle) {
+fn copy_in(mut stdin: Input, runtime: &Handle) {
     let mut chunk = [0; 4096];
     while let Ok(read @ 1..) = io::stdin().lock().read(&mut chunk) {
-        if runtime.block_on(stdin.write(&chunk[..read])).is_err() {
+        if runtime.block_on(stdin.write_all(&chunk[..read])).is_err() {
             return;
         }
     }

@@ -1,0 +1,272 @@
+//! Our ends of the pipes of a process: made with it, registered on the executor's thread, and handed to those who read and
+//! write.
+//!
+//! ```text
+//!             Process spawned            it runs              it ended          1 s later
+//!  stdin   ── open ──────────────────────────────────────────── over
+//!  stdout  ───────────────────────────── open ──────────────────────────────────── over
+//! ```
+//! The executor's thread waits for the kernel and wakes; the task that reads or writes does the system call. Ends that are
+//! dropped before they are open are the end: of a process that did not start nothing is read.
+
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::sync::{Notify, oneshot, watch};
+
+use super::attached::ReplayBuffer;
+use super::{CHUNK, Input, Output};
+
+/// How long an output is read on after the process has ended, when something else holds the pipe.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// Our ends of the pipes, to be opened by the process's actor.
+#[derive(Debug, Default)]
+pub(crate) struct PipeEnds {
+    input: Option<(OwnedFd, Opener<pipe::Sender>)>,
+    /// Dropped when nothing can be written any more.
+    input_open: Option<Lent<pipe::Sender>>,
+    outputs: Vec<(OwnedFd, Sink)>,
+}
+
+/// Where an output goes on our side.
+#[derive(Debug)]
+enum Sink {
+    /// To one reader, who reads it straight.
+    Reader(Opener<pipe::Receiver>),
+    /// To any number of readers, by way of a copy.
+    ReplayBuffer(watch::Sender<ReplayBuffer>),
+}
+
+type Opener<P> = oneshot::Sender<io::Result<Opened<P>>>;
+
+/// An end that will be open, or will never be.
+pub(super) type Awaited<P> = oneshot::Receiver<io::Result<Opened<P>>>;
+
+/// An end that can be read from or written to, under any executor of futures.
+#[derive(Debug)]
+pub(super) struct Opened<P> {
+    slot: Slot<P>,
+    /// What is left when nothing is to be waited for any more.
+    over: oneshot::Receiver<Rest>,
+}
+
+/// The executor's hold on an end: dropped, it takes the end off the executor's thread, so that nothing of an executor
+/// that has stopped lives on in it.
+#[derive(Debug)]
+struct Lent<P: Watched> {
+    slot: Slot<P>,
+    over: Option<oneshot::Sender<Rest>>,
+}
+
+type Slot<P> = Arc<Shared<P>>;
+
+/// Where an end is while the executor's thread watches it.
+#[derive(Debug)]
+struct Shared<P> {
+    pipe: Mutex<Option<P>>,
+    /// Nobody reads or writes any more. What waits for it leaves no trace when it is dropped.
+    closed: Notify,
+}
+
+/// So many bytes in a pipe that is read without waiting.
+#[derive(Debug)]
+pub(super) struct Rest {
+    pub(super) pipe: OwnedFd,
+    pub(super) left: u64,
+}
+
+/// An end of a pipe that the executor's thread watches.
+pub(super) trait Watched: AsFd {
+    fn poll_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
+
+    /// What would block waits for the next readiness.
+    fn try_io<R>(&self, act: impl FnOnce() -> io::Result<R>) -> io::Result<R>;
+
+    /// What is left in it to be read, if it is read; it is watched no more.
+    fn into_rest(self) -> Option<Rest>;
+}
+
+impl Watched for pipe::Receiver {
+    fn poll_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_read_ready(context)
+    }
+
+    fn try_io<R>(&self, act: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+        self.try_io(act)
+    }
+
+    fn into_rest(self) -> Option<Rest> {
+        let pipe = self.into_nonblocking_fd().ok()?;
+        let left = rustix::io::ioctl_fionread(&pipe).ok().filter(|left| *left > 0)?;
+        Some(Rest { pipe, left })
+    }
+}
+
+impl Watched for pipe::Sender {
+    fn poll_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_write_ready(context)
+    }
+
+    fn try_io<R>(&self, act: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+        self.try_io(act)
+    }
+
+    fn into_rest(self) -> Option<Rest> {
+        None
+    }
+}
+
+impl<P> Shared<P> {
+    /// Taking an end out cannot leave it half changed.
+    fn pipe(&self) -> MutexGuard<'_, Option<P>> {
+        self.pipe.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What came of a read or a write: it was done, or there is nothing to wait for any more.
+pub(super) enum Polled {
+    Done(io::Result<usize>),
+    Over(Option<Rest>),
+}
+
+impl<P: Watched> Opened<P> {
+    /// Reads or writes as soon as the pipe is ready for it.
+    pub(super) fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        act: &mut impl FnMut(BorrowedFd<'_>) -> Result<usize, Errno>,
+    ) -> Poll<Polled> {
+        if let Some(pipe) = &*self.slot.pipe() {
+            while let Poll::Ready(Ok(())) = pipe.poll_ready(context) {
+                match pipe.try_io(|| Ok(act(pipe.as_fd())?)) {
+                    Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+                    done => return Poll::Ready(Polled::Done(done)),
+                }
+            }
+        }
+        // It is not ready, or the executor has stopped.
+        Pin::new(&mut self.over).poll(context).map(|rest| Polled::Over(rest.ok()))
+    }
+
+    /// Has the kernel give the pipe so many bytes, if it will.
+    pub(super) fn enlarge(&self, size: usize) {
+        if let Some(pipe) = &*self.slot.pipe() {
+            let _it_works_as_it_is = rustix::pipe::fcntl_setpipe_size(pipe, size);
+        }
+    }
+}
+
+impl<P> Drop for Opened<P> {
+    fn drop(&mut self) {
+        drop(self.slot.pipe().take());
+        self.slot.closed.notify_one();
+    }
+}
+
+impl<P: Watched> Drop for Lent<P> {
+    fn drop(&mut self) {
+        let pipe = self.slot.pipe().take();
+        if let (Some(rest), Some(over)) = (pipe.and_then(P::into_rest), self.over.take()) {
+            drop(over.send(rest));
+        }
+    }
+}
+
+impl PipeEnds {
+    pub(super) fn add_input(&mut self, pipe: OwnedFd) -> Input {
+        let (opener, awaited) = oneshot::channel();
+        self.input = Some((pipe, opener));
+        Input::new(awaited)
+    }
+
+    pub(super) fn add_output(&mut self, pipe: OwnedFd) -> Output {
+        let (opener, awaited) = oneshot::channel();
+        self.outputs.push((pipe, Sink::Reader(opener)));
+        Output::new(awaited)
+    }
+
+    pub(super) fn add_shared(&mut self, pipe: OwnedFd, replay: usize) -> watch::Receiver<ReplayBuffer> {
+        let (sender, receiver) = watch::channel(ReplayBuffer::new(replay));
+        self.outputs.push((pipe, Sink::ReplayBuffer(sender)));
+        receiver
+    }
+
+    /// From now on the process's input can be written, as much as the pipe holds. On the executor's thread.
+    pub(crate) fn open_input(&mut self) {
+        if let Some((pipe, opener)) = self.input.take() {
+            self.input_open = Some(open(pipe::Sender::from_owned_fd(pipe), opener));
+        }
+    }
+
+    /// The process runs: from now on its outputs can be read. `ended` resolves when it has ended. On the executor's thread.
+    pub(crate) fn open_outputs<F>(self, ended: impl Fn() -> F)
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        if let Some(lent) = self.input_open {
+            actix_rt::spawn(keep_until(ended(), lent));
+        }
+        for (pipe, sink) in self.outputs {
+            let ended = ended();
+            let cut_off = async {
+                ended.await;
+                tokio::time::sleep(DRAIN).await;
+            };
+            match sink {
+                Sink::Reader(opener) => {
+                    let lent = open(pipe::Receiver::from_owned_fd(pipe), opener);
+                    actix_rt::spawn(keep_until(cut_off, lent));
+                }
+                Sink::ReplayBuffer(buffer) => drop(actix_rt::spawn(copy_out(pipe, buffer, cut_off))),
+            }
+        }
+    }
+}
+
+/// An end whose reader or writer is gone is closed.
+fn open<P: Watched>(pipe: io::Result<P>, opener: Opener<P>) -> Lent<P> {
+    let (over, is_over) = oneshot::channel();
+    let (pipe, failure) = match pipe {
+        Ok(pipe) => (Some(pipe), None),
+        Err(error) => (None, Some(error)),
+    };
+    let slot = Arc::new(Shared { pipe: Mutex::new(pipe), closed: Notify::new() });
+    let opened = Opened { slot: Arc::clone(&slot), over: is_over };
+    drop(opener.send(failure.map_or(Ok(opened), Err)));
+    Lent { slot, over: Some(over) }
+}
+
+/// Lends an end until then, or until it is closed.
+async fn keep_until<P: Watched>(time: impl Future<Output = ()>, lent: Lent<P>) {
+    tokio::select! {
+        () = time => {}
+        () = lent.slot.closed.notified() => {}
+    }
+}
+
+async fn copy_out(pipe: OwnedFd, buffer: watch::Sender<ReplayBuffer>, cut_off: impl Future<Output = ()>) {
+    let Ok(mut pipe) = pipe::Receiver::from_owned_fd(pipe) else {
+        return;
+    };
+    tokio::pin!(cut_off);
+    loop {
+        let mut chunk = Vec::with_capacity(CHUNK);
+        let read = tokio::select! {
+            biased;
+            read = pipe.read_buf(&mut chunk) => read,
+            () = &mut cut_off => Ok(0),
+        };
+        match read {
+            Ok(1..) => buffer.send_modify(|buffer| buffer.write(chunk)),
+            Ok(_) | Err(_) => return buffer.send_modify(ReplayBuffer::end),
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! The reader's end of a pipe that a process writes to.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures::Stream;
+use rustix::buffer::spare_capacity;
+use rustix::io::Errno;
+use tokio::io::ReadBuf;
+use tokio::net::unix::pipe;
+
+use super::CHUNK;
+use super::ends::{Awaited, Opened, Polled, Rest};
+
+/// What the kernel gives a pipe unless it is asked for more, and what we ask for when that is too little.
+const PIPE_DEFAULT: usize = 64 << 10;
+const PIPE_ENLARGED: usize = 1 << 20;
+
+/// What a process writes, as it comes.
+///
+/// It is read straight from the pipe, in the task that reads it, under any executor of futures: as tokio's or
+/// futures' `AsyncRead`, as a stream of chunks of up to 64 KiB, or to its end.
+///
+/// There is nothing to read before the process runs. The process is held back when nobody reads, once the pipe is
+/// full. The stream ends when the process and all that hold the pipe have closed it, or 1 s after the process ended. It also
+/// ends when the executor has stopped and what is left in the pipe is read.
+///
+/// ```
+/// # use executor_core::*;
+/// # use executor_sim::{SimRuntime, Simulation};
+/// use tokio::io::AsyncReadExt;
+/// # Simulation::new(SimRuntime::new()).run(async |sim| {
+/// # let executor = &sim.executor;
+/// let container = executor.run(ContainerSpec::host(["sh", "-c", "echo hello"]).piped()).await?;
+/// let mut stdout = container.io().take_stdout().expect("a pipe");
+/// let mut first = [0; 4];
+/// stdout.read_exact(&mut first).await.expect("four bytes");
+/// assert_eq!((&first, stdout.read_to_end().await), (b"hell", b"o\n".to_vec()));
+/// # Ok::<(), Error>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug)]
+pub struct Output {
+    state: State,
+    /// How many bytes came since the pipe was last empty; `None` once it is enlarged.
+    at_once: Option<usize>,
+}
+
+#[derive(Debug)]
+enum State {
+    /// Until the process runs.
+    Awaited(Awaited<pipe::Receiver>),
+    Open(Opened<pipe::Receiver>),
+    /// Nothing is waited for any more: others may write to the pipe for ever.
+    Rest(Rest),
+    Ended,
+}
+
+impl Output {
+    pub(super) const fn new(pipe: Awaited<pipe::Receiver>) -> Self {
+        Self { state: State::Awaited(pipe), at_once: Some(0) }
+    }
+
+    /// Everything up to the end.
+    pub async fn read_to_end(mut self) -> Vec<u8> {
+        let mut all = Vec::new();
+        while or_the_end(self.read_onto(&mut all).await) > 0 {}
+        all
+    }
+
+    /// The next chunk; `None` at the end.
+    ///
+    /// # Cancel safety
+    /// Nothing is read by a future of it that is dropped before it is ready.
+    pub async fn next_chunk(&mut self) -> Option<Vec<u8>> {
+        std::future::poll_fn(|context| self.poll_chunk(context)).await
+    }
+
+    /// Appends what comes next to `bytes`; nothing at the end.
+    pub(super) async fn read_onto(&mut self, bytes: &mut Vec<u8>) -> io::Result<usize> {
+        std::future::poll_fn(|context| self.poll_read_onto(context, bytes)).await
+    }
+
+    fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Vec<u8>>> {
+        let mut chunk = Vec::new();
+        let read = ready!(self.poll_read_onto(context, &mut chunk));
+        Poll::Ready((or_the_end(read) > 0).then_some(chunk))
+    }
+
+    fn poll_read_onto(&mut self, context: &mut Context<'_>, bytes: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        self.poll(context, |pipe| {
+            bytes.reserve(CHUNK);
+            rustix::io::read(pipe, spare_capacity(bytes))
+        })
+    }
+
+    fn poll_read_into(&mut self, context: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<usize>> {
+        if bytes.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        self.poll(context, |pipe| rustix::io::read(pipe, &mut *bytes))
+    }
+
+    /// Reads when there is something to read; zero bytes are the end.
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+        mut read: impl FnMut(BorrowedFd<'_>) -> Result<usize, Errno>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            match &mut self.state {
+                State::Awaited(pipe) => match ready!(Pin::new(pipe).poll(context)) {
+                    Ok(Ok(opened)) => self.state = State::Open(opened),
+                    Ok(Err(error)) => {
+                        self.state = State::Ended;
+                        return Poll::Ready(Err(error));
+                    }
+                    Err(_it_never_ran) => self.state = State::Ended,
+                },
+                State::Open(opened) => match opened.poll(context, &mut read) {
+                    Poll::Ready(Polled::Done(Ok(0))) => self.state = State::Ended,
+                    Poll::Ready(Polled::Done(read)) => {
+                        self.enlarge_when_busy(&read);
+                        return Poll::Ready(read);
+                    }
+                    Poll::Ready(Polled::Over(rest)) => self.state = rest.map_or(State::Ended, State::Rest),
+                    Poll::Pending => {
+                        self.at_once = self.at_once.map(|_| 0);
+                        return Poll::Pending;
+                    }
+                },
+                State::Rest(Rest { left: 0, .. }) => self.state = State::Ended,
+                State::Rest(rest) => match read(rest.pipe.as_fd()) {
+                    Ok(read @ 1..) => {
+                        rest.left = rest.left.saturating_sub(read as u64);
+                        return Poll::Ready(Ok(read));
+                    }
+                    Err(Errno::INTR) => {}
+                    Ok(_) | Err(_) => self.state = State::Ended,
+                },
+                State::Ended => return Poll::Ready(Ok(0)),
+            }
+        }
+    }
+
+    /// A writer that fills the pipe faster than it is read gets a bigger one: both sides wait less often. Pages are
+    /// allocated as they are needed, and a pipe of little traffic stays as it is: what a user may have in all is limited.
+    fn enlarge_when_busy(&mut self, read: &io::Result<usize>) {
+        let (State::Open(opened), Some(at_once), Ok(read)) = (&self.state, &mut self.at_once, read) else {
+            return;
+        };
+        *at_once += read;
+        if *at_once >= PIPE_DEFAULT {
+            opened.enlarge(PIPE_ENLARGED);
+            self.at_once = None;
+        }
+    }
+}
+
+/// Only a pipe that could not be opened for reading has errors.
+fn or_the_end(read: io::Result<usize>) -> usize {
+    read.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the output of a process cannot be read");
+        0
+    })
+}
+
+impl Stream for Output {
+    type Item = Vec<u8>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Vec<u8>>> {
+        self.get_mut().poll_chunk(context)
+    }
+}
+
+impl tokio::io::AsyncRead for Output {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = ready!(self.get_mut().poll_read_into(context, buffer.initialize_unfilled()))?;
+        buffer.advance(read);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl futures::AsyncRead for Output {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.get_mut().poll_read_into(context, buffer)
+    }
+}
