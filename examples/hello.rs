@@ -8,14 +8,11 @@ fn main() -> Result<(), Error> {
     longshore_examples::run(async |executor| {
         let spec = ContainerSpec::host(["sh", "-c", "echo hello from a container; exit 3"]).piped();
         let container = executor.run(spec).await?;
-        let stdout = container.io().take_stdout();
         let pid = container.started().await?;
-        let exit = container.wait().await;
+        let output = container.output().await?;
 
-        if let Some(stdout) = stdout {
-            print!("{}", String::from_utf8_lossy(&stdout.read_to_end().await));
-        }
-        println!("on the host it was pid {pid}: {exit}");
+        print!("{}", output.stdout_lossy());
+        println!("on the host it was pid {pid}: {}", output.exit);
         Ok(())
     })
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use futures::FutureExt;
 use futures::future::{LocalBoxFuture, Shared, try_join_all};
-use longshore::{Cancel, ContainerSpec, Error, Executor, Output};
+use longshore::{Cancel, ContainerSpec, Error, Executor};
 
 /// A step's output is handed to those that need it, in a variable of the step's name.
 struct Step {
@@ -39,14 +39,10 @@ async fn run_step(executor: &Executor, step: &Step, inputs: Vec<(String, String)
     let mut spec = ContainerSpec::host(["sh", "-c", step.script]).piped();
     spec.process.env = inputs;
     let container = executor.run(spec).await.map_err(|error| error.to_string())?;
-    let output = container.io().take_stdout().map(Output::read_to_end);
-    let output = match output {
-        Some(output) => String::from_utf8_lossy(&output.await).trim_end().to_owned(),
-        None => String::new(),
-    };
-    let exit = container.wait().await;
-    println!("  {:<9} {exit}: {output}", step.name);
-    if exit.is_success() { Ok(output) } else { Err(format!("{}: {exit}", step.name)) }
+    let output = container.output().await.map_err(|error| error.to_string())?;
+    let (text, exit) = (output.stdout_lossy().trim_end().to_owned(), output.exit);
+    println!("  {:<9} {exit}: {text}", step.name);
+    if exit.is_success() { Ok(text) } else { Err(format!("{}: {exit}", step.name)) }
 }
 
 /// Runs the steps, which come after those they need, and answers with what the last one wrote.

@@ -1,4 +1,4 @@
-//! Output on the real runtime: under any executor of futures, after the executor's end; in bulk every byte, in
+//! Output on the real runtime: with the exit, under any executor of futures, after the executor's end; in bulk every byte, in
 //! order, in bounded memory, with the speed printed beside that of a plain pipe, and not asserted.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
@@ -7,7 +7,7 @@ use std::io::Read;
 use std::process::{Command, Stdio as Std};
 use std::time::{Duration, Instant};
 
-use longshore::{Chunk, Stdio};
+use longshore::{Chunk, ContainerSpec, Error, ExecSpec, ExitReason, Stdio};
 use longshore_tests::{HUNG, on_bare_stage, on_stage, shell};
 
 const BULK: u64 = 1 << 30;
@@ -81,6 +81,74 @@ fn hostile_output() {
         assert_eq!(missed + read, 64 << 20);
         assert!(read <= 1 << 20 && missed > 0);
         assert!(memory() < before + (32 << 20));
+        stage.finish(executor).await;
+    });
+}
+
+/// Two megabytes to each stream, more than any pipe holds.
+const TWO_MEGABYTES: &str = "head -c 2000000 /dev/zero | tee /dev/stderr";
+
+/// documented-hang: whoever waited for the exit before reading waited for ever.
+#[test]
+fn output_larger_than_a_pipe_comes_with_the_exit() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let container = executor.run(shell(TWO_MEGABYTES).piped()).await.unwrap();
+        let output = tokio::time::timeout(HUNG, container.output()).await.unwrap().unwrap();
+        assert!(output.exit.is_success());
+        assert_eq!((output.stdout.len(), output.stderr.len()), (2_000_000, 2_000_000));
+        assert_eq!((output.stdout_dropped, output.stderr_dropped), (0, 0));
+        assert!(matches!(container.output().await, Err(Error::NoOutput { .. })), "it was taken");
+
+        let container = executor.run(shell(TWO_MEGABYTES).piped()).await.unwrap();
+        let output =
+            tokio::time::timeout(HUNG, container.output_with_limit(1_500_000)).await.unwrap().unwrap();
+        assert!(output.exit.is_success(), "it was not held back: {}", output.exit);
+        assert_eq!((output.stdout.len(), output.stderr.len()), (1_500_000, 1_500_000));
+        assert_eq!((output.stdout_dropped, output.stderr_dropped), (500_000, 500_000));
+        stage.finish(executor).await;
+    });
+}
+
+#[test]
+fn output_of_an_exec_comes_with_its_exit() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let container = executor.run(shell("exec sleep 1000")).await.unwrap();
+        let spec = ExecSpec::new(["sh", "-c", TWO_MEGABYTES]);
+        let exec = container.exec(spec.clone().piped()).await.unwrap();
+        let output = tokio::time::timeout(HUNG, exec.output()).await.unwrap().unwrap();
+        assert_eq!((output.stdout.len(), output.stderr.len()), (2_000_000, 2_000_000));
+
+        let mut shared = spec;
+        shared.stdio.stdout = Stdio::Shared { replay: 1 << 20 };
+        let exec = container.exec(shared).await.unwrap();
+        let output = tokio::time::timeout(HUNG, exec.output_with_limit(1000)).await.unwrap().unwrap();
+        assert!(output.exit.is_success());
+        assert_eq!((output.stdout.len() as u64 + output.stdout_dropped, output.stderr.len()), (2_000_000, 0));
+
+        let exec = container.exec(ExecSpec::new(["true"])).await.unwrap();
+        let error = exec.output().await.unwrap_err();
+        assert!(error.to_string().contains(".piped()"), "{error}");
+        drop(container.cancel(longshore::Cancel::now()));
+        stage.finish(executor).await;
+    });
+}
+
+#[test]
+fn output_closes_an_input_and_says_what_did_not_start() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let mut spec = ContainerSpec::host(["cat"]).piped();
+        spec.process.stdio.stdin = Stdio::Pipe;
+        let container = executor.run(spec).await.unwrap();
+        let output = tokio::time::timeout(HUNG, container.output()).await.unwrap().unwrap();
+        assert!(output.exit.is_success() && output.stdout.is_empty());
+
+        let container = executor.run(ContainerSpec::host(["no-such-program"]).piped()).await.unwrap();
+        let output = container.output().await.unwrap();
+        assert!(matches!(output.exit.reason, ExitReason::StartFailed(_)), "{}", output.exit);
+        assert_eq!((&*output.stdout_lossy(), &*output.stderr_lossy()), ("", ""));
         stage.finish(executor).await;
     });
 }

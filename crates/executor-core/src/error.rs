@@ -57,9 +57,18 @@ pub enum Error {
     /// The runtime could not do it.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
-    /// Pipes for the process's streams could not be made.
+    /// Pipes for the process's streams could not be made, or not be used.
     #[error("cannot make a pipe for the process")]
     Pipe(#[source] std::io::Error),
+    /// There is nothing to read of the process, or not any more.
+    #[error(
+        "no output of {process} can be read: its specification gives stdout and stderr no pipe (`.piped()` does), or \
+         they were taken, or this is another handle than the first"
+    )]
+    NoOutput {
+        /// Which process.
+        process: ProcessRef,
+    },
     /// The executor's thread could not be started.
     #[error("cannot start the executor's thread")]
     Thread(#[source] std::io::Error),

@@ -4,6 +4,8 @@
 //! executor of futures or none. Dropping them changes nothing, for the executor owns the container, unless
 //! the specification says that the last one cancels.
 
+mod output;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -213,6 +215,9 @@ impl ContainerHandle {
     }
 
     /// Waits until init and every exec have ended; answers at once when they have.
+    ///
+    /// It reads no output. A process whose pipes nobody reads is held back when they are full, and does not end:
+    /// [`output`](Self::output) reads them while it waits.
     ///
     /// When the executor stops without having seen the end, the exit's reason is `Lost`.
     pub async fn wait(&self) -> Exit {
@@ -487,7 +492,7 @@ impl ProcessHandle {
         }
     }
 
-    /// Waits until it has ended; answers at once when it has.
+    /// Waits until it has ended; answers at once when it has. It reads no output; [`output`](Self::output) does.
     ///
     /// When the executor stops without having seen the end, the exit's reason is `Lost`.
     pub async fn wait(&self) -> Exit {

@@ -6,6 +6,7 @@
 //! process that did not start nothing is read. A terminal is the runtime's affair: here it is pipes too.
 
 mod attached;
+mod collect;
 mod ends;
 mod input;
 mod output;
@@ -19,6 +20,8 @@ use tokio::sync::watch;
 
 use self::attached::ReplayBuffer;
 pub use self::attached::{Attached, Chunk};
+pub(crate) use self::collect::DEFAULT_LIMIT;
+pub use self::collect::ProcessOutput;
 pub(crate) use self::ends::PipeEnds;
 pub use self::input::Input;
 pub use self::output::Output;

@@ -49,7 +49,7 @@ pub use executor_lifecycle::process::{Kill, TimeLimit};
 pub use exits::ExitNotice;
 pub use handle::{ContainerHandle, ProcessHandle};
 pub use id_map::{IdMap, IdRange};
-pub use io::{Attached, ChildFd, ChildStdio, Chunk, Input, Io, Output};
+pub use io::{Attached, ChildFd, ChildStdio, Chunk, Input, Io, Output, ProcessOutput};
 pub use mount::{Mount, MountSource};
 pub use names::{Dns, ExtraHost};
 pub use observe::{Observed, ObservedMessage, Observer};

@@ -10,11 +10,8 @@
 //! # async fn example() -> Result<(), longshore::Error> {
 //! let executor = Executor::builder(longshore::runc().build()?).build()?;
 //! let container = executor.run(ContainerSpec::host(["echo", "hello"]).piped()).await?;
-//! let output = container.io().take_stdout();
-//! println!("{}", container.wait().await);
-//! if let Some(output) = output {
-//!     println!("{}", String::from_utf8_lossy(&output.read_to_end().await));
-//! }
+//! let output = container.output().await?;
+//! println!("{}: {}", output.exit, output.stdout_lossy());
 //! executor.shutdown(Cancel::with_grace(Duration::from_secs(5)), Duration::from_secs(10)).await;
 //! # Ok(())
 //! # }
@@ -55,9 +52,9 @@ pub use executor_core::{
     Attached, BoxError, Capability, CgroupParent, Chunk, Config, ContainerHandle, ContainerSpec, Device,
     DeviceRights, Dns, Error, Events, ExecSpec, Executor, ExecutorBuilder, ExitNotice, ExtraHost, IdMap,
     IdRange, Input, InvalidSpec, Io, KeepExited, Labels, Mount, MountSource, Network, Notice, Output,
-    ProcessHandle, ProcessMode, ProcessSpec, Resources, Rootfs, RuntimeError, Sample, Samples, Seccomp,
-    Secret, Security, Selinux, ShutdownReport, Snapshot, Stdio, StdioSpec, Swept, Telemetry, TimeLimit,
-    Ulimit, UpperLayer, default_root,
+    ProcessHandle, ProcessMode, ProcessOutput, ProcessSpec, Resources, Rootfs, RuntimeError, Sample, Samples,
+    Seccomp, Secret, Security, Selinux, ShutdownReport, Snapshot, Stdio, StdioSpec, Swept, Telemetry,
+    TimeLimit, Ulimit, UpperLayer, default_root,
 };
 #[cfg(feature = "sim")]
 pub use executor_sim as sim;

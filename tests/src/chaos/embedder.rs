@@ -265,6 +265,7 @@ impl World {
             | Error::NotFound { .. }
             | Error::NoProcess { .. }
             | Error::NotStarted { .. }
+            | Error::NoOutput { .. }
             | Error::Thread(_) => false,
         };
         self.count("refused");

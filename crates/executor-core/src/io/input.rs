@@ -25,10 +25,10 @@ use super::ends::{Awaited, Opened, Polled};
 /// let mut spec = ContainerSpec::host(["cat"]).piped();
 /// spec.process.stdio.stdin = Stdio::Pipe;
 /// let container = executor.run(spec).await?;
-/// let (mut stdin, stdout) = (container.io().take_stdin().expect("a pipe"), container.io().take_stdout());
+/// let mut stdin = container.io().take_stdin().expect("a pipe");
 /// stdin.write_all("hello\n").await.expect("it reads");
 /// drop(stdin); // or `cat` would wait for more
-/// assert_eq!(stdout.expect("a pipe").read_to_end().await, b"hello\n");
+/// assert_eq!(container.output().await?.stdout, b"hello\n");
 /// # Ok::<(), Error>(())
 /// # }).unwrap();
 /// ```

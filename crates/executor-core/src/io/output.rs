@@ -63,7 +63,8 @@ impl Output {
         Self { state: State::Awaited(pipe), at_once: Some(0) }
     }
 
-    /// Everything up to the end.
+    /// Everything up to the end. What is read is kept in memory, all of it; for a process whose output may be
+    /// large there is [`ContainerHandle::output`](crate::ContainerHandle::output).
     pub async fn read_to_end(mut self) -> Vec<u8> {
         let mut all = Vec::new();
         while or_the_end(self.read_onto(&mut all).await) > 0 {}

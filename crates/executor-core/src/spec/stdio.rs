@@ -37,7 +37,7 @@ pub enum Stdio {
     /// This file, straight: no copy is made of what passes. It has no form in JSON: writing it is an error.
     #[serde(skip)]
     Fd(Arc<OwnedFd>),
-    /// A pipe, whose other end the handle gives out.
+    /// A pipe, whose other end the handle gives out. An output has to be read: a full pipe holds the process back.
     Pipe,
     /// For an output: any number of readers, who attach when they like and never hold the process back.
     Shared {

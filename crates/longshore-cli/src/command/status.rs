@@ -69,6 +69,7 @@ impl From<Error> for Failure {
             | Error::NotStarted { .. }
             | Error::NotReady(_)
             | Error::Pipe(_)
+            | Error::NoOutput { .. }
             | Error::Thread(_)
             | Error::ShuttingDown
             | Error::Stopped => "`longshore doctor` checks what containers need",
