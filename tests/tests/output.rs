@@ -205,7 +205,7 @@ fn what_was_written_is_read_after_the_executor_has_stopped() {
         let container = executor.run(shell("head -c 60000 /dev/zero; echo done >&2").piped()).await.unwrap();
         let (stdout, stderr) = (container.io().take_stdout().unwrap(), container.io().take_stderr().unwrap());
         assert!(container.wait().await.is_success());
-        executor.shutdown(HUNG).await;
+        executor.shutdown(longshore::Cancel::now(), HUNG).await;
         assert_eq!(stdout.read_to_end().await.len(), 60_000);
         assert_eq!(stderr.read_to_end().await, b"done\n");
         stage.finish(executor).await;

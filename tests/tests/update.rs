@@ -46,19 +46,19 @@ impl Limits {
 }
 
 fn memory(memory: u64) -> Resources {
-    Resources { memory: Some(memory), ..Resources::default() }
+    Resources::default().memory(memory)
 }
 
 fn memory_and_swap(memory: u64, both: u64) -> Resources {
-    Resources { memory: Some(memory), memory_swap: Some(both), ..Resources::default() }
+    Resources::default().memory(memory).memory_swap(both)
 }
 
 fn pids(pids: u32) -> Resources {
-    Resources { pids: Some(pids), ..Resources::default() }
+    Resources::default().pids(pids)
 }
 
 fn cpus(cpus: f64) -> Resources {
-    Resources { cpus: Some(cpus), ..Resources::default() }
+    Resources::default().cpus(cpus)
 }
 
 fn state_of_refusal<'a>(error: &'a Error, reason: &Refusal) -> &'a str {
@@ -77,7 +77,7 @@ fn only_the_given_limits_of_a_running_container_change() {
     on_stage(async |stage| {
         let executor = stage.executor();
         let mut spec = sleeper();
-        spec.resources = Resources { cpu_shares: Some(512), ..Resources::default() };
+        spec.resources = Resources::default().cpu_shares(512);
         let container = executor.run(spec).await.unwrap();
         let pid = container.started().await.unwrap();
         let mut expected = Limits::of(pid);
@@ -89,13 +89,13 @@ fn only_the_given_limits_of_a_running_container_change() {
         expected.cpu = "50000 100000".into();
         assert_eq!(update(&container, cpus(0.5), pid).await, expected);
         expected.cpu = "50000 200000".into();
-        let period = Resources { cpu_period: Some(200_000), ..Resources::default() };
+        let period = Resources::default().cpu_period(200_000);
         assert_eq!(update(&container, period, pid).await, expected);
         expected.cpu = "30000 200000".into();
-        let quota = Resources { cpu_quota: Some(30_000), ..Resources::default() };
+        let quota = Resources::default().cpu_quota(30_000);
         assert_eq!(update(&container, quota, pid).await, expected);
         expected.cpuset = "0".into();
-        let cpuset = Resources { cpuset_cpus: Some("0".into()), ..Resources::default() };
+        let cpuset = Resources::default().cpuset_cpus("0");
         assert_eq!(update(&container, cpuset, pid).await, expected);
         assert_eq!(update(&container, Resources::default(), pid).await, expected);
 
@@ -161,7 +161,7 @@ fn a_container_that_is_created_is_updated_before_its_start() {
         let executor = stage.executor();
         let container = executor.create(ContainerSpec::host(["sleep", "1000"])).await.unwrap();
         let pid = container.created().await.unwrap();
-        container.update(Resources { memory: Some(64 * MIB), ..pids(7) }).await.unwrap();
+        container.update(pids(7).memory(64 * MIB)).await.unwrap();
         let created = Limits::of(pid);
         assert_eq!((created.memory, created.pids), ((64 * MIB).to_string(), "7".into()));
         container.start().await.unwrap();
@@ -181,11 +181,11 @@ fn updates_are_refused_for_nonsense_and_after_the_exit() {
         for (nonsense, field) in [
             (memory(MIB), "memory"),
             (memory_and_swap(64 * MIB, 32 * MIB), "memory and swap"),
-            (Resources { memory_swap: Some(64 * MIB), ..Resources::default() }, "memory and swap"),
+            (Resources::default().memory_swap(64 * MIB), "memory and swap"),
             (cpus(0.0), "cpus"),
-            (Resources { cpu_quota: Some(50_000), ..cpus(0.5) }, "cpus"),
-            (Resources { cpu_period: Some(1), ..Resources::default() }, "cpu period"),
-            (Resources { cpuset_cpus: Some("all".into()), ..Resources::default() }, "cpuset cpus"),
+            (cpus(0.5).cpu_quota(50_000), "cpus"),
+            (Resources::default().cpu_period(1), "cpu period"),
+            (Resources::default().cpuset_cpus("all"), "cpuset cpus"),
             (pids(0), "pids"),
         ] {
             let error = container.update(nonsense).await.unwrap_err();
@@ -193,7 +193,7 @@ fn updates_are_refused_for_nonsense_and_after_the_exit() {
             assert_eq!(found, field);
         }
         // The kernel knows how many CPUs there are.
-        let cpuset = Resources { cpuset_cpus: Some("0-9999".into()), ..Resources::default() };
+        let cpuset = Resources::default().cpuset_cpus("0-9999");
         let error = container.update(cpuset).await.unwrap_err();
         assert!(matches!(error, Error::Runtime(RuntimeError::Refused { .. })), "{error:?}");
         assert_eq!(Limits::of(pid), before);

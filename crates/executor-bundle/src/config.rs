@@ -216,7 +216,8 @@ mod tests {
         let limits = Resources::default()
             .memory(64 << 20)
             .memory_swap(u64::MAX)
-            .cpu_quota(20_000, 50_000)
+            .cpu_quota(20_000)
+            .cpu_period(50_000)
             .cpu_shares(512)
             .cpuset_cpus("0")
             .cpuset_mems("0");

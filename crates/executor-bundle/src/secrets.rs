@@ -60,7 +60,7 @@ fn make(place: &Path, ids: &Ids) -> Result<(), Error> {
     fs::create_dir(place).map_err(Error::io("make", place))?;
     if ids::rootless() {
         let kind = statfs(place).map_err(Error::io("stat", place))?.f_type;
-        if !IN_MEMORY.contains(&i64::from(kind)) {
+        if !IN_MEMORY.contains(&kind) {
             let why = "an ordinary user's secrets need a root directory in memory, as $XDG_RUNTIME_DIR is";
             return Err(Error::field("mount secret", why));
         }

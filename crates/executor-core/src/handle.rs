@@ -412,8 +412,8 @@ impl ContainerHandle {
     /// # let executor = &sim.executor;
     /// let container = executor.run(ContainerSpec::host(["sleep", "60"])).await?;
     /// container.started().await?;
-    /// container.update(Resources { memory: Some(64 << 20), ..Resources::default() }).await?;
-    /// container.update(Resources { pids: Some(100), ..Resources::default() }).await?; // the memory stays limited
+    /// container.update(Resources::default().memory(64 << 20)).await?;
+    /// container.update(Resources::default().pids(100)).await?; // the memory stays limited
     /// # Ok::<(), Error>(())
     /// # }).unwrap();
     /// ```

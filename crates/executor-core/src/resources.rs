@@ -61,10 +61,16 @@ impl Resources {
         Self { cpus: Some(cpus), ..self }
     }
 
-    /// The same with this much CPU time in each period, both in microseconds.
+    /// The same with this much CPU time in each period, in microseconds.
     #[must_use]
-    pub fn cpu_quota(self, quota: u64, period: u64) -> Self {
-        Self { cpu_quota: Some(quota), cpu_period: Some(period), ..self }
+    pub fn cpu_quota(self, quota: u64) -> Self {
+        Self { cpu_quota: Some(quota), ..self }
+    }
+
+    /// The same with a period of the quota of so many microseconds.
+    #[must_use]
+    pub fn cpu_period(self, period: u64) -> Self {
+        Self { cpu_period: Some(period), ..self }
     }
 
     /// The same with this share of the CPU time when there is not enough for all.

@@ -14,6 +14,7 @@ pub(crate) fn merge(limits: &mut Resources, update: &Resources) {
         cpuset_cpus,
         cpuset_mems,
         pids,
+        ..
     } = update.clone();
     if cpus.is_some() {
         (limits.cpus, limits.cpu_quota, limits.cpu_period) = (cpus, None, None);

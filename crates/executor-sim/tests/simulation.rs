@@ -185,20 +185,20 @@ fn updates_of_limits_are_recorded() {
     let runtime = SimRuntime::new().program("it", Program::forever());
     Simulation::new(runtime.clone()).run(async |sim| {
         let mut spec = it();
-        spec.resources = Resources { memory: Some(64 << 20), cpus: Some(0.5), ..Resources::default() };
+        spec.resources = Resources::default().memory(64 << 20).cpus(0.5);
         let container = sim.executor.run(spec).await.unwrap();
         container.started().await.unwrap();
         let limits = || runtime.limits(container.id()).unwrap();
-        container.update(Resources { pids: Some(7), ..Resources::default() }).await.unwrap();
+        container.update(Resources::default().pids(7)).await.unwrap();
         assert_eq!((limits().memory, limits().cpus, limits().pids), (Some(64 << 20), Some(0.5), Some(7)));
-        container.update(Resources { cpu_quota: Some(20_000), ..Resources::default() }).await.unwrap();
+        container.update(Resources::default().cpu_quota(20_000)).await.unwrap();
         assert_eq!(
             (limits().cpus, limits().cpu_quota, limits().cpu_period),
             (None, Some(20_000), Some(100_000))
         );
-        container.update(Resources { cpus: Some(2.0), ..Resources::default() }).await.unwrap();
+        container.update(Resources::default().cpus(2.0)).await.unwrap();
         assert_eq!((limits().cpus, limits().cpu_quota, limits().cpu_period), (Some(2.0), None, None));
-        let nonsense = Resources { pids: Some(0), ..Resources::default() };
+        let nonsense = Resources::default().pids(0);
         assert!(matches!(container.update(nonsense).await, Err(Error::InvalidSpec(_))));
         container.cancel(Cancel::now()).await;
         container.released().await.unwrap();

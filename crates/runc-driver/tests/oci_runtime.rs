@@ -168,7 +168,7 @@ fn every_call_goes_through_a_runtime_of_ones_own() {
         let message = "recording run failed with exit code 7 and did not say why";
         assert_eq!(failure.message, message);
         driver.pause(&id).await.unwrap();
-        let limits = Resources { pids: Some(9), ..Resources::default() };
+        let limits = Resources::default().pids(9);
         OciRuntime::update(&driver.command_line(), &id, &limits).await.unwrap();
         let _not_running = driver.update(&id, &limits).await;
         assert_eq!(driver.release(&id).await, []);
