@@ -29,7 +29,7 @@ pub struct Cgroups {
     dirs: BTreeSet<PathBuf>,
 }
 
-/// A hierarchy, as it is mounted.
+/// A mounted hierarchy.
 struct Hierarchy {
     point: PathBuf,
     /// The controllers of a v1 hierarchy, with its other mount options. `None` for v2, which has all

@@ -1,13 +1,13 @@
-//! What holds of this crate's parsers whatever they are given: fed by `fuzz/`, and by the test below.
+//! Properties of this crate's parsers for any input. `fuzz/` and the test below provide the input.
 
 use std::path::{Component, Path};
 
 use crate::cgroup;
 
-/// A runtime's `state.json`: no directory that is taken from it lies elsewhere than in our cgroups.
+/// A runtime's `state.json`. Every directory that is taken from it is in our cgroups.
 ///
 /// # Panics
-/// When that does not hold.
+/// When the property does not hold.
 pub fn state(bytes: &[u8]) {
     let path = "/longshore/executor/container";
     for dir in cgroup::named_by(bytes, path) {

@@ -126,8 +126,8 @@ mod tests {
         let (mut stranger, pid) = sleeper();
         record(dir.path(), pid).unwrap();
         let line = fs::read_to_string(&journal).unwrap();
-        // The same pid at another time, of another pidfd, in another run of the system; and what a crash
-        // has left of a line.
+        // The same pid with another start time, with another pidfd, and after another boot; and an incomplete
+        // line, as a crash leaves it.
         let mut strangers = String::new();
         for field in 1..4 {
             let mut fields: Vec<_> = line.trim().split(' ').collect();

@@ -117,7 +117,7 @@ async fn exits_are_exact_and_signals_end_with_them() {
 }
 
 #[tokio::test]
-async fn somebody_elses_wait_and_somebody_elses_children() {
+async fn the_waits_and_children_of_the_embedder() {
     let host = HostClient::local().unwrap();
     let (mut thief, pid) = child("sleep 0.05; exit 5");
     let ended = adopted(&host, pid).await;

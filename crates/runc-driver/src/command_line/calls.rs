@@ -105,11 +105,11 @@ impl CommandLine {
         let stdio = ChildStdio { stdout, ..ChildStdio::default() };
         let (call, log) = self.call(args, &stdio);
         drop(stdio);
-        let ours = pipe::Receiver::from_owned_fd(ours.into()).map_err(failed)?;
+        let reader = pipe::Receiver::from_owned_fd(ours.into()).map_err(failed)?;
         let runtime = call.await?;
         let mut answer = Vec::new();
-        let mut ours = ours.take(ANSWER_LIMIT);
-        let read = tokio::time::timeout(self.deadline, ours.read_to_end(&mut answer));
+        let mut limited = reader.take(ANSWER_LIMIT);
+        let read = tokio::time::timeout(self.deadline, limited.read_to_end(&mut answer));
         let (ended, read) = tokio::join!(runtime.wait(self.deadline, std::future::pending()), read);
         let words = log.take().await;
         match (ended, read) {
