@@ -1,5 +1,7 @@
 //! The simulated runtime: the ports `Runtime` and `ExitSource`, in memory.
 
+mod start;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -15,10 +17,11 @@ use executor_core::{
 use futures::{FutureExt, future};
 use tokio::sync::watch;
 
+use self::start::Until;
 use crate::limits::merge;
 use crate::processes::Processes;
-use crate::program::{Program, StartTrouble, Troubles};
-use crate::simulation::{Dice, HANG};
+use crate::program::{Program, Troubles};
+use crate::simulation::Dice;
 use crate::timeline::{Asked, Timeline, What};
 use crate::{lock, shell};
 
@@ -40,13 +43,6 @@ struct Shared {
     dice: Arc<Dice>,
     timeline: Timeline,
     exits: ExitQueue,
-}
-
-/// How far a process is started.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Until {
-    Created,
-    Runs,
 }
 
 #[derive(Default)]
@@ -170,30 +166,6 @@ impl SimRuntime {
         lock(&self.shared.state).containers.get(container).cloned().unwrap_or_default()
     }
 
-    fn start_process(
-        &self,
-        process: ProcessRef,
-        program: Result<Program, StartFailure>,
-        stdio: ChildStdio,
-        until: Until,
-    ) -> BoxFuture<'static, Result<HostPid, StartFailure>> {
-        let abandoned = self.may_be_abandoned(&process);
-        let shared = Arc::clone(&self.shared);
-        async move {
-            let answer = shared.start(&process, program, stdio, until, abandoned).await;
-            lock(&shared.state).starting.remove(&process);
-            answer
-        }
-        .boxed()
-    }
-
-    /// From now on the start of this process can be abandoned.
-    fn may_be_abandoned(&self, process: &ProcessRef) -> watch::Receiver<bool> {
-        let (abandon, abandoned) = watch::channel(false);
-        lock(&self.shared.state).starting.insert(process.clone(), abandon);
-        abandoned
-    }
-
     fn freeze(&self, id: &ContainerId, frozen: bool) -> BoxFuture<'static, Result<(), RuntimeError>> {
         let fails = frozen && self.bundle(id).program.is_ok_and(|program| program.troubles.pause_fails);
         let (shared, id) = (Arc::clone(&self.shared), id.clone());
@@ -208,66 +180,6 @@ impl SimRuntime {
         }
         .boxed()
     }
-}
-
-impl Shared {
-    async fn start(
-        &self,
-        process: &ProcessRef,
-        program: Result<Program, StartFailure>,
-        stdio: ChildStdio,
-        until: Until,
-        mut abandoned: watch::Receiver<bool>,
-    ) -> Result<HostPid, StartFailure> {
-        let mut program = program?;
-        for fault in self.dice.start_faults() {
-            program.troubles.add(fault);
-        }
-        self.dice.take_time().await;
-        let ends_first = start_troubles(std::mem::take(&mut program.troubles.start), &mut abandoned).await?;
-        let (pid, ended) = match until {
-            Until::Created => self.processes.create(process, program, stdio),
-            Until::Runs => self.processes.start(process, program, stdio),
-        };
-        // A process that is only created does not end by itself.
-        if ends_first && until == Until::Runs {
-            // The runtime answers after the process has ended, or after a minute. If it is abandoned, it kills the process.
-            tokio::select! {
-                biased;
-                _ = ended => {}
-                () = tokio::time::sleep(HANG) => {}
-                _ = abandoned.wait_for(|abandoned| *abandoned) => drop(self.processes.kill(process, Kill::default())),
-            }
-        }
-        self.dice.take_time().await;
-        Ok(pid)
-    }
-}
-
-/// What goes wrong with a start before the process exists. Returns whether the process's exit is to be seen before the
-/// runtime's answer.
-async fn start_troubles(
-    troubles: Vec<StartTrouble>,
-    abandoned: &mut watch::Receiver<bool>,
-) -> Result<bool, StartFailure> {
-    let was_abandoned = || StartFailure::new(StartFailureKind::RuntimeTimedOut, "the start was abandoned");
-    let mut ends_first = false;
-    for trouble in troubles {
-        match trouble {
-            StartTrouble::Slow(time) => tokio::select! {
-                biased;
-                () = tokio::time::sleep(time) => {}
-                _ = abandoned.wait_for(|abandoned| *abandoned) => return Err(was_abandoned()),
-            },
-            StartTrouble::Fails(failure) => return Err(failure),
-            StartTrouble::Hangs => {
-                let _sender_gone = abandoned.wait_for(|abandoned| *abandoned).await;
-                return Err(was_abandoned());
-            }
-            StartTrouble::EndsFirst => ends_first = true,
-        }
-    }
-    Ok(ends_first)
 }
 
 impl Runtime for SimRuntime {
