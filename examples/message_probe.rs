@@ -56,7 +56,7 @@ mod probe {
                 assert!(exits.iter().all(Result::is_ok));
                 let (mut running, mut most, mut cancels) = (0, 0, 0);
                 for record in sim.records() {
-                    if let What::Told(event) = &record.what {
+                    if let What::Published(event) = &record.what {
                         running += usize::from(matches!(event.kind, EventKind::Registered));
                         running -= usize::from(matches!(event.kind, EventKind::Exited { .. }));
                     }
@@ -64,7 +64,7 @@ mod probe {
                         matches!(message, ObservedMessage::Process(_, ProcessEvent::Cancel(_)))
                     };
                     cancels +=
-                        usize::from(matches!(&record.what, What::Took { message, .. } if cancel(message)));
+                        usize::from(matches!(&record.what, What::Handled { message, .. } if cancel(message)));
                     most = most.max(running);
                 }
                 assert_eq!((most, cancels), (WIDTH, 2), "in use at once, cancelled");

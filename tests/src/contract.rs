@@ -460,7 +460,7 @@ async fn what_nobody_waits_for_any_more_is_cancelled(executor: &Executor) {
     let container = run(executor, sleeper()).await;
     started(&container).await;
     for _ in 0..20 {
-        // Asked for, and dropped before it is answered. What is answered at once is somebody's.
+        // Request for, and dropped before it is answered. What is answered at once is somebody's.
         let asked = container.exec(ExecSpec::new(["sleep", "1000"]));
         if let Some(Ok(exec)) = asked.now_or_never() {
             drop(exec.cancel(Cancel::now()));
@@ -929,7 +929,7 @@ async fn actors_can_subscribe(executor: &Executor) {
     assert!(matches!(last.kind, EventKind::Released { .. }), "{told:?}");
 }
 
-/// Asked for before the end, after it, and after the release; of a container, of an exec, and of all containers.
+/// Request for before the end, after it, and after the release; of a container, of an exec, and of all containers.
 async fn actors_are_sent_each_exit_once(executor: &Executor) {
     let (sender, mut received) = futures::channel::mpsc::unbounded();
     let (recipient, elsewhere) = start_subscriber(Subscriber(sender));

@@ -35,7 +35,7 @@ pub(super) async fn execs(side: &Side, report: &mut Report, rounds: usize) -> Do
     together(side, report, rounds).await
 }
 
-/// Asked for together, against one after the other.
+/// Request for together, against one after the other.
 async fn together(side: &Side, report: &mut Report, rounds: usize) -> Done {
     let sleeper = side.spec(&["sleep", "1000"]);
     let (mut together, mut apart) = (Times::default(), Times::default());

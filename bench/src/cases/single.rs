@@ -86,7 +86,7 @@ pub(super) fn simulated(report: &mut Report, count: u32) {
     let messages = on_the_simulator(|| {
         Simulation::new(SimRuntime::new()).run(async |sim| {
             lifecycle(&sim.executor).await;
-            sim.records().iter().filter(|record| matches!(record.what, What::Took { .. })).count()
+            sim.records().iter().filter(|record| matches!(record.what, What::Handled { .. })).count()
         })
     });
     let rate = f64::from(count) / time.unwrap_or(Duration::MAX).as_secs_f64();

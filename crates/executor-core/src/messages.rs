@@ -9,7 +9,7 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use actix::{Message, Recipient, WeakAddr};
-use executor_lifecycle::process::{Asked, ProcessTraits, Terms};
+use executor_lifecycle::process::{LaunchStep, ProcessTraits, Terms};
 use executor_lifecycle::registry::RequestToken;
 use executor_lifecycle::{
     ContainerId, Exit, HostPid, ProcessId, ProcessRef, RawExit, Refused, SignalScope, StartFailure,
@@ -291,7 +291,7 @@ pub struct Forget(pub ContainerId);
 #[rtype(result = "()")]
 pub(crate) struct LaunchEnded {
     pub(crate) process: ProcessId,
-    pub(crate) asked: Asked,
+    pub(crate) asked: LaunchStep,
     pub(crate) answer: Result<HostPid, StartFailure>,
 }
 
@@ -344,7 +344,7 @@ pub struct ProcessParts {
 pub(crate) struct ProcessView {
     pub(crate) traits: ProcessTraits,
     /// What the runtime was asked for and has not answered: the answer comes, whichever actor is there to take it.
-    pub(crate) asked: Option<Asked>,
+    pub(crate) asked: Option<LaunchStep>,
     pub(crate) pid: Option<HostPid>,
     pub(crate) started_at: Option<Timestamp>,
     /// How it ended, as delivered to its actor, which need not have reported it yet.

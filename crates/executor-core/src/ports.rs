@@ -101,7 +101,7 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Kills what is left in a container whose init has ended, and answers when nothing is: for one without a pid
     /// namespace, where nothing ends with init by itself. By default nothing is ever left.
-    fn end_rest(&self, id: &ContainerId) -> BoxFuture<'static, ()> {
+    fn kill_remaining(&self, id: &ContainerId) -> BoxFuture<'static, ()> {
         let _ = id;
         future::ready(()).boxed()
     }

@@ -9,7 +9,7 @@ use executor_core::lifecycle::{
     StartFailure, StartFailureKind,
 };
 use executor_core::{ContainerSpec, Error, ExecSpec, Executor, Notice, Stdio};
-use executor_sim::{Asked, Fault, Program, Sim, SimRuntime, Simulation};
+use executor_sim::{Fault, Program, Request, Sim, SimRuntime, Simulation};
 use futures::executor::block_on;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -134,8 +134,8 @@ fn a_start_that_hangs_is_given_up_when_it_is_cancelled() {
             assert_eq!(container.cancel(Cancel::now()).await.reason, cancelled(false));
             // It may have been cancelled before the runtime was asked; then there is nothing to give up.
             let asked = runtime.asked();
-            let started = asked.contains(&Asked::Start(init.clone()));
-            assert_eq!(asked.contains(&Asked::Abandon(init)), started);
+            let started = asked.contains(&Request::Start(init.clone()));
+            assert_eq!(asked.contains(&Request::Abandon(init)), started);
         },
     );
 }
@@ -162,7 +162,7 @@ fn a_kill_that_is_refused_is_repeated() {
             let container = executor.run(spec("stubborn")).await.unwrap();
             container.started().await.unwrap();
             container.cancel(Cancel::now()).await;
-            let kills = runtime.asked().iter().filter(|asked| matches!(asked, Asked::Kill(_))).count();
+            let kills = runtime.asked().iter().filter(|asked| matches!(asked, Request::Kill(_))).count();
             assert_eq!(kills, 3);
         },
     );
@@ -191,7 +191,7 @@ fn after_exited_nothing_is_signalled() {
         ));
         container.cancel(Cancel::now()).await;
         container.released().await.unwrap();
-        assert!(!runtime.asked().iter().any(|asked| matches!(asked, Asked::Signal(..) | Asked::Kill(_))));
+        assert!(!runtime.asked().iter().any(|asked| matches!(asked, Request::Signal(..) | Request::Kill(_))));
     });
 }
 
@@ -222,7 +222,7 @@ fn pauses_are_between_execs() {
         container.resume().await.unwrap();
         container.pause().await.unwrap();
         container.cancel(Cancel::now()).await;
-        let resumed = runtime.asked().iter().filter(|asked| matches!(asked, Asked::Resume(_))).count();
+        let resumed = runtime.asked().iter().filter(|asked| matches!(asked, Request::Resume(_))).count();
         assert_eq!(resumed, 2, "a cancel thaws");
     });
 }
@@ -266,7 +266,7 @@ fn streams_of_what_never_ran_end() {
 /// The owner of an actor that panicked ends what it was in charge of, and the caller is told.
 #[test]
 fn a_panic_in_a_process_actor_ends_its_process_only() {
-    let buggy = || sim().panicking(|asked| matches!(asked, Asked::Signal(_, Signal::USR1, _)));
+    let buggy = || sim().panicking(|asked| matches!(asked, Request::Signal(_, Signal::USR1, _)));
     with(buggy, async |Sim { executor, runtime, .. }| {
         let container = executor.run(spec("forever")).await.unwrap();
         let exec = container.exec(ExecSpec::new(["forever"])).await.unwrap();
@@ -286,7 +286,7 @@ fn a_panic_in_a_process_actor_ends_its_process_only() {
 /// Nobody will say that a start has ended that was never under way.
 #[test]
 fn a_panic_before_the_runtime_was_asked_to_start_ends_the_process() {
-    let buggy = || sim().panicking(|asked| matches!(asked, Asked::Start(_)));
+    let buggy = || sim().panicking(|asked| matches!(asked, Request::Start(_)));
     with(buggy, async |Sim { executor, runtime, .. }| {
         let container = executor.run(spec("forever")).await.unwrap();
         let exit = container.wait().await;
@@ -298,7 +298,7 @@ fn a_panic_before_the_runtime_was_asked_to_start_ends_the_process() {
 
 #[test]
 fn a_panic_in_a_container_actor_ends_its_container_only() {
-    let buggy = || sim().panicking(|asked| matches!(asked, Asked::Pause(_)));
+    let buggy = || sim().panicking(|asked| matches!(asked, Request::Pause(_)));
     with(buggy, async |Sim { executor, runtime, .. }| {
         let (container, other) =
             (executor.run(spec("forever")).await.unwrap(), executor.run(spec("forever")).await.unwrap());
@@ -317,7 +317,7 @@ fn a_panic_in_a_container_actor_ends_its_container_only() {
 /// Whoever hears that a container is released finds its id free, whether or not its actor came to release it.
 #[test]
 fn an_id_is_free_when_released_is_published() {
-    let buggy = || sim().panicking(|asked| matches!(asked, Asked::Pause(_)));
+    let buggy = || sim().panicking(|asked| matches!(asked, Request::Pause(_)));
     with(buggy, async |Sim { executor, .. }| {
         let again = || spec("forever").id("again".parse().unwrap());
         let mut container = executor.run(again()).await.unwrap();

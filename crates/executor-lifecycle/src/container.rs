@@ -248,7 +248,7 @@ impl Container {
             ContainerEvent::ListProcesses => self.if_created_or_running(ContainerEffect::ListProcesses),
             ContainerEvent::ReadUsage => self.if_created_or_running(ContainerEffect::ReadUsage),
             ContainerEvent::Update => self.if_created_or_running(ContainerEffect::Update),
-            ContainerEvent::RestEnded => self.rest_ended(now),
+            ContainerEvent::RemainingEnded => self.rest_ended(now),
             ContainerEvent::ReleaseEnded { left } => self.release_ended(now, left),
             ContainerEvent::Tick => Ok(self.tick(now)),
         }

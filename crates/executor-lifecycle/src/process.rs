@@ -32,7 +32,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 pub use self::vocabulary::{
-    Asked, Kill, ProcessEffect, ProcessEvent, ProcessTraits, Remains, Terms, TimeLimit,
+    Kill, LaunchStep, OrphanState, ProcessEffect, ProcessEvent, ProcessTraits, Terms, TimeLimit,
 };
 
 use crate::{
@@ -159,18 +159,18 @@ impl Process {
     pub fn orphaned(
         now: Timestamp,
         traits: ProcessTraits,
-        remains: Remains,
+        remains: OrphanState,
     ) -> (Self, Effects<ProcessEffect>) {
-        let Remains { asked, pid, started_at, ended } = remains;
+        let OrphanState { asked, pid, started_at, ended } = remains;
         let mut orphan = Self::new(traits);
         orphan.state = match (pid, started_at, asked) {
             (Some(pid), Some(started_at), _) => State::Running { pid, started_at },
-            (Some(_), None, Some(Asked::StartCreated)) => {
+            (Some(_), None, Some(LaunchStep::StartCreated)) => {
                 State::Starting { pid, early: None, abandon_at: None }
             }
-            (Some(pid), None, Some(Asked::Create | Asked::Launch) | None) => State::Created { pid },
-            (None, _, Some(Asked::Create)) => State::Creating { early: None },
-            (None, _, Some(Asked::Launch | Asked::StartCreated)) => {
+            (Some(pid), None, Some(LaunchStep::Create | LaunchStep::Launch) | None) => State::Created { pid },
+            (None, _, Some(LaunchStep::Create)) => State::Creating { early: None },
+            (None, _, Some(LaunchStep::Launch | LaunchStep::StartCreated)) => {
                 State::Starting { pid: None, early: None, abandon_at: None }
             }
             (None, _, None) => State::Waiting,

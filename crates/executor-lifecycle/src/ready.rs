@@ -73,7 +73,7 @@ pub enum PoolEvent {
     /// A container that was given has run for so long that another one may be made.
     Begun,
     /// A container that was given died before it began.
-    NeverBegan,
+    NeverStarted,
 }
 
 /// What is to be done for the containers that are kept ready.
@@ -102,7 +102,7 @@ impl Pool {
                 self.deaths = 0;
                 Vec::new()
             }
-            PoolEvent::NeverBegan => {
+            PoolEvent::NeverStarted => {
                 self.beginning = one_less(self.beginning)?;
                 self.count_death();
                 Vec::new()
@@ -296,7 +296,7 @@ mod tests {
                     world.ready.extend(id.clone());
                 }
                 PoolEvent::Dead(id) if !world.ready.contains(id) => return None,
-                PoolEvent::Begun | PoolEvent::NeverBegan => {
+                PoolEvent::Begun | PoolEvent::NeverStarted => {
                     world.beginning = world.beginning.checked_sub(1)?
                 }
                 PoolEvent::Want(_) | PoolEvent::Take(_) | PoolEvent::Dead(_) => {}
@@ -336,7 +336,7 @@ mod tests {
                 PoolEvent::CreateFailed(None),
                 TAKE,
                 PoolEvent::Begun,
-                PoolEvent::NeverBegan,
+                PoolEvent::NeverStarted,
             ]);
             open.extend(events.filter_map(|event| Some((world.take(&event)?, depth - 1))));
         }

@@ -28,7 +28,9 @@ mod vocabulary;
 
 use std::collections::{BTreeMap, VecDeque};
 
-pub use self::vocabulary::{Fared, PoolId, RegistryEffect, RegistryEvent, RequestToken, Story, Wanted};
+pub use self::vocabulary::{
+    PoolId, PublishedState, RegistryEffect, RegistryEvent, RequestToken, RunRequest, StartOutcome,
+};
 
 use crate::ready::{Pool, PoolEvent};
 use crate::{Cancel, ContainerId, Effects, Exit, Refusal, Refused, Timestamp};
@@ -39,10 +41,10 @@ pub const REMEMBERED: usize = 1024;
 /// The machine of the registry.
 ///
 /// ```
-/// # use executor_lifecycle::registry::{Registry, RegistryEffect, RegistryEvent, RequestToken, Wanted};
+/// # use executor_lifecycle::registry::{Registry, RegistryEffect, RegistryEvent, RequestToken, RunRequest};
 /// # use executor_lifecycle::{ContainerId, Refusal, Refused, Timestamp};
 /// let (now, id) = (Timestamp::default(), ContainerId::new("c").unwrap());
-/// let wanted = |number| RegistryEvent::Run(Wanted {
+/// let wanted = |number| RegistryEvent::Run(RunRequest {
 ///     token: RequestToken(number), id: id.clone(), pool: None, hold: false,
 /// });
 /// let mut registry = Registry::default();
@@ -141,10 +143,10 @@ impl Registry {
             RegistryEvent::Unclaimed(token) => Ok(self.unclaimed(token)),
             RegistryEvent::KeepReady(pool, count) => self.keep_ready(pool, count),
             RegistryEvent::Made(pool, id) => self.made(pool, id),
-            RegistryEvent::NotMade(pool) => self.on_pool(pool, PoolEvent::CreateFailed(None)),
-            RegistryEvent::Stood(id) => self.stood(id),
-            RegistryEvent::Fell(id) => self.fell(id),
-            RegistryEvent::Fared(id, fared) => self.fared(id, fared),
+            RegistryEvent::MakeFailed(pool) => self.on_pool(pool, PoolEvent::CreateFailed(None)),
+            RegistryEvent::ReadyCreated(id) => self.ready_created(id),
+            RegistryEvent::ReadyDied(id) => self.ready_died(id),
+            RegistryEvent::GivenStarted(id, outcome) => self.given_started(id, outcome),
             RegistryEvent::FirstMomentsOver(id) => self.first_moments_over(&id),
             RegistryEvent::Released(event, exit) => self.released(event, exit),
             RegistryEvent::Lost(id) => self.lost(id),
@@ -155,11 +157,11 @@ impl Registry {
         }
     }
 
-    fn run(&mut self, wanted: Wanted) -> Result<Vec<RegistryEffect>, Refusal> {
+    fn run(&mut self, wanted: RunRequest) -> Result<Vec<RegistryEffect>, Refusal> {
         if self.mode != Mode::Open {
             return Err(Refusal::Draining);
         }
-        let Wanted { token, id, pool, hold } = wanted;
+        let RunRequest { token, id, pool, hold } = wanted;
         // A container that is to be held is never taken from a pool.
         let pool = pool.filter(|_| !hold);
         let gets_ready = pool.and_then(|pool| self.pools.get(&pool)).is_some_and(Pool::has_ready);

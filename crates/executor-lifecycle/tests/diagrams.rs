@@ -11,7 +11,7 @@ use std::time::Duration;
 use executor_lifecycle::container::{Container, ContainerEvent, ContainerTraits, KeepExited};
 use executor_lifecycle::exit_router::{ExitRouter, ExitRouterEvent};
 use executor_lifecycle::process::{Process, ProcessEvent, ProcessTraits, Terms, TimeLimit};
-use executor_lifecycle::registry::{Registry, RegistryEvent, RequestToken, Story, Wanted};
+use executor_lifecycle::registry::{PublishedState, Registry, RegistryEvent, RequestToken, RunRequest};
 use executor_lifecycle::*;
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/message-semantics.md");
@@ -150,7 +150,7 @@ fn container_diagram() -> String {
         E::PauseEnded { frozen: false },
         E::ResumeEnded { thawed: true },
         E::ResumeEnded { thawed: false },
-        E::RestEnded,
+        E::RemainingEnded,
         E::ReleaseEnded { left: Vec::new() },
     ];
     let mut events: Vec<_> = events.into_iter().map(|event| (at(0), event)).collect();
@@ -187,8 +187,8 @@ fn registry_diagram() -> String {
     use RegistryEvent as E;
     let id = || ContainerId::new("c").unwrap();
     let event = Event::new(1, id(), at(0), EventKind::Released { left: Vec::new() });
-    let story = Story { seq: 0, started_at: None, execs: Vec::new(), exit: None };
-    let wanted = Wanted { token: RequestToken(1), id: id(), pool: None, hold: false };
+    let story = PublishedState { seq: 0, started_at: None, execs: Vec::new(), exit: None };
+    let wanted = RunRequest { token: RequestToken(1), id: id(), pool: None, hold: false };
     let events = [
         E::Run(wanted),
         E::Released(event, Exit::lost(None, at(0))),

@@ -12,7 +12,7 @@ use executor_lifecycle::container::{
 };
 use executor_lifecycle::process::{Process, ProcessEffect, ProcessEvent, ProcessTraits, Terms, TimeLimit};
 use executor_lifecycle::registry::{
-    Fared, PoolId, Registry, RegistryEffect, RegistryEvent, RequestToken, Story, Wanted,
+    PoolId, PublishedState, Registry, RegistryEffect, RegistryEvent, RequestToken, RunRequest, StartOutcome,
 };
 use executor_lifecycle::*;
 
@@ -260,7 +260,7 @@ fn container_table() {
         ("", E::ListProcesses),
         ("", E::ReadUsage),
         ("", E::Update),
-        ("", E::RestEnded),
+        ("", E::RemainingEnded),
         ("", E::ReleaseEnded { left: vec![] }),
         ("", E::Tick),
     ];
@@ -292,7 +292,7 @@ fn container_table() {
             shared,
             vec![
                 ("shared pids: ending the rest", special(to_exit())),
-                ("shared pids, kept for a time: exited", special(with(to_exit(), vec![E::RestEnded]))),
+                ("shared pids, kept for a time: exited", special(with(to_exit(), vec![E::RemainingEnded]))),
             ],
         ));
     let states: Vec<_> = states.collect();
@@ -337,7 +337,7 @@ fn container_effect(effect: &ContainerEffect) -> String {
         | ContainerEffect::ListProcesses
         | ContainerEffect::ReadUsage
         | ContainerEffect::Update
-        | ContainerEffect::EndRest => name(effect),
+        | ContainerEffect::KillRemaining => name(effect),
         ContainerEffect::Finished(event) => format!("Finished({} {})", event.seq, name(&event.kind)),
     }
 }
@@ -347,11 +347,11 @@ fn registry_table() {
     use RegistryEvent as E;
     let id = |name: &str| ContainerId::new(name).unwrap();
     let (mine, ready) = (|| id("mine"), || id("ready"));
-    let run = |token, id, pool| E::Run(Wanted { token: RequestToken(token), id, pool, hold: false });
+    let run = |token, id, pool| E::Run(RunRequest { token: RequestToken(token), id, pool, hold: false });
     let last = |id| Event::new(4, id, at(2), EventKind::Released { left: vec![] });
     let released = |id| E::Released(last(id), exit(0));
     let never_began = |id| E::Released(last(id), Exit::lost(None, at(2)));
-    let story = Story {
+    let story = PublishedState {
         seq: 3,
         started_at: Some(at(1)),
         execs: vec![(ExecId::numbered(1), true), (ExecId::numbered(2), false)],
@@ -359,20 +359,21 @@ fn registry_table() {
     };
     let pool = PoolId(1);
     let kept = |more: Vec<E>| [vec![E::KeepReady(pool, 1), E::Made(pool, ready())], more].concat();
-    let given = |more: Vec<E>| kept([vec![E::Stood(ready()), run(1, mine(), Some(pool))], more].concat());
+    let given =
+        |more: Vec<E>| kept([vec![E::ReadyCreated(ready()), run(1, mine(), Some(pool))], more].concat());
     let states: Vec<(&str, Vec<E>)> = vec![
         ("open, empty", vec![]),
         ("open, one", vec![run(1, mine(), None)]),
         ("open, one whose actor is lost", vec![run(1, mine(), None), E::Lost(mine())]),
         (
             "open, one, and nothing could be made ready",
-            vec![run(1, mine(), None), E::KeepReady(pool, 1), E::NotMade(pool)],
+            vec![run(1, mine(), None), E::KeepReady(pool, 1), E::MakeFailed(pool)],
         ),
         ("one is being made ready", kept(vec![])),
-        ("one is ready", kept(vec![E::Stood(ready())])),
+        ("one is ready", kept(vec![E::ReadyCreated(ready())])),
         ("one was given", given(vec![])),
         ("one was given, and the run is unclaimed", given(vec![E::Unclaimed(RequestToken(1))])),
-        ("one was given and began", given(vec![E::Fared(ready(), Fared::Began)])),
+        ("one was given and began", given(vec![E::GivenStarted(ready(), StartOutcome::Started)])),
         ("draining, one", vec![run(1, mine(), None), E::Drain]),
         ("ending, one", vec![run(1, mine(), None), E::Shutdown(Cancel::now())]),
         ("ending, one that was given", given(vec![E::Shutdown(Cancel::now())])),
@@ -387,12 +388,12 @@ fn registry_table() {
         (" 1", E::KeepReady(pool, 1)),
         (" 0", E::KeepReady(pool, 0)),
         ("", E::Made(pool, id("another"))),
-        ("", E::NotMade(pool)),
-        (" ready", E::Stood(ready())),
-        (" ready", E::Fell(ready())),
-        (" ready: began", E::Fared(ready(), Fared::Began)),
-        (" ready: cancelled", E::Fared(ready(), Fared::Cancelled)),
-        (" ready: never began", E::Fared(ready(), Fared::NeverBegan)),
+        ("", E::MakeFailed(pool)),
+        (" ready", E::ReadyCreated(ready())),
+        (" ready", E::ReadyDied(ready())),
+        (" ready: began", E::GivenStarted(ready(), StartOutcome::Started)),
+        (" ready: cancelled", E::GivenStarted(ready(), StartOutcome::Cancelled)),
+        (" ready: never began", E::GivenStarted(ready(), StartOutcome::NeverStarted)),
         (" of ready", E::FirstMomentsOver(ready())),
         (" mine", released(mine())),
         (" ready", released(ready())),
@@ -444,7 +445,7 @@ fn exits_are_remembered() {
     let id = |number: usize| ContainerId::new(format!("c{number}")).unwrap();
     let mut end = |number: usize, code: u8| {
         let token = RequestToken(number as u64);
-        let wanted = Wanted { token, id: id(number), pool: None, hold: false };
+        let wanted = RunRequest { token, id: id(number), pool: None, hold: false };
         let _ = registry.step(at(1), RegistryEvent::Run(wanted)).unwrap();
         let kind = EventKind::Released { left: vec![] };
         let event = Event::new(1, id(number), at(2), kind);

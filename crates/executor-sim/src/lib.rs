@@ -61,7 +61,7 @@ mod timeline;
 pub use program::{Fault, Program};
 pub use runtime::SimRuntime;
 pub use simulation::{Sim, Simulation};
-pub use timeline::{Asked, Broken, Record, Timeline, What};
+pub use timeline::{BrokenPromise, Record, Request, Timeline, What};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -139,7 +139,7 @@ impl Processes {
     }
 
     /// Ends the children that the processes of a container have left in the background.
-    pub(crate) fn end_rest(&self, container: &ContainerId) {
+    pub(crate) fn kill_remaining(&self, container: &ContainerId) {
         lock(&self.table).end_forks(container);
     }
 

@@ -155,7 +155,7 @@ impl Program {
 
     /// Writes to stderr.
     #[must_use]
-    pub fn complains(self, text: impl Into<Vec<u8>>) -> Self {
+    pub fn prints_to_stderr(self, text: impl Into<Vec<u8>>) -> Self {
         self.then(Step::Stderr(text.into()))
     }
 

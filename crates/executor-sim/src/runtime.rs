@@ -22,7 +22,7 @@ use crate::limits::merge;
 use crate::processes::Processes;
 use crate::program::{Program, Troubles};
 use crate::simulation::Dice;
-use crate::timeline::{Asked, Timeline, What};
+use crate::timeline::{Request, Timeline, What};
 use crate::{lock, shell};
 
 /// A simulated runtime. A clone shares its state: keep one to script the runtime and to look at it while an executor uses
@@ -53,7 +53,7 @@ struct State {
     /// The starts that can be abandoned.
     starting: HashMap<ProcessRef, watch::Sender<bool>>,
     /// When the runtime panics.
-    panics: Option<fn(&Asked) -> bool>,
+    panics: Option<fn(&Request) -> bool>,
 }
 
 const NO_PROGRAM: &str = "the simulated runtime has no program of this name; add it with SimRuntime::program";
@@ -105,7 +105,7 @@ impl SimRuntime {
     /// Adds a bug: when the runtime is asked for something that `when` returns true for, it panics, and so does the actor
     /// that asks.
     #[must_use]
-    pub fn panicking(self, when: fn(&Asked) -> bool) -> Self {
+    pub fn panicking(self, when: fn(&Request) -> bool) -> Self {
         lock(&self.shared.state).panics = Some(when);
         self
     }
@@ -116,7 +116,7 @@ impl SimRuntime {
     }
 
     /// What the actors have asked the runtime for so far.
-    pub fn asked(&self) -> Vec<Asked> {
+    pub fn asked(&self) -> Vec<Request> {
         self.shared.timeline.asked()
     }
 
@@ -146,9 +146,9 @@ impl SimRuntime {
         &self.shared.dice
     }
 
-    fn ask(&self, asked: Asked) {
+    fn ask(&self, asked: Request) {
         let panics = lock(&self.shared.state).panics;
-        self.shared.timeline.push(What::Asked(asked.clone()));
+        self.shared.timeline.push(What::Request(asked.clone()));
         assert!(!panics.is_some_and(|panics| panics(&asked)), "a scripted panic: {asked:?}");
     }
 
@@ -193,7 +193,7 @@ impl Runtime for SimRuntime {
         id: &ContainerId,
         spec: Arc<ContainerSpec>,
     ) -> BoxFuture<'static, Result<(), StartFailure>> {
-        self.ask(Asked::Prepare(id.clone()));
+        self.ask(Request::Prepare(id.clone()));
         let env = spec.process.env.iter().cloned().collect();
         let limits = spec.resources.clone();
         let program = self.find(&spec.process.args, &env);
@@ -214,13 +214,13 @@ impl Runtime for SimRuntime {
         id: &ContainerId,
         stdio: ChildStdio,
     ) -> BoxFuture<'static, Result<HostPid, StartFailure>> {
-        self.ask(Asked::Create(id.clone()));
+        self.ask(Request::Create(id.clone()));
         self.start_process(ProcessRef::init(id.clone()), self.bundle(id).program, stdio, Until::Created)
     }
 
     fn start(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), StartFailure>> {
         let process = ProcessRef::init(id.clone());
-        self.ask(Asked::Start(process.clone()));
+        self.ask(Request::Start(process.clone()));
         let (shared, mut abandoned) = (Arc::clone(&self.shared), self.may_be_abandoned(&process));
         async move {
             tokio::select! {
@@ -240,7 +240,7 @@ impl Runtime for SimRuntime {
 
     fn run(&self, id: &ContainerId, stdio: ChildStdio) -> BoxFuture<'static, Result<HostPid, StartFailure>> {
         let process = ProcessRef::init(id.clone());
-        self.ask(Asked::Start(process.clone()));
+        self.ask(Request::Start(process.clone()));
         self.start_process(process, self.bundle(id).program, stdio, Until::Runs)
     }
 
@@ -254,12 +254,12 @@ impl Runtime for SimRuntime {
         let mut env = self.bundle(id).env;
         env.extend(spec.env);
         let process = ProcessRef::exec(id.clone(), exec);
-        self.ask(Asked::Start(process.clone()));
+        self.ask(Request::Start(process.clone()));
         self.start_process(process, self.find(&spec.args, &env), stdio, Until::Runs)
     }
 
     fn abandon(&self, process: &ProcessRef) {
-        self.ask(Asked::Abandon(process.clone()));
+        self.ask(Request::Abandon(process.clone()));
         if let Some(abandon) = lock(&self.shared.state).starting.get(process) {
             abandon.send_replace(true);
         }
@@ -271,41 +271,41 @@ impl Runtime for SimRuntime {
         signal: Signal,
         scope: SignalScope,
     ) -> BoxFuture<'static, Result<Delivery, RuntimeError>> {
-        self.ask(Asked::Signal(process.clone(), signal, scope));
+        self.ask(Request::Signal(process.clone(), signal, scope));
         future::ready(Ok(self.shared.processes.signal_all(process, signal, scope))).boxed()
     }
 
     fn resize(&self, process: &ProcessRef, size: TerminalSize) -> Result<(), RuntimeError> {
-        self.ask(Asked::Resize(process.clone(), size));
+        self.ask(Request::Resize(process.clone(), size));
         Ok(())
     }
 
     fn kill(&self, process: &ProcessRef, how: Kill) -> BoxFuture<'static, Result<Delivery, RuntimeError>> {
-        self.ask(Asked::Kill(process.clone()));
+        self.ask(Request::Kill(process.clone()));
         let killed = self.shared.processes.kill(process, how);
         future::ready(killed.ok_or_else(|| RuntimeError::failed("kill", process, SCRIPTED))).boxed()
     }
 
-    fn end_rest(&self, id: &ContainerId) -> BoxFuture<'static, ()> {
-        self.ask(Asked::EndRest(id.clone()));
-        self.shared.processes.end_rest(id);
+    fn kill_remaining(&self, id: &ContainerId) -> BoxFuture<'static, ()> {
+        self.ask(Request::KillRemaining(id.clone()));
+        self.shared.processes.kill_remaining(id);
         let dice = Arc::clone(&self.shared.dice);
         async move { dice.take_time().await }.boxed()
     }
 
     fn pause(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), RuntimeError>> {
-        self.ask(Asked::Pause(id.clone()));
+        self.ask(Request::Pause(id.clone()));
         self.freeze(id, true)
     }
 
     fn resume(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), RuntimeError>> {
-        self.ask(Asked::Resume(id.clone()));
+        self.ask(Request::Resume(id.clone()));
         self.freeze(id, false)
     }
 
     /// Happens at once and never fails.
     fn thaw(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), RuntimeError>> {
-        self.ask(Asked::Resume(id.clone()));
+        self.ask(Request::Resume(id.clone()));
         self.shared.processes.freeze(id, false);
         let dice = Arc::clone(&self.shared.dice);
         async move {
@@ -321,7 +321,7 @@ impl Runtime for SimRuntime {
         id: &ContainerId,
         resources: &Resources,
     ) -> BoxFuture<'static, Result<(), RuntimeError>> {
-        self.ask(Asked::Update(id.clone()));
+        self.ask(Request::Update(id.clone()));
         let fails = self.shared.dice.goes_wrong();
         if let Some(bundle) = lock(&self.shared.state).containers.get_mut(id).filter(|_| !fails) {
             merge(&mut bundle.limits, resources);
@@ -349,7 +349,7 @@ impl Runtime for SimRuntime {
     }
 
     fn release(&self, id: &ContainerId) -> BoxFuture<'static, Vec<Leftover>> {
-        self.ask(Asked::Release(id.clone()));
+        self.ask(Request::Release(id.clone()));
         let bundle = lock(&self.shared.state).containers.remove(id).unwrap_or_default();
         let Troubles { release_busy, release_leaves, .. } = bundle.program.unwrap_or_default().troubles;
         self.shared.processes.remove(id);

@@ -214,7 +214,7 @@ async fn listen(executor: Executor, timeline: Timeline, quiet: bool) {
     drop(executor);
     while let Some(notice) = events.next().await {
         match notice {
-            Notice::Event(event) if !quiet => timeline.push(What::Told(event)),
+            Notice::Event(event) if !quiet => timeline.push(What::Published(event)),
             Notice::Gap { missed } => assert!(quiet, "{missed} events were missed: run more quietly"),
             Notice::Event(_) | Notice::Snapshot(_) | Notice::Swept(_) | _ => {}
         }
@@ -235,7 +235,7 @@ impl Observer for ObserverSlot {
 
     fn took(&self, Observed { message, refused, .. }: Observed) {
         if !self.quiet {
-            self.timeline.push(What::Took { message, refused });
+            self.timeline.push(What::Handled { message, refused });
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::lock;
 
 /// A request of the actors to the runtime.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum Request {
     /// Make a bundle.
     Prepare(ContainerId),
     /// Create a container, without executing its program.
@@ -39,7 +39,7 @@ pub enum Asked {
     /// Change the limits of a container; [`SimRuntime::limits`](crate::SimRuntime::limits) has them.
     Update(ContainerId),
     /// Kill the processes that did not end with init.
-    EndRest(ContainerId),
+    KillRemaining(ContainerId),
     /// Release the container's resources.
     Release(ContainerId),
 }
@@ -48,18 +48,18 @@ pub enum Asked {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
     /// An actor handled a message. Recorded in a [`Simulation`](crate::Simulation) only.
-    Took {
+    Handled {
         /// The actor and the message.
         message: ObservedMessage,
         /// Why the message was refused, if it was.
         refused: Option<Refused>,
     },
     /// The actors asked the runtime for something.
-    Asked(Asked),
+    Request(Request),
     /// A process ended. The exit source reports it now or later.
     Ended(ProcessRef, RawExit),
     /// An event was published. Recorded in a [`Simulation`](crate::Simulation) only.
-    Told(Event),
+    Published(Event),
 }
 
 /// One thing that happened, and when.
@@ -76,14 +76,14 @@ impl fmt::Display for Record {
         let Self { at, what } = self;
         write!(f, "{:>10.3} s  ", at.as_secs_f64())?;
         match what {
-            What::Took { message, refused } => {
-                write!(f, "took   {message:?}")?;
+            What::Handled { message, refused } => {
+                write!(f, "handled    {message:?}")?;
                 refused.as_ref().map_or(Ok(()), |refused| write!(f, ": refused, {refused}"))
             }
-            What::Asked(asked) => write!(f, "asked  {asked:?}"),
-            What::Ended(process, ending) => write!(f, "ended  {process}: {}", ending.status),
-            What::Told(event) => {
-                write!(f, "told   {} #{}: {:?}", event.container, event.seq, event.kind)
+            What::Request(asked) => write!(f, "asked      {asked:?}"),
+            What::Ended(process, ending) => write!(f, "ended      {process}: {}", ending.status),
+            What::Published(event) => {
+                write!(f, "published  {} #{}: {:?}", event.container, event.seq, event.kind)
             }
         }
     }
@@ -91,15 +91,15 @@ impl fmt::Display for Record {
 
 /// A promise of the lifecycle that was broken, as a sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Broken(pub String);
+pub struct BrokenPromise(pub String);
 
-impl fmt::Display for Broken {
+impl fmt::Display for BrokenPromise {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Broken {}
+impl std::error::Error for BrokenPromise {}
 
 /// Everything that happened so far. A clone shares its records.
 #[derive(Clone, Debug, Default)]
@@ -137,11 +137,11 @@ impl Timeline {
     }
 
     /// What the actors have asked the runtime for, the oldest first.
-    pub fn asked(&self) -> Vec<Asked> {
+    pub fn asked(&self) -> Vec<Request> {
         let inner = lock(&self.inner);
         let asked = inner.records.iter().filter_map(|record| match &record.what {
-            What::Asked(asked) => Some(asked.clone()),
-            What::Took { .. } | What::Ended(..) | What::Told(_) => None,
+            What::Request(asked) => Some(asked.clone()),
+            What::Handled { .. } | What::Ended(..) | What::Published(_) => None,
         });
         asked.collect()
     }
@@ -155,9 +155,9 @@ impl Timeline {
     ///
     /// # Errors
     /// The first promise that was broken.
-    pub fn check(&self) -> Result<(), Broken> {
+    pub fn check(&self) -> Result<(), BrokenPromise> {
         let inner = lock(&self.inner);
-        let mut story = Story::default();
+        let mut story = PublishedState::default();
         inner.records.iter().try_for_each(|record| story.read(&record.what))?;
         story.end()
     }
@@ -165,7 +165,7 @@ impl Timeline {
 
 /// What the records read so far say about each container.
 #[derive(Default)]
-struct Story {
+struct PublishedState {
     orders: BTreeMap<ContainerId, EventOrder>,
     prepared: BTreeSet<ContainerId>,
     released: BTreeSet<ContainerId>,
@@ -173,12 +173,12 @@ struct Story {
     ended: BTreeSet<ProcessRef>,
 }
 
-impl Story {
-    fn read(&mut self, what: &What) -> Result<(), Broken> {
+impl PublishedState {
+    fn read(&mut self, what: &What) -> Result<(), BrokenPromise> {
         match what {
-            What::Asked(asked) => self.asked(asked),
-            What::Told(event) => self.told(event),
-            What::Took { message: ObservedMessage::Container(container, event), refused: None } => {
+            What::Request(asked) => self.asked(asked),
+            What::Published(event) => self.told(event),
+            What::Handled { message: ObservedMessage::Container(container, event), refused: None } => {
                 if let ContainerEvent::ProcessExited { process, .. } = event {
                     // The id of an exec may be used again once the exec has ended.
                     if *process != ProcessId::Init {
@@ -189,63 +189,65 @@ impl Story {
                 }
                 Ok(())
             }
-            What::Took { .. } | What::Ended(..) => Ok(()),
+            What::Handled { .. } | What::Ended(..) => Ok(()),
         }
     }
 
     /// The id of a container that was released may be used again: then its events begin anew.
-    fn told(&mut self, event: &Event) -> Result<(), Broken> {
+    fn told(&mut self, event: &Event) -> Result<(), BrokenPromise> {
         let order = self.orders.entry(event.container.clone()).or_default();
         if order.is_complete() {
             *order = EventOrder::default();
         }
-        order.check(event).map_err(|error| Broken(error.to_string()))
+        order.check(event).map_err(|error| BrokenPromise(error.to_string()))
     }
 
-    fn asked(&mut self, asked: &Asked) -> Result<(), Broken> {
+    fn asked(&mut self, asked: &Request) -> Result<(), BrokenPromise> {
         let rule = |holds: bool, broken: &str| match holds {
             true => Ok(()),
-            false => Err(Broken(format!("{asked:?}: {broken}"))),
+            false => Err(BrokenPromise(format!("{asked:?}: {broken}"))),
         };
         match asked {
-            Asked::Prepare(container) => {
+            Request::Prepare(container) => {
                 forget(&mut self.started, container);
                 forget(&mut self.ended, container);
                 let was_prepared = !self.prepared.insert(container.clone());
                 let was_released = self.released.remove(container);
                 rule(!was_prepared || was_released, "it was prepared before and has not been released")
             }
-            Asked::Create(container) => {
+            Request::Create(container) => {
                 let init = ProcessRef::init(container.clone());
                 rule(self.prepared.contains(container), "it was not prepared")?;
                 rule(!self.started.contains(&init), "it was started before")
             }
-            Asked::Start(process) => {
+            Request::Start(process) => {
                 if process.process != ProcessId::Init {
                     self.ended.remove(process);
                 }
                 rule(self.started.insert(process.clone()), "it was started before")?;
                 rule(!self.released.contains(&process.container), "its container was released")
             }
-            Asked::Signal(process, ..) | Asked::Kill(process) => {
+            Request::Signal(process, ..) | Request::Kill(process) => {
                 rule(!self.ended.contains(process), "its exit was reported before")
             }
-            Asked::Release(container) => rule(self.released.insert(container.clone()), "released twice"),
-            Asked::Resize(..)
-            | Asked::Abandon(_)
-            | Asked::Pause(_)
-            | Asked::Resume(_)
-            | Asked::Update(_)
-            | Asked::EndRest(_) => Ok(()),
+            Request::Release(container) => rule(self.released.insert(container.clone()), "released twice"),
+            Request::Resize(..)
+            | Request::Abandon(_)
+            | Request::Pause(_)
+            | Request::Resume(_)
+            | Request::Update(_)
+            | Request::KillRemaining(_) => Ok(()),
         }
     }
 
-    fn end(self) -> Result<(), Broken> {
+    fn end(self) -> Result<(), BrokenPromise> {
         if let Some(kept) = self.prepared.difference(&self.released).next() {
-            return Err(Broken(format!("{kept} was prepared and never released")));
+            return Err(BrokenPromise(format!("{kept} was prepared and never released")));
         }
         match self.orders.iter().find(|(_, order)| !order.is_complete()) {
-            Some((container, _)) => Err(Broken(format!("{container}: its events do not end with Released"))),
+            Some((container, _)) => {
+                Err(BrokenPromise(format!("{container}: its events do not end with Released")))
+            }
             None => Ok(()),
         }
     }
@@ -273,13 +275,13 @@ mod tests {
     }
 
     fn told(seq: u64, kind: EventKind) -> What {
-        What::Told(Event::new(seq, id(), Timestamp::default(), kind))
+        What::Published(Event::new(seq, id(), Timestamp::default(), kind))
     }
 
     fn exited() -> What {
         let exit = Exit::lost(None, Timestamp::default());
         let event = ContainerEvent::ProcessExited { process: ProcessId::Init, exit };
-        What::Took { message: ObservedMessage::Container(id(), event), refused: None }
+        What::Handled { message: ObservedMessage::Container(id(), event), refused: None }
     }
 
     fn check(story: &[What]) -> String {
@@ -290,11 +292,11 @@ mod tests {
 
     #[test]
     fn broken_promises_are_found() {
-        let prepare = || What::Asked(Asked::Prepare(id()));
-        let create = || What::Asked(Asked::Create(id()));
-        let start = || What::Asked(Asked::Start(init()));
-        let kill = || What::Asked(Asked::Kill(init()));
-        let release = || What::Asked(Asked::Release(id()));
+        let prepare = || What::Request(Request::Prepare(id()));
+        let create = || What::Request(Request::Create(id()));
+        let start = || What::Request(Request::Start(init()));
+        let kill = || What::Request(Request::Kill(init()));
+        let release = || What::Request(Request::Release(id()));
         let good = [prepare(), create(), start(), kill(), exited(), release()];
         assert_eq!(check(&good), "");
         let unstarted = [prepare(), exited(), release()];

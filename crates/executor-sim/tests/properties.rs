@@ -83,7 +83,7 @@ impl Does {
 
 /// What was asked for about a process.
 #[derive(Clone, Copy, Debug)]
-struct Asked {
+struct Request {
     does: Does,
     cancelled: bool,
     hung_up: bool,
@@ -96,14 +96,14 @@ struct Asked {
 /// Everything that ran, and a model of it.
 #[derive(Default)]
 struct Run {
-    containers: Vec<(ContainerHandle, Asked)>,
-    execs: Vec<(ProcessHandle, Asked)>,
+    containers: Vec<(ContainerHandle, Request)>,
+    execs: Vec<(ProcessHandle, Request)>,
     faults: bool,
 }
 
 impl Run {
     /// The last container of this id.
-    fn last(&mut self, id: u8) -> Option<(usize, &mut (ContainerHandle, Asked))> {
+    fn last(&mut self, id: u8) -> Option<(usize, &mut (ContainerHandle, Request))> {
         let name = name(id);
         self.containers.iter_mut().enumerate().rev().find(|(_, (container, _))| *container.id() == name)
     }
@@ -119,8 +119,13 @@ impl Run {
                     self.last(id).is_none_or(|(_, (container, _))| container.snapshot().left.is_some());
                 match sim.executor.run(ContainerSpec::host(does.args()).id(name(id))).await {
                     Ok(container) => {
-                        let asked =
-                            Asked { does, cancelled: false, hung_up: false, started: true, container: None };
+                        let asked = Request {
+                            does,
+                            cancelled: false,
+                            hung_up: false,
+                            started: true,
+                            container: None,
+                        };
                         self.containers.push((container, asked));
                     }
                     Err(Error::IdTaken { .. }) => assert!(!released, "{id} was released"),
@@ -138,8 +143,13 @@ impl Run {
                 let spec = ContainerSpec::host(does.args()).id(name(id)).keep_exited(keep);
                 match sim.executor.create(spec).await {
                     Ok(container) => {
-                        let asked =
-                            Asked { does, cancelled: false, hung_up: false, started: false, container: None };
+                        let asked = Request {
+                            does,
+                            cancelled: false,
+                            hung_up: false,
+                            started: false,
+                            container: None,
+                        };
                         self.containers.push((container, asked));
                     }
                     Err(Error::IdTaken { .. }) => assert!(!released, "{id} was released"),
@@ -175,7 +185,7 @@ impl Run {
                 match container.exec(ExecSpec::new(does.args())).await {
                     Ok(exec) => {
                         assert!(!cancelled && !ended, "it was taken by a container that is over");
-                        let asked = Asked {
+                        let asked = Request {
                             does,
                             cancelled: false,
                             hung_up: false,
@@ -230,13 +240,13 @@ impl Run {
             for (exec, asked) in self.execs.iter().filter(|(_, asked)| asked.container == Some(number)) {
                 let ended = exec.wait().await;
                 let container = self.containers[number].1;
-                let all = Asked { cancelled: asked.cancelled || container.cancelled, ..*asked };
+                let all = Request { cancelled: asked.cancelled || container.cancelled, ..*asked };
                 self.check_exit(&asked.does, all, &ended, true);
             }
         }
     }
 
-    fn check_exit(&self, does: &Does, asked: Asked, exit: &Exit, exec: bool) {
+    fn check_exit(&self, does: &Does, asked: Request, exit: &Exit, exec: bool) {
         let explained = match &exit.reason {
             // With its init, a pid namespace ends; the kernel may be seen to do it before we do.
             ExitReason::Normal => {

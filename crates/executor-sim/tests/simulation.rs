@@ -11,7 +11,7 @@ use executor_core::lifecycle::{
     StartFailure, StartFailureKind, Usage,
 };
 use executor_core::{ContainerSpec, Error, ExecSpec, Resources, Stdio};
-use executor_sim::{Asked, Fault, Program, Record, Sim, SimRuntime, Simulation, What};
+use executor_sim::{Fault, Program, Record, Request, Sim, SimRuntime, Simulation, What};
 
 const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -60,7 +60,7 @@ fn programs_do_what_they_say() {
         assert_eq!((exit.status, exit.reason), (ExitStatus::Signal(Signal::KILL), ExitReason::OutOfMemory));
         assert_eq!(sim.elapsed(), secs(1));
     });
-    let holder = Program::new().prints("out").complains("err").forks(secs(3600)).exits(0);
+    let holder = Program::new().prints("out").prints_to_stderr("err").forks(secs(3600)).exits(0);
     simulate(holder, async |sim| {
         let container = sim.executor.run(shell("sleep 10000")).await.unwrap();
         let exec = container.exec(ExecSpec::new(["it"]).piped()).await.unwrap();
@@ -205,7 +205,7 @@ fn updates_of_limits_are_recorded() {
         let error = container.update(Resources::default()).await.unwrap_err();
         assert!(matches!(error, Error::Refused { .. }), "{error:?}");
         assert_eq!(runtime.limits(container.id()), None);
-        let asked = runtime.asked().into_iter().filter(|asked| matches!(asked, Asked::Update(_)));
+        let asked = runtime.asked().into_iter().filter(|asked| matches!(asked, Request::Update(_)));
         assert_eq!(asked.count(), 3);
     });
 }
@@ -359,7 +359,10 @@ fn a_seed_that_fails_is_printed_with_the_line_that_repeats_it() {
     let seed = line.split("LONGSHORE_SIM_SEED=").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
     let again = run(Some(seed));
     assert!(again.contains(line), "{again}");
-    assert!(again.contains("ended  ") && again.contains("took   Process("), "the timeline is shown: {again}");
+    assert!(
+        again.contains("ended      ") && again.contains("handled    Process("),
+        "the timeline is shown: {again}"
+    );
 }
 
 #[test]
@@ -368,11 +371,11 @@ fn what_the_actors_take_is_recorded() {
         let container = sim.executor.run(it().id(ContainerId::new("c").unwrap())).await.unwrap();
         container.released().await.unwrap();
         let story: Vec<_> = sim.records().into_iter().map(|record| record.what).collect();
-        let took = story.iter().filter(|what| matches!(what, What::Took { .. })).count();
+        let took = story.iter().filter(|what| matches!(what, What::Handled { .. })).count();
         // Run; Create, Start, Prepared, ProcessStarted, ProcessExited, ReleaseEnded; Arm, Launch, Started, Ended; Watch,
         // Ended; Released (its Forget may still be under way).
         assert!((14..=15).contains(&took), "{story:#?}");
-        assert!(matches!(story.first(), Some(What::Took { .. })), "the first is Run");
+        assert!(matches!(story.first(), Some(What::Handled { .. })), "the first is Run");
     });
 }
 

@@ -151,7 +151,7 @@ impl Container {
                 // The handlers that asked have the reply, and ask the runtime.
                 ContainerEffect::ListProcesses | ContainerEffect::ReadUsage | ContainerEffect::Update => {}
                 ContainerEffect::Publish(event) => self.publish(event),
-                ContainerEffect::EndRest => self.end_rest(context),
+                ContainerEffect::KillRemaining => self.kill_remaining(context),
                 ContainerEffect::Release => self.release(context),
                 ContainerEffect::Finished(event) => {
                     self.released = true;
@@ -305,10 +305,10 @@ impl Container {
         }
     }
 
-    fn end_rest(&self, context: &mut Context<Self>) {
-        let ended = self.world.runtime.end_rest(&self.id);
+    fn kill_remaining(&self, context: &mut Context<Self>) {
+        let ended = self.world.runtime.kill_remaining(&self.id);
         context.spawn(ended.into_actor(self).map(|(), container, context| {
-            container.take(ContainerEvent::RestEnded, context);
+            container.take(ContainerEvent::RemainingEnded, context);
         }));
     }
 

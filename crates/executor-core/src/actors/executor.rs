@@ -9,7 +9,7 @@ use actix::{
     ResponseFuture, WrapFuture,
 };
 use executor_lifecycle::registry::{
-    Fared, PoolId, Registry, RegistryEffect, RegistryEvent, RequestToken, Story, Wanted,
+    PoolId, PublishedState, Registry, RegistryEffect, RegistryEvent, RequestToken, RunRequest, StartOutcome,
 };
 use executor_lifecycle::{ContainerId, Effects, Exit, Refused};
 use futures::FutureExt;
@@ -217,7 +217,7 @@ impl ExecutorActor {
         let pool = if hold { None } else { self.pool_of(&spec) };
         let again = pool.map(|_| Run { spec: spec.clone(), hold, token, span: span.clone() });
         let id = spec.id.clone().unwrap_or_else(generated_id);
-        let wanted = Wanted { token, id: id.clone(), pool, hold };
+        let wanted = RunRequest { token, id: id.clone(), pool, hold };
         self.incoming = Some(Incoming { spec, connected, span });
         self.waiting.insert(token, Waiting { reply, again });
         let refused = self.on(RegistryEvent::Run(wanted), context).err();
@@ -235,16 +235,16 @@ impl ExecutorActor {
         registered.hub.set_labels(run.spec.labels.clone());
         registered.address.do_send(Start(Some(run.spec.terms())));
         let (view, id) = (registered.hub.view(), id.clone());
-        let fared = async move {
+        let outcome = async move {
             view.wait_for(|known| known.started_at.is_some() || known.exit.is_some())
                 .await
-                .map_or(Fared::Cancelled, fared)
+                .map_or(StartOutcome::Cancelled, start_outcome)
         };
-        context.spawn(fared.into_actor(self).map(move |fared, executor, context| {
-            if fared == Fared::Began {
+        context.spawn(outcome.into_actor(self).map(move |outcome, executor, context| {
+            if outcome == StartOutcome::Started {
                 executor.wait_for_first_moments(id.clone(), context);
             }
-            executor.take(RegistryEvent::Fared(id, fared), context);
+            executor.take(RegistryEvent::GivenStarted(id, outcome), context);
         }));
     }
 
@@ -306,18 +306,18 @@ impl ExecutorActor {
     }
 }
 
-/// How a container fared that was given to a run, from the first that is known of it.
-fn fared(known: Snapshot) -> Fared {
+/// How a container outcome that was given to a run, from the first that is known of it.
+fn start_outcome(known: Snapshot) -> StartOutcome {
     match known.exit {
-        Some(exit) if known.started_at.is_none() => Fared::of(&exit),
-        Some(_) | None => Fared::Began,
+        Some(exit) if known.started_at.is_none() => StartOutcome::of(&exit),
+        Some(_) | None => StartOutcome::Started,
     }
 }
 
-fn story(known: Snapshot) -> Story {
+fn story(known: Snapshot) -> PublishedState {
     let Snapshot { seq, started_at, execs, exit, .. } = known;
     let execs = execs.into_iter().map(|(exec, pid)| (exec, pid.is_some())).collect();
-    Story { seq, started_at, execs, exit }
+    PublishedState { seq, started_at, execs, exit }
 }
 
 impl Actor for ExecutorActor {

@@ -3,7 +3,9 @@
 use actix::{
     Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Recipient, WeakRecipient, WrapFuture,
 };
-use executor_lifecycle::process::{Asked, Kill, Process as Machine, ProcessEffect, ProcessEvent, Remains};
+use executor_lifecycle::process::{
+    Kill, LaunchStep, OrphanState, Process as Machine, ProcessEffect, ProcessEvent,
+};
 use executor_lifecycle::{
     Effects, Exit, HostPid, ProcessId, ProcessRef, Refused, Signal as SignalNumber, SignalScope,
 };
@@ -74,7 +76,7 @@ impl Process {
             let (traits, remains) = {
                 let ProcessView { traits, asked, pid, started_at, ended, .. } = &*view.borrow();
                 let ended = ended.clone();
-                (*traits, Remains { asked: *asked, pid: *pid, started_at: *started_at, ended })
+                (*traits, OrphanState { asked: *asked, pid: *pid, started_at: *started_at, ended })
             };
             let (machine, effects) = Machine::orphaned(world.clock.now(), traits, remains);
             let mut process =
@@ -103,9 +105,9 @@ impl Process {
     fn perform(&mut self, effects: Effects<ProcessEffect>, context: &mut Context<Self>) {
         for effect in effects {
             match effect {
-                ProcessEffect::Create => self.ask(Asked::Create, context),
-                ProcessEffect::Launch => self.ask(Asked::Launch, context),
-                ProcessEffect::StartCreated => self.ask(Asked::StartCreated, context),
+                ProcessEffect::Create => self.ask(LaunchStep::Create, context),
+                ProcessEffect::Launch => self.ask(LaunchStep::Launch, context),
+                ProcessEffect::StartCreated => self.ask(LaunchStep::StartCreated, context),
                 ProcessEffect::AbandonStart => self.world.runtime.abandon(&self.id),
                 ProcessEffect::Watch => self.watch(context),
                 ProcessEffect::Signal(signal, scope) => self.signal(signal, scope),
@@ -130,7 +132,7 @@ impl Process {
     }
 
     /// The runtime is asked in a task of its own, which outlives this actor if that fails.
-    fn ask(&mut self, asked: Asked, context: &Context<Self>) {
+    fn ask(&mut self, asked: LaunchStep, context: &Context<Self>) {
         let ProcessRef { container, process } = &self.id;
         let runtime = &self.world.runtime;
         let (exec, stdio) = match &mut self.work {
@@ -138,12 +140,12 @@ impl Process {
             None => return,
         };
         let answer = match (asked, process, exec) {
-            (Asked::Create, _, _) => runtime.create(container, stdio),
-            (Asked::Launch, ProcessId::Exec(id), Some(spec)) => {
+            (LaunchStep::Create, _, _) => runtime.create(container, stdio),
+            (LaunchStep::Launch, ProcessId::Exec(id), Some(spec)) => {
                 runtime.exec(container, id.clone(), spec, stdio)
             }
-            (Asked::Launch, ProcessId::Init | ProcessId::Exec(_), _) => runtime.run(container, stdio),
-            (Asked::StartCreated, _, _) => {
+            (LaunchStep::Launch, ProcessId::Init | ProcessId::Exec(_), _) => runtime.run(container, stdio),
+            (LaunchStep::StartCreated, _, _) => {
                 let (started, pid) = (runtime.start(container), self.view.borrow().pid);
                 async move { started.await.and_then(|()| pid.ok_or_else(no_pid)) }.boxed()
             }
@@ -281,9 +283,9 @@ impl Handler<LaunchEnded> for Process {
 
     fn handle(&mut self, LaunchEnded { asked, answer, .. }: LaunchEnded, context: &mut Context<Self>) {
         let event = match (asked, answer) {
-            (Asked::Create, Ok(pid)) => ProcessEvent::Created { pid },
-            (Asked::Launch | Asked::StartCreated, Ok(pid)) => ProcessEvent::Started { pid },
-            (Asked::Create | Asked::Launch | Asked::StartCreated, Err(failure)) => {
+            (LaunchStep::Create, Ok(pid)) => ProcessEvent::Created { pid },
+            (LaunchStep::Launch | LaunchStep::StartCreated, Ok(pid)) => ProcessEvent::Started { pid },
+            (LaunchStep::Create | LaunchStep::Launch | LaunchStep::StartCreated, Err(failure)) => {
                 self.view.send_if_modified(|view| {
                     view.asked = None;
                     false

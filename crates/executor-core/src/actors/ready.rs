@@ -68,7 +68,7 @@ impl ExecutorActor {
             Err(error) => {
                 kept.failure =
                     Some(StartFailure::caused_by(StartFailureKind::NoResources, &Error::Pipe(error)));
-                return self.take(RegistryEvent::NotMade(pool), context);
+                return self.take(RegistryEvent::MakeFailed(pool), context);
             }
         };
         let id = generated_id();
@@ -87,13 +87,13 @@ impl ExecutorActor {
         context.spawn(known.into_actor(self).map(move |known, executor, context| {
             match known.and_then(|known| known.exit) {
                 None => {
-                    executor.take(RegistryEvent::Stood(id.clone()), context);
+                    executor.take(RegistryEvent::ReadyCreated(id.clone()), context);
                     executor.watch_ready(id, Phase::Exited, context);
                 }
                 Some(exit) => {
                     tracing::debug!(container = %id, %exit, "a container that was kept ready has ended");
                     executor.note_failure(&id, &exit);
-                    executor.take(RegistryEvent::Fell(id), context);
+                    executor.take(RegistryEvent::ReadyDied(id), context);
                 }
             }
         }));

@@ -67,7 +67,7 @@ impl Container {
             // Before its bundle is made there are no processes in it.
             Rest::Unasked if self.traits.shares_pids && !self.is_preparing => {
                 *rest = Rest::Ending;
-                return vec![ContainerEffect::EndRest];
+                return vec![ContainerEffect::KillRemaining];
             }
             Rest::Unasked | Rest::Ended => {}
         }

@@ -141,8 +141,8 @@ pub enum ContainerEvent {
     ReadUsage,
     /// A caller asks for other limits.
     Update,
-    /// The `EndRest` effect is complete: none of its processes is left.
-    RestEnded,
+    /// The `KillRemaining` effect is complete: none of its processes is left.
+    RemainingEnded,
     /// The `Release` effect is complete.
     ReleaseEnded {
         /// What could not be removed.
@@ -189,8 +189,8 @@ pub enum ContainerEffect {
     Update,
     /// Publish an event.
     Publish(Event),
-    /// Kill the processes that did not end with init. Comes back as `RestEnded`.
-    EndRest,
+    /// Kill the processes that did not end with init. Comes back as `RemainingEnded`.
+    KillRemaining,
     /// Kill what is left in it and release all its resources. Comes back as `ReleaseEnded`.
     Release,
     /// The release is over: the registry frees the id and publishes this last event, and the actor may end.

@@ -123,9 +123,9 @@ pub struct Kill {
 
 /// What is known of a process whose actor failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Remains {
+pub struct OrphanState {
     /// What the runtime was asked for last. It may have answered already.
-    pub asked: Option<Asked>,
+    pub asked: Option<LaunchStep>,
     /// The pid, if it was reported.
     pub pid: Option<HostPid>,
     /// When it started, if that was reported.
@@ -136,7 +136,7 @@ pub struct Remains {
 
 /// What a runtime can be asked for on behalf of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Asked {
+pub enum LaunchStep {
     /// [`ProcessEffect::Create`].
     Create,
     /// [`ProcessEffect::Launch`].

@@ -1,6 +1,6 @@
 //! The containers that are kept ready: made for a pool, given to a run, replaced.
 
-use super::{Entry, Fared, Mode, PoolId, Registry, RegistryEffect, Role};
+use super::{Entry, Mode, PoolId, Registry, RegistryEffect, Role, StartOutcome};
 use crate::ready::{PoolEffect, PoolEvent};
 use crate::{Cancel, ContainerId, Refusal};
 
@@ -57,14 +57,14 @@ impl Registry {
         }
     }
 
-    pub(super) fn stood(&mut self, id: ContainerId) -> Result<Vec<RegistryEffect>, Refusal> {
+    pub(super) fn ready_created(&mut self, id: ContainerId) -> Result<Vec<RegistryEffect>, Refusal> {
         let Some(entry) = self.containers.get_mut(&id) else { return Err(Refusal::Stale) };
         let Role::Making(pool) = entry.role else { return Err(Refusal::Stale) };
         entry.role = Role::Ready(pool);
         self.on_pool(pool, PoolEvent::Created(id))
     }
 
-    pub(super) fn fell(&mut self, id: ContainerId) -> Result<Vec<RegistryEffect>, Refusal> {
+    pub(super) fn ready_died(&mut self, id: ContainerId) -> Result<Vec<RegistryEffect>, Refusal> {
         let Some(entry) = self.containers.get_mut(&id) else { return Err(Refusal::Stale) };
         let (pool, event) = match entry.role {
             Role::Making(pool) => (pool, PoolEvent::CreateFailed(Some(id))),
@@ -75,17 +75,21 @@ impl Registry {
         self.on_pool(pool, event)
     }
 
-    pub(super) fn fared(&mut self, id: ContainerId, fared: Fared) -> Result<Vec<RegistryEffect>, Refusal> {
+    pub(super) fn given_started(
+        &mut self,
+        id: ContainerId,
+        outcome: StartOutcome,
+    ) -> Result<Vec<RegistryEffect>, Refusal> {
         let Some(entry) = self.containers.get_mut(&id) else { return Err(Refusal::Stale) };
         let (Role::Given { pool, is_unclaimed }, Some(token)) = (entry.role, entry.token) else {
             return Err(Refusal::Stale);
         };
-        if fared == Fared::Began {
+        if outcome == StartOutcome::Started {
             entry.role = Role::Beginning(pool);
             return Ok(vec![RegistryEffect::Answer(id, token)]);
         }
         entry.role = Role::Ordinary;
-        let never_began = fared == Fared::NeverBegan;
+        let never_began = outcome == StartOutcome::NeverStarted;
         let is_retried = never_began && !is_unclaimed && self.mode == Mode::Open;
         let mut effects = Vec::new();
         if is_retried {
@@ -95,7 +99,7 @@ impl Registry {
         } else {
             effects.push(RegistryEffect::Answer(id, token));
         }
-        let pool_event = if never_began { PoolEvent::NeverBegan } else { PoolEvent::Begun };
+        let pool_event = if never_began { PoolEvent::NeverStarted } else { PoolEvent::Begun };
         effects.extend(self.on_pool(pool, pool_event)?);
         if is_retried {
             effects.push(RegistryEffect::Retry(token));

@@ -1,6 +1,6 @@
 //! The end of a container, with its actor or without it; draining and shutting down the executor.
 
-use super::{Entry, Fared, Mode, REMEMBERED, Registry, RegistryEffect, Story};
+use super::{Entry, Mode, PublishedState, REMEMBERED, Registry, RegistryEffect, StartOutcome};
 use crate::event::{Event, EventKind};
 use crate::ready::PoolEvent;
 use crate::{Cancel, CancelCause, ContainerId, Exit, Leftover, Refusal, Timestamp};
@@ -20,8 +20,8 @@ impl Registry {
 
     /// A container may be released before its pool and its run have learned what became of it. They learn it now.
     pub(super) fn catch_up(&mut self, id: &ContainerId, exit: &Exit) -> Vec<RegistryEffect> {
-        let mut effects = self.fell(id.clone()).unwrap_or_default();
-        effects.extend(self.fared(id.clone(), Fared::of(exit)).unwrap_or_default());
+        let mut effects = self.ready_died(id.clone()).unwrap_or_default();
+        effects.extend(self.given_started(id.clone(), StartOutcome::of(exit)).unwrap_or_default());
         effects.extend(self.first_moments_over(id).unwrap_or_default());
         effects.retain(|effect| !effect.ends(id));
         effects
@@ -39,7 +39,7 @@ impl Registry {
             Some(entry @ Entry { is_lost: false, .. }) => {
                 entry.is_lost = true;
                 // Its pool must not give it to a run.
-                let mut effects = self.fell(id.clone()).unwrap_or_default();
+                let mut effects = self.ready_died(id.clone()).unwrap_or_default();
                 effects.retain(|effect| !effect.ends(&id));
                 effects.push(RegistryEffect::ReleaseLost(id));
                 Ok(effects)
@@ -53,14 +53,14 @@ impl Registry {
         &mut self,
         now: Timestamp,
         id: ContainerId,
-        story: Story,
+        story: PublishedState,
         left: Vec<Leftover>,
     ) -> Result<Vec<RegistryEffect>, Refusal> {
         match self.containers.get(&id) {
             Some(Entry { is_lost: true, .. }) => {}
             Some(Entry { is_lost: false, .. }) | None => return Err(Refusal::Stale),
         }
-        let Story { mut seq, started_at, execs, exit } = story;
+        let PublishedState { mut seq, started_at, execs, exit } = story;
         let mut next_event = |kind| {
             seq += 1;
             Event { seq, container: id.clone(), at: now, kind }

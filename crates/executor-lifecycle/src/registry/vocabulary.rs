@@ -13,7 +13,7 @@ pub struct PoolId(pub u64);
 
 /// A container that a caller asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Wanted {
+pub struct RunRequest {
     /// The request.
     pub token: RequestToken,
     /// The id of the container if it is made for this request. A container from a pool has its own id.
@@ -26,7 +26,7 @@ pub struct Wanted {
 
 /// What was published about a container whose actor is gone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Story {
+pub struct PublishedState {
     /// The sequence number of the last event.
     pub seq: u64,
     /// When init started, if it has.
@@ -39,20 +39,20 @@ pub struct Story {
 
 /// What became of a container of a pool that was given to a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Fared {
+pub enum StartOutcome {
     /// Its program was executed.
-    Began,
+    Started,
     /// It was cancelled before its program was executed.
     Cancelled,
     /// It ended before its program was executed, and the run is not the reason.
-    NeverBegan,
+    NeverStarted,
 }
 
 /// What can happen to the containers of an executor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum RegistryEvent {
     /// A caller wants a container.
-    Run(Wanted),
+    Run(RunRequest),
     /// The caller of this request does not wait for its answer any more: the container is ended.
     Unclaimed(RequestToken),
     /// A caller wants this many containers ready in this pool from now on.
@@ -60,13 +60,13 @@ pub enum RegistryEvent {
     /// The `Make` effect was performed, with this id.
     Made(PoolId, ContainerId),
     /// The `Make` effect could not even be begun.
-    NotMade(PoolId),
+    MakeFailed(PoolId),
     /// A container of a pool is created: it is ready.
-    Stood(ContainerId),
+    ReadyCreated(ContainerId),
     /// A container of a pool ended before it was given to a run.
-    Fell(ContainerId),
+    ReadyDied(ContainerId),
     /// What became of a container that was given to a run.
-    Fared(ContainerId, Fared),
+    GivenStarted(ContainerId, StartOutcome),
     /// A container that was given to a run has run for a moment: another one may be made in its place.
     FirstMomentsOver(ContainerId),
     /// A container has released its resources. The event is its last one, and its exit is remembered.
@@ -74,7 +74,7 @@ pub enum RegistryEvent {
     /// A container's actor is gone.
     Lost(ContainerId),
     /// The `ReleaseLost` effect was performed: what was published about the container, and what could not be removed.
-    LostReleased(ContainerId, Story, Vec<Leftover>),
+    LostReleased(ContainerId, PublishedState, Vec<Leftover>),
     /// A caller wants new containers refused.
     Drain,
     /// A caller wants new containers refused and all others ended with this cancel.
@@ -96,9 +96,9 @@ pub enum RegistryEffect {
         hold: bool,
     },
     /// Start the actor of a container for a pool, which is held at created and which callers do not see. Comes back as
-    /// `Made` or `NotMade`.
+    /// `Made` or `MakeFailed`.
     Make(PoolId),
-    /// Start a container of a pool for this request. Comes back as `Fared`.
+    /// Start a container of a pool for this request. Comes back as `GivenStarted`.
     Give(ContainerId, RequestToken),
     /// Answer the request with the container that was given to it. From now on callers see the container.
     Answer(ContainerId, RequestToken),
@@ -120,18 +120,18 @@ pub enum RegistryEffect {
     Stop(Vec<ContainerId>),
 }
 
-impl Fared {
+impl StartOutcome {
     /// What became of a container that ended with this exit.
     pub const fn of(exit: &Exit) -> Self {
         if exit.started_at.is_some() {
-            return Self::Began;
+            return Self::Started;
         }
         match &exit.reason {
             // Its actor failed, which is not the run's doing.
-            ExitReason::Cancelled { cause: CancelCause::Abandoned, .. } => Self::NeverBegan,
+            ExitReason::Cancelled { cause: CancelCause::Abandoned, .. } => Self::NeverStarted,
             ExitReason::Cancelled { .. } | ExitReason::TimedOut { .. } => Self::Cancelled,
             ExitReason::Normal | ExitReason::OutOfMemory | ExitReason::StartFailed(_) | ExitReason::Lost => {
-                Self::NeverBegan
+                Self::NeverStarted
             }
         }
     }

@@ -269,8 +269,8 @@ fn forgets_the_rest(
     event: ContainerEvent,
 ) -> Answer<ContainerEffect> {
     let answer = container.step(now, event);
-    let rest = matches!(&answer, Ok(effects) if effects.as_slice().contains(&ContainerEffect::EndRest));
-    if rest { container.step(now, ContainerEvent::RestEnded) } else { answer }
+    let rest = matches!(&answer, Ok(effects) if effects.as_slice().contains(&ContainerEffect::KillRemaining));
+    if rest { container.step(now, ContainerEvent::RemainingEnded) } else { answer }
 }
 
 fn keeps_nothing(

@@ -17,9 +17,11 @@ use executor_lifecycle::container::{
 };
 use executor_lifecycle::exit_router::{ExitRouter, ExitRouterEffect, ExitRouterEvent};
 use executor_lifecycle::process::{
-    Asked, Kill, Process, ProcessEffect, ProcessEvent, ProcessTraits, Remains, Terms,
+    Kill, LaunchStep, OrphanState, Process, ProcessEffect, ProcessEvent, ProcessTraits, Terms,
 };
-use executor_lifecycle::registry::{Registry, RegistryEffect, RegistryEvent, RequestToken, Story, Wanted};
+use executor_lifecycle::registry::{
+    PublishedState, Registry, RegistryEffect, RegistryEvent, RequestToken, RunRequest,
+};
 use executor_lifecycle::*;
 use std::time::Duration;
 
@@ -74,7 +76,7 @@ pub(crate) enum Real {
 /// What the runtime has been asked for and has not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Request {
-    asked: Asked,
+    asked: LaunchStep,
     stalled: bool,
     abandoned: bool,
 }
@@ -88,7 +90,7 @@ pub(crate) enum Completion {
     Ended(ProcessId, bool),
     PauseEnded(bool),
     ResumeEnded(bool),
-    RestEnded,
+    RemainingEnded,
     ReleaseEnded,
     LostReleased,
     /// From a process to the reaper.
@@ -136,7 +138,7 @@ struct Member {
     /// Sizes that its machine has accepted and not handed on.
     sizes: u8,
     /// What the actor that would take its place is told.
-    remains: Remains,
+    remains: OrphanState,
     to_end: bool,
     exit: Option<Exit>,
 }
@@ -262,7 +264,7 @@ fn status(killed: bool) -> ExitStatus {
 }
 
 fn wanted(token: u64, hold: bool) -> RegistryEvent {
-    RegistryEvent::Run(Wanted { token: RequestToken(token), id: container_id(), pool: None, hold })
+    RegistryEvent::Run(RunRequest { token: RequestToken(token), id: container_id(), pool: None, hold })
 }
 
 impl Member {
@@ -276,7 +278,7 @@ impl Member {
             request: None,
             began: false,
             sizes: 0,
-            remains: Remains::default(),
+            remains: OrphanState::default(),
             to_end: false,
             exit: None,
         }

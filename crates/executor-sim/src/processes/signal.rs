@@ -95,7 +95,7 @@ impl Processes {
         }
         drop(table);
         if how.everything {
-            self.end_rest(&process.container);
+            self.kill_remaining(&process.container);
         }
         Some(self.end(process, RawExit::with(ExitStatus::Signal(Signal::KILL))))
     }

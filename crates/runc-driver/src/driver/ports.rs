@@ -162,7 +162,7 @@ impl Runtime for Runc {
         async move { killed.await.map_err(|error| RuntimeError::failed("kill", process, error)) }.boxed()
     }
 
-    fn end_rest(&self, id: &ContainerId) -> BoxFuture<'static, ()> {
+    fn kill_remaining(&self, id: &ContainerId) -> BoxFuture<'static, ()> {
         let Ok(container) = self.shared.container(id) else { return future::ready(()).boxed() };
         let (members, freezers) = (container.members(), container.freezers());
         let ended = self.shared.host.end_all(id.clone(), members, freezers, PATIENCE);

@@ -1,7 +1,7 @@
 //! The real registry with one rule broken, each with what the checker must say of it.
 
 use executor_lifecycle::registry::{
-    Fared, PoolId, Registry, RegistryEffect, RegistryEvent, RequestToken, Wanted,
+    PoolId, Registry, RegistryEffect, RegistryEvent, RequestToken, RunRequest, StartOutcome,
 };
 use executor_lifecycle::{Effects, Exit, Refusal, Refused, Timestamp};
 
@@ -61,7 +61,7 @@ pub(super) const ALL: [Mutant; 21] = [
 ];
 
 fn registers_taken_ids(registry: &mut Registry, now: Timestamp, event: RegistryEvent) -> Answer {
-    let RegistryEvent::Run(Wanted { token, id, hold, .. }) = event.clone() else {
+    let RegistryEvent::Run(RunRequest { token, id, hold, .. }) = event.clone() else {
         return registry.step(now, event);
     };
     match registry.step(now, event) {
@@ -86,7 +86,7 @@ fn forgets_retries(registry: &mut Registry, now: Timestamp, event: RegistryEvent
 }
 
 fn gives_the_dead_again(registry: &mut Registry, now: Timestamp, event: RegistryEvent) -> Answer {
-    let given = if let RegistryEvent::Fared(id, _) = &event { Some(id.clone()) } else { None };
+    let given = if let RegistryEvent::GivenStarted(id, _) = &event { Some(id.clone()) } else { None };
     changed(registry.step(now, event), |effects| {
         for effect in effects {
             if let (RegistryEffect::Retry(token), Some(id)) = (&*effect, &given) {
@@ -113,23 +113,24 @@ fn ignores_unclaimed(registry: &mut Registry, now: Timestamp, event: RegistryEve
 }
 
 fn answers_with_the_dead(registry: &mut Registry, now: Timestamp, event: RegistryEvent) -> Answer {
-    if let RegistryEvent::Fared(id, Fared::NeverBegan) = event {
-        return registry.step(now, RegistryEvent::Fared(id, Fared::Cancelled));
+    if let RegistryEvent::GivenStarted(id, StartOutcome::NeverStarted) = event {
+        return registry.step(now, RegistryEvent::GivenStarted(id, StartOutcome::Cancelled));
     }
     registry.step(now, event)
 }
 
 fn answers_with_the_released(registry: &mut Registry, now: Timestamp, event: RegistryEvent) -> Answer {
     let RegistryEvent::Released(last, _) = &event else { return registry.step(now, event) };
-    let fared = registry.step(now, RegistryEvent::Fared(last.container.clone(), Fared::Cancelled));
+    let outcome =
+        registry.step(now, RegistryEvent::GivenStarted(last.container.clone(), StartOutcome::Cancelled));
     changed(registry.step(now, event), |effects| {
-        effects.splice(0..0, fared.into_iter().flatten());
+        effects.splice(0..0, outcome.into_iter().flatten());
     })
 }
 
 fn keeps_the_dead(registry: &mut Registry, now: Timestamp, event: RegistryEvent) -> Answer {
-    let fared = matches!(event, RegistryEvent::Fared(..));
-    without(registry.step(now, event), |effect| fared && matches!(effect, RegistryEffect::End(..)))
+    let outcome = matches!(event, RegistryEvent::GivenStarted(..));
+    without(registry.step(now, event), |effect| outcome && matches!(effect, RegistryEffect::End(..)))
 }
 
 fn answers_twice(registry: &mut Registry, now: Timestamp, event: RegistryEvent) -> Answer {
@@ -141,7 +142,7 @@ fn answers_twice(registry: &mut Registry, now: Timestamp, event: RegistryEvent) 
 }
 
 fn answers_nothing(registry: &mut Registry, now: Timestamp, event: RegistryEvent) -> Answer {
-    let began = matches!(event, RegistryEvent::Fared(_, Fared::Began));
+    let began = matches!(event, RegistryEvent::GivenStarted(_, StartOutcome::Started));
     if began { Ok(Effects::none()) } else { registry.step(now, event) }
 }
 
@@ -225,7 +226,7 @@ fn remembers_the_unseen(registry: &mut Registry, now: Timestamp, event: Registry
         && !visible.contains(&last.container)
     {
         let id = last.container.clone();
-        let run = Wanted { token: RequestToken(9), id, pool: None, hold: false };
+        let run = RunRequest { token: RequestToken(9), id, pool: None, hold: false };
         let _ignored = registry.step(now, RegistryEvent::Run(run));
         let _ignored = registry.step(now, RegistryEvent::Released(last, exit));
     }

@@ -7,7 +7,7 @@ mod effects;
 use std::collections::{BTreeMap, BTreeSet};
 
 use executor_lifecycle::registry::{
-    Fared, PoolId, Registry, RegistryEffect, RegistryEvent, RequestToken, Story, Wanted,
+    PoolId, PublishedState, Registry, RegistryEffect, RegistryEvent, RequestToken, RunRequest, StartOutcome,
 };
 use executor_lifecycle::*;
 
@@ -159,7 +159,7 @@ pub(crate) enum Action {
     Lost(ContainerId),
     LostReleased(ContainerId),
     Watched(ContainerId),
-    Fared(ContainerId),
+    StartOutcome(ContainerId),
     FirstMomentsOver(ContainerId),
     Drain,
     Shutdown,
@@ -330,7 +330,7 @@ impl World {
             }
             Action::LostReleased(id) => self.lost_released(step, id),
             Action::Watched(id) => self.watched(step, id),
-            Action::Fared(id) => self.fared(step, id),
+            Action::StartOutcome(id) => self.start_outcome(step, id),
             Action::FirstMomentsOver(id) => self.first_moments_over(step, id),
             Action::Drain => self.drain(step),
             Action::Shutdown => self.shutdown(step),
@@ -379,7 +379,7 @@ impl World {
         let Ask { id, pooled, hold } = self.budget.wanted[number];
         let id = ContainerId::new(id).expect("an id");
         let pool = self.pool.filter(|_| pooled);
-        let wanted = Wanted { token: token_of(number), id, pool, hold };
+        let wanted = RunRequest { token: token_of(number), id, pool, hold };
         let had_failed = self.has_failed;
         self.has_failed &= pool.is_none() || hold;
         if self.is_refused(step, RegistryEvent::Run(wanted)) {
@@ -413,7 +413,7 @@ impl World {
     fn make(&mut self, step: Step, pool: PoolId) {
         if std::mem::take(&mut self.making_fails) {
             self.has_failed = true;
-            return self.registry(step, RegistryEvent::NotMade(pool));
+            return self.registry(step, RegistryEvent::MakeFailed(pool));
         }
         // A new id; one that nothing knows any more is as good.
         let free = |id: &ContainerId| !self.things.contains_key(id);
@@ -441,7 +441,7 @@ impl World {
         let thing = self.thing(id);
         let exit = thing.exit().cloned();
         let begun = thing.life == Life::Began || exit.as_ref().is_some_and(|exit| exit.started_at.is_some());
-        let story = Story { seq: 0, started_at: begun.then_some(NOW), execs: Vec::new(), exit };
+        let story = PublishedState { seq: 0, started_at: begun.then_some(NOW), execs: Vec::new(), exit };
         self.releases(step, id, RegistryEvent::LostReleased(id.clone(), story, Vec::new()));
     }
 
@@ -472,20 +472,20 @@ impl World {
         let thing = self.thing(id);
         let event = if is_over {
             thing.watch = None;
-            RegistryEvent::Fell(id.clone())
+            RegistryEvent::ReadyDied(id.clone())
         } else {
             thing.watch = Some(Watch::Exited);
-            RegistryEvent::Stood(id.clone())
+            RegistryEvent::ReadyCreated(id.clone())
         };
         self.registry(step, event);
     }
 
-    fn fared(&mut self, step: Step, id: &ContainerId) {
+    fn start_outcome(&mut self, step: Step, id: &ContainerId) {
         let thing = self.thing(id);
-        let fared = thing.exit().map_or(Fared::Began, Fared::of);
+        let outcome = thing.exit().map_or(StartOutcome::Started, StartOutcome::of);
         thing.fares = false;
-        thing.in_first_moments = fared == Fared::Began;
-        self.registry(step, RegistryEvent::Fared(id.clone(), fared));
+        thing.in_first_moments = outcome == StartOutcome::Started;
+        self.registry(step, RegistryEvent::GivenStarted(id.clone(), outcome));
     }
 
     fn first_moments_over(&mut self, step: Step, id: &ContainerId) {

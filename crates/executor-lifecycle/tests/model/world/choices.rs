@@ -16,7 +16,7 @@ impl World {
         if resuming {
             due.extend([true, false].map(|well| arrives(Completion::ResumeEnded(well))));
         }
-        due.extend(ending_rest.then(|| arrives(Completion::RestEnded)));
+        due.extend(ending_rest.then(|| arrives(Completion::RemainingEnded)));
         due.extend(releasing.then(|| arrives(Completion::ReleaseEnded)));
         due.extend(releasing_lost.then(|| arrives(Completion::LostReleased)));
         due.extend(self.network.iter().cloned().map(Action::Arrives));

@@ -30,9 +30,9 @@ impl World {
         for effect in effects {
             let reported = self.member(id).exit.is_some();
             match effect {
-                ProcessEffect::Create => self.ask(id, Asked::Create),
-                ProcessEffect::Launch => self.ask(id, Asked::Launch),
-                ProcessEffect::StartCreated => self.ask(id, Asked::StartCreated),
+                ProcessEffect::Create => self.ask(id, LaunchStep::Create),
+                ProcessEffect::Launch => self.ask(id, LaunchStep::Launch),
+                ProcessEffect::StartCreated => self.ask(id, LaunchStep::StartCreated),
                 ProcessEffect::AbandonStart => {
                     if let Some(request) = &mut self.member(id).request {
                         request.abandoned = true;
@@ -77,8 +77,8 @@ impl World {
         }
     }
 
-    pub(super) fn ask(&mut self, id: &ProcessId, asked: Asked) {
-        let executes = asked != Asked::Create;
+    pub(super) fn ask(&mut self, id: &ProcessId, asked: LaunchStep) {
+        let executes = asked != LaunchStep::Create;
         if *id == ProcessId::Init && executes && !self.start_asked {
             self.breaks(HELD);
         }
@@ -90,12 +90,12 @@ impl World {
         }
         let member = self.member(id);
         let is_again = match asked {
-            Asked::Create | Asked::Launch => member.real != Real::Unasked,
-            Asked::StartCreated => member.began || member.request.is_some(),
+            LaunchStep::Create | LaunchStep::Launch => member.real != Real::Unasked,
+            LaunchStep::StartCreated => member.began || member.request.is_some(),
         };
         member.remains.asked = Some(asked);
         member.request = Some(Request { asked, stalled: false, abandoned: false });
-        if asked != Asked::StartCreated {
+        if asked != LaunchStep::StartCreated {
             member.real = Real::Making;
         }
         if is_again {
@@ -194,7 +194,7 @@ impl World {
                 }
                 ContainerEffect::ListProcesses | ContainerEffect::ReadUsage | ContainerEffect::Update => {}
                 ContainerEffect::Publish(event) => self.publish(rules, &event),
-                ContainerEffect::EndRest => self.asked.ending_rest = true,
+                ContainerEffect::KillRemaining => self.asked.ending_rest = true,
                 ContainerEffect::Release => {
                     if self.asked.preparing || self.asked.releasing || self.asked.released {
                         self.breaks(RELEASED_ONCE);

@@ -7,13 +7,13 @@ impl World {
         let member = self.member(process);
         let Some(Request { asked, .. }) = member.request.take() else { return };
         let (real, well) = match (asked, member.real) {
-            (Asked::Create, _) => (Real::Created, true),
-            (Asked::Launch, _) | (Asked::StartCreated, Real::Created) => (Real::Alive, true),
-            (Asked::StartCreated, real) => (real, false),
+            (LaunchStep::Create, _) => (Real::Created, true),
+            (LaunchStep::Launch, _) | (LaunchStep::StartCreated, Real::Created) => (Real::Alive, true),
+            (LaunchStep::StartCreated, real) => (real, false),
         };
         member.real = real;
         member.began |= real == Real::Alive && well;
-        let answer = if asked == Asked::Create { Answer::Create } else { Answer::Start };
+        let answer = if asked == LaunchStep::Create { Answer::Create } else { Answer::Start };
         self.network.insert(Completion::LaunchEnded(process.clone(), answer, well));
         if *process == ProcessId::Init {
             self.rest_alive |= real == Real::Alive && self.budget.traits.shares_pids;
@@ -26,11 +26,11 @@ impl World {
     /// What was created stays so, or dies, as it may have.
     pub(super) fn runtime_fails(&mut self, process: &ProcessId) -> Completion {
         let member = self.member(process);
-        let asked = member.request.take().map_or(Asked::Launch, |request| request.asked);
-        if asked != Asked::StartCreated {
+        let asked = member.request.take().map_or(LaunchStep::Launch, |request| request.asked);
+        if asked != LaunchStep::StartCreated {
             member.real = Real::Never;
         }
-        let answer = if asked == Asked::Create { Answer::Create } else { Answer::Start };
+        let answer = if asked == LaunchStep::Create { Answer::Create } else { Answer::Start };
         Completion::LaunchEnded(process.clone(), answer, false)
     }
 
@@ -71,10 +71,10 @@ impl World {
                 self.frozen &= !thawed;
                 self.container(rules, ContainerEvent::ResumeEnded { thawed });
             }
-            Completion::RestEnded => {
+            Completion::RemainingEnded => {
                 self.asked.ending_rest = false;
                 self.rest_alive = false;
-                self.container(rules, ContainerEvent::RestEnded);
+                self.container(rules, ContainerEvent::RemainingEnded);
             }
             Completion::ReleaseEnded => {
                 self.asked.releasing = false;
@@ -114,8 +114,12 @@ impl World {
             }
         }
         let Published { seq, started, execs, exit } = self.published.clone();
-        let story =
-            Story { seq, started_at: started.then_some(NOW), execs: execs.into_iter().collect(), exit };
+        let story = PublishedState {
+            seq,
+            started_at: started.then_some(NOW),
+            execs: execs.into_iter().collect(),
+            exit,
+        };
         self.registry(rules, RegistryEvent::LostReleased(container_id(), story, Vec::new()));
     }
 }

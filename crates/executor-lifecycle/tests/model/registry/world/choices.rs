@@ -29,7 +29,7 @@ impl World {
                 None => false,
             };
             add(is_known, Action::Watched);
-            add(thing.fares && (thing.life == Life::Began || thing.is_over()), Action::Fared);
+            add(thing.fares && (thing.life == Life::Began || thing.is_over()), Action::StartOutcome);
             add(thing.in_first_moments, Action::FirstMomentsOver);
         }
     }
