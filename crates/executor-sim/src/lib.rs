@@ -1,12 +1,19 @@
 //! Tests for code that uses `longshore`, without root and without an OCI runtime: the same executor, on a simulated runtime
 //! and on virtual time.
 //!
+//! It is `longshore::sim`, with the feature `sim` of `longshore` among the dev-dependencies:
+//!
+//! ```toml
+//! [dev-dependencies]
+//! longshore = { version = "0.1", features = ["sim"] }
+//! ```
+//!
 //! A unit test of an embedder. The function under test takes a `longshore::Executor`, and does not know
 //! that it runs on a simulation:
 //!
 //! ```
 //! use std::time::Duration;
-//! use executor_sim::{Program, SimRuntime, Simulation};
+//! use longshore::sim::{Program, SimRuntime, Simulation};
 //! use longshore::{Cancel, ContainerSpec, Error, Executor, Exit, ExitReason};
 //!
 //! const HOUR: Duration = Duration::from_secs(3600);

@@ -9,7 +9,7 @@ use executor_core::lifecycle::{Leftover, Signal, StartFailure, StartFailureKind,
 /// ```
 /// # use std::time::Duration;
 /// # use longshore::Signal;
-/// # use executor_sim::Program;
+/// # use longshore::sim::Program;
 /// let stubborn = Program::new().ignores(Signal::TERM).prints("ready\n").runs_forever();
 /// let greedy = Program::new().runs_for(Duration::from_secs(1)).runs_out_of_memory();
 /// ```
@@ -191,7 +191,7 @@ impl Program {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use executor_sim::{Program, SimRuntime, Simulation};
+    /// use longshore::sim::{Program, SimRuntime, Simulation};
     /// use longshore::{ContainerSpec, Usage};
     ///
     /// let build = Program::new()

@@ -120,7 +120,7 @@ impl Simulation {
     /// printed that runs this seed again.
     ///
     /// ```
-    /// use executor_sim::{SimRuntime, Simulation};
+    /// use longshore::sim::{SimRuntime, Simulation};
     /// use longshore::ContainerSpec;
     ///
     /// Simulation::explore(0..20, || Simulation::new(SimRuntime::new()), async |sim| {
