@@ -4,25 +4,20 @@
 //! its event channel exists from the first subscriber on. A slow subscriber loses the oldest events
 //! and is told how many; it never holds anything up.
 
+mod hub;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use actix::{Message, Recipient};
 use executor_lifecycle::container::Phase;
-use executor_lifecycle::{
-    ContainerId, Event, EventKind, ExecId, Exit, HostPid, Leftover, ProcessRef, Timestamp,
-};
+use executor_lifecycle::{ContainerId, Event, EventKind, ExecId, Exit, HostPid, Leftover, Timestamp};
 use futures::Stream;
 use serde::{Deserialize, Serialize};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::broadcast;
 
-use crate::exits::{ExitNotice, ExitRecipients, lost};
+pub(crate) use self::hub::{Bus, BusView, Hub, View};
 use crate::{Labels, Swept};
-
-/// Events a subscriber may be behind before it loses some.
-const CONTAINER_BACKLOG: usize = 256;
-const EXECUTOR_BACKLOG: usize = 4096;
 
 /// A container as of one event.
 #[non_exhaustive]
@@ -181,193 +176,6 @@ impl Events {
             events.next().await.map(|notice| (notice, events))
         })
     }
-}
-
-/// The executor's channel for the events of all its containers. It ends with the actors that hold it.
-#[derive(Clone, Debug)]
-pub(crate) struct Bus {
-    channel: broadcast::Sender<Event>,
-    exit_recipients: ExecutorExits,
-}
-
-/// The end of the channel that a handle of the executor holds.
-#[derive(Debug)]
-pub(crate) struct BusView {
-    channel: broadcast::WeakSender<Event>,
-    exit_recipients: ExecutorExits,
-}
-
-/// The actors that receive the exit of every container.
-type ExecutorExits = Arc<Mutex<Vec<Recipient<ExitNotice>>>>;
-
-impl Bus {
-    pub(crate) fn new() -> Self {
-        Self { channel: broadcast::Sender::new(EXECUTOR_BACKLOG), exit_recipients: Arc::default() }
-    }
-
-    pub(crate) fn view(&self) -> BusView {
-        BusView { channel: self.channel.downgrade(), exit_recipients: Arc::clone(&self.exit_recipients) }
-    }
-
-    fn publish(&self, event: Event) {
-        if let EventKind::Exited { exit } = &event.kind {
-            self.publish_exit(&event.container, exit);
-        }
-        let _nobody_listens = self.channel.send(event);
-    }
-
-    fn publish_exit(&self, container: &ContainerId, exit: &Exit) {
-        for to in &*lock(&self.exit_recipients) {
-            to.do_send(ExitNotice { process: ProcessRef::init(container.clone()), exit: exit.clone() });
-        }
-    }
-}
-
-impl BusView {
-    pub(crate) fn subscribe(&self, swept: &[Swept]) -> Events {
-        let receiver = self.channel.upgrade().map_or_else(closed, |bus| bus.subscribe());
-        let swept = swept.iter().cloned().collect();
-        Events { swept, snapshot: None, receiver, seen: 0, of_one: false, ended: false }
-    }
-
-    /// From now on, sends the exit of every container to `to`. Whether there can still be one.
-    pub(crate) fn notify_exits(&self, to: Recipient<ExitNotice>) -> bool {
-        let is_open = self.channel.upgrade().is_some();
-        lock(&self.exit_recipients).push(to);
-        is_open
-    }
-}
-
-/// The actors' end of one container: its snapshot and its channel. Both end with the actors.
-#[derive(Debug)]
-pub(crate) struct Hub {
-    snapshot: watch::Sender<Snapshot>,
-    channel: OnceLock<broadcast::Sender<Event>>,
-    exit_recipients: ExitRecipients,
-    bus: Bus,
-    /// Events that the bus has not got, while the container is kept ready and so invisible.
-    withheld: Mutex<Option<Vec<Event>>>,
-}
-
-/// The handles' end of one container.
-#[derive(Clone, Debug)]
-pub(crate) struct View {
-    snapshot: watch::Receiver<Snapshot>,
-    hub: Weak<Hub>,
-}
-
-impl Hub {
-    /// `visible`: whether its events go to the bus at once.
-    pub(crate) fn new(container: ContainerId, labels: Labels, bus: Bus, visible: bool) -> Arc<Self> {
-        let exit_recipients = ExitRecipients::new(ProcessRef::init(container.clone()));
-        let snapshot = watch::Sender::new(Snapshot {
-            container,
-            labels,
-            seq: 0,
-            phase: Phase::Creating,
-            pid: None,
-            started_at: None,
-            execs: BTreeMap::new(),
-            exit: None,
-            left: None,
-        });
-        let withheld = Mutex::new((!visible).then(Vec::new));
-        Arc::new(Self { snapshot, channel: OnceLock::new(), exit_recipients, bus, withheld })
-    }
-
-    pub(crate) fn view(self: &Arc<Self>) -> View {
-        View { snapshot: self.snapshot.subscribe(), hub: Arc::downgrade(self) }
-    }
-
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        self.snapshot.borrow().clone()
-    }
-
-    pub(crate) fn publish(&self, event: Event) {
-        self.snapshot.send_modify(|snapshot| snapshot.apply(&event));
-        if let EventKind::Exited { exit } = &event.kind {
-            self.exit_recipients.publish(exit);
-        }
-        if let Some(channel) = self.channel.get() {
-            let _nobody_listens = channel.send(event.clone());
-        }
-        if let Some(withheld) = &mut *self.withheld() {
-            return withheld.push(event);
-        }
-        self.bus.publish(event);
-    }
-
-    /// Gives it the labels of the run that it was given to.
-    pub(crate) fn set_labels(&self, labels: Labels) {
-        self.snapshot.send_modify(|snapshot| snapshot.labels = labels);
-    }
-
-    /// From now on its events go to the bus, those that were withheld first.
-    pub(crate) fn reveal(&self) {
-        for event in self.withheld().take().into_iter().flatten() {
-            self.bus.publish(event);
-        }
-    }
-
-    fn withheld(&self) -> MutexGuard<'_, Option<Vec<Event>>> {
-        lock(&self.withheld)
-    }
-}
-
-impl Drop for Hub {
-    /// The executor has stopped without having seen the end of a container that is visible.
-    fn drop(&mut self) {
-        let snapshot = self.snapshot.borrow().clone();
-        let is_visible = self.withheld().is_none();
-        if snapshot.exit.is_none() {
-            let exit = lost(snapshot.started_at);
-            self.exit_recipients.publish(&exit);
-            if is_visible {
-                self.bus.publish_exit(&snapshot.container, &exit);
-            }
-        }
-    }
-}
-
-/// Locks what a push or a take cannot leave half changed.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl View {
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        self.snapshot.borrow().clone()
-    }
-
-    /// Waits for a snapshot; `None` when the actors end before there is one.
-    pub(crate) async fn wait_for(&self, known: impl FnMut(&Snapshot) -> bool) -> Option<Snapshot> {
-        self.snapshot.clone().wait_for(known).await.ok().map(|snapshot| snapshot.clone())
-    }
-
-    /// Sends the container's exit to `to`, now or later, exactly once.
-    pub(crate) fn notify_exit(&self, to: Recipient<ExitNotice>) {
-        if let Some(hub) = self.hub.upgrade() {
-            return hub.exit_recipients.add(to);
-        }
-        let Snapshot { container, exit, started_at, .. } = self.snapshot();
-        let exit = exit.unwrap_or_else(|| lost(started_at));
-        to.do_send(ExitNotice { process: ProcessRef::init(container), exit });
-    }
-
-    /// Subscribes first and looks second; `publish` does it the other way round, so that no event
-    /// is in neither and those in both are known by their number.
-    pub(crate) fn subscribe(&self) -> Events {
-        let channel =
-            |hub: Arc<Hub>| hub.channel.get_or_init(|| broadcast::Sender::new(CONTAINER_BACKLOG)).subscribe();
-        let receiver = self.hub.upgrade().map_or_else(closed, channel);
-        let snapshot = Some(self.snapshot());
-        Events { swept: VecDeque::new(), snapshot, receiver, seen: 0, of_one: true, ended: false }
-    }
-}
-
-/// A channel on which nothing will come.
-fn closed() -> broadcast::Receiver<Event> {
-    broadcast::Sender::new(1).subscribe()
 }
 
 impl Snapshot {

@@ -4,33 +4,30 @@
 //! more for each message than it could win. `System::new` panics on a tokio worker, so the thread is
 //! our own, unless the embedder has a `System` and wants the actors there.
 
-use std::convert::Infallible;
+mod builder;
+
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use actix::{Addr, Recipient, System};
-use executor_lifecycle::{Cancel, ContainerId, Exit, Leftover, Timestamp};
+use actix::{Addr, Recipient};
+use executor_lifecycle::{Cancel, ContainerId, Exit, Leftover};
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::actors::{ExecutorActor, Reaper, World};
-use crate::clock::Clock;
-use crate::events::{Bus, BusView};
+pub use self::builder::ExecutorBuilder;
+use crate::actors::ExecutorActor;
+use crate::events::BusView;
 use crate::handle::{Tokens, ask_or_cancel};
-use crate::messages::{self, Drain, ExitOf, Get, List, Prepare, Run, RunAccepted, Shutdown, Stop};
-use crate::observe::ObserverSlot;
+use crate::messages::{self, Drain, ExitOf, Get, List, Prepare, Run, RunAccepted, Shutdown};
 use crate::{
-    ContainerHandle, ContainerSpec, Error, Events, ExitNotice, ExitSource, InvalidSpec, Notice, Observer,
-    Runtime, Snapshot, Swept, io,
+    ContainerHandle, ContainerSpec, Error, Events, ExitNotice, ExitSource, InvalidSpec, Notice, Runtime,
+    Snapshot, Swept, io,
 };
 
 /// How long dropping the last handle of an executor waits for its containers to end.
 const DROP_DEADLINE: Duration = Duration::from_secs(10);
-
-/// How long actors may take to end once they are told to.
-const ACTORS_END: Duration = Duration::from_secs(1);
 
 /// Runs containers. A clone is another handle of the same executor.
 ///
@@ -51,15 +48,6 @@ struct Inner {
     closed: watch::Receiver<Option<Vec<Leftover>>>,
 }
 
-/// Makes an [`Executor`].
-pub struct ExecutorBuilder {
-    runtime: Arc<dyn Runtime>,
-    exits: Arc<dyn ExitSource>,
-    root: PathBuf,
-    began_at: Option<Timestamp>,
-    observer: Option<Arc<dyn Observer>>,
-}
-
 /// How a shutdown went.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShutdownReport {
@@ -70,161 +58,10 @@ pub struct ShutdownReport {
     pub left: Vec<Leftover>,
 }
 
-impl ExecutorBuilder {
-    /// The directory for bundles and the runtime's state; made when absent. Several executors may
-    /// share one: each removes what dead ones left, and touches nothing of live ones. By default
-    /// [`default_root`].
-    #[must_use]
-    pub fn root(self, root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), ..self }
-    }
-
-    /// The executor's clock shows this moment when it is built, in place of the time of day.
-    #[must_use]
-    pub fn began_at(self, moment: Timestamp) -> Self {
-        Self { began_at: Some(moment), ..self }
-    }
-
-    /// Has every message of the actors shown to `observer`, and lets it say which actor goes first.
-    #[must_use]
-    pub fn observer(self, observer: impl Observer) -> Self {
-        Self { observer: Some(Arc::new(observer)), ..self }
-    }
-
-    /// Opens the root, removes what dead executors left there, and starts the executor's thread.
-    ///
-    /// # Errors
-    /// [`Error::Runtime`] when the root cannot be opened or the runtime cannot be used.
-    pub fn build(self) -> Result<Executor, Error> {
-        let swept = self.runtime.open(&self.root)?;
-        let bus = Bus::new();
-        let view = bus.view();
-        let (closing, closed) = Closing::new(&self.runtime);
-        let (ready, address) = mpsc::sync_channel(1);
-        let thread = thread::Builder::new().name("longshore".into()).spawn(move || {
-            let system = System::new();
-            system.block_on(async {
-                let mut actors = self.start_actors(bus);
-                let _builder_waits = ready.send(actors.executor.clone());
-                actors.until_stopped().await;
-            });
-            drop(system);
-            drop(closing);
-        });
-        let thread = Mutex::new(Some(thread.map_err(Error::Thread)?));
-        let address = address.recv().map_err(|_| Error::Stopped)?;
-        Ok(Executor {
-            inner: Arc::new(Inner { address, bus: view, tokens: Tokens::default(), swept, thread, closed }),
-        })
-    }
-
-    /// The same without a thread: the actors live on the actix `System` of the calling thread, beside
-    /// the embedder's own. What the embedder does there holds them up.
-    ///
-    /// Dropping the last handle begins a shutdown and does not wait for it. Dropping the `System`, or
-    /// stopping it, ends the containers and blocks until they are gone.
-    ///
-    /// # Errors
-    /// As [`build`](Self::build).
-    ///
-    /// # Panics
-    /// On a thread without an actix `System`.
-    pub fn build_here(self) -> Result<Executor, Error> {
-        let swept = self.runtime.open(&self.root)?;
-        let bus = Bus::new();
-        let view = bus.view();
-        let (closing, closed) = Closing::new(&self.runtime);
-        let mut actors = self.start_actors(bus);
-        let address = actors.executor.clone();
-        actix_rt::spawn(async move {
-            actors.until_stopped().await;
-            actors.end().await;
-            // Closing may block, and this thread is not ours. If nobody is left to do it, it is done here.
-            let _system_gone = tokio::task::spawn_blocking(|| drop(closing)).await;
-        });
-        Ok(Executor {
-            inner: Arc::new(Inner {
-                address,
-                bus: view,
-                tokens: Tokens::default(),
-                swept,
-                thread: Mutex::default(),
-                closed,
-            }),
-        })
-    }
-
-    fn start_actors(self, bus: Bus) -> Actors {
-        let observer_slot = ObserverSlot { clock: Clock::new(self.began_at), observer: self.observer };
-        let reaper = Reaper::start(&*self.exits, &observer_slot);
-        let (present, absent) = tokio::sync::mpsc::channel(1);
-        let world = World {
-            runtime: self.runtime,
-            clock: observer_slot.clock,
-            reaper: reaper.clone(),
-            observer_slot,
-            _present: present,
-        };
-        let (stop, stopped) = watch::channel(false);
-        Actors { executor: ExecutorActor::spawn(world, bus, stop), reaper, stopped, absent }
-    }
-}
-
-/// The actors of an executor, to those who drive them.
-struct Actors {
-    executor: Addr<ExecutorActor>,
-    reaper: Addr<Reaper>,
-    stopped: watch::Receiver<bool>,
-    /// Closed when no actor is left.
-    absent: tokio::sync::mpsc::Receiver<Infallible>,
-}
-
-impl Actors {
-    /// Until a shutdown is over, or the executor's actor is gone, which is an end as well.
-    async fn until_stopped(&mut self) {
-        let _actor_gone = self.stopped.wait_for(|stopped| *stopped).await;
-    }
-
-    /// Ends the actors that a shutdown has left. One that waits for a runtime that hangs is left alone.
-    async fn end(self) {
-        let Self { executor, reaper, mut absent, .. } = self;
-        executor.do_send(Stop);
-        reaper.do_send(Stop);
-        drop((executor, reaper));
-        let _one_hangs = tokio::time::timeout(ACTORS_END, absent.recv()).await;
-    }
-}
-
-/// Closes the runtime when it is dropped, whatever the reason, and says what was left.
-struct Closing {
-    runtime: Arc<dyn Runtime>,
-    closed: watch::Sender<Option<Vec<Leftover>>>,
-}
-
-impl Closing {
-    fn new(runtime: &Arc<dyn Runtime>) -> (Self, watch::Receiver<Option<Vec<Leftover>>>) {
-        let (closed, receiver) = watch::channel(None);
-        (Self { runtime: Arc::clone(runtime), closed }, receiver)
-    }
-}
-
-impl Drop for Closing {
-    fn drop(&mut self) {
-        self.closed.send_replace(Some(self.runtime.close()));
-    }
-}
-
 impl Executor {
     /// Begins to build an executor on `runtime`.
     pub fn builder<R: Runtime + ExitSource>(runtime: R) -> ExecutorBuilder {
-        let runtime = Arc::new(runtime);
-        ExecutorBuilder {
-            exits: Arc::clone(&runtime) as _,
-            runtime,
-            root: default_root(),
-            began_at: None,
-            observer: None,
-        }
+        ExecutorBuilder::new(runtime)
     }
 
     /// What dead executors had left under the root, and is gone now.

@@ -1,0 +1,113 @@
+//! How a handle reaches an actor: questions that are answered, questions whose answer must be claimed, and orders.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use actix::dev::ToEnvelope;
+use actix::{Actor, Handler, Message, WeakAddr};
+use executor_lifecycle::Cancel;
+use executor_lifecycle::registry::RequestToken;
+
+use crate::messages;
+
+/// Numbers the requests of one executor. A clone goes on with the same numbers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tokens(Arc<AtomicU64>);
+
+impl Tokens {
+    pub(crate) fn next(&self) -> RequestToken {
+        RequestToken(self.0.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+}
+
+/// Asks an actor; `None` when it has ended. The message is sent by the call, before it is awaited.
+pub(super) fn ask<A, M>(
+    address: &WeakAddr<A>,
+    message: M,
+) -> impl Future<Output = Option<M::Result>> + Send + use<A, M>
+where
+    A: Actor + Handler<M>,
+    A::Context: ToEnvelope<A, M>,
+    M: Message<Result: Send> + Send + 'static,
+{
+    let request = address.upgrade().map(|address| address.send(message));
+    async move { request?.await.ok() }
+}
+
+/// Asks for something that is cancelled if nobody waits for the answer any more.
+pub(crate) async fn ask_or_cancel<A, M>(
+    address: &WeakAddr<A>,
+    message: M,
+    token: RequestToken,
+) -> Option<M::Result>
+where
+    A: Actor + Handler<M> + Handler<messages::Unclaimed>,
+    A::Context: ToEnvelope<A, M> + ToEnvelope<A, messages::Unclaimed>,
+    M: Message<Result: Send> + Send + 'static,
+{
+    let answer = ask(address, message);
+    let unclaimed = OnDrop::new(address.clone(), messages::Unclaimed(token));
+    let answer = answer.await;
+    unclaimed.defuse();
+    answer
+}
+
+/// An intent is not a question: it arrives whether or not anyone waits. To whom it does not, has ended.
+pub(super) fn order_cancel<A>(address: &WeakAddr<A>, cancel: Cancel)
+where
+    A: Actor + Handler<messages::Cancel>,
+    A::Context: ToEnvelope<A, messages::Cancel>,
+{
+    if let Some(address) = address.upgrade() {
+        address.do_send(messages::Cancel(cancel));
+    }
+}
+
+/// Tells an actor something when it is dropped before it was defused.
+pub(super) struct OnDrop<A: Actor, M>
+where
+    A: Handler<M>,
+    A::Context: ToEnvelope<A, M>,
+    M: Message<Result: Send> + Send + Copy + 'static,
+{
+    address: Option<WeakAddr<A>>,
+    message: M,
+}
+
+impl<A: Actor, M> OnDrop<A, M>
+where
+    A: Handler<M>,
+    A::Context: ToEnvelope<A, M>,
+    M: Message<Result: Send> + Send + Copy + 'static,
+{
+    pub(super) const fn new(address: WeakAddr<A>, message: M) -> Self {
+        Self { address: Some(address), message }
+    }
+
+    pub(super) fn defuse(mut self) {
+        self.address = None;
+    }
+}
+
+impl<A: Actor> OnDrop<A, messages::Cancel>
+where
+    A: Handler<messages::Cancel>,
+    A::Context: ToEnvelope<A, messages::Cancel>,
+{
+    pub(super) fn cancel(address: &WeakAddr<A>) -> Arc<Self> {
+        Arc::new(Self::new(address.clone(), messages::Cancel(Cancel::now())))
+    }
+}
+
+impl<A: Actor, M> Drop for OnDrop<A, M>
+where
+    A: Handler<M>,
+    A::Context: ToEnvelope<A, M>,
+    M: Message<Result: Send> + Send + Copy + 'static,
+{
+    fn drop(&mut self) {
+        if let Some(address) = self.address.take().and_then(|address| address.upgrade()) {
+            address.do_send(self.message);
+        }
+    }
+}
