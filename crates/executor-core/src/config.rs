@@ -62,17 +62,20 @@ impl ContainerSpec {
     /// # Errors
     /// When it cannot be read, is no JSON object, or has no root file system or program.
     pub fn from_config(bundle: impl AsRef<Path>) -> Result<Self, InvalidSpec> {
-        let bundle =
-            std::path::absolute(bundle.as_ref()).map_err(|error| invalid("config", error.to_string()))?;
+        let bundle = bundle.as_ref();
+        let unusable =
+            |error| invalid("config", format!("{}: not a path", bundle.display())).caused_by(error);
+        let bundle = std::path::absolute(bundle).map_err(unusable)?;
         let file = if bundle.is_dir() { bundle.join("config.json") } else { bundle };
-        let wrong = |why: String| invalid("config", format!("{}: {why}", file.display()));
-        let text = fs::read(&file).map_err(|error| wrong(error.to_string()))?;
-        let json: Value = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
+        let wrong = |why: &str| invalid("config", format!("{}: {why}", file.display()));
+        let text = fs::read(&file).map_err(|error| wrong("cannot be read").caused_by(error))?;
+        let json: Value =
+            serde_json::from_slice(&text).map_err(|error| wrong("not JSON").caused_by(error))?;
         if !json.is_object() {
-            return Err(wrong("it is no object".into()));
+            return Err(wrong("not a JSON object"));
         }
         let config = Config(Arc::new(json));
-        let root = config.text("/root/path").ok_or_else(|| wrong("it has no root.path".into()))?;
+        let root = config.text("/root/path").ok_or_else(|| wrong("it has no root.path"))?;
         let dir = file.parent().unwrap_or(Path::new("/")).join(root);
         let mut spec = Self::new(Rootfs::Dir(dir), config.texts("/process/args"));
         let flag = |pointer| config.json().pointer(pointer).and_then(Value::as_bool).unwrap_or_default();
@@ -91,6 +94,8 @@ impl ContainerSpec {
 
 #[cfg(test)]
 mod tests {
+    use executor_lifecycle::with_causes;
+
     use super::*;
 
     fn read(text: &str) -> Result<ContainerSpec, InvalidSpec> {
@@ -120,11 +125,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_is_told() {
-        for (text, why) in [("[]", "no object"), ("{", "EOF"), ("{}", "root.path")] {
+    fn what_is_no_configuration_is_an_error() {
+        for (text, why) in [("[]", "not a JSON object"), ("{", "not JSON: EOF"), ("{}", "root.path")] {
             let error = read(text).unwrap_err();
-            assert!(error.field == "config" && error.why.contains(why), "{error}");
+            assert!(error.field == "config" && with_causes(&error).contains(why), "{error:?}");
         }
-        assert!(ContainerSpec::from_config("/nowhere/bundle").unwrap_err().why.contains("/nowhere/bundle"));
+        let missing = ContainerSpec::from_config("/nowhere/bundle").unwrap_err();
+        let sentence = "config: /nowhere/bundle: cannot be read: No such file or directory";
+        assert!(with_causes(&missing).starts_with(sentence), "{missing:?}");
+        assert_eq!(missing, missing.clone().caused_by("another"), "the cause does not count");
     }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use executor_lifecycle::{ContainerId, Exit, InvalidId, ProcessRef, Refusal, Refused, StartFailure};
@@ -194,12 +195,35 @@ impl RuntimeError {
     }
 }
 
-/// A field of a specification that makes no sense.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
+/// A field of a specification that is invalid. Two are equal if they name the same field for the same reason, whatever
+/// the cause beneath.
+#[derive(Clone, Debug, Error)]
 #[error("{field}: {why}")]
 pub struct InvalidSpec {
-    /// The field's name.
+    /// The field's name, as in `mount source`.
     pub field: &'static str,
-    /// What is wrong with it.
+    /// What is wrong with it. The cause beneath is in [`source`](StdError::source), not in this text.
     pub why: String,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
+
+impl InvalidSpec {
+    /// `field` is invalid because of `why`.
+    pub fn new(field: &'static str, why: impl Into<String>) -> Self {
+        Self { field, why: why.into(), source: None }
+    }
+
+    /// Adds the error that made the field invalid, for example that of a file that cannot be read.
+    #[must_use]
+    pub fn caused_by(self, source: impl Into<BoxError>) -> Self {
+        Self { source: Some(source.into().into()), ..self }
+    }
+}
+
+impl PartialEq for InvalidSpec {
+    fn eq(&self, other: &Self) -> bool {
+        (self.field, &self.why) == (other.field, &other.why)
+    }
+}
+
+impl Eq for InvalidSpec {}

@@ -172,8 +172,7 @@ impl Executor {
     pub async fn prepare(&self, spec: ContainerSpec, count: usize) -> Result<(), Error> {
         spec.validate()?;
         if spec.id.is_some() {
-            let why = "containers that are kept ready have ids of their own".to_owned();
-            return Err(InvalidSpec { field: "id", why }.into());
+            return Err(InvalidSpec::new("id", "containers that are kept ready have ids of their own").into());
         }
         self.inner.address.send(Prepare { spec, count }).await.map_err(|_| Error::Stopped)?
     }

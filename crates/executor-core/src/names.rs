@@ -20,7 +20,7 @@ pub struct ExtraHost {
 
 impl ExtraHost {
     pub(crate) fn validate(&self) -> Result<(), InvalidSpec> {
-        host_name(&self.name).map_err(|error| InvalidSpec { field: "extra host", ..error })
+        host_name(&self.name).map_err(|error| InvalidSpec::new("extra host", error.why))
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use container_device_interface::cache::{new_cache, with_auto_refresh};
 use container_device_interface::spec_dirs::with_spec_dirs;
+use executor_core::lifecycle::with_causes;
 use oci_spec::runtime::{LinuxBuilder, LinuxResourcesBuilder, ProcessBuilder, Spec, SpecBuilder};
 use serde_json::{Value, json};
 
@@ -57,7 +58,7 @@ fn edits(devices: &[String], dirs: &[&str]) -> Result<Value, Error> {
     let cache = new_cache(vec![with_spec_dirs(dirs), with_auto_refresh(false)]);
     let mut cache = cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     // A specification with errors matters only if a device is not found in the others.
-    let unread = cache.refresh().err().map(|error| error.to_string().into());
+    let unread = cache.refresh().err().map(|error| with_causes(&*error).into());
     let mut add = || {
         let mut spec = empty()?;
         cache.inject_devices(Some(&mut spec), devices.to_vec())?;

@@ -79,7 +79,7 @@ impl StdioSpec {
 }
 
 pub(crate) fn invalid(field: &'static str, why: impl Into<String>) -> InvalidSpec {
-    InvalidSpec { field, why: why.into() }
+    InvalidSpec::new(field, why)
 }
 
 pub(crate) fn no_nul(field: &'static str, text: &str) -> Result<(), InvalidSpec> {
