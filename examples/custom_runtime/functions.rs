@@ -30,7 +30,7 @@ impl Functions {
         self.tasks.lock().expect("nothing panics").insert(process.clone(), task.abort_handle());
         tokio::spawn(async move {
             let status = task.await.map_or(ExitStatus::Signal(Signal::KILL), ExitStatus::Code);
-            exits.tell(process, RawExit::with(status));
+            exits.send(process, RawExit::with(status));
         });
         ready(HostPid::new(std::process::id()).ok_or_else(|| unreachable!("we have a pid"))).boxed()
     }

@@ -176,8 +176,8 @@ impl Default for ExitQueue {
 }
 
 impl ExitQueue {
-    /// Tells an end. With the executor gone, nobody wants to know.
-    pub fn tell(&self, process: ProcessRef, ending: RawExit) {
+    /// Sends the end of a process to the reaper. If the executor has stopped, it is dropped.
+    pub fn send(&self, process: ProcessRef, ending: RawExit) {
         drop(self.sender.unbounded_send((process, ending)));
     }
 

@@ -171,10 +171,10 @@ impl Processes {
         self.timeline.push(What::Ended(process.clone(), ending.clone()));
         let exits = self.exits.clone();
         match self.dice.delay() {
-            None => exits.tell(process, ending),
+            None => exits.send(process, ending),
             Some(delay) => drop(tokio::spawn(async move {
                 tokio::time::sleep(delay).await;
-                exits.tell(process, ending);
+                exits.send(process, ending);
             })),
         }
     }
