@@ -202,11 +202,15 @@ impl Executor {
         Ok(ContainerHandle::new(id.clone(), parts, io::Streams::default(), self.inner.tokens.clone()))
     }
 
-    /// How a container of this id ended: one that is there, or else the last of this id that was released. The last
-    /// 1,024 exits are remembered.
+    /// Returns the exit of the container with this id; `None` while it has not exited. If no container has the id now, the
+    /// exit is that of the last one that was released. The executor remembers the last 1024 exits of released containers.
     ///
     /// # Errors
+    /// [`Error::NotFound`] if this executor never had a container with this id, or has forgotten its exit;
     /// [`Error::Stopped`].
+    ///
+    /// # Cancel safety
+    /// Nothing is changed, so the future can be dropped at any time.
     ///
     /// ```
     /// # use executor_core::*;
@@ -217,11 +221,13 @@ impl Executor {
     /// let id: ContainerId = "build-17".parse().expect("an id");
     /// executor.run(ContainerSpec::host(["sh", "-c", "exit 3"]).id(id.clone())).await?.released().await?;
     /// assert_eq!(executor.exit_of(&id).await?.map(|exit| exit.status), Some(ExitStatus::Code(3)));
+    /// let unknown = executor.exit_of(&"build-18".parse().expect("an id")).await;
+    /// assert!(matches!(unknown, Err(Error::NotFound { .. })));
     /// # Ok::<(), Error>(())
     /// # }).unwrap();
     /// ```
     pub async fn exit_of(&self, id: &ContainerId) -> Result<Option<Exit>, Error> {
-        self.inner.address.send(ExitOf(id.clone())).await.map_err(|_| Error::Stopped)
+        self.inner.address.send(ExitOf(id.clone())).await.map_err(|_| Error::Stopped)?
     }
 
     /// How every container stands, in the order of their ids.

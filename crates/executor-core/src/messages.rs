@@ -50,10 +50,11 @@ pub struct Prepare {
 #[rtype(result = "Option<ContainerParts>")]
 pub struct Get(pub ContainerId);
 
-/// How a container of this id ended: one that is there, or the last that was released, while it is remembered. From a
-/// handle to the executor.
+/// Asks for the exit of the container with this id, or of the last one with this id that was released. The reply is
+/// `None` while the container has not exited, and [`Error::NotFound`] if the executor knows no such container. From a handle
+/// to the executor.
 #[derive(Message)]
-#[rtype(result = "Option<Exit>")]
+#[rtype(result = "Result<Option<Exit>, Error>")]
 pub struct ExitOf(pub ContainerId);
 
 /// List every container. From a handle to the executor.

@@ -49,7 +49,10 @@ pub(super) async fn exits_are_remembered(executor: &Executor) {
         let exit = executor.exit_of(&id("again")).await.ok().flatten();
         assert_eq!(exit, Some(container.wait().await), "the last of this id");
     }
-    assert_eq!(executor.exit_of(&id("unknown")).await.ok(), Some(None));
+    let running = run(executor, sleeper().id(id("again"))).await;
+    assert_eq!(executor.exit_of(&id("again")).await.ok(), Some(None), "it has not exited");
+    running.cancel(Cancel::now()).await;
+    assert!(matches!(executor.exit_of(&id("unknown")).await, Err(Error::NotFound { .. })));
 }
 
 pub(super) async fn released_means_that_the_id_is_free(executor: &Executor) {

@@ -358,8 +358,8 @@ impl Handler<ExitOf> for ExecutorActor {
     fn handle(&mut self, ExitOf(id): ExitOf, _: &mut Context<Self>) -> Self::Result {
         let visible = self.containers.get(&id).filter(|_| self.registry.is_visible(&id));
         MessageResult(match visible {
-            Some(registered) => registered.hub.snapshot().exit,
-            None => self.registry.exit_of(&id).cloned(),
+            Some(registered) => Ok(registered.hub.snapshot().exit),
+            None => self.registry.exit_of(&id).cloned().map(Some).ok_or(Error::NotFound { id }),
         })
     }
 }
