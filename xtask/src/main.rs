@@ -122,7 +122,7 @@ fn model() -> Done {
     cargo(&[
         "test",
         "--package",
-        "executor-lifecycle",
+        "longshore-executor-lifecycle",
         "--test",
         "model",
         "--",

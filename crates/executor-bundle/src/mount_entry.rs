@@ -1,7 +1,11 @@
-//! The entries of `mounts` in `config.json`.
+//! The entries of `mounts` in `config.json`, and how a mount of ours goes away.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
+use executor_core::lifecycle::{Leftover, LeftoverKind};
+use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
 use serde_json::{Value, json};
 
 /// An entry of any type.
@@ -22,6 +26,18 @@ pub(crate) fn put(mounts: &mut Vec<Value>, mount: Value) {
     };
     mounts.retain(|other| destination_of(other) != destination_of(&mount));
     mounts.push(mount);
+}
+
+/// Unmounts what is mounted at `point`, without following a link there. Returns a leftover if that fails.
+///
+/// The mount is detached: it disappears from the file system at once, and from the kernel with its last user. The container
+/// has ended, so the only user there can be is another container that is just being started and still sees the host's mounts.
+pub(crate) fn unmount_point(point: &Path) -> Option<Leftover> {
+    match unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        // It is not a mount point, or does not exist.
+        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => None,
+        Err(error) => Some(Leftover::new(LeftoverKind::Mount, point, &io::Error::from(error))),
+    }
 }
 
 #[cfg(test)]

@@ -9,16 +9,16 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use executor_core::lifecycle::{Leftover, LeftoverKind};
+use executor_core::lifecycle::Leftover;
 use executor_core::{ContainerSpec, Mount, MountSource};
 use rustix::fs::{CWD, FileType, StatVfsMountFlags, statvfs};
 use rustix::io::Errno;
-use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use serde_json::Value;
 
 use crate::error::Error;
 use crate::ids::{self, Ids};
-use crate::mount_entry::mount;
+use crate::mount_entry::{mount, unmount_point};
 use crate::rootfs_dir::RootfsDir;
 use crate::secrets;
 
@@ -151,18 +151,6 @@ fn select(dir: &Path, number: usize, source: &Path, selector: &Path) -> Result<P
 pub(crate) fn unmount_selected(dir: &Path) -> Vec<Leftover> {
     let entries = fs::read_dir(dir.join(SELECTED)).into_iter().flatten().flatten();
     entries.filter_map(|entry| unmount_point(&entry.path())).collect()
-}
-
-/// Unmounts what is mounted at `point`, without following a link there. Returns a leftover if that fails.
-///
-/// The mount is detached: it disappears from the file system at once, and from the kernel with its last user. The container
-/// has ended, so the only user there can be is another container that is just being started and still sees the host's mounts.
-pub(crate) fn unmount_point(point: &Path) -> Option<Leftover> {
-    match unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-        // It is not a mount point, or does not exist.
-        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => None,
-        Err(error) => Some(Leftover::new(LeftoverKind::Mount, point, &io::Error::from(error))),
-    }
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::error::Error;
 use crate::ids::{self, Owner};
 use crate::mount_entry;
-use crate::mounts::unmount_point;
+use crate::mount_entry::unmount_point;
 
 /// The directory in the bundle where the root file system is mounted.
 pub(crate) const MOUNT_POINT: &str = "rootfs";

@@ -16,7 +16,7 @@ use rustix::mount::{MountFlags, mount};
 
 use crate::error::Error;
 use crate::ids::{self, Ids};
-use crate::mounts::unmount_point;
+use crate::mount_entry::unmount_point;
 
 /// The directory in the bundle where they are.
 const SECRETS: &str = "secrets";
