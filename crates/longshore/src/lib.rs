@@ -72,8 +72,9 @@ pub mod runtime {
     };
     pub use executor_network::Cni;
     pub use runc_driver::{
-        Bundles, CANDIDATES, CommandLine, Features, Launch, Mode, NoRuntime, OciRuntime, Place, Runc,
-        RuncBuilder, RuntimeCall, State, default_cgroup_parent, find_runtime,
+        Bundles, CANDIDATES, CommandLine, DriverError, DriverResult, HostClient, Launch, Mode, NoRuntime,
+        OciFeatures, OciRuntime, OciState, Place, Runc, RuncBuilder, RuntimeCall, RuntimeParts,
+        default_cgroup_parent, find_runtime,
     };
 }
 

@@ -20,7 +20,7 @@ use serde::Deserialize;
 
 use self::arguments::limits;
 use crate::image::Images;
-use crate::oci::{Features, State};
+use crate::oci::{OciFeatures, OciState};
 use crate::{Error, Result};
 
 /// How many bytes of an answer are read, at most.
@@ -82,7 +82,7 @@ impl CommandLine {
     ///
     /// # Errors
     /// When the runtime does not have the command, fails or hangs.
-    pub async fn features(&self) -> Result<Features> {
+    pub async fn features(&self) -> Result<OciFeatures> {
         #[derive(Deserialize, Default)]
         #[serde(rename_all = "camelCase", default)]
         struct FeaturesAnswer {
@@ -92,14 +92,14 @@ impl CommandLine {
         }
         let FeaturesAnswer { oci_version_min, oci_version_max, hooks } =
             self.json(None, &["features".into()]).await?;
-        Ok(Features { oci_version_min, oci_version_max, hooks })
+        Ok(OciFeatures { oci_version_min, oci_version_max, hooks })
     }
 
     /// The state of a container.
     ///
     /// # Errors
     /// When there is no such container, or the runtime fails or hangs.
-    pub async fn state(&self, id: &ContainerId) -> Result<State> {
+    pub async fn state(&self, id: &ContainerId) -> Result<OciState> {
         self.json(Some(id), &["state".into(), "--".into(), id.as_str().into()]).await.map(StateAnswer::into)
     }
 
@@ -175,7 +175,7 @@ impl CommandLine {
     }
 }
 
-/// The `State` of the OCI specification, as far as it is used.
+/// The `OciState` of the OCI specification, as far as it is used.
 #[derive(Deserialize)]
 pub(crate) struct StateAnswer {
     id: String,
@@ -184,7 +184,7 @@ pub(crate) struct StateAnswer {
     pid: u32,
 }
 
-impl From<StateAnswer> for State {
+impl From<StateAnswer> for OciState {
     fn from(answer: StateAnswer) -> Self {
         let StateAnswer { id, status, pid } = answer;
         Self { id, status, pid: HostPid::new(pid) }
@@ -199,6 +199,6 @@ mod tests {
     fn answers_of_the_runtime_are_understood() {
         let state: StateAnswer =
             serde_json::from_str(r#"{"ociVersion":"1.0.2","id":"c","pid":0,"status":"stopped"}"#).unwrap();
-        assert_eq!(State::from(state), State { id: "c".into(), status: "stopped".into(), pid: None });
+        assert_eq!(OciState::from(state), OciState { id: "c".into(), status: "stopped".into(), pid: None });
     }
 }

@@ -29,10 +29,12 @@ mod oci;
 
 pub use command_line::CommandLine;
 pub use driver::{Mode, Runc, RuncBuilder};
-pub use error::{Error, Result};
-pub use executor_host::{Bundles, Place, cgroups_path, default_cgroup_parent, sweep};
+use error::{Error, Result};
+/// An error of a runtime's call, or of the driver's work.
+pub use error::{Error as DriverError, Result as DriverResult};
+pub use executor_host::{Bundles, HostClient, Place, cgroups_path, default_cgroup_parent, sweep};
 pub use find::{CANDIDATES, NoRuntime, find_runtime};
-pub use oci::{Features, Launch, OciRuntime, RuntimeCall, RuntimeParts, State};
+pub use oci::{Launch, OciFeatures, OciRuntime, OciState, RuntimeCall, RuntimeParts};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

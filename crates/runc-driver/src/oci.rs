@@ -45,7 +45,7 @@ pub trait OciRuntime: Send + Sync + 'static {
     ) -> BoxFuture<'static, Result<RuntimeCall>>;
 
     /// The state of a container.
-    fn state(&self, id: &ContainerId) -> BoxFuture<'static, Result<State>>;
+    fn state(&self, id: &ContainerId) -> BoxFuture<'static, Result<OciState>>;
 
     /// Sends a signal to a container's init.
     fn kill(&self, id: &ContainerId, signal: Signal) -> BoxFuture<'static, Result<()>>;
@@ -64,7 +64,7 @@ pub trait OciRuntime: Send + Sync + 'static {
     fn update(&self, id: &ContainerId, resources: &Resources) -> BoxFuture<'static, Result<()>>;
 
     /// Its features.
-    fn features(&self) -> BoxFuture<'static, Result<Features>>;
+    fn features(&self) -> BoxFuture<'static, Result<OciFeatures>>;
 }
 
 /// What an [`OciRuntime`] can build on. [`RuncBuilder::oci_runtime`](crate::RuncBuilder::oci_runtime) gets it when an
@@ -98,8 +98,9 @@ pub struct Launch {
 }
 
 /// The state of a container, as the runtime reports it.
+#[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct State {
+pub struct OciState {
     /// Its id.
     pub id: String,
     /// `created`, `running`, `paused` or `stopped`.
@@ -109,8 +110,9 @@ pub struct State {
 }
 
 /// The features that a runtime reports. What it does not report is empty.
+#[non_exhaustive]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Features {
+pub struct OciFeatures {
     /// The oldest version of the OCI runtime specification that it accepts.
     pub oci_version_min: String,
     /// The newest version that it accepts.

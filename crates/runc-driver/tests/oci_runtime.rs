@@ -14,7 +14,7 @@ use executor_core::{
 };
 use futures::{FutureExt, future};
 use runc_driver::{
-    Bundles, CommandLine, Features, Launch, OciRuntime, Place, Result, Runc, RuntimeCall, State,
+    Bundles, CommandLine, DriverResult, Launch, OciFeatures, OciRuntime, OciState, Place, Runc, RuntimeCall,
 };
 
 struct Empty;
@@ -80,11 +80,11 @@ impl OciRuntime for Recording {
         bundle: &Path,
         launch: Launch,
         stdio: ChildStdio,
-    ) -> BoxFuture<'static, Result<RuntimeCall>> {
+    ) -> BoxFuture<'static, DriverResult<RuntimeCall>> {
         self.record("create").create(id, bundle, launch, stdio)
     }
 
-    fn start(&self, id: &ContainerId) -> BoxFuture<'static, Result<()>> {
+    fn start(&self, id: &ContainerId) -> BoxFuture<'static, DriverResult<()>> {
         self.record("start").start(id)
     }
 
@@ -94,7 +94,7 @@ impl OciRuntime for Recording {
         bundle: &Path,
         launch: Launch,
         stdio: ChildStdio,
-    ) -> BoxFuture<'static, Result<RuntimeCall>> {
+    ) -> BoxFuture<'static, DriverResult<RuntimeCall>> {
         self.record("run").run(id, bundle, launch, stdio)
     }
 
@@ -104,36 +104,36 @@ impl OciRuntime for Recording {
         process: &Path,
         launch: Launch,
         stdio: ChildStdio,
-    ) -> BoxFuture<'static, Result<RuntimeCall>> {
+    ) -> BoxFuture<'static, DriverResult<RuntimeCall>> {
         self.record("exec").exec(id, process, launch, stdio)
     }
 
-    fn state(&self, id: &ContainerId) -> BoxFuture<'static, Result<State>> {
+    fn state(&self, id: &ContainerId) -> BoxFuture<'static, DriverResult<OciState>> {
         self.record("state").state(id)
     }
 
-    fn kill(&self, id: &ContainerId, signal: Signal) -> BoxFuture<'static, Result<()>> {
+    fn kill(&self, id: &ContainerId, signal: Signal) -> BoxFuture<'static, DriverResult<()>> {
         self.record("kill").kill(id, signal)
     }
 
-    fn delete(&self, id: &ContainerId) -> BoxFuture<'static, Result<()>> {
+    fn delete(&self, id: &ContainerId) -> BoxFuture<'static, DriverResult<()>> {
         self.record("delete").delete(id)
     }
 
-    fn pause(&self, _: &ContainerId) -> BoxFuture<'static, Result<()>> {
+    fn pause(&self, _: &ContainerId) -> BoxFuture<'static, DriverResult<()>> {
         self.record("pause");
         future::ready(Ok(())).boxed()
     }
 
-    fn resume(&self, id: &ContainerId) -> BoxFuture<'static, Result<()>> {
+    fn resume(&self, id: &ContainerId) -> BoxFuture<'static, DriverResult<()>> {
         self.record("resume").resume(id)
     }
 
-    fn update(&self, id: &ContainerId, resources: &Resources) -> BoxFuture<'static, Result<()>> {
+    fn update(&self, id: &ContainerId, resources: &Resources) -> BoxFuture<'static, DriverResult<()>> {
         self.record(&format!("update pids={:?}", resources.pids)).update(id, resources)
     }
 
-    fn features(&self) -> BoxFuture<'static, Result<Features>> {
+    fn features(&self) -> BoxFuture<'static, DriverResult<OciFeatures>> {
         self.record("features").features()
     }
 }

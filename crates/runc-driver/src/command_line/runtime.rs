@@ -9,7 +9,7 @@ use futures::FutureExt;
 use super::CommandLine;
 use super::arguments::Step;
 use crate::Result;
-use crate::oci::{Features, Launch, OciRuntime, RuntimeCall, State};
+use crate::oci::{Launch, OciFeatures, OciRuntime, OciState, RuntimeCall};
 
 impl OciRuntime for CommandLine {
     fn name(&self) -> String {
@@ -51,7 +51,7 @@ impl OciRuntime for CommandLine {
         self.launch(id, &Step::Exec { process }, &launch, &stdio)
     }
 
-    fn state(&self, id: &ContainerId) -> BoxFuture<'static, Result<State>> {
+    fn state(&self, id: &ContainerId) -> BoxFuture<'static, Result<OciState>> {
         let (own, id) = (self.clone(), id.clone());
         async move { Self::state(&own, &id).await }.boxed()
     }
@@ -81,7 +81,7 @@ impl OciRuntime for CommandLine {
         async move { Self::update(&own, &id, &resources).await }.boxed()
     }
 
-    fn features(&self) -> BoxFuture<'static, Result<Features>> {
+    fn features(&self) -> BoxFuture<'static, Result<OciFeatures>> {
         let own = self.clone();
         async move { Self::features(&own).await }.boxed()
     }
