@@ -18,6 +18,7 @@ const MAY_DEPEND: [(&str, &[&str]); 8] = [
             "actix-rt",
             "executor-lifecycle",
             "futures",
+            "metrics",
             "rustix",
             "schemars",
             "serde",

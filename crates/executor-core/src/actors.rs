@@ -35,6 +35,7 @@ pub use self::process::Process;
 pub use self::reaper::Reaper;
 use crate::Runtime;
 use crate::clock::Clock;
+use crate::metrics::Meters;
 use crate::observe::ObserverSlot;
 
 /// What actors of one executor share.
@@ -44,6 +45,7 @@ pub(crate) struct World {
     pub(crate) clock: Clock,
     pub(crate) reaper: Addr<Reaper>,
     pub(crate) observer_slot: ObserverSlot,
+    pub(crate) meters: Meters,
     /// Held by every actor: they are all gone when it is.
     pub(crate) _present: tokio::sync::mpsc::Sender<Infallible>,
 }

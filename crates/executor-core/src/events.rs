@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 pub(crate) use self::hub::{Bus, BusView, Hub, View};
+use crate::metrics::Meters;
 use crate::{Labels, Swept};
 
 /// A container as of one event.
@@ -132,6 +133,7 @@ pub struct Events {
     /// Whether these are one container's events, which end with `Released`.
     of_one: bool,
     ended: bool,
+    meters: Meters,
 }
 
 impl Events {
@@ -155,7 +157,10 @@ impl Events {
                     self.ended = self.of_one && matches!(event.kind, EventKind::Released { .. });
                     return Some(Notice::Event(event));
                 }
-                Err(broadcast::error::RecvError::Lagged(missed)) => return Some(Notice::Gap { missed }),
+                Err(broadcast::error::RecvError::Lagged(missed)) => {
+                    self.meters.missed(missed);
+                    return Some(Notice::Gap { missed });
+                }
                 Err(broadcast::error::RecvError::Closed) => return None,
             }
         }

@@ -27,6 +27,7 @@ mod handle;
 mod id_map;
 mod io;
 pub mod messages;
+pub mod metrics;
 mod mount;
 mod names;
 mod observe;

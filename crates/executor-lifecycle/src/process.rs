@@ -213,6 +213,11 @@ impl Process {
         matches!(self.state, State::Exited)
     }
 
+    /// Whether it is being ended, by a cancel or its time limit. A process that waits ends at once instead.
+    pub const fn is_cancelled(&self) -> bool {
+        self.cancelling.is_some()
+    }
+
     /// When `Tick` is due next, if nothing else happens.
     pub fn next_deadline(&self) -> Option<Timestamp> {
         match self.state {

@@ -265,7 +265,10 @@ impl Container {
         let prepared = self.world.runtime.prepare(&self.id, Arc::clone(&self.spec));
         context.spawn(prepared.into_actor(self).map(|answer, container, context| {
             let event = match answer {
-                Ok(()) => ContainerEvent::Prepared,
+                Ok(()) => {
+                    container.hub.meter.prepared();
+                    ContainerEvent::Prepared
+                }
                 Err(failure) => ContainerEvent::PrepareFailed(failure),
             };
             container.take(event, context);
@@ -314,7 +317,9 @@ impl Container {
 
     fn release(&self, context: &mut Context<Self>) {
         let released = self.world.runtime.release(&self.id);
+        let measured = self.world.meters.release(self.world.clock);
         context.spawn(released.into_actor(self).map(|left, container, context| {
+            measured();
             container.take(ContainerEvent::ReleaseEnded { left }, context);
         }));
     }

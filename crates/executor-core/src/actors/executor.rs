@@ -26,6 +26,7 @@ use crate::messages::{
     ContainerLost, ContainerParts, Create, Drain, End, ExitOf, Forget, Get, List, Prepare, ProcessStreams,
     Released, Run, RunAccepted, Shutdown, Start, Stop, Subscribe, Unclaimed,
 };
+use crate::metrics::StartKind;
 use crate::observe::ObservedMessage;
 use crate::{ContainerSpec, Error, Snapshot, StdioSpec};
 
@@ -120,7 +121,8 @@ impl ExecutorActor {
             match effect {
                 RegistryEffect::Register { id, token, hold } => {
                     if let Some(incoming) = self.incoming.take() {
-                        self.register(&id, incoming, true, hold, context);
+                        let kind = if hold { StartKind::Create } else { StartKind::Run };
+                        self.register(&id, incoming, kind, context);
                         self.answer(&id, token);
                     }
                 }
@@ -147,20 +149,13 @@ impl ExecutorActor {
     }
 
     /// Starts a container's actor, and has the container made.
-    fn register(
-        &mut self,
-        id: &ContainerId,
-        incoming: Incoming,
-        visible: bool,
-        hold: bool,
-        context: &Context<Self>,
-    ) {
+    fn register(&mut self, id: &ContainerId, incoming: Incoming, kind: StartKind, context: &Context<Self>) {
         let Incoming { mut spec, connected, span } = incoming;
         let Connected { stdio, ends, streams: ours, shared } = connected;
         span.record("container", tracing::field::display(id));
         // The runtime's ends are held by the streams alone: they are closed with them.
         spec.process.stdio = StdioSpec::default();
-        let hub = Hub::new(id.clone(), spec.labels.clone(), self.bus.clone(), visible);
+        let hub = Hub::new(id.clone(), spec.labels.clone(), self.bus.clone(), kind, self.world.clock);
         let streams = ProcessStreams { stdio, ends, shared: shared.clone() };
         let above = Above {
             released: Recipient::from(context.address()).downgrade(),
@@ -169,8 +164,9 @@ impl ExecutorActor {
         let world = self.world.clone();
         let address = Container::spawn(id.clone(), spec, streams, span, world, above, Arc::clone(&hub));
         address.do_send(Create);
-        if !hold {
-            address.do_send(Start(None));
+        match kind {
+            StartKind::Run => address.do_send(Start(None)),
+            StartKind::Create | StartKind::Ready => {}
         }
         self.containers.insert(id.clone(), Registered { address, hub, shared, ours, pool: None });
     }
@@ -185,7 +181,7 @@ impl ExecutorActor {
     ) {
         let empty = tracing::field::Empty;
         let span = tracing::info_span!("run", container = empty, exit.code = empty);
-        self.register(id, Incoming { spec: spec.clone(), connected, span }, false, true, context);
+        self.register(id, Incoming { spec: spec.clone(), connected, span }, StartKind::Ready, context);
     }
 
     /// Its actor is gone only when the executor was told, which releases it: nothing is lost with the command.
@@ -283,7 +279,9 @@ impl ExecutorActor {
     fn release_lost(&self, id: ContainerId, context: &mut Context<Self>) {
         tracing::error!(container = %id, "the actor of a container failed; the container is ended");
         let released = apart(self.world.runtime.release(&id));
+        let measured = self.world.meters.release(self.world.clock);
         context.spawn(released.into_actor(self).map(move |left, executor, context| {
+            measured();
             if let Some(registered) = executor.containers.get(&id) {
                 let story = story(registered.hub.snapshot());
                 executor.take(RegistryEvent::LostReleased(id, story, left.unwrap_or_default()), context);

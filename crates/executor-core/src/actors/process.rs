@@ -18,6 +18,7 @@ use crate::messages::{
     Arm, Cancel, Create, Created, Ended, Exited, Launch, LaunchEnded, ProcessLost, ProcessStreams,
     ProcessView, Resize, Signal, Started, StillAlive, Watch, Withdraw,
 };
+use crate::metrics::CancelMeter;
 use crate::observe::ObservedMessage;
 
 /// The actor; one for each process. See [`executor_lifecycle::process`] for its states.
@@ -29,6 +30,7 @@ pub struct Process {
     work: Option<Work>,
     view: watch::Sender<ProcessView>,
     ticker: Ticker,
+    cancel_meter: CancelMeter,
 }
 
 /// What is to be started, and its streams. Gone once the process runs.
@@ -61,7 +63,8 @@ impl Process {
         work.streams.ends.open_input();
         world.observer_slot.clone().begin(|_| {
             let machine = Machine::new(view.borrow().traits);
-            Self { id, machine, world, container, work: Some(work), view, ticker: Ticker::default() }
+            let (work, ticker, cancel_meter) = (Some(work), Ticker::default(), CancelMeter::new());
+            Self { id, machine, world, container, work, view, ticker, cancel_meter }
         })
     }
 
@@ -79,8 +82,9 @@ impl Process {
                 (*traits, OrphanState { asked: *asked, pid: *pid, started_at: *started_at, ended })
             };
             let (machine, effects) = Machine::orphaned(world.clock.now(), traits, remains);
-            let mut process =
-                Self { id, machine, world, container, work: None, view, ticker: Ticker::default() };
+            let (ticker, mut cancel_meter) = (Ticker::default(), CancelMeter::new());
+            cancel_meter.stepped(&machine, world.clock);
+            let mut process = Self { id, machine, world, container, work: None, view, ticker, cancel_meter };
             process.perform(effects, context);
             process
         })
@@ -91,6 +95,7 @@ impl Process {
         let shown = |event| ObservedMessage::Process(id.clone(), event);
         let effects =
             (world.observer_slot).watch_step(event, shown, |event| machine.step(world.clock.now(), event))?;
+        self.cancel_meter.stepped(&self.machine, self.world.clock);
         self.perform(effects, context);
         Ok(())
     }
@@ -220,6 +225,7 @@ impl Process {
 
     fn report_exited(&mut self, exit: Exit) {
         self.work = None;
+        self.cancel_meter.exited(&self.world.meters, &self.id.process, &exit);
         tell(&self.container.exited, Exited { process: self.id.process.clone(), exit });
     }
 }

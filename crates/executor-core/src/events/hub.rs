@@ -9,7 +9,9 @@ use executor_lifecycle::{ContainerId, Event, EventKind, Exit, ProcessRef};
 use tokio::sync::{broadcast, watch};
 
 use super::{Events, Snapshot};
+use crate::clock::Clock;
 use crate::exits::{ExitNotice, ExitRecipients, lost};
+use crate::metrics::{ContainerMeter, Meters, StartKind};
 use crate::{Labels, Swept};
 
 /// Events a subscriber may be behind before it loses some.
@@ -22,6 +24,7 @@ const EXECUTOR_BACKLOG: usize = 4096;
 pub(crate) struct Bus {
     channel: broadcast::Sender<Event>,
     exit_recipients: ExecutorExits,
+    meters: Meters,
 }
 
 /// The end of the channel that a handle of the executor holds.
@@ -29,18 +32,28 @@ pub(crate) struct Bus {
 pub(crate) struct BusView {
     channel: broadcast::WeakSender<Event>,
     exit_recipients: ExecutorExits,
+    meters: Meters,
 }
 
 /// The actors that receive the exit of every container.
 type ExecutorExits = Arc<Mutex<Vec<Recipient<ExitNotice>>>>;
 
 impl Bus {
-    pub(crate) fn new() -> Self {
-        Self { channel: broadcast::Sender::new(EXECUTOR_BACKLOG), exit_recipients: Arc::default() }
+    pub(crate) fn new(meters: Meters) -> Self {
+        Self { channel: broadcast::Sender::new(EXECUTOR_BACKLOG), exit_recipients: Arc::default(), meters }
+    }
+
+    pub(crate) const fn meters(&self) -> &Meters {
+        &self.meters
     }
 
     pub(crate) fn view(&self) -> BusView {
-        BusView { channel: self.channel.downgrade(), exit_recipients: Arc::clone(&self.exit_recipients) }
+        let Self { channel, exit_recipients, meters } = self;
+        BusView {
+            channel: channel.downgrade(),
+            exit_recipients: Arc::clone(exit_recipients),
+            meters: meters.clone(),
+        }
     }
 
     fn publish(&self, event: Event) {
@@ -61,7 +74,8 @@ impl BusView {
     pub(crate) fn subscribe(&self, swept: &[Swept]) -> Events {
         let receiver = self.channel.upgrade().map_or_else(closed, |bus| bus.subscribe());
         let swept = swept.iter().cloned().collect();
-        Events { swept, snapshot: None, receiver, seen: 0, of_one: false, ended: false }
+        let meters = self.meters.clone();
+        Events { swept, snapshot: None, receiver, seen: 0, of_one: false, ended: false, meters }
     }
 
     /// From now on, sends the exit of every container to `to`. Whether there can still be one.
@@ -79,6 +93,7 @@ pub(crate) struct Hub {
     channel: OnceLock<broadcast::Sender<Event>>,
     exit_recipients: ExitRecipients,
     bus: Bus,
+    pub(crate) meter: ContainerMeter,
     /// Events that the bus has not got, while the container is kept ready and so invisible.
     withheld: Mutex<Option<Vec<Event>>>,
 }
@@ -88,11 +103,19 @@ pub(crate) struct Hub {
 pub(crate) struct View {
     snapshot: watch::Receiver<Snapshot>,
     hub: Weak<Hub>,
+    meters: Meters,
 }
 
 impl Hub {
-    /// `visible`: whether its events go to the bus at once.
-    pub(crate) fn new(container: ContainerId, labels: Labels, bus: Bus, visible: bool) -> Arc<Self> {
+    /// The events of a container that is kept ready do not go to the bus at once.
+    pub(crate) fn new(
+        container: ContainerId,
+        labels: Labels,
+        bus: Bus,
+        kind: StartKind,
+        clock: Clock,
+    ) -> Arc<Self> {
+        let meter = bus.meters.container(kind, clock);
         let exit_recipients = ExitRecipients::new(ProcessRef::init(container.clone()));
         let snapshot = watch::Sender::new(Snapshot {
             container,
@@ -105,12 +128,13 @@ impl Hub {
             exit: None,
             left: None,
         });
-        let withheld = Mutex::new((!visible).then(Vec::new));
-        Arc::new(Self { snapshot, channel: OnceLock::new(), exit_recipients, bus, withheld })
+        let withheld = Mutex::new((kind == StartKind::Ready).then(Vec::new));
+        Arc::new(Self { snapshot, channel: OnceLock::new(), exit_recipients, bus, meter, withheld })
     }
 
     pub(crate) fn view(self: &Arc<Self>) -> View {
-        View { snapshot: self.snapshot.subscribe(), hub: Arc::downgrade(self) }
+        let meters = self.bus.meters.clone();
+        View { snapshot: self.snapshot.subscribe(), hub: Arc::downgrade(self), meters }
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {
@@ -118,6 +142,8 @@ impl Hub {
     }
 
     pub(crate) fn publish(&self, event: Event) {
+        // First, so that who knows of the event finds it counted.
+        self.meter.event(&event);
         self.snapshot.send_modify(|snapshot| snapshot.apply(&event));
         if let EventKind::Exited { exit } = &event.kind {
             self.exit_recipients.publish(exit);
@@ -138,6 +164,7 @@ impl Hub {
 
     /// From now on its events go to the bus, those that were withheld first.
     pub(crate) fn reveal(&self) {
+        self.meter.reveal();
         for event in self.withheld().take().into_iter().flatten() {
             self.bus.publish(event);
         }
@@ -195,7 +222,8 @@ impl View {
             |hub: Arc<Hub>| hub.channel.get_or_init(|| broadcast::Sender::new(CONTAINER_BACKLOG)).subscribe();
         let receiver = self.hub.upgrade().map_or_else(closed, channel);
         let snapshot = Some(self.snapshot());
-        Events { swept: VecDeque::new(), snapshot, receiver, seen: 0, of_one: true, ended: false }
+        let meters = self.meters.clone();
+        Events { swept: VecDeque::new(), snapshot, receiver, seen: 0, of_one: true, ended: false, meters }
     }
 }
 

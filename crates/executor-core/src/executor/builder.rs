@@ -16,8 +16,9 @@ use crate::clock::Clock;
 use crate::events::Bus;
 use crate::handle::Tokens;
 use crate::messages::Stop;
+use crate::metrics::Meters;
 use crate::observe::ObserverSlot;
-use crate::{Error, ExitSource, Observer, Runtime};
+use crate::{Error, ExitSource, Observer, Runtime, Swept};
 
 /// How long actors may take to end once they are told to.
 const ACTORS_END: Duration = Duration::from_secs(1);
@@ -68,10 +69,10 @@ impl ExecutorBuilder {
     /// # Errors
     /// [`Error::Runtime`] when the root cannot be opened or the runtime cannot be used.
     pub fn build(self) -> Result<Executor, Error> {
-        let swept = self.runtime.open(&self.root)?;
-        let bus = Bus::new();
+        let (swept, meters) = self.open()?;
+        let (closing, closed) = Closing::new(&self.runtime, &meters);
+        let bus = Bus::new(meters);
         let view = bus.view();
-        let (closing, closed) = Closing::new(&self.runtime);
         let (ready, address) = mpsc::sync_channel(1);
         let thread = thread::Builder::new().name("longshore".into()).spawn(move || {
             let system = System::new();
@@ -102,10 +103,10 @@ impl ExecutorBuilder {
     /// # Panics
     /// On a thread without an actix `System`.
     pub fn build_here(self) -> Result<Executor, Error> {
-        let swept = self.runtime.open(&self.root)?;
-        let bus = Bus::new();
+        let (swept, meters) = self.open()?;
+        let (closing, closed) = Closing::new(&self.runtime, &meters);
+        let bus = Bus::new(meters);
         let view = bus.view();
-        let (closing, closed) = Closing::new(&self.runtime);
         let mut actors = self.start_actors(bus);
         let address = actors.executor.clone();
         actix_rt::spawn(async move {
@@ -126,6 +127,14 @@ impl ExecutorBuilder {
         })
     }
 
+    /// Opens the root. Metrics are registered on the calling thread, which may have a recorder of its own.
+    fn open(&self) -> Result<(Vec<Swept>, Meters), Error> {
+        let meters = Meters::register();
+        let swept = self.runtime.open(&self.root)?;
+        meters.swept(&swept);
+        Ok((swept, meters))
+    }
+
     fn start_actors(self, bus: Bus) -> Actors {
         let observer_slot = ObserverSlot { clock: Clock::new(self.began_at), observer: self.observer };
         let reaper = Reaper::start(&*self.exits, &observer_slot);
@@ -135,6 +144,7 @@ impl ExecutorBuilder {
             clock: observer_slot.clock,
             reaper: reaper.clone(),
             observer_slot,
+            meters: bus.meters().clone(),
             _present: present,
         };
         let (stop, stopped) = watch::channel(false);
@@ -170,18 +180,21 @@ impl Actors {
 /// Closes the runtime when it is dropped, whatever the reason, and says what was left.
 struct Closing {
     runtime: Arc<dyn Runtime>,
+    meters: Meters,
     closed: watch::Sender<Option<Vec<Leftover>>>,
 }
 
 impl Closing {
-    fn new(runtime: &Arc<dyn Runtime>) -> (Self, watch::Receiver<Option<Vec<Leftover>>>) {
+    fn new(runtime: &Arc<dyn Runtime>, meters: &Meters) -> (Self, watch::Receiver<Option<Vec<Leftover>>>) {
         let (closed, receiver) = watch::channel(None);
-        (Self { runtime: Arc::clone(runtime), closed }, receiver)
+        (Self { runtime: Arc::clone(runtime), meters: meters.clone(), closed }, receiver)
     }
 }
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        self.closed.send_replace(Some(self.runtime.close()));
+        let left = self.runtime.close();
+        self.meters.leftovers(&left);
+        self.closed.send_replace(Some(left));
     }
 }

@@ -42,7 +42,9 @@ impl Handler<Start> for Container {
 
     fn handle(&mut self, Start(terms): Start, context: &mut Context<Self>) -> Self::Result {
         let terms = terms.unwrap_or_else(|| self.spec.terms());
-        self.on(ContainerEvent::Start(terms), context)
+        self.on(ContainerEvent::Start(terms), context)?;
+        self.hub.meter.start_requested();
+        Ok(())
     }
 }
 

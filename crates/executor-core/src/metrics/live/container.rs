@@ -1,0 +1,195 @@
+//! A container: its phase, its execs, its start and its exit, from its events.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use executor_lifecycle::container::Phase;
+use executor_lifecycle::{Event, EventKind, ExecId, Exit, ExitReason, Timestamp};
+
+use super::super::StartKind;
+use super::super::series::Counted;
+use super::{EXEC, Handles, INIT, failure_label, kind_label};
+use crate::clock::Clock;
+
+/// The metrics of a container. Its hub has it, so that it also sees the events of a container whose actor is gone.
+pub(crate) struct ContainerMeter {
+    handles: Arc<Handles>,
+    clock: Clock,
+    kind: StartKind,
+    /// When it was requested, or began to be made for its pool.
+    requested_at: Timestamp,
+    known: Mutex<Known>,
+}
+
+/// What is known of a container so far.
+struct Known {
+    phase: Phase,
+    /// Whether callers see it. One that is kept ready is not seen before a run is given it.
+    is_visible: bool,
+    started_at: Option<Timestamp>,
+    /// When its start was requested.
+    start_requested_at: Timestamp,
+    counted: Option<Counted>,
+    execs: HashMap<ExecId, Exec>,
+    /// The exit of one that no caller sees. It counts if it is given to a run nevertheless.
+    withheld: Option<Exit>,
+}
+
+struct Exec {
+    requested_at: Timestamp,
+    /// Since when it runs, and that it is counted.
+    running: Option<(Timestamp, Option<Counted>)>,
+}
+
+impl ContainerMeter {
+    pub(super) fn new(handles: Arc<Handles>, kind: StartKind, clock: Clock) -> Self {
+        let requested_at = clock.now();
+        let mut known = Known {
+            phase: Phase::Creating,
+            is_visible: kind != StartKind::Ready,
+            started_at: None,
+            start_requested_at: requested_at,
+            counted: None,
+            execs: HashMap::new(),
+            withheld: None,
+        };
+        known.count(&handles);
+        Self { handles, clock, kind, requested_at, known: Mutex::new(known) }
+    }
+
+    fn known<T>(&self, with: impl FnOnce(&mut Known) -> T) -> T {
+        with(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn step(&self, step: &'static str, since: Timestamp, at: Timestamp) {
+        self.handles.start_duration.record([kind_label(self.kind), step], at.since(since));
+    }
+
+    /// Its bundle is written, in its network.
+    pub(crate) fn prepared(&self) {
+        self.step("prepared", self.requested_at, self.clock.now());
+    }
+
+    /// Its start is requested, after the container itself.
+    pub(crate) fn start_requested(&self) {
+        if self.kind != StartKind::Run {
+            let now = self.clock.now();
+            self.known(|known| known.start_requested_at = now);
+        }
+    }
+
+    /// Callers see it from now on.
+    pub(crate) fn reveal(&self) {
+        self.known(|known| {
+            if !known.is_visible {
+                known.is_visible = true;
+                known.count(&self.handles);
+                if let Some(exit) = known.withheld.take() {
+                    self.handles.exited(kind_label(self.kind), INIT, &exit);
+                }
+            }
+        });
+    }
+
+    /// An event of it is published.
+    pub(crate) fn event(&self, Event { at, kind, .. }: &Event) {
+        self.known(|known| match kind {
+            EventKind::Registered => {}
+            EventKind::Created { .. } => {
+                self.step("created", self.requested_at, *at);
+                known.enter(Phase::Created, &self.handles);
+            }
+            EventKind::Started { .. } => {
+                self.step("started", known.start_requested_at, *at);
+                self.handles.starts.add([kind_label(self.kind), "started"], 1);
+                known.started_at = Some(*at);
+                known.enter(Phase::Running, &self.handles);
+            }
+            EventKind::ExecAdded { exec } => {
+                known.execs.insert(exec.clone(), Exec { requested_at: *at, running: None });
+            }
+            EventKind::ExecStarted { exec, .. } => {
+                if let Some(exec) = known.execs.get_mut(exec) {
+                    self.handles.exec_start_duration.record([], at.since(exec.requested_at));
+                    self.handles.starts.add([EXEC, "started"], 1);
+                    exec.running = Some((*at, self.handles.execs.count([])));
+                }
+            }
+            EventKind::ExecExited { exec, exit } => {
+                known.execs.remove(exec);
+                self.handles.exited(EXEC, EXEC, exit);
+            }
+            EventKind::Paused => known.enter(Phase::Paused, &self.handles),
+            EventKind::Resumed => known.enter(Phase::Running, &self.handles),
+            EventKind::Exited { exit } => {
+                known.enter(Phase::Exited, &self.handles);
+                self.exited(known, exit);
+            }
+            EventKind::Released { left } => {
+                known.enter(Phase::Released, &self.handles);
+                self.handles.leftovers(left);
+            }
+            // Only this workspace makes events: a new one is added here.
+            _ => {}
+        });
+    }
+
+    /// The end of one that was kept ready in vain is no exit that a caller sees. If it could not be made, that is a start
+    /// that failed: no run is given it.
+    fn exited(&self, known: &mut Known, exit: &Exit) {
+        let kind = kind_label(self.kind);
+        if known.is_visible || known.started_at.is_some() {
+            self.handles.exited(kind, INIT, exit);
+        } else if let ExitReason::StartFailed(failure) = &exit.reason {
+            self.handles.starts.add([kind, failure_label(failure.kind)], 1);
+        } else {
+            known.withheld = Some(exit.clone());
+        }
+    }
+}
+
+impl Known {
+    fn enter(&mut self, phase: Phase, handles: &Handles) {
+        self.phase = phase;
+        self.count(handles);
+    }
+
+    /// Counts it where it is now, and no more where it was.
+    fn count(&mut self, handles: &Handles) {
+        drop(self.counted.take());
+        self.counted = match (self.is_visible, self.phase) {
+            (true, Phase::Creating) => handles.containers.count(["creating"]),
+            (true, Phase::Created) => handles.containers.count(["created"]),
+            (true, Phase::Running) => handles.containers.count(["running"]),
+            (true, Phase::Paused) => handles.containers.count(["paused"]),
+            (true, Phase::Exited) => handles.containers.count(["exited"]),
+            (false, Phase::Creating) => handles.ready_containers.count(["making"]),
+            (false, Phase::Created) => handles.ready_containers.count(["ready"]),
+            // One that was given to a run, and one that has ended, is not ready.
+            (_, Phase::Running | Phase::Paused | Phase::Exited | Phase::Released | _) => None,
+        };
+    }
+}
+
+impl Drop for ContainerMeter {
+    /// An executor that has stopped before the end of a container publishes no exit: it is lost, and so are its execs.
+    fn drop(&mut self) {
+        let now = self.clock.now();
+        let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for exec in known.execs.values() {
+            let started_at = exec.running.as_ref().map(|(since, _)| *since);
+            self.handles.exited(EXEC, EXEC, &Exit::lost(started_at, now));
+        }
+        let has_ended = matches!(known.phase, Phase::Exited | Phase::Released);
+        if !has_ended && (known.is_visible || known.started_at.is_some()) {
+            self.handles.exited(kind_label(self.kind), INIT, &Exit::lost(known.started_at, now));
+        }
+    }
+}
+
+impl fmt::Debug for ContainerMeter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ContainerMeter").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
