@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use executor_core::Resources;
 use executor_core::lifecycle::{ContainerId, HostPid, Signal};
+use executor_core::metrics::RuntimeCalls;
 use executor_host::HostClient;
 use serde::Deserialize;
 
@@ -44,6 +45,7 @@ pub struct CommandLine {
     /// The copy of the program in memory, if that is enabled.
     images: Option<Arc<Images>>,
     calls: Arc<AtomicU64>,
+    measured: RuntimeCalls,
 }
 
 impl CommandLine {
@@ -55,12 +57,22 @@ impl CommandLine {
         host: HostClient,
     ) -> Self {
         let images = in_memory.then(|| Arc::new(Images::new(&program)));
-        Self { program, state: None, executor: None, no_pivot, deadline, host, images, calls: Arc::default() }
+        Self {
+            program,
+            state: None,
+            executor: None,
+            no_pivot,
+            deadline,
+            host,
+            images,
+            calls: Arc::default(),
+            measured: RuntimeCalls::uncounted(),
+        }
     }
 
     /// The same for the containers of an executor, whose state is in `state`.
-    pub(crate) fn with_state(&self, state: PathBuf, executor: &str) -> Self {
-        Self { state: Some(state), executor: Some(executor.to_owned()), ..self.clone() }
+    pub(crate) fn with_state(&self, state: PathBuf, executor: &str, measured: RuntimeCalls) -> Self {
+        Self { state: Some(state), executor: Some(executor.to_owned()), measured, ..self.clone() }
     }
 
     /// The runtime's program.

@@ -30,6 +30,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use executor_core::lifecycle::{ContainerId, ProcessId, StartFailure, StartFailureKind};
+use executor_core::metrics::RuntimeCalls;
 use executor_core::{BoxFuture, CgroupParent};
 use executor_host::{HostClient, Root};
 use futures::FutureExt;
@@ -92,6 +93,7 @@ struct OpenedRoot {
     root: Root,
     command_line: CommandLine,
     runtime: Arc<dyn OciRuntime>,
+    calls: RuntimeCalls,
 }
 
 impl Runc {

@@ -1,5 +1,6 @@
 //! One call of the runtime: executed, its answer read, its log read and removed.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use executor_core::lifecycle::{ContainerId, ExitStatus};
+use executor_core::metrics::CallOutcome;
 use executor_core::{BoxFuture, ChildFd, ChildStdio};
 use executor_host::{Call, CallEnd, Command, EXECUTOR_VARIABLE, StdioSource, log_prefix};
 use futures::FutureExt;
@@ -93,7 +95,17 @@ impl CommandLine {
     /// continues to its end: otherwise it would leave a log or a runtime behind.
     pub(super) async fn answer(&self, id: Option<&ContainerId>, args: &[OsString]) -> Result<Vec<u8>> {
         let (call, own_id, own_args) = (self.clone(), id.cloned(), args.to_vec());
-        tokio::spawn(async move { call.whole_call(own_id.as_ref(), &own_args).await }).await?
+        let measured = self.measured.begin(operation(args).trim_start_matches('-'));
+        let whole = async move {
+            let answer = call.whole_call(own_id.as_ref(), &own_args).await;
+            measured.end(match &answer {
+                Ok(_) => CallOutcome::Ok,
+                Err(Error::TimedOut { .. }) => CallOutcome::TimedOut,
+                Err(_) => CallOutcome::Failed,
+            });
+            answer
+        };
+        tokio::spawn(whole).await?
     }
 
     async fn whole_call(&self, id: Option<&ContainerId>, args: &[OsString]) -> Result<Vec<u8>> {
@@ -126,10 +138,14 @@ impl CommandLine {
 
     /// The operation and its subject, for error messages.
     fn names(&self, id: Option<&ContainerId>, args: &[OsString]) -> (String, String) {
-        let step = args.first().map(|arg| arg.to_string_lossy()).unwrap_or_default();
         let subject = id.map_or_else(|| self.program.display().to_string(), ToString::to_string);
-        (format!("{} {step}", self.name()), subject)
+        (format!("{} {}", self.name(), operation(args)), subject)
     }
+}
+
+/// The command of the runtime, as `state`.
+fn operation(args: &[OsString]) -> Cow<'_, str> {
+    args.first().map(|arg| arg.to_string_lossy()).unwrap_or_default()
 }
 
 /// The log of one call. It is removed when it was read or is dropped.

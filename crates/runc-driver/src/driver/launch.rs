@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use executor_core::lifecycle::{ExitStatus, HostPid, ProcessId, ProcessRef, StartFailure, StartFailureKind};
+use executor_core::metrics::CallOutcome;
 use executor_core::{BoxFuture, ChildStdio};
 use executor_host::cgroup::PATIENCE;
 use executor_host::cgroup::place::CgroupPlace;
@@ -146,19 +147,34 @@ impl DriverState {
                 Some(watched.map_err(Error::file("watch", &pid_file)).map_err(not_called)?)
             }
         };
-        let call = begin_call(opened, &start.container, kind, launch, stdio).await.map_err(not_called)?;
+        let measured = opened.calls.begin(kind.command());
+        let call = match begin_call(opened, &start.container, kind, launch, stdio).await {
+            Ok(call) => call,
+            Err(error) => {
+                measured.end(CallOutcome::Failed);
+                return Err(not_called(error));
+            }
+        };
         let ended = call.wait(self.start_deadline, start.abandoned());
         let ended = match watched {
             None => ended.await,
             Some(watched) => tokio::select! {
                 Ok(()) = watched.appeared() => {
+                    measured.end(CallOutcome::Ok);
                     return Ok((call.as_parent(), call));
                 }
                 ended = ended => ended,
             },
         };
         let command = format!("{} {}", opened.runtime.name(), kind.command());
-        self.outcome(&command, call, ended, detach, &pid_file).await
+        let without_process = match ended {
+            CallEnd::Ended(_) => CallOutcome::Failed,
+            CallEnd::Overdue => CallOutcome::TimedOut,
+            CallEnd::Abandoned => CallOutcome::Abandoned,
+        };
+        let outcome = self.outcome(&command, call, ended, detach, &pid_file).await;
+        measured.end(if outcome.is_ok() { CallOutcome::Ok } else { without_process });
+        outcome
     }
 
     /// The outcome of a call that has ended.

@@ -9,8 +9,9 @@
 //! | releases | killing what is left, removing cgroups and files | waits for processes to exit |
 //! | reads | usage, pid files, exec fifos | microseconds each |
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use executor_core::metrics::PoolJobs;
 use tokio::sync::Semaphore;
 
 use crate::{Error, Result};
@@ -40,6 +41,8 @@ pub(super) struct Pools {
     detachments: Arc<Semaphore>,
     releases: Arc<Semaphore>,
     reads: Arc<Semaphore>,
+    /// There is work once an executor uses the driver.
+    jobs: OnceLock<Arc<PoolJobs>>,
     /// Whether the driver is closed. Work holds the lock until it is done, since it continues when its future
     /// is dropped.
     closed: Arc<RwLock<bool>>,
@@ -54,8 +57,14 @@ impl Pools {
             detachments: pool(WAITING_AT_ONCE),
             releases: pool(WAITING_AT_ONCE),
             reads: pool(AT_ONCE),
+            jobs: OnceLock::new(),
             closed: Arc::default(),
         }
+    }
+
+    /// Measures the work from now on.
+    pub(super) fn measure(&self) {
+        self.jobs.get_or_init(|| Arc::new(PoolJobs::register()));
     }
 
     /// Does blocking work once the pool has room. Work that has begun is done even if the future is dropped.
@@ -64,17 +73,21 @@ impl Pools {
         pool: Pool,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T> {
-        let pool = match pool {
-            Pool::Bundles => &self.bundles,
-            Pool::Attachments => &self.attachments,
-            Pool::Detachments => &self.detachments,
-            Pool::Releases => &self.releases,
-            Pool::Reads => &self.reads,
+        let (name, pool) = match pool {
+            Pool::Bundles => ("bundles", &self.bundles),
+            Pool::Attachments => ("attachments", &self.attachments),
+            Pool::Detachments => ("detachments", &self.detachments),
+            Pool::Releases => ("releases", &self.releases),
+            Pool::Reads => ("reads", &self.reads),
         };
+        let mut measured = self.jobs.get().map(|jobs| (Arc::clone(jobs), jobs.wait(name)));
         let turn = Arc::clone(pool).acquire_owned().await;
         let closed = Arc::clone(&self.closed);
         let work = move || {
             let _turn = turn;
+            if let Some((jobs, job)) = &mut measured {
+                jobs.begin(job);
+            }
             let closed = closed.read().unwrap_or_else(PoisonError::into_inner);
             if *closed { Err(Error::NotOpen) } else { Ok(work()) }
         };

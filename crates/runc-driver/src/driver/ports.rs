@@ -7,6 +7,7 @@ use executor_core::lifecycle::{
     ContainerId, ExecId, HostPid, Leftover, ProcessId, ProcessRef, RawExit, Signal, SignalScope,
     StartFailure, StartFailureKind, TerminalSize, Usage,
 };
+use executor_core::metrics::RuntimeCalls;
 use executor_core::{
     BoxFuture, BoxStream, ChildStdio, ContainerSpec, Delivery, ExecSpec, ExitSource, Kill, Resources,
     Runtime, RuntimeError, Swept,
@@ -36,11 +37,13 @@ impl Runtime for Runc {
             Mode::Foreground => {}
         }
         let (state, executor) = (own.runtime_state(), own.executor().to_owned());
-        let command_line = shared.command_line.with_state(state.clone(), &executor);
+        let calls = RuntimeCalls::register();
+        shared.pools.measure();
+        let command_line = shared.command_line.with_state(state.clone(), &executor, calls.clone());
         let host = shared.host.clone();
         let parts = RuntimeParts { command_line: command_line.clone(), host, state, executor };
         let runtime = (shared.make_runtime)(parts);
-        let _first = shared.opened.set(OpenedRoot { root: own, command_line, runtime });
+        let _first = shared.opened.set(OpenedRoot { root: own, command_line, runtime, calls });
         Ok(swept)
     }
 
