@@ -48,6 +48,8 @@ pub use executor_core::lifecycle::{
     OutOfOrder, Pressure, ProcessId, ProcessRef, Refusal, Refused, Signal, SignalScope, Stall, StartFailure,
     StartFailureKind, TerminalSize, Timestamp, Usage, with_causes,
 };
+#[cfg(feature = "metrics")]
+pub use executor_core::metrics;
 pub use executor_core::{
     Attached, BoxError, Capability, CgroupParent, Chunk, Config, ContainerHandle, ContainerSpec, Device,
     DeviceRights, Dns, Error, Events, ExecSpec, Executor, ExecutorBuilder, ExitNotice, ExtraHost, IdMap,
