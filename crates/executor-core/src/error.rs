@@ -1,4 +1,4 @@
-//! What a caller of the embedding API can be told instead of an answer.
+//! Errors of the embedding API and of runtimes.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -12,39 +12,39 @@ use thiserror::Error;
 /// An operation of the embedding API that failed.
 #[derive(Debug, Error)]
 pub enum Error {
-    /// The specification cannot be carried out; nothing was created.
+    /// The specification is invalid. Nothing was created.
     #[error(transparent)]
     InvalidSpec(#[from] InvalidSpec),
-    /// The text is no id.
+    /// The text is not an id.
     #[error(transparent)]
     InvalidId(#[from] InvalidId),
-    /// The id belongs to a container of this executor; that one was not touched.
+    /// A container of this executor has the id. That container is not affected.
     #[error("the container id {id} is taken")]
     IdTaken {
         /// The id.
         id: ContainerId,
     },
-    /// This executor has no such container, or has released it.
+    /// This executor has no container with this id.
     #[error("there is no container {id}")]
     NotFound {
         /// The id.
         id: ContainerId,
     },
-    /// The container has no such exec, or it has ended so long ago that it is forgotten.
+    /// The container has no such exec, or has forgotten it because 64 others ended later.
     #[error("there is no process {process}")]
     NoProcess {
         /// Which process.
         process: ProcessRef,
     },
-    /// The state it is in does not allow the request.
+    /// The state of the container or process does not allow the request.
     #[error("{process}: {refused}")]
     Refused {
-        /// Which process was meant.
+        /// The process; init for a request to a container.
         process: ProcessRef,
-        /// Why not.
+        /// Why.
         refused: Refused,
     },
-    /// The process never ran; the exit's reason says why.
+    /// The process did not run. The reason of its exit says why.
     #[error("{process} did not start: {exit}")]
     NotStarted {
         /// Which process.
@@ -52,16 +52,16 @@ pub enum Error {
         /// Its exit, with the reason.
         exit: Box<Exit>,
     },
-    /// A container that was to be kept ready could not be made.
+    /// A container to be kept ready could not be created.
     #[error("no container can be kept ready: {0}")]
     NotReady(StartFailure),
-    /// The runtime could not do it.
+    /// The runtime failed.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
-    /// Pipes for the process's streams could not be made, or not be used.
+    /// The pipes for the streams of a process could not be made, or not be read.
     #[error("cannot make a pipe for the process")]
     Pipe(#[source] std::io::Error),
-    /// There is nothing to read of the process, or not any more.
+    /// No output of the process can be read, or it was taken.
     #[error(
         "no output of {process} can be read: its specification gives stdout and stderr no pipe (`.piped()` does), or \
          they were taken, or this is another handle than the first"
@@ -82,7 +82,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Why the registry took no container of this id.
+    /// The error for a container that the registry refused.
     pub(crate) fn of_registry(refused: &Refused, id: ContainerId) -> Self {
         match refused.reason {
             Refusal::Draining => Self::ShuttingDown,
@@ -104,13 +104,13 @@ impl Error {
     }
 }
 
-/// An operation of a runtime that failed. What lies beneath is in [`source`](StdError::source), not in the text.
+/// An operation of a runtime failed. The cause is in [`source`](StdError::source), not in the text.
 #[derive(Debug, Error)]
 pub enum RuntimeError {
-    /// There is no OCI runtime.
-    #[error("no OCI runtime: none of {} is on PATH", tried.join(", "))]
+    /// No OCI runtime was found.
+    #[error("cannot find an OCI runtime: {}", not_found(tried))]
     NoRuntime {
-        /// What was looked for.
+        /// The names and paths that were tried, in this order.
         tried: Vec<String>,
     },
     /// The root directory cannot be used.
@@ -118,60 +118,68 @@ pub enum RuntimeError {
     Root {
         /// The directory.
         root: PathBuf,
-        /// Why not.
+        /// Why.
         #[source]
         source: BoxError,
     },
-    /// There is no such container, or it does not run (any more).
+    /// The container or process does not run.
     #[error("{op} {subject}: it does not run")]
     NotRunning {
-        /// What was to be done.
+        /// The operation, an imperative.
         op: Cow<'static, str>,
         /// The container or process.
         subject: String,
     },
-    /// This runtime cannot do that.
+    /// This runtime does not support the operation.
     #[error("{op} {subject}: this runtime cannot do that")]
     Unsupported {
-        /// What was to be done.
+        /// The operation, an imperative.
         op: Cow<'static, str>,
         /// The container or process.
         subject: String,
     },
-    /// The runtime refused, in its own words.
+    /// The OCI runtime refused.
     #[error("{op} {subject}: {words}")]
     Refused {
-        /// What was to be done, as in `runc pause`.
+        /// The operation, as in `runc pause`.
         op: Cow<'static, str>,
         /// The container or process.
         subject: String,
-        /// What the runtime said.
+        /// The words of the OCI runtime, from its log or stderr.
         words: String,
     },
-    /// The runtime gave no answer and was killed.
+    /// The OCI runtime gave no answer and was killed.
     #[error("{op} {subject}: no answer within {after:?}")]
     TimedOut {
-        /// What was to be done, as in `runc pause`.
+        /// The operation, as in `runc pause`.
         op: Cow<'static, str>,
         /// The container or process.
         subject: String,
-        /// How long it was waited for.
+        /// How long it had.
         after: Duration,
     },
-    /// It failed for another reason.
+    /// The operation failed for another reason.
     #[error("{op} {subject}")]
     Failed {
-        /// What was to be done.
+        /// The operation, an imperative.
         op: Cow<'static, str>,
         /// The container, process, file or program.
         subject: String,
-        /// Why it could not be.
+        /// The cause.
         #[source]
         source: BoxError,
     },
 }
 
-/// An error of whichever kind.
+fn not_found(tried: &[String]) -> String {
+    match tried {
+        [path] if path.contains('/') => format!("{path} is not an executable file"),
+        [name] => format!("{name} is not on PATH"),
+        names => format!("PATH has none of these: {}", names.join(", ")),
+    }
+}
+
+/// An error of any kind.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 impl RuntimeError {
@@ -184,7 +192,7 @@ impl RuntimeError {
         Self::Failed { op: op.into(), subject: subject.to_string(), source: source.into() }
     }
 
-    /// `op` cannot be done by this runtime.
+    /// `op` is not supported by this runtime.
     pub fn unsupported(op: impl Into<Cow<'static, str>>, subject: impl std::fmt::Display) -> Self {
         Self::Unsupported { op: op.into(), subject: subject.to_string() }
     }

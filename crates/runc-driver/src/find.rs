@@ -3,6 +3,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
+use executor_core::RuntimeError;
 use rustix::fs::{Access, access};
 
 /// The runtimes that are looked for by default, in this order.
@@ -10,7 +11,7 @@ pub const CANDIDATES: [&str; 4] = executor_host::RUNTIMES;
 
 /// No runtime was found.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no OCI runtime: none of {} is on PATH", tried.join(", "))]
+#[error("{}", RuntimeError::NoRuntime { tried: tried.clone() })]
 pub struct NoRuntime {
     /// The names and paths that were tried.
     pub tried: Vec<String>,
@@ -45,8 +46,13 @@ mod tests {
 
     #[test]
     fn none_found_is_an_error_naming_all() {
+        let error = find_runtime(&["longshore-no-such"]).unwrap_err();
+        assert_eq!(error.to_string(), "cannot find an OCI runtime: longshore-no-such is not on PATH");
         let error = find_runtime(&["longshore-no-such", "/nowhere/runc"]).unwrap_err();
-        assert_eq!(error.to_string(), "no OCI runtime: none of longshore-no-such, /nowhere/runc is on PATH");
+        assert_eq!(
+            error.to_string(),
+            "cannot find an OCI runtime: PATH has none of these: longshore-no-such, /nowhere/runc"
+        );
     }
 
     #[test]
