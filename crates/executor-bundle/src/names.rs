@@ -5,7 +5,8 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use executor_core::{ContainerSpec, Dns, ExtraHost, NetworkAttachment, NetworkNamespace};
+use executor_core::{Config, ContainerSpec, Dns, ExtraHost, NetworkAttachment, NetworkNamespace};
+use serde_json::Value;
 
 use crate::error::Error;
 use crate::file;
@@ -26,18 +27,27 @@ const RESOLVED_CONF: &str = "/run/systemd/resolve/resolv.conf";
 
 /// The paths of the two files, each with its path in the container.
 ///
-/// Empty if the caller's own configuration brings them: the specification asks for nothing that would be in them, and no
-/// provider has made a network.
+/// Empty if the caller's own configuration brings them: the specification asks for nothing that would be in them, no
+/// provider has made a network, and the configuration is not a preview of ours, which mounts these very files.
 pub(crate) fn places(
     dir: &Path,
     spec: &ContainerSpec,
     network: &NetworkNamespace,
 ) -> Vec<(PathBuf, PathBuf)> {
     let is_made = matches!(network, NetworkNamespace::At(_));
-    if spec.config.is_some() && !is_made && spec.extra_hosts.is_empty() && spec.dns == Dns::default() {
+    let asks_for_none = !is_made && spec.extra_hosts.is_empty() && spec.dns == Dns::default();
+    if asks_for_none && spec.config.as_ref().is_some_and(|config| !is_preview(config)) {
         return Vec::new();
     }
     [HOSTS, RESOLV_CONF].map(|(file, place)| (dir.join(file), place.into())).into()
+}
+
+/// Whether a configuration mounts our file of hosts from the directory that it is in, as a preview does.
+fn is_preview(config: &Config) -> bool {
+    let (file, place) = HOSTS;
+    let mounts = config.json().get("mounts").and_then(Value::as_array);
+    let is_ours = |mount: &Value| mount["source"] == file && mount["destination"] == place;
+    mounts.is_some_and(|mounts| mounts.iter().any(is_ours))
 }
 
 /// Writes the two files to `dir`, owned by the container's root. Returns the same as [`places`].
