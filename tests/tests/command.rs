@@ -148,12 +148,17 @@ fn a_timeout_says_so() {
         let script = "trap 'exit 7' TERM; while :; do sleep 0.01; done";
         let outcome = call(&stage.root(), &["run", "--timeout", "500ms", "--", "sh", "-c", script]);
         assert_eq!(outcome.code, Some(124));
-        let sentence = "longshore: the timeout of 500ms was over, and the program was ended with SIGTERM; give it more with --timeout\n";
+        let sentence = "longshore: the timeout of 500ms was over, and the program ended with exit code 7; give it more with --timeout\n";
         assert_eq!(outcome.stderr, sentence);
         let options = ["run", "--timeout", "300ms", "--grace", "100ms", "--", "sleep", "1000"];
         let outcome = call(&stage.root(), &options);
         assert_eq!(outcome.code, Some(124));
-        assert!(outcome.stderr.contains("was killed, 100ms after SIGTERM"), "{}", outcome.stderr);
+        let sentence =
+            "the program did not end within 100ms of SIGTERM and was killed with SIGKILL; give it more";
+        assert!(outcome.stderr.contains(sentence), "{}", outcome.stderr);
+        let at_once =
+            call(&stage.root(), &["run", "--timeout", "300ms", "--grace", "0", "--", "sleep", "1000"]);
+        assert!(at_once.stderr.contains("was over, and the program was killed with SIGKILL;"), "{at_once:?}");
         stage.check();
     });
 }
@@ -188,7 +193,7 @@ fn ctrl_c_cancels_with_grace_and_a_second_one_kills() {
 fn bad_input_is_one_clear_sentence_and_nothing_is_made() {
     on_bare_stage(|stage| {
         let root = stage.root();
-        let cases: [(&[&str], i32, &str); 16] = [
+        let cases: [(&[&str], i32, &str); 22] = [
             (&["run"], 125, "args: there is no command to run"),
             (&["run", "--", ""], 125, "args: the command is an empty word"),
             (&["run", "--id", "..", "--", "true"], 125, "an id begins with a letter or a digit"),
@@ -198,7 +203,7 @@ fn bad_input_is_one_clear_sentence_and_nothing_is_made() {
             (
                 &["run", "--runtime", "no-such-runtime", "--", "true"],
                 125,
-                "none of no-such-runtime is on PATH",
+                "cannot find an OCI runtime: no-such-runtime is not on PATH",
             ),
             (
                 &["run", "-u", "no-such-user", "--", "true"],
@@ -210,6 +215,12 @@ fn bad_input_is_one_clear_sentence_and_nothing_is_made() {
             (&["run", "--memory", "1k", "--", "true"], 125, "memory: less than 6 MiB"),
             (&["run", "--cpus", "0", "--", "true"], 125, "cpus: give a number of CPUs"),
             (&["run", "--cpus=-1", "--", "true"], 125, "cpus: give a number of CPUs"),
+            (&["run", "--timeout", "0", "--", "true"], 125, "a timeout must be more than zero"),
+            (&["run", "--rm", "true"], 125, "a container is always removed when it has ended"),
+            (&["run", "--name", "x", "true"], 125, "--id gives a container its id"),
+            (&["run", "--network", "host", "true"], 125, "--net chooses the network"),
+            (&["run", "-d", "true"], 125, "the command waits for the program"),
+            (&["run", "--net", "cni:no-such", "--", "true"], 125, "choose another network with --net"),
             (&["run", "--", "no-such-program"], 127, "no-such-program: not found"),
             (&["run", "--", "/etc/passwd"], 126, "/etc/passwd: permission denied"),
             (
@@ -300,6 +311,90 @@ fn spec_prints_what_run_would_use_and_makes_nothing() {
     });
 }
 
+/// What `spec` prints is read again: the specification by `run --spec`, the configuration by `run --config`.
+#[test]
+fn what_spec_prints_can_be_run() {
+    on_bare_stage(|stage| {
+        let root = stage.root();
+        let volume = format!("{}:/mnt:ro", stage.path("").display());
+        let script = "echo $COLOUR $(hostname) $(id -un) $PWD; cat /etc/hosts | grep -c localhost; touch /mnt/x || true";
+        let options = [
+            "-e",
+            "COLOUR=red",
+            "--hostname",
+            "ship",
+            "-u",
+            "nobody",
+            "-w",
+            "/tmp",
+            "-v",
+            &volume,
+            "--pids",
+            "64",
+        ];
+        let expected = call(&root, &[&["run"], &options[..], &["sh", "-c", script]].concat());
+        assert_eq!(expected.stdout, "red ship nobody /tmp\n2\n");
+
+        let spec = stage.path("spec.json");
+        let printed = call(&root, &[&["spec", "--json"], &options[..], &["sh", "-c", script]].concat());
+        fs::write(&spec, printed.stdout).unwrap();
+        assert_eq!(call(&root, &["run", "--spec", spec.to_str().unwrap()]), expected);
+        let mut from_stdin = longshore(&root);
+        from_stdin.args(["run", "--spec", "-", "--hostname", "boat"]).stdin(fs::File::open(&spec).unwrap());
+        let outcome = Outcome::from(from_stdin.output().unwrap());
+        drop(from_stdin);
+        assert_eq!(outcome.stdout, "red boat nobody /tmp\n2\n");
+
+        let bundle = stage.path("bundle");
+        fs::create_dir(&bundle).unwrap();
+        let printed = call(&root, &[&["spec", "-t"], &options[..], &["sh", "-c", script]].concat());
+        fs::write(bundle.join("config.json"), printed.stdout).unwrap();
+        let bundle = bundle.to_str().unwrap();
+        assert_eq!(call(&root, &["run", "--config", bundle, "--rootfs", "host"]), expected);
+        stage.check();
+    });
+}
+
+#[test]
+fn a_wrong_specification_is_one_sentence_with_its_field_and_line() {
+    on_bare_stage(|stage| {
+        let file = stage.path("spec.json");
+        let path = file.to_str().unwrap();
+        for (text, expected) in [
+            (
+                "{\n  \"process\": {\"args\": [\"true\"],\n    \"cwd\": 5}}",
+                "process.cwd: invalid type: integer `5`",
+            ),
+            ("{\n\n  \"process\": {\"arg\": []}}", "process.arg: unknown field `arg`"),
+            ("{\n\n  \"resources\": {\"memory\": -1}}", "resources.memory: invalid value"),
+            ("{\n\n  \"rootfs\": ", "EOF while parsing a value"),
+            ("{}\n\n{}", "trailing characters"),
+        ] {
+            fs::write(&file, text).unwrap();
+            let outcome = call(&stage.root(), &["run", "--spec", path, "true"]);
+            assert_eq!((outcome.code, outcome.stderr.lines().count()), (Some(125), 1), "{outcome:?}");
+            assert!(outcome.stderr.contains(path) && outcome.stderr.contains(expected), "{}", outcome.stderr);
+            assert!(outcome.stderr.contains("at line 3 column "), "{}", outcome.stderr);
+        }
+        let missing = call(&stage.root(), &["run", "--spec", "/no/such/spec.json"]);
+        assert!(missing.stderr.contains("--spec /no/such/spec.json: No such file"), "{}", missing.stderr);
+        let both = call(&stage.root(), &["run", "-i", "--spec", "-", "cat"]);
+        assert!(both.stderr.contains("leave out -i"), "{}", both.stderr);
+        stage.check();
+    });
+}
+
+#[test]
+fn the_first_word_is_the_program() {
+    on_bare_stage(|stage| {
+        let outcome = call(&stage.root(), &["run", "--pids", "64", "echo", "hi", "--pids", "-x"]);
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), "hi --pids -x\n"), "{outcome:?}");
+        let outcome = call(&stage.root(), &["run", "--", "echo", "hi", "--"]);
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), "hi --\n"), "{outcome:?}");
+        stage.check();
+    });
+}
+
 #[test]
 fn doctor_says_that_containers_can_be_run() {
     on_bare_stage(|stage| {
@@ -313,6 +408,10 @@ fn doctor_says_that_containers_can_be_run() {
             Outcome::from(doctor.args(["--runtime", "no-such-runtime", "doctor"]).output().unwrap());
         assert_eq!(outcome.code, Some(1));
         assert!(outcome.stdout.contains("FAIL runtime"), "{}", outcome.stdout);
+        let mut doctor = std::process::Command::new(longshore_tests::command::program());
+        let outcome = Outcome::from(doctor.args(["--runtime", "/bin/true", "doctor"]).output().unwrap());
+        assert_eq!(outcome.code, Some(1));
+        assert!(outcome.stdout.contains("/bin/true is not an OCI runtime"), "{}", outcome.stdout);
         stage.check();
     });
 }

@@ -199,6 +199,10 @@ fn rootless_on_a_view_of_the_host() {
         let many =
             user.call(&["run", "--", "sh", "-c", "sleep 1000 & sleep 1000 & (setsid sleep 1000 &) ; exit 0"]);
         assert_eq!(many.code, Some(0), "{many:?}");
+        let limited = user.call(&["run", "--memory", "64m", "--", "true"]);
+        assert_eq!(limited.code, Some(125), "{limited:?}");
+        let advice = "start it with systemd-run --user --scope -p Delegate=yes, or give --cgroup-parent";
+        assert!(limited.stderr.contains(advice), "{limited:?}");
     });
 }
 

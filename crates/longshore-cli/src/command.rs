@@ -3,6 +3,7 @@
 pub(crate) mod args;
 pub(crate) mod doctor;
 pub(crate) mod events;
+pub(crate) mod hints;
 pub(crate) mod relay;
 pub(crate) mod run;
 pub(crate) mod spec;

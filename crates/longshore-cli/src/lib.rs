@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 use command::args::{Action, Arguments};
-use command::status;
 use command::trace::Tracing;
+use command::{hints, status};
 
 /// Carries out what the arguments of this process ask for; answers with the command's exit status.
 pub fn main() -> ExitCode {
@@ -36,9 +36,7 @@ pub fn main() -> ExitCode {
 fn answer_without_arguments(error: &clap::Error) -> ExitCode {
     let help_instead = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     if error.use_stderr() && !help_instead {
-        let text = error.to_string();
-        let cause = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-        eprintln!("longshore: {cause}; see `longshore --help`");
+        eprintln!("longshore: {}", hints::sentence(error));
     } else {
         let _stream_closed = error.print();
     }

@@ -10,7 +10,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use longshore::{CgroupParent, ContainerId, Device, ExtraHost, IdRange, Mount, Network, Ulimit};
 
-use self::values::{Capabilities, capabilities, duration, mount, network, secret, size, swap, volume};
+use self::values::{
+    Capabilities, capabilities, duration, mount, network, secret, size, swap, timeout, volume,
+};
 
 /// Run programs in containers, and never lose track of one.
 #[derive(Debug, Parser)]
@@ -54,9 +56,22 @@ pub(crate) enum Action {
     /// Check whether containers can be run here, and say what to do where not
     Doctor,
     /// Print the config.json that `run` would use with the same options
-    Spec(Box<Container>),
+    ///
+    /// Written to a directory as config.json, it can be given to `run --config`, with --rootfs host if it was made for
+    /// that. What needs files or a network of its own is not in it and is given to `run`: --init, --add-host, --dns and
+    /// --net cni. With --json, the whole specification is printed in the library's JSON form, and `run --spec` reads it.
+    Spec(Box<Spec>),
     /// Remove what dead executors left under --root, and only that
     Sweep,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Spec {
+    #[command(flatten)]
+    pub(crate) run: Run,
+    /// Print the specification instead, in the library's JSON form, which `run --spec` reads
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args, Debug)]
@@ -69,10 +84,10 @@ pub(crate) struct Run {
     /// Give the program a terminal; with -i, every key goes to it as it is, Ctrl-C too
     #[arg(short, long)]
     pub(crate) tty: bool,
-    /// End the program after this time, as in 30s or 2m
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    /// End the program after this time, as in 30s or 2m; more than zero
+    #[arg(long, value_name = "TIME", value_parser = timeout)]
     pub(crate) timeout: Option<Duration>,
-    /// From SIGTERM to SIGKILL, when the program is to end
+    /// Time from SIGTERM to SIGKILL when the program is to end; with 0 it is killed at once
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5s")]
     pub(crate) grace: Duration,
     /// Write what happens to this file, a JSON object on each line; - is stderr
@@ -85,16 +100,16 @@ pub(crate) struct Container {
     /// The container's id; made up when absent
     #[arg(long)]
     pub(crate) id: Option<ContainerId>,
-    /// The root file system: a directory, or `host` for a throw-away overlay of this machine's own
-    #[arg(long, value_name = "DIR|host", default_value = "host")]
-    pub(crate) rootfs: PathBuf,
+    /// The root file system: a directory, or `host` for a throw-away overlay of this machine's own [default: host]
+    #[arg(long, value_name = "DIR|host")]
+    pub(crate) rootfs: Option<PathBuf>,
     /// In place of --rootfs, directories over one another; the topmost first, what is written is thrown away
     #[arg(long, value_name = "DIR", conflicts_with = "rootfs")]
     pub(crate) layer: Vec<PathBuf>,
     /// Set a variable; without a value it is passed on as it is here
     #[arg(short, long, value_name = "K=V")]
     pub(crate) env: Vec<String>,
-    /// Working directory in the container [default: /]
+    /// Working directory in the container; created if it does not exist [default: /]
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<PathBuf>,
     /// User, by name or number, with or without a group: USER[:GROUP]
@@ -110,14 +125,20 @@ pub(crate) struct Container {
     #[arg(long)]
     pub(crate) remove_stub_parents: bool,
     /// Start from this bundle's config.json: what is said beside it is added or takes its place
-    #[arg(long, value_name = "BUNDLE", conflicts_with_all = ["rootfs"])]
+    #[arg(long, value_name = "BUNDLE")]
     pub(crate) config: Option<PathBuf>,
+    /// Start from this specification in the library's JSON form; - is stdin. Options are added to it or take its place
+    ///
+    /// The form is in docs/schema/container-spec.json; `longshore spec --json` prints one. Its streams do not count: the
+    /// program has those of the command.
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pub(crate) spec: Option<PathBuf>,
     /// Host name in the container [default: longshore]
     #[arg(long)]
     pub(crate) hostname: Option<String>,
-    /// What it sees of the network: a loopback of its own (none), this machine's (host), or a network of CNI's
-    #[arg(long, value_name = "none|host|cni[:NAME]", value_parser = network, default_value = "none")]
-    pub(crate) net: Network,
+    /// Its network: a loopback of its own (none), this machine's (host), or a CNI network [default: none]
+    #[arg(long, value_name = "none|host|cni[:NAME]", value_parser = network)]
+    pub(crate) net: Option<Network>,
     /// Add a name to its /etc/hosts
     #[arg(long, value_name = "NAME:IP")]
     pub(crate) add_host: Vec<ExtraHost>,
@@ -142,7 +163,7 @@ pub(crate) struct Container {
     /// CPU limit, as in 0.5
     #[arg(long, value_name = "N")]
     pub(crate) cpus: Option<f64>,
-    /// Share of the CPU when there is not enough for all; 1024 is usual
+    /// Share of the CPU when there is not enough for all; the default is 1024
     #[arg(long, value_name = "N")]
     pub(crate) cpu_shares: Option<u64>,
     /// CPU time in each period, in microseconds
@@ -178,28 +199,28 @@ pub(crate) struct Container {
     /// Put a small process 1 in front of the program, which reaps orphans and hands signals on
     #[arg(long)]
     pub(crate) init: bool,
-    /// Show it its own processes only, or this machine's
-    #[arg(long, value_enum, default_value_t = Mode::Sandbox)]
-    pub(crate) process_mode: Mode,
-    /// Keep it apart from this machine, or give it every right and device
-    #[arg(long, value_enum, default_value_t = Apart::Sandbox)]
-    pub(crate) security: Apart,
+    /// Show it its own processes only, or this machine's [default: sandbox]
+    #[arg(long, value_enum)]
+    pub(crate) process_mode: Option<Mode>,
+    /// Keep it apart from this machine, or give it every right and device [default: sandbox]
+    #[arg(long, value_enum)]
+    pub(crate) security: Option<Apart>,
     /// Add a capability, as in NET_ADMIN; or `all`
     #[arg(long, value_name = "CAP", value_parser = capabilities)]
     pub(crate) cap_add: Vec<Capabilities>,
     /// Take a capability away; or `all`
     #[arg(long, value_name = "CAP", value_parser = capabilities)]
     pub(crate) cap_drop: Vec<Capabilities>,
-    /// System calls: `default`, `unconfined`, or a profile of yours
-    #[arg(long, value_name = "PROFILE", default_value = "default")]
-    pub(crate) seccomp: PathBuf,
+    /// System calls: `default`, `unconfined`, or the file of a profile [default: default]
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) seccomp: Option<PathBuf>,
     /// AppArmor profile of its processes
     #[arg(long, value_name = "PROFILE")]
     pub(crate) apparmor: Option<String>,
     /// Give it SELinux labels of its own
     #[arg(long)]
     pub(crate) selinux: bool,
-    /// Bind this OTLP socket into it, and tell its programs of it
+    /// Bind this OTLP socket into it, and set the variables that name it
     #[arg(long, value_name = "SOCKET")]
     pub(crate) tracing_socket: Option<PathBuf>,
     /// Keep programs from gaining rights, as with set-uid
@@ -214,8 +235,8 @@ pub(crate) struct Container {
     /// Exit code that counts as success: the command's own is 0 then
     #[arg(long, value_name = "CODE")]
     pub(crate) valid_exit_code: Vec<u8>,
-    /// The program and its arguments
-    #[arg(last = true, value_name = "CMD")]
+    /// The program and its arguments; options of longshore come before it
+    #[arg(trailing_var_arg = true, value_name = "CMD")]
     pub(crate) command: Vec<String>,
 }
 

@@ -9,6 +9,7 @@ use longshore::{BoxError, with_causes};
 use rustix::process::{PidfdFlags, geteuid, getpid, pidfd_open};
 
 use super::args::Global;
+use super::status::DELEGATE;
 
 /// What came of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,13 +75,20 @@ fn runtime(named: Option<&str>) -> Verdict {
         }
     };
     match version(&program) {
-        Ok(version) if version.starts_with("crun") && cgroup_mode() == CgroupMode::Hybrid => {
+        Ok(Some(version)) if version.starts_with("crun") && cgroup_mode() == CgroupMode::Hybrid => {
             Verdict::Missing(
                 format!("{version} ({}) refuses hosts with hybrid cgroups", program.display()),
                 "use runc, or hide /sys/fs/cgroup/unified in a mount namespace of your own",
             )
         }
-        Ok(version) => Verdict::Fine(format!("{version} ({})", program.display())),
+        Ok(Some(version)) => Verdict::Fine(format!("{version} ({})", program.display())),
+        Ok(None) => Verdict::Missing(
+            format!(
+                "{} is not an OCI runtime: it answers neither --version nor features as one",
+                program.display()
+            ),
+            "name runc, crun or youki with --runtime",
+        ),
         Err(error) => {
             let cause = with_causes(&*error);
             Verdict::Missing(format!("{}: {cause}", program.display()), "reinstall it, or name another")
@@ -88,10 +96,28 @@ fn runtime(named: Option<&str>) -> Verdict {
     }
 }
 
-fn version(program: &Path) -> Result<String, BoxError> {
+/// What the program says of its version. `None` if it is no OCI runtime.
+fn version(program: &Path) -> Result<Option<String>, BoxError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let runc = longshore::runc().runtime(program.to_string_lossy()).build()?;
-    Ok(runtime.block_on(runc.command_line().version())?)
+    runtime.block_on(async {
+        let version = runc.command_line().version().await?;
+        // A runtime that no one has heard of may have any version; only a runtime answers `features`.
+        let is_runtime = names_a_runtime(&version)
+            || runc
+                .command_line()
+                .features()
+                .await
+                .is_ok_and(|features| !features.oci_version_max.is_empty());
+        Ok(is_runtime.then_some(version))
+    })
+}
+
+/// Whether the first line of `--version` is that of a known runtime, as in `runc version 1.1.12`.
+fn names_a_runtime(version: &str) -> bool {
+    let mut words = version.split_whitespace();
+    let name = words.next().unwrap_or_default();
+    CANDIDATES.contains(&name) && words.next() == Some("version")
 }
 
 fn cgroup_mode() -> CgroupMode {
@@ -123,7 +149,7 @@ fn cgroups() -> Verdict {
         Ok(Some(parent)) => Verdict::Fine(format!("{kind}, delegated to this user at {parent}")),
         Ok(None) => Verdict::Limited(
             format!("{kind}, and none delegated to this user: no limits, pause or usage"),
-            "start it with systemd-run --user --scope -p Delegate=yes, or give --cgroup-parent",
+            DELEGATE,
         ),
         Err(error) => Verdict::Missing(format!("/proc/self/mountinfo: {error}"), "mount /proc"),
     }
@@ -144,10 +170,10 @@ fn pidfd() -> Verdict {
     }
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     if at_least(&release, (6, 15)) {
-        return Verdict::Fine(format!("Linux {release} tells the exit status of any process"));
+        return Verdict::Fine(format!("Linux {release} gives the exit status of any process"));
     }
     Verdict::Limited(
-        format!("Linux {release} tells exit statuses to parents only"),
+        format!("Linux {release} gives exit statuses to parents only"),
         "from 6.15 on a foreign waitpid(-1) cannot hide one",
     )
 }
@@ -210,6 +236,16 @@ mod tests {
         assert_eq!(mode_of(v2), CgroupMode::V2);
         assert_eq!(mode_of(&format!("{v1}{v2}")), CgroupMode::Hybrid);
         assert_eq!(mode_of("proc /proc proc rw 0 0\n"), CgroupMode::None);
+    }
+
+    #[test]
+    fn runtimes_are_known_by_their_version() {
+        assert!(names_a_runtime("runc version 1.1.12"));
+        assert!(names_a_runtime("crun version 1.8"));
+        assert!(names_a_runtime("youki version 0.3.3"));
+        for other in ["", "true (GNU coreutils) 9.1", "version runc", "runc"] {
+            assert!(!names_a_runtime(other), "{other:?}");
+        }
     }
 
     #[test]

@@ -28,48 +28,36 @@ pub(crate) fn run(global: &Global, arguments: Box<Run>) -> Result<ExitCode, Fail
 }
 
 async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure> {
-    let mut spec = arguments.spec().map_err(longshore::Error::from)?;
-    spec.validate().map_err(longshore::Error::from)?;
+    let mut spec = arguments.spec()?;
     let mut signals = terminations()?;
     let log = arguments.events.as_deref().map(open_log).transpose()?;
     let executor = executor(global)?;
 
-    let no_files = |error: io::Error| Failure::new(error.to_string(), "free some files");
-    let stdin = match (arguments.interactive, arguments.tty) {
-        (false, _) => Stdio::Null,
-        (true, false) => Stdio::Inherit,
-        (true, true) => Stdio::Pipe,
-    };
-    let (stdio, mut relay) = match arguments.tty {
-        false => Relay::new(stdin).map_err(no_files)?,
-        true => (StdioSpec { stdin, stdout: Stdio::Pipe, stderr: Stdio::Null }, Relay::default()),
-    };
+    let has_terminal = spec.process.terminal.is_some();
+    let (stdio, mut relay) = streams(arguments.interactive, has_terminal).map_err(no_files)?;
     spec.process.stdio = stdio;
     spec.telemetry.traceparent = trace::traceparent();
     let logged = log.map(|out| tokio::spawn(events::write(executor.events(), out)));
     let mut asked = Asked {
-        timeout: arguments.timeout,
+        time_limit: spec.process.time_limit,
         grace: arguments.grace,
         memory: spec.resources.memory,
-        interrupted: None,
+        ..Asked::default()
     };
 
     let container = executor.run(spec).await?;
-    let restore = (arguments.tty && arguments.interactive).then(terminal::Restore::make_raw).transpose();
-    let restore = restore.map_err(no_files)?;
-    let copied = arguments.tty.then(|| terminal::copy(&container)).transpose().map_err(no_files)?;
+    let is_raw = has_terminal && arguments.interactive;
+    let restore = is_raw.then(terminal::Restore::make_raw).transpose().map_err(no_files)?;
+    let copied = has_terminal.then(|| terminal::copy(&container)).transpose().map_err(no_files)?;
     let exit = wait(&container, &mut relay, &mut signals, &mut asked).await;
     if let Some(copied) = copied {
         let _panicked = copied.await;
     }
     drop(restore);
     relay.finish();
-    let report = executor.shutdown(Cancel::now(), RELEASE).await;
+    shut_down(&executor).await;
     if let Some(logged) = logged {
         let _panicked = logged.await;
-    }
-    for left in report.left {
-        eprintln!("longshore: {left}: could not be removed; `longshore sweep` tries again");
     }
     let (code, sentence) = status::of(exit, &asked);
     if let Some(sentence) = sentence {
@@ -78,7 +66,32 @@ async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure>
     Ok(code.into())
 }
 
-/// Waits for the end, cancelling when asked to: with grace the first time, at once the second.
+fn no_files(error: io::Error) -> Failure {
+    Failure::new(error.to_string(), "free some files")
+}
+
+/// The program's streams, and what copies its stderr to ours.
+fn streams(interactive: bool, has_terminal: bool) -> io::Result<(StdioSpec, Relay)> {
+    let stdin = match (interactive, has_terminal) {
+        (false, _) => Stdio::Null,
+        (true, false) => Stdio::Inherit,
+        (true, true) => Stdio::Pipe,
+    };
+    match has_terminal {
+        false => Relay::new(stdin),
+        true => Ok((StdioSpec { stdin, stdout: Stdio::Pipe, stderr: Stdio::Null }, Relay::default())),
+    }
+}
+
+/// Ends the executor, and prints what it could not remove.
+async fn shut_down(executor: &Executor) {
+    let report = executor.shutdown(Cancel::now(), RELEASE).await;
+    for left in report.left {
+        eprintln!("longshore: {left}: could not be removed; `longshore sweep` tries again");
+    }
+}
+
+/// Waits for the end. The first signal cancels with grace, the second one kills.
 async fn wait(
     container: &ContainerHandle,
     relay: &mut Relay,
@@ -102,10 +115,8 @@ async fn wait(
             }
             exit = &mut ended => return exit,
             Some(signal) = signals.recv() => {
-                let cancel = match asked.interrupted {
-                    None => Cancel::with_grace(asked.grace),
-                    Some(_) => Cancel::now(),
-                };
+                asked.hurried = asked.interrupted.is_some();
+                let cancel = if asked.hurried { Cancel::now() } else { Cancel::with_grace(asked.grace) };
                 asked.interrupted = asked.interrupted.or(Some(signal));
                 drop(container.cancel(cancel));
             }

@@ -1,6 +1,6 @@
-//! Exit codes and sentences: what a shell and a person are told of an end.
+//! The exit code of the command, for a shell, and the sentence on stderr, for its user.
 //!
-//! The program's own code; 128+n when signal n ended it; 124 when its time was over; 125 when
+//! The code is the program's own; 128+n when signal n ended it; 124 when its time was over; 125 when
 //! Longshore failed; 126 when the program cannot be executed; 127 when there is none.
 
 use std::fmt;
@@ -8,13 +8,20 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use longshore::{
-    Error, Exit, ExitReason, ExitStatus, RuntimeError, Signal, StartFailure, StartFailureKind, with_causes,
+    Cancel, Error, Exit, ExitReason, ExitStatus, RuntimeError, Signal, StartFailure, StartFailureKind,
+    TimeLimit, with_causes,
 };
 
 pub(crate) const TIMED_OUT: u8 = 124;
 pub(crate) const OUR_FAILURE: Code = Code(125);
 const NOT_EXECUTABLE: Code = Code(126);
 const NOT_FOUND: Code = Code(127);
+
+const KILLED: ExitStatus = ExitStatus::Signal(Signal::KILL);
+
+/// What gives an ordinary user cgroups, and with them limits.
+pub(crate) const DELEGATE: &str =
+    "start it with systemd-run --user --scope -p Delegate=yes, or give --cgroup-parent";
 
 /// An exit code of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,7 +93,13 @@ impl From<RuntimeError> for Failure {
 
 impl From<StartFailure> for Failure {
     fn from(StartFailure { kind, message, .. }: StartFailure) -> Self {
+        // A message begins with the field of the specification that it is about.
+        let field = message.split([':', ' ']).next().unwrap_or_default();
         let (code, remedy) = match kind {
+            StartFailureKind::PermissionDenied if field == "resources" => (OUR_FAILURE, DELEGATE),
+            _ if field == "network" => {
+                (OUR_FAILURE, "choose another network with --net (see also --cni-configs and --cni-plugins)")
+            }
             StartFailureKind::NotFound => (NOT_FOUND, "check its name, or bring it in with -v"),
             StartFailureKind::NotExecutable => {
                 (NOT_EXECUTABLE, "name a program or a script that can be executed")
@@ -109,19 +122,22 @@ impl From<StartFailure> for Failure {
     }
 }
 
-/// What `run` was asked for, as far as the end is judged by it.
+/// What `run` was asked for, as far as the sentence on the end depends on it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Asked {
-    pub(crate) timeout: Option<Duration>,
+    pub(crate) time_limit: Option<TimeLimit>,
+    /// The value of `--grace`.
     pub(crate) grace: Duration,
+    /// The memory limit, in bytes.
     pub(crate) memory: Option<u64>,
-    /// The signal that made us cancel.
+    /// The first signal to this command.
     pub(crate) interrupted: Option<Signal>,
+    /// A second signal came, and the program was to be killed at once.
+    pub(crate) hurried: bool,
 }
 
-/// The exit code for an end, and the sentence if there is one to say: none when only the program failed.
+/// The exit code for an end. If there is something to say beside it, a sentence: none when only the program failed.
 pub(crate) fn of(exit: Exit, asked: &Asked) -> (Code, Option<String>) {
-    let grace = humantime::format_duration(asked.grace);
     let own = if exit.success { Code(0) } else { program(exit.status, asked) };
     match exit.reason {
         ExitReason::Normal => (own, None),
@@ -130,23 +146,10 @@ pub(crate) fn of(exit: Exit, asked: &Asked) -> (Code, Option<String>) {
             (failure.code, Some(failure.to_string()))
         }
         ExitReason::TimedOut { killed } => {
-            let after = humantime::format_duration(asked.timeout.unwrap_or_default());
-            let how = match (killed, exit.started_at) {
-                (_, None) => "before the program ran".to_owned(),
-                (false, Some(_)) => "and the program was ended with SIGTERM".to_owned(),
-                (true, Some(_)) => format!("and the program was killed, {grace} after SIGTERM"),
-            };
-            (
-                Code(TIMED_OUT),
-                Some(format!("the timeout of {after} was over, {how}; give it more with --timeout")),
-            )
+            let started = exit.started_at.is_some();
+            (Code(TIMED_OUT), Some(timed_out(exit.status, started, killed, asked)))
         }
-        ExitReason::Cancelled { killed: true, .. } if exit.status == ExitStatus::Signal(Signal::KILL) => (
-            own,
-            Some(format!(
-                "the program did not end by SIGTERM and was killed; --grace {grace} gives it more time"
-            )),
-        ),
+        ExitReason::Cancelled { killed: true, .. } if exit.status == KILLED => (own, Some(killed_by(asked))),
         ExitReason::Cancelled { .. } => (own, None),
         ExitReason::OutOfMemory => {
             let limit =
@@ -154,9 +157,48 @@ pub(crate) fn of(exit: Exit, asked: &Asked) -> (Code, Option<String>) {
             (own, Some(format!("out of memory: the kernel killed the program{limit}; raise --memory")))
         }
         ExitReason::Lost | _ => {
-            let cause = "nobody saw how the program ended: something else has waited for it";
+            let cause =
+                "the exit status of the program is unknown: another part of this process has waited for it";
             (OUR_FAILURE, Some(format!("{cause}; `longshore doctor` checks what containers need")))
         }
+    }
+}
+
+/// How a program ended that exceeded its time limit.
+fn timed_out(status: ExitStatus, started: bool, killed: bool, asked: &Asked) -> String {
+    let limit = asked.time_limit;
+    let after = humantime::format_duration(limit.map(|limit| limit.after).unwrap_or_default());
+    let cancel = limit.map_or_else(Cancel::now, |limit| limit.cancel);
+    let (signal, grace) = (cancel.signal, humantime::format_duration(cancel.grace));
+    let how = match status {
+        _ if !started => ", before the program ran".to_owned(),
+        KILLED if !killed || cancel.is_immediate() => ", and the program was killed with SIGKILL".to_owned(),
+        KILLED if asked.interrupted.is_some() => {
+            format!(", and the program did not end on {signal} and was killed with SIGKILL")
+        }
+        KILLED => {
+            format!(", and the program did not end within {grace} of {signal} and was killed with SIGKILL")
+        }
+        ExitStatus::Code(code) => format!(", and the program ended with exit code {code}"),
+        ExitStatus::Signal(signal) => format!(", and {signal} ended the program"),
+        ExitStatus::Unknown => ", and the program has ended".to_owned(),
+    };
+    format!("the timeout of {after} was over{how}; give it more with --timeout")
+}
+
+/// How a program was killed after a signal to this command.
+fn killed_by(asked: &Asked) -> String {
+    let grace = humantime::format_duration(asked.grace);
+    match (asked.hurried, asked.grace) {
+        (true, _) => {
+            format!("a second signal killed the program before its grace of {grace} was over; wait for it")
+        }
+        (false, Duration::ZERO) => {
+            "the program was killed with SIGKILL at once; --grace gives it time to end".into()
+        }
+        (false, _) => format!(
+            "the program did not end within {grace} of SIGTERM and was killed with SIGKILL; give it more time with --grace"
+        ),
     }
 }
 
@@ -196,6 +238,7 @@ mod tests {
             (kill, ExitReason::OutOfMemory, (137, true)),
             (ExitStatus::Code(3), cancelled(false), (3, false)),
             (kill, cancelled(true), (137, true)),
+            (ExitStatus::Code(3), cancelled(true), (3, false)),
             (unknown, cancelled(false), (130, false)),
             (ExitStatus::Code(0), ExitReason::TimedOut { killed: false }, (124, true)),
             (unknown, failed(StartFailureKind::NotFound), (127, true)),
@@ -205,5 +248,48 @@ mod tests {
         ] {
             assert_eq!(ended(status, reason.clone()), expected, "{status:?} {reason:?}");
         }
+    }
+    fn sentence(status: ExitStatus, reason: ExitReason, asked: Asked) -> String {
+        let at = Timestamp::default();
+        of(Exit::new(status, reason, &BTreeSet::new(), Some(at), at), &asked).1.unwrap_or_default()
+    }
+
+    #[test]
+    fn sentences_say_how_the_program_ended() {
+        let limited = |grace| Asked {
+            time_limit: Some(TimeLimit { after: Duration::from_secs(2), cancel: Cancel::with_grace(grace) }),
+            grace,
+            ..Asked::default()
+        };
+        let (second, none) = (Duration::from_secs(1), Duration::ZERO);
+        let term = ExitStatus::Signal(Signal::TERM);
+        for (status, killed, grace, how) in [
+            (ExitStatus::Code(7), false, second, "and the program ended with exit code 7;"),
+            (ExitStatus::Code(7), true, second, "and the program ended with exit code 7;"),
+            (term, false, second, "and SIGTERM ended the program;"),
+            (KILLED, true, second, "did not end within 1s of SIGTERM and was killed with SIGKILL;"),
+            (KILLED, true, none, "and the program was killed with SIGKILL;"),
+            (KILLED, false, second, "and the program was killed with SIGKILL;"),
+        ] {
+            let said = sentence(status, ExitReason::TimedOut { killed }, limited(grace));
+            assert!(said.starts_with("the timeout of 2s was over, ") && said.contains(how), "{said}");
+        }
+        let cancelled = ExitReason::Cancelled { cause: CancelCause::Requested, killed: true };
+        let said = sentence(KILLED, cancelled.clone(), limited(second));
+        assert!(said.starts_with("the program did not end within 1s of SIGTERM"), "{said}");
+        assert!(said.ends_with("give it more time with --grace"), "{said}");
+        assert!(sentence(KILLED, cancelled.clone(), limited(none)).contains("at once"));
+        let said = sentence(KILLED, cancelled, Asked { hurried: true, ..limited(second) });
+        assert!(said.starts_with("a second signal killed the program"), "{said}");
+    }
+
+    #[test]
+    fn remedies_name_the_option() {
+        let remedy = |kind, message: &str| Failure::from(StartFailure::new(kind, message)).remedy;
+        let limits = "resources: limits need cgroups, and none are delegated to this user";
+        assert_eq!(remedy(StartFailureKind::PermissionDenied, limits), DELEGATE);
+        let network = "network x: no configuration of this network in /etc/cni/net.d";
+        assert!(remedy(StartFailureKind::BadConfig, network).contains("--net"));
+        assert_eq!(remedy(StartFailureKind::BadConfig, "device: /dev/x"), "correct that option");
     }
 }

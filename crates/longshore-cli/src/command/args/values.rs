@@ -86,6 +86,14 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A time that is not zero.
+pub(super) fn timeout(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("a timeout must be more than zero".into()),
+        after => Ok(after),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,6 +110,9 @@ mod tests {
         }
         assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        for zero in ["0", "0s", "0ms"] {
+            assert!(timeout(zero).is_err() && duration(zero) == Ok(Duration::ZERO), "{zero}");
+        }
         assert!(duration("-1").is_err() && duration("soon").is_err());
     }
 
