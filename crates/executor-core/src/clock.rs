@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use executor_lifecycle::Timestamp;
 use tokio::time::Instant;
 
-/// Never goes back, and stands still where tokio's clock is paused.
+/// A clock that never goes back. It stands still while tokio's clock is paused.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     built_at: Timestamp,
@@ -24,7 +24,7 @@ impl Clock {
         self.built_at.after(self.built.elapsed())
     }
 
-    /// How long it is until `deadline`; zero when it is over.
+    /// The time until `deadline`. Zero if it is over.
     pub(crate) fn until(&self, deadline: Timestamp) -> Duration {
         deadline.since(self.now())
     }

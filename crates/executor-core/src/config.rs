@@ -1,4 +1,4 @@
-//! A configuration of the caller's own, as the OCI runtime specification has it.
+//! A configuration of the caller, in the form of the OCI runtime specification.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::spec::invalid;
 use crate::{ContainerSpec, InvalidSpec, Rootfs};
 
-/// A `config.json`. What this crate has no name for stays in it as it is.
+/// A `config.json`. Fields that this crate does not know stay as they are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "Value"))]
 #[serde(from = "Value", into = "Value")]
@@ -30,7 +30,7 @@ impl From<Config> for Value {
 }
 
 impl Config {
-    /// The whole of it.
+    /// The JSON value.
     pub fn json(&self) -> &Value {
         &self.0
     }
@@ -44,7 +44,8 @@ impl Config {
         list.into_iter().flatten().filter_map(Value::as_str)
     }
 
-    /// Its user and group by number, as in [`ProcessSpec::user`](crate::ProcessSpec::user).
+    /// Its user and group, as numbers, in the form of [`ProcessSpec::user`](crate::ProcessSpec::user). `None` if it
+    /// has none.
     pub fn user(&self) -> Option<String> {
         let number = |name| self.0.pointer(&format!("/process/user/{name}")).and_then(Value::as_u64);
         Some(format!("{}:{}", number("uid")?, number("gid")?))
@@ -52,15 +53,15 @@ impl Config {
 }
 
 impl ContainerSpec {
-    /// A container as a bundle of the caller's describes it. `bundle` is its directory; a file is taken for its
+    /// Reads the specification of a container from a bundle. `bundle` is a directory, or the path of its
     /// `config.json`.
     ///
-    /// The fields of the specification have the values of the configuration, or their defaults: what is changed
-    /// then replaces the configuration's, or is added to it, and the rest of that is kept, with fields that
-    /// nobody here knows. Only its place among the cgroups is always Longshore's.
+    /// The fields of the specification get the values of the configuration, or their defaults. Fields that you change
+    /// replace those of the configuration, or are added to them. The rest of the configuration is kept, unknown
+    /// fields included. Its cgroup path is not: Longshore decides on that.
     ///
     /// # Errors
-    /// When it cannot be read, is no JSON object, or has no root file system or program.
+    /// If the file cannot be read, is not a JSON object, or has no `root.path`.
     pub fn from_config(bundle: impl AsRef<Path>) -> Result<Self, InvalidSpec> {
         let bundle = bundle.as_ref();
         let unusable =

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::InvalidSpec;
 use crate::spec::{absolute, invalid, word};
 
-/// A device that a container has beside `/dev/null` and its like.
+/// A device that a container has in addition to the usual ones, such as `/dev/null`.
 ///
 /// As text and as JSON: `vendor.com/gpu=0` by its CDI name, `/dev/fuse`, `/dev/fuse:/dev/fuse` or
 /// `/dev/fuse:/dev/fuse:rw` by its path.
@@ -18,7 +18,7 @@ use crate::spec::{absolute, invalid, word};
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String"))]
 #[serde(try_from = "String", into = "String")]
 pub enum Device {
-    /// What a CDI specification of this name describes.
+    /// The name of a device that a CDI specification describes, as in `vendor.com/gpu=0`.
     Cdi(String),
     /// A character or block device of the host.
     Node {
@@ -63,7 +63,8 @@ impl Device {
         Self::Node { destination: path.clone(), path, rights }
     }
 
-    /// The same at another absolute path in the container. Of a CDI device its specification says the path.
+    /// Sets the path in the container, an absolute path. It has no effect on a CDI device, whose specification has
+    /// the path.
     #[must_use]
     pub fn at(self, destination: impl Into<PathBuf>) -> Self {
         match self {

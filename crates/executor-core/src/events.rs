@@ -1,8 +1,7 @@
-//! What subscribers see of a container: a snapshot, then every event after it, gaps told.
+//! What subscribers receive: a snapshot, then every event after it. Events that they miss are counted.
 //!
-//! Each container has a [`Hub`]. Its snapshot is always current, for those who wait for a state;
-//! its event channel exists from the first subscriber on. A slow subscriber loses the oldest events
-//! and is told how many; it never holds anything up.
+//! Each container has a [`Hub`]. Its snapshot is always current; its event channel exists from the first subscriber
+//! on. A slow subscriber loses the oldest events and is sent their number. It holds nothing up.
 
 mod hub;
 
@@ -32,17 +31,17 @@ pub struct Snapshot {
     pub labels: Labels,
     /// The sequence number of the last event it includes; 0 before the first.
     pub seq: u64,
-    /// Where it is in its life.
+    /// Its phase.
     pub phase: Phase,
-    /// Init's pid on the host, once it exists.
+    /// The pid of init on the host. `None` before init exists.
     pub pid: Option<HostPid>,
-    /// When init started.
+    /// When the program of init started, on the executor's clock. `None` before.
     pub started_at: Option<Timestamp>,
-    /// The execs that have not exited, each with its pid once it runs.
+    /// The execs that have not exited, each with its pid on the host once it runs.
     pub execs: BTreeMap<ExecId, Option<HostPid>>,
-    /// How it ended, once it has.
+    /// The exit of init. `None` before every process has ended.
     pub exit: Option<Exit>,
-    /// Once it is released: what could not be removed.
+    /// What could not be removed. `None` before the release.
     pub left: Option<Vec<Leftover>>,
 }
 
@@ -68,15 +67,15 @@ impl fmt::Display for Snapshot {
 #[rtype(result = "()")]
 #[serde(from = "NoticeForm", into = "NoticeForm")]
 pub enum Notice {
-    /// How things stood when the subscription began. First, and only for a container's events.
+    /// The container when the subscription began. It comes first, and only for the events of one container.
     Snapshot(Snapshot),
-    /// What a dead executor had left, and is gone now. First, and only for an executor's events.
+    /// A container of a dead executor that was removed. These come first, and only for the events of an executor.
     Swept(Swept),
-    /// What happened next.
+    /// The next event.
     Event(Event),
     /// The subscriber was too slow and has missed events.
     Gap {
-        /// How many.
+        /// How many events it has missed.
         missed: u64,
     },
 }
@@ -137,7 +136,10 @@ pub struct Events {
 }
 
 impl Events {
-    /// The next notice; `None` when nothing can come any more.
+    /// The next notice. `None` after `Released` for the events of a container, and if the executor has stopped.
+    ///
+    /// # Cancel safety
+    /// No notice is lost if the future is dropped.
     pub async fn next(&mut self) -> Option<Notice> {
         if let Some(swept) = self.swept.pop_front() {
             return Some(Notice::Swept(swept));
@@ -166,7 +168,7 @@ impl Events {
         }
     }
 
-    /// Sends each notice to an actor, when it has handled the former, until one of the two ends.
+    /// Sends each notice to an actor, when it has handled the former one, until the events or the actor end.
     pub(crate) async fn send_to(mut self, subscriber: Recipient<Notice>) {
         while let Some(notice) = self.next().await {
             if subscriber.send(notice).await.is_err() {
@@ -175,7 +177,7 @@ impl Events {
         }
     }
 
-    /// The same as a stream.
+    /// Makes a stream of it.
     pub fn into_stream(self) -> impl Stream<Item = Notice> + Send {
         futures::stream::unfold(self, |mut events| async move {
             events.next().await.map(|notice| (notice, events))
@@ -216,7 +218,7 @@ impl Snapshot {
                 self.phase = Phase::Released;
                 self.left = Some(left.clone());
             }
-            // Only this workspace makes events: a new one is added here.
+            // Only this workspace adds events. A new one must be added here.
             _ => {}
         }
     }

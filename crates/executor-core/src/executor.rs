@@ -1,8 +1,8 @@
-//! The embedding API: an executor, its builder, and the thread its actors live on.
+//! The embedding API: an executor, which [`builder`] makes and starts.
 //!
-//! One thread runs an actix `System` with all actors of an executor: a second arbiter would cost
-//! more for each message than it could win. `System::new` panics on a tokio worker, so the thread is
-//! our own, unless the embedder has a `System` and wants the actors there.
+//! One thread runs an actix `System` with all actors of an executor: a second arbiter would cost more for each
+//! message than it could gain. `System::new` panics on a tokio worker, so we start a thread of our own, unless the
+//! embedder has a `System` and wants the actors there.
 
 mod builder;
 
@@ -26,13 +26,13 @@ use crate::{
     Snapshot, Swept, io,
 };
 
-/// How long dropping the last handle of an executor waits for its containers to end.
+/// How long dropping the last handle waits for the containers to end.
 const DROP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Runs containers. A clone is another handle of the same executor.
 ///
-/// End it with [`shutdown`](Self::shutdown). Dropping the last clone kills what is left and blocks until
-/// the containers are gone, at most 10 s: a process that exits leaves none behind.
+/// End it with [`shutdown`](Self::shutdown). Dropping the last clone kills the containers and blocks until they are
+/// released, at most 10 s.
 #[derive(Clone)]
 pub struct Executor {
     inner: Arc<Inner>,
@@ -44,39 +44,40 @@ struct Inner {
     tokens: Tokens,
     swept: Vec<Swept>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// What closing the runtime could not remove; closed without a value while the thread runs.
+    /// What closing the runtime could not remove. It is closed without a value while the thread runs.
     closed: watch::Receiver<Option<Vec<Leftover>>>,
 }
 
 /// How a shutdown went.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShutdownReport {
-    /// Containers that had not been released when the deadline came; they were then ended and
-    /// released all the same.
+    /// Containers that were not released at the deadline. They were ended and released after it.
     pub late: Vec<ContainerId>,
-    /// What could not be removed; empty when all is well.
+    /// What could not be removed. Empty if all was.
     pub left: Vec<Leftover>,
 }
 
 impl Executor {
-    /// Begins to build an executor on `runtime`.
+    /// Makes a builder of an executor on `runtime`.
     pub fn builder<R: Runtime + ExitSource>(runtime: R) -> ExecutorBuilder {
         ExecutorBuilder::new(runtime)
     }
 
-    /// What dead executors had left under the root, and is gone now.
+    /// What dead executors had left under the root directory. [`ExecutorBuilder::build`] removed it.
     pub fn swept(&self) -> &[Swept] {
         &self.inner.swept
     }
 
-    /// Registers a container and begins to start it; answers when its id is registered.
+    /// Registers a container and begins to start it. Returns when its id is registered.
     ///
     /// # Errors
-    /// [`Error::InvalidSpec`], [`Error::IdTaken`], [`Error::ShuttingDown`]; in each case nothing was
-    /// created and nothing of others was touched. That the container could not be started is not an
-    /// error here: [`ContainerHandle::started`] and [`ContainerHandle::wait`] say so.
+    /// [`Error::InvalidSpec`], [`Error::IdTaken`], [`Error::Pipe`], [`Error::ShuttingDown`], [`Error::Stopped`]. In
+    /// each case nothing is left of the container, and no other container is affected. If the container cannot be
+    /// started, that is not an error here: [`ContainerHandle::started`] and [`ContainerHandle::wait`] report it.
     ///
-    /// A future of it that is dropped before it has answered cancels what it asked for.
+    /// # Cancel safety
+    /// The request is sent when the future is first polled. If the future is dropped after that and before it
+    /// returns, the container is cancelled and released, because no one has a handle of it.
     ///
     /// ```
     /// # use executor_core::*;
@@ -140,19 +141,23 @@ impl Executor {
         Ok(ContainerHandle::new(id, parts, ours, self.inner.tokens.clone()).with(cancel_on_drop))
     }
 
-    /// Keeps `count` containers of this specification ready from now on: made, short of executing the program. A
-    /// [`run`](Self::run) of an equal specification starts one of them, if one is ready, and another is made in its
-    /// place; if none is, it makes its own. Answers when they are ready.
+    /// Keeps `count` containers of this specification ready from now on: they are created, but their program is not
+    /// executed. A [`run`](Self::run) of an equal specification starts one of them, and another is created in its
+    /// place. If none is ready, `run` creates its own. Returns when `count` containers are ready.
     ///
-    /// Equal is what differs at most in the time limit, the exit codes that count as success, and `cancel_on_drop`; a run
-    /// that asks for an id has none kept ready for it. What a container is made of is looked at when it is made: files to be
-    /// mounted, variables, names. A ready container is no container of the executor yet: it has no events and is
-    /// in no list. Another `count` for the same specification takes the place of the former; 0 ends it, and so does
-    /// a shutdown.
+    /// Two specifications are equal here if they differ at most in the labels, the time limit, the exit codes that
+    /// count as success, and `cancel_on_drop`. A specification with an id equals none. Files to be mounted,
+    /// environment variables and names are read when a container is created, not when it is started. A ready
+    /// container is not yet a container of the executor: it has no events and is in no list. Another `count` for the
+    /// same specification replaces the former one. A count of 0 ends it, and so does a shutdown.
     ///
     /// # Errors
-    /// [`Error::InvalidSpec`], also when it has an id; [`Error::NotReady`] when one cannot be made, and then another is
-    /// tried at the next `run`; [`Error::ShuttingDown`].
+    /// [`Error::InvalidSpec`], also if it has an id. [`Error::NotReady`] if a container cannot be created; the next
+    /// `run` tries again. [`Error::ShuttingDown`], [`Error::Stopped`].
+    ///
+    /// # Cancel safety
+    /// The request is sent when the future is first polled. From then on the containers are kept ready, even if the
+    /// future is dropped.
     ///
     /// ```
     /// # use executor_core::*;
@@ -177,10 +182,13 @@ impl Executor {
         self.inner.address.send(Prepare { spec, count }).await.map_err(|_| Error::Stopped)?
     }
 
-    /// Another handle of a container, by its id.
+    /// Makes another handle of a container, by its id. The pipes of its init belong to the first handle.
     ///
     /// # Errors
-    /// [`Error::NotFound`] when there is none or it is released.
+    /// [`Error::NotFound`] if there is no such container or it is released; [`Error::Stopped`].
+    ///
+    /// # Cancel safety
+    /// Nothing is changed. The future can be dropped at any time.
     ///
     /// ```
     /// # use executor_core::*;
@@ -230,15 +238,19 @@ impl Executor {
         self.inner.address.send(ExitOf(id.clone())).await.map_err(|_| Error::Stopped)?
     }
 
-    /// How every container stands, in the order of their ids.
+    /// Returns every container as of its last event, in the order of their ids.
     ///
     /// # Errors
     /// [`Error::Stopped`].
+    ///
+    /// # Cancel safety
+    /// Nothing is changed. The future can be dropped at any time.
     pub async fn list(&self) -> Result<Vec<Snapshot>, Error> {
         self.inner.address.send(List).await.map_err(|_| Error::Stopped)
     }
 
-    /// What was swept when the executor was built, and the events of all containers from now on.
+    /// Subscribes to the events of all containers from now on. What was swept when the executor was built comes
+    /// first.
     ///
     /// ```
     /// # use executor_core::*;
@@ -261,30 +273,36 @@ impl Executor {
         self.inner.bus.subscribe(&self.inner.swept)
     }
 
-    /// Takes no new containers from now on, and waits until none is left: every one has exited by itself or was cancelled, and is
-    /// released. One that is held at created has to be started or cancelled, and one that is kept until it is removed has to be
-    /// removed: both can still be done, and so can an exec. What was kept ready is ended. [`shutdown`](Self::shutdown) then stops the executor.
-    ///
-    /// # Errors
-    /// [`Error::Stopped`].
-    pub async fn drain(&self) -> Result<(), Error> {
-        self.inner.address.send(Drain).await.map_err(|_| Error::Stopped)
-    }
-
-    /// Sends the events of all containers from now on to an actor of yours, each when the actor has handled the former. A slow
-    /// actor gets a [`Notice::Gap`]. For exits alone, [`notify_exits`](Self::notify_exits) is simpler, and loses none.
+    /// Takes no new containers from now on, and waits until all are released. They end by themselves or are
+    /// cancelled. A container that is held at created must be started or cancelled, and one that is kept must be
+    /// removed; execs are possible, too. Containers that were kept ready are ended. [`shutdown`](Self::shutdown) then
+    /// stops the executor.
     ///
     /// # Errors
     /// [`Error::Stopped`].
     ///
     /// # Cancel safety
-    /// Dropped before it has answered, the subscription may or may not exist.
+    /// The request is sent when the future is first polled. From then on no new containers are taken, even if the future is dropped.
+    pub async fn drain(&self) -> Result<(), Error> {
+        self.inner.address.send(Drain).await.map_err(|_| Error::Stopped)
+    }
+
+    /// Sends the events of all containers from now on to an actor of yours. The next one is sent when the actor has
+    /// handled the former. A slow actor gets a [`Notice::Gap`]. If you need only exits, use
+    /// [`notify_exits`](Self::notify_exits): it loses none.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    ///
+    /// # Cancel safety
+    /// The request is sent when the future is first polled. From then on the subscription exists, even if the future
+    /// is dropped.
     pub async fn subscribe(&self, to: Recipient<Notice>) -> Result<(), Error> {
         self.inner.address.send(messages::Subscribe(to)).await.map_err(|_| Error::Stopped)
     }
 
-    /// Sends the exit of every container that ends from now on to an actor of yours: one [`ExitNotice`] for each, exactly
-    /// once, also for a slow actor. Exits of execs are not among them; see
+    /// Sends the exit of every container that ends from now on to an actor of yours: one [`ExitNotice`] for each,
+    /// exactly once, also if the actor is slow. Exits of execs are not among them; see
     /// [`ProcessHandle::notify_exit`](crate::ProcessHandle::notify_exit).
     ///
     /// # Errors
@@ -293,15 +311,15 @@ impl Executor {
         if self.inner.bus.notify_exits(to) { Ok(()) } else { Err(Error::Stopped) }
     }
 
-    /// Takes nothing new, ends every container as `cancel` says, waits until all are released, and stops.
+    /// Takes no new containers, cancels every container as `cancel` says, waits until all are released, and stops the
+    /// executor.
     ///
-    /// After `deadline` the actors are stopped all the same, and what is left is killed and released
-    /// without them. So a grace that is longer than the deadline ends with it. To let containers end by themselves,
-    /// [`drain`](Self::drain) first.
+    /// At `deadline` the actors are stopped, and what is left is killed and released without them: a grace that is
+    /// longer than the deadline ends with it. To let containers end by themselves, call [`drain`](Self::drain) first.
     ///
     /// # Cancel safety
-    /// Once it was polled, the shutdown goes on, whether or not the future is awaited. A second one with a stronger cancel,
-    /// or a sooner deadline, hastens it.
+    /// The request is sent when the future is first polled. From then on the shutdown goes on, even if the future is
+    /// dropped. A second call with a stronger cancel or a sooner deadline makes it faster.
     ///
     /// ```
     /// # use executor_core::*;
@@ -336,15 +354,15 @@ impl Drop for Inner {
         self.address.do_send(Shutdown { cancel: Cancel::now(), deadline: DROP_DEADLINE });
         let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         let Some(thread) = thread else { return };
-        // On the executor's own thread, waiting for it would be for ever; it ends by itself.
+        // The executor's own thread cannot wait for itself. It ends by itself.
         if thread.thread().id() != thread::current().id() && thread.join().is_err() {
             tracing::error!("the executor's thread panicked");
         }
     }
 }
 
-/// The root directory of this user where none is named: `/run/longshore` for root, else `$XDG_RUNTIME_DIR/longshore`, else
-/// `longshore-UID` in the system's directory for temporary files.
+/// The default root directory of this user: `/run/longshore` for root, else `$XDG_RUNTIME_DIR/longshore`, else
+/// `longshore-UID` in the directory for temporary files.
 pub fn default_root() -> PathBuf {
     let uid = rustix::process::geteuid();
     if uid.is_root() {

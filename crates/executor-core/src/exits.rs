@@ -1,7 +1,7 @@
-//! Exits for actors: one message for each, exactly once, whatever becomes of those in between.
+//! Exits for actors: one message for each, exactly once, even if an actor in between panics.
 //!
-//! A recipient is remembered beside what it waits for, and not in a mailbox. So it gets its message from the end itself, or
-//! from `Drop`, when the end was never seen because the executor has stopped. `do_send` enters a mailbox that is full.
+//! A recipient is kept beside the exit that it waits for, and not in a mailbox. It is sent the exit when that is
+//! published, or from `Drop` if the executor stops before. `do_send` enters even a full mailbox.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[rtype(result = "()")]
 pub struct ExitNotice {
-    /// Which process: init, when a container has ended.
+    /// The process. It is init if a container has ended.
     pub process: ProcessRef,
-    /// How and why.
+    /// Its exit.
     pub exit: Exit,
 }
 
@@ -40,7 +40,7 @@ impl ExitRecipients {
         Self { process, state: Mutex::default() }
     }
 
-    /// Sends the exit to `to`: now when it is known, else when it is published.
+    /// Sends the exit to `to`: at once if it is known, else when it is published.
     pub(crate) fn add(&self, to: Recipient<ExitNotice>) {
         let mut state = self.state();
         match &state.exit {
@@ -49,7 +49,7 @@ impl ExitRecipients {
         }
     }
 
-    /// Sends the exit to all that wait. The first one counts.
+    /// Sends the exit to all recipients. Only the first call counts.
     pub(crate) fn publish(&self, exit: &Exit) {
         let mut state = self.state();
         if state.exit.is_some() {
@@ -62,7 +62,7 @@ impl ExitRecipients {
         }
     }
 
-    /// A push or a take cannot leave it half changed.
+    /// A push or a take cannot leave the state half changed.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -75,7 +75,7 @@ impl Drop for ExitRecipients {
     }
 }
 
-/// The exit of what was not seen to end. When it ended is not known either: not before it started.
+/// The exit of a process that was not seen to end. Its time is unknown; it is not before the start.
 pub(crate) fn lost(started_at: Option<Timestamp>) -> Exit {
     Exit::lost(started_at, started_at.unwrap_or_default())
 }

@@ -1,8 +1,9 @@
-//! What a caller holds: a container, and a process that was exec'd into it.
+//! Handles: a container, and a process that was exec'd into it. [`requests`] and [`process`] have most of their
+//! methods, [`output`] reads to the end, and [`ask`] sends the messages.
 //!
-//! Handles are clones of addresses and of what is watched. They work from any thread, under any
-//! executor of futures or none. Dropping them changes nothing, for the executor owns the container, unless
-//! the specification says that the last one cancels.
+//! A handle is made of weak addresses and of watched values. It works on any thread, under any executor of futures or
+//! none. Dropping it changes nothing, because the executor owns the container, unless the specification says that the
+//! last handle cancels.
 
 mod ask;
 mod output;
@@ -24,7 +25,7 @@ use crate::io::{self, Connected, Io, Streams};
 use crate::messages::{self, ContainerParts, ProcessStreams, ProcessView, RequestError};
 use crate::{Error, Events, ExecSpec, ExitNotice, Notice, Snapshot};
 
-/// The state of a container whose actor has ended.
+/// The state that a refusal names when the actor of the container has ended.
 const RELEASED: &str = "released";
 
 /// A container of an executor.
@@ -35,7 +36,7 @@ pub struct ContainerHandle {
     view: View,
     io: Io,
     tokens: Tokens,
-    /// What is expected of init, for a container that is still to be started.
+    /// If present, dropping the last clone cancels the container.
     _cancel: Option<Arc<OnDrop<Container, messages::Cancel>>>,
 }
 
@@ -56,28 +57,29 @@ impl ContainerHandle {
         Self { id, address, view, io: Io::new(streams, shared), tokens, _cancel: None }
     }
 
-    /// The same, with what the specification says of a handle.
+    /// With `cancel_on_drop`, dropping the last clone of this handle cancels the container.
     pub(crate) fn with(self, cancel_on_drop: bool) -> Self {
         let cancel = cancel_on_drop.then(|| OnDrop::cancel(&self.address));
         Self { _cancel: cancel, ..self }
     }
 
-    /// The streams of its init.
+    /// The streams of init.
     pub const fn io(&self) -> &Io {
         &self.io
     }
 
-    /// Its id.
+    /// The id.
     pub const fn id(&self) -> &ContainerId {
         &self.id
     }
 
-    /// How it stands now.
+    /// The container as of its last event. This does not ask the executor: handles watch a value that the actor
+    /// publishes.
     pub fn snapshot(&self) -> Snapshot {
         self.view.snapshot()
     }
 
-    /// Its events: a snapshot of now, then everything after it, up to `Released`.
+    /// Subscribes to the events of the container: a snapshot first, then each event after it, up to `Released`.
     ///
     /// ```
     /// # use executor_core::*;
@@ -98,21 +100,23 @@ impl ContainerHandle {
         self.view.subscribe()
     }
 
-    /// Sends its events to an actor of yours: a snapshot, then every event after it, each when the actor has handled the
-    /// former. The actor may live in another actix `System`. For the exit alone, [`notify_exit`](Self::notify_exit) is simpler.
+    /// Sends the events to an actor of yours: a snapshot first, then each event after it. The next one is sent when
+    /// the actor has handled the former. The actor may run in another actix `System`. If you need only the exit, use
+    /// [`notify_exit`](Self::notify_exit).
     ///
     /// # Errors
-    /// [`Error::Refused`] when the container is released: nothing will come any more.
+    /// [`Error::Refused`] if the container is released, because no more events will come.
     ///
     /// # Cancel safety
-    /// Dropped before it has answered, the subscription may or may not exist.
+    /// The request is sent when the future is first polled. From then on the subscription exists, even if the future
+    /// is dropped.
     pub async fn subscribe(&self, to: Recipient<Notice>) -> Result<(), Error> {
         ask(&self.address, messages::Subscribe(to)).await.ok_or_else(|| self.has_exited())
     }
 
-    /// Sends its exit to an actor of yours: one [`ExitNotice`], exactly once, when init and every exec have ended, or at once
-    /// when they have. When the executor stops without having seen the end, the exit's reason is `Lost`. The actor may live in
-    /// another actix `System`; an actor that has ended gets nothing.
+    /// Sends the exit to an actor of yours: one [`ExitNotice`], exactly once, when init and every exec have ended. If
+    /// they have ended already, it is sent at once. If the executor stops before it sees the end, the reason of the
+    /// exit is `Lost`. The actor may run in another actix `System`. If the actor has ended, the notice is dropped.
     ///
     /// ```
     /// # use executor_core::*;
@@ -147,45 +151,56 @@ impl ContainerHandle {
         self.view.notify_exit(to);
     }
 
-    /// Waits until init exists, held at created or started; answers with its pid on the host.
+    /// Waits until init exists, held at created or started. Returns its pid on the host, as the runtime reported it.
     ///
     /// # Errors
-    /// [`Error::NotStarted`] when it never will, with the reason in the exit.
+    /// [`Error::NotStarted`] if it ended first; the exit has the reason. [`Error::Stopped`] if the executor stops
+    /// first.
+    ///
+    /// # Cancel safety
+    /// The future only waits. It can be dropped at any time.
     pub async fn created(&self) -> Result<HostPid, Error> {
         self.pid_once(|snapshot| snapshot.pid.is_some()).await
     }
 
-    /// Has the program executed of a container that [`Executor::create`](crate::Executor::create) made, as soon as that
-    /// can be done; it need not stand at created yet. Answers when the intent is kept: [`started`](Self::started)
-    /// waits for the program.
+    /// Starts the program of a container that [`Executor::create`](crate::Executor::create) made. The container need
+    /// not be created yet: the program starts as soon as it is. Returns when the request is accepted;
+    /// [`started`](Self::started) waits for the program.
     ///
-    /// The specification's time limit counts from this call.
-    ///
-    /// Dropped before it has answered, it may or may not have been asked.
+    /// The time limit of the specification counts from this call.
     ///
     /// # Errors
-    /// [`Error::Refused`] when it was started before, is being cancelled, or has ended.
+    /// [`Error::Refused`] if it was started before, is being cancelled, or has ended.
+    ///
+    /// # Cancel safety
+    /// The request is sent when the future is first polled. From then on it is carried out, even if the future is dropped.
     pub async fn start(&self) -> Result<(), Error> {
         let answer = ask(&self.address, messages::Start(None)).await;
         answer.unwrap_or_else(|| Err(self.gone())).map_err(|refused| self.refused(refused))
     }
 
-    /// Gives back what is kept of a container that has exited; see [`KeepExited`](crate::KeepExited). Answers when that has
-    /// begun: [`released`](Self::released) waits for it, and then the id is free. One that is released has been removed.
-    ///
-    /// Dropped before it has answered, it may or may not have been asked.
+    /// Releases a container that has exited and is kept; see [`KeepExited`](crate::KeepExited). Returns when the
+    /// release has begun; [`released`](Self::released) waits until the id is free. If the container is released
+    /// already, this succeeds.
     ///
     /// # Errors
-    /// [`Error::Refused`] when it has not exited.
+    /// [`Error::Refused`] if it has not exited.
+    ///
+    /// # Cancel safety
+    /// The request is sent when the future is first polled. From then on it is carried out, even if the future is dropped.
     pub async fn remove(&self) -> Result<(), Error> {
         let answer = ask(&self.address, messages::Remove).await;
         answer.unwrap_or(Ok(())).map_err(|refused| self.refused(refused))
     }
 
-    /// Waits until init runs; answers with its pid on the host.
+    /// Waits until the program of init runs. Returns the pid of init on the host.
     ///
     /// # Errors
-    /// [`Error::NotStarted`] when it never will, with the reason in the exit.
+    /// [`Error::NotStarted`] if it ended first; the exit has the reason. [`Error::Stopped`] if the executor stops
+    /// first.
+    ///
+    /// # Cancel safety
+    /// The future only waits. It can be dropped at any time.
     pub async fn started(&self) -> Result<HostPid, Error> {
         self.pid_once(|snapshot| snapshot.started_at.is_some()).await
     }
@@ -202,32 +217,41 @@ impl ContainerHandle {
         }
     }
 
-    /// Waits until init and every exec have ended; answers at once when they have.
+    /// Waits until init and every exec have ended, and returns the exit of init.
     ///
-    /// It reads no output. A process whose pipes nobody reads is held back when they are full, and does not end:
-    /// [`output`](Self::output) reads them while it waits.
+    /// This reads no output. A process blocks when its pipe is full and does not end then: [`output`](Self::output)
+    /// reads and waits.
     ///
-    /// When the executor stops without having seen the end, the exit's reason is `Lost`.
+    /// If the executor stops before it sees the end, the reason of the exit is `Lost`.
+    ///
+    /// # Cancel safety
+    /// The future only waits. It can be dropped at any time.
     pub async fn wait(&self) -> Exit {
         let ended = self.view.wait_for(|snapshot| snapshot.exit.is_some()).await;
         ended.and_then(|snapshot| snapshot.exit).unwrap_or_else(|| lost(self.snapshot().started_at))
     }
 
-    /// Waits until everything it had is given back and its id is free; answers with what could not
-    /// be removed.
+    /// Waits until the container is released and its id is free. Returns what could not be removed.
     ///
     /// # Errors
-    /// [`Error::Stopped`] when the executor stops before.
+    /// [`Error::Stopped`] if the executor stops first.
+    ///
+    /// # Cancel safety
+    /// The future only waits. It can be dropped at any time.
     pub async fn released(&self) -> Result<Vec<Leftover>, Error> {
         let released = self.view.wait_for(|snapshot| snapshot.left.is_some()).await;
         released.and_then(|snapshot| snapshot.left).ok_or(Error::Stopped)
     }
 
-    /// Finds a process that was exec'd into it, by its id: one that has not ended, or one of the last 64 that have. Outputs
-    /// that are [`Stdio::Shared`](crate::Stdio::Shared) can be attached to.
+    /// Finds a process that was exec'd into the container, by its id: one that has not ended, or one of the last 64
+    /// that have. Its pipes belong to the first handle; outputs that are [`Stdio::Shared`](crate::Stdio::Shared) can
+    /// be read.
     ///
     /// # Errors
-    /// [`Error::NoProcess`] when there is none.
+    /// [`Error::NoProcess`] if there is none.
+    ///
+    /// # Cancel safety
+    /// Nothing is changed. The future can be dropped at any time.
     pub async fn process(&self, exec: &ExecId) -> Result<ProcessHandle, Error> {
         let parts = ask(&self.address, messages::FindProcess(exec.clone())).await.flatten();
         let process = || ProcessRef::exec(self.id.clone(), exec.clone());
@@ -235,12 +259,16 @@ impl ContainerHandle {
         Ok(ProcessHandle::new(parts, Streams::default(), false))
     }
 
-    /// Adds a process. Before the container runs it is parked, and started by the event. A future of it
-    /// that is dropped before it has answered cancels what it asked for.
+    /// Starts another process in the container. If the container does not run yet, the process waits and is started
+    /// with it. Returns when the process is registered; [`ProcessHandle::started`] waits until it runs.
     ///
     /// # Errors
-    /// [`Error::InvalidSpec`], and [`Error::Refused`] in a container that has ended, is paused or is
-    /// being cancelled, or where the id is taken by an exec that has not ended.
+    /// [`Error::InvalidSpec`]. [`Error::Pipe`] if a pipe cannot be made. [`Error::Refused`] if the container has
+    /// ended, is paused or is being cancelled, or if an exec that has not ended has the id.
+    ///
+    /// # Cancel safety
+    /// The request is sent when the future is first polled. If the future is dropped after that and before it
+    /// returns, the process is cancelled, because no one has a handle of it.
     ///
     /// ```
     /// # use executor_core::*;

@@ -1,4 +1,4 @@
-//! Which ids of the host stand for which in a container with a user namespace.
+//! Which ids of the host the users and groups of a user namespace are.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use crate::InvalidSpec;
 use crate::spec::invalid;
 use serde::{Deserialize, Serialize};
 
-/// The users and groups of a user namespace. An id that is in no range is nobody's inside.
+/// The users and groups of a user namespace. An id that no range contains is the overflow id (`nobody`) inside.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -18,7 +18,7 @@ pub struct IdMap {
     pub gids: Vec<IdRange>,
 }
 
-/// Ids that follow one another, in the container and on the host.
+/// A range of ids, in the container and on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -37,25 +37,25 @@ impl IdMap {
         Self { uids: ranges.clone(), gids: ranges }
     }
 
-    /// Which user of the host a user of the container is.
+    /// The host user that a user of the container is. `None` if no range contains it.
     pub fn host_uid(&self, uid: u32) -> Option<u32> {
         self.uids.iter().find_map(|range| range.host_of(uid))
     }
 
-    /// Which group of the host a group of the container is.
+    /// The host group that a group of the container is. `None` if no range contains it.
     pub fn host_gid(&self, gid: u32) -> Option<u32> {
         self.gids.iter().find_map(|range| range.host_of(gid))
     }
 
     pub(crate) fn validate(&self) -> Result<(), InvalidSpec> {
         for (field, ranges) in [("uid map", &self.uids), ("gid map", &self.gids)] {
-            // The runtime's init is root in the container, whoever the program is.
+            // The runtime starts as root in the container, even if the program has another user.
             if !ranges.iter().any(|range| range.host_of(0).is_some()) {
                 return Err(invalid(field, "the container's root (0) has to be mapped"));
             }
             let ends = |first: u32, size: u32| u64::from(first) + u64::from(size);
             for (index, range) in ranges.iter().enumerate() {
-                // The last id there could be is not one: it means none.
+                // The greatest number is not an id: it means "none".
                 let fits = |first| ends(first, range.size) <= u64::from(u32::MAX);
                 if range.size == 0 || !fits(range.container) || !fits(range.host) {
                     return Err(invalid(field, format!("{range}: there are no such ids")));

@@ -1,9 +1,10 @@
-//! The streams of a process: what the runtime is given, and what the handle gives out.
+//! The streams of a process: what the runtime gets, and what handles give out.
 //!
-//! A pipe is an operating system's pipe. The task that reads or writes our end of it does so straight; the
-//! executor's thread only waits for the kernel and wakes that task ([`ends`]). It copies the outputs that any number of readers
-//! share ([`attached`]). No actor ever reads or writes. Outputs are read when the process runs, and not before: of a
-//! process that did not start nothing is read. A terminal is the runtime's affair: here it is pipes too.
+//! A pipe is a pipe of the kernel. The task that reads or writes our end does the system calls itself; the executor's
+//! thread only waits for the kernel and wakes that task ([`ends`]). It copies only the outputs that several readers
+//! share ([`attached`]). No actor reads or writes. Outputs are read once the process runs: of a process that did not
+//! start, nothing is read. For a process with a terminal, these are pipes too, and the runtime copies between them
+//! and the terminal.
 
 mod attached;
 mod collect;
@@ -27,30 +28,30 @@ pub use self::input::Input;
 pub use self::output::Output;
 use crate::{Stdio, StdioSpec};
 
-/// How many bytes are read at a time.
+/// The most bytes of one read.
 const CHUNK: usize = 64 << 10;
 
-/// The three streams as the runtime gets them.
+/// The three streams, as the runtime gets them.
 #[derive(Clone, Debug, Default)]
 pub struct ChildStdio {
-    /// Where the process reads from.
+    /// What stdin is.
     pub stdin: ChildFd,
-    /// Where it writes to.
+    /// What stdout is.
     pub stdout: ChildFd,
-    /// Where it complains to.
+    /// What stderr is.
     pub stderr: ChildFd,
-    /// The process is to have a terminal of this size. The runtime keeps the terminal's other side, and
-    /// copies between it and `stdin` and `stdout`, which are pipes or nothing.
+    /// If present, the process has a terminal of this size. The runtime keeps the other side of the terminal, and
+    /// copies between it and `stdin` and `stdout`, which are pipes or null.
     pub terminal: Option<TerminalSize>,
 }
 
-/// One stream as the runtime gets it. The last clone closes it.
+/// One stream, as the runtime gets it. Dropping the last clone closes it.
 #[derive(Clone, Debug, Default)]
 pub enum ChildFd {
     /// `/dev/null`.
     #[default]
     Null,
-    /// The embedder's own stream of the same number.
+    /// The stream of the embedder with the same number.
     Inherit,
     /// This file.
     Fd(Arc<OwnedFd>),
@@ -58,8 +59,8 @@ pub enum ChildFd {
 
 /// The streams of a process, as its handles have them.
 ///
-/// The ends of pipes are taken once. Outputs that are [`Stdio::Shared`] are attached to at any time, by
-/// any number of readers, also through [`Executor::get`](crate::Executor::get).
+/// The end of a pipe can be taken once. An output that is [`Stdio::Shared`] can be attached to at any time, by any
+/// number of readers, also through [`Executor::get`](crate::Executor::get).
 #[derive(Clone, Debug, Default)]
 pub struct Io {
     ends: Arc<Mutex<Streams>>,
@@ -71,27 +72,27 @@ impl Io {
         Self { ends: Arc::new(Mutex::new(streams)), shared }
     }
 
-    /// The other end of stdin, when the specification said [`Stdio::Pipe`] and nobody has taken it.
+    /// Takes the other end of stdin. `None` if the specification does not say [`Stdio::Pipe`], or it was taken.
     pub fn take_stdin(&self) -> Option<Input> {
         self.ends().stdin.take()
     }
 
-    /// The other end of stdout, as [`take_stdin`](Self::take_stdin).
+    /// Takes the other end of stdout; see [`take_stdin`](Self::take_stdin).
     pub fn take_stdout(&self) -> Option<Output> {
         self.ends().stdout.take()
     }
 
-    /// The other end of stderr, as [`take_stdin`](Self::take_stdin).
+    /// Takes the other end of stderr; see [`take_stdin`](Self::take_stdin).
     pub fn take_stderr(&self) -> Option<Output> {
         self.ends().stderr.take()
     }
 
-    /// Another reader of stdout, when the specification said [`Stdio::Shared`].
+    /// Makes another reader of stdout. `None` if the specification does not say [`Stdio::Shared`].
     pub fn attach_stdout(&self) -> Option<Attached> {
         self.shared.stdout.clone().map(Attached::from_start)
     }
 
-    /// Another reader of stderr, when the specification said [`Stdio::Shared`].
+    /// Makes another reader of stderr. `None` if the specification does not say [`Stdio::Shared`].
     pub fn attach_stderr(&self) -> Option<Attached> {
         self.shared.stderr.clone().map(Attached::from_start)
     }
@@ -109,7 +110,7 @@ pub(crate) struct SharedOutputs {
     stderr: Option<watch::Receiver<ReplayBuffer>>,
 }
 
-/// The callers' ends of the pipes.
+/// The ends of the pipes that callers take.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
     pub(crate) stdin: Option<Input>,
@@ -117,7 +118,7 @@ pub(crate) struct Streams {
     pub(crate) stderr: Option<Output>,
 }
 
-/// The streams of a process to be: the runtime's ends, ours, and the callers'.
+/// The streams of a process that is to be started: the runtime's ends, ours, and the callers'.
 pub(crate) struct Connected {
     pub(crate) stdio: ChildStdio,
     pub(crate) ends: PipeEnds,
@@ -139,7 +140,7 @@ pub(crate) fn connect(spec: StdioSpec, terminal: Option<TerminalSize>) -> io::Re
         }
     };
     let stdout = ends.connect_output(spec.stdout, &mut streams.stdout, &mut shared.stdout)?;
-    // A terminal is one stream: what is written to it as an error comes with the rest.
+    // A terminal has one output stream, which carries stderr as well.
     let stderr = match terminal {
         Some(_) => ChildFd::Null,
         None => ends.connect_output(spec.stderr, &mut streams.stderr, &mut shared.stderr)?,
@@ -167,7 +168,7 @@ impl PipeEnds {
     }
 }
 
-/// A stream that has an end of ours.
+/// A stream of which we have an end.
 enum Piped {
     Alone,
     Shared { replay: usize },

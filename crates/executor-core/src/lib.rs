@@ -9,11 +9,11 @@
 //!                              │                       Runtime ◀┘(port)   Reaper ──────┘ Ended
 //!                              │                                            ▲ ExitSource (port)
 //! ```
-//! What is decided is decided in [`executor_lifecycle`]; the actors translate messages into its
-//! events and perform its effects. What touches the system is behind two ports, [`Runtime`] and
-//! [`ExitSource`]; `runc-driver` and `executor-sim` implement them.
+//! All decisions are made in [`executor_lifecycle`]; the actors translate messages into its events and perform its
+//! effects. What touches the system is behind two ports, [`Runtime`] and [`ExitSource`]; `runc-driver` and
+//! `executor-sim` implement them.
 //!
-//! Start with [`Executor::builder`], or with the `longshore` crate, which has everything wired up.
+//! Start with [`Executor::builder`], or with the `longshore` crate, which puts everything together.
 
 pub mod actors;
 mod clock;

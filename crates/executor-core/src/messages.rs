@@ -1,9 +1,9 @@
 //! Every message the actors exchange: who sends it, who receives it, what is replied, and what
 //! happens when the receiver is gone.
 //!
-//! Commands are imperative, facts are past tense. Mailboxes of these actors are unbounded, so a
-//! message enters at once and messages from one sender keep their order; a caller is held back by
-//! the reply it waits for. Facts whose loss would be somebody's are sent so that it is noticed, the others with `do_send`.
+//! Commands are imperative, facts are past tense. The mailboxes of these actors are unbounded: a message enters at
+//! once, and messages from one sender keep their order. A caller is held back by the reply that it waits for. Facts
+//! that another actor depends on are sent so that their loss is noticed; the others are sent with `do_send`.
 
 use std::sync::Weak;
 use std::time::Duration;
@@ -24,9 +24,9 @@ use crate::{ContainerSpec, Error, ExecSpec, Notice, Resources, RuntimeError, Sam
 use tokio::sync::watch;
 use tracing::Span;
 
-/// Register a container, have it made, and start it unless it is to be held at created. From an
-/// [`Executor`](crate::Executor) handle to the executor; replied when the id is registered, for one that was kept ready
-/// when it runs. With the executor gone, the caller gets [`Error::Stopped`].
+/// Register a container, create it, and start it unless it is to be held at created. From an
+/// [`Executor`](crate::Executor) handle to the executor. The reply comes when the id is registered; for a container
+/// that was kept ready, when it runs. If the executor has stopped, the caller gets [`Error::Stopped`].
 #[derive(Message)]
 #[rtype(result = "Result<RunAccepted, Error>")]
 pub struct Run {
@@ -36,8 +36,8 @@ pub struct Run {
     pub(crate) span: Span,
 }
 
-/// Keep so many containers of this specification ready from now on. From a handle to the executor; replied when they
-/// are, or one could not be made.
+/// Keep `count` containers of this specification ready from now on. From a handle to the executor. The reply comes
+/// when they are ready, or one could not be created.
 #[derive(Message)]
 #[rtype(result = "Result<(), Error>")]
 pub struct Prepare {
@@ -62,30 +62,29 @@ pub struct ExitOf(pub ContainerId);
 #[rtype(result = "Vec<Snapshot>")]
 pub struct List;
 
-/// Take nothing new; reply when nothing is left. From a handle to the executor.
+/// Take no new containers. The reply comes when none is left. From a handle to the executor.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Drain;
 
-/// Take nothing new, end all, reply when all are released or the deadline has come with the ids
-/// of those that are not. From a handle to the executor.
+/// Take no new containers and cancel all. From a handle to the executor. The reply comes when all are released, or at
+/// the deadline with the ids of those that are not.
 #[derive(Message)]
 #[rtype(result = "Vec<ContainerId>")]
 pub struct Shutdown {
-    /// How the containers are ended.
+    /// How the containers are cancelled.
     pub cancel: executor_lifecycle::Cancel,
-    /// How long it may take.
+    /// The time until the actors are stopped in any case.
     pub deadline: Duration,
 }
 
-/// Stop, whatever there is still to do. From what drives the executor's actors to the executor and its
-/// reaper, when a shutdown is over.
+/// Stop at once. From the task that drives the actors to the executor and its reaper, when a shutdown is over.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct Stop;
 
-/// The container has given everything back. From a container to the executor, once: the executor frees the id and
-/// then publishes `event`, the container's last. With the executor gone there is no registry to clear.
+/// The container has released everything. From a container to the executor, once: the executor frees the id and then
+/// publishes `event`, the last one of the container. If the executor has stopped, there is no registry to clear.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Released {
@@ -93,55 +92,58 @@ pub struct Released {
     pub event: executor_lifecycle::Event,
 }
 
-/// A container's actor ended without having released it: it panicked. Sent from its `Drop` to the
-/// executor, which releases the container and publishes the rest of its events. With the executor gone, closing
-/// the runtime does the same.
+/// The actor of a container ended without having released it, because it panicked. Sent from its `Drop` to the
+/// executor, which releases the container and publishes the rest of its events. If the executor has stopped, closing
+/// the runtime releases it.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct ContainerLost(pub ContainerId);
 
-/// Be made, and be held at created. From the executor to a container: make the bundle, then create init. From a
-/// container to its init: have the runtime create it. No reply; the receiver is owned by the sender.
+/// Create the container and hold it at created. From the executor to a container, which makes the bundle and then
+/// creates init. From a container to its init, which has the runtime create it. There is no reply; the sender owns
+/// the receiver.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Create;
 
-/// Execute the program, as soon as that can be done. From the executor or a handle to a container. Replied when the
-/// intent is kept; refused once it was started, cancelled, or has ended. The terms are those of the specification where none are
-/// given.
+/// Start the program as soon as the container is created. From the executor or a handle to a container. The reply
+/// comes when the request is accepted; it is refused if the container was started before, is cancelled, or has ended.
+/// Without terms, those of the specification apply.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<(), Refused>")]
 pub struct Start(pub Option<Terms>);
 
-/// Your time counts from now on. From a container to a process. No reply; the receiver is owned by the sender.
+/// Apply these terms; the time limit counts from now on. From a container to a process. There is no reply; the sender
+/// owns the receiver.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Arm(pub Terms);
 
-/// Start now. From a container to a process. No reply; the receiver is owned by the sender.
+/// Start now. From a container to a process. There is no reply; the sender owns the receiver.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Launch;
 
-/// The container will never be ready for you. From a container to a process that waits.
+/// The container will never run, so the process cannot start. From a container to a process that waits. There is no
+/// reply; the sender owns the receiver.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Withdraw(pub StartFailure);
 
-/// Give back what is kept of a container that has exited. From a handle to a container. Replied when the release has
-/// begun; refused before the exit. With the container gone it is satisfied.
+/// Release a container that has exited and is kept. From a handle to a container. The reply comes when the release
+/// has begun; it is refused before the exit. If the actor of the container has ended, the request is satisfied.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<(), Refused>")]
 pub struct Remove;
 
-/// End everything in the container and keep nothing of it. From the executor, when it shuts down, to a container. No
-/// reply; the receiver is owned by the sender.
+/// Cancel the container and do not keep it after its exit. From the executor, when it shuts down, to a container.
+/// There is no reply; the sender owns the receiver.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct End(pub executor_lifecycle::Cancel);
 
-/// Add a process. From a handle, or an actor of the embedder's, to a container. Replied when it is
-/// registered; before the container runs it is parked and launched by the event.
+/// Add a process. From a handle to a container. The reply comes when it is registered. If the container does not run
+/// yet, the process waits and is started with it.
 #[derive(Message)]
 #[rtype(result = "Result<ProcessParts, Refused>")]
 pub struct Exec {
@@ -151,43 +153,44 @@ pub struct Exec {
     pub(crate) span: Span,
 }
 
-/// Find an exec'd process by its id: one that has not ended, or one of the last that have. From a handle to a container.
+/// Find a process that was exec'd, by its id: one that has not ended, or one of the last that have. From a handle to
+/// a container.
 #[derive(Message)]
 #[rtype(result = "Option<ProcessParts>")]
 pub struct FindProcess(pub executor_lifecycle::ExecId);
 
-/// End it. To a container: everything in it; to a process: that one. Replied when the intent is
-/// kept; it needs no repetition. After the end it is satisfied already. With the receiver gone it is
-/// satisfied too: actors outlive what they are in charge of.
+/// Cancel everything in a container, or one process. From a handle to either. The request is kept until the end; it
+/// need not be repeated. After the end it is satisfied. If the receiver has ended, it is satisfied too, because an
+/// actor outlives its processes.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Cancel(pub executor_lifecycle::Cancel);
 
-/// Send a signal: to a container's init or to a process, and to those that the scope says. Before the
-/// start it waits, in order; after the end it is refused.
+/// Send a signal to the init of a container or to a process, and to the others that the scope includes. From a
+/// handle, or from a container to its init. Before the start it is kept, in order; after the end it is refused.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<(), Refused>")]
 pub struct Signal(pub executor_lifecycle::Signal, pub SignalScope);
 
-/// Give the terminal another size: that of a container's init or of a process. Before the start the last
-/// one asked for waits; after the end, and without a terminal, it is refused.
+/// Change the size of the terminal of the init of a container or of a process. From a handle, or from a container to
+/// its init. Before the start the last size is kept; after the end, and without a terminal, it is refused.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<(), Refused>")]
 pub struct Resize(pub TerminalSize);
 
-/// The request of this token was dropped before its answer came: what it asked for is cancelled. From a future of
-/// [`Executor::run`](crate::Executor::run) or of an exec that was dropped, to the executor or the container,
-/// after the request. Where the request was refused, or never arrived, there is nothing to cancel.
+/// The caller dropped the future of this request before the reply: cancel what it asked for. From the future of an
+/// [`Executor::run`](crate::Executor::run) or an exec to the executor or the container, after the request. If the
+/// request was refused, or never arrived, there is nothing to cancel.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Unclaimed(pub(crate) RequestToken);
 
-/// Freeze every process. From a handle to a container; replied when the runtime has.
+/// Freeze every process. From a handle to a container. The reply comes when the runtime has frozen them.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<(), RequestError>")]
 pub struct Pause;
 
-/// Thaw every process. From a handle to a container; replied when the runtime has.
+/// Thaw every process. From a handle to a container. The reply comes when the runtime has thawed them.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<(), RequestError>")]
 pub struct Resume;
@@ -197,34 +200,34 @@ pub struct Resume;
 #[rtype(result = "Result<Vec<HostPid>, RequestError>")]
 pub struct ListProcesses;
 
-/// Read what it has used so far. From a handle to a container.
+/// Read what the container has used so far. From a handle to a container.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Result<Usage, RequestError>")]
 pub struct ReadUsage;
 
-/// Change its limits. Absent fields keep their value. From a handle to a container, which has validated them; replied
-/// when the runtime has changed them. The change is made even if the sender does not wait for the reply.
+/// Change the limits. Absent fields keep their value. From a handle to a container, which has validated them. The
+/// reply comes when the runtime has changed them. They are changed even if the sender does not wait for the reply.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "Result<(), RequestError>")]
 pub struct Update(pub Resources);
 
-/// Send me what it has used so far, so often, up to its end. From a handle to a container; replied at once. Who
-/// reads slowly is sent less.
+/// Sample the usage of the container until its end. From a handle to a container. The reply comes at once. If the
+/// reader is slow, samples are left out.
 #[derive(Clone, Copy, Debug, Message)]
 #[rtype(result = "Samples")]
 pub struct SampleUsage {
-    /// From one sample to the next.
+    /// The time between two samples.
     pub every: Duration,
 }
 
-/// Send every event from now on to this actor, as a [`Notice`]: of a container after a snapshot, of all containers when
-/// it is sent to the executor. From a handle. The next notice is sent when the subscriber has handled the former; a slow
-/// one gets a [`Notice::Gap`], and the subscription of one that is gone ends.
+/// Send every event from now on to this actor, as a [`Notice`]. From a handle to a container, whose snapshot comes
+/// first, or to the executor, for the events of all containers. The next notice is sent when the subscriber has
+/// handled the former. A slow subscriber gets a [`Notice::Gap`]; if it has ended, the subscription ends.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Subscribe(pub Recipient<Notice>);
 
-/// Init exists and waits for its program to be executed. From init to its container, at most once.
+/// Init exists, and its program is not executed. From init to its container, at most once.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Created {
@@ -252,42 +255,42 @@ pub struct Exited {
     pub exit: Exit,
 }
 
-/// A process was killed a while ago and has not ended: something may be frozen. From a process to its container, which
-/// thaws and kills again; repeated while it does not end.
+/// A process was killed a while ago and has not ended: it may be frozen. From a process to its container, which thaws
+/// and kills again. It is repeated while the process does not end.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct StillAlive(pub(crate) ProcessId);
 
-/// A process's actor ended before its process had: it panicked. Sent from its `Drop` to its
-/// container, which puts another in its place; that one kills the process and reports its end.
+/// The actor of a process ended before its process, because it panicked. Sent from its `Drop` to its container, which
+/// starts another actor in its place. That one kills the process and reports its end.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct ProcessLost(pub ProcessId);
 
-/// The end of this process is wanted. From a process to the reaper; a later `Watch` of the same
-/// process takes the place of the former.
+/// Report the end of this process. From a process to the reaper. A later `Watch` of the same process replaces the
+/// former.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Watch {
     /// Which process.
     pub process: ProcessRef,
-    /// Who is told, with [`Ended`].
+    /// The receiver of [`Ended`].
     pub to: Recipient<Ended>,
 }
 
-/// The kernel says it ended. From the reaper to the process that watches, once. With that one gone
-/// it is kept for the next `Watch`.
+/// The process has ended, as the kernel reports. From the reaper to the process that watches, once. If that actor has
+/// ended, the reaper keeps it for the next `Watch`.
 #[derive(Clone, Debug, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
 pub struct Ended(pub RawExit);
 
-/// Nothing of this container will be asked for any more. From the executor to the reaper.
+/// Forget the exits of this container, because it is released. From the executor to the reaper.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub struct Forget(pub ContainerId);
 
-/// The runtime's answer to a create, a start or an exec. From the task that asked it to the process; with that
-/// one gone, to the container, for the process actor that takes its place.
+/// The result of a create, a start or an exec. From the task that called the runtime to the process. If the process
+/// actor has ended, it is sent to the container, for the actor that replaces it.
 #[derive(Clone, Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct LaunchEnded {
@@ -296,18 +299,18 @@ pub(crate) struct LaunchEnded {
     pub(crate) answer: Result<HostPid, StartFailure>,
 }
 
-/// Why a request that the runtime has to carry out was not met.
+/// A request that the runtime carries out failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
-    /// Its state does not allow it.
+    /// The state of the container does not allow it.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// The runtime could not do it.
+    /// The runtime failed.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
 }
 
-/// The streams of a process to be: the runtime's ends, and ours.
+/// The streams of a process that is to be started: the runtime's ends, and ours.
 #[derive(Debug, Default)]
 pub(crate) struct ProcessStreams {
     pub(crate) stdio: ChildStdio,
@@ -315,7 +318,7 @@ pub(crate) struct ProcessStreams {
     pub(crate) shared: SharedOutputs,
 }
 
-/// What a handle of a container is made of. The executor alone keeps the actor alive.
+/// The parts of a handle of a container. Only the executor keeps the actor alive.
 #[derive(Clone)]
 pub struct ContainerParts {
     pub(crate) address: WeakAddr<Container>,
@@ -323,14 +326,14 @@ pub struct ContainerParts {
     pub(crate) shared: SharedOutputs,
 }
 
-/// A container that was registered, and what its first handle has of it.
+/// A container that was registered, for its first handle.
 pub struct RunAccepted {
     pub(crate) id: ContainerId,
     pub(crate) parts: ContainerParts,
     pub(crate) ours: Streams,
 }
 
-/// What a handle of a process is made of. The container alone keeps the actor alive.
+/// The parts of a handle of a process. Only the container keeps the actor alive.
 #[derive(Clone)]
 pub struct ProcessParts {
     pub(crate) id: ProcessRef,
@@ -340,15 +343,15 @@ pub struct ProcessParts {
     pub(crate) shared: SharedOutputs,
 }
 
-/// A process as those who wait for it see it.
+/// The state of a process, for handles that wait for it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ProcessView {
     pub(crate) traits: ProcessTraits,
-    /// What the runtime was asked for and has not answered: the answer comes, whichever actor is there to take it.
+    /// The request to the runtime that is in flight. Its result comes to the actor that is there then.
     pub(crate) asked: Option<LaunchStep>,
     pub(crate) pid: Option<HostPid>,
     pub(crate) started_at: Option<Timestamp>,
-    /// How it ended, as delivered to its actor, which need not have reported it yet.
+    /// Its raw exit, as delivered to its actor, which may not have reported it yet.
     pub(crate) ended: Option<RawExit>,
     pub(crate) exit: Option<Exit>,
 }

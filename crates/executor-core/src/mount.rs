@@ -1,4 +1,4 @@
-//! What is mounted into a container beside its root file system.
+//! What is mounted into a container in addition to its root file system.
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -21,7 +21,7 @@ pub struct Mount {
     /// Whether the container may only read it.
     #[serde(default)]
     pub read_only: bool,
-    /// Options beside, each a word of mount(8): `nosuid`, or `size=64m` for a tmpfs.
+    /// Other options, each a word of mount(8): `nosuid`, or `size=64m` for a tmpfs.
     #[serde(default)]
     pub options: Vec<String>,
 }
@@ -36,14 +36,14 @@ pub enum MountSource {
     Bind {
         /// An absolute path on the host.
         path: PathBuf,
-        /// A path below `path`, which alone is shown. Links in it are resolved as if `path` were the root,
-        /// whatever others do there meanwhile.
+        /// If present, only this path below `path` is mounted. Symbolic links in it are resolved as if `path` were
+        /// the root directory, even if they change meanwhile.
         #[serde(default)]
         selector: Option<PathBuf>,
     },
-    /// An empty file system in memory, gone with the container.
+    /// An empty file system in memory. It ends with the container.
     Tmpfs,
-    /// A file that holds these bytes and is never on a disk. It has no form in JSON: writing it is an error.
+    /// A file with these bytes, which is never written to a disk. It has no form in JSON: serializing it is an error.
     #[serde(skip)]
     Secret {
         /// The bytes.
@@ -64,7 +64,7 @@ pub enum MountSource {
     },
 }
 
-/// What can be said of a bind mount. The rest are options of file systems.
+/// The options of a bind mount. All others are options of file systems.
 const BIND_OPTIONS: [&str; 22] = [
     "async",
     "atime",
@@ -96,8 +96,8 @@ impl Mount {
         Self::new(MountSource::Bind { path: path.into(), selector: None }, destination)
     }
 
-    /// What is at `selector` below a directory of the host, writable. Links on the way are resolved as if the directory were
-    /// the root.
+    /// A path below a directory of the host, writable. Symbolic links on the way are resolved as if the directory
+    /// were the root directory.
     pub fn bind_below(
         path: impl Into<PathBuf>,
         selector: impl Into<PathBuf>,
@@ -107,11 +107,12 @@ impl Mount {
         Self::new(source, destination)
     }
 
-    /// A file at `destination` that holds `contents`, can only be read, and is never on a disk: it is on a ramfs that goes
-    /// with the container. `mode` is the file's mode, as in `0o400`, `owner` its user and group in the container.
+    /// A read-only file at `destination` with `contents`. It is never written to a disk: it is on a ramfs that ends
+    /// with the container. `mode` is the mode of the file, as in `0o400`; `owner` is its user and group in the
+    /// container.
     ///
-    /// The container can read it as long as it lives, and so can the executor's user. An ordinary user's root directory has to
-    /// be in memory, as `$XDG_RUNTIME_DIR` is, and the owner has to be `(0, 0)`.
+    /// The container and the user of the executor can read it until the container is released. For an ordinary user,
+    /// the root directory must be in memory, as `$XDG_RUNTIME_DIR` is, and the owner must be `(0, 0)`.
     pub fn secret(
         contents: impl Into<Secret>,
         destination: impl Into<PathBuf>,
@@ -140,14 +141,14 @@ impl Mount {
         Self { source, destination: destination.into(), read_only: false, options: Vec::new() }
     }
 
-    /// The same with another option, a word of mount(8).
+    /// Adds an option, a word of mount(8).
     #[must_use]
     pub fn option(mut self, option: impl Into<String>) -> Self {
         self.options.push(option.into());
         self
     }
 
-    /// The same, only to be read.
+    /// Makes it read-only.
     #[must_use]
     pub fn read_only(self) -> Self {
         Self { read_only: true, ..self }
@@ -196,7 +197,7 @@ impl Mount {
 
     pub(crate) fn validate(&self) -> Result<(), InvalidSpec> {
         absolute("mount destination", &self.destination)?;
-        // Compared by their parts: `/dev/../` is no other place than `/`.
+        // The components are compared, because `/dev/../` is `/`.
         if !self.destination.components().any(|part| matches!(part, Component::Normal(_))) {
             return Err(invalid("mount destination", "/ is the rootfs; mount somewhere below it"));
         }
@@ -243,7 +244,7 @@ impl Mount {
         })
     }
 
-    /// The path on the host that a bind mount shows, its selector apart.
+    /// The path on the host that a bind mount shows, without its selector. `None` for other mounts.
     pub fn host_path(&self) -> Option<&Path> {
         match &self.source {
             MountSource::Bind { path, .. } => Some(path),

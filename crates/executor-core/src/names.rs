@@ -1,4 +1,4 @@
-//! What a container knows names by: its `/etc/hosts` and `/etc/resolv.conf`.
+//! How a container resolves names: its `/etc/hosts` and `/etc/resolv.conf`.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use crate::InvalidSpec;
 use crate::spec::{host_name, invalid};
 use serde::{Deserialize, Serialize};
 
-/// A line of a container's `/etc/hosts`, beside those of localhost and its own name.
+/// A line of the `/etc/hosts` of a container, in addition to those of localhost and of its own name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]

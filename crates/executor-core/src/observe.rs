@@ -1,8 +1,8 @@
-//! A observer_slot of the actors: sees every message they take, and may change whose turn it is.
+//! An observer of the actors: it sees every message that they take, and may change their order.
 //!
-//! For simulations and tests; an executor without an observer pays nothing for it. Messages from one
-//! sender to one receiver keep their order whatever the observer says: what it changes is which of the
-//! actors that have something to do goes first, and that is open in any case.
+//! It is for simulations and tests. An executor without an observer pays nothing for it. Messages from one sender to
+//! one receiver keep their order. The observer decides only which of the actors that have work goes first, which is
+//! not defined anyway.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -46,13 +46,13 @@ use crate::clock::Clock;
 /// # Ok::<(), executor_core::Error>(())
 /// ```
 pub trait Observer: Send + Sync + 'static {
-    /// Whether the actor whose turn it is lets all others that have something to do go first. It is
-    /// asked again when its next turn comes, so it must not say yes for ever.
+    /// Whether the actor whose turn it is lets all others that have work go first. It is called again at the next
+    /// turn of the actor, so it must not return true for ever.
     fn postpone(&self) -> bool {
         false
     }
 
-    /// An actor has taken a message.
+    /// Called when an actor has taken a message.
     fn took(&self, observed: Observed) {
         drop(observed);
     }
@@ -61,18 +61,18 @@ pub trait Observer: Send + Sync + 'static {
 /// A message that an actor took.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observed {
-    /// When, on the executor's clock.
+    /// When it was taken, on the executor's clock.
     pub at: Timestamp,
     /// The actor and the message.
     pub message: ObservedMessage,
-    /// Why it was refused, where it was.
+    /// If the machine refused it, why.
     pub refused: Option<Refused>,
 }
 
-/// A message that a machine decides on, and the actor that took it. It is shown as the machine's event.
+/// A message that a machine decides on, and the actor that took it, in the form of the machine's event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ObservedMessage {
-    /// Taken by the executor.
+    /// Taken by the executor's actor.
     Registry(RegistryEvent),
     /// Taken by a container.
     Container(ContainerId, ContainerEvent),
@@ -82,7 +82,7 @@ pub enum ObservedMessage {
     Router(ExitRouterEvent),
 }
 
-/// The place of an observer, as the actors see it: mostly empty.
+/// The observer of an executor, if there is one, and the clock for what it sees.
 #[derive(Clone)]
 pub(crate) struct ObserverSlot {
     pub(crate) clock: Clock,
@@ -90,7 +90,7 @@ pub(crate) struct ObserverSlot {
 }
 
 impl ObserverSlot {
-    /// Lets a machine take its step, and shows the event that it took.
+    /// Lets a machine take its step, and shows the event to the observer.
     pub(crate) fn watch_step<E: Clone, R>(
         &self,
         event: E,

@@ -1,7 +1,7 @@
-//! What the actors need of the world: a runtime that starts and ends things, and a source of exits.
+//! What the actors need from the system: a runtime that starts and ends processes, and a source of exits.
 //!
-//! Implementations do the I/O and decide nothing. Futures are polled on the executor's thread, a
-//! tokio runtime with timers and I/O: they may await, and must not block it.
+//! Implementations do the I/O and decide nothing. Futures are polled on the executor's thread, a tokio runtime with
+//! timers and I/O. They may await and must not block.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,30 +19,31 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ChildStdio, ContainerSpec, ExecSpec, Resources, RuntimeError};
 
-/// Makes containers, starts processes in them, and takes both away again.
+/// Creates containers, starts processes in them, and removes both.
 ///
-/// No method blocks. What a method has to put in order with other calls (signals, kills, thaws) it does before it
-/// returns; the future only says what came of it, and nobody has to poll it for the request to be carried out.
+/// No method blocks, unless it says so. The order of signals, kills and thaws is that of the calls: a method does
+/// before it returns what must be in order with other calls. Its future only reports the result, and need not be
+/// polled for the request to be carried out.
 pub trait Runtime: Send + Sync + 'static {
-    /// Takes possession of `root`, once, before anything else; blocks the builder's thread.
+    /// Takes the root directory. It is called once, before anything else, and blocks the thread of the builder.
     ///
-    /// What dead executors left under `root` is removed and reported; what live ones own is not
-    /// touched. A runtime that keeps nothing there has nothing to do.
+    /// What dead executors left under `root` is removed and returned; what live ones own is left alone. A runtime
+    /// that keeps nothing there does nothing.
     fn open(&self, root: &Path) -> Result<Vec<Swept>, RuntimeError> {
         let _ = root;
         Ok(Vec::new())
     }
 
-    /// Makes everything `create` and `run` need. When it fails, nothing of it is left for others to see, but `release`
-    /// is called all the same.
+    /// Makes everything that `create` and `run` need. If it fails, nothing is left that others can see; `release` is
+    /// called all the same.
     fn prepare(
         &self,
         id: &ContainerId,
         spec: Arc<ContainerSpec>,
     ) -> BoxFuture<'static, Result<(), StartFailure>>;
 
-    /// Makes a prepared container up to the point where its program would be executed; answers with the pid of its init,
-    /// whose exit comes from the [`ExitSource`] from then on. By default it cannot be done.
+    /// Creates a prepared container, without executing its program. Returns the pid of its init; from then on the
+    /// exit of init comes from the [`ExitSource`]. By default this is not supported.
     fn create(
         &self,
         id: &ContainerId,
@@ -54,7 +55,7 @@ pub trait Runtime: Send + Sync + 'static {
         future::ready(Err(failure)).boxed()
     }
 
-    /// Executes the program of a created container; answers when it runs. By default it cannot be done.
+    /// Executes the program of a created container. Returns when it runs. By default this is not supported.
     fn start(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), StartFailure>> {
         let _ = id;
         let failure =
@@ -62,12 +63,13 @@ pub trait Runtime: Send + Sync + 'static {
         future::ready(Err(failure)).boxed()
     }
 
-    /// `create` and `start` in one, for a prepared container: answers when init runs. Its exit comes from the
-    /// [`ExitSource`], perhaps earlier.
+    /// Creates and starts a prepared container. Returns the pid of init when it runs. The exit of init comes from the
+    /// [`ExitSource`], and may come earlier than this result.
     fn run(&self, id: &ContainerId, stdio: ChildStdio) -> BoxFuture<'static, Result<HostPid, StartFailure>>;
 
-    /// Starts another process in a running container; answers and ends as with `run`. An id comes again when the exec that
-    /// had it has ended: of one that could not be started the [`ExitSource`] must say nothing after the answer.
+    /// Starts another process in a running container. It returns and its exit comes as for `run`. An id can come
+    /// again when the exec that had it has ended. Of an exec that could not be started, no exit may come after this
+    /// result.
     fn exec(
         &self,
         id: &ContainerId,
@@ -76,11 +78,11 @@ pub trait Runtime: Send + Sync + 'static {
         stdio: ChildStdio,
     ) -> BoxFuture<'static, Result<HostPid, StartFailure>>;
 
-    /// Gives up a `create`, `start`, `run` or `exec` that is under way: it shall answer soon, in any way. Must not block.
+    /// Makes a `create`, `start`, `run` or `exec` that is in flight return soon, with any result. It must not block.
     fn abandon(&self, process: &ProcessRef);
 
-    /// Sends a signal to a process whose pid is known, and to those that `scope` says. Signals arrive in the order of the
-    /// calls.
+    /// Sends a signal to a process whose pid is known, and to the others that `scope` includes. Signals arrive in the
+    /// order of the calls.
     fn signal(
         &self,
         process: &ProcessRef,
@@ -88,25 +90,25 @@ pub trait Runtime: Send + Sync + 'static {
         scope: SignalScope,
     ) -> BoxFuture<'static, Result<Delivery, RuntimeError>>;
 
-    /// Gives the terminal of a process another size. May come as soon as the process was asked for: until there is a
-    /// terminal, the last size is kept for it, and set before the program can ask. Must not block. By default there are
-    /// no terminals.
+    /// Changes the size of the terminal of a process. It may be called as soon as the process was requested: until
+    /// the terminal exists, the last size is kept for it, and set before the program can read it. It must not block.
+    /// By default there are no terminals.
     fn resize(&self, process: &ProcessRef, size: TerminalSize) -> Result<(), RuntimeError> {
         let _ = size;
         Err(RuntimeError::unsupported("resize", process))
     }
 
-    /// Sends SIGKILL to a process and its process group, and does what else `how` says.
+    /// Sends SIGKILL to a process and its process group, and does what `how` adds.
     fn kill(&self, process: &ProcessRef, how: Kill) -> BoxFuture<'static, Result<Delivery, RuntimeError>>;
 
-    /// Kills what is left in a container whose init has ended, and answers when nothing is: for one without a pid
-    /// namespace, where nothing ends with init by itself. By default nothing is ever left.
+    /// Kills the processes that are left in a container whose init has ended. Returns when none is left. It is for
+    /// containers without a pid namespace, where they do not end with init. By default none is ever left.
     fn kill_remaining(&self, id: &ContainerId) -> BoxFuture<'static, ()> {
         let _ = id;
         future::ready(()).boxed()
     }
 
-    /// Freezes every process of a container. By default it cannot be done.
+    /// Freezes every process of a container. By default this is not supported.
     fn pause(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), RuntimeError>> {
         future::ready(Err(RuntimeError::unsupported("pause", id))).boxed()
     }
@@ -117,8 +119,8 @@ pub trait Runtime: Send + Sync + 'static {
         future::ready(Ok(())).boxed()
     }
 
-    /// Thaws every process of a container and all freezers below its own, at once: processes in it are to be killed,
-    /// and a frozen one does not die. By default as `resume`.
+    /// Thaws every process of a container and all freezers below its own, at once, because processes in it are to be
+    /// killed and a frozen process does not die. By default it does as `resume`.
     fn thaw(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), RuntimeError>> {
         self.resume(id)
     }
@@ -126,13 +128,14 @@ pub trait Runtime: Send + Sync + 'static {
     /// The pids, on the host, of all processes in a container.
     fn processes(&self, id: &ContainerId) -> BoxFuture<'static, Result<Vec<HostPid>, RuntimeError>>;
 
-    /// What a container has used so far. By default it is not known.
+    /// Reads what a container has used so far. By default this is not supported.
     fn usage(&self, id: &ContainerId) -> BoxFuture<'static, Result<Usage, RuntimeError>> {
         future::ready(Err(RuntimeError::unsupported("read the usage", id))).boxed()
     }
 
-    /// Changes the limits of a container that is created, running or paused. Absent fields keep their value. `resources`
-    /// are valid. Updates of one container are carried out one after the other. By default it cannot be done.
+    /// Changes the limits of a container that is created, running or paused. Absent fields keep their value.
+    /// `resources` is valid. Updates of one container are carried out one after the other. By default this is
+    /// not supported.
     fn update(
         &self,
         id: &ContainerId,
@@ -142,31 +145,31 @@ pub trait Runtime: Send + Sync + 'static {
         future::ready(Err(RuntimeError::unsupported("update", id))).boxed()
     }
 
-    /// Ends what is left in a container and gives back all it had. Answers with what could not be removed.
+    /// Ends what is left in a container and removes everything that it had. Returns what could not be removed.
     fn release(&self, id: &ContainerId) -> BoxFuture<'static, Vec<Leftover>>;
 
-    /// Ends and releases everything this executor still has, and gives the root back; blocks the
-    /// executor's thread when its actors have stopped. Answers as `release`.
+    /// Ends and releases every container that is left, and gives the root directory up. It is called when the actors
+    /// have stopped, and blocks the executor's thread. Returns what could not be removed.
     fn close(&self) -> Vec<Leftover>;
 }
 
-/// Sees processes end.
+/// A source of exits.
 pub trait ExitSource: Send + Sync + 'static {
-    /// Every end of a process that [`Runtime::create`], [`Runtime::run`] or [`Runtime::exec`] made, once. The end of one
-    /// container's process never waits for another container, nor an exec's for its init. Called once; ends with
-    /// the source.
+    /// A stream of the exits of all processes that [`Runtime::create`], [`Runtime::run`] or [`Runtime::exec`]
+    /// started, each once. The exit of a process must not wait for another container, nor that of an exec for its
+    /// init. It is called once. The stream ends with the source.
     fn exits(&self) -> BoxStream<'static, (ProcessRef, RawExit)>;
 }
 
-/// The ends that a runtime has seen, on their way to the reaper: what an [`ExitSource`] needs when exits
-/// are told to it. A clone is the same one.
+/// A queue of exits on their way to the reaper, for an [`ExitSource`] that sends each exit itself. Clones share the
+/// queue.
 #[derive(Clone, Debug)]
 pub struct ExitQueue {
     sender: mpsc::UnboundedSender<(ProcessRef, RawExit)>,
-    receiver: Arc<Mutex<Option<Ends>>>,
+    receiver: Arc<Mutex<Option<Exits>>>,
 }
 
-type Ends = mpsc::UnboundedReceiver<(ProcessRef, RawExit)>;
+type Exits = mpsc::UnboundedReceiver<(ProcessRef, RawExit)>;
 
 impl Default for ExitQueue {
     fn default() -> Self {
@@ -177,23 +180,23 @@ impl Default for ExitQueue {
 
 impl ExitQueue {
     /// Sends the end of a process to the reaper. If the executor has stopped, it is dropped.
-    pub fn send(&self, process: ProcessRef, ending: RawExit) {
-        drop(self.sender.unbounded_send((process, ending)));
+    pub fn send(&self, process: ProcessRef, exit: RawExit) {
+        drop(self.sender.unbounded_send((process, exit)));
     }
 
-    /// The ends, for [`ExitSource::exits`]; nothing when they were taken before.
+    /// The stream for [`ExitSource::exits`]. It is empty if it was taken before.
     pub fn take(&self) -> BoxStream<'static, (ProcessRef, RawExit)> {
         let receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take();
         receiver.map_or_else(|| stream::empty().boxed(), StreamExt::boxed)
     }
 }
 
-/// What became of a signal.
+/// The result of sending a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// The kernel took it.
+    /// The kernel accepted the signal.
     Sent,
-    /// The process is gone, which is success.
+    /// The process has ended, which counts as success.
     Gone,
 }
 
@@ -204,14 +207,14 @@ pub enum Delivery {
 pub struct Swept {
     /// Its id.
     pub container: String,
-    /// How many of its processes had to be killed.
+    /// How many of its processes were alive and were killed.
     pub killed: usize,
-    /// What could not be removed; empty when all is well.
+    /// What could not be removed. Empty if all was.
     pub left: Vec<Leftover>,
 }
 
 impl Swept {
-    /// The container with this id, of which `killed` processes were killed and `left` could not be removed.
+    /// A container with this id. `killed` of its processes were killed, and `left` could not be removed.
     pub fn new(container: impl Into<String>, killed: usize, left: Vec<Leftover>) -> Self {
         Self { container: container.into(), killed, left }
     }

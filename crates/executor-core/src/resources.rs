@@ -1,4 +1,4 @@
-//! What a container may use at most, and the cgroup that holds it to that.
+//! Limits of a container, and the cgroup that enforces them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,28 +7,28 @@ use crate::InvalidSpec;
 use crate::spec::invalid;
 use serde::{Deserialize, Serialize};
 
-/// The most a container may use; absent means as much as there is.
+/// Limits of a container. An absent field is no limit.
 #[non_exhaustive]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Resources {
-    /// Memory in bytes.
+    /// Memory, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
-    /// Memory and swap together, in bytes; `u64::MAX` is no limit.
+    /// Memory and swap together, in bytes. `u64::MAX` is no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_swap: Option<u64>,
-    /// CPUs, as in 0.5 for half of one: in place of a quota and a period.
+    /// CPU time, in CPUs: 0.5 is half of one. It stands for a quota and a period.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpus: Option<f64>,
     /// CPU time in each period, in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_quota: Option<u64>,
-    /// The period of the quota, in microseconds; 100,000 when absent.
+    /// The period of the quota, in microseconds. The default is 100,000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_period: Option<u64>,
-    /// Its share of the CPU time when there is not enough for all, to others'; the default is 1,024.
+    /// The weight of the container when CPU time is scarce, from 2 to 262,144. The default is 1024.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_shares: Option<u64>,
     /// The CPUs it runs on, as in `0-2,7`.
@@ -37,61 +37,61 @@ pub struct Resources {
     /// The memory nodes it uses, as in `0`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpuset_mems: Option<String>,
-    /// Processes and threads.
+    /// The number of processes and threads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pids: Option<u32>,
 }
 
 impl Resources {
-    /// The same with at most this much memory, in bytes.
+    /// Limits the memory, in bytes.
     #[must_use]
     pub fn memory(self, bytes: u64) -> Self {
         Self { memory: Some(bytes), ..self }
     }
 
-    /// The same with at most this much memory and swap together, in bytes; `u64::MAX` is no limit.
+    /// Limits memory and swap together, in bytes. `u64::MAX` is no limit.
     #[must_use]
     pub fn memory_swap(self, bytes: u64) -> Self {
         Self { memory_swap: Some(bytes), ..self }
     }
 
-    /// The same with at most this many CPUs, as in 0.5 for half of one.
+    /// Limits the CPU time, in CPUs: 0.5 is half of one.
     #[must_use]
     pub fn cpus(self, cpus: f64) -> Self {
         Self { cpus: Some(cpus), ..self }
     }
 
-    /// The same with this much CPU time in each period, in microseconds.
+    /// Sets the CPU time in each period, in microseconds.
     #[must_use]
     pub fn cpu_quota(self, quota: u64) -> Self {
         Self { cpu_quota: Some(quota), ..self }
     }
 
-    /// The same with a period of the quota of so many microseconds.
+    /// Sets the period of the quota, in microseconds.
     #[must_use]
     pub fn cpu_period(self, period: u64) -> Self {
         Self { cpu_period: Some(period), ..self }
     }
 
-    /// The same with this share of the CPU time when there is not enough for all.
+    /// Sets the weight of the container when CPU time is scarce, from 2 to 262,144.
     #[must_use]
     pub fn cpu_shares(self, shares: u64) -> Self {
         Self { cpu_shares: Some(shares), ..self }
     }
 
-    /// The same on these CPUs, as in `0-2,7`.
+    /// Sets the CPUs that it runs on, as in `0-2,7`.
     #[must_use]
     pub fn cpuset_cpus(self, cpus: impl Into<String>) -> Self {
         Self { cpuset_cpus: Some(cpus.into()), ..self }
     }
 
-    /// The same with these memory nodes, as in `0`.
+    /// Sets the memory nodes that it uses, as in `0`.
     #[must_use]
     pub fn cpuset_mems(self, mems: impl Into<String>) -> Self {
         Self { cpuset_mems: Some(mems.into()), ..self }
     }
 
-    /// The same with at most this many processes and threads.
+    /// Limits the number of processes and threads.
     #[must_use]
     pub fn pids(self, pids: u32) -> Self {
         Self { pids: Some(pids), ..self }
@@ -162,14 +162,15 @@ fn numbers(field: &'static str, set: &str) -> Result<(), InvalidSpec> {
     }
 }
 
-/// The cgroup that a container's own lies in.
+/// The cgroup that contains the cgroup of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String"))]
 #[serde(try_from = "String", into = "String")]
 pub enum CgroupParent {
-    /// A path within each hierarchy, as in `/ci/jobs`; made when absent, and removed with the executor then.
+    /// A path in each hierarchy, as in `/ci/jobs`. If it does not exist, it is created, and removed with the
+    /// executor.
     Path(String),
-    /// A slice of systemd's, which is asked for the container's scope. The runtime needs systemd for that.
+    /// A systemd slice. systemd is asked for a scope in it; the OCI runtime needs systemd for that.
     Slice(String),
 }
 

@@ -1,4 +1,4 @@
-//! Bytes that are for one container alone: they are never shown, and never on a disk.
+//! Bytes that only one container may read. They are not shown, and not written to a disk.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ impl Secret {
     /// The longest secret, in bytes: it is in memory that cannot be swapped out.
     pub const MAX_LEN: usize = 1 << 20;
 
-    /// The bytes, for those who write them to where the container reads them.
+    /// The bytes, to write them to where the container reads them.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }

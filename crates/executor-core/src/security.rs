@@ -8,7 +8,7 @@ use crate::InvalidSpec;
 use crate::spec::invalid;
 use serde::{Deserialize, Serialize};
 
-/// How much a container is kept apart from the machine.
+/// How far a container is isolated from the machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
@@ -20,16 +20,16 @@ pub enum Security {
     Insecure,
 }
 
-/// Whose processes a container sees.
+/// Which processes a container sees.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ProcessMode {
-    /// Its own: it has a pid namespace, and its init is process 1.
+    /// Its own processes: it has a pid namespace, and its init is process 1.
     #[default]
     Sandbox,
-    /// The host's: no pid namespace, and the host's `/proc`. What its init leaves behind is ended with it all
-    /// the same, by its cgroup.
+    /// All processes of the host: it has no pid namespace, and `/proc` is the host's. Processes that its init leaves
+    /// behind are still killed with it, by its cgroup.
     NoSandbox,
 }
 
@@ -38,12 +38,12 @@ pub enum ProcessMode {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Seccomp {
-    /// Those of the default profile that fit its capabilities.
+    /// The system calls that the default profile allows for its capabilities.
     #[default]
     Default,
-    /// All of them.
+    /// All system calls.
     Unconfined,
-    /// Those of a profile in this file, in the format of containers-common.
+    /// The system calls that the profile in this file allows. Its format is that of containers-common.
     Profile(PathBuf),
 }
 
@@ -52,7 +52,7 @@ pub enum Seccomp {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Selinux {
-    /// The usual types of containers, with a pair of categories that no other container of this process has.
+    /// The usual types of containers, and a pair of categories that no other container of this process has.
     Generated,
     /// These.
     Labels {
@@ -115,12 +115,12 @@ const CAPABILITIES: [&str; 41] = [
 ];
 
 impl Capability {
-    /// All that there are.
+    /// All capabilities, in the order of their numbers.
     pub fn all() -> impl Iterator<Item = Self> {
         (0..).take(CAPABILITIES.len()).map(Self)
     }
 
-    /// Its number, which is that of its bit in the sets of `/proc/<pid>/status`.
+    /// Its number. This is also the number of its bit in the sets of `/proc/<pid>/status`.
     pub const fn number(self) -> u8 {
         self.0
     }
@@ -168,12 +168,11 @@ impl fmt::Display for Capability {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String"))]
 #[serde(try_from = "String", into = "String")]
 pub struct Ulimit {
-    /// Of what, as in `RLIMIT_NOFILE`.
-    /// The position of its name in `ULIMITS`.
+    /// The index of its name in `ULIMITS`.
     kind: u8,
-    /// What holds; the process may raise it up to `hard`.
+    /// The limit that is enforced. The process may raise it up to `hard`.
     pub soft: u64,
-    /// What it can be raised to.
+    /// The most that the process can raise `soft` to.
     pub hard: u64,
 }
 
@@ -197,7 +196,7 @@ const ULIMITS: [&str; 16] = [
 ];
 
 impl Ulimit {
-    /// Of what it is, as in `RLIMIT_NOFILE`.
+    /// The name of the limit, as in `RLIMIT_NOFILE`.
     pub fn kind(&self) -> &'static str {
         ULIMITS.get(usize::from(self.kind)).copied().unwrap_or_default()
     }

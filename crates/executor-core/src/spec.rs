@@ -1,7 +1,7 @@
-//! What a caller asks for: a container, a process in it, and where its streams go.
+//! The specification of a container and of its processes.
 //!
-//! The parts have files of their own: [`rootfs`](Rootfs), [`network`](Network), [`stdio`](Stdio); `builders` sets what people
-//! set most, `validate` says what makes no sense, `env` is the form of variables in JSON.
+//! The parts have files of their own: [`rootfs`](Rootfs), [`network`](Network), [`stdio`](Stdio). `builders` sets the
+//! usual fields, `validate` finds invalid ones, `env` is the form of variables in JSON.
 
 mod builders;
 mod env;
@@ -29,8 +29,8 @@ use crate::{
 
 /// A container and its first process.
 ///
-/// As JSON, what is absent has its default: `{"process": {"args": ["make"]}}` is a whole one. A field that is not known
-/// is an error.
+/// In JSON, an absent field has its default: `{"process": {"args": ["make"]}}` is complete. An unknown field is an
+/// error.
 ///
 /// ```
 /// # use executor_core::*;
@@ -55,130 +55,134 @@ use crate::{
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default = "ContainerSpec::template", deny_unknown_fields)]
 pub struct ContainerSpec {
-    /// Its id; made up when absent.
+    /// Its id. The default is a new one of 32 hexadecimal digits.
     pub id: Option<ContainerId>,
-    /// The caller's own words about it; they are in its [`Snapshot`](crate::Snapshot) and nowhere else.
+    /// Labels of the caller. They are in its [`Snapshot`](crate::Snapshot) and nowhere else.
     pub labels: Labels,
-    /// What it sees as `/`.
+    /// Its root file system.
     pub rootfs: Rootfs,
-    /// Whether `/` is read-only for it.
+    /// Whether its root file system is read-only.
     pub read_only: bool,
-    /// What is mounted into it, in this order; a later mount of the same destination replaces the former.
+    /// What is mounted into it, in this order. A mount replaces a former one with the same destination.
     pub mounts: Vec<Mount>,
-    /// Its host name; `longshore` when absent.
+    /// Its host name. The default is `longshore`.
     pub hostname: Option<String>,
-    /// What it sees of the network.
+    /// Its network.
     pub network: Network,
-    /// Names in its `/etc/hosts` beside localhost and its own.
+    /// Lines of its `/etc/hosts`, in addition to those of localhost and of its own name.
     pub extra_hosts: Vec<ExtraHost>,
     /// How it resolves other names.
     pub dns: Dns,
-    /// What it may use at most.
+    /// Its limits.
     pub resources: Resources,
-    /// The cgroup that its own lies in; the executor's default when absent.
+    /// The cgroup that contains its own. The default is that of the executor.
     pub cgroup_parent: Option<CgroupParent>,
-    /// A user namespace, with these of the host's ids in it. As an ordinary user there is always one; then
-    /// this is what it has when absent: the user as root, and the user's subordinate ids where they can be had.
+    /// If present, it has a user namespace with these ids of the host. The containers of an ordinary user always have
+    /// one; the default there is the user as root, and the user's subordinate ids if they can be used.
     pub id_map: Option<IdMap>,
-    /// Devices beside those that every container has, as `/dev/null`.
+    /// Devices in addition to the usual ones, such as `/dev/null`.
     pub devices: Vec<Device>,
-    /// Whether directories above a mount stub, made with it, are removed with it when they are empty. A stub
-    /// itself always is: a mount point that had to be made in a root file system that is kept.
+    /// Whether directories that were made above a mount stub are removed with it if they are empty. A stub is a mount
+    /// point that had to be made in a root file system that is kept; it is always removed.
     pub remove_stub_parents: bool,
-    /// Whether a small program of Longshore's is its process 1, which starts the program, hands signals on
-    /// to it and reaps orphans.
+    /// Whether its process 1 is a small program of Longshore, which starts the program, forwards signals to it and
+    /// reaps orphans.
     pub init: bool,
-    /// Whose processes it sees.
+    /// Which processes it sees.
     pub process_mode: ProcessMode,
-    /// How much it is kept apart from the machine.
+    /// How far it is isolated from the machine.
     pub security: Security,
-    /// Which system calls it may make; all in an insecure container.
+    /// Which system calls it may make. An insecure container may make all.
     pub seccomp: Seccomp,
-    /// The AppArmor profile of its processes; a host without AppArmor is an error then.
+    /// The AppArmor profile of its processes. If present, a host without AppArmor is an error.
     pub apparmor: Option<String>,
-    /// The SELinux labels of its processes and files; a host without SELinux is an error then.
+    /// The SELinux labels of its processes and files. If present, a host without SELinux is an error.
     pub selinux: Option<Selinux>,
-    /// What its processes are told of where to send traces.
+    /// Where its processes send traces.
     pub telemetry: Telemetry,
-    /// A configuration of the caller's, which everything above adds to or replaces;
-    /// [`ContainerSpec::from_config`] reads one.
+    /// A configuration of the caller, which all fields above add to or replace; [`ContainerSpec::from_config`] reads
+    /// one.
     pub config: Option<Config>,
-    /// Its init.
+    /// Its init process.
     pub process: ProcessSpec,
-    /// Whether it is killed when the last handle that [`Executor::run`](crate::Executor::run) gave out
-    /// is dropped. By default it runs on, and `Executor::get` finds it.
+    /// Whether it is killed when the last handle that [`Executor::run`](crate::Executor::run) returned is dropped. By
+    /// default it runs on, and `Executor::get` finds it.
     pub cancel_on_drop: bool,
-    /// How long it is kept once it has exited: its id, its exit with the usage, what its shared outputs replay, and its
+    /// How long it is kept after its exit: its id, its exit with the usage, what its shared outputs replay, and its
     /// bundle. By default it is released at once.
     pub keep_exited: KeepExited,
 }
 
-/// Words of a caller's about a container, each with its name.
+/// Labels of the caller: names and values.
 pub type Labels = BTreeMap<String, String>;
 
-/// A process to be init.
+/// The init process of a container.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default = "ProcessSpec::template", deny_unknown_fields)]
 pub struct ProcessSpec {
-    /// The program and its arguments; a program without a slash is looked up in the container's `PATH`.
+    /// The program and its arguments. A program without a slash is searched in the `PATH` of the container.
     pub args: Vec<String>,
-    /// Variables set beside `PATH` and `HOME`, which have defaults. In JSON each is one string, `NAME=value`.
+    /// Environment variables, in addition to `PATH` and `HOME`, which have defaults. In JSON each is one string,
+    /// `NAME=value`.
     #[serde(with = "env")]
     #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub env: Vec<(String, String)>,
-    /// Its working directory, an absolute path in the container; created when absent.
+    /// Its working directory, an absolute path in the container. It is created if it does not exist.
     pub cwd: PathBuf,
-    /// `user`, `uid`, `user:group` or `uid:gid`, names as in the container's passwd and group; root when absent.
+    /// Its user: `user`, `uid`, `user:group` or `uid:gid`, with names of the container's passwd and group. The
+    /// default is root.
     pub user: Option<String>,
-    /// Where its streams go.
+    /// What its streams are.
     pub stdio: StdioSpec,
-    /// A terminal of this size in place of its three streams; its stdin and stdout are then pipes or
-    /// nothing, and what it writes as an error comes with the rest.
+    /// If present, it has a terminal of this size instead of three streams. Its stdin and stdout must then be pipes
+    /// or null, and its stderr comes with stdout.
     pub terminal: Option<TerminalSize>,
-    /// The most time it may take, from the request on; see [`ContainerSpec::time_limit`].
+    /// The time after which it is cancelled; see [`ContainerSpec::time_limit`].
     pub time_limit: Option<TimeLimit>,
-    /// Exit codes that count as success, beside 0.
+    /// Exit codes that count as success, in addition to 0.
     pub valid_exit_codes: BTreeSet<u8>,
-    /// Capabilities beside the usual ones, or all of these in an insecure container.
+    /// Capabilities in addition to the usual ones, or to all in an insecure container.
     pub cap_add: Vec<Capability>,
-    /// Capabilities it is denied; counts more than `cap_add`.
+    /// Capabilities that it does not have. They outweigh `cap_add`.
     pub cap_drop: Vec<Capability>,
-    /// Whether it and its children are kept from gaining rights by executing a program, as with set-uid.
+    /// Whether it and its children are kept from gaining rights when they execute a program, as with set-uid.
     pub no_new_privileges: bool,
-    /// Limits of its own; what is not named is as the runtime has it.
+    /// Limits of the process. Others are those of the runtime.
     pub ulimits: Vec<Ulimit>,
-    /// How soon the kernel's OOM killer takes it, from -1000 (never) to 1000; as the embedder when absent.
+    /// How soon the OOM killer of the kernel chooses it, from -1000 (never) to 1000. The default is the value of the
+    /// embedder.
     pub oom_score_adj: Option<i32>,
 }
 
-/// A process to be added to a container. What is absent is as for the container's init.
+/// A process to be added to a container. An absent field has the value of init.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default = "ExecSpec::template", deny_unknown_fields)]
 pub struct ExecSpec {
-    /// Its id, which no exec of the container may have that has not ended; `exec-1`, `exec-2`… when absent.
+    /// Its id. No exec of the container that has not ended may have it. The default is `exec-1`, `exec-2`…
     pub id: Option<ExecId>,
     /// The program and its arguments.
     pub args: Vec<String>,
-    /// Variables that are added to the container's, or replace them. In JSON each is one string, `NAME=value`.
+    /// Environment variables that are added to those of the container, or replace them. In JSON each is one string,
+    /// `NAME=value`.
     #[serde(with = "env")]
     #[cfg_attr(feature = "schema", schemars(with = "Vec<String>"))]
     pub env: Vec<(String, String)>,
     /// Its working directory.
     pub cwd: Option<PathBuf>,
-    /// Its user, as in [`ProcessSpec::user`].
+    /// Its user; see [`ProcessSpec::user`].
     pub user: Option<String>,
-    /// Where its streams go.
+    /// What its streams are.
     pub stdio: StdioSpec,
-    /// A terminal of this size in place of its three streams; its stdin and stdout are then pipes or
-    /// nothing, and what it writes as an error comes with the rest.
+    /// If present, it has a terminal of this size instead of three streams. Its stdin and stdout must then be pipes
+    /// or null, and its stderr comes with stdout.
     pub terminal: Option<TerminalSize>,
-    /// The most time it may take, from the request on; see [`ContainerSpec::time_limit`].
+    /// The time after which it is cancelled; see [`ContainerSpec::time_limit`].
     pub time_limit: Option<TimeLimit>,
-    /// Exit codes that count as success, beside 0.
+    /// Exit codes that count as success, in addition to 0.
     pub valid_exit_codes: BTreeSet<u8>,
     /// Whether it is killed when the last handle of it is dropped.
     pub cancel_on_drop: bool,
@@ -216,18 +220,18 @@ impl ContainerSpec {
         }
     }
 
-    /// A container that runs `args` on a throw-away overlay of the host's root.
+    /// A container that runs `args` on a throw-away overlay of the root directory of the host.
     pub fn host<A: Into<String>>(args: impl IntoIterator<Item = A>) -> Self {
         Self::new(Rootfs::Host, args)
     }
 
-    /// A container that runs `args` on the directory `dir`, an absolute path, used as it is.
+    /// A container that runs `args` on the directory `dir`, an absolute path. What it writes is kept.
     pub fn dir<A: Into<String>>(dir: impl Into<PathBuf>, args: impl IntoIterator<Item = A>) -> Self {
         Self::new(Rootfs::Dir(dir.into()), args)
     }
 
-    /// A container that runs `args` on directories over one another, absolute paths, the topmost first. What is written is
-    /// thrown away.
+    /// A container that runs `args` on an overlay of directories, absolute paths, the topmost first. What it writes
+    /// is thrown away.
     pub fn layers<P: Into<PathBuf>, A: Into<String>>(
         layers: impl IntoIterator<Item = P>,
         args: impl IntoIterator<Item = A>,
@@ -236,12 +240,12 @@ impl ContainerSpec {
         Self::new(Rootfs::Overlay { lower, upper: None }, args)
     }
 
-    /// What is absent in JSON is as in a container on the host's root.
+    /// The values of fields that are absent in JSON.
     fn template() -> Self {
         Self::host::<String>([])
     }
 
-    /// What the lifecycle depends on.
+    /// The traits that the lifecycle depends on.
     pub(crate) fn traits(&self) -> ContainerTraits {
         ContainerTraits {
             has_terminal: self.process.terminal.is_some(),
@@ -250,19 +254,20 @@ impl ContainerSpec {
         }
     }
 
-    /// The same for its init.
+    /// The traits of its init that the lifecycle depends on.
     pub(crate) fn init_traits(&self) -> ProcessTraits {
         let ContainerTraits { has_terminal, shares_pids, .. } = self.traits();
         ProcessTraits { has_terminal, shares_pids }
     }
 
-    /// What is expected of its init, from its start on.
+    /// The time limit and the valid exit codes of its init.
     pub(crate) fn terms(&self) -> Terms {
         let ProcessSpec { time_limit, valid_exit_codes, .. } = &self.process;
         Terms { time_limit: *time_limit, valid_codes: valid_exit_codes.clone() }
     }
 
-    /// The same but for what a container can be given when it is started.
+    /// The part of the specification that must be equal for a container that is kept ready: the rest is set when it
+    /// is started.
     pub(crate) fn as_kept_ready(&self) -> Self {
         let mut same = Self { id: None, labels: BTreeMap::new(), cancel_on_drop: false, ..self.clone() };
         same.process.time_limit = None;

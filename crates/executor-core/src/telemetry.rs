@@ -6,17 +6,18 @@ use crate::InvalidSpec;
 use crate::spec::{absolute, invalid};
 use serde::{Deserialize, Serialize};
 
-/// Where traces go, and which they belong to. What a process sets of its own is left as it is.
+/// Where the processes of a container send traces, and which span is their parent. Variables that a process sets
+/// itself are kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Telemetry {
-    /// A socket of the host's on which OTLP is spoken (gRPC); bound into the container, and named by the
-    /// `OTEL_*` variables of OpenTelemetry's specification.
+    /// A socket of the host that accepts OTLP (gRPC). It is bound into the container, and the `OTEL_*` variables of
+    /// the OpenTelemetry specification name it.
     pub socket: Option<PathBuf>,
-    /// The span that the program's own belong below, as `TRACEPARENT`; see W3C Trace Context.
+    /// The parent of the spans of the program, as `TRACEPARENT`; see W3C Trace Context.
     pub traceparent: Option<String>,
-    /// What goes with it, as `TRACESTATE`.
+    /// The state that belongs to `traceparent`, as `TRACESTATE`.
     pub tracestate: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What a container uses while it runs.
+//! Samples of what a container uses while it runs.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use crate::actors::World;
 use crate::events::View;
 use serde::{Deserialize, Serialize};
 
-/// Samples that may wait for a slow reader; then none is taken until it reads.
+/// How many samples may wait for a slow reader. While there are as many, none is taken.
 const BACKLOG: usize = 16;
 
-/// What a container had used at a moment.
+/// What a container had used at one moment.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Sample {
-    /// The moment.
+    /// The moment, on the executor's clock.
     pub at: Timestamp,
-    /// What it had used by then.
+    /// The usage from its start until then.
     pub usage: Usage,
 }
 
@@ -29,17 +29,20 @@ pub struct Sample {
 pub struct Samples(mpsc::Receiver<Sample>);
 
 impl Samples {
-    /// None: of a container that is gone.
+    /// No samples, for a container that is released.
     pub(crate) fn none() -> Self {
         Self(mpsc::channel(1).1)
     }
 
-    /// The next one; `None` after the last, which is what is told with the container's exit.
+    /// The next sample. `None` after the last one, which is the usage in the exit of the container.
+    ///
+    /// # Cancel safety
+    /// No sample is lost if the future is dropped.
     pub async fn next(&mut self) -> Option<Sample> {
         self.0.recv().await
     }
 
-    /// The same as a stream.
+    /// Makes a stream of it.
     pub fn into_stream(self) -> impl Stream<Item = Sample> + Send {
         futures::stream::unfold(self, |mut samples| async move {
             samples.next().await.map(|sample| (sample, samples))
@@ -47,7 +50,7 @@ impl Samples {
     }
 }
 
-/// Takes a sample so often, until the container has ended or nobody reads any more.
+/// Takes a sample every `every`, until the container has ended or the reader is gone.
 pub(crate) fn sample(world: World, id: ContainerId, view: View, every: Duration) -> Samples {
     let (samples, receiver) = mpsc::channel(BACKLOG);
     actix_rt::spawn(async move {
@@ -68,7 +71,7 @@ pub(crate) fn sample(world: World, id: ContainerId, view: View, every: Duration)
                 () = samples.closed() => return,
                 _ = ticks.tick() => world.runtime.usage(&id).await.ok(),
             };
-            // It does not run yet, or not any more.
+            // The container does not run yet, or no longer.
             let Some(usage) = sample else { continue };
             if samples.send(Sample { at: world.clock.now(), usage }).await.is_err() {
                 return;

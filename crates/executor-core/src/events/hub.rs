@@ -27,7 +27,7 @@ pub(crate) struct Bus {
     meters: Meters,
 }
 
-/// The end of the channel that a handle of the executor holds.
+/// The view of the channel that a handle of the executor holds.
 #[derive(Debug)]
 pub(crate) struct BusView {
     channel: broadcast::WeakSender<Event>,
@@ -78,7 +78,7 @@ impl BusView {
         Events { swept, snapshot: None, receiver, seen: 0, of_one: false, ended: false, meters }
     }
 
-    /// From now on, sends the exit of every container to `to`. Whether there can still be one.
+    /// From now on, sends the exit of every container to `to`. Returns whether the executor still runs.
     pub(crate) fn notify_exits(&self, to: Recipient<ExitNotice>) -> bool {
         let is_open = self.channel.upgrade().is_some();
         lock(&self.exit_recipients).push(to);
@@ -86,7 +86,7 @@ impl BusView {
     }
 }
 
-/// The actors' end of one container: its snapshot and its channel. Both end with the actors.
+/// The snapshot and the channel of one container, as the actors hold them. Both end with the actors.
 #[derive(Debug)]
 pub(crate) struct Hub {
     snapshot: watch::Sender<Snapshot>,
@@ -94,11 +94,12 @@ pub(crate) struct Hub {
     exit_recipients: ExitRecipients,
     bus: Bus,
     pub(crate) meter: ContainerMeter,
-    /// Events that the bus has not got, while the container is kept ready and so invisible.
+    /// The events that were not published on the bus, while the container is kept ready and is invisible. `None` once
+    /// it is visible.
     withheld: Mutex<Option<Vec<Event>>>,
 }
 
-/// The handles' end of one container.
+/// The view of one container that handles hold.
 #[derive(Clone, Debug)]
 pub(crate) struct View {
     snapshot: watch::Receiver<Snapshot>,
@@ -107,7 +108,7 @@ pub(crate) struct View {
 }
 
 impl Hub {
-    /// The events of a container that is kept ready do not go to the bus at once.
+    /// The events of a container that is kept ready are not published on the bus at once.
     pub(crate) fn new(
         container: ContainerId,
         labels: Labels,
@@ -157,12 +158,12 @@ impl Hub {
         self.bus.publish(event);
     }
 
-    /// Gives it the labels of the run that it was given to.
+    /// Sets the labels to those of the run that took the container.
     pub(crate) fn set_labels(&self, labels: Labels) {
         self.snapshot.send_modify(|snapshot| snapshot.labels = labels);
     }
 
-    /// From now on its events go to the bus, those that were withheld first.
+    /// Publishes the withheld events on the bus. From now on events are published there at once.
     pub(crate) fn reveal(&self) {
         self.meter.reveal();
         for event in self.withheld().take().into_iter().flatten() {
@@ -190,7 +191,7 @@ impl Drop for Hub {
     }
 }
 
-/// Locks what a push or a take cannot leave half changed.
+/// A push or a take cannot leave the value half changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -215,8 +216,8 @@ impl View {
         to.do_send(ExitNotice { process: ProcessRef::init(container), exit });
     }
 
-    /// Subscribes first and looks second; `publish` does it the other way round, so that no event
-    /// is in neither and those in both are known by their number.
+    /// Subscribes before it reads the snapshot, and `publish` does it the other way round. So each event is in the
+    /// snapshot or in the channel. Events that are in both are known by their number.
     pub(crate) fn subscribe(&self) -> Events {
         let channel =
             |hub: Arc<Hub>| hub.channel.get_or_init(|| broadcast::Sender::new(CONTAINER_BACKLOG)).subscribe();

@@ -20,7 +20,7 @@ use crate::metrics::Meters;
 use crate::observe::ObserverSlot;
 use crate::{Error, ExitSource, Observer, Runtime, Swept};
 
-/// How long actors may take to end once they are told to.
+/// How long the actors may take to end after [`Stop`].
 const ACTORS_END: Duration = Duration::from_secs(1);
 
 /// Makes an [`Executor`].
@@ -44,30 +44,31 @@ impl ExecutorBuilder {
         }
     }
 
-    /// The directory for bundles and the runtime's state; made when absent. Several executors may
-    /// share one: each removes what dead ones left, and touches nothing of live ones. By default
+    /// Sets the root directory, for bundles and the state of the runtime. It is created if it does not exist.
+    /// Executors may share it: each removes what dead ones left, and leaves live ones alone. The default is
     /// [`default_root`].
     #[must_use]
     pub fn root(self, root: impl Into<PathBuf>) -> Self {
         Self { root: root.into(), ..self }
     }
 
-    /// The executor's clock shows this moment when it is built, in place of the time of day.
+    /// Sets the moment that the executor's clock shows when it is built. The default is the time of day.
     #[must_use]
     pub fn began_at(self, moment: Timestamp) -> Self {
         Self { began_at: Some(moment), ..self }
     }
 
-    /// Has every message of the actors shown to `observer`, and lets it say which actor goes first.
+    /// Shows every message of the actors to `observer`, and lets it decide which actor goes first.
     #[must_use]
     pub fn observer(self, observer: impl Observer) -> Self {
         Self { observer: Some(Arc::new(observer)), ..self }
     }
 
-    /// Opens the root, removes what dead executors left there, and starts the executor's thread.
+    /// Opens the root directory, removes what dead executors left there, and starts the executor's thread.
     ///
     /// # Errors
-    /// [`Error::Runtime`] when the root cannot be opened or the runtime cannot be used.
+    /// [`Error::Runtime`] if the root directory cannot be opened or the runtime cannot be used; [`Error::Thread`] if
+    /// the thread cannot be started.
     pub fn build(self) -> Result<Executor, Error> {
         let (swept, meters) = self.open()?;
         let (closing, closed) = Closing::new(&self.runtime, &meters);
@@ -91,17 +92,17 @@ impl ExecutorBuilder {
         })
     }
 
-    /// The same without a thread: the actors live on the actix `System` of the calling thread, beside
-    /// the embedder's own. What the embedder does there holds them up.
+    /// Does as [`build`](Self::build), without a thread: the actors run in the actix `System` of the calling thread,
+    /// together with the embedder's own. If those block, the executor blocks.
     ///
-    /// Dropping the last handle begins a shutdown and does not wait for it. Dropping the `System`, or
-    /// stopping it, ends the containers and blocks until they are gone.
+    /// Dropping the last handle begins a shutdown and does not wait for it. Dropping or stopping the `System` ends
+    /// the containers and blocks until they are released.
     ///
     /// # Errors
-    /// As [`build`](Self::build).
+    /// As for [`build`](Self::build).
     ///
     /// # Panics
-    /// On a thread without an actix `System`.
+    /// If the thread has no actix `System`.
     pub fn build_here(self) -> Result<Executor, Error> {
         let (swept, meters) = self.open()?;
         let (closing, closed) = Closing::new(&self.runtime, &meters);
@@ -112,7 +113,8 @@ impl ExecutorBuilder {
         actix_rt::spawn(async move {
             actors.until_stopped().await;
             actors.end().await;
-            // Closing may block, and this thread is not ours. If nobody is left to do it, it is done here.
+            // Closing may block, and this thread is not ours. If the `System` ends meanwhile, dropping the task
+            // closes it here.
             let _system_gone = tokio::task::spawn_blocking(|| drop(closing)).await;
         });
         Ok(Executor {
@@ -152,7 +154,7 @@ impl ExecutorBuilder {
     }
 }
 
-/// The actors of an executor, to those who drive them.
+/// The actors of an executor, for the task that drives them.
 struct Actors {
     executor: Addr<ExecutorActor>,
     reaper: Addr<Reaper>,
@@ -162,12 +164,12 @@ struct Actors {
 }
 
 impl Actors {
-    /// Until a shutdown is over, or the executor's actor is gone, which is an end as well.
+    /// Waits until a shutdown is over, or the executor's actor has ended.
     async fn until_stopped(&mut self) {
         let _actor_gone = self.stopped.wait_for(|stopped| *stopped).await;
     }
 
-    /// Ends the actors that a shutdown has left. One that waits for a runtime that hangs is left alone.
+    /// Ends the actors that a shutdown has left. An actor that waits for a hanging runtime is left behind.
     async fn end(self) {
         let Self { executor, reaper, mut absent, .. } = self;
         executor.do_send(Stop);
@@ -177,7 +179,7 @@ impl Actors {
     }
 }
 
-/// Closes the runtime when it is dropped, whatever the reason, and says what was left.
+/// Closes the runtime when it is dropped, for any reason, and keeps what was left.
 struct Closing {
     runtime: Arc<dyn Runtime>,
     meters: Meters,

@@ -1,4 +1,4 @@
-//! How a handle reaches an actor: questions that are answered, questions whose answer must be claimed, and orders.
+//! How handles send messages to actors: questions, questions whose answer must be claimed, and cancels.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use executor_lifecycle::registry::RequestToken;
 
 use crate::messages;
 
-/// Numbers the requests of one executor. A clone goes on with the same numbers.
+/// Numbers the requests of one executor. Clones share the counter.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tokens(Arc<AtomicU64>);
 
@@ -20,7 +20,7 @@ impl Tokens {
     }
 }
 
-/// Asks an actor; `None` when it has ended. The message is sent by the call, before it is awaited.
+/// Asks an actor. `None` if it has ended. The message is sent by the call, before the future is polled.
 pub(super) fn ask<A, M>(
     address: &WeakAddr<A>,
     message: M,
@@ -34,7 +34,7 @@ where
     async move { request?.await.ok() }
 }
 
-/// Asks for something that is cancelled if nobody waits for the answer any more.
+/// Asks for something that is cancelled if the future is dropped before the answer.
 pub(crate) async fn ask_or_cancel<A, M>(
     address: &WeakAddr<A>,
     message: M,
@@ -52,7 +52,7 @@ where
     answer
 }
 
-/// An intent is not a question: it arrives whether or not anyone waits. To whom it does not, has ended.
+/// Sends a cancel, which needs no answer. If the actor has ended, there is nothing to cancel.
 pub(super) fn order_cancel<A>(address: &WeakAddr<A>, cancel: Cancel)
 where
     A: Actor + Handler<messages::Cancel>,
@@ -63,7 +63,7 @@ where
     }
 }
 
-/// Tells an actor something when it is dropped before it was defused.
+/// Sends a message to an actor when it is dropped, unless it was defused.
 pub(super) struct OnDrop<A: Actor, M>
 where
     A: Handler<M>,

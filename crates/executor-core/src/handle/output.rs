@@ -1,4 +1,4 @@
-//! A process to its end, with all that it writes: what most callers want, and what cannot hang on a full pipe.
+//! Reads all output of a process while it waits for the end, so that the process cannot block on a full pipe.
 
 use executor_lifecycle::ProcessRef;
 
@@ -7,13 +7,14 @@ use crate::io::DEFAULT_LIMIT;
 use crate::{Error, ProcessOutput};
 
 impl ContainerHandle {
-    /// Reads what its init writes while waiting until it has ended: both streams at once, so that the process is never held
-    /// back by a full pipe. Of each stream the first 16 MiB are kept; see
-    /// [`output_with_limit`](Self::output_with_limit) for another limit.
+    /// Reads the output of init and waits for its end. Both streams are read at once, so the process never blocks on
+    /// a full pipe. The first 16 MiB of each stream are kept; [`output_with_limit`](Self::output_with_limit) has
+    /// another limit.
     ///
-    /// It takes the ends of pipes ([`Stdio::Pipe`](crate::Stdio::Pipe)), and attaches to what is
-    /// [`Stdio::Shared`](crate::Stdio::Shared). An input that nobody has taken is closed, so that a program that reads to the
-    /// end of it ends; to write to it, take it before. That the process could not be started is no error here: its exit says so.
+    /// This takes the ends of pipes ([`Stdio::Pipe`](crate::Stdio::Pipe)) and attaches to outputs that are
+    /// [`Stdio::Shared`](crate::Stdio::Shared). An input that was not taken is closed, so a program that reads its
+    /// stdin to the end ends. To write to it, take it before. If the process cannot be started, that is not an error
+    /// here: the exit says so.
     ///
     /// ```
     /// # use executor_core::*;
@@ -29,24 +30,24 @@ impl ContainerHandle {
     /// ```
     ///
     /// # Cancel safety
-    /// When a future of it is dropped before it is ready, what was read is lost, and so are the ends of the pipes that it
-    /// has taken: a process that goes on writing gets SIGPIPE. It is not cancelled.
+    /// If the future is dropped, what was read is lost, and the ends of the pipes that it has taken are closed: a
+    /// process that goes on writing gets SIGPIPE. The process is not cancelled.
     ///
     /// # Errors
-    /// [`Error::NoOutput`] when neither stdout nor stderr can be read: the specification gives them no pipe (see
-    /// [`ContainerSpec::piped`](crate::ContainerSpec::piped)), or they were taken. [`Error::Pipe`] when a pipe cannot be read.
+    /// [`Error::NoOutput`] if neither stdout nor stderr can be read: the specification gives them no pipe (see
+    /// [`ContainerSpec::piped`](crate::ContainerSpec::piped)), or they were taken. [`Error::Pipe`] if reading fails.
     pub async fn output(&self) -> Result<ProcessOutput, Error> {
         self.output_with_limit(DEFAULT_LIMIT).await
     }
 
-    /// The same with another limit for each of the two streams, in bytes. What goes over it is read all the same, is dropped,
-    /// and is counted.
+    /// Does as [`output`](Self::output), and keeps the first `limit` bytes of each stream. The rest is read, dropped
+    /// and counted.
     ///
     /// # Cancel safety
-    /// As [`output`](Self::output).
+    /// As for [`output`](Self::output).
     ///
     /// # Errors
-    /// As [`output`](Self::output).
+    /// As for [`output`](Self::output).
     pub async fn output_with_limit(&self, limit: usize) -> Result<ProcessOutput, Error> {
         let sources = self.io.take_sources();
         let sources =
@@ -56,7 +57,7 @@ impl ContainerHandle {
 }
 
 impl ProcessHandle {
-    /// Reads what it writes while waiting until it has ended, as [`ContainerHandle::output`].
+    /// Reads the output of the process and waits for its end, as [`ContainerHandle::output`] does.
     ///
     /// ```
     /// # use executor_core::*;
@@ -72,21 +73,22 @@ impl ProcessHandle {
     /// ```
     ///
     /// # Cancel safety
-    /// As [`ContainerHandle::output`].
+    /// As for [`ContainerHandle::output`].
     ///
     /// # Errors
-    /// As [`ContainerHandle::output`].
+    /// As for [`ContainerHandle::output`].
     pub async fn output(&self) -> Result<ProcessOutput, Error> {
         self.output_with_limit(DEFAULT_LIMIT).await
     }
 
-    /// The same with another limit for each of the two streams, as [`ContainerHandle::output_with_limit`].
+    /// Does as [`output`](Self::output), and keeps the first `limit` bytes of each stream. The rest is read, dropped
+    /// and counted.
     ///
     /// # Cancel safety
-    /// As [`ContainerHandle::output`].
+    /// As for [`ContainerHandle::output`].
     ///
     /// # Errors
-    /// As [`ContainerHandle::output`].
+    /// As for [`ContainerHandle::output`].
     pub async fn output_with_limit(&self, limit: usize) -> Result<ProcessOutput, Error> {
         let sources = self.io.take_sources();
         let sources = sources.ok_or_else(|| Error::NoOutput { process: self.id.clone() })?;

@@ -19,15 +19,19 @@ impl ProcessHandle {
         Self { id, address, view, exit_recipients, io: Io::new(streams, shared), _cancel: cancel }
     }
 
-    /// Which process it is.
+    /// The container and the id of the process.
     pub const fn id(&self) -> &ProcessRef {
         &self.id
     }
 
-    /// Waits until it runs; answers with its pid on the host.
+    /// Waits until the process runs. Returns its pid on the host, as the runtime reported it.
     ///
     /// # Errors
-    /// [`Error::NotStarted`] when it never will, with the reason in the exit.
+    /// [`Error::NotStarted`] if it ended first; the exit has the reason. [`Error::Stopped`] if the executor stops
+    /// first.
+    ///
+    /// # Cancel safety
+    /// The future only waits. It can be dropped at any time.
     pub async fn started(&self) -> Result<HostPid, Error> {
         let known = self.wait_for(|view| view.started_at.is_some() || view.exit.is_some()).await;
         match known {
@@ -39,16 +43,19 @@ impl ProcessHandle {
         }
     }
 
-    /// Waits until it has ended; answers at once when it has. It reads no output; [`output`](Self::output) does.
+    /// Waits until the process has ended, and returns its exit. This reads no output; [`output`](Self::output) does.
     ///
-    /// When the executor stops without having seen the end, the exit's reason is `Lost`.
+    /// If the executor stops before it sees the end, the reason of the exit is `Lost`.
+    ///
+    /// # Cancel safety
+    /// The future only waits. It can be dropped at any time.
     pub async fn wait(&self) -> Exit {
         let ended = self.wait_for(|view| view.exit.is_some()).await;
         ended.and_then(|view| view.exit).unwrap_or_else(|| lost(self.view.borrow().started_at))
     }
 
-    /// Sends its exit to an actor of yours: one [`ExitNotice`], exactly once; see
-    /// [`ContainerHandle::notify_exit`].
+    /// Sends the exit to an actor of yours: one [`ExitNotice`], exactly once; see
+    /// [`ContainerHandle::notify_exit`](crate::ContainerHandle::notify_exit).
     pub fn notify_exit(&self, to: Recipient<ExitNotice>) {
         if let Some(exits) = self.exit_recipients.upgrade() {
             return exits.add(to);
@@ -58,26 +65,37 @@ impl ProcessHandle {
         to.do_send(ExitNotice { process: self.id.clone(), exit });
     }
 
-    /// Sends it a signal; before the start it waits.
+    /// Sends a signal to the process. If it does not run yet, the signal is kept and sent when it does.
     ///
     /// # Errors
-    /// [`Error::Refused`] when it has ended.
+    /// [`Error::Refused`] if it has ended.
+    ///
+    /// # Cancel safety
+    /// The request is sent when the future is first polled. From then on it is carried out, even if the future is
+    /// dropped.
     pub async fn signal(&self, signal: Signal) -> Result<(), Error> {
         self.signal_to(signal, SignalScope::Process).await
     }
 
-    /// Sends a signal to it, to its process group, or to everything in the container.
+    /// Sends a signal to the process, to its process group, or to every process in the container.
     ///
     /// # Errors
-    /// As [`signal`](Self::signal).
+    /// As for [`signal`](Self::signal).
+    ///
+    /// # Cancel safety
+    /// As for [`signal`](Self::signal).
     pub async fn signal_to(&self, signal: Signal, scope: SignalScope) -> Result<(), Error> {
         self.answer(ask(&self.address, messages::Signal(signal, scope)).await)
     }
 
-    /// Gives its terminal another size; before the start the last one waits.
+    /// Changes the size of the terminal of the process. If it does not run yet, the last size is kept for it.
     ///
     /// # Errors
-    /// [`Error::Refused`] when it has ended, or has no terminal.
+    /// [`Error::Refused`] if it has ended, or has no terminal.
+    ///
+    /// # Cancel safety
+    /// The request is sent when the future is first polled. From then on it is carried out, even if the future is
+    /// dropped.
     pub async fn resize(&self, size: TerminalSize) -> Result<(), Error> {
         self.answer(ask(&self.address, messages::Resize(size)).await)
     }
@@ -87,18 +105,20 @@ impl ProcessHandle {
         answer.map_err(|refused| Error::Refused { process: self.id.clone(), refused })
     }
 
-    /// Ends it with its process group, and waits for the end. The intent is kept from the call on,
-    /// whether or not the future is awaited.
+    /// Ends the process with its process group, and waits for the end. Returns its exit.
     ///
-    /// In a container that is paused a process may not die of SIGKILL (cgroup v1). The whole container is thawed then, after a
-    /// second, and its events say so.
+    /// In a paused container, SIGKILL may have no effect on a process (cgroup v1). After a second the whole container
+    /// is thawed then, and a `Resumed` event says so.
+    ///
+    /// # Cancel safety
+    /// The request is sent by the call, before the future is polled. Dropping the future does not take it back.
     pub fn cancel(&self, cancel: Cancel) -> impl Future<Output = Exit> + Send + 'static {
         order_cancel(&self.address, cancel);
         let process = self.clone();
         async move { process.wait().await }
     }
 
-    /// Its streams.
+    /// The streams of the process.
     pub const fn io(&self) -> &Io {
         &self.io
     }

@@ -1,4 +1,4 @@
-//! Requests to a container that is there: signals, cancels, pauses, limits and usage.
+//! Requests to a container: signals, cancels, pauses, limits and usage.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::ask::{ask, order_cancel};
 use crate::{Error, Resources, Samples, messages};
 
 impl ContainerHandle {
-    /// Sends a signal to init; before the start it waits.
+    /// Sends a signal to init. If init does not run yet, the signal is kept and sent when it does.
     ///
     /// ```
     /// # use executor_core::*;
@@ -28,31 +28,42 @@ impl ContainerHandle {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Refused`] when init has ended.
+    /// [`Error::Refused`] if init has ended.
+    ///
+    /// # Cancel safety
+    /// The request is sent when the future is first polled. From then on it is carried out, even if the future is
+    /// dropped.
     pub async fn signal(&self, signal: Signal) -> Result<(), Error> {
         self.signal_to(signal, SignalScope::Process).await
     }
 
-    /// Sends a signal to init, to its process group, or to everything in the container.
+    /// Sends a signal to init, to its process group, or to every process in the container.
     ///
     /// # Errors
-    /// As [`signal`](Self::signal).
+    /// As for [`signal`](Self::signal).
+    ///
+    /// # Cancel safety
+    /// As for [`signal`](Self::signal).
     pub async fn signal_to(&self, signal: Signal, scope: SignalScope) -> Result<(), Error> {
         let answer = ask(&self.address, messages::Signal(signal, scope)).await;
         answer.ok_or_else(|| self.has_exited())?.map_err(|refused| self.refused(refused))
     }
 
-    /// Gives init's terminal another size; before the start the last one waits.
+    /// Changes the size of the terminal of init. If init does not run yet, the last size is kept for it.
     ///
     /// # Errors
-    /// [`Error::Refused`] when init has ended, or has no terminal.
+    /// [`Error::Refused`] if init has ended, or has no terminal.
+    ///
+    /// # Cancel safety
+    /// The request is sent when the future is first polled. From then on it is carried out, even if the future is
+    /// dropped.
     pub async fn resize(&self, size: TerminalSize) -> Result<(), Error> {
         let answer = ask(&self.address, messages::Resize(size)).await;
         answer.ok_or_else(|| self.has_exited())?.map_err(|refused| self.refused(refused))
     }
 
-    /// Ends everything in it, and waits for the end. The intent is kept from the call on, whether
-    /// or not the future is awaited.
+    /// Ends every process in the container, and waits for the end. Returns the exit of init. If the container has
+    /// ended already, the future returns its exit.
     ///
     /// ```
     /// # use executor_core::*;
@@ -69,13 +80,16 @@ impl ContainerHandle {
     /// # Ok::<(), Error>(())
     /// # }).unwrap();
     /// ```
+    ///
+    /// # Cancel safety
+    /// The request is sent by the call, before the future is polled. Dropping the future does not take it back.
     pub fn cancel(&self, cancel: Cancel) -> impl Future<Output = Exit> + Send + 'static {
         order_cancel(&self.address, cancel);
         let container = self.clone();
         async move { container.wait().await }
     }
 
-    /// Freezes every process; answers when they stand still.
+    /// Freezes every process. Returns when they are frozen.
     ///
     /// ```
     /// # use executor_core::*;
@@ -95,38 +109,52 @@ impl ContainerHandle {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Refused`] when it does not run or is frozen already, [`Error::Runtime`].
+    /// [`Error::Refused`] if the container does not run or is frozen already; [`Error::Runtime`] if it cannot be
+    /// frozen.
+    ///
+    /// # Cancel safety
+    /// The request is sent when the future is first polled. From then on it is carried out, even if the future is
+    /// dropped.
     pub async fn pause(&self) -> Result<(), Error> {
         self.answer(ask(&self.address, messages::Pause).await)
     }
 
-    /// Thaws every process; answers when they go on.
+    /// Thaws every process. Returns when they run again.
     ///
     /// # Errors
-    /// [`Error::Refused`] when it is not frozen, [`Error::Runtime`].
+    /// [`Error::Refused`] if the container is not frozen; [`Error::Runtime`] if it cannot be thawed.
+    ///
+    /// # Cancel safety
+    /// The request is sent when the future is first polled. From then on it is carried out, even if the future is
+    /// dropped.
     pub async fn resume(&self) -> Result<(), Error> {
         self.answer(ask(&self.address, messages::Resume).await)
     }
 
-    /// The host pids of all its processes.
+    /// Returns the pids, on the host, of all processes in the container, as the runtime reports them.
     ///
     /// # Errors
-    /// [`Error::Refused`] when nothing runs in it, [`Error::Runtime`].
+    /// [`Error::Refused`] if no process runs in it; [`Error::Runtime`] if they cannot be read.
+    ///
+    /// # Cancel safety
+    /// Nothing is changed. The future can be dropped at any time.
     pub async fn processes(&self) -> Result<Vec<HostPid>, Error> {
         self.answer(ask(&self.address, messages::ListProcesses).await)
     }
 
-    /// What it has used so far. What it had used by its end is in its exit.
+    /// Reads what the container has used so far. What it had used by its end is in its exit.
     ///
     /// # Errors
-    /// [`Error::Refused`] when nothing runs in it, [`Error::Runtime`] when the runtime does not say.
+    /// [`Error::Refused`] if no process runs in it; [`Error::Runtime`] if the runtime cannot read it.
+    ///
+    /// # Cancel safety
+    /// Nothing is changed. The future can be dropped at any time.
     pub async fn usage(&self) -> Result<Usage, Error> {
         self.answer(ask(&self.address, messages::ReadUsage).await)
     }
 
-    /// Changes its limits while it is created, running or paused, and completes when they apply to all its processes.
-    /// The fields have the units of [`Resources`]. Absent fields keep their value; there is no way to remove a limit, except
-    /// that `memory_swap` can be `u64::MAX`.
+    /// Changes the limits while the container is created, running or paused. Returns when they apply to all its
+    /// processes.
     ///
     /// ```
     /// # use executor_core::*;
@@ -156,8 +184,11 @@ impl ContainerHandle {
         self.answer(ask(&self.address, messages::Update(resources)).await)
     }
 
-    /// What it has used, every so often from now on until its end. The last sample is what its exit tells. A
-    /// reader that is slow is sent less, and holds nothing up.
+    /// Samples the usage every `every` (at least 1 ms) until the end of the container. The last sample is the usage
+    /// in its exit. If the reader is slow, samples are left out; it holds nothing up.
+    ///
+    /// # Cancel safety
+    /// The request is sent when the future is first polled. If the future is dropped, no samples are taken.
     pub async fn samples(&self, every: Duration) -> Samples {
         let every = every.max(Duration::from_millis(1));
         ask(&self.address, messages::SampleUsage { every }).await.unwrap_or_else(Samples::none)

@@ -1,25 +1,25 @@
-//! Outputs with any number of readers: the last bytes are kept in a buffer, from which each reads at its own
-//! pace, and is told when it has missed some.
+//! Outputs with any number of readers: the last bytes are kept in a buffer. Each reader has its own position, and is
+//! sent the number of the bytes that it has missed.
 
 use std::collections::VecDeque;
 
 use futures::Stream;
 use tokio::sync::watch;
 
-/// What any number of readers see of an output, each from where it was attached: first what is kept of
-/// the past, then what comes. It never holds the process back.
+/// A reader of a shared output. It reads first what is kept of the past, then what follows. It never blocks the
+/// process.
 #[derive(Debug)]
 pub struct Attached {
     buffer: watch::Receiver<ReplayBuffer>,
     at: u64,
 }
 
-/// What an attached reader gets.
+/// What a reader of a shared output gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Chunk {
-    /// What came next.
+    /// The next bytes.
     Bytes(Vec<u8>),
-    /// The reader was too slow, or came too late.
+    /// The reader was too slow or attached too late, and has missed bytes.
     Gap {
         /// How many bytes it has missed.
         missed: u64,
@@ -31,11 +31,14 @@ impl Attached {
         Self { buffer, at: 0 }
     }
 
-    /// What comes next; `None` at the end.
+    /// The next chunk. `None` at the end.
+    ///
+    /// # Cancel safety
+    /// No bytes are lost if the future is dropped.
     pub async fn next(&mut self) -> Option<Chunk> {
         let at = self.at;
         let Ok(buffer) = self.buffer.wait_for(|buffer| buffer.ended || buffer.length() > at).await else {
-            // Nothing writes any more, and what was written may not have been read.
+            // The writer is gone. What it wrote may not have been read.
             return self.read();
         };
         drop(buffer);
@@ -52,7 +55,7 @@ impl Attached {
         Some(chunk)
     }
 
-    /// The same as a stream.
+    /// Makes a stream of it.
     pub fn into_stream(self) -> impl Stream<Item = Chunk> + Send {
         futures::stream::unfold(self, |mut attached| async move {
             attached.next().await.map(|chunk| (chunk, attached))
@@ -64,7 +67,7 @@ impl Attached {
 #[derive(Debug, Default)]
 pub(super) struct ReplayBuffer {
     chunks: VecDeque<Vec<u8>>,
-    /// How many bytes came before the first that is kept, and how many are kept, and may be.
+    /// How many bytes came before the first one that is kept, how many are kept, and how many may be.
     before: u64,
     kept: usize,
     limit: usize,
@@ -76,7 +79,7 @@ impl ReplayBuffer {
         Self { limit, ..Self::default() }
     }
 
-    /// Nothing will be written any more.
+    /// Marks the end of the output.
     pub(super) const fn end(&mut self) {
         self.ended = true;
     }
@@ -85,7 +88,7 @@ impl ReplayBuffer {
         self.before + self.kept as u64
     }
 
-    /// Older chunks go as a whole; the last one stays even if it alone is over the limit.
+    /// Adds a chunk and removes older chunks. The last chunk stays even if it exceeds the limit.
     pub(super) fn write(&mut self, chunk: Vec<u8>) {
         self.kept += chunk.len();
         self.chunks.push_back(chunk);

@@ -1,4 +1,4 @@
-//! All that a process writes, up to a limit, and its exit.
+//! Collects the output of a process, up to a limit, and its exit.
 
 use std::borrow::Cow;
 use std::io;
@@ -7,32 +7,32 @@ use executor_lifecycle::Exit;
 
 use super::{Attached, CHUNK, Chunk, Io, Output};
 
-/// How much of each stream is kept where the caller does not say.
+/// How many bytes of each stream are kept if the caller gives no limit.
 pub(crate) const DEFAULT_LIMIT: usize = 16 << 20;
 
-/// What a process wrote, and how it ended.
+/// The output of a process, and its exit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProcessOutput {
-    /// What it wrote to stdout, up to the limit. Empty where stdout could not be read.
+    /// What it wrote to stdout, up to the limit. Empty if stdout could not be read.
     pub stdout: Vec<u8>,
-    /// What it wrote to stderr, up to the limit. Empty where stderr could not be read.
+    /// What it wrote to stderr, up to the limit. Empty if stderr could not be read.
     pub stderr: Vec<u8>,
-    /// How it ended.
+    /// Its exit.
     pub exit: Exit,
-    /// How many bytes of stdout are not in it: what went over the limit, or was missed of a shared output.
+    /// How many bytes of stdout are missing: those over the limit, and those missed of a shared output.
     pub stdout_dropped: u64,
-    /// How many bytes of stderr are not in it.
+    /// How many bytes of stderr are missing.
     pub stderr_dropped: u64,
 }
 
 impl ProcessOutput {
-    /// What it wrote to stdout, as text. What is no UTF-8 is replaced by U+FFFD.
+    /// What it wrote to stdout, as text. Bytes that are not UTF-8 are replaced by U+FFFD.
     pub fn stdout_lossy(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.stdout)
     }
 
-    /// What it wrote to stderr, as [`stdout_lossy`](Self::stdout_lossy).
+    /// What it wrote to stderr, as text; see [`stdout_lossy`](Self::stdout_lossy).
     pub fn stderr_lossy(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.stderr)
     }
@@ -57,7 +57,7 @@ struct Kept {
 }
 
 impl Io {
-    /// Takes what can be read, and closes an input that nobody has taken. `None` when nothing can be read.
+    /// Takes the outputs that can be read, and closes an input that was not taken. `None` if no output can be read.
     pub(crate) fn take_sources(&self) -> Option<Sources> {
         let source = |pipe: Option<Output>, shared: Option<Attached>| {
             pipe.map(Source::Pipe).or_else(|| shared.map(Source::Shared))
@@ -73,7 +73,7 @@ impl Io {
 }
 
 impl Sources {
-    /// Reads both to their ends, keeping `limit` bytes of each, while the exit is waited for.
+    /// Reads both to their ends while it waits for the exit. Keeps `limit` bytes of each.
     pub(crate) async fn collect(
         self,
         limit: usize,

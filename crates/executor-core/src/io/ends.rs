@@ -1,13 +1,13 @@
-//! Our ends of the pipes of a process: made with it, registered on the executor's thread, and handed to those who read and
-//! write.
+//! Our ends of the pipes of a process. They are made with it, registered on the executor's thread, and handed to the
+//! tasks that read and write.
 //!
 //! ```text
 //!             Process spawned            it runs              it ended          1 s later
 //!  stdin   ── open ──────────────────────────────────────────── over
 //!  stdout  ───────────────────────────── open ──────────────────────────────────── over
 //! ```
-//! The executor's thread waits for the kernel and wakes; the task that reads or writes does the system call. Ends that are
-//! dropped before they are open are the end: of a process that did not start nothing is read.
+//! The executor's thread waits for the kernel and wakes; the task that reads or writes does the system call. If an
+//! end is dropped before it is open, its stream ends: of a process that did not start, nothing is read.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -24,42 +24,42 @@ use tokio::sync::{Notify, oneshot, watch};
 use super::attached::ReplayBuffer;
 use super::{CHUNK, Input, Output};
 
-/// How long an output is read on after the process has ended, when something else holds the pipe.
+/// How long an output is read after the process has ended, if another process holds the pipe.
 const DRAIN: Duration = Duration::from_secs(1);
 
 /// Our ends of the pipes, to be opened by the process's actor.
 #[derive(Debug, Default)]
 pub(crate) struct PipeEnds {
     input: Option<(OwnedFd, Opener<pipe::Sender>)>,
-    /// Dropped when nothing can be written any more.
+    /// Dropped when the process has ended, and can read no more.
     input_open: Option<Lent<pipe::Sender>>,
     outputs: Vec<(OwnedFd, Sink)>,
 }
 
-/// Where an output goes on our side.
+/// What our side does with an output.
 #[derive(Debug)]
 enum Sink {
-    /// To one reader, who reads it straight.
+    /// One reader, which reads the pipe itself.
     Reader(Opener<pipe::Receiver>),
-    /// To any number of readers, by way of a copy.
+    /// Any number of readers, which read a copy.
     ReplayBuffer(watch::Sender<ReplayBuffer>),
 }
 
 type Opener<P> = oneshot::Sender<io::Result<Opened<P>>>;
 
-/// An end that will be open, or will never be.
+/// An end that will be opened, or never.
 pub(super) type Awaited<P> = oneshot::Receiver<io::Result<Opened<P>>>;
 
 /// An end that can be read from or written to, under any executor of futures.
 #[derive(Debug)]
 pub(super) struct Opened<P> {
     slot: Slot<P>,
-    /// What is left when nothing is to be waited for any more.
+    /// Resolves when the end is over, with what is left in the pipe.
     over: oneshot::Receiver<Rest>,
 }
 
-/// The executor's hold on an end: dropped, it takes the end off the executor's thread, so that nothing of an executor
-/// that has stopped lives on in it.
+/// The executor's part of an end. Dropping it removes the end from the executor's thread, so that no part of a
+/// stopped executor stays in it.
 #[derive(Debug)]
 struct Lent<P: Watched> {
     slot: Slot<P>,
@@ -68,15 +68,15 @@ struct Lent<P: Watched> {
 
 type Slot<P> = Arc<Shared<P>>;
 
-/// Where an end is while the executor's thread watches it.
+/// Holds an end while the executor's thread watches it.
 #[derive(Debug)]
 struct Shared<P> {
     pipe: Mutex<Option<P>>,
-    /// Nobody reads or writes any more. What waits for it leaves no trace when it is dropped.
+    /// The reader or the writer is gone. A waiter that is dropped leaves no trace in it.
     closed: Notify,
 }
 
-/// So many bytes in a pipe that is read without waiting.
+/// The rest of a pipe: `left` bytes that are read without waiting.
 #[derive(Debug)]
 pub(super) struct Rest {
     pub(super) pipe: OwnedFd,
@@ -87,10 +87,10 @@ pub(super) struct Rest {
 pub(super) trait Watched: AsFd {
     fn poll_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// What would block waits for the next readiness.
+    /// If `act` would block, waits for the next readiness.
     fn try_io<R>(&self, act: impl FnOnce() -> io::Result<R>) -> io::Result<R>;
 
-    /// What is left in it to be read, if it is read; it is watched no more.
+    /// What is left to be read. The end is not watched any more.
     fn into_rest(self) -> Option<Rest>;
 }
 
@@ -125,20 +125,20 @@ impl Watched for pipe::Sender {
 }
 
 impl<P> Shared<P> {
-    /// Taking an end out cannot leave it half changed.
+    /// Taking the end out cannot leave it half changed.
     fn pipe(&self) -> MutexGuard<'_, Option<P>> {
         self.pipe.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What came of a read or a write: it was done, or there is nothing to wait for any more.
+/// The result of a read or a write: done, or the end is over.
 pub(super) enum Polled {
     Done(io::Result<usize>),
     Over(Option<Rest>),
 }
 
 impl<P: Watched> Opened<P> {
-    /// Reads or writes as soon as the pipe is ready for it.
+    /// Reads or writes when the pipe is ready.
     pub(super) fn poll(
         &mut self,
         context: &mut Context<'_>,
@@ -152,11 +152,11 @@ impl<P: Watched> Opened<P> {
                 }
             }
         }
-        // It is not ready, or the executor has stopped.
+        // The pipe is not ready, or the executor has stopped.
         Pin::new(&mut self.over).poll(context).map(|rest| Polled::Over(rest.ok()))
     }
 
-    /// Has the kernel give the pipe so many bytes, if it will.
+    /// Asks the kernel for a pipe of `size` bytes.
     pub(super) fn enlarge(&self, size: usize) {
         if let Some(pipe) = &*self.slot.pipe() {
             let _it_works_as_it_is = rustix::pipe::fcntl_setpipe_size(pipe, size);
@@ -199,14 +199,15 @@ impl PipeEnds {
         receiver
     }
 
-    /// From now on the process's input can be written, as much as the pipe holds. On the executor's thread.
+    /// Opens the input: from now on it can be written, up to the size of the pipe. Call it on the executor's thread.
     pub(crate) fn open_input(&mut self) {
         if let Some((pipe, opener)) = self.input.take() {
             self.input_open = Some(open(pipe::Sender::from_owned_fd(pipe), opener));
         }
     }
 
-    /// The process runs: from now on its outputs can be read. `ended` resolves when it has ended. On the executor's thread.
+    /// Opens the outputs, because the process runs. `ended` resolves when the process has ended. Call it on the
+    /// executor's thread.
     pub(crate) fn open_outputs<F>(self, ended: impl Fn() -> F)
     where
         F: Future<Output = ()> + 'static,
@@ -231,7 +232,7 @@ impl PipeEnds {
     }
 }
 
-/// An end whose reader or writer is gone is closed.
+/// Opens an end. If its reader or writer is gone, it is closed.
 fn open<P: Watched>(pipe: io::Result<P>, opener: Opener<P>) -> Lent<P> {
     let (over, is_over) = oneshot::channel();
     let (pipe, failure) = match pipe {
@@ -244,7 +245,7 @@ fn open<P: Watched>(pipe: io::Result<P>, opener: Opener<P>) -> Lent<P> {
     Lent { slot, over: Some(over) }
 }
 
-/// Lends an end until then, or until it is closed.
+/// Keeps an end open until `time`, or until its reader or writer is gone.
 async fn keep_until<P: Watched>(time: impl Future<Output = ()>, lent: Lent<P>) {
     tokio::select! {
         () = time => {}

@@ -9,13 +9,13 @@ use tokio::net::unix::pipe;
 
 use super::ends::{Awaited, Opened, Polled};
 
-/// Where a process reads from. Dropping it is the end of the process's input.
+/// The writing end of the stdin of a process. Dropping it ends the input of the process.
 ///
-/// It is written straight to the pipe, in the task that writes, under any executor of futures: by
-/// [`write_all`](Self::write_all), or as tokio's or futures' `AsyncWrite`, whose `shutdown` and `close` are the end of the
-/// input too. What the pipe holds can be written before the process runs.
+/// The task that writes does the system calls itself, under any executor of futures: by
+/// [`write_all`](Self::write_all), or through tokio's or futures' `AsyncWrite`, whose `shutdown` and `close` end the
+/// input too. Before the process runs, as much can be written as the pipe holds.
 ///
-/// Bytes for a process that reads no more are an error of kind `BrokenPipe`.
+/// If the process has closed its stdin, writing is an error of kind `BrokenPipe`.
 ///
 /// ```
 /// # use executor_core::*;
@@ -48,13 +48,13 @@ impl Input {
         Self(State::Awaited(pipe))
     }
 
-    /// Writes all bytes, waiting while the process reads too slowly.
+    /// Writes all bytes. Waits while the pipe is full.
     ///
     /// # Cancel safety
-    /// When a future of it is dropped before it is ready, some of the bytes may have been written.
+    /// If the future is dropped, some of the bytes may have been written.
     ///
     /// # Errors
-    /// `BrokenPipe` when the process reads no more.
+    /// `BrokenPipe` if the process has closed its stdin or has ended.
     pub async fn write_all(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         let mut bytes = bytes.as_ref();
         while !bytes.is_empty() {

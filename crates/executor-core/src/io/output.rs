@@ -14,18 +14,18 @@ use tokio::net::unix::pipe;
 use super::CHUNK;
 use super::ends::{Awaited, Opened, Polled, Rest};
 
-/// What the kernel gives a pipe unless it is asked for more, and what we ask for when that is too little.
+/// The size of a pipe by default, and the size that we request for a busy one, in bytes.
 const PIPE_DEFAULT: usize = 64 << 10;
 const PIPE_ENLARGED: usize = 1 << 20;
 
-/// What a process writes, as it comes.
+/// The reading end of an output of a process.
 ///
-/// It is read straight from the pipe, in the task that reads it, under any executor of futures: as tokio's or
-/// futures' `AsyncRead`, as a stream of chunks of up to 64 KiB, or to its end.
+/// The task that reads does the system calls itself, under any executor of futures: through tokio's or futures'
+/// `AsyncRead`, as a stream of chunks of up to 64 KiB, or to its end.
 ///
-/// There is nothing to read before the process runs. The process is held back when nobody reads, once the pipe is
-/// full. The stream ends when the process and all that hold the pipe have closed it, or 1 s after the process ended. It also
-/// ends when the executor has stopped and what is left in the pipe is read.
+/// Nothing can be read before the process runs. If nothing reads, the process blocks once the pipe is full. The
+/// stream ends when every process that holds the pipe has closed it, or 1 s after the process has ended. It also ends
+/// when the executor has stopped and what is left in the pipe is read.
 ///
 /// ```
 /// # use executor_core::*;
@@ -53,7 +53,7 @@ enum State {
     /// Until the process runs.
     Awaited(Awaited<pipe::Receiver>),
     Open(Opened<pipe::Receiver>),
-    /// Nothing is waited for any more: others may write to the pipe for ever.
+    /// The process has ended, and others may write to the pipe for ever. What is in it is read without waiting.
     Rest(Rest),
     Ended,
 }
@@ -63,23 +63,27 @@ impl Output {
         Self { state: State::Awaited(pipe), at_once: Some(0) }
     }
 
-    /// Everything up to the end. What is read is kept in memory, all of it; for a process whose output may be
-    /// large there is [`ContainerHandle::output`](crate::ContainerHandle::output).
+    /// Reads everything up to the end, and keeps all of it in memory. If the output may be large, use
+    /// [`ContainerHandle::output`](crate::ContainerHandle::output).
+    ///
+    /// # Cancel safety
+    /// If the future is dropped, what was read is lost and the pipe is closed: a process that goes on writing gets
+    /// SIGPIPE.
     pub async fn read_to_end(mut self) -> Vec<u8> {
         let mut all = Vec::new();
         while or_the_end(self.read_onto(&mut all).await) > 0 {}
         all
     }
 
-    /// The next chunk; `None` at the end.
+    /// The next chunk, of 1 byte to 64 KiB. `None` at the end.
     ///
     /// # Cancel safety
-    /// Nothing is read by a future of it that is dropped before it is ready.
+    /// No bytes are lost if the future is dropped.
     pub async fn next_chunk(&mut self) -> Option<Vec<u8>> {
         std::future::poll_fn(|context| self.poll_chunk(context)).await
     }
 
-    /// Appends what comes next to `bytes`; nothing at the end.
+    /// Appends the next bytes to `bytes`. Returns their number; 0 at the end.
     pub(super) async fn read_onto(&mut self, bytes: &mut Vec<u8>) -> io::Result<usize> {
         std::future::poll_fn(|context| self.poll_read_onto(context, bytes)).await
     }
@@ -104,7 +108,7 @@ impl Output {
         self.poll(context, |pipe| rustix::io::read(pipe, &mut *bytes))
     }
 
-    /// Reads when there is something to read; zero bytes are the end.
+    /// Reads when the pipe is readable. 0 bytes are the end.
     fn poll(
         &mut self,
         context: &mut Context<'_>,
@@ -146,8 +150,9 @@ impl Output {
         }
     }
 
-    /// A writer that fills the pipe faster than it is read gets a bigger one: both sides wait less often. Pages are
-    /// allocated as they are needed, and a pipe of little traffic stays as it is: what a user may have in all is limited.
+    /// Makes the pipe of a busy writer larger, so that both sides wait less often. The kernel allocates its pages
+    /// when they are needed. Pipes of little traffic stay as they are, because a user may have only so many pages of
+    /// pipes.
     fn enlarge_when_busy(&mut self, read: &io::Result<usize>) {
         let (State::Open(opened), Some(at_once), Ok(read)) = (&self.state, &mut self.at_once, read) else {
             return;

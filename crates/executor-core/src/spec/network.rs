@@ -1,4 +1,4 @@
-//! What a container sees of the network, and what a provider of networks gives it.
+//! The network of a container, and what a provider of networks returns.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -7,58 +7,58 @@ use serde::{Deserialize, Serialize};
 
 use crate::Dns;
 
-/// What a container sees of the network.
+/// The network of a container.
 #[non_exhaustive]
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Network {
-    /// Its own loopback and nothing else.
+    /// A loopback interface of its own and nothing else.
     #[default]
     None,
-    /// The host's network.
+    /// The network of the host.
     Host,
-    /// What CNI plugins make of it.
+    /// A network that CNI plugins set up.
     Cni {
-        /// The network's name, as its configuration has it; the first configuration there is when absent.
+        /// The name of the network in its configuration. The default is the first configuration.
         name: Option<String>,
     },
 }
 
-/// The network namespace a container is started in, once its network is set up.
+/// The network namespace that a container is started in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetworkNamespace {
-    /// A new one that the runtime makes, with a loopback that is up.
+    /// A new one, which the runtime creates with a loopback interface that is up.
     New,
     /// The host's.
     Host,
-    /// One that exists.
+    /// An existing one, by the path of its file.
     At(PathBuf),
 }
 
-/// What a kind of network is like.
+/// Properties of a kind of network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct NetworkTraits {
-    /// Setting it up or taking it back may take seconds: others' programs are called.
+    /// Whether setting it up or removing it may take seconds, because it calls other programs.
     pub is_slow: bool,
-    /// It is there after the container's processes have ended, and can then be asked what went over it, which takes no longer
-    /// than reading a file.
+    /// Whether it exists after the processes of the container have ended. Its traffic can then be read, as fast as a
+    /// file.
     pub outlives_processes: bool,
 }
 
-/// What a container has of a network, once it is set up.
+/// What a provider has set up for a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkAttachment {
-    /// The namespace it is started in.
+    /// The namespace that the container is started in.
     pub namespace: NetworkNamespace,
-    /// Its addresses there, as far as they are known before it starts.
+    /// The addresses of the container there, as far as they are known before it starts.
     pub addresses: Vec<IpAddr>,
-    /// How names are resolved there, for a container that does not say otherwise.
+    /// How names are resolved there, if the specification does not say.
     pub dns: Dns,
 }
 
 impl From<NetworkNamespace> for NetworkAttachment {
-    /// With nothing known of it.
+    /// An attachment without addresses.
     fn from(namespace: NetworkNamespace) -> Self {
         Self { namespace, addresses: Vec::new(), dns: Dns::default() }
     }

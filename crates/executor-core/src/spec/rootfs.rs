@@ -1,24 +1,24 @@
-//! Where a container's root file system comes from.
+//! The root file system of a container.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a container's root file system comes from.
+/// The root file system of a container.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Rootfs {
-    /// A throw-away overlay of the host's own root: what is written there is gone afterwards.
+    /// A throw-away overlay of the root directory of the host. What is written there is lost afterwards.
     Host,
-    /// A directory, used as it is.
+    /// A directory, used as it is. What is written there is kept.
     Dir(PathBuf),
-    /// Directories over one another.
+    /// An overlay of directories.
     Overlay {
-        /// The layers that are only read, the topmost first.
+        /// The read-only layers, the topmost first.
         lower: Vec<PathBuf>,
-        /// Where what is written goes; nowhere that lasts when absent.
+        /// The layer that is written to. If absent, what is written is lost afterwards.
         upper: Option<UpperLayer>,
     },
 }
@@ -28,8 +28,8 @@ pub enum Rootfs {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct UpperLayer {
-    /// The directory that holds what was written.
+    /// The directory for what is written.
     pub dir: PathBuf,
-    /// An empty directory on the same file system, for the kernel's own use.
+    /// An empty directory on the same file system, which the kernel needs.
     pub work: PathBuf,
 }

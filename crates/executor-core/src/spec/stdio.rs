@@ -1,4 +1,4 @@
-//! Where the streams of a process go.
+//! The streams of a process.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -6,24 +6,23 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-/// Where the streams of a process go; nowhere by default.
+/// The streams of a process. By default all are null.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct StdioSpec {
-    /// Where it reads from.
+    /// What stdin is.
     pub stdin: Stdio,
-    /// Where it writes to.
+    /// What stdout is.
     pub stdout: Stdio,
-    /// Where it complains to.
+    /// What stderr is.
     ///
-    /// An OCI runtime shares this stream with the process it starts, and writes its own complaint
-    /// there when it fails to. [`Stdio::Pipe`] keeps that apart: nothing is handed on of a process
-    /// that did not start.
+    /// An OCI runtime shares this stream with the process that it starts, and writes its own message there if that
+    /// fails. With [`Stdio::Pipe`] nothing is read of a process that did not start.
     pub stderr: Stdio,
 }
 
-/// Where one stream goes.
+/// One stream.
 #[non_exhaustive]
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -32,21 +31,21 @@ pub enum Stdio {
     /// `/dev/null`.
     #[default]
     Null,
-    /// The embedder's own stream of the same number.
+    /// The stream of the embedder with the same number.
     Inherit,
-    /// This file, straight: no copy is made of what passes. It has no form in JSON: writing it is an error.
+    /// This file itself; nothing is copied. It has no form in JSON: serializing it is an error.
     #[serde(skip)]
     Fd(Arc<OwnedFd>),
-    /// A pipe, whose other end the handle gives out. An output has to be read: a full pipe holds the process back.
+    /// A pipe. The handle gives out the other end. An output must be read: a process blocks when its pipe is full.
     Pipe,
-    /// For an output: any number of readers, who attach when they like and never hold the process back.
+    /// For outputs: any number of readers, which attach at any time and never block the process.
     Shared {
-        /// How many bytes of the past are kept for those who attach later, or are slow.
+        /// How many bytes of the past are kept for readers that attach later or are slow.
         replay: usize,
     },
 }
 
-/// Files are equal when they are the same one, not when they lead to the same.
+/// Files are equal if they are the same file descriptor, not if they lead to the same file.
 impl PartialEq for Stdio {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
