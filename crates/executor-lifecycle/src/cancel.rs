@@ -1,4 +1,4 @@
-//! What a cancel asks for, and who asked.
+//! Cancels: how a process is ended, and why.
 
 use std::time::Duration;
 
@@ -6,42 +6,42 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Signal, json};
 
-/// A wish to end a process: a signal first, SIGKILL after the grace.
+/// How to end a process: a signal first, and SIGKILL after the grace.
 ///
-/// The default is SIGKILL at once. Cancel is an intent that is kept: asked for before the process
-/// exists, it is carried out the moment it does, or the process is never started.
+/// The default is SIGKILL at once. A cancel is kept: if it comes before the process exists, the process is ended as
+/// soon as it does, or is never started.
 ///
-/// As JSON the grace is in seconds; what is absent is as in [`Cancel::now`].
+/// In JSON the grace is in seconds, and absent fields are those of [`Cancel::now`].
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Cancel {
-    /// What is sent first.
+    /// The first signal.
     pub signal: Signal,
-    /// From that signal to SIGKILL. Not used when the signal is SIGKILL.
+    /// The time from that signal to SIGKILL. Unused if the signal is SIGKILL.
     #[serde(with = "json::seconds")]
     #[cfg_attr(feature = "schema", schemars(with = "f64"))]
     pub grace: Duration,
-    /// Who asked; kept in the exit reason.
+    /// The cause, which the exit reason will have.
     pub cause: CancelCause,
 }
 
-/// Who asked for a cancel.
+/// The cause of a cancel.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CancelCause {
-    /// The caller did.
+    /// The caller requested it.
     Requested,
-    /// The time allowed in the specification was over.
+    /// The time limit of the specification was over.
     TimedOut,
-    /// The container's init ended, and with it everything in the container.
+    /// The init of the container ended, and with it every process in the container.
     ContainerExited,
     /// The executor is shutting down.
     Shutdown,
-    /// The actor in charge failed; the process was ended because nobody watched it any more.
+    /// The actor of the process failed, and the process was killed.
     Abandoned,
 }
 
@@ -51,24 +51,24 @@ impl Cancel {
         Self { signal: Signal::KILL, grace: Duration::ZERO, cause: CancelCause::Requested }
     }
 
-    /// SIGTERM, and SIGKILL `grace` later.
+    /// SIGTERM, and SIGKILL after `grace`.
     pub const fn with_grace(grace: Duration) -> Self {
         Self { signal: Signal::TERM, grace, cause: CancelCause::Requested }
     }
 
-    /// The same with another first signal.
+    /// Sets the first signal.
     #[must_use]
     pub const fn signal(self, signal: Signal) -> Self {
         Self { signal, ..self }
     }
 
-    /// The same for another cause.
+    /// Sets the cause.
     #[must_use]
     pub const fn cause(self, cause: CancelCause) -> Self {
         Self { cause, ..self }
     }
 
-    /// Whether nothing is waited for before SIGKILL.
+    /// Whether SIGKILL comes at once.
     pub fn is_immediate(&self) -> bool {
         self.signal == Signal::KILL || self.grace.is_zero()
     }

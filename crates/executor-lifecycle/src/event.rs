@@ -4,8 +4,8 @@
 //! Registered < Created? < Started? < Exited < Released
 //! ExecAdded < ExecStarted? < ExecExited, after Registered and before Exited; started after Started
 //! ```
-//! Each once, with a sequence number without holes. `Created` is there where the container stood at created before
-//! it was started. A start that failed has no `Started` (or no `ExecStarted`), and its exit says why.
+//! Each is published once, and sequence numbers have no gaps. `Created` is published only for a container that was
+//! held at created. If a start fails, there is no `Started` (or no `ExecStarted`), and the exit has the reason.
 
 use std::collections::BTreeSet;
 
@@ -16,16 +16,17 @@ use crate::{ContainerId, ExecId, Exit, HostPid, Leftover, Timestamp};
 
 /// Something that happened to a container.
 ///
-/// As JSON one object: `seq`, `container`, `at`, `event`, which is the name of the kind, and what the kind holds.
+/// In JSON it is one object: `seq`, `container`, `at`, `event`, which is the name of the kind, and the fields of the
+/// kind.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Event {
-    /// Position in the container's own sequence, from 1.
+    /// Its number in the sequence of the container, from 1.
     pub seq: u64,
-    /// Whose event it is.
+    /// The container.
     pub container: ContainerId,
-    /// When the executor knew.
+    /// When the executor knew of it.
     pub at: Timestamp,
     /// What happened.
     #[serde(flatten)]
@@ -38,9 +39,9 @@ pub struct Event {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum EventKind {
-    /// The id is taken and the container is being made.
+    /// The id is taken, and the container is being created.
     Registered,
-    /// Init exists and waits for its program to be executed.
+    /// Init exists, and its program is not executed.
     Created {
         /// Its pid on the host.
         pid: HostPid,
@@ -50,7 +51,7 @@ pub enum EventKind {
         /// Its pid on the host.
         pid: HostPid,
     },
-    /// Another process was accepted, under an id that was free.
+    /// Another process was registered.
     ExecAdded {
         /// Which one.
         exec: ExecId,
@@ -71,30 +72,30 @@ pub enum EventKind {
     },
     /// All processes are frozen.
     Paused,
-    /// They run again.
+    /// All processes run again.
     Resumed,
     /// Init ended, or could not be started; no process of the container is left.
     Exited {
         /// How and why.
         exit: Exit,
     },
-    /// Everything the container had is given back and its id is free.
+    /// Everything that the container had is released, and its id is free.
     Released {
-        /// What could not be removed; empty when all is well.
+        /// What could not be removed. Empty if all was.
         left: Vec<Leftover>,
     },
 }
 
 impl Event {
-    /// The event with this number of a container.
+    /// The event of a container with this number.
     pub const fn new(seq: u64, container: ContainerId, at: Timestamp, kind: EventKind) -> Self {
         Self { seq, container, at, kind }
     }
 }
 
-/// Checks that the events of one container come in the order that is promised.
+/// Checks that the events of one container come in the promised order.
 ///
-/// Tests of every kind feed it what subscribers see; it shares no code with the machines.
+/// Tests of all kinds give it what subscribers receive. It shares no code with the machines.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EventOrder {
     seq: u64,
@@ -118,13 +119,13 @@ pub struct OutOfOrder {
 }
 
 impl EventOrder {
-    /// Takes the container's next event.
+    /// Checks the next event of the container.
     pub fn check(&mut self, event: &Event) -> Result<(), OutOfOrder> {
         self.broken_rule(event)
             .map_or(Ok(()), |broken| Err(OutOfOrder { event: Box::new(event.clone()), broken }))
     }
 
-    /// Whether the last event has come.
+    /// Whether `Released` has come.
     pub const fn is_complete(&self) -> bool {
         self.released
     }
@@ -134,59 +135,78 @@ impl EventOrder {
             return Some("a sequence number is missing or comes twice");
         }
         self.seq = event.seq;
-        let rule = |holds: bool, broken| (!holds).then_some(broken);
         match &event.kind {
-            EventKind::Registered => {
-                rule(!std::mem::replace(&mut self.registered, true), "Registered is published once")
-            }
-            EventKind::Created { .. } => rule(
-                self.registered && !self.started && !self.exited,
-                "Created comes before Started and Exited",
-            )
-            .or_else(|| rule(!std::mem::replace(&mut self.created, true), "Created is published once")),
-            EventKind::Started { .. } => {
-                rule(self.registered && !self.exited, "Started comes between Registered and Exited").or_else(
-                    || rule(!std::mem::replace(&mut self.started, true), "Started is published once"),
-                )
-            }
-            EventKind::ExecAdded { exec } => {
-                rule(self.registered && !self.exited, "ExecAdded comes between Registered and Exited")
-                    .or_else(|| {
-                        rule(self.added.insert(exec.clone()), "an exec's id is taken until it has exited")
-                    })
-            }
-            EventKind::ExecStarted { exec, .. } => {
-                rule(self.started && !self.exited, "ExecStarted comes between Started and Exited")
-                    .or_else(|| {
-                        rule(self.added.contains(exec), "ExecStarted comes between ExecAdded and ExecExited")
-                    })
-                    .or_else(|| rule(self.running.insert(exec.clone()), "ExecStarted is published once"))
-            }
-            EventKind::ExecExited { exec, exit } => {
-                rule(self.registered && !self.exited, "ExecExited comes before Exited")
-                    .or_else(|| rule(self.added.remove(exec), "ExecExited comes once, after ExecAdded"))
-                    .or_else(|| {
-                        let ran = self.running.remove(exec);
-                        rule(ran == exit.started_at.is_some(), "an exec that ran has started")
-                    })
-            }
+            EventKind::Registered => unless(first(&mut self.registered), "Registered is published once"),
+            EventKind::Created { .. } => self.created(),
+            EventKind::Started { .. } => self.started(),
+            EventKind::ExecAdded { exec } => self.exec_added(exec),
+            EventKind::ExecStarted { exec, .. } => self.exec_started(exec),
+            EventKind::ExecExited { exec, exit } => self.exec_exited(exec, exit),
             EventKind::Paused | EventKind::Resumed => {
-                rule(self.started && !self.exited, "a container is paused while it runs")
+                unless(self.started && !self.exited, "a container is paused while it runs")
             }
-            EventKind::Exited { exit } => rule(self.registered, "Exited comes after Registered")
-                .or_else(|| rule(self.added.is_empty(), "every exec ends before Exited"))
-                .or_else(|| {
-                    rule(self.started == exit.started_at.is_some(), "a container that ran has started")
-                })
-                .or_else(|| rule(!std::mem::replace(&mut self.exited, true), "Exited is published once")),
-            EventKind::Released { .. } => rule(self.exited, "Released comes after Exited")
-                .or_else(|| rule(!std::mem::replace(&mut self.released, true), "Released is published once")),
+            EventKind::Exited { exit } => self.exited(exit),
+            EventKind::Released { .. } => unless(self.exited, "Released comes after Exited")
+                .or_else(|| unless(first(&mut self.released), "Released is published once")),
         }
     }
+
+    fn created(&mut self) -> Option<&'static str> {
+        let is_early = self.registered && !self.started && !self.exited;
+        unless(is_early, "Created comes before Started and Exited")
+            .or_else(|| unless(first(&mut self.created), "Created is published once"))
+    }
+
+    fn started(&mut self) -> Option<&'static str> {
+        let is_between = self.registered && !self.exited;
+        unless(is_between, "Started comes between Registered and Exited")
+            .or_else(|| unless(first(&mut self.started), "Started is published once"))
+    }
+
+    fn exec_added(&mut self, exec: &ExecId) -> Option<&'static str> {
+        let is_between = self.registered && !self.exited;
+        unless(is_between, "ExecAdded comes between Registered and Exited")
+            .or_else(|| unless(self.added.insert(exec.clone()), "an exec's id is taken until it has exited"))
+    }
+
+    fn exec_started(&mut self, exec: &ExecId) -> Option<&'static str> {
+        let is_between = self.started && !self.exited;
+        let is_added = self.added.contains(exec);
+        unless(is_between, "ExecStarted comes between Started and Exited")
+            .or_else(|| unless(is_added, "ExecStarted comes between ExecAdded and ExecExited"))
+            .or_else(|| unless(self.running.insert(exec.clone()), "ExecStarted is published once"))
+    }
+
+    fn exec_exited(&mut self, exec: &ExecId, exit: &Exit) -> Option<&'static str> {
+        unless(self.registered && !self.exited, "ExecExited comes before Exited")
+            .or_else(|| unless(self.added.remove(exec), "ExecExited comes once, after ExecAdded"))
+            .or_else(|| {
+                let ran = self.running.remove(exec);
+                unless(ran == exit.started_at.is_some(), "an exec that ran has started")
+            })
+    }
+
+    fn exited(&mut self, exit: &Exit) -> Option<&'static str> {
+        unless(self.registered, "Exited comes after Registered")
+            .or_else(|| unless(self.added.is_empty(), "every exec ends before Exited"))
+            .or_else(|| unless(self.started == exit.started_at.is_some(), "a container that ran has started"))
+            .or_else(|| unless(first(&mut self.exited), "Exited is published once"))
+    }
+}
+
+/// The rule that is broken unless it holds.
+fn unless(holds: bool, broken: &'static str) -> Option<&'static str> {
+    (!holds).then_some(broken)
+}
+
+/// Sets a flag. Returns whether it was not set before.
+const fn first(flag: &mut bool) -> bool {
+    !std::mem::replace(flag, true)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::EventKind::Registered;
     use super::*;
     use crate::{ExitReason, ExitStatus};
 
@@ -209,17 +229,34 @@ mod tests {
         HostPid::new(7).unwrap()
     }
 
-    #[test]
-    fn the_promised_order_is_taken_and_its_violations_are_not() {
-        use EventKind::{Created, ExecAdded, ExecExited, ExecStarted, Exited, Registered, Released, Started};
-        let (created, started) = (|| Created { pid: pid() }, || Started { pid: pid() });
-        let exec = || ExecId::numbered(1);
-        let exec_added = || ExecAdded { exec: exec() };
-        let exec_started = || ExecStarted { exec: exec(), pid: pid() };
-        let exec_exited = |ran| ExecExited { exec: exec(), exit: exit(ran) };
-        let exited = |ran| Exited { exit: exit(ran) };
-        let released = || Released { left: Vec::new() };
+    fn created() -> EventKind {
+        EventKind::Created { pid: pid() }
+    }
 
+    fn started() -> EventKind {
+        EventKind::Started { pid: pid() }
+    }
+
+    fn exec_added() -> EventKind {
+        EventKind::ExecAdded { exec: ExecId::numbered(1) }
+    }
+
+    fn exec_started() -> EventKind {
+        EventKind::ExecStarted { exec: ExecId::numbered(1), pid: pid() }
+    }
+
+    fn exec_exited(ran: bool) -> EventKind {
+        EventKind::ExecExited { exec: ExecId::numbered(1), exit: exit(ran) }
+    }
+
+    fn exited(ran: bool) -> EventKind {
+        EventKind::Exited { exit: exit(ran) }
+    }
+
+    const RELEASED: EventKind = EventKind::Released { left: Vec::new() };
+
+    #[test]
+    fn the_promised_order_is_accepted() {
         let whole = [
             Registered,
             created(),
@@ -230,14 +267,15 @@ mod tests {
             exec_added(),
             exec_exited(false),
             exited(true),
-            released(),
+            RELEASED,
         ];
         assert_eq!(check(&whole), Ok(true));
-        assert_eq!(
-            check(&[Registered, exec_added(), exec_exited(false), exited(false), released()]),
-            Ok(true)
-        );
+        assert_eq!(check(&[Registered, exec_added(), exec_exited(false), exited(false), RELEASED]), Ok(true));
         assert_eq!(check(&whole[..9]), Ok(false));
+    }
+
+    #[test]
+    fn violations_of_the_order_are_found() {
         for (wrong, broken) in [
             (vec![started()], "Started comes between Registered and Exited"),
             (vec![Registered, Registered], "Registered is published once"),
@@ -260,7 +298,7 @@ mod tests {
                 "ExecExited comes once, after ExecAdded",
             ),
             (vec![Registered, exited(true)], "a container that ran has started"),
-            (vec![Registered, released()], "Released comes after Exited"),
+            (vec![Registered, RELEASED], "Released comes after Exited"),
             (
                 vec![Registered, started(), exited(true), exec_started()],
                 "ExecStarted comes between Started and Exited",

@@ -1,7 +1,7 @@
 //! How a process ended, why, and why a start failed.
 //!
-//! A status is what the kernel said; a reason is why. The two are never mixed: there is no -1, no
-//! 255 for everything and no 137 by guess.
+//! A status is what the kernel reported; a reason is why the process ended. The two are kept apart: there is no -1,
+//! no 255 for everything and no guessed 137.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -17,33 +17,33 @@ use crate::{CancelCause, Signal, Timestamp, json};
 
 /// The end of a process.
 ///
-/// As JSON: moments are RFC 3339 in UTC, spans are seconds, and a variant is the name of its only key, or a string where it
-/// holds nothing.
+/// In JSON, moments are RFC 3339 in UTC, and spans are seconds. A variant is an object whose only key is its name, or
+/// a string if it has no fields.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Exit {
-    /// What the kernel said.
+    /// The status that the kernel reported.
     pub status: ExitStatus,
     /// Why it ended.
     pub reason: ExitReason,
     /// Whether the program ran, ended by itself, and its code counts as success: the reason is [`ExitReason::Normal`] and
     /// [`valid_code`](Self::valid_code) is true.
     pub success: bool,
-    /// Whether the program ended with code 0, or with another code that its specification counts as success, whatever the
-    /// reason was. A program that is cancelled may end with code 0: its code is valid, and it is no success.
+    /// Whether the program ended with code 0, or with another code that its specification counts as success, for any
+    /// reason. A program that is cancelled may end with code 0: its code is valid, but it is no success.
     pub valid_code: bool,
-    /// When it was known to run; `None` when it never did.
+    /// When the executor knew that it runs. `None` if it never did.
     pub started_at: Option<Timestamp>,
-    /// When its end was known.
+    /// When the executor knew its end.
     pub exited_at: Timestamp,
-    /// What the container used until then, when the runtime could tell.
+    /// What the container had used by then, if the runtime could read it.
     pub usage: Option<Box<Usage>>,
 }
 
 impl Exit {
-    /// An end with this status for this reason, of a program that started at `started_at`, or never did. `valid_exit_codes` are the
-    /// codes beside 0 that count as success.
+    /// An exit with this status and reason, of a program that started at `started_at`, or never. `valid_exit_codes`
+    /// are the codes that count as success, in addition to 0.
     pub fn new(
         status: ExitStatus,
         reason: ExitReason,
@@ -60,13 +60,13 @@ impl Exit {
         Self { status, reason, success, valid_code, started_at, exited_at, usage: None }
     }
 
-    /// The same, with what was used until then.
+    /// Sets what the container had used by then.
     #[must_use]
     pub fn with_usage(self, usage: Option<Box<Usage>>) -> Self {
         Self { usage, ..self }
     }
 
-    /// The end of something nobody saw the end of.
+    /// The exit of a process whose end was not seen.
     pub const fn lost(started_at: Option<Timestamp>, exited_at: Timestamp) -> Self {
         Self {
             status: ExitStatus::Unknown,
@@ -79,8 +79,9 @@ impl Exit {
         }
     }
 
-    /// Whether the program ran, ended by itself, and its code counts as success. A program that was cancelled, timed out, or
-    /// was ended for want of memory is no success, whatever its code; see [`valid_code`](Self::valid_code) for that alone.
+    /// Whether the program ran, ended by itself, and its code counts as success. A program that was cancelled, timed
+    /// out, or was killed by the OOM killer is no success, whatever its code; [`valid_code`](Self::valid_code) is
+    /// about the code alone.
     pub const fn is_success(&self) -> bool {
         self.success
     }
@@ -99,7 +100,7 @@ impl fmt::Display for Exit {
     }
 }
 
-/// What the kernel said of a process's end.
+/// The exit status that the kernel reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
@@ -108,7 +109,7 @@ pub enum ExitStatus {
     Code(u8),
     /// A signal ended it.
     Signal(Signal),
-    /// Nobody can say: it never ran, or its status went to someone else.
+    /// Unknown: the process never ran, or another part of this process has waited for it.
     Unknown,
 }
 
@@ -128,29 +129,29 @@ impl fmt::Display for ExitStatus {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ExitReason {
-    /// By itself, or by a signal nobody sent through the executor's cancel.
+    /// It ended by itself, or by a signal that was not from a cancel.
     Normal,
-    /// After a cancel.
+    /// It ended after a cancel.
     Cancelled {
-        /// Who asked for it.
+        /// The cause of the cancel.
         cause: CancelCause,
-        /// Whether SIGKILL was needed (the grace ran out, or none was given).
+        /// Whether SIGKILL was needed, because the grace was over or there was none.
         killed: bool,
     },
-    /// After the time its specification allowed.
+    /// It ended after the time limit of its specification.
     TimedOut {
         /// Whether SIGKILL was needed.
         killed: bool,
     },
-    /// The kernel's OOM killer chose this very process.
+    /// The OOM killer of the kernel killed this very process.
     OutOfMemory,
     /// It never ran.
     StartFailed(StartFailure),
-    /// It ran, and nobody can say how it ended.
+    /// It ran, and its end was not seen.
     Lost,
 }
 
-/// What a container has used so far, all its processes together. What the host does not say is absent.
+/// What a container has used so far, all its processes together. Values that the host does not have are absent.
 ///
 /// More fields will come: make one with `..Usage::default()`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -168,7 +169,7 @@ pub struct Usage {
     #[serde(default, skip_serializing_if = "Option::is_none", with = "json::optional_seconds")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<f64>"))]
     pub cpu_system: Option<Duration>,
-    /// How long it was held back by its CPU limit.
+    /// How long it was throttled by its CPU limit.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "json::optional_seconds")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<f64>"))]
     pub cpu_throttled: Option<Duration>,
@@ -181,7 +182,7 @@ pub struct Usage {
     /// Swap used now, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub swap: Option<u64>,
-    /// How many processes inside the OOM killer ended. Not zero does not mean that init was one.
+    /// How many processes of the container the OOM killer has killed. Init need not be one of them.
     pub oom_kills: u64,
     /// Processes and threads now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -189,13 +190,13 @@ pub struct Usage {
     /// The most processes and threads there ever were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pids_peak: Option<u64>,
-    /// What went to and came from block devices.
+    /// Traffic with block devices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub io: Option<IoUsage>,
-    /// How long it waited for what others were using.
+    /// How long its processes were stalled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pressure: Option<Pressure>,
-    /// What went over its network interfaces but the loopback; absent on the host's network.
+    /// Traffic over its network interfaces, without the loopback. Absent on the network of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<NetworkUsage>,
 }
@@ -226,15 +227,15 @@ pub struct Pressure {
     pub io: Stall,
 }
 
-/// How long processes have stood still for want of something.
+/// How long processes were stalled for lack of a resource.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Stall {
-    /// At least one of them.
+    /// At least one process was stalled.
     #[serde(with = "json::seconds")]
     #[cfg_attr(feature = "schema", schemars(with = "f64"))]
     pub some: Duration,
-    /// All of them at once.
+    /// All processes were stalled at once.
     #[serde(with = "json::seconds")]
     #[cfg_attr(feature = "schema", schemars(with = "f64"))]
     pub full: Duration,
@@ -255,7 +256,8 @@ pub struct NetworkUsage {
 }
 
 impl NetworkUsage {
-    /// Adds up the text of `/proc/<pid>/net/dev`, the loopback apart. Lines that make no sense count as nothing.
+    /// Adds up the counters in the text of `/proc/<pid>/net/dev`, without the loopback. Invalid lines count as
+    /// nothing.
     pub fn of_interfaces(text: &str) -> Self {
         let mut sum = Self::default();
         for (name, counters) in text.lines().filter_map(|line| line.split_once(':')) {
@@ -273,31 +275,32 @@ impl NetworkUsage {
     }
 }
 
-/// What the exit source says of an end: the status, and what was used until then.
+/// An exit as the exit source reports it: the status, and what was used until then.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RawExit {
-    /// What the kernel said.
+    /// The status that the kernel reported.
     pub status: ExitStatus,
-    /// What the container used, when known.
+    /// What the container had used, if known.
     pub usage: Option<Box<Usage>>,
 }
 
 impl RawExit {
-    /// An end with nothing known but its status.
+    /// An exit of which only the status is known.
     pub const fn with(status: ExitStatus) -> Self {
         Self { status, usage: None }
     }
 }
 
-/// A process that could not be started, and whose fault that is.
+/// Why a process could not be started.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Hash, ThisError, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[error("{message}")]
 pub struct StartFailure {
-    /// What kind of failure, to act on.
+    /// The kind of failure, for programs.
     pub kind: StartFailureKind,
-    /// The cause in words, the runtime's own where it said some.
+    /// The cause in words, those of the OCI runtime if it had any. If a field of the specification is at fault, its
+    /// name comes first.
     pub message: String,
 }
 
@@ -307,14 +310,14 @@ impl StartFailure {
         Self { kind, message: message.into() }
     }
 
-    /// The failure that an error is, its causes included: `error: cause: cause of that`.
+    /// The failure of an error, with its causes: `error: cause: cause of that`.
     pub fn caused_by(kind: StartFailureKind, error: &(dyn Error + 'static)) -> Self {
         Self { kind, message: with_causes(error) }
     }
 }
 
-/// An error and its causes in one line. This is the one place where causes become text: what leaves the executor as
-/// data ([`StartFailure`], [`Leftover`]) can hold no other.
+/// The text of an error and of its causes, in one line. Only here do causes become text, because data that leaves the
+/// executor ([`StartFailure`], [`Leftover`]) can hold nothing else.
 pub fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -326,12 +329,12 @@ pub fn with_causes(error: &(dyn Error + 'static)) -> String {
 }
 
 impl StartFailureKind {
-    /// What an error of the system means for who wants to start something: the one reading of it in the workspace.
+    /// The kind of failure that an error of the system is for a start. The whole workspace uses this.
     ///
-    /// `None` says that the error alone does not tell whose fault it is.
+    /// `None` if the error alone does not decide it.
     pub fn of_io(error: &io::Error) -> Option<Self> {
-        /// Files of the system, and of the process: the same numbers on every Linux (`asm-generic/errno-base.h`), and
-        /// no `ErrorKind` of their own.
+        /// The limits of open files of the system and of the process. The numbers are the same on every Linux
+        /// (`asm-generic/errno-base.h`), and `ErrorKind` has no kinds for them.
         const ENFILE: i32 = 23;
         const EMFILE: i32 = 24;
         if matches!(error.raw_os_error(), Some(ENFILE | EMFILE)) {
@@ -341,7 +344,7 @@ impl StartFailureKind {
         if is_any(&[ErrorKind::PermissionDenied, ErrorKind::ReadOnlyFilesystem]) {
             return Some(Self::PermissionDenied);
         }
-        // EAGAIN, too, is what can be made later, as a process at the limit of pids.
+        // EAGAIN also means a lack of resources, as at the limit of pids.
         let lacking =
             [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::OutOfMemory, ErrorKind::WouldBlock];
         is_any(&lacking).then_some(Self::NoResources)
@@ -356,10 +359,10 @@ impl StartFailureKind {
 pub struct Leftover {
     /// What it is.
     pub what: LeftoverKind,
-    /// Where it is. In JSON, a path that is not UTF-8 has a replacement character for what is not.
+    /// Its path. In JSON, the bytes of a path that are not UTF-8 are replaced by U+FFFD.
     #[serde(serialize_with = "json::lossy_path")]
     pub path: PathBuf,
-    /// Why it could not be removed, with causes.
+    /// Why it could not be removed, with the causes.
     pub error: String,
 }
 
@@ -380,13 +383,13 @@ pub enum LeftoverKind {
     Cgroup,
     /// A mount, by its mount point.
     Mount,
-    /// A network that a provider had made.
+    /// A network that a provider has set up.
     Network,
     /// The name of a network namespace.
     NetworkNamespace,
     /// The OCI runtime's own directory for a container.
     RuntimeState,
-    /// A file or directory of Longshore's.
+    /// A file or directory of Longshore.
     File,
 }
 
@@ -413,17 +416,17 @@ pub enum StartFailureKind {
     NotFound,
     /// The program exists and cannot be executed: a directory, no permission, not a binary.
     NotExecutable,
-    /// The specification cannot be carried out.
+    /// The specification cannot be carried out on this machine.
     BadConfig,
-    /// The id belongs to another container.
+    /// Another container has the id.
     IdTaken,
-    /// The executor may not do this.
+    /// The executor is not permitted to do this.
     PermissionDenied,
-    /// Memory, disk, pids or files ran out.
+    /// Memory, disk space, pids or open files ran out.
     NoResources,
-    /// The runtime did not answer in time.
+    /// The OCI runtime did not answer in time.
     RuntimeTimedOut,
-    /// The runtime failed in a way it does not explain.
+    /// The OCI runtime failed for an unknown reason.
     RuntimeBroken,
     /// The container ended before the process could start in it.
     ContainerGone,

@@ -1,4 +1,4 @@
-//! Names: containers, execs, processes and host pids are types of their own.
+//! Ids of containers, execs and processes, and host pids. Each is a type of its own.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -11,21 +11,21 @@ use thiserror::Error;
 
 /// The id of a container: 1 to 128 ASCII letters, digits, `_`, `.` or `-`, the first a letter or digit.
 ///
-/// This is the part of runc's own rule (`^[\w+-\.]+$`) that is safe as a file name, as a cgroup
-/// name and as an argument: `..`, `a/b` and `-x` are no ids.
+/// This is the part of runc's rule (`^[\w+-\.]+$`) that is safe as a file name, as a cgroup name and as an argument:
+/// `..`, `a/b` and `-x` are not ids.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct ContainerId(Arc<str>);
 
 impl ContainerId {
-    /// The longest id, in bytes: a cgroup or file name may have 255, and suffixes need room.
+    /// The greatest length of an id, in bytes. A cgroup or file name may have 255, and suffixes need room.
     pub const MAX_LEN: usize = 128;
 
     /// Checks `id` and makes it a container id.
     ///
     /// # Errors
-    /// Says which rule `id` breaks.
+    /// The rule that `id` breaks.
     pub fn new(id: impl Into<String>) -> Result<Self, InvalidId> {
         checked(id.into()).map(|id| Self(id.into()))
     }
@@ -36,10 +36,10 @@ impl ContainerId {
     }
 }
 
-/// What the first process of a container is called.
+/// The name of the first process of a container.
 const INIT: &str = "init";
 
-/// The rule of both kinds of ids.
+/// Checks the rule of both kinds of ids.
 fn checked(id: String) -> Result<String, InvalidId> {
     let bytes = id.as_bytes();
     match bytes.first() {
@@ -56,17 +56,17 @@ fn checked(id: String) -> Result<String, InvalidId> {
     }
 }
 
-/// Why a text is no container id, and no exec id.
+/// Why a text is not a container id or exec id.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum InvalidId {
     /// The text is empty.
     #[error("an id cannot be empty")]
     Empty,
-    /// The text begins with something else than a letter or digit.
+    /// The text does not begin with a letter or a digit.
     #[error("an id begins with a letter or a digit")]
     FirstCharacter,
-    /// The text holds a character that ids do not have.
+    /// The text has a character that ids may not have.
     #[error("an id has letters, digits, '_', '.' and '-' only, not {character:?}")]
     Character {
         /// The first such character.
@@ -78,7 +78,7 @@ pub enum InvalidId {
         /// Its length in bytes.
         length: usize,
     },
-    /// An exec cannot be called what the container's first process is.
+    /// The text is the name of the first process of every container.
     #[error("an exec cannot be called {INIT:?}: the container's first process is")]
     Reserved,
 }
@@ -117,9 +117,10 @@ impl fmt::Display for ContainerId {
     }
 }
 
-/// The id of an exec within its container: the caller's own, or `exec-1`, `exec-2`… in the order they were asked for.
+/// The id of an exec in its container: that of the caller, or `exec-1`, `exec-2`… in the order of the requests.
 ///
-/// It has the characters of a [`ContainerId`], and is not `init`. It is taken until the exec has ended; then another exec may have it.
+/// It has the characters of a [`ContainerId`], and is not `init`. When the exec has ended, another exec may have the
+/// id.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
@@ -129,7 +130,7 @@ impl ExecId {
     /// Checks `id` and makes it an exec id.
     ///
     /// # Errors
-    /// As [`ContainerId::new`].
+    /// As for [`ContainerId::new`]; `init` is an error, too.
     pub fn new(id: impl Into<String>) -> Result<Self, InvalidId> {
         match checked(id.into())? {
             id if id == INIT => Err(InvalidId::Reserved),
@@ -137,12 +138,12 @@ impl ExecId {
         }
     }
 
-    /// Greater than every id: it is none.
+    /// A bound that is greater than every id.
     fn last() -> Self {
         Self("\u{7f}".into())
     }
 
-    /// The id of the exec that was asked for as number `number`, counted from 1.
+    /// The id of the exec with this number, counted from 1.
     pub fn numbered(number: u64) -> Self {
         Self(format!("exec-{number}").into())
     }
@@ -179,7 +180,7 @@ impl fmt::Display for ProcessId {
     }
 }
 
-/// A process, named across containers.
+/// A process, by its container and its id.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ProcessRef {
@@ -200,7 +201,7 @@ impl ProcessRef {
         Self { container, process: ProcessId::Exec(exec) }
     }
 
-    /// All processes that `container` can have, to look them up in an ordered map.
+    /// The range of all processes that `container` can have, for lookups in an ordered map.
     pub fn all_of(container: &ContainerId) -> RangeInclusive<Self> {
         Self::init(container.clone())..=Self::exec(container.clone(), ExecId::last())
     }
@@ -212,19 +213,19 @@ impl fmt::Display for ProcessRef {
     }
 }
 
-/// A process id in the pid namespace of the executor, as `kill(2)` there would take it.
+/// A process id in the pid namespace of the executor, as for kill(2) there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct HostPid(NonZeroU32);
 
 impl HostPid {
-    /// A pid; `None` for 0 and for numbers that are no pid.
+    /// A pid. `None` for 0 and for numbers that are not pids.
     pub fn new(pid: u32) -> Option<Self> {
         (i32::try_from(pid).is_ok()).then(|| NonZeroU32::new(pid).map(Self)).flatten()
     }
 
-    /// The pid as the system's calls take it.
+    /// The number, for system calls.
     pub const fn get(self) -> u32 {
         self.0.get()
     }

@@ -1,11 +1,11 @@
-//! How spans and paths are written as JSON, for every type of the workspace.
+//! The JSON form of spans and paths, for every type of the workspace.
 
 use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Spans as seconds: exact to a nanosecond up to 48 days.
+/// Spans as seconds, exact to a nanosecond up to 48 days.
 pub mod seconds {
     use super::{Deserialize, Deserializer, Duration, Serializer};
 
@@ -20,14 +20,14 @@ pub mod seconds {
     /// Reads a span from seconds.
     ///
     /// # Errors
-    /// When it is negative, or longer than a [`Duration`] can be.
+    /// If it is negative, or longer than a [`Duration`] can be.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
         let seconds = f64::deserialize(deserializer)?;
         Duration::try_from_secs_f64(seconds).map_err(serde::de::Error::custom)
     }
 }
 
-/// Spans that may be absent, as seconds.
+/// Optional spans, as seconds.
 pub mod optional_seconds {
     use super::{Deserialize, Deserializer, Duration, Serialize, Serializer};
 
@@ -42,14 +42,14 @@ pub mod optional_seconds {
     /// Reads a span from seconds.
     ///
     /// # Errors
-    /// When it is negative, or longer than a [`Duration`] can be.
+    /// If it is negative, or longer than a [`Duration`] can be.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
         let seconds = Option::<f64>::deserialize(deserializer)?;
         seconds.map(Duration::try_from_secs_f64).transpose().map_err(serde::de::Error::custom)
     }
 }
 
-/// Writes a path for people to read: what is not UTF-8 becomes a replacement character.
+/// Writes a path for people. Bytes that are not UTF-8 are replaced by U+FFFD.
 ///
 /// # Errors
 /// Those of the serializer.

@@ -1,4 +1,4 @@
-//! Signals by number and name, as Linux numbers them on every architecture Longshore runs on.
+//! Signals by number and name. The numbers are those of all architectures that Longshore runs on.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,9 +6,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// A signal number from 1 to 64, 64 being `SIGRTMAX`.
+/// A signal, by its number from 1 to 64. 64 is `SIGRTMAX`.
 ///
-/// As JSON it is the number; a name, with or without `SIG`, is read as well.
+/// In JSON it is the number. A name, with or without `SIG`, can be read as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "SignalForm", into = "u8")]
@@ -30,7 +30,7 @@ impl Signal {
     pub const KILL: Self = Self(9);
     /// User-defined signal 1.
     pub const USR1: Self = Self(10);
-    /// Polite termination.
+    /// Request to terminate.
     pub const TERM: Self = Self(15);
 
     /// A signal by its number; `None` outside 1 to 64.
@@ -47,7 +47,7 @@ impl Signal {
     }
 }
 
-/// Who gets a signal.
+/// Which processes get a signal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
@@ -57,13 +57,13 @@ pub enum SignalScope {
     Process,
     /// The process and its process group, if it leads one.
     Group,
-    /// Everything in the container.
+    /// Every process in the container.
     Container,
 }
 
-/// A text that names no signal.
+/// A text that is not a signal.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{0:?} is no signal: give a name such as TERM or SIGTERM, or a number from 1 to 64")]
+#[error("{0:?} is not a signal: give a name such as TERM or SIGTERM, or a number from 1 to 64")]
 pub struct InvalidSignal(String);
 
 impl FromStr for Signal {

@@ -12,17 +12,17 @@ use crate::Exit;
 
 /// A moment on the executor's clock, as time since the Unix epoch.
 ///
-/// The clock is the executor's own: wall-clock time when it was built plus monotonic time since,
-/// so that it never goes back. The simulator passes virtual time.
+/// The clock shows the time of day when the executor was built plus monotonic time since, so it never goes back. The
+/// simulator passes virtual time.
 ///
-/// As JSON it is RFC 3339 in UTC, with nine digits after the second. The form ends with the year 9999.
+/// In JSON it is RFC 3339 in UTC, with nine digits after the second. The last year is 9999.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String"))]
 #[serde(try_from = "String", into = "String")]
 pub struct Timestamp(Duration);
 
 impl Timestamp {
-    /// The moment that lies `since_epoch` after 1970-01-01T00:00:00Z.
+    /// The moment `since_epoch` after 1970-01-01T00:00:00Z.
     pub const fn from_epoch(since_epoch: Duration) -> Self {
         Self(since_epoch)
     }
@@ -32,7 +32,7 @@ impl Timestamp {
         self.0
     }
 
-    /// Time from `earlier` to this moment; zero when `earlier` is later.
+    /// The time from `earlier` to this moment. Zero if `earlier` is later.
     pub const fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
@@ -44,20 +44,20 @@ impl Timestamp {
     }
 }
 
-/// What is to be done after a step, in this order.
+/// The effects of a step, to be performed in this order.
 ///
-/// An empty list answers a request that was already satisfied (a second cancel of a dead process).
+/// It is empty for a request that is already satisfied, such as a second cancel.
 #[must_use = "effects that are not performed are lost"]
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Effects<E>(Vec<E>);
 
 impl<E> Effects<E> {
-    /// Nothing is to be done.
+    /// No effects.
     pub const fn none() -> Self {
         Self(Vec::new())
     }
 
-    /// The effects as a slice, first one first.
+    /// The effects, the first one first.
     pub fn as_slice(&self) -> &[E] {
         &self.0
     }
@@ -84,19 +84,19 @@ impl<E> IntoIterator for Effects<E> {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[error("{reason}")]
 pub struct Refused {
-    /// Why not.
+    /// Why.
     pub reason: Refusal,
     /// The name of the state that the machine is in, as in the diagrams of `docs/message-semantics.md`.
     pub state: Cow<'static, str>,
 }
 
-/// Why a machine does not take an event.
+/// Why a machine refuses an event.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Error, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
-    /// The process or container has ended: nothing can be asked of it any more.
+    /// The process or container has ended.
     #[error("it has already exited")]
     Exited,
     /// The container ended well (exit code 0) and takes no exec.
@@ -111,7 +111,7 @@ pub enum Refusal {
     /// The container has been cancelled and is about to end.
     #[error("it is being cancelled")]
     Cancelled,
-    /// The container is paused (or being paused); a process started in it would hang.
+    /// The container is paused or being paused. A process that is started in it would hang.
     #[error("the container is paused")]
     Paused,
     /// The container is not running yet.
@@ -138,13 +138,13 @@ pub enum Refusal {
     /// The executor takes no new containers.
     #[error("the executor takes nothing new")]
     Draining,
-    /// A completion came twice, or for something that is not in flight. Harmless and ignored.
+    /// A completion came twice, or for something that is not in flight. It is ignored.
     #[error("nothing is waiting for this event")]
     Stale,
 }
 
 impl Refusal {
-    /// Why a container that ended like this takes no exec.
+    /// The refusal of an exec by a container that ended like this.
     pub fn stopped(exit: &Exit) -> Self {
         if exit.is_success() { Self::Stopped } else { Self::StoppedWithError { how: exit.to_string() } }
     }
@@ -171,15 +171,15 @@ impl From<Timestamp> for String {
     }
 }
 
-/// A text that is no moment.
+/// A text that is not a moment.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{0:?} is no moment: give one such as 2026-11-27T21:30:00Z")]
+#[error("{0:?} is not a moment: give one such as 2026-11-27T21:30:00Z")]
 pub struct InvalidTimestamp(String);
 
 impl FromStr for Timestamp {
     type Err = InvalidTimestamp;
 
-    /// Reads RFC 3339 in UTC. Moments before 1970 are none of this clock.
+    /// Reads RFC 3339 in UTC. Moments before 1970 are errors.
     fn from_str(text: &str) -> Result<Self, InvalidTimestamp> {
         let moment = humantime::parse_rfc3339(text).ok();
         let since_epoch = moment.and_then(|moment| moment.duration_since(UNIX_EPOCH).ok());

@@ -1,4 +1,4 @@
-//! Terminals: their size.
+//! The size of a terminal.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TerminalSize {
-    /// Lines.
+    /// The number of lines.
     pub rows: u16,
-    /// Characters in each.
+    /// The number of characters in each line.
     pub columns: u16,
 }
 
 impl Default for TerminalSize {
-    /// What terminals had when they were things: 24 lines of 80 characters.
+    /// 24 lines of 80 characters, the size of the terminals of old.
     fn default() -> Self {
         Self { rows: 24, columns: 80 }
     }
