@@ -132,11 +132,11 @@ impl Report {
     pub(crate) fn tell_times(&mut self, what: &str, times: &Times, target: &'static str) {
         let (median, p99) = (millis(times.median()), millis(times.percentile(99)));
         let json = json!({"median_ms": median, "p99_ms": p99, "n": times.0.len()});
-        self.tell(what, format!("{median:.2} / {p99:.2} ms"), json, target);
+        self.figure(what, format!("{median:.2} / {p99:.2} ms"), json, target);
     }
 
     /// A figure of ours and one of the runtime's that stand for themselves.
-    pub(crate) fn tell_beside(
+    pub(crate) fn figure_beside(
         &mut self,
         what: &str,
         ours: String,
@@ -168,8 +168,8 @@ impl Report {
     }
 
     /// A figure of ours alone.
-    pub(crate) fn tell(&mut self, what: &str, figure: String, json: Value, target: &'static str) {
-        self.tell_beside(what, figure, "–".into(), json, target);
+    pub(crate) fn figure(&mut self, what: &str, figure: String, json: Value, target: &'static str) {
+        self.figure_beside(what, figure, "–".into(), json, target);
     }
 
     pub(crate) fn table(&self) -> String {
@@ -194,12 +194,16 @@ impl Report {
         json!({"about": self.about.0, "rows": rows.collect::<Vec<_>>(), "latency_by_running": curve})
     }
 
+    /// The greatest latency of the curve, at least 1, in milliseconds.
+    fn slowest(&self) -> f64 {
+        self.curve.iter().map(|(_, ours, raw)| millis(*ours.max(raw))).fold(1.0, f64::max)
+    }
+
     /// Latency against containers running, as SVG.
     pub(crate) fn plot(&self) -> String {
         let (width, height, margin) = (640.0, 360.0, 48.0);
         let most = self.curve.iter().map(|(running, ..)| *running).max().unwrap_or(1).max(1) as f64;
-        let slowest =
-            self.curve.iter().map(|(_, ours, raw)| millis(*ours.max(raw))).fold(1.0, f64::max) * 1.1;
+        let slowest = self.slowest() * 1.1;
         let x = |running: usize| margin + running as f64 / most * (width - 2.0 * margin);
         let y = |time: Duration| height - margin - millis(time) / slowest * (height - 2.0 * margin);
         let line = |name: &str,
@@ -222,23 +226,15 @@ impl Report {
         );
         for step in 0..=4_u32 {
             let time = Duration::from_secs_f64(slowest / 1e3 * f64::from(step) / 4.0);
-            let _infallible = writeln!(
-                svg,
-                "<line x1=\"{margin}\" x2=\"{}\" y1=\"{:.1}\" y2=\"{:.1}\" stroke=\"#ddd\"/><text x=\"8\" y=\"{:.1}\">{:.0}</text>",
-                width - margin,
-                y(time),
-                y(time),
-                y(time) + 4.0,
-                millis(time)
-            );
+            let (y, right) = (y(time), width - margin);
+            let line =
+                format!("<line x1=\"{margin}\" x2=\"{right}\" y1=\"{y:.1}\" y2=\"{y:.1}\" stroke=\"#ddd\"/>");
+            let label = format!("<text x=\"8\" y=\"{:.1}\">{:.0}</text>", y + 4.0, millis(time));
+            let _infallible = writeln!(svg, "{line}{label}");
         }
         for (running, ..) in &self.curve {
-            let _infallible = writeln!(
-                svg,
-                "<text x=\"{:.1}\" y=\"{}\">{running}</text>",
-                x(*running) - 6.0,
-                height - margin + 18.0
-            );
+            let (x, y) = (x(*running) - 6.0, height - margin + 18.0);
+            let _infallible = writeln!(svg, "<text x=\"{x:.1}\" y=\"{y}\">{running}</text>");
         }
         svg += &line("Longshore", "#0b6", 0.0, &|point| point.1);
         svg += &line("runtime alone", "#c33", 18.0, &|point| point.2);

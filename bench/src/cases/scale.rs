@@ -86,14 +86,14 @@ pub(super) fn memory(side: &Side, report: &mut Report, quick: bool) -> Done {
             .output()?;
         let told: Value = serde_json::from_slice(&child.stdout)?;
         let number = |name: &str| told[name].as_f64().unwrap_or(f64::NAN);
-        report.tell_beside(
+        report.figure_beside(
             &format!("memory per sleeping container, of {count}, all processes of ours counted; of the runtime's monitors"),
             format!("{:.1} KiB", number("kib")),
             format!("{:.0} KiB", monitors / 1024.0),
             told.clone(),
             "≤ 16 KiB",
         );
-        report.tell(
+        report.figure(
             &format!("{count} sleepers in one process: up / down, threads and files more than before"),
             format!(
                 "{:.1} / {:.1} s, {} and {}, {} left",
@@ -137,7 +137,7 @@ pub(super) async fn thousand(side: &Side, report: &mut Report) -> Done {
     down(&all).await?;
     let down = begun.elapsed().as_secs_f64();
     let left = side.executor.list().await?.len();
-    report.tell(
+    report.figure(
         "1,000 sleepers up / all cancelled and released",
         format!("{up:.1} / {down:.1} s, {left} left"),
         json!({"up_s": up, "down_s": down, "left": left}),

@@ -92,13 +92,13 @@ pub(super) fn simulated(report: &mut Report, count: u32) {
     let rate = f64::from(count) / time.unwrap_or(Duration::MAX).as_secs_f64();
     let messages = messages.unwrap_or_default();
     let a_second = rate * messages as f64;
-    report.tell(
+    report.figure(
         "simulated lifecycles on one core",
         format!("{rate:.0} /s"),
         json!({"per_second": rate}),
         "≥ 100,000 /s",
     );
-    report.tell(
+    report.figure(
         &format!("messages that actors take meanwhile, {messages} for each"),
         format!("{a_second:.0} /s"),
         json!({"per_second": a_second, "for_each": messages}),

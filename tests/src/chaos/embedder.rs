@@ -82,44 +82,20 @@ pub async fn embed(orders: Orders) -> Result<Vec<String>, Box<dyn std::error::Er
     drop(first);
 
     let before = Leftovers::count(&orders.dir);
-    let world = Arc::new(World {
-        executor: executor(&orders)?,
-        starved: orders.files.is_some(),
-        stopping: AtomicBool::new(false),
-        shutdown: AtomicBool::new(false),
-        figures: Mutex::new(figures),
-        lies: Mutex::default(),
-    });
+    let world = Arc::new(World::new(&orders, figures)?);
     let plenty = getrlimit(Resource::Nofile);
     if let Some(files) = orders.files {
         setrlimit(Resource::Nofile, Rlimit { current: Some(files), maximum: plenty.maximum })?;
     }
     let watching = tokio::spawn(Arc::clone(&world).watch());
-    let telling = tokio::spawn(Arc::clone(&world).tell());
-    let lives = (0..AT_ONCE).map(|worker| {
-        let mut rng = Rng::with_seed(orders.seed.wrapping_add(worker));
-        let (world, prefix) = (Arc::clone(&world), format!("{}-{worker}", orders.prefix));
-        tokio::spawn(async move {
-            for number in 0.. {
-                if world.stopping.load(Ordering::Relaxed) {
-                    break;
-                }
-                Arc::clone(&world).container(Container::any(&mut rng, &prefix, number)).await;
-            }
-        })
-    });
-    let ready = tokio::spawn(Arc::clone(&world).ready(Rng::with_seed(orders.seed.wrapping_sub(1))));
-    let lives: Vec<_> = lives.chain([ready]).collect();
+    let printing = tokio::spawn(Arc::clone(&world).print_again());
+    let lives = world.begin_lives(&orders);
     tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;
     world.stopping.store(true, Ordering::Relaxed);
     let mut lives = tokio::spawn(join_all(lives));
     let early = if orders.abrupt { None } else { Some(world.ended("the lives", &mut lives).await) };
     setrlimit(Resource::Nofile, plenty)?;
-    world.shutdown.store(true, Ordering::Relaxed);
-    let report = world.executor.shutdown(Cancel::now(), HUNG).await;
-    if report != longshore::ShutdownReport::default() {
-        world.lie(format!("the shutdown left something: {report:?}"));
-    }
+    world.shut_down().await;
     let lives = match early {
         Some(lives) => lives,
         None => world.ended("the lives", lives).await,
@@ -127,8 +103,8 @@ pub async fn embed(orders: Orders) -> Result<Vec<String>, Box<dyn std::error::Er
     let lives = lives.into_iter().flatten().flatten();
     lives.filter_map(Result::err).for_each(|panic| world.lie(panic.to_string()));
     world.ended("the events", watching).await;
-    telling.abort();
-    drop(telling.await);
+    printing.abort();
+    drop(printing.await);
     world.print();
     let lies = std::mem::take(&mut *lock(&world.lies));
     drop(world);
@@ -232,6 +208,43 @@ impl Household {
 }
 
 impl World {
+    fn new(orders: &Orders, figures: Figures) -> Result<Self, Error> {
+        Ok(Self {
+            executor: executor(orders)?,
+            starved: orders.files.is_some(),
+            stopping: AtomicBool::new(false),
+            shutdown: AtomicBool::new(false),
+            figures: Mutex::new(figures),
+            lies: Mutex::default(),
+        })
+    }
+
+    /// Begins the lives of containers, some at once and one after another, and the runs of ready ones.
+    fn begin_lives(self: &Arc<Self>, orders: &Orders) -> Vec<JoinHandle<()>> {
+        let lives = (0..AT_ONCE).map(|worker| {
+            let mut rng = Rng::with_seed(orders.seed.wrapping_add(worker));
+            let (world, prefix) = (Arc::clone(self), format!("{}-{worker}", orders.prefix));
+            tokio::spawn(async move {
+                for number in 0.. {
+                    if world.stopping.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    Arc::clone(&world).container(Container::any(&mut rng, &prefix, number)).await;
+                }
+            })
+        });
+        let ready = tokio::spawn(Arc::clone(self).ready(Rng::with_seed(orders.seed.wrapping_sub(1))));
+        lives.chain([ready]).collect()
+    }
+
+    async fn shut_down(&self) {
+        self.shutdown.store(true, Ordering::Relaxed);
+        let report = self.executor.shutdown(Cancel::now(), HUNG).await;
+        if report != longshore::ShutdownReport::default() {
+            self.lie(format!("the shutdown left something: {report:?}"));
+        }
+    }
+
     fn lie(&self, what: String) {
         lock(&self.lies).push(what);
     }
@@ -280,8 +293,8 @@ impl World {
         }
     }
 
-    /// Prints the figures again and again: who knows when the end comes.
-    async fn tell(self: Arc<Self>) {
+    /// Prints the figures again and again, because the embedder may be killed at any moment.
+    async fn print_again(self: Arc<Self>) {
         loop {
             self.print();
             sleep(Duration::from_millis(50)).await;
@@ -580,31 +593,35 @@ async fn read(handle: Handle, reader: Reader) -> usize {
             };
             futures::join!(output.read_to_end(), complaints).0.len()
         }
-        Reader::Slow => {
-            let Some(mut output) = io.take_stdout() else { return 0 };
-            let mut all = 0;
-            for _ in 0..3 {
-                sleep(Duration::from_millis(5)).await;
-                all += output.next_chunk().await.map_or(0, |chunk| chunk.len());
-            }
-            // It holds the pipe and reads no more.
-            handle.wait().await;
-            all
-        }
-        Reader::Attaches => {
-            let mut all = 0;
-            for _ in 0..3 {
-                let Some(mut attached) = io.attach_stdout() else { return all };
-                if let Some(Chunk::Bytes(bytes)) = attached.next().await {
-                    all += bytes.len();
-                }
-            }
-            all
-        }
+        Reader::Slow => read_slowly(&handle).await,
+        Reader::Attaches => attach_thrice(io).await,
         Reader::None => 0,
         Reader::Drops => {
             drop(io.take_stdout());
             0
         }
     }
+}
+
+/// Reads a little, and then holds the pipe without reading.
+async fn read_slowly(handle: &Handle) -> usize {
+    let Some(mut output) = handle.io().take_stdout() else { return 0 };
+    let mut all = 0;
+    for _ in 0..3 {
+        sleep(Duration::from_millis(5)).await;
+        all += output.next_chunk().await.map_or(0, |chunk| chunk.len());
+    }
+    handle.wait().await;
+    all
+}
+
+async fn attach_thrice(io: &Io) -> usize {
+    let mut all = 0;
+    for _ in 0..3 {
+        let Some(mut attached) = io.attach_stdout() else { return all };
+        if let Some(Chunk::Bytes(bytes)) = attached.next().await {
+            all += bytes.len();
+        }
+    }
+    all
 }

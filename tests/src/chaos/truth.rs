@@ -6,7 +6,7 @@ use super::plan::{Program, Reader};
 
 const KILLED: ExitStatus = ExitStatus::Signal(Signal::KILL);
 
-/// SIGPIPE, which is no signal that anyone sends by hand.
+/// SIGPIPE. No plan sends it.
 const PIPE: u8 = 13;
 
 /// What was done to a process until its end.
@@ -28,7 +28,7 @@ pub struct Done {
     pub faulty: bool,
     /// Whether files ran out now and then.
     pub starved: bool,
-    /// Whether the executor was told to shut down.
+    /// Whether the executor was shut down.
     pub shutdown: bool,
 }
 
@@ -41,50 +41,56 @@ impl Done {
                 (ran || self.is_held() && exit.status == KILLED) && self.may_end_as(exit.status)
             }
             ExitReason::Cancelled { cause, killed } => {
-                let asked = match cause {
-                    CancelCause::Requested => self.cancelled,
-                    CancelCause::Shutdown => self.shutdown,
-                    // An exec goes with its init.
-                    CancelCause::ContainerExited => !self.init,
-                    CancelCause::TimedOut | CancelCause::Abandoned | _ => false,
-                };
-                let status = match (ran, killed) {
-                    (false, true) => self.is_held() && exit.status == KILLED,
-                    (false, false) => {
-                        exit.status == ExitStatus::Unknown
-                            || self.is_held() && self.may_end_by(exit.status, Signal::TERM)
-                    }
-                    // With grace there was a SIGTERM first, and that may be what ended it.
-                    (true, killed) => {
-                        *killed && exit.status == KILLED
-                            || self.may_end_as(exit.status)
-                            || self.may_end_by(exit.status, Signal::TERM)
-                    }
-                };
-                asked && status
+                self.was_cancelled(*cause) && self.may_be_cancelled_as(exit.status, ran, *killed)
             }
             ExitReason::OutOfMemory => ran && self.program == Program::Hungry && exit.status == KILLED,
             ExitReason::StartFailed(failure) => {
-                let why = match failure.kind {
-                    StartFailureKind::NotFound => self.program == Program::Missing || self.starved,
-                    StartFailureKind::ContainerGone => !self.init,
-                    StartFailureKind::RuntimeTimedOut | StartFailureKind::RuntimeBroken => {
-                        // A signal to all of a container reaches what is on its way into it, too.
-                        self.faulty || self.starved || self.shutdown || !self.init && !self.signals.is_empty()
-                    }
-                    StartFailureKind::NoResources => self.starved,
-                    StartFailureKind::NotExecutable
-                    | StartFailureKind::BadConfig
-                    | StartFailureKind::IdTaken
-                    | StartFailureKind::PermissionDenied
-                    | _ => false,
-                };
-                !ran && exit.status == ExitStatus::Unknown && why
+                !ran && exit.status == ExitStatus::Unknown && self.may_fail_to_start(failure.kind)
             }
             ExitReason::Lost => self.starved,
             ExitReason::TimedOut { .. } | _ => false,
         };
         if truthful { Ok(()) } else { Err(format!("{exit:?} after {self:?}")) }
+    }
+
+    const fn was_cancelled(&self, cause: CancelCause) -> bool {
+        match cause {
+            CancelCause::Requested => self.cancelled,
+            CancelCause::Shutdown => self.shutdown,
+            // An exec goes with its init.
+            CancelCause::ContainerExited => !self.init,
+            CancelCause::TimedOut | CancelCause::Abandoned | _ => false,
+        }
+    }
+
+    fn may_be_cancelled_as(&self, status: ExitStatus, ran: bool, killed: bool) -> bool {
+        match (ran, killed) {
+            (false, true) => self.is_held() && status == KILLED,
+            (false, false) => {
+                status == ExitStatus::Unknown || self.is_held() && self.may_end_by(status, Signal::TERM)
+            }
+            // With grace there was a SIGTERM first, and that may be what ended it.
+            (true, killed) => {
+                killed && status == KILLED || self.may_end_as(status) || self.may_end_by(status, Signal::TERM)
+            }
+        }
+    }
+
+    const fn may_fail_to_start(&self, kind: StartFailureKind) -> bool {
+        match kind {
+            StartFailureKind::NotFound => matches!(self.program, Program::Missing) || self.starved,
+            StartFailureKind::ContainerGone => !self.init,
+            StartFailureKind::RuntimeTimedOut | StartFailureKind::RuntimeBroken => {
+                // A signal to all of a container reaches what is on its way into it, too.
+                self.faulty || self.starved || self.shutdown || !self.init && !self.signals.is_empty()
+            }
+            StartFailureKind::NoResources => self.starved,
+            StartFailureKind::NotExecutable
+            | StartFailureKind::BadConfig
+            | StartFailureKind::IdTaken
+            | StartFailureKind::PermissionDenied
+            | _ => false,
+        }
     }
 
     /// Whether it is created before it is started, for the size of its terminal: it can be killed in between.
@@ -95,7 +101,7 @@ impl Done {
     /// Whether it may end so without a cancel of ours.
     fn may_end_as(&self, status: ExitStatus) -> bool {
         let by_itself = self.program.natural() == Some(status);
-        // Without a reader its writes fail; a child that was killed is told by its shell as a code; a
+        // Without a reader its writes fail; a shell reports a child that was killed as a code; a
         // terminal makes characters into signals, and hangs up.
         let disturbed = matches!(self.reader, Reader::Drops | Reader::Slow) || self.terminal;
         let disturbed = disturbed || !self.signals.is_empty() || self.cancelled || self.shutdown;
@@ -132,9 +138,9 @@ mod tests {
         Exit::new(status, reason, &BTreeSet::new(), started_at, Timestamp::default())
     }
 
-    #[test]
-    fn lies_are_seen() {
-        let alone = Done {
+    /// A program that ends by itself, and to which nothing is done.
+    fn alone() -> Done {
+        Done {
             program: Program::Code(4),
             reader: Reader::All,
             terminal: false,
@@ -144,7 +150,12 @@ mod tests {
             faulty: false,
             starved: false,
             shutdown: false,
-        };
+        }
+    }
+
+    #[test]
+    fn lies_are_seen() {
+        let alone = alone();
         let normal = |status| exit(status, ExitReason::Normal, true);
         let by_us = |killed| ExitReason::Cancelled { cause: CancelCause::Requested, killed };
         let failed = |kind| ExitReason::StartFailed(StartFailure::new(kind, "why"));
