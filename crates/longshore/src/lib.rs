@@ -1,7 +1,7 @@
-//! Run processes in OCI containers and never lose track of one.
+//! Runs processes in OCI containers, and never loses track of one.
 //!
-//! This is what an embedder adds: the actors of `executor-core`, wired up with runc, bundles and
-//! networks. The `longshore` command is the same in a person's hands.
+//! An [`Executor`] runs containers on runc, or on another runtime with runc's command line. You embed it in a scheduler, a
+//! build system or a CI agent. Inside, it is a system of actix actors.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -17,29 +17,23 @@
 //! # }
 //! ```
 //!
-//! What is built on it is tested without root or a runtime, on the simulator of the crate `executor-sim`:
-//! the same executor, on virtual time.
+//! The [`guide`] explains the concepts, streams, cancels, exits and testing, and has recipes. Its examples are complete, and
+//! run without root: on the simulator, which is the module `sim` behind the feature `sim`.
 //!
-//! ```
-//! use std::time::Duration;
-//! use executor_sim::{SimRuntime, Simulation};
-//! use longshore::{Cancel, ContainerSpec};
-//!
-//! Simulation::new(SimRuntime::new()).run(async |sim| {
-//!     let container = sim.executor.run(ContainerSpec::host(["sleep", "1000"])).await?;
-//!     container.started().await?;
-//!     container.cancel(Cancel::with_grace(Duration::from_secs(60))).await;
-//!     assert!(sim.elapsed() >= Duration::from_secs(60), "an init without a handler ignores SIGTERM");
-//!     Ok::<(), longshore::Error>(())
-//! }).unwrap();
-//! ```
+//! | feature | adds |
+//! |---|---|
+//! | `sim` | `longshore::sim`: the same executor on a simulated runtime and on virtual time, for tests |
+//! | `cdi` | devices by their CDI names |
+//! | `schema` | JSON Schemas of specifications, events and snapshots |
 
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod sandbox;
 
 use std::path::Path;
 use std::sync::Arc;
 
-/// The actors are actix actors. This is the version that [`actix::Recipient`]s of yours have to be of.
+/// The actix that the actors are made with. Actors of yours that receive messages from Longshore need this version.
 pub use actix;
 pub use executor_core::lifecycle::container::Phase;
 pub use executor_core::lifecycle::{
@@ -64,8 +58,8 @@ pub use sandbox::Sandbox;
 
 use self::runtime::{Runc, RuncBuilder};
 
-/// For authors of runtimes: the two ports below an [`Executor`], what crosses them, and what the runtime that
-/// [`runc`] makes is built of.
+/// For authors of runtimes: the two ports below an [`Executor`], the types that they use, and the parts of the runtime that
+/// [`runc`] makes.
 pub mod runtime {
     pub use executor_core::lifecycle::RawExit;
     pub use executor_core::{
@@ -80,7 +74,7 @@ pub mod runtime {
     };
 }
 
-/// For tests and tools: every message that the actors take, as it is taken.
+/// For tests and tools: every message that the actors handle, when it is handled.
 pub mod observe {
     pub use executor_core::lifecycle::container::ContainerEvent;
     pub use executor_core::lifecycle::exit_router::ExitRouterEvent;
@@ -89,20 +83,20 @@ pub mod observe {
     pub use executor_core::{Observed, ObservedMessage, Observer};
 }
 
-/// A runtime to build an [`Executor`] on: runc or what takes its command line, found on `PATH`, with
-/// bundles and networks made by Longshore.
+/// A runtime for an [`Executor`]: runc, or another one with its command line, found on `PATH`. Longshore makes the bundles
+/// and networks.
 pub fn runc() -> RuncBuilder {
     runc_with(Sandbox::default())
 }
 
-/// The same with a sandbox that is set up otherwise than usual.
+/// The same with a sandbox of yours, as one with another directory of CNI plugins.
 pub fn runc_with(sandbox: Sandbox) -> RuncBuilder {
     Runc::builder(Arc::new(sandbox))
 }
 
-/// Removes what dead executors left under `root`, and only that; what live ones own stays.
+/// Removes what dead executors left under `root`. What live executors own is not touched.
 ///
-/// Building an [`Executor`] on a root does the same first.
+/// Building an [`Executor`] does the same for its root.
 ///
 /// # Errors
 /// When the root cannot be read or locked.

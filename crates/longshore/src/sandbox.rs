@@ -1,5 +1,4 @@
-//! What the driver is given to run: a bundle from `executor-bundle`, in a network from
-//! `executor-network`.
+//! What the driver runs: a bundle from `executor-bundle`, in a network from `executor-network`.
 
 use std::io;
 use std::path::Path;
@@ -10,23 +9,23 @@ use executor_core::{ContainerSpec, ExecSpec, NetworkAttachment, NetworkTraits};
 use executor_network::{Cni, Networks};
 use runc_driver::{Bundles, Place, cgroups_path};
 
-/// Bundles and networks together. One is good for one executor.
+/// Bundles and networks together. Each executor needs one of its own.
 #[derive(Debug, Default)]
 pub struct Sandbox {
     networks: Networks,
 }
 
 impl Sandbox {
-    /// With this provider of CNI networks, in place of one that looks where the plugins usually are.
+    /// A sandbox with this provider of CNI networks. The default looks for plugins in the usual directories.
     pub fn cni(cni: Cni) -> Self {
         Self { networks: Networks::new(cni) }
     }
 
-    /// The `config.json` that a container of this specification would be started with, indented.
-    /// Nothing is made; the namespace of a network that would have to be is called `netns`.
+    /// The `config.json` for a container of this specification, indented. Nothing is made: if the container needs a network
+    /// namespace, its path is `netns`.
     ///
     /// # Errors
-    /// Names the field that cannot be carried out.
+    /// If a field cannot be carried out. The error names it.
     pub fn preview(id: &ContainerId, spec: &ContainerSpec) -> Result<String, StartFailure> {
         let cgroup = cgroups_path(spec.cgroup_parent.as_ref(), "executor", id);
         let network = Networks::default().preview(&spec.network);
