@@ -1,6 +1,6 @@
-//! A short orchestration, told as it happens: a container, two execs in it, a cancel.
+//! A short orchestration that prints what happens: a container, two execs in it, a cancel.
 //!
-//! `cargo xtask demo` installs a runtime where there is none and runs this.
+//! `cargo xtask demo` installs a runtime if there is none, and runs this.
 
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,9 @@ use longshore::{Cancel, ContainerId, ContainerSpec, Error, EventKind, ExecSpec, 
 async fn main() -> Result<(), Error> {
     let began = Instant::now();
     let say = move |who: &str, what: &str| println!("{:>6} ms  {who:<9} {what}", began.elapsed().as_millis());
-    let executor = Executor::builder(longshore::runc().build()?).root(longshore::default_root()).build()?;
+    let executor = Executor::builder(longshore::runc().build()?).build()?;
     let mut events = executor.events();
-    let told = tokio::spawn(async move {
+    let printed = tokio::spawn(async move {
         while let Some(notice) = events.next().await {
             if let Notice::Event(event) = notice {
                 say("event", &describe(&event.kind));
@@ -21,24 +21,18 @@ async fn main() -> Result<(), Error> {
     });
 
     say("you", "run a container that sleeps, and ask for an exec before it is up");
-    let id = ContainerId::new(format!("demo-{}", std::process::id())).map_err(|_| Error::Stopped)?;
+    let id = ContainerId::new(format!("demo-{}", std::process::id()))?;
     let container = executor.run(ContainerSpec::host(["sleep", "1000"]).id(id)).await?;
-    let first = container
-        .exec(
-            ExecSpec::new([
-                "sh",
-                "-c",
-                "echo I am $(id -un), alone with $(ls -d /proc/[0-9]* | wc -l) processes",
-            ])
-            .piped(),
-        )
-        .await?;
-    print_output(say, &first).await;
+    let script = "echo I am $(id -un), alone with $(ls -d /proc/[0-9]* | wc -l) processes";
+    let output = container.exec(ExecSpec::new(["sh", "-c", script]).piped()).await?.output().await?;
+    say("output", output.stdout_lossy().trim_end());
+    say("answer", &output.exit.to_string());
 
     say("you", "exec a program that fails");
-    let second =
-        container.exec(ExecSpec::new(["sh", "-c", "echo this will not end well; exit 3"]).piped()).await?;
-    print_output(say, &second).await;
+    let script = "echo this will not end well; exit 3";
+    let output = container.exec(ExecSpec::new(["sh", "-c", script]).piped()).await?.output().await?;
+    say("output", output.stdout_lossy().trim_end());
+    say("answer", &output.exit.to_string());
 
     say("you", "cancel the container: SIGTERM, which pid 1 ignores, and SIGKILL 200 ms later");
     let exit = container.cancel(Cancel::with_grace(Duration::from_millis(200))).await;
@@ -46,18 +40,9 @@ async fn main() -> Result<(), Error> {
 
     let report = executor.shutdown(Cancel::now(), Duration::from_secs(10)).await;
     drop(executor);
-    told.await.map_err(|_| Error::Stopped)?;
+    printed.await.map_err(|_| Error::Stopped)?;
     say("shutdown", if report.left.is_empty() { "nothing is left" } else { "something is left" });
     Ok(())
-}
-
-async fn print_output(say: impl Fn(&str, &str), process: &longshore::ProcessHandle) {
-    if let Some(mut output) = process.io().take_stdout() {
-        while let Some(chunk) = output.next_chunk().await {
-            say("output", String::from_utf8_lossy(&chunk).trim_end());
-        }
-    }
-    say("answer", &process.wait().await.to_string());
 }
 
 fn describe(kind: &EventKind) -> String {
@@ -72,7 +57,7 @@ fn describe(kind: &EventKind) -> String {
         EventKind::Resumed => "resumed".into(),
         EventKind::Exited { exit } => format!("exited: {exit}"),
         EventKind::Released { left } if left.is_empty() => "released, nothing left".into(),
-        EventKind::Released { left } => format!("released, but for {left:?}"),
+        EventKind::Released { left } => format!("released, could not remove {left:?}"),
         other => format!("{other:?}"),
     }
 }

@@ -1,5 +1,5 @@
-//! A tree of work: every node runs a container and waits for its children; the first failure anywhere
-//! cancels all that still runs, and everybody hears how the rest ended.
+//! A tree of work: every node runs a container and waits for its children. The first failure cancels everything that
+//! still runs, and the root has the exit of each node.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use futures::future::{LocalBoxFuture, join_all};
 use longshore::{Cancel, CancelCause, ContainerSpec, Error, Executor, Exit, ExitReason};
 use tokio::sync::watch;
 
-/// What a leaf does: one of them fails while the others are still at it.
+/// What a node runs. One fails while the others still run.
 fn script(path: &str) -> &'static str {
     match path {
         "root.2.1" => "sleep 0.2; exit 7",
@@ -17,7 +17,7 @@ fn script(path: &str) -> &'static str {
     }
 }
 
-/// Runs a node and everything below it; answers with each path's end.
+/// Runs a node and everything below it. Answers with the exit of each path.
 fn node(
     executor: &Executor,
     path: String,
@@ -29,13 +29,13 @@ fn node(
         let children = (1..=3 * u32::from(depth > 0))
             .map(|child| node(executor, format!("{path}.{child}"), depth - 1, failed.clone()));
         let own = async {
-            let mut told = failed.subscribe();
+            let mut failure = failed.subscribe();
             tokio::select! {
                 exit = container.wait() => {
                     failed.send_if_modified(|failed| !exit.is_success() && !std::mem::replace(failed, true));
                     exit
                 }
-                _ = told.wait_for(|failed| *failed) => {
+                _ = failure.wait_for(|failed| *failed) => {
                     container.cancel(Cancel::with_grace(Duration::from_millis(20))).await
                 }
             }

@@ -1,4 +1,4 @@
-//! The shortest way from nothing to a program's output.
+//! The shortest way to a program's output.
 //!
 //! `cargo run --example hello` runs it on the simulator, `cargo run --example hello -- --real` on runc.
 

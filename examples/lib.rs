@@ -1,9 +1,9 @@
-//! What the examples share: where they run. On the simulator, as any user and in no time; with `--real`
-//! on runc, as root.
+//! What the examples share: the executor. By default it runs on the simulator, as any user and in no time. With
+//! `--real` it runs on runc, as root.
 
 use std::time::Duration;
 
-use executor_sim::{SimRuntime, Simulation};
+use longshore::sim::{SimRuntime, Simulation};
 use longshore::{Error, Executor};
 
 /// Whether the command line says `--real`.
@@ -19,7 +19,7 @@ pub fn run<T>(orchestration: impl AsyncFnOnce(&Executor) -> Result<T, Error>) ->
     if !is_real() {
         return Simulation::new(SimRuntime::new()).run(async |sim| orchestration(&sim.executor).await);
     }
-    let executor = Executor::builder(longshore::runc().build()?).root(longshore::default_root()).build()?;
+    let executor = Executor::builder(longshore::runc().build()?).build()?;
     actix::System::new().block_on(async {
         let done = orchestration(&executor).await;
         executor.shutdown(longshore::Cancel::now(), Duration::from_secs(10)).await;

@@ -1,5 +1,5 @@
-//! A test as the author of a scheduler would write it: the policy under test runs on the simulator, in
-//! every order that 200 seeds come up with, and what the actors told each other is looked at afterwards.
+//! A test of a scheduler: the policy under test runs on the simulator, in the order of each of 200 seeds. Afterwards, the
+//! test looks at the messages that the actors have exchanged.
 
 use std::time::Duration;
 
@@ -41,9 +41,9 @@ fn main() -> Result<(), Error> {
 }
 
 mod probe {
-    use executor_sim::{SimRuntime, Simulation, What};
     use longshore::EventKind;
     use longshore::observe::{ObservedMessage, ProcessEvent};
+    use longshore::sim::{SimRuntime, Simulation, What};
 
     use super::{LIMIT, SCRIPTS, WIDTH, run_all};
 

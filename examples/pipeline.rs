@@ -1,5 +1,5 @@
-//! A pipeline: steps that need each other's outputs run as soon as they can, side by side where they can,
-//! and when one fails everything else is cancelled at once.
+//! A pipeline: a step runs as soon as the steps that it needs have ended, in parallel with others. If one fails, all
+//! others are cancelled at once.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use futures::FutureExt;
 use futures::future::{LocalBoxFuture, Shared, try_join_all};
 use longshore::{Cancel, ContainerSpec, Error, Executor};
 
-/// A step's output is handed to those that need it, in a variable of the step's name.
+/// A step. Those that need it get its output in a variable with its name.
 struct Step {
     name: &'static str,
     needs: &'static [&'static str],
@@ -32,7 +32,7 @@ const BAD: [Step; 3] = [
     step("DOCUMENT", &["FETCH"], "sleep 3600; echo pages of $FETCH"),
 ];
 
-/// What a step wrote, or which one failed and how.
+/// The output of a step, or which step failed and how.
 type Outcome = Result<String, String>;
 
 async fn run_step(executor: &Executor, step: &Step, inputs: Vec<(String, String)>) -> Outcome {
@@ -45,7 +45,7 @@ async fn run_step(executor: &Executor, step: &Step, inputs: Vec<(String, String)
     if exit.is_success() { Ok(text) } else { Err(format!("{}: {exit}", step.name)) }
 }
 
-/// Runs the steps, which come after those they need, and answers with what the last one wrote.
+/// Runs the steps, each listed after those it needs. Answers with the output of the last one.
 async fn run_pipeline(executor: &Executor, steps: &[Step]) -> Result<Outcome, Error> {
     let mut outputs: HashMap<_, Shared<LocalBoxFuture<Outcome>>> = HashMap::new();
     for step in steps {

@@ -1,10 +1,10 @@
-//! A supervisor: a service that is restarted when it ends or when its health check fails, each time after
-//! twice the pause, until it ends well or has been tried too often.
+//! A supervisor: it restarts a service that ends or whose health check fails. The pause doubles each time. It gives up
+//! when the service has ended with success, or after too many tries.
 
 use std::time::Duration;
 
 use longshore::{Cancel, ContainerHandle, ContainerSpec, Error, ExecSpec, Executor, Exit};
-use longshore::{ExitReason, ExitStatus, TimeLimit};
+use longshore::{ExitReason, ExitStatus};
 use tokio::time::sleep;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -12,23 +12,20 @@ const TRIES: u32 = 5;
 const BETWEEN_CHECKS: Duration = Duration::from_millis(100);
 const CHECK_LIMIT: Duration = Duration::from_millis(500);
 
-/// What the service does on each try: it crashes, it hangs unhealthily, and then it works.
+/// The service on each try: it crashes, then it hangs and is unhealthy, then it works.
 fn service(number: u32) -> ContainerSpec {
     let (script, health) = match number {
         1 => ("sleep 0.15; echo out of luck; exit 1", "0"),
         2 => ("trap '' TERM; sleep 3600", "1"),
         _ => ("sleep 0.3; echo done", "0"),
     };
-    let mut spec = ContainerSpec::host(["sh", "-c", script]);
-    spec.process.env.push(("HEALTH".into(), health.into()));
-    spec
+    ContainerSpec::host(["sh", "-c", script]).env("HEALTH", health)
 }
 
-/// A process in the same container, which sees what the service sees. That the service ends meanwhile, and
-/// the check with it, is no ill health: what waits for the end knows better.
+/// The check is an exec: it sees what the service sees. If the service ends meanwhile, the check ends with it. That does not
+/// count as unhealthy, because the supervisor sees the end itself.
 async fn is_healthy(service: &ContainerHandle) -> bool {
-    let mut check = ExecSpec::new(["sh", "-c", "exit $HEALTH"]);
-    check.time_limit = Some(TimeLimit { after: CHECK_LIMIT, cancel: Cancel::now() });
+    let check = ExecSpec::new(["sh", "-c", "exit $HEALTH"]).time_limit(CHECK_LIMIT, Cancel::now());
     match service.exec(check).await {
         Ok(check) => {
             let exit = check.wait().await;
@@ -39,9 +36,9 @@ async fn is_healthy(service: &ContainerHandle) -> bool {
     }
 }
 
-/// Until the service ends, or does not feel well and is ended.
+/// Waits until the service ends. If it is unhealthy, ends it.
 async fn watch(service: &ContainerHandle) -> Exit {
-    let sick = async {
+    let unhealthy = async {
         loop {
             sleep(BETWEEN_CHECKS).await;
             if !is_healthy(service).await {
@@ -51,7 +48,7 @@ async fn watch(service: &ContainerHandle) -> Exit {
     };
     tokio::select! {
         exit = service.wait() => exit,
-        () = sick => {
+        () = unhealthy => {
             println!("  the health check failed");
             service.cancel(Cancel::with_grace(Duration::from_millis(20))).await
         }

@@ -1,4 +1,4 @@
-//! A runtime whose programs are functions of the embedder's, run as tasks: both ports, in sixty lines.
+//! A runtime whose programs are functions of yours, run as tasks: both ports, in sixty lines.
 
 use std::{collections::HashMap, sync::Arc, sync::Mutex};
 

@@ -1,5 +1,5 @@
-//! A runtime of one's own, for plugins or for steps that need no container. Handles, events, cancels and
-//! exits stay what they are. It runs the same as any user, with `--real` or without.
+//! Your own runtime, for plugins or for steps that need no container. Handles, events, cancels and exits work as with any
+//! other. It runs as any user; `--real` makes no difference.
 
 mod functions;
 

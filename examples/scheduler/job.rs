@@ -1,4 +1,4 @@
-//! A job, its run in a container, and what a scheduler is told of it.
+//! A job, its run in a container, and the messages about it.
 
 use std::fmt::{Display, Formatter};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 /// CPUs, and MiB of memory.
 pub(crate) type Size = (u32, u64);
 
-/// Jobs are in the order in which they matter: by rank, then by number.
+/// Jobs are ordered by importance: by rank, then by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Job {
     pub(crate) rank: u32,
@@ -18,10 +18,10 @@ pub(crate) struct Job {
     pub(crate) size: Size,
 }
 
-/// What a scheduler is told.
+/// The messages to the scheduler.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) enum Tell {
+pub(crate) enum JobMessage {
     Submit(Job),
     Ended(Job, Result<Exit, Error>),
 }
@@ -33,7 +33,7 @@ impl Display for Job {
 }
 
 impl Job {
-    /// Runs until it ends, or until `preempted` comes and the grace after it is over.
+    /// Runs until it ends, or is preempted: then it is cancelled, with grace.
     pub(crate) async fn run(
         self,
         executor: &Executor,

@@ -1,5 +1,5 @@
-//! A scheduler: an actor of the embedder's own around a policy with priorities and a capacity. What
-//! matters less is cancelled, with grace, to make room for what matters more, and runs again later.
+//! A scheduler: an actix actor of yours around a policy with priorities and a capacity. To make room for a more important
+//! job, a less important one is cancelled, with grace, and runs again later.
 
 mod job;
 mod policy;
@@ -7,7 +7,7 @@ mod policy;
 use std::{collections::HashMap, time::Duration};
 
 use actix::{Actor, AsyncContext, Context, Handler};
-use job::{Job, Size, Tell};
+use job::{Job, JobMessage, Size};
 use longshore::{Error, Executor, Exit};
 use policy::{Order, Policy};
 use tokio::{sync::mpsc, sync::oneshot, time::Instant};
@@ -26,13 +26,13 @@ impl Actor for Scheduler {
     type Context = Context<Self>;
 }
 
-impl Handler<Tell> for Scheduler {
+impl Handler<JobMessage> for Scheduler {
     type Result = ();
 
-    fn handle(&mut self, tell: Tell, context: &mut Context<Self>) {
-        match tell {
-            Tell::Submit(job) => self.policy.submit(job),
-            Tell::Ended(job, exit) => {
+    fn handle(&mut self, message: JobMessage, context: &mut Context<Self>) {
+        match message {
+            JobMessage::Submit(job) => self.policy.submit(job),
+            JobMessage::Ended(job, exit) => {
                 self.policy.ended(job, exit.as_ref().is_ok_and(|exit| !exit.is_success()));
                 drop(self.report.send((job, exit, self.policy.peak)));
             }
@@ -45,7 +45,7 @@ impl Handler<Tell> for Scheduler {
                     self.preempt.insert(job.number, preempt);
                     let (executor, scheduler) = (self.executor.clone(), context.address());
                     actix::spawn(async move {
-                        scheduler.do_send(Tell::Ended(job, job.run(&executor, preempted).await));
+                        scheduler.do_send(JobMessage::Ended(job, job.run(&executor, preempted).await));
                     });
                 }
             }
@@ -60,7 +60,7 @@ fn main() -> Result<(), Error> {
         let scheduler = Scheduler { executor, policy, preempt, report }.start();
         for number in 0..JOBS {
             let size = (1 + number % 3, 32 << (number % 4));
-            scheduler.do_send(Tell::Submit(Job { rank: number * 7 % 5, number, size }));
+            scheduler.do_send(JobMessage::Submit(Job { rank: number * 7 % 5, number, size }));
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         println!("     when  rank  job  CPUs  MiB  end");

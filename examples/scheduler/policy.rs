@@ -1,10 +1,10 @@
-//! What the scheduler decides, and nothing else: no actor, no clock, no container.
+//! The decisions of the scheduler, without actors, clocks and containers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::job::{Job, Size};
 
-/// What is to be done next.
+/// What the scheduler has to do next.
 pub(crate) enum Order {
     Start(Job),
     Preempt(Job),
@@ -13,7 +13,7 @@ pub(crate) enum Order {
 pub(crate) struct Policy {
     capacity: Size,
     queue: BTreeSet<Job>,
-    /// Jobs that run, and whether they have been told to leave.
+    /// Jobs that run, and whether each has been preempted.
     running: BTreeMap<Job, bool>,
     /// The most CPUs and the most memory that were in use.
     pub(crate) peak: Size,
@@ -28,7 +28,7 @@ impl Policy {
         self.queue.insert(job);
     }
 
-    /// A job has ended; one that was preempted before its end waits for its next run.
+    /// A job has ended. If it was preempted, it is queued again.
     pub(crate) fn ended(&mut self, job: Job, preempted: bool) {
         self.running.remove(&job);
         if preempted {
@@ -36,8 +36,8 @@ impl Policy {
         }
     }
 
-    /// What matters most starts if it fits; if it would not fit even without those that are leaving, what
-    /// matters least has to go, provided it matters less.
+    /// The most important job starts if it fits. If it does not fit even after those that leave have left, the least important
+    /// job is preempted, provided that it is less important.
     pub(crate) fn next(&mut self) -> Option<Order> {
         let next = *self.queue.first()?;
         let fits = |size: Size| size.0 <= self.capacity.0 && size.1 <= self.capacity.1;
