@@ -1,4 +1,5 @@
-//! The arrows between the crates point inward, and the lifecycle crate is pure: its manifest says so.
+//! The arrows between the crates point inward, and the lifecycle crate is pure: its manifest says so. The map of the code
+//! names what exists.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
@@ -182,4 +183,31 @@ fn unsafe_code_is_where_it_is_known_to_be() {
     let mut found = BTreeSet::new();
     visit(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(".."), &mut found);
     assert_eq!(found, BTreeSet::from(["init/main.rs", "src/image.rs", "src/pidfd.rs"].map(str::to_owned)));
+}
+
+/// The paths that a document names: targets of links, and words in backquotes that have a slash and no space.
+fn paths_in(document: &str) -> impl Iterator<Item = &str> {
+    let links = document.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let links = links.filter(|link| !link.starts_with("http")).filter_map(|link| link.split('#').next());
+    let words = document.split('`').skip(1).step_by(2);
+    let is_path = |word: &&str| word.contains('/') && !word.contains([' ', '<', '$', '…', ':', '*']);
+    links.chain(words.filter(is_path))
+}
+
+#[test]
+fn documents_name_paths_that_exist() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut missing = Vec::new();
+    for name in ["ARCHITECTURE.md", "README.md", "CONTRIBUTING.md"] {
+        let document = std::fs::read_to_string(repository.join(name)).unwrap();
+        // Blocks of code have backquotes of their own.
+        let document: String = document.split("```").step_by(2).collect();
+        let exists =
+            |path: &str| repository.join(path).exists() || repository.join("crates").join(path).exists();
+        let all: Vec<_> =
+            paths_in(&document).filter(|path| !path.is_empty() && !path.starts_with('/')).collect();
+        assert!(all.len() > 1, "{name}: {all:?}");
+        missing.extend(all.into_iter().filter(|path| !exists(path)).map(|path| format!("{name}: {path}")));
+    }
+    assert_eq!(missing, [""; 0], "these do not exist");
 }
