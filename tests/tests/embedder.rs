@@ -222,6 +222,11 @@ fn built_and_run(profile: &str) {
         run(Command::new(programs.join("embedder")).arg("actix"));
         run(Command::new(programs.join("on-tokio")).arg("many-threads"));
         run(Command::new(programs.join("on-tokio")).arg("one-thread"));
+        // The blocks name no root, so it is the default one.
+        for dir in ["containers", "executors"] {
+            let entries = fs::read_dir(longshore::default_root().join(dir));
+            assert_eq!(entries.map_or(0, Iterator::count), 0, "{dir}");
+        }
         stage.check();
     });
 }
