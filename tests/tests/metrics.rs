@@ -1,7 +1,5 @@
 //! Metrics on the real runtime: what a recorder of the embedder's sees of a run, its execs, and the driver below.
 
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use longshore::metrics::METRICS;

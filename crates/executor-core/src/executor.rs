@@ -305,6 +305,9 @@ impl Executor {
     /// exactly once, also if the actor is slow. Exits of execs are not among them; see
     /// [`ProcessHandle::notify_exit`](crate::ProcessHandle::notify_exit).
     ///
+    /// The executor keeps the actor alive until it stops. If the actor holds the executor as well, only
+    /// [`shutdown`](Self::shutdown) ends the two.
+    ///
     /// # Errors
     /// [`Error::Stopped`].
     pub fn notify_exits(&self, to: Recipient<ExitNotice>) -> Result<(), Error> {
