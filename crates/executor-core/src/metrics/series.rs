@@ -1,40 +1,42 @@
 //! The handles of a metric: one for each combination of the values of its labels, registered at once. To record, no
 //! recorder is looked up, and a series that has nothing to count yet is there, at 0.
 
-use std::collections::BTreeMap;
-
 use metrics::{Counter, Gauge, Histogram};
 
-use super::table::Metric;
+use super::table::{Label, Metric};
 
-/// The series of a metric with `N` labels, by the values of these.
+/// The series of a metric with `N` labels: for each value of the first label, those of each value of the second, and so on.
 #[derive(Debug)]
-pub(super) struct Series<T, const N: usize>(BTreeMap<[&'static str; N], T>);
+pub(super) struct Series<T, const N: usize> {
+    labels: &'static [Label],
+    handles: Vec<T>,
+}
 
 impl<T, const N: usize> Series<T, N> {
     fn register(metric: &Metric, series: impl Fn(&'static str, Vec<metrics::Label>) -> T) -> Self {
-        let mut combinations = vec![[""; N]];
-        for (index, label) in metric.labels.iter().take(N).enumerate() {
-            let with_each = combinations.into_iter().flat_map(|combination| {
-                label.values.iter().map(move |value| {
-                    let mut longer = combination;
-                    longer[index] = value;
+        let mut combinations = vec![Vec::new()];
+        for Label { name, values } in metric.labels {
+            let with_each = combinations.into_iter().flat_map(|shorter: Vec<_>| {
+                values.iter().map(move |value| {
+                    let mut longer = shorter.clone();
+                    longer.push(metrics::Label::from_static_parts(name, value));
                     longer
                 })
             });
             combinations = with_each.collect();
         }
-        let names = || metric.labels.iter().map(|label| label.name);
-        let labels = |values: [&'static str; N]| {
-            names().zip(values).map(|(name, value)| metrics::Label::from_static_parts(name, value)).collect()
-        };
-        let registered = |values| (values, series(metric.name, labels(values)));
-        Self(combinations.into_iter().map(registered).collect())
+        let handles = combinations.into_iter().map(|labels| series(metric.name, labels)).collect();
+        Self { labels: metric.labels, handles }
     }
 
     /// The series with these values of the labels. `None` if there is no such value in the table.
-    pub(super) fn of(&self, values: [&'static str; N]) -> Option<&T> {
-        self.0.get(&values)
+    pub(super) fn of(&self, values: [&str; N]) -> Option<&T> {
+        let mut index = 0;
+        for (label, value) in self.labels.iter().zip(values) {
+            let position = label.values.iter().position(|known| *known == value)?;
+            index = index * label.values.len() + position;
+        }
+        self.handles.get(index)
     }
 }
 
@@ -43,7 +45,7 @@ impl<const N: usize> Series<Counter, N> {
         Self::register(metric, |name, labels| metrics::counter!(name, labels))
     }
 
-    pub(super) fn add(&self, values: [&'static str; N], count: u64) {
+    pub(super) fn add(&self, values: [&str; N], count: u64) {
         if let Some(counter) = self.of(values) {
             counter.increment(count);
         }
@@ -56,7 +58,7 @@ impl<const N: usize> Series<Gauge, N> {
     }
 
     /// Counts one more of these, until the returned value is dropped.
-    pub(super) fn count(&self, values: [&'static str; N]) -> Option<Counted> {
+    pub(super) fn count(&self, values: [&str; N]) -> Option<Counted> {
         self.of(values).map(Counted::new)
     }
 }
@@ -66,7 +68,7 @@ impl<const N: usize> Series<Histogram, N> {
         Self::register(metric, |name, labels| metrics::histogram!(name, labels))
     }
 
-    pub(super) fn record(&self, values: [&'static str; N], time: std::time::Duration) {
+    pub(super) fn record(&self, values: [&str; N], time: std::time::Duration) {
         if let Some(histogram) = self.of(values) {
             histogram.record(time);
         }

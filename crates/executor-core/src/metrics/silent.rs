@@ -90,7 +90,7 @@ impl RuntimeCall {
 }
 
 /// The pools of a driver's blocking work, which the feature `metrics` measures.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PoolJobs;
 
 /// A piece of blocking work.

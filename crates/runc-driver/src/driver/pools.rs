@@ -42,7 +42,7 @@ pub(super) struct Pools {
     releases: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     /// There is work once an executor uses the driver.
-    jobs: OnceLock<Arc<PoolJobs>>,
+    jobs: OnceLock<PoolJobs>,
     /// Whether the driver is closed. Work holds the lock until it is done, since it continues when its future
     /// is dropped.
     closed: Arc<RwLock<bool>>,
@@ -64,7 +64,7 @@ impl Pools {
 
     /// Measures the work from now on.
     pub(super) fn measure(&self) {
-        self.jobs.get_or_init(|| Arc::new(PoolJobs::register()));
+        self.jobs.get_or_init(PoolJobs::register);
     }
 
     /// Does blocking work once the pool has room. Work that has begun is done even if the future is dropped.
@@ -80,7 +80,7 @@ impl Pools {
             Pool::Releases => ("releases", &self.releases),
             Pool::Reads => ("reads", &self.reads),
         };
-        let mut measured = self.jobs.get().map(|jobs| (Arc::clone(jobs), jobs.wait(name)));
+        let mut measured = self.jobs.get().map(|jobs| (jobs.clone(), jobs.wait(name)));
         let turn = Arc::clone(pool).acquire_owned().await;
         let closed = Arc::clone(&self.closed);
         let work = move || {

@@ -1,6 +1,6 @@
 //! A container: its phase, its execs, its start and its exit, from its events.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -31,7 +31,7 @@ struct Known {
     /// When its start was requested.
     start_requested_at: Timestamp,
     counted: Option<Counted>,
-    execs: HashMap<ExecId, Exec>,
+    execs: BTreeMap<ExecId, Exec>,
     /// The exit of one that no caller sees. It counts if it is given to a run nevertheless.
     withheld: Option<Exit>,
 }
@@ -51,7 +51,7 @@ impl ContainerMeter {
             started_at: None,
             start_requested_at: requested_at,
             counted: None,
-            execs: HashMap::new(),
+            execs: BTreeMap::new(),
             withheld: None,
         };
         known.count(&handles);

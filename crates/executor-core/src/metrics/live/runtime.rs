@@ -66,8 +66,11 @@ impl RuntimeCall {
 }
 
 /// The pools of a driver's blocking work.
+#[derive(Clone, Debug)]
+pub struct PoolJobs(Arc<PoolHandles>);
+
 #[derive(Debug)]
-pub struct PoolJobs {
+struct PoolHandles {
     jobs: Series<Gauge, 2>,
     wait: Series<Histogram, 1>,
 }
@@ -84,19 +87,20 @@ impl PoolJobs {
     /// Registers the pools of an executor. Called when its root is opened.
     #[must_use]
     pub fn register() -> Self {
-        Self { jobs: Series::gauges(&table::POOL_JOBS), wait: Series::histograms(&table::POOL_WAIT) }
+        let (jobs, wait) = (Series::gauges(&table::POOL_JOBS), Series::histograms(&table::POOL_WAIT));
+        Self(Arc::new(PoolHandles { jobs, wait }))
     }
 
     /// A piece of work waits for its pool from now on.
     #[must_use]
     pub fn wait(&self, pool: &'static str) -> PoolJob {
-        PoolJob { pool, counted: self.jobs.count([pool, "waiting"]), came: Instant::now() }
+        PoolJob { pool, counted: self.0.jobs.count([pool, "waiting"]), came: Instant::now() }
     }
 
     /// It is being done from now on.
     pub fn begin(&self, job: &mut PoolJob) {
         drop(job.counted.take());
-        job.counted = self.jobs.count([job.pool, "running"]);
-        self.wait.record([job.pool], job.came.elapsed());
+        job.counted = self.0.jobs.count([job.pool, "running"]);
+        self.0.wait.record([job.pool], job.came.elapsed());
     }
 }
