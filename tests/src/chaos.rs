@@ -1,9 +1,9 @@
 //! The chaos test: embedders that do everything at once on a runtime that fails, and are killed at that.
 //!
 //! ```text
-//!  judge ──▶ embedder, round after round, on one root     (told to shut down, or SIGKILL)
+//!  judge ──▶ embedder, round after round, on one root     (shut down, or SIGKILL)
 //!    │           └─ lives: runs, execs, signals, cancels… as the seed says, each end checked
-//!    ├─────▶ observer_slot: a container of another root, which must live on
+//!    ├─────▶ bystander: a container of another root, which must live on
 //!    └ after each round: sweep, and count what is left
 //! ```
 //! A seed gives the same rounds, lives, faults and delays again; what the kernel makes of them in time is

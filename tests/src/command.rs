@@ -29,7 +29,7 @@ fn built() -> &'static Path {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let mut build = Command::new(cargo);
         build.args(["build", "--quiet", "--workspace", "--bins", "--examples"]);
-        // What cargo tells a test of its package would be news to build scripts, and they would run again.
+        // Build scripts would run again if these variables of cargo changed.
         let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
         for name in names.filter(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
         {

@@ -1,8 +1,8 @@
-//! The contract of an executor: what is promised to whoever embeds it, on whatever runtime.
+//! The contract of an executor: its promises to embedders, on every runtime.
 //!
-//! Each clause is a function of an executor, and asserts the same on the simulator, on runc and on runc
-//! kept in the foreground; `tests/contract.rs` runs them there. Programs are what the simulator's
-//! shell understands. What is left afterwards is checked by whoever runs a clause.
+//! Each clause is a function of an executor. It asserts the same on the simulator, on runc and on runc in the
+//! foreground; `tests/contract.rs` runs it on them. Programs are scripts that the simulator's shell understands. The
+//! test that runs a clause checks what is left afterwards.
 
 mod cancels;
 mod events;
@@ -55,7 +55,7 @@ use self::shutdowns::{
     a_drain_waits_for_what_is_there, shutdown_ends_everything, shutdown_gives_programs_their_grace,
 };
 
-/// Hands the names of all clauses to a macro.
+/// Gives the names of all clauses to a macro.
 #[macro_export]
 macro_rules! for_each_clause {
     ($macro:ident) => {
@@ -157,7 +157,7 @@ async fn all(output: Option<Output>) -> String {
     String::from_utf8_lossy(&output.await).into_owned()
 }
 
-/// Waits for a program that says when it is ready.
+/// Waits until the program has written `ready`.
 async fn ready(container: &ContainerHandle) -> Output {
     let Some(mut stdout) = container.io().take_stdout() else { panic!("there is no pipe") };
     assert_eq!(chunk(&mut stdout).await, "ready\n");

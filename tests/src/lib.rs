@@ -230,9 +230,9 @@ pub async fn until(what: &str, holds: impl Fn() -> bool) {
 /// Runs a container and collects its events from the first to `Released`, checking their order.
 ///
 /// # Panics
-/// When it is refused. The story panics when the order is broken or it does not end.
+/// If it is refused. The task panics if the order is broken or the events end early.
 #[expect(clippy::expect_used, reason = "that is what it is for")]
-pub async fn run_told(
+pub async fn run_recorded(
     executor: &Executor,
     mut spec: ContainerSpec,
 ) -> (ContainerHandle, JoinHandle<Vec<Event>>) {
@@ -240,7 +240,7 @@ pub async fn run_told(
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let id =
-        spec.id.get_or_insert_with(|| ContainerId::new(format!("told-{number}")).expect("an id")).clone();
+        spec.id.get_or_insert_with(|| ContainerId::new(format!("recorded-{number}")).expect("an id")).clone();
     let container = executor.run(spec).await.expect("a container");
     let story = tokio::spawn(async move {
         let mut order = EventOrder::default();

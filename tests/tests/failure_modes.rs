@@ -12,7 +12,7 @@ use longshore::{
     Cancel, CancelCause, ContainerSpec, Error, ExecSpec, Exit, ExitReason, ExitStatus, ProcessMode, Signal,
     StartFailureKind, Stdio,
 };
-use longshore_tests::{on_stage, run_told, shell, sleeper, until};
+use longshore_tests::{on_stage, run_recorded, shell, sleeper, until};
 
 const KILLED: ExitStatus = ExitStatus::Signal(Signal::KILL);
 
@@ -68,7 +68,7 @@ fn cancel_before_start() {
             let mut spec = shell("sleep 0.2; touch /out/$MARKER; sleep 1000");
             spec.process.env.push(("MARKER".into(), marker.file_name().unwrap().to_string_lossy().into()));
             spec.mounts.push(longshore::Mount::bind(marker.parent().unwrap(), "/out"));
-            let (container, told) = run_told(&executor, spec).await;
+            let (container, recorded) = run_recorded(&executor, spec).await;
             // The delay is what varies here, not a wait for something to happen.
             tokio::time::sleep(Duration::from_millis(delay)).await;
             let exit = container.cancel(Cancel::now()).await;
@@ -76,7 +76,7 @@ fn cancel_before_start() {
             let reason = ExitReason::Cancelled { cause: CancelCause::Requested, killed };
             assert_eq!(exit.reason, reason, "after {delay} ms");
             assert_eq!(exit.status, if killed { KILLED } else { ExitStatus::Unknown });
-            told.await.unwrap();
+            recorded.await.unwrap();
             assert!(!marker.exists(), "it ran on after its cancel was answered");
         }
         stage.finish(executor).await;
@@ -134,14 +134,14 @@ fn cancel_mid_start() {
             r#"[[ " $* " == *" run "* ]] && { mkdir -p "$2/half-made"; sleep 1000; }; exec $RUNC "$@""#;
         let wrapper = stage.wrapper(script);
         let executor = stage.executor_on(longshore::runc().runtime(wrapper.to_str().unwrap()));
-        let (container, told) = run_told(&executor, sleeper()).await;
+        let (container, recorded) = run_recorded(&executor, sleeper()).await;
         let half_made = stage.root().join("runtime/half-made");
         until("the runtime is half way", || half_made.exists()).await;
         let asked = Instant::now();
         let exit = container.cancel(Cancel::now()).await;
         assert_eq!(exit.reason, ExitReason::Cancelled { cause: CancelCause::Requested, killed: false });
         assert!(asked.elapsed() < Duration::from_secs(30), "the cancel waited for the runtime");
-        told.await.unwrap();
+        recorded.await.unwrap();
         executor.shutdown(Cancel::now(), longshore_tests::HUNG).await;
         std::fs::remove_dir(half_made).unwrap();
         stage.finish(executor).await;
@@ -260,7 +260,7 @@ fn exec_leader_only() {
 fn zombie_exec_wedge() {
     on_stage(async |stage| {
         let executor = stage.executor();
-        let (container, told) = run_told(&executor, sleeper()).await;
+        let (container, recorded) = run_recorded(&executor, sleeper()).await;
         let execs = join_all((0..10).map(|_| container.exec(ExecSpec::new(["sleep", "1000"])))).await;
         let execs: Vec<_> = execs.into_iter().map(Result::unwrap).collect();
         for exec in &execs {
@@ -271,7 +271,7 @@ fn zombie_exec_wedge() {
         for exec in execs {
             assert_eq!(exec.wait().await.status, KILLED);
         }
-        told.await.unwrap();
+        recorded.await.unwrap();
         stage.finish(executor).await;
     });
 }
@@ -301,7 +301,7 @@ fn exec_after_init() {
     on_stage(async |stage| {
         let executor = stage.executor();
         for delay in (0..30).step_by(3) {
-            let (container, told) = run_told(&executor, shell(&format!("sleep 0.0{delay:02}"))).await;
+            let (container, recorded) = run_recorded(&executor, shell(&format!("sleep 0.0{delay:02}"))).await;
             let mut execs = Vec::new();
             while let Ok(exec) = container.exec(ExecSpec::new(["sleep", "1000"])).await {
                 execs.push(exec);
@@ -320,7 +320,7 @@ fn exec_after_init() {
                 };
                 assert!(truthful, "{exit:?}");
             }
-            told.await.unwrap();
+            recorded.await.unwrap();
         }
         stage.finish(executor).await;
     });

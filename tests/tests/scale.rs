@@ -15,7 +15,7 @@ use longshore::{
     Cancel, CancelCause, ContainerHandle, ExecSpec, Executor, Exit, ExitReason, ExitStatus, Signal,
 };
 use longshore_tests::command::{call, longshore};
-use longshore_tests::{on_bare_stage, on_stage, run_told, sleeper};
+use longshore_tests::{on_bare_stage, on_stage, run_recorded, sleeper};
 
 const KILLED: ExitStatus = ExitStatus::Signal(Signal::KILL);
 
@@ -50,14 +50,14 @@ fn cancel_of_a_run_at_every_moment() {
     on_stage(async |stage| {
         let executor = stage.executor();
         let attempts = stream::iter(moments()).map(async |moment| {
-            let (container, told) = run_told(&executor, sleeper()).await;
+            let (container, recorded) = run_recorded(&executor, sleeper()).await;
             if moment.0 == From::Started {
                 container.started().await.unwrap();
             }
             // The delay is what varies here, not a wait for something to happen.
             tokio::time::sleep(moment.1).await;
             assert_truthful(&container.cancel(Cancel::now()).await, moment);
-            told.await.unwrap();
+            recorded.await.unwrap();
         });
         attempts.buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
         stage.finish(executor).await;
@@ -68,7 +68,7 @@ fn cancel_of_a_run_at_every_moment() {
 fn cancel_of_an_exec_at_every_moment() {
     on_stage(async |stage| {
         let executor = stage.executor();
-        let (container, told) = run_told(&executor, sleeper()).await;
+        let (container, recorded) = run_recorded(&executor, sleeper()).await;
         let attempts = stream::iter(moments()).map(async |moment| {
             let exec = container.exec(ExecSpec::new(["sleep", "1000"])).await.unwrap();
             if moment.0 == From::Started {
@@ -81,7 +81,7 @@ fn cancel_of_an_exec_at_every_moment() {
         let init = container.started().await.unwrap();
         assert_eq!(container.processes().await.unwrap(), [init], "an exec is left");
         container.cancel(Cancel::now()).await;
-        told.await.unwrap();
+        recorded.await.unwrap();
         stage.finish(executor).await;
     });
 }

@@ -11,7 +11,7 @@ use longshore::{
     Cancel, CancelCause, ContainerHandle, EventKind, ExecSpec, Executor, ExitReason, ExitStatus, Notice,
     Signal,
 };
-use longshore_tests::{HUNG, Stage, on_bare_stage, on_stage, run_told, sleeper};
+use longshore_tests::{HUNG, Stage, on_bare_stage, on_stage, run_recorded, sleeper};
 
 const KILLED: ExitStatus = ExitStatus::Signal(Signal::KILL);
 
@@ -30,14 +30,14 @@ async fn busy(executor: &Executor) -> ContainerHandle {
 fn a_shutdown_drains_and_tells_why() {
     on_stage(async |stage| {
         let executor = stage.executor();
-        let (container, told) = run_told(&executor, sleeper()).await;
+        let (container, recorded) = run_recorded(&executor, sleeper()).await;
         busy(&executor).await;
         container.started().await.unwrap();
         assert_eq!(executor.shutdown(Cancel::now(), HUNG).await, longshore::ShutdownReport::default());
         let exit = container.wait().await;
         let reason = ExitReason::Cancelled { cause: CancelCause::Shutdown, killed: true };
         assert_eq!((exit.status, exit.reason), (KILLED, reason));
-        told.await.unwrap();
+        recorded.await.unwrap();
         stage.finish(executor).await;
     });
 }

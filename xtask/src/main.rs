@@ -1,5 +1,5 @@
-//! The project's own commands. `demo` and `test` do everything on a machine that has nothing but
-//! Rust; the others are the parts of `test` that are wanted alone.
+//! The commands of the project. `demo` and `test` set up a machine that has nothing but Rust; the others are parts of
+//! `test`.
 
 mod setup;
 
@@ -75,14 +75,14 @@ fn clippy() -> Done {
     cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])
 }
 
-/// Never part of `test`: a figure is no assertion.
+/// It is not part of `test`, because figures are no assertions.
 fn bench(args: &[String]) -> Done {
     setup::setup_for_tests("bench")?;
     cargo(&["build", "--release", "--package", "longshore-bench"])?;
     run(Command::new("target/release/longshore-bench").args(args))
 }
 
-/// `test` holds a minute of it.
+/// `test` runs a minute of it.
 fn chaos(args: &[String]) -> Done {
     setup::setup("chaos")?;
     let mut command =
@@ -90,8 +90,8 @@ fn chaos(args: &[String]) -> Done {
     run(command.args(args))
 }
 
-/// The tests that a runtime other than runc has to pass as well. crun 1.8 refuses hybrid cgroups: the unified hierarchy
-/// is hidden from it in a mount namespace of its own.
+/// The tests that other runtimes must pass as well. crun 1.8 refuses hybrid cgroups, so the unified hierarchy is
+/// hidden from it in a mount namespace.
 const ON_CRUN: [&str; 12] = [
     "behaviour",
     "command",
@@ -117,7 +117,7 @@ fn crun() -> Done {
     run(&mut command)
 }
 
-/// `test` walks what takes seconds of it.
+/// `test` walks the part that takes seconds.
 fn model() -> Done {
     cargo(&[
         "test",
@@ -164,7 +164,7 @@ fn cargo_command(args: &[&str]) -> Command {
 fn run(command: &mut Command) -> Done {
     let shown = format!("{command:?}").replace('"', "");
     eprintln!("+ {shown}");
-    // What cargo has told this program of itself would be news to other build scripts, and they would run again.
+    // Build scripts would run again if these variables of cargo changed.
     let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     for name in names.filter(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
         command.env_remove(name);

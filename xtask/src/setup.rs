@@ -1,4 +1,4 @@
-//! What containers need of the machine: a runtime, and the right to use it.
+//! Sets up what containers need: a runtime, and the right to use it.
 
 use std::env;
 use std::os::unix::fs::MetadataExt;
@@ -7,7 +7,7 @@ use std::process::Command;
 
 use crate::Done;
 
-/// What is installed where there is no runtime, and what else will do.
+/// What is installed if there is no runtime, and what else is accepted.
 const RUNC: &str = "runc";
 const OTHERS: [&str; 2] = ["crun", "youki"];
 
@@ -31,8 +31,8 @@ const MANAGERS: [Manager; 6] = [
     Manager { program: "pacman", refresh: &[], install: &["--sync", "--refresh", "--noconfirm"] },
 ];
 
-/// What only tests need, by a program of it, and the package that has it. Where one is not to be had, the tests that
-/// need it say so.
+/// What only tests need: a program, and the package that has it. If a package is not available, the tests that need
+/// it say so.
 const FOR_TESTS: [(&str, &str); 4] = [
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
     ("newuidmap", "uidmap"),
@@ -40,7 +40,7 @@ const FOR_TESTS: [(&str, &str); 4] = [
     ("crun", "crun"),
 ];
 
-/// The same as `setup`, and what tests need beside a runtime.
+/// Does as `setup`, and installs what tests need.
 pub(crate) fn setup_for_tests(task: &str) -> Done {
     setup(task)?;
     let missing: Vec<_> = FOR_TESTS.into_iter().filter(|(program, _)| find(&[program]).is_none()).collect();
@@ -50,8 +50,8 @@ pub(crate) fn setup_for_tests(task: &str) -> Done {
     }
 }
 
-/// Sees to it that containers can be run, or says the one command that does. `task` is what is to be
-/// called then.
+/// Installs a runtime if there is none. As an ordinary user, returns the command that does; `task` is the command to
+/// run then.
 pub(crate) fn setup(task: &str) -> Done {
     let root = is_root()?;
     let missing = runtime().is_none();
@@ -77,7 +77,7 @@ pub(crate) fn setup(task: &str) -> Done {
     }
 }
 
-/// A runtime that works here: on a host with hybrid cgroups only runc does.
+/// Finds a runtime that works here. On a host with hybrid cgroups only runc does.
 fn runtime() -> Option<PathBuf> {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let has = |kind| mounts.lines().any(|line| line.split(' ').nth(2) == Some(kind));
@@ -105,7 +105,7 @@ fn install(packages: &[&str]) -> Done {
     quietly(command(install).args(packages))
 }
 
-/// A package manager has much to say, and nothing of it matters when all goes well.
+/// Runs a package manager, and shows its output only if it fails.
 fn quietly(command: &mut Command) -> Done {
     let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
     match output.status.success() {

@@ -1,7 +1,7 @@
 //! The `longshore` command: `run`, `doctor`, `spec` and `sweep`. It is built on the library `longshore` alone.
 //!
-//! Each subcommand has a module in `command/`; [`command::args`] is the command line and what it
-//! means. What goes wrong is said in one sentence on stderr, the cause first and then what to do.
+//! Each subcommand has a module in `command/`; [`command::args`] is the command line. A failure is one sentence on
+//! stderr: the cause first, then what to do.
 
 mod command;
 
@@ -13,7 +13,7 @@ use command::args::{Action, Arguments};
 use command::trace::Tracing;
 use command::{hints, status};
 
-/// Carries out what the arguments of this process ask for; answers with the command's exit status.
+/// Runs the command of this process's arguments. Returns its exit status.
 pub fn main() -> ExitCode {
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -32,7 +32,7 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// Help where it was asked for or nothing was; otherwise what is wrong with the command line.
+/// Prints help if it was requested or nothing was; otherwise what is wrong with the command line.
 fn answer_without_arguments(error: &clap::Error) -> ExitCode {
     let help_instead = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     if error.use_stderr() && !help_instead {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use longshore_tests::chaos::embedder::{Orders, embed, observer_slot};
+use longshore_tests::chaos::embedder::{Orders, bystander, embed};
 use longshore_tests::chaos::judge::{Trial, judge};
 
 #[derive(Parser)]
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         }),
         Some(Role::Embed(orders)) => longshore_tests::runtime().block_on(embed(orders)),
         Some(Role::ObserverSlot { root }) => {
-            longshore_tests::runtime().block_on(observer_slot(&root)).map(|()| Vec::new())
+            longshore_tests::runtime().block_on(bystander(&root)).map(|()| Vec::new())
         }
     };
     match done {

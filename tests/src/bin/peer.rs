@@ -1,5 +1,5 @@
-//! A program for containers on a network: `peer listen PORT` tells everyone who connects its host's name, `peer ask HOST
-//! PORT` asks, for as long as nobody answers.
+//! A program for containers on a network: `peer listen PORT` sends its host name to every client, `peer ask HOST
+//! PORT` asks until it is answered.
 
 use std::error::Error;
 use std::io::{Read, Write};

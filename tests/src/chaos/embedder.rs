@@ -32,7 +32,7 @@ const AT_ONCE: u64 = 8;
 /// What `cat` is given to read.
 const FOOD: usize = 200_000;
 
-/// What the judge tells an embedder.
+/// The options of an embedder, which the judge sets.
 #[derive(Args, Clone, Debug)]
 pub struct Orders {
     /// The directory of the test, with the executors' root in it.
@@ -116,7 +116,7 @@ pub async fn embed(orders: Orders) -> Result<Vec<String>, Box<dyn std::error::Er
 ///
 /// # Errors
 /// When it cannot be run.
-pub async fn observer_slot(root: &Path) -> Result<(), Box<dyn std::error::Error>> {
+pub async fn bystander(root: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let executor =
         Executor::builder(crate::runtime_under_test(longshore::runc()).build()?).root(root).build()?;
     let mut spec = ContainerSpec::host(["cat"]);
@@ -359,13 +359,13 @@ impl World {
                 let cancelled = rng.u8(0..4) == 0;
                 let exit =
                     if cancelled { container.cancel(Cancel::now()).await } else { container.wait().await };
-                let told = match &exit.reason {
+                let is_true = match &exit.reason {
                     ExitReason::Normal => exit.is_success(),
                     ExitReason::Cancelled { .. } => cancelled || self.is_shutting_down(),
                     ExitReason::StartFailed(_) => self.starved,
                     ExitReason::TimedOut { .. } | ExitReason::OutOfMemory | ExitReason::Lost | _ => false,
                 };
-                if !told {
+                if !is_true {
                     self.lie(format!("{} was ready: {exit:?}", container.id()));
                 }
                 self.released(container.id()).await;
@@ -408,7 +408,7 @@ impl World {
         self.released(&id).await;
     }
 
-    /// What nobody waits for is cancelled, and given back.
+    /// Waits for the release of a container. If no handle was left, it is cancelled.
     async fn released(&self, id: &ContainerId) {
         if let Ok(container) = self.executor.get(id).await {
             let released = self.ended(&format!("the release of {id}"), container.released()).await;
@@ -461,7 +461,7 @@ impl World {
                 }
             }
             let exit = self.end(&handle, &life, &household).await;
-            // An end is waited for as long as it takes, and told once: it does not change.
+            // The exit is published once, and does not change.
             if let Some(exit) = exit {
                 self.judge(&handle, &life, &household, &exit).await;
                 self.read_all(reader, &life, &household, &exit).await;
@@ -544,7 +544,7 @@ impl World {
         }
     }
 
-    /// Of a process that nobody has disturbed every byte has come.
+    /// If a process was not disturbed, every byte of its output has been read.
     async fn read_all(&self, reader: JoinHandle<usize>, life: &Life, household: &Household, exit: &Exit) {
         let Some(Ok(read)) = self.ended("the output", reader).await else { return };
         lock(&self.figures).add("bytes", read as u64);

@@ -40,7 +40,7 @@ pub fn judge(trial: &Trial) -> Result<Figures, Box<dyn Error>> {
     let seed = trial.seed.unwrap_or_else(|| fastrand::u64(0..1_000_000_000));
     println!("again with: cargo xtask chaos --seconds {} --seed {seed}", trial.seconds);
     let mut court = Court::open()?;
-    let mut observer_slot = ObserverSlot::start(&court.dir.path().join("other-root"))?;
+    let mut bystander = Bystander::start(&court.dir.path().join("other-root"))?;
     court.clean = Leftovers::count(court.dir.path());
     let (mut rng, mut figures) = (Rng::with_seed(seed), Figures::default());
     let began = Instant::now();
@@ -55,11 +55,11 @@ pub fn judge(trial: &Trial) -> Result<Figures, Box<dyn Error>> {
         if round.sweep {
             court.sweep(&mut figures)?;
         }
-        observer_slot.answers()?;
+        bystander.answers()?;
         figures.count("rounds");
     }
     court.sweep(&mut figures)?;
-    observer_slot.end()?;
+    bystander.end()?;
     figures.add("left", 0);
     Ok(figures)
 }
@@ -138,7 +138,7 @@ impl Court {
         command.args(round.files.map(|files| format!("--files={files}")));
         command.args(round.abrupt.then_some("--abrupt"));
         let mut embedder = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        let told = last_figures(&mut embedder);
+        let figures_read = last_figures(&mut embedder);
         // How long it lives is what varies here.
         thread::sleep(round.length);
         if round.killed {
@@ -158,7 +158,7 @@ impl Court {
                 None => thread::sleep(Duration::from_millis(5)),
             }
         };
-        figures.take(told.join().map_err(|_| "the figures cannot be read")?);
+        figures.take(figures_read.join().map_err(|_| "the figures cannot be read")?);
         figures.count(if round.killed { "embedders killed" } else { "embedders shut down" });
         match round.killed || status.success() {
             true => Ok(()),
@@ -188,20 +188,20 @@ fn executors_calls() -> BTreeSet<String> {
 }
 
 /// A container of another root, by another embedder.
-struct ObserverSlot {
+struct Bystander {
     embedder: Child,
     lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
 }
 
-impl ObserverSlot {
+impl Bystander {
     fn start(root: &Path) -> Result<Self, Box<dyn Error>> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("observer-slot").arg(root).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut embedder = command.spawn()?;
         let stdout = embedder.stdout.take().ok_or("no stdout")?;
-        let mut observer_slot = Self { embedder, lines: BufReader::new(stdout).lines() };
-        observer_slot.answers()?;
-        Ok(observer_slot)
+        let mut bystander = Self { embedder, lines: BufReader::new(stdout).lines() };
+        bystander.answers()?;
+        Ok(bystander)
     }
 
     fn answers(&mut self) -> Result<(), Box<dyn Error>> {
@@ -215,6 +215,6 @@ impl ObserverSlot {
     fn end(mut self) -> Result<(), Box<dyn Error>> {
         drop(self.embedder.stdin.take());
         let status = self.embedder.wait()?;
-        if status.success() { Ok(()) } else { Err(format!("the observer_slot: {status}").into()) }
+        if status.success() { Ok(()) } else { Err(format!("the bystander: {status}").into()) }
     }
 }

@@ -9,7 +9,7 @@ use longshore::{
 };
 
 use super::{GRACE, KILLED, QUIET, chunk, exec, id, ready, refusal, requested, run, started};
-use crate::{run_told, shell, sleeper};
+use crate::{run_recorded, shell, sleeper};
 
 pub(super) async fn signals_come_in_order(executor: &Executor) {
     // Before the trap is set a signal would be ignored by pid 1, so the program says when it is ready.
@@ -56,14 +56,14 @@ pub(super) async fn cancel_kills_what_does_not_end(executor: &Executor) {
 
 pub(super) async fn cancel_before_the_start(executor: &Executor) {
     for moment in 0..10 {
-        let (container, told) = run_told(executor, sleeper()).await;
+        let (container, recorded) = run_recorded(executor, sleeper()).await;
         tokio::time::sleep(Duration::from_millis(moment)).await;
         let exit = container.cancel(Cancel::now()).await;
         let ran = exit.started_at.is_some();
         assert_eq!(exit.status, if ran { KILLED } else { ExitStatus::Unknown });
         assert_eq!(exit.reason, requested(ran));
         assert_eq!(container.processes().await.unwrap_or_default(), []);
-        let story = told.await.unwrap_or_default();
+        let story = recorded.await.unwrap_or_default();
         assert_eq!(story.len(), if ran { 4 } else { 3 });
     }
 }
@@ -95,7 +95,7 @@ pub(super) async fn cancel_twice_keeps_the_first_cause_and_the_sooner_end(execut
 }
 
 pub(super) async fn cancel_of_an_exec_leaves_the_container(executor: &Executor) {
-    let (container, told) = run_told(executor, sleeper()).await;
+    let (container, recorded) = run_recorded(executor, sleeper()).await;
     let running = exec(&container, "sleep 1000").await;
     assert!(running.started().await.is_ok());
     let exit = running.cancel(Cancel::now()).await;
@@ -111,9 +111,9 @@ pub(super) async fn cancel_of_an_exec_leaves_the_container(executor: &Executor) 
 
     assert_eq!(container.snapshot().exit, None);
     container.cancel(Cancel::now()).await;
-    let told = told.await.unwrap_or_default();
+    let recorded = recorded.await.unwrap_or_default();
     let ended = |event: &&Event| matches!(event.kind, EventKind::ExecExited { .. });
-    assert_eq!(told.iter().filter(ended).count(), 3);
+    assert_eq!(recorded.iter().filter(ended).count(), 3);
 }
 
 pub(super) async fn cancel_need_not_be_awaited(executor: &Executor) {
@@ -142,7 +142,7 @@ pub(super) async fn signals_reach_groups_and_whole_containers(executor: &Executo
     assert_eq!(chunk(&mut stdout).await, "ready\n");
     assert!(holder.signal_to(Signal::TERM, SignalScope::Group).await.is_ok());
     assert_eq!(holder.wait().await.status, ExitStatus::Signal(Signal::TERM));
-    assert_eq!(chunk(&mut stdout).await, "", "nobody holds the pipe");
+    assert_eq!(chunk(&mut stdout).await, "", "no process holds the pipe");
     container.cancel(Cancel::now()).await;
 }
 
@@ -150,7 +150,7 @@ pub(super) async fn what_nobody_waits_for_any_more_is_cancelled(executor: &Execu
     let container = run(executor, sleeper()).await;
     started(&container).await;
     for _ in 0..20 {
-        // Request for, and dropped before it is answered. What is answered at once is somebody's.
+        // The request is dropped before its answer. If the answer comes at once, there is a handle.
         let asked = container.exec(ExecSpec::new(["sleep", "1000"]));
         if let Some(Ok(exec)) = asked.now_or_never() {
             drop(exec.cancel(Cancel::now()));
@@ -158,7 +158,7 @@ pub(super) async fn what_nobody_waits_for_any_more_is_cancelled(executor: &Execu
         if let Some(Ok(other)) = executor.run(sleeper()).now_or_never() {
             drop(other.cancel(Cancel::now()));
         }
-        // Nobody has the handle by which what is kept of it could be removed.
+        // No handle is left that could remove a container that is kept.
         let kept = sleeper().keep_exited(KeepExited::UntilRemoved);
         if let Some(Ok(kept)) = executor.create(kept).now_or_never() {
             kept.cancel(Cancel::now()).await;

@@ -28,7 +28,7 @@ pub(super) async fn late_subscribers_get_a_snapshot(executor: &Executor) {
     assert_eq!(later.next().await, None);
 }
 
-/// An actor of the embedder's, which hands on the messages that it receives.
+/// An actor of the embedder. It forwards the messages that it receives.
 struct Subscriber<M>(futures::channel::mpsc::UnboundedSender<M>);
 
 /// A message that subscribers receive.
@@ -77,18 +77,18 @@ fn stop_subscriber(elsewhere: Elsewhere) {
 
 pub(super) async fn actors_can_subscribe(executor: &Executor) {
     let container = run(executor, sleeper()).await;
-    let (sender, told) = futures::channel::mpsc::unbounded();
+    let (sender, recorded) = futures::channel::mpsc::unbounded();
     let (recipient, elsewhere) = start_subscriber(Subscriber(sender));
     assert!(container.subscribe(recipient).await.is_ok());
     container.cancel(Cancel::now()).await;
-    let told: Vec<_> = futures::StreamExt::collect(told).await;
+    let recorded: Vec<_> = futures::StreamExt::collect(recorded).await;
     stop_subscriber(elsewhere);
-    assert!(matches!(told.first(), Some(Notice::Snapshot(_))), "{told:?}");
-    let Some(Notice::Event(last)) = told.last() else { panic!("{told:?}") };
-    assert!(matches!(last.kind, EventKind::Released { .. }), "{told:?}");
+    assert!(matches!(recorded.first(), Some(Notice::Snapshot(_))), "{recorded:?}");
+    let Some(Notice::Event(last)) = recorded.last() else { panic!("{recorded:?}") };
+    assert!(matches!(last.kind, EventKind::Released { .. }), "{recorded:?}");
 }
 
-/// Request for before the end, after it, and after the release; of a container, of an exec, and of all containers.
+/// Notices are requested before the end, after it, and after the release; for a container, an exec, and all containers.
 pub(super) async fn actors_are_sent_each_exit_once(executor: &Executor) {
     let (sender, mut received) = futures::channel::mpsc::unbounded();
     let (recipient, elsewhere) = start_subscriber(Subscriber(sender));

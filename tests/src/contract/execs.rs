@@ -6,7 +6,7 @@ use longshore::{
 };
 
 use super::{KILLED, all, exec, id, ready, refusal, requested, run, start_failure};
-use crate::{run_told, shell, sleeper};
+use crate::{run_recorded, shell, sleeper};
 
 pub(super) async fn execs_have_the_containers_environment_and_their_own(executor: &Executor) {
     let mut spec = sleeper();
@@ -21,14 +21,14 @@ pub(super) async fn execs_have_the_containers_environment_and_their_own(executor
 }
 
 pub(super) async fn execs_asked_for_early_wait_for_the_container(executor: &Executor) {
-    let (container, told) = run_told(executor, sleeper()).await;
+    let (container, recorded) = run_recorded(executor, sleeper()).await;
     let early = exec(&container, "echo hello").await;
     assert_eq!(all(early.io().take_stdout()).await, "hello\n");
     assert!(early.wait().await.is_success());
     container.cancel(Cancel::now()).await;
-    assert_eq!(told.await.map(|story| story.len()).ok(), Some(7));
+    assert_eq!(recorded.await.map(|story| story.len()).ok(), Some(7));
 
-    // One that waits for a container that never runs is told so.
+    // An exec that waits for a container that never runs fails with it.
     let never = run(executor, ContainerSpec::host(["no-such-program"])).await;
     match never.exec(ExecSpec::new(["true"])).await {
         Ok(parked) => assert_eq!(start_failure(parked.wait().await), StartFailureKind::ContainerGone),
@@ -49,8 +49,8 @@ pub(super) async fn execs_end_on_their_own(executor: &Executor) {
 }
 
 pub(super) async fn execs_end_with_their_container(executor: &Executor) {
-    let (container, told) =
-        run_told(executor, shell("trap 'exit 5' TERM; echo ready; while :; do sleep 0.01; done").piped())
+    let (container, recorded) =
+        run_recorded(executor, shell("trap 'exit 5' TERM; echo ready; while :; do sleep 0.01; done").piped())
             .await;
     let exec = exec(&container, "sleep 1000").await;
     ready(&container).await;
@@ -59,7 +59,7 @@ pub(super) async fn execs_end_with_their_container(executor: &Executor) {
     assert_eq!(container.wait().await.status, ExitStatus::Code(5));
     let exit = futures::FutureExt::now_or_never(exec.wait());
     assert_eq!(exit.map(|exit| exit.status), Some(KILLED), "it is known when the container's is");
-    assert_eq!(told.await.map(|story| story.len()).ok(), Some(7));
+    assert_eq!(recorded.await.map(|story| story.len()).ok(), Some(7));
 }
 
 pub(super) async fn three_exec_errors(executor: &Executor) {
@@ -95,7 +95,7 @@ pub(super) async fn execs_have_ids_and_are_found_again(executor: &Executor) {
     let again = container.exec(ExecSpec::new(["sh", "-c", "exit 6"]).id(exec_id("build"))).await;
     let again = again.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(again.wait().await.status, ExitStatus::Code(6));
-    // It is free when its end is told.
+    // The id is free when the exit is published.
     for _ in 0..20 {
         let step = container.exec(ExecSpec::new(["true"]).id(exec_id("step"))).await;
         assert!(step.unwrap_or_else(|error| panic!("{error}")).wait().await.is_success());

@@ -8,7 +8,7 @@ use longshore::{
 };
 
 use super::{GRACE, KILLED, QUIET, all, chunk, exec, id, kept_ready, refusal, requested, run, started};
-use crate::{run_told, shell, sleeper};
+use crate::{run_recorded, shell, sleeper};
 
 /// A container that is held at created. In the foreground none can be, and its start says so.
 async fn held(executor: &Executor, spec: ContainerSpec) -> Option<ContainerHandle> {
@@ -121,12 +121,13 @@ pub(super) async fn execs_wait_for_what_is_held(executor: &Executor) {
 pub(super) async fn equal_runs_start_what_is_kept_ready(executor: &Executor) {
     let spec = shell("echo ready; exit 3").piped();
     let _or_not = kept_ready(executor, &spec, 2).await;
-    assert_eq!(executor.list().await.ok(), Some(Vec::new()), "they are nobody's yet");
+    assert_eq!(executor.list().await.ok(), Some(Vec::new()), "they are not containers of the executor yet");
     for _ in 0..5 {
-        let (container, told) = run_told(executor, spec.clone().time_limit(GRACE, Cancel::now())).await;
+        let (container, recorded) =
+            run_recorded(executor, spec.clone().time_limit(GRACE, Cancel::now())).await;
         assert_eq!(all(container.io().take_stdout()).await, "ready\n");
         assert_eq!(container.wait().await.status, ExitStatus::Code(3));
-        assert!(told.await.is_ok());
+        assert!(recorded.await.is_ok());
     }
     // Of its own, and counted from the start: the limit of one and the cancel of the other.
     let spec = sleeper();

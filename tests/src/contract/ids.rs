@@ -15,7 +15,7 @@ pub(super) async fn what_has_exited_is_kept(executor: &Executor) {
     let exit = container.wait().await;
     assert_eq!(exit.status, ExitStatus::Code(5));
     tokio::time::sleep(QUIET).await;
-    // Its id, its exit with the usage, and what its output replays are there for whoever asks for them.
+    // Its id, its exit with the usage, and what its output replays can be read.
     assert!(matches!(executor.run(spec.clone()).await, Err(Error::IdTaken { .. })));
     let found = executor.get(&id("kept-after")).await.unwrap_or_else(|error| panic!("{error}"));
     assert_eq!((found.wait().await, found.snapshot().phase), (exit.clone(), Phase::Exited));

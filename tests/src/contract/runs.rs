@@ -6,14 +6,14 @@ use longshore::{
 };
 
 use super::{KILLED, QUIET, all, exec, id, ready, run, start_failure};
-use crate::{HUNG, run_told, shell, sleeper};
+use crate::{HUNG, run_recorded, shell, sleeper};
 
 pub(super) async fn a_run_is_told_from_created_to_released(executor: &Executor) {
-    let (container, told) = run_told(executor, shell("sleep 0.01; exit 3")).await;
+    let (container, recorded) = run_recorded(executor, shell("sleep 0.01; exit 3")).await;
     let pid = container.started().await.ok();
     let exit = container.wait().await;
     assert_eq!(container.released().await.ok(), Some(Vec::new()));
-    let story: Vec<_> = told.await.unwrap_or_default().into_iter().map(|event| event.kind).collect();
+    let story: Vec<_> = recorded.await.unwrap_or_default().into_iter().map(|event| event.kind).collect();
     let Some(pid) = pid else { panic!("no pid") };
     assert!(exit.started_at <= Some(exit.exited_at));
     let released = EventKind::Released { left: vec![] };
@@ -36,10 +36,10 @@ pub(super) async fn exit_codes_and_signals_are_what_the_kernel_said(executor: &E
 }
 
 pub(super) async fn what_cannot_start_says_why(executor: &Executor) {
-    let (container, told) = run_told(executor, ContainerSpec::host(["no-such-program"])).await;
+    let (container, recorded) = run_recorded(executor, ContainerSpec::host(["no-such-program"])).await;
     assert!(matches!(container.started().await, Err(Error::NotStarted { .. })));
     assert_eq!(start_failure(container.wait().await), StartFailureKind::NotFound);
-    assert_eq!(told.await.map(|story| story.len()).ok(), Some(3), "created, exited, released");
+    assert_eq!(recorded.await.map(|story| story.len()).ok(), Some(3), "created, exited, released");
 
     let container = run(executor, sleeper()).await;
     let exec = container.exec(ExecSpec::new(["no-such-program"])).await;

@@ -11,17 +11,17 @@ use rustix::process::{PidfdFlags, geteuid, getpid, pidfd_open};
 use super::args::Global;
 use super::status::DELEGATE;
 
-/// What came of a check.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
     Fine(String),
-    /// Something that `run` can do without, and what to do to have it.
+    /// Something that `run` can do without, and how to get it.
     Limited(String, &'static str),
-    /// Without it `run` cannot work.
+    /// Something that `run` needs, and how to get it.
     Missing(String, &'static str),
 }
 
-/// How the control groups of a host are mounted.
+/// Which cgroup hierarchies are mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CgroupMode {
     V1,
@@ -96,13 +96,13 @@ fn runtime(named: Option<&str>) -> Verdict {
     }
 }
 
-/// What the program says of its version. `None` if it is no OCI runtime.
+/// The version of the program. `None` if it is not an OCI runtime.
 fn version(program: &Path) -> Result<Option<String>, BoxError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let runc = longshore::runc().runtime(program.to_string_lossy()).build()?;
     runtime.block_on(async {
         let version = runc.command_line().version().await?;
-        // A runtime that no one has heard of may have any version; only a runtime answers `features`.
+        // An unknown runtime may print any version, but only a runtime answers `features`.
         let is_runtime = names_a_runtime(&version)
             || runc
                 .command_line()

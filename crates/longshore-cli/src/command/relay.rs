@@ -1,10 +1,9 @@
-//! The program's stderr on its way to ours, without what the runtime may write there before.
+//! Copies the program's stderr to ours, without what the runtime may write there before.
 //!
-//! A runtime shares its stderr with the program, and complains there when it cannot start it; we say
-//! that in a sentence of our own. So unless stderr is a terminal, it goes through a pipe that is read
-//! from the moment the program runs, and never if it does not. When stdout leads to the same place it
-//! goes through the same pipe, so that the order of the two is kept. A terminal is handed on as it
-//! is: what runs there wants to know that it is one.
+//! A runtime shares its stderr with the program, and writes its own message there if it cannot start it; we print a
+//! sentence of our own. So unless stderr is a terminal, it goes through a pipe that is read from the moment the
+//! program runs, and never if it does not. If stdout is the same file, it goes through the same pipe, so that their
+//! order is kept. A terminal is passed on as it is, because the program may ask whether it has one.
 
 use std::io::{self, IsTerminal, PipeReader, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,10 +13,10 @@ use std::time::Duration;
 
 use longshore::{Stdio, StdioSpec};
 
-/// How long the pipe is read on after the program's end when someone else holds it open.
+/// How long the pipe is read after the end of the program, if another process holds it open.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// What comes through the pipe, not yet read.
+/// The pipe, until it is read.
 #[derive(Default)]
 pub(crate) struct Relay {
     reader: Option<PipeReader>,
@@ -25,7 +24,7 @@ pub(crate) struct Relay {
 }
 
 impl Relay {
-    /// The program's stdout and stderr, and the relay behind them.
+    /// Makes the program's streams, and the relay behind them.
     pub(crate) fn new(stdin: Stdio) -> io::Result<(StdioSpec, Self)> {
         let straight = || Stdio::Inherit;
         if io::stderr().is_terminal() {
@@ -40,14 +39,14 @@ impl Relay {
         Ok((StdioSpec { stdin, stdout, stderr: writer.into() }, Self { reader: Some(reader), running: None }))
     }
 
-    /// The program runs: what comes now is its own.
+    /// Starts to copy, because the program runs.
     pub(crate) fn start(&mut self) -> io::Result<()> {
         let Some(mut reader) = self.reader.take() else {
             return Ok(());
         };
         let (done, running) = mpsc::channel();
         thread::Builder::new().name("stderr".into()).spawn(move || {
-            // When nobody reads our stderr any more, the program finds its own closed.
+            // If our stderr is closed, the program finds its own closed.
             let _closed = io::copy(&mut reader, &mut io::stderr()).and_then(|_| io::stderr().flush());
             drop(done);
         })?;
@@ -55,7 +54,7 @@ impl Relay {
         Ok(())
     }
 
-    /// Waits until all is through.
+    /// Waits until everything is copied.
     pub(crate) fn finish(self) {
         if let Some(running) = self.running {
             let _ended_or_held_open = running.recv_timeout(DRAIN);

@@ -1,5 +1,5 @@
-//! The user's terminal, while the program has one of its own: it hands on every key as it is, and is as it
-//! was before when the command ends, in whatever way it does.
+//! The user's terminal while the program has one of its own. It is raw: every key goes to the program. It is restored
+//! when the command ends.
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -11,11 +11,11 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
-/// The user's terminal as it was, to be restored.
+/// The former settings of the user's terminal, to be restored.
 pub(crate) struct Restore(Option<Termios>);
 
 impl Restore {
-    /// Has the terminal on stdin hand on keys as they are; anything else on stdin is left as it is.
+    /// Makes the terminal on stdin raw. If stdin is not a terminal, nothing is changed.
     pub(crate) fn make_raw() -> io::Result<Self> {
         let stdin = io::stdin();
         if !isatty(&stdin) {
@@ -32,7 +32,7 @@ impl Restore {
 impl Drop for Restore {
     fn drop(&mut self) {
         if let Some(before) = &self.0 {
-            // A terminal that was hung up cannot be restored, nor needs it.
+            // A terminal that was hung up cannot be restored.
             let _hung_up = tcsetattr(io::stdin(), OptionalActions::Now, before);
         }
     }
@@ -45,11 +45,11 @@ pub(crate) fn size() -> TerminalSize {
     known.map_or_else(TerminalSize::default, |size| TerminalSize { rows: size.ws_row, columns: size.ws_col })
 }
 
-/// Begins to copy between our streams and the program's; what comes back ends with the program's output.
+/// Begins to copy between our streams and the program's. The task ends with the program's output.
 pub(crate) fn copy(container: &ContainerHandle) -> io::Result<JoinHandle<()>> {
     if let Some(stdin) = container.io().take_stdin() {
         let runtime = Handle::current();
-        // A read of stdin cannot be given up: the thread ends with the command.
+        // A read of stdin cannot be interrupted. The thread ends with the command.
         thread::Builder::new().name("stdin".into()).spawn(move || copy_in(stdin, &runtime))?;
     }
     let mut changed = signal(SignalKind::window_change())?;

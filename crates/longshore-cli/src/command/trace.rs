@@ -7,14 +7,14 @@ use tracing_subscriber::util::SubscriberInitExt;
 use super::args::Global;
 use super::status::Failure;
 
-/// Sends what is not yet sent when it is dropped.
+/// Sends the remaining spans when it is dropped.
 pub(crate) struct Tracing {
     #[cfg(feature = "otlp")]
     _sender: Option<otlp::Sender>,
 }
 
 impl Tracing {
-    /// Begins to listen to what the libraries tell.
+    /// Sets up the log on stderr, and the collector of spans.
     pub(crate) fn begin(global: &Global) -> Result<Self, Failure> {
         let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
         let lines = tracing_subscriber::Layer::with_filter(lines, EnvFilter::from_env("LONGSHORE_LOG"));
@@ -26,7 +26,7 @@ impl Tracing {
             let spans = sender.as_ref().map(|sender| {
                 let tracer = sender.provider.tracer("longshore");
                 let layer = tracing_opentelemetry::layer().with_tracer(tracer);
-                // Of the libraries below, nobody wants every poll.
+                // Spans of the libraries below are for every poll, and are left out.
                 tracing_subscriber::Layer::with_filter(layer, otlp::ours())
             });
             registry.with(spans).init();
@@ -41,7 +41,7 @@ impl Tracing {
     }
 }
 
-/// The current span, as `TRACEPARENT`; none where nobody collects spans.
+/// The current span, as `TRACEPARENT`; `None` if no collector was named.
 pub(crate) fn traceparent() -> Option<String> {
     #[cfg(feature = "otlp")]
     return otlp::traceparent();
