@@ -1,8 +1,8 @@
 //! The actors: thin shells around the machines of `executor_lifecycle`.
 //!
-//! Each handler does three things: it translates the message into an event, lets the machine take
-//! its step, and performs the effects. Nothing is awaited and nothing blocks in a handler; what takes
-//! time is spawned, and its completion comes back as an event.
+//! Each handler does three things: it translates the message into an event, lets the machine take its step, and
+//! performs the effects. No handler awaits or blocks. What takes time is spawned, and its result comes back as an
+//! event.
 //!
 //! | actor | one for each | its machine | owned by |
 //! |---|---|---|---|
@@ -11,8 +11,8 @@
 //! | [`Container`] | container | [`container`](executor_lifecycle::container) | the executor |
 //! | [`Process`] | process, init included | [`process`](executor_lifecycle::process) | its container |
 //!
-//! References are strong downward and weak upward. An actor that panics says so from its `Drop`, and its owner ends what it
-//! was in charge of.
+//! References are strong downward and weak upward. An actor that panics sends that from its `Drop`, and its owner
+//! ends what it was in charge of.
 
 mod container;
 mod executor;
@@ -55,7 +55,7 @@ pub(crate) struct World {
 struct Ticker(Option<(Timestamp, SpawnHandle)>);
 
 impl Ticker {
-    /// Has `tick` called at `deadline`, in place of the former.
+    /// Calls `tick` at `deadline`, in place of the former deadline.
     fn set<A>(
         &mut self,
         deadline: Option<Timestamp>,
@@ -72,34 +72,34 @@ impl Ticker {
             context.cancel_future(handle);
         }
         self.0 = deadline.map(|at| {
-            // Timers have a resolution of 1 ms and may come early by less; then the machine waits on.
+            // Timers have a resolution of 1 ms and may fire early by less. Then the machine waits again.
             let wait = clock.until(at) + Duration::from_millis(1);
             let sleep = actix::fut::wrap_future::<_, A>(tokio::time::sleep(wait));
             (at, context.spawn(sleep.map(move |(), actor, context| tick(actor, context))))
         });
     }
 
-    /// The timer has come.
+    /// Call it when the timer has fired.
     fn clear(&mut self) {
         self.0 = None;
     }
 }
 
-/// Sends a fact to the actor above, and logs it when it could not arrive.
-fn tell<M>(to: &WeakRecipient<M>, fact: M)
+/// Sends a fact to the actor above, and logs it if that has ended.
+fn send_fact<M>(to: &WeakRecipient<M>, fact: M)
 where
     M: Message<Result = ()> + Send + 'static,
 {
     match to.upgrade() {
         Some(to) if to.connected() => to.do_send(fact),
         Some(_) => tracing::debug!(fact = std::any::type_name::<M>(), "its receiver has ended"),
-        None => tracing::debug!(fact = std::any::type_name::<M>(), "its receiver is gone"),
+        None => tracing::debug!(fact = std::any::type_name::<M>(), "its receiver has been dropped"),
     }
 }
 
-/// Sends a fact that another has to have when its receiver ends before it takes it: `undelivered` is called
-/// then. It enters the mailbox before this returns, as with `do_send`, which is cheaper by a task and serves where the
-/// loss of the fact matters to no other actor.
+/// Sends a fact whose loss matters to another actor: `undelivered` is called if the receiver ends before it takes it.
+/// As with `do_send`, the fact enters the mailbox before this returns. `do_send` is cheaper by a task, and is used
+/// where the loss matters to no other actor.
 fn deliver<M>(to: &Recipient<M>, fact: M, undelivered: impl FnOnce(&'static str) + 'static)
 where
     M: Message<Result = ()> + Send + 'static,
@@ -113,8 +113,7 @@ where
     });
 }
 
-/// Runs the future of a runtime in a task of its own: if it panics, `None` is all that is known of it, and the actor
-/// lives on.
+/// Runs the future of a runtime in a task of its own. If it panics, the result is `None`, and the actor runs on.
 async fn apart<T: 'static>(work: impl Future<Output = T> + 'static) -> Option<T> {
     actix_rt::spawn(work).await.ok()
 }

@@ -17,7 +17,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::Span;
 
 use super::process::{Owner, Process, Work};
-use super::{Ticker, World, tell};
+use super::{Ticker, World, send_fact};
 use crate::events::Hub;
 use crate::exits::ExitRecipients;
 use crate::io::SharedOutputs;
@@ -143,8 +143,8 @@ impl Container {
                 ContainerEffect::Withdraw(process, failure) => self.command(&process, Withdraw(failure)),
                 ContainerEffect::CancelProcess(process, cancel) => self.command(&process, Cancel(cancel)),
                 ContainerEffect::KillAgain(process, how) => self.kill_again(process, how),
-                ContainerEffect::SignalInit(signal, scope) => self.tell_init(Signal(signal, scope)),
-                ContainerEffect::ResizeInit(size) => self.tell_init(Resize(size)),
+                ContainerEffect::SignalInit(signal, scope) => self.send_to_init(Signal(signal, scope)),
+                ContainerEffect::ResizeInit(size) => self.send_to_init(Resize(size)),
                 ContainerEffect::Pause => self.freeze(context),
                 ContainerEffect::Resume => self.thaw(self.world.runtime.resume(&self.id), context),
                 ContainerEffect::Thaw => self.thaw(self.world.runtime.thaw(&self.id), context),
@@ -156,7 +156,7 @@ impl Container {
                 ContainerEffect::Finished(event) => {
                     self.released = true;
                     self.reply_freeze_after_the_end();
-                    tell(&self.executor.released, Released { event });
+                    send_fact(&self.executor.released, Released { event });
                 }
             }
         }
@@ -178,8 +178,8 @@ impl Container {
         self.processes.insert(id, Supervised { address, view, exit_recipients, shared, token, span });
     }
 
-    /// A process actor that is gone has said so, and its place is being taken by one that ends the
-    /// process anyway: nothing is lost with the command.
+    /// If the process actor has ended, the container starts another one in its place, which ends the process in any
+    /// case. So nothing is lost with the command.
     fn command<M>(&self, process: &ProcessId, command: M)
     where
         M: actix::Message<Result = ()> + Send + 'static,
@@ -190,8 +190,8 @@ impl Container {
         }
     }
 
-    /// Init's own machine may refuse it: then init has ended first.
-    fn tell_init<M>(&self, message: M)
+    /// The machine of init may refuse it: then init has ended first.
+    fn send_to_init<M>(&self, message: M)
     where
         M: actix::Message<Result = Result<(), Refused>> + Send + 'static,
         Process: Handler<M>,
@@ -206,7 +206,7 @@ impl Container {
         }
     }
 
-    /// A kill that fails is one that the process reports again.
+    /// If the kill fails, the process reports again that it is alive.
     fn kill_again(&self, process: ProcessId, how: Kill) {
         let process = ProcessRef { container: self.id.clone(), process };
         let killed = self.world.runtime.kill(&process, how);
@@ -402,7 +402,7 @@ impl Handler<Exited> for Container {
 
     fn handle(&mut self, Exited { process, exit }: Exited, context: &mut Context<Self>) {
         self.take(ContainerEvent::ProcessExited { process: process.clone(), exit: exit.clone() }, context);
-        // Whoever waits finds its id free.
+        // Handles that wait for the release find the id free.
         if let Some(supervised) = self.processes.get(&process) {
             supervised.exit_recipients.publish(&exit);
             supervised.view.send_modify(|view| view.exit = Some(exit));

@@ -184,7 +184,8 @@ impl ExecutorActor {
         self.register(id, Incoming { spec: spec.clone(), connected, span }, StartKind::Ready, context);
     }
 
-    /// Its actor is gone only when the executor was told, which releases it: nothing is lost with the command.
+    /// If the actor of the container has ended, it has sent `ContainerLost`, and the executor releases the container.
+    /// So nothing is lost with the command.
     fn command<M>(&self, id: &ContainerId, command: M)
     where
         M: actix::Message<Result = ()> + Send + 'static,

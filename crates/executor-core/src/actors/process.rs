@@ -12,7 +12,7 @@ use executor_lifecycle::{
 use futures::FutureExt;
 use tokio::sync::watch;
 
-use super::{Ticker, World, deliver, tell};
+use super::{Ticker, World, deliver, send_fact};
 use crate::ExecSpec;
 use crate::messages::{
     Arm, Cancel, Create, Created, Ended, Exited, Launch, LaunchEnded, ProcessLost, ProcessStreams,
@@ -123,7 +123,7 @@ impl Process {
                 }
                 ProcessEffect::Kill(how) => self.kill(how, context),
                 ProcessEffect::ReportStillAlive => {
-                    tell(&self.container.still_alive, StillAlive(self.id.process.clone()));
+                    send_fact(&self.container.still_alive, StillAlive(self.id.process.clone()));
                 }
                 ProcessEffect::ReportCreated { pid } => self.report_created(pid),
                 ProcessEffect::ReportStarted { pid } => self.report_started(pid),
@@ -168,9 +168,9 @@ impl Process {
             match own.upgrade() {
                 Some(own) => {
                     let to_owner = fact.clone();
-                    deliver(&own, fact, move |_| tell(&owner.launch_ended, to_owner));
+                    deliver(&own, fact, move |_| send_fact(&owner.launch_ended, to_owner));
                 }
-                None => tell(&owner.launch_ended, fact),
+                None => send_fact(&owner.launch_ended, fact),
             }
         });
     }
@@ -203,7 +203,7 @@ impl Process {
 
     fn report_created(&self, pid: HostPid) {
         self.view.send_modify(|view| (view.asked, view.pid) = (None, Some(pid)));
-        tell(&self.container.created, Created { pid });
+        send_fact(&self.container.created, Created { pid });
     }
 
     fn report_started(&mut self, pid: HostPid) {
@@ -220,13 +220,13 @@ impl Process {
                 }
             });
         }
-        tell(&self.container.started, Started { process: self.id.process.clone(), pid });
+        send_fact(&self.container.started, Started { process: self.id.process.clone(), pid });
     }
 
     fn report_exited(&mut self, exit: Exit) {
         self.work = None;
         self.cancel_meter.exited(&self.world.meters, &self.id.process, &exit);
-        tell(&self.container.exited, Exited { process: self.id.process.clone(), exit });
+        send_fact(&self.container.exited, Exited { process: self.id.process.clone(), exit });
     }
 }
 

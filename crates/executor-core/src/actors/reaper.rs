@@ -40,7 +40,7 @@ impl Reaper {
         }
     }
 
-    /// An end whose receiver died on the way is an end nobody has asked for yet.
+    /// If the receiver of an exit ends before it takes it, the exit is kept for the next `Watch`.
     fn perform(
         &mut self,
         ExitRouterEffect::Deliver(process, raw): ExitRouterEffect,
