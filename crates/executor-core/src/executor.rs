@@ -100,16 +100,19 @@ impl Executor {
         self.register(spec, false).await
     }
 
-    /// Registers a container and has it made, and no more: it is held at created, with its init waiting for the program
-    /// to be executed, until [`ContainerHandle::start`]. Answers when its id is registered;
-    /// [`ContainerHandle::created`] waits until it stands.
+    /// Registers a container and creates it, without executing its program: it is held at created until
+    /// [`ContainerHandle::start`]. Returns when its id is registered; [`ContainerHandle::created`] waits until it is
+    /// created.
     ///
-    /// While it is held, execs wait for its start, a cancel and SIGKILL end it at once, other signals wait for the
-    /// program, and the terminal has the last size asked for before the program's first instruction. A [`run`](Self::run)
-    /// is `create` and `start`.
+    /// While it is held, execs wait for its start, a cancel or SIGKILL ends it at once, other signals are kept for
+    /// the program, and the terminal gets the last requested size before the first instruction of the program. A
+    /// [`run`](Self::run) is `create` and `start`.
     ///
     /// # Errors
-    /// As [`run`](Self::run). A runtime that stays in the foreground cannot hold a container: its start fails.
+    /// As for [`run`](Self::run). A runtime that stays in the foreground cannot hold a container: its start fails.
+    ///
+    /// # Cancel safety
+    /// As for [`run`](Self::run).
     ///
     /// ```
     /// # use executor_core::*;

@@ -120,6 +120,9 @@ pub struct OutOfOrder {
 
 impl EventOrder {
     /// Checks the next event of the container.
+    ///
+    /// # Errors
+    /// The event and the rule that it breaks.
     pub fn check(&mut self, event: &Event) -> Result<(), OutOfOrder> {
         self.broken_rule(event)
             .map_or(Ok(()), |broken| Err(OutOfOrder { event: Box::new(event.clone()), broken }))

@@ -1,5 +1,5 @@
-//! The embedder that is made to suffer: it lives the lives of the plan until its input ends, checks every
-//! end and the order of events, shuts down, and counts what is left.
+//! The embedder of the chaos test. It lives the lives of the plan until its input ends, checks every exit and the
+//! order of events, shuts down, and counts what is left.
 
 mod lives;
 
@@ -25,7 +25,7 @@ use super::plan::Container;
 use crate::HUNG;
 use crate::leftovers::Leftovers;
 
-/// Containers that are there at once.
+/// How many containers run at once.
 const AT_ONCE: u64 = 8;
 
 /// The options of an embedder, which the judge sets.
@@ -61,13 +61,13 @@ struct World {
     lies: Mutex<Vec<String>>,
 }
 
-/// Lives until the input ends. Answers with what was wrong.
+/// Runs until the input ends. Returns what was wrong.
 ///
 /// # Errors
-/// When there is no executor to be had.
+/// If the executor cannot be built.
 ///
 /// # Panics
-/// When something is left at the end, saying what.
+/// If something is left at the end.
 pub async fn embed(orders: Orders) -> Result<Vec<String>, Box<dyn std::error::Error>> {
     let mut figures = Figures::default();
     // What libraries open once for the whole process shall not count as left.
@@ -108,10 +108,10 @@ pub async fn embed(orders: Orders) -> Result<Vec<String>, Box<dyn std::error::Er
     Ok(lies)
 }
 
-/// A container whose streams are this process's own, until its input ends.
+/// Runs a container whose streams are those of this process, until its input ends.
 ///
 /// # Errors
-/// When it cannot be run.
+/// If it cannot be run.
 pub async fn bystander(root: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let executor =
         Executor::builder(crate::runtime_under_test(longshore::runc()).build()?).root(root).build()?;

@@ -1,4 +1,4 @@
-//! Which specifications make no sense, said without looking at the system.
+//! Finds invalid fields of specifications, without access to the system.
 
 use std::path::Path;
 
@@ -8,7 +8,10 @@ use super::{ContainerSpec, ExecSpec, Rootfs, Stdio, StdioSpec};
 use crate::{CgroupParent, Device, ExtraHost, IdMap, InvalidSpec, Mount};
 
 impl ContainerSpec {
-    /// Says which field makes no sense, without looking at the system.
+    /// Checks every field, without access to the system: whether files exist is found at the start.
+    ///
+    /// # Errors
+    /// The first invalid field.
     pub fn validate(&self) -> Result<(), InvalidSpec> {
         let process = &self.process;
         program("args", &process.args)?;
@@ -36,7 +39,10 @@ impl ContainerSpec {
 }
 
 impl ExecSpec {
-    /// Says which field makes no sense, without looking at the system.
+    /// Checks every field, without access to the system: whether files exist is found at the start.
+    ///
+    /// # Errors
+    /// The first invalid field.
     pub fn validate(&self) -> Result<(), InvalidSpec> {
         program("args", &self.args)?;
         environment("env", &self.env)?;
