@@ -219,20 +219,7 @@ impl Mount {
                 }
             }
             MountSource::Tmpfs => {}
-            MountSource::Secret { contents, mode, .. } => {
-                if contents.expose().len() > Secret::MAX_LEN {
-                    return Err(invalid("mount secret", "longer than 1 MiB"));
-                }
-                if mode & !0o777 != 0 {
-                    return Err(invalid(
-                        "mount secret",
-                        format!("{mode:o} is no mode; give one such as 400"),
-                    ));
-                }
-                if !self.read_only || !self.options.is_empty() {
-                    return Err(invalid("mount secret", "it is read-only, and has no options"));
-                }
-            }
+            MountSource::Secret { contents, mode, .. } => self.validate_secret(contents, *mode)?,
             MountSource::FileSystem { kind, source } => {
                 word("mount type", kind)?;
                 no_nul("mount source", source)?;
@@ -242,6 +229,19 @@ impl Mount {
             true => Err(invalid("mount option", format!("{option:?} is more than one"))),
             false => word("mount option", option),
         })
+    }
+
+    fn validate_secret(&self, contents: &Secret, mode: u32) -> Result<(), InvalidSpec> {
+        if contents.expose().len() > Secret::MAX_LEN {
+            return Err(invalid("mount secret", "longer than 1 MiB"));
+        }
+        if mode & !0o777 != 0 {
+            return Err(invalid("mount secret", format!("{mode:o} is no mode; give one such as 400")));
+        }
+        if !self.read_only || !self.options.is_empty() {
+            return Err(invalid("mount secret", "it is read-only, and has no options"));
+        }
+        Ok(())
     }
 
     /// The path on the host that a bind mount shows, without its selector. `None` for other mounts.

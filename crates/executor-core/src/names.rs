@@ -37,14 +37,14 @@ impl FromStr for ExtraHost {
     }
 }
 
-/// How a container resolves names. What is empty is as on the host.
+/// How a container resolves names. Empty lists have the values of the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Dns {
-    /// Whom it asks.
+    /// The addresses of name servers.
     pub nameservers: Vec<IpAddr>,
-    /// What it appends to short names.
+    /// The domains in which short names are searched.
     pub search: Vec<String>,
     /// Options of its resolver, as in resolv.conf(5).
     pub options: Vec<String>,

@@ -1,4 +1,4 @@
-//! What the programs in a container are told of where to send traces.
+//! Where the programs in a container send traces.
 
 use std::path::PathBuf;
 

@@ -21,6 +21,7 @@
 //! | [`ready`] | the machine of the containers that are kept ready for one specification |
 //! | [`registry`] | the machine of an executor's containers: ids, pools, draining and shutdown |
 //! | [`event`] | the events of a container, and their order |
+//! | [`usage`] | what a container uses |
 //! | [`terminal`] | the size of a terminal |
 //! | [`json`] | how spans and paths are written as JSON |
 //! | [`step`] | effects, refusals and time, shared by the machines |
@@ -38,14 +39,16 @@ pub mod registry;
 pub mod signal;
 pub mod step;
 pub mod terminal;
+pub mod usage;
 
 pub use cancel::{Cancel, CancelCause};
 pub use event::{Event, EventKind, EventOrder, OutOfOrder};
 pub use exit::{
-    Exit, ExitReason, ExitStatus, IoUsage, Leftover, LeftoverKind, NetworkUsage, Pressure, RawExit, Stall,
-    StartFailure, StartFailureKind, Usage, with_causes,
+    Exit, ExitReason, ExitStatus, Leftover, LeftoverKind, RawExit, StartFailure, StartFailureKind,
+    with_causes,
 };
 pub use id::{ContainerId, ExecId, HostPid, InvalidId, ProcessId, ProcessRef};
 pub use signal::{InvalidSignal, Signal, SignalScope};
 pub use step::{Effects, InvalidTimestamp, Refusal, Refused, Timestamp};
 pub use terminal::TerminalSize;
+pub use usage::{IoUsage, NetworkUsage, Pressure, Stall, Usage};
