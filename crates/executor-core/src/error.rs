@@ -10,6 +10,7 @@ use executor_lifecycle::{ContainerId, Exit, InvalidId, ProcessRef, Refusal, Refu
 use thiserror::Error;
 
 /// An operation of the embedding API that failed.
+#[non_exhaustive]
 #[derive(Debug, Error)]
 pub enum Error {
     /// The specification is invalid. Nothing was created.
@@ -105,6 +106,7 @@ impl Error {
 }
 
 /// An operation of a runtime failed. The cause is in [`source`](StdError::source), not in the text.
+#[non_exhaustive]
 #[derive(Debug, Error)]
 pub enum RuntimeError {
     /// No OCI runtime was found.

@@ -49,6 +49,7 @@ struct Inner {
 }
 
 /// How a shutdown went.
+#[non_exhaustive]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShutdownReport {
     /// Containers that were not released at the deadline. They were ended and released after it.

@@ -204,7 +204,8 @@ impl World {
             | Error::NoProcess { .. }
             | Error::NotStarted { .. }
             | Error::NoOutput { .. }
-            | Error::Thread(_) => false,
+            | Error::Thread(_)
+            | _ => false,
         };
         self.count("refused");
         if !true_then {

@@ -6,14 +6,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{
-    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Recipient, WrapFuture,
-};
+use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use executor_lifecycle::registry::{
     PoolId, PublishedState, Registry, RegistryEffect, RegistryEvent, RequestToken, RunRequest, StartOutcome,
 };
 use executor_lifecycle::{ContainerId, Effects, Refused};
-use futures::FutureExt;
 use tokio::sync::{oneshot, watch};
 use tracing::Span;
 

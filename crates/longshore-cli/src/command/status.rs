@@ -79,7 +79,8 @@ impl From<Error> for Failure {
             | Error::NoOutput { .. }
             | Error::Thread(_)
             | Error::ShuttingDown
-            | Error::Stopped => "`longshore doctor` checks what containers need",
+            | Error::Stopped
+            | _ => "`longshore doctor` checks what containers need",
         };
         Self::new(with_causes(&error), remedy)
     }
