@@ -6,6 +6,11 @@ use std::collections::VecDeque;
 use futures::Stream;
 use tokio::sync::watch;
 
+use super::CHUNK;
+
+/// How many chunks are kept as they came, before small ones are joined.
+const MANY: usize = 64;
+
 /// A reader of a shared output. It reads first what is kept of the past, then what follows. It never blocks the
 /// process.
 #[derive(Debug)]
@@ -88,10 +93,19 @@ impl ReplayBuffer {
         self.before + self.kept as u64
     }
 
-    /// Adds a chunk and removes older chunks. The last chunk stays even if it exceeds the limit.
-    pub(super) fn write(&mut self, chunk: Vec<u8>) {
+    /// Adds a chunk and removes older chunks. The last chunk stays even if it exceeds the limit. When many are kept, small
+    /// ones are joined, so that a program that writes single bytes costs no more memory and time than another.
+    pub(super) fn write(&mut self, mut chunk: Vec<u8>) {
         self.kept += chunk.len();
-        self.chunks.push_back(chunk);
+        let most = CHUNK.min(self.limit / MANY);
+        let is_many = self.chunks.len() >= MANY;
+        match self.chunks.back_mut() {
+            Some(last) if is_many && last.len() + chunk.len() <= most => last.append(&mut chunk),
+            Some(_) | None => {
+                chunk.shrink_to_fit();
+                self.chunks.push_back(chunk);
+            }
+        }
         while self.kept > self.limit && self.chunks.len() > 1 {
             let Some(oldest) = self.chunks.pop_front() else { return };
             self.kept -= oldest.len();
@@ -126,6 +140,37 @@ mod tests {
 
     fn bytes(text: &str) -> Option<Chunk> {
         Some(Chunk::Bytes(text.into()))
+    }
+
+    #[test]
+    fn single_bytes_cost_as_much_as_others() {
+        futures::executor::block_on(async {
+            let (sender, buffer) = buffer(1 << 16);
+            for number in 0..100_000_u32 {
+                let mut chunk = Vec::with_capacity(CHUNK);
+                chunk.extend_from_slice(&number.to_le_bytes()[..1]);
+                sender.send_modify(|buffer| buffer.write(chunk));
+            }
+            sender.send_modify(ReplayBuffer::end);
+            let (count, memory) = {
+                let buffer = buffer.borrow();
+                (buffer.chunks.len(), buffer.chunks.iter().map(Vec::capacity).sum::<usize>())
+            };
+            assert!(count <= 3 * MANY && memory <= 2 << 16, "{count} chunks, {memory} bytes");
+            let (mut reader, mut at) = (Attached::from_start(buffer), 0);
+            while let Some(chunk) = reader.next().await {
+                match chunk {
+                    Chunk::Gap { missed } => at += missed,
+                    Chunk::Bytes(bytes) => {
+                        assert!(
+                            bytes.iter().zip(at..).all(|(byte, number)| *byte == number.to_le_bytes()[0])
+                        );
+                        at += bytes.len() as u64;
+                    }
+                }
+            }
+            assert_eq!(at, 100_000);
+        });
     }
 
     #[test]
