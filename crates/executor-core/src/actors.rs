@@ -47,7 +47,7 @@ pub(crate) struct World {
     pub(crate) observer_slot: ObserverSlot,
     pub(crate) meters: Meters,
     /// Held by every actor: they are all gone when it is.
-    pub(crate) _present: tokio::sync::mpsc::Sender<Infallible>,
+    pub(crate) present: tokio::sync::mpsc::Sender<Infallible>,
 }
 
 /// The timer of an actor whose machine has deadlines.

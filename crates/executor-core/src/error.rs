@@ -60,7 +60,7 @@ pub enum Error {
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
     /// The pipes for the streams of a process could not be made, or not be read.
-    #[error("cannot make a pipe for the process")]
+    #[error("cannot use a pipe of the process")]
     Pipe(#[source] std::io::Error),
     /// No output of the process can be read, or it was taken.
     #[error(

@@ -274,7 +274,7 @@ impl Executor {
     /// # }).unwrap();
     /// ```
     pub fn events(&self) -> Events {
-        self.inner.bus.subscribe(&self.inner.swept)
+        self.inner.bus.subscribe()
     }
 
     /// Takes no new containers from now on, and waits until all are released. They end by themselves or are
@@ -288,7 +288,7 @@ impl Executor {
     /// # Cancel safety
     /// The request is sent when the future is first polled. From then on no new containers are taken, even if the future is dropped.
     pub async fn drain(&self) -> Result<(), Error> {
-        self.inner.address.send(Drain).await.map_err(|_| Error::Stopped)
+        self.inner.address.send(Drain).await.map_err(|_| Error::Stopped)?
     }
 
     /// Sends the events of all containers from now on to an actor of yours. The next one is sent when the actor has
@@ -310,7 +310,7 @@ impl Executor {
     /// [`ProcessHandle::notify_exit`](crate::ProcessHandle::notify_exit).
     ///
     /// The executor keeps the actor alive until it stops. If the actor holds the executor as well, only
-    /// [`shutdown`](Self::shutdown) ends the two.
+    /// [`shutdown`](Self::shutdown) ends the two: dropping handles does not.
     ///
     /// # Errors
     /// [`Error::Stopped`].

@@ -64,7 +64,7 @@ pub struct List;
 
 /// Take no new containers. The reply comes when none is left. From a handle to the executor.
 #[derive(Message)]
-#[rtype(result = "()")]
+#[rtype(result = "Result<(), Error>")]
 pub struct Drain;
 
 /// Take no new containers and cancel all. From a handle to the executor. The reply comes when all are released, or at

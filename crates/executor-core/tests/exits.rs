@@ -58,6 +58,8 @@ fn an_end_that_was_not_seen_is_sent_as_lost() {
         for _ in 0..2 {
             let notice = received.next().await.unwrap();
             assert_eq!((notice.exit.status, &notice.exit.reason), (ExitStatus::Unknown, &ExitReason::Lost));
+            // As those are answered that wait for it.
+            assert!(notice.exit.started_at.is_some(), "{notice:?}");
             processes.push(notice.process.process.to_string());
         }
         processes.sort();
@@ -96,5 +98,48 @@ fn a_slow_actor_gets_every_exit() {
         ids.dedup();
         assert_eq!(ids.len(), 5000);
         executor.shutdown(Cancel::now(), Duration::from_secs(10)).await;
+    });
+}
+
+/// An actor that holds the executor, and is told of exits: a scheduler.
+struct Scheduler {
+    _executor: Executor,
+    _alive: UnboundedSender<()>,
+}
+
+impl Actor for Scheduler {
+    type Context = actix::Context<Self>;
+}
+
+impl actix::Handler<ExitNotice> for Scheduler {
+    type Result = ();
+
+    fn handle(&mut self, _: ExitNotice, _: &mut actix::Context<Self>) {}
+}
+
+#[test]
+fn a_shutdown_frees_an_actor_that_holds_the_executor() {
+    on_a_system(async || {
+        let executor = Executor::builder(undead()).build().unwrap();
+        let (alive, mut gone) = unbounded();
+        let scheduler = Scheduler { _executor: executor.clone(), _alive: alive }.start();
+        executor.notify_exits(scheduler.recipient()).unwrap();
+        executor.run(ContainerSpec::host(["ok"])).await.unwrap().released().await.unwrap();
+        executor.shutdown(Cancel::now(), Duration::from_secs(10)).await;
+        drop(executor);
+        assert_eq!(gone.next().await, None, "the actor has ended");
+    });
+}
+
+#[test]
+fn a_drain_that_a_shutdown_cuts_short_is_an_error() {
+    on_a_system(async || {
+        let executor = Executor::builder(undead()).build().unwrap();
+        executor.run(ContainerSpec::host(["undead"])).await.unwrap().started().await.unwrap();
+        let drain = executor.drain();
+        let shutdown = executor.shutdown(Cancel::now(), Duration::from_millis(20));
+        let (drained, report) = futures::future::join(drain, shutdown).await;
+        assert!(matches!(drained, Err(Error::Stopped)), "{drained:?}");
+        assert_eq!(report.late.len(), 1);
     });
 }

@@ -20,7 +20,7 @@ use tracing::Span;
 use super::process::{Owner, Process, Work};
 use super::{Ticker, World, send_fact};
 use crate::events::Hub;
-use crate::exits::ExitRecipients;
+use crate::exits::{ExitRecipients, lost};
 use crate::io::SharedOutputs;
 use crate::messages::{
     Arm, Cancel, ContainerLost, Create, Launch, ProcessParts, ProcessStreams, ProcessView, Released,
@@ -59,6 +59,14 @@ struct Supervised {
     shared: SharedOutputs,
     token: Option<RequestToken>,
     span: Span,
+}
+
+impl Drop for Supervised {
+    /// Its end was not seen: those that wait for its exit get the same as those that ask for it.
+    fn drop(&mut self) {
+        let started_at = self.view.borrow().started_at;
+        self.exit_recipients.publish(&lost(started_at));
+    }
 }
 
 /// A process that is to be added.

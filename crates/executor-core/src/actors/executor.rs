@@ -292,7 +292,11 @@ impl ExecutorActor {
     }
 
     fn stop(&mut self, late: &[ContainerId]) {
-        self.answer_drains();
+        if late.is_empty() {
+            self.answer_drains();
+        }
+        // What was not drained by the deadline is not drained: those that wait get an error.
+        self.drains.clear();
         for shut_down in self.shutdowns.drain(..) {
             let _caller_gone = shut_down.send(late.to_vec());
         }

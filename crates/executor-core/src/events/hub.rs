@@ -23,24 +23,28 @@ const EXECUTOR_BACKLOG: usize = 4096;
 #[derive(Clone, Debug)]
 pub(crate) struct Bus {
     channel: broadcast::Sender<Event>,
-    exit_recipients: ExecutorExits,
+    exit_recipients: Arc<ExitSubscribers>,
     meters: Meters,
+    swept: Arc<[Swept]>,
 }
 
 /// The view of the channel that a handle of the executor holds.
 #[derive(Debug)]
 pub(crate) struct BusView {
     channel: broadcast::WeakSender<Event>,
-    exit_recipients: ExecutorExits,
+    /// Weak: a recipient is an actor that may hold the executor's handle.
+    exit_recipients: Weak<ExitSubscribers>,
     meters: Meters,
+    swept: Arc<[Swept]>,
 }
 
 /// The actors that receive the exit of every container.
-type ExecutorExits = Arc<Mutex<Vec<Recipient<ExitNotice>>>>;
+type ExitSubscribers = Mutex<Vec<Recipient<ExitNotice>>>;
 
 impl Bus {
-    pub(crate) fn new(meters: Meters) -> Self {
-        Self { channel: broadcast::Sender::new(EXECUTOR_BACKLOG), exit_recipients: Arc::default(), meters }
+    pub(crate) fn new(meters: Meters, swept: &[Swept]) -> Self {
+        let channel = broadcast::Sender::new(EXECUTOR_BACKLOG);
+        Self { channel, exit_recipients: Arc::default(), meters, swept: swept.into() }
     }
 
     pub(crate) const fn meters(&self) -> &Meters {
@@ -48,11 +52,12 @@ impl Bus {
     }
 
     pub(crate) fn view(&self) -> BusView {
-        let Self { channel, exit_recipients, meters } = self;
+        let Self { channel, exit_recipients, meters, swept } = self;
         BusView {
             channel: channel.downgrade(),
-            exit_recipients: Arc::clone(exit_recipients),
+            exit_recipients: Arc::downgrade(exit_recipients),
             meters: meters.clone(),
+            swept: Arc::clone(swept),
         }
     }
 
@@ -64,25 +69,27 @@ impl Bus {
     }
 
     fn publish_exit(&self, container: &ContainerId, exit: &Exit) {
-        for to in &*lock(&self.exit_recipients) {
+        let mut recipients = lock(&self.exit_recipients);
+        recipients.retain(Recipient::connected);
+        for to in &*recipients {
             to.do_send(ExitNotice { process: ProcessRef::init(container.clone()), exit: exit.clone() });
         }
     }
 }
 
 impl BusView {
-    pub(crate) fn subscribe(&self, swept: &[Swept]) -> Events {
+    pub(crate) fn subscribe(&self) -> Events {
         let receiver = self.channel.upgrade().map_or_else(closed, |bus| bus.subscribe());
-        let swept = swept.iter().cloned().collect();
+        let swept = self.swept.iter().cloned().collect();
         let meters = self.meters.clone();
         Events { swept, snapshot: None, receiver, seen: 0, of_one: false, ended: false, meters }
     }
 
     /// From now on, sends the exit of every container to `to`. Returns whether the executor still runs.
     pub(crate) fn notify_exits(&self, to: Recipient<ExitNotice>) -> bool {
-        let is_open = self.channel.upgrade().is_some();
-        lock(&self.exit_recipients).push(to);
-        is_open
+        let Some(recipients) = self.exit_recipients.upgrade() else { return false };
+        lock(&recipients).push(to);
+        true
     }
 }
 

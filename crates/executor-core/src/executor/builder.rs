@@ -72,7 +72,7 @@ impl ExecutorBuilder {
     pub fn build(self) -> Result<Executor, Error> {
         let (swept, meters) = self.open()?;
         let (closing, closed) = Closing::new(&self.runtime, &meters);
-        let bus = Bus::new(meters);
+        let bus = Bus::new(meters, &swept);
         let view = bus.view();
         let (ready, address) = mpsc::sync_channel(1);
         let thread = thread::Builder::new().name("longshore".into()).spawn(move || {
@@ -81,6 +81,7 @@ impl ExecutorBuilder {
                 let mut actors = self.start_actors(bus);
                 let _builder_waits = ready.send(actors.executor.clone());
                 actors.until_stopped().await;
+                actors.end().await;
             });
             drop(system);
             drop(closing);
@@ -106,7 +107,7 @@ impl ExecutorBuilder {
     pub fn build_here(self) -> Result<Executor, Error> {
         let (swept, meters) = self.open()?;
         let (closing, closed) = Closing::new(&self.runtime, &meters);
-        let bus = Bus::new(meters);
+        let bus = Bus::new(meters, &swept);
         let view = bus.view();
         let mut actors = self.start_actors(bus);
         let address = actors.executor.clone();
@@ -147,7 +148,7 @@ impl ExecutorBuilder {
             reaper: reaper.clone(),
             observer_slot,
             meters: bus.meters().clone(),
-            _present: present,
+            present,
         };
         let (stop, stopped) = watch::channel(false);
         Actors { executor: ExecutorActor::spawn(world, bus, stop), reaper, stopped, absent }

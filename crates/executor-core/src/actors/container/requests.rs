@@ -189,6 +189,10 @@ impl Handler<Subscribe> for Container {
     type Result = ();
 
     fn handle(&mut self, Subscribe(subscriber): Subscribe, _: &mut Context<Self>) {
-        actix_rt::spawn(self.hub.view().subscribe().send_to(subscriber));
+        let (events, present) = (self.hub.view().subscribe(), self.world.present.clone());
+        actix_rt::spawn(async move {
+            events.send_to(subscriber).await;
+            drop(present);
+        });
     }
 }

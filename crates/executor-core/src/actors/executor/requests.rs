@@ -102,19 +102,23 @@ impl Handler<Subscribe> for ExecutorActor {
     type Result = ();
 
     fn handle(&mut self, Subscribe(subscriber): Subscribe, _: &mut Context<Self>) {
-        actix_rt::spawn(self.bus.view().subscribe(&[]).send_to(subscriber));
+        let (events, present) = (self.bus.view().subscribe(), self.world.present.clone());
+        actix_rt::spawn(async move {
+            events.send_to(subscriber).await;
+            drop(present);
+        });
     }
 }
 
 impl Handler<Drain> for ExecutorActor {
-    type Result = ResponseFuture<()>;
+    type Result = ResponseFuture<Result<(), Error>>;
 
     fn handle(&mut self, _: Drain, context: &mut Context<Self>) -> Self::Result {
         let (reply, answer) = oneshot::channel();
         self.drains.push(reply);
         self.refuse_kept_ready();
         self.take(RegistryEvent::Drain, context);
-        answer.map(drop).boxed()
+        answer.map(|drained| drained.map_err(|_| Error::Stopped)).boxed()
     }
 }
 
