@@ -54,11 +54,7 @@ fn a_secret_is_read_and_never_on_a_disk() {
         for file in found {
             let text = fs::read(&file).unwrap();
             let holds_it = text.windows(SECRET.len()).any(|window| window == SECRET.as_bytes());
-            assert!(
-                !holds_it || file.starts_with(own.join("secrets")),
-                "{} holds the secret",
-                file.display()
-            );
+            assert!(!holds_it, "{} holds the secret", file.display());
         }
         let exec = container.exec(ExecSpec::new(["grep", "-q", "horse", "/run/token"])).await.unwrap();
         assert!(exec.wait().await.is_success());

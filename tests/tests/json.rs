@@ -8,10 +8,10 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use longshore::{
-    Cancel, CancelCause, ContainerId, ContainerSpec, Event, EventKind, ExecId, ExecSpec, Exit, ExitReason,
-    ExitStatus, HostPid, KeepExited, Leftover, LeftoverKind, Mount, Network, Notice, Pressure, Rootfs,
-    Signal, Snapshot, StartFailure, StartFailureKind, Stdio, StdioSpec, Swept, TerminalSize, Timestamp,
-    Usage,
+    Cancel, CancelCause, ContainerId, ContainerSpec, Device, DeviceRights, Event, EventKind, ExecId,
+    ExecSpec, Exit, ExitReason, ExitStatus, HostPid, IdMap, IdRange, KeepExited, Leftover, LeftoverKind,
+    Mount, Network, Notice, Pressure, Rootfs, Seccomp, Selinux, Signal, Snapshot, StartFailure,
+    StartFailureKind, Stdio, StdioSpec, Swept, TerminalSize, Timestamp, Usage,
 };
 use longshore_tests::{on_stage, shell};
 use proptest::prelude::*;
@@ -211,7 +211,16 @@ fn spec() -> impl Strategy<Value = ContainerSpec> {
                 .env(&name, value)
                 .label("build", name)
                 .mount(Mount::bind_below("/a", "b", "/c").read_only())
-                .mount(Mount::tmpfs("/t").option("size=1m"));
+                .mount(Mount::tmpfs("/t").option("size=1m"))
+                .mount(Mount::file_system("mqueue", "mqueue", "/m"))
+                .device(Device::node("/dev/disk/by-path/pci-0000:00:1f.2", DeviceRights::READ))
+                .device(Device::cdi("vendor.com/gpu=0"));
+            let range = IdRange { container: 0, host: 100_000, size: 65_536 };
+            spec.id_map = Some(IdMap { uids: vec![range], gids: vec![range] });
+            spec.dns.nameservers = vec!["127.0.0.9".parse().unwrap()];
+            spec.seccomp = Seccomp::Profile("/p.json".into());
+            spec.selinux = Some(Selinux::Generated);
+            spec.telemetry.tracestate = Some("a=b".into());
             spec.id = id;
             spec.process.stdio = stdio;
             spec.process.terminal = Some(TerminalSize::default());
@@ -285,6 +294,17 @@ fn a_specification_needs_only_what_differs() {
         (json!({"process": {"time_limit": {"after": -1.0}}}), "negative"),
         (json!({"id": "../x"}), "begins with"),
         (json!({"process": {"cap_add": ["EVERYTHING"]}}), "EVERYTHING"),
+        (
+            json!({"mounts": [{"source": {"bind": {"path": "/a", "selctor": "b"}}, "destination": "/b"}]}),
+            "selctor",
+        ),
+        (json!({"rootfs": {"overlay": {"lower": ["/a"], "uper": null}}}), "uper"),
+        (json!({"network": {"cni": {"nam": "a"}}}), "nam"),
+        (json!({"process": {"stdio": {"stdout": {"shared": {"repay": 1}}}}}), "repay"),
+        (json!({"process": {"time_limit": {"after": 1.0, "cancel": {"gracee": 5.0}}}}), "gracee"),
+        (json!({"process": {"time_limit": {"after": 1.0, "cancle": {}}}}), "cancle"),
+        (json!({"process": {"terminal": {"rows": 1, "columns": 1, "colums": 1}}}), "colums"),
+        (json!({"devices": ["gpu"]}), "gpu"),
     ] {
         let error = read(wrong.clone()).unwrap_err().to_string();
         assert!(error.contains(why), "{wrong}: {error}");
@@ -296,6 +316,9 @@ fn what_has_no_form_is_an_error() {
     let file = std::fs::File::open("/dev/null").unwrap();
     let spec = ContainerSpec::host(["cat"]).stdin(file.into());
     assert!(serde_json::to_string(&spec).unwrap_err().to_string().contains("Fd"));
+    let spec = ContainerSpec::host(["cat"]).mount(Mount::secret("password", "/s", 0o400, (0, 0)));
+    let error = serde_json::to_string(&spec).unwrap_err().to_string();
+    assert!(error.contains("Secret") && !error.contains("password"), "{error}");
 }
 
 /// What a container publishes on the real runtime, and how it stands, is what the schemas say.

@@ -33,6 +33,11 @@ pub(crate) fn write(
     (uid, gid): (u32, u32),
     ids: &Ids,
 ) -> Result<PathBuf, Error> {
+    let owner = ids.on_the_host(uid, gid);
+    if ids::rootless() && owner != ids.root {
+        let why = format!("{uid}:{gid}: an ordinary user's secrets belong to the container's root, 0:0");
+        return Err(Error::field("mount secret", why));
+    }
     let place = dir.join(SECRETS);
     if !place.exists() {
         make(&place, ids)?;
@@ -45,11 +50,6 @@ pub(crate) fn write(
         .open(&file)
         .and_then(|mut opened| opened.write_all(secret.expose()));
     written.map_err(Error::io("write", &file))?;
-    let owner = ids.on_the_host(uid, gid);
-    if ids::rootless() && owner != ids.root {
-        let why = format!("{uid}:{gid}: an ordinary user's secrets belong to the container's root, 0:0");
-        return Err(Error::field("mount secret", why));
-    }
     owner.give(&file)?;
     fs::set_permissions(&file, Permissions::from_mode(mode)).map_err(Error::io("set the mode of", &file))?;
     Ok(file)

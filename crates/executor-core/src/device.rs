@@ -11,12 +11,13 @@ use crate::spec::{absolute, invalid, word};
 
 /// A device that a container has in addition to the usual ones, such as `/dev/null`.
 ///
-/// As text and as JSON: `vendor.com/gpu=0` by its CDI name, `/dev/fuse`, `/dev/fuse:/dev/fuse` or
-/// `/dev/fuse:/dev/fuse:rw` by its path.
+/// As text: `vendor.com/gpu=0` by its CDI name, `/dev/fuse`, `/dev/fuse:/dev/fuse` or `/dev/fuse:/dev/fuse:rw` by its
+/// path. As JSON a node is an object, `{"path": "/dev/fuse", "destination": "/dev/fuse", "rights": "rw"}`, and the text is
+/// read as well.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "String"))]
-#[serde(try_from = "String", into = "String")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(with = "DeviceForm"))]
+#[serde(try_from = "DeviceForm", into = "DeviceForm")]
 pub enum Device {
     /// The name of a device that a CDI specification describes, as in `vendor.com/gpu=0`.
     Cdi(String),
@@ -75,7 +76,10 @@ impl Device {
 
     pub(crate) fn validate(&self) -> Result<(), InvalidSpec> {
         match self {
-            Self::Cdi(name) => word("device", name),
+            Self::Cdi(name) if name.contains('=') && !name.starts_with('/') => word("device", name),
+            Self::Cdi(name) => {
+                Err(invalid("device", format!("{name:?}: give a CDI name such as vendor.com/gpu=0")))
+            }
             Self::Node { path, destination, rights } => {
                 absolute("device", path)?;
                 absolute("device", destination)?;
@@ -155,17 +159,46 @@ impl fmt::Display for Device {
     }
 }
 
-impl TryFrom<String> for Device {
+/// A device as JSON.
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(untagged)]
+enum DeviceForm {
+    Text(String),
+    Node(NodeForm),
+}
+
+/// A device by its path as JSON. A path may hold colons, which the text cannot say.
+#[derive(Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+struct NodeForm {
+    path: PathBuf,
+    destination: PathBuf,
+    rights: String,
+}
+
+impl TryFrom<DeviceForm> for Device {
     type Error = InvalidSpec;
 
-    fn try_from(text: String) -> Result<Self, InvalidSpec> {
-        text.parse()
+    fn try_from(form: DeviceForm) -> Result<Self, InvalidSpec> {
+        match form {
+            DeviceForm::Text(text) => text.parse(),
+            DeviceForm::Node(NodeForm { path, destination, rights }) => {
+                Ok(Self::Node { path, destination, rights: rights.parse()? })
+            }
+        }
     }
 }
 
-impl From<Device> for String {
+impl From<Device> for DeviceForm {
     fn from(device: Device) -> Self {
-        device.to_string()
+        match device {
+            Device::Cdi(name) => Self::Text(name),
+            Device::Node { path, destination, rights } => {
+                Self::Node(NodeForm { path, destination, rights: rights.to_string() })
+            }
+        }
     }
 }
 

@@ -182,7 +182,8 @@ impl CgroupParent {
                 let parts: Vec<_> = path.strip_prefix('/').unwrap_or_default().split('/').collect();
                 let part =
                     |part: &&str| !part.is_empty() && *part != "." && *part != ".." && part.chars().all(fine);
-                if !parts.iter().all(part) {
+                // With a colon behind it, it would be read as a slice.
+                if !parts.iter().all(part) || path.ends_with(':') {
                     return Err(invalid(
                         "cgroup parent",
                         format!("{path:?}: give an absolute path such as /ci/jobs"),

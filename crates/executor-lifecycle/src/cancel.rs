@@ -16,6 +16,7 @@ use crate::{Signal, json};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
+#[serde(deny_unknown_fields)]
 pub struct Cancel {
     /// The first signal.
     pub signal: Signal,

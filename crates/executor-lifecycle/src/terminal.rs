@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// The size of a terminal, in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub struct TerminalSize {
     /// The number of lines.
     pub rows: u16,

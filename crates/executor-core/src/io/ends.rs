@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
@@ -262,12 +263,28 @@ async fn copy_out(pipe: OwnedFd, buffer: watch::Sender<ReplayBuffer>, cut_off: i
         let mut chunk = Vec::with_capacity(CHUNK);
         let read = tokio::select! {
             biased;
+            () = &mut cut_off => break,
             read = pipe.read_buf(&mut chunk) => read,
-            () = &mut cut_off => Ok(0),
         };
         match read {
             Ok(1..) => buffer.send_modify(|buffer| buffer.write(chunk)),
             Ok(_) | Err(_) => return buffer.send_modify(ReplayBuffer::end),
         }
     }
+    // Others may write for ever: what is in the pipe now is the rest.
+    let Some(Rest { pipe, mut left }) = pipe.into_rest() else {
+        return buffer.send_modify(ReplayBuffer::end);
+    };
+    while left > 0 {
+        let mut chunk = Vec::with_capacity(CHUNK);
+        match rustix::io::read(&pipe, spare_capacity(&mut chunk)) {
+            Ok(read @ 1..) => {
+                left = left.saturating_sub(read as u64);
+                buffer.send_modify(|buffer| buffer.write(chunk));
+            }
+            Err(Errno::INTR) => {}
+            Ok(_) | Err(_) => break,
+        }
+    }
+    buffer.send_modify(ReplayBuffer::end);
 }

@@ -171,7 +171,7 @@ pub(super) const POOL_WAIT: Metric = Metric::seconds("longshore_pool_wait_second
     .shows("How long a piece of blocking work waits before it begins.");
 
 /// Every metric of Longshore.
-pub const METRICS: [Metric; 18] = [
+pub const METRICS: &[Metric] = &[
     CONTAINERS,
     READY_CONTAINERS,
     EXECS,
@@ -194,7 +194,7 @@ pub const METRICS: [Metric; 18] = [
 
 /// Has the recorder know what every metric is.
 pub(super) fn describe() {
-    for Metric { name, kind, unit, description, .. } in METRICS {
+    for &Metric { name, kind, unit, description, .. } in METRICS {
         match kind {
             MetricKind::Counter => metrics::describe_counter!(name, unit, description),
             MetricKind::Gauge => metrics::describe_gauge!(name, unit, description),

@@ -12,6 +12,7 @@ use crate::Dns;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[serde(deny_unknown_fields)]
 pub enum Network {
     /// A loopback interface of its own and nothing else.
     #[default]

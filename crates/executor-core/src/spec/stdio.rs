@@ -27,6 +27,7 @@ pub struct StdioSpec {
 #[derive(Clone, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[serde(deny_unknown_fields)]
 pub enum Stdio {
     /// `/dev/null`.
     #[default]

@@ -30,6 +30,7 @@ pub struct Terms {
 /// As JSON `after` is in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
 pub struct TimeLimit {
     /// The limit.
     #[serde(with = "crate::json::seconds")]

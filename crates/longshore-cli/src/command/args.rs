@@ -187,8 +187,8 @@ pub(crate) struct Container {
     /// Map users of the container to this machine's; groups as well, without --gidmap
     #[arg(long, value_name = "CONTAINER:HOST:SIZE")]
     pub(crate) uidmap: Vec<IdRange>,
-    /// Map groups
-    #[arg(long, value_name = "CONTAINER:HOST:SIZE")]
+    /// Map groups differently from users
+    #[arg(long, value_name = "CONTAINER:HOST:SIZE", requires = "uidmap")]
     pub(crate) gidmap: Vec<IdRange>,
     /// Add a device: by its path, with rights of r, w and m, or by its CDI name, as in vendor.com/gpu=0
     #[arg(long, value_name = "PATH[:DST][:RIGHTS]|NAME")]

@@ -5,6 +5,7 @@
 //! take turns, and a release waits for the one in progress and refuses the rest.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use executor_core::lifecycle::ContainerId;
 use executor_core::{Resources, RuntimeError};
@@ -20,14 +21,18 @@ const OP: &str = "update";
 /// The turns of a container's updates.
 #[derive(Default)]
 pub(super) struct Updates {
-    /// Whether the container is being released. Held during an update.
-    closed: Mutex<bool>,
+    /// Held during an update.
+    turn: Mutex<()>,
+    /// The container is being released.
+    closed: AtomicBool,
 }
 
 impl Updates {
     /// Waits for the update in progress. From now on, updates are refused.
     pub(super) async fn close(&self) {
-        *self.closed.lock().await = true;
+        // Before its turn comes: the updates that wait before it are refused, not carried out.
+        self.closed.store(true, Ordering::SeqCst);
+        drop(self.turn.lock().await);
     }
 }
 
@@ -56,8 +61,8 @@ impl DriverState {
 
     async fn update_in_turn(&self, container: &DriverContainer, resources: &Resources) -> Result<()> {
         let id = &container.reservation.id;
-        let closed = container.updates.closed.lock().await;
-        if *closed {
+        let _turn = container.updates.turn.lock().await;
+        if container.updates.closed.load(Ordering::SeqCst) {
             return Err(Error::NoContainer(id.to_string()));
         }
         self.opened()?.runtime.update(id, resources).await
