@@ -10,7 +10,7 @@ const USAGE: &str = "\
 cargo xtask demo      install a runtime if there is none, then run a short orchestration
 cargo xtask test      the same set-up, then all tests, doc tests, the format, clippy, and the documentation
 cargo xtask setup     the set-up alone
-cargo xtask check     what needs no runtime: format, clippy, documentation
+cargo xtask check     what needs no runtime: format, clippy, features, documentation
 cargo xtask fmt       format everything
 cargo xtask doc       build the documentation
 cargo xtask examples  run every example, on the simulator and on the runtime
@@ -64,7 +64,16 @@ fn test() -> Done {
 fn check() -> Done {
     format_check()?;
     clippy()?;
+    features()?;
     document()
+}
+
+/// The library as an embedder builds it: with no feature, and with each alone. The workspace builds all of them at once.
+fn features() -> Done {
+    for feature in ["", "cdi", "metrics", "schema", "sim"] {
+        cargo(&["check", "--package", "longshore", "--features", feature])?;
+    }
+    Ok(())
 }
 
 fn format_check() -> Done {

@@ -11,8 +11,8 @@
 //! | [`Container`] | container | [`container`](executor_lifecycle::container) | the executor |
 //! | [`Process`] | process, init included | [`process`](executor_lifecycle::process) | its container |
 //!
-//! References are strong downward and weak upward. An actor that panics sends that from its `Drop`, and its owner
-//! ends what it was in charge of.
+//! References are strong downward and weak upward. If an actor panics, its `Drop` sends a message, and its owner ends what
+//! the actor was responsible for.
 
 mod container;
 mod executor;

@@ -44,7 +44,7 @@ struct Inner {
     tokens: Tokens,
     swept: Vec<Swept>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// What closing the runtime could not remove. It is closed without a value while the thread runs.
+    /// What could not be removed when the runtime was closed. `None` until then.
     closed: watch::Receiver<Option<Vec<Leftover>>>,
 }
 
@@ -105,9 +105,9 @@ impl Executor {
     /// [`ContainerHandle::start`]. Returns when its id is registered; [`ContainerHandle::created`] waits until it is
     /// created.
     ///
-    /// While it is held, execs wait for its start, a cancel or SIGKILL ends it at once, other signals are kept for
-    /// the program, and the terminal gets the last requested size before the first instruction of the program. A
-    /// [`run`](Self::run) is `create` and `start`.
+    /// While it is held, execs and signals wait for the start. A cancel or SIGKILL ends it at once. The terminal gets the
+    /// size that was requested last, before the first instruction of the program. A [`run`](Self::run) is `create` and
+    /// `start`.
     ///
     /// # Errors
     /// As for [`run`](Self::run). A runtime that stays in the foreground cannot hold a container: its start fails.

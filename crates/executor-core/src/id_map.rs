@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_told() {
+    fn nonsense_is_an_error() {
         for bad in [
             &["1:1000:1"][..],
             &[],

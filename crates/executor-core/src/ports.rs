@@ -21,9 +21,9 @@ use crate::{ChildStdio, ContainerSpec, ExecSpec, Resources, RuntimeError};
 
 /// Creates containers, starts processes in them, and removes both.
 ///
-/// No method blocks, unless it says so. The order of signals, kills and thaws is that of the calls: a method does
-/// before it returns what must be in order with other calls. Its future only reports the result, and need not be
-/// polled for the request to be carried out.
+/// No method blocks, unless it says so. [`signal`](Self::signal), [`kill`](Self::kill) and [`thaw`](Self::thaw) take effect
+/// in the order of the calls: each acts before it returns, and its future only reports the result. All other requests
+/// begin when their future is polled.
 pub trait Runtime: Send + Sync + 'static {
     /// Takes the root directory. It is called once, before anything else, and blocks the thread of the builder.
     ///

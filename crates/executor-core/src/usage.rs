@@ -64,7 +64,7 @@ pub(crate) fn sample(world: World, id: ContainerId, view: View, every: Duration)
                     let exit = ended.and_then(|snapshot| snapshot.exit);
                     let last = exit.and_then(|exit| Some(Sample { at: exit.exited_at, usage: *exit.usage? }));
                     if let Some(last) = last {
-                        let _nobody_reads = samples.send(last).await;
+                        let _no_reader = samples.send(last).await;
                     }
                     return;
                 }

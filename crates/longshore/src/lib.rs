@@ -25,6 +25,7 @@
 //! | `sim` | `longshore::sim`: the same executor on a simulated runtime and on virtual time, for tests |
 //! | `cdi` | devices by their CDI names |
 //! | `schema` | JSON Schemas of specifications, events and snapshots |
+//! | `metrics` | `longshore::metrics`: counters, gauges and histograms, by the facade crate `metrics` |
 
 #[cfg(any(doc, doctest))]
 pub mod guide;

@@ -345,7 +345,7 @@ impl Container {
         })
     }
 
-    /// With an exec'd process goes its actor: what handles still ask of it is answered by its end.
+    /// Drops the actor of an exec that has ended. Handles then answer from its exit.
     fn bury(&mut self, process: &ProcessId) {
         self.ended.extend(self.parts(process));
         if self.ended.len() > ENDED_EXECS {

@@ -25,8 +25,8 @@ use crate::metrics::StartKind;
 use crate::observe::ObservedMessage;
 use crate::{ContainerSpec, Error, Snapshot, StdioSpec};
 
-/// How long another container is not yet made in the place of one that was ready, unless that ends before: the making
-/// would take the machine from it in its first moments.
+/// After a ready container is given to a run, its replacement is made this much later, or when the container exits. Made
+/// at once, it would compete with the program's start for the processors.
 const FIRST_MOMENTS: Duration = Duration::from_millis(20);
 
 /// The actor; one for each executor. See [`executor_lifecycle::registry`] for its states.
@@ -68,7 +68,7 @@ struct Incoming {
 /// A run that has no answer yet.
 struct Waiting {
     reply: oneshot::Sender<Result<RunAccepted, Error>>,
-    /// Where its container may come from a pool: the run itself, since that one may turn out to be dead.
+    /// If the run may get a ready container: a copy of the run, to repeat it if that container is dead.
     again: Option<Run>,
 }
 
@@ -304,7 +304,7 @@ impl ExecutorActor {
     }
 }
 
-/// How a container outcome that was given to a run, from the first that is known of it.
+/// What became of a container that was given to a run: it started, or it ended first.
 fn start_outcome(known: Snapshot) -> StartOutcome {
     match known.exit {
         Some(exit) if known.started_at.is_none() => StartOutcome::of(&exit),

@@ -65,7 +65,7 @@ impl Bus {
         if let EventKind::Exited { exit } = &event.kind {
             self.publish_exit(&event.container, exit);
         }
-        let _nobody_listens = self.channel.send(event);
+        let _no_subscriber = self.channel.send(event);
     }
 
     fn publish_exit(&self, container: &ContainerId, exit: &Exit) {
@@ -157,7 +157,7 @@ impl Hub {
             self.exit_recipients.publish(exit);
         }
         if let Some(channel) = self.channel.get() {
-            let _nobody_listens = channel.send(event.clone());
+            let _no_subscriber = channel.send(event.clone());
         }
         if let Some(withheld) = &mut *self.withheld() {
             return withheld.push(event);

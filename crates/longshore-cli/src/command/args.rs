@@ -124,7 +124,7 @@ pub(crate) struct Container {
     /// Remove directories that were made above a mount point in --rootfs DIR, as the mount point itself is
     #[arg(long)]
     pub(crate) remove_stub_parents: bool,
-    /// Start from this bundle's config.json: what is said beside it is added or takes its place
+    /// Start from this bundle's config.json; options add to it, and those that set one value replace it
     #[arg(long, value_name = "BUNDLE")]
     pub(crate) config: Option<PathBuf>,
     /// Start from this specification in the library's JSON form; - is stdin. Options are added to it or take its place

@@ -135,8 +135,8 @@ impl ContainerMeter {
         });
     }
 
-    /// The end of one that was kept ready in vain is no exit that a caller sees. If it could not be made, that is a start
-    /// that failed: no run is given it.
+    /// A ready container that ends before a run gets it has no exit that callers see. If it could not be created, it counts
+    /// as a failed start.
     fn exited(&self, known: &mut Known, exit: &Exit) {
         let kind = kind_label(self.kind);
         if known.is_visible || known.started_at.is_some() {
