@@ -287,6 +287,11 @@ fn a_specification_needs_only_what_differs() {
     let expected =
         ContainerSpec::dir("/images/a", ["make"]).memory(64 << 20).env("CI", "1").stdout(Stdio::Pipe);
     assert_eq!(spec.unwrap(), expected.time_limit(Duration::from_millis(1500), limit));
+    let cancel = |json: Value| serde_json::from_value::<Cancel>(json).unwrap();
+    assert_eq!(cancel(json!({"grace": 60})), Cancel::with_grace(Duration::from_secs(60)));
+    assert_eq!(cancel(json!({})), Cancel::now());
+    let forever = ContainerSpec::host(["true"]).time_limit(Duration::MAX, Cancel::now());
+    assert_eq!(read(serde_json::to_value(&forever).unwrap()).unwrap(), forever);
     for (wrong, why) in [
         (json!({"proces": {}}), "proces"),
         (json!({"process": {"env": ["CI"]}}), "NAME=value"),

@@ -9,8 +9,8 @@ use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use executor_core::Secret;
 use executor_core::lifecycle::Leftover;
+use executor_core::{IdMap, Secret};
 use rustix::fs::statfs;
 use rustix::mount::{MountFlags, mount};
 
@@ -33,6 +33,10 @@ pub(crate) fn write(
     (uid, gid): (u32, u32),
     ids: &Ids,
 ) -> Result<PathBuf, Error> {
+    let mapped = |map: &IdMap| map.host_uid(uid).is_some() && map.host_gid(gid).is_some();
+    if !ids.map.as_ref().is_none_or(mapped) {
+        return Err(Error::field("mount secret", format!("{uid}:{gid} is not in the container's id map")));
+    }
     let owner = ids.on_the_host(uid, gid);
     if ids::rootless() && owner != ids.root {
         let why = format!("{uid}:{gid}: an ordinary user's secrets belong to the container's root, 0:0");

@@ -73,7 +73,7 @@ impl Ticker {
         }
         self.0 = deadline.map(|at| {
             // Timers have a resolution of 1 ms and may fire early by less. Then the machine waits again.
-            let wait = clock.until(at) + Duration::from_millis(1);
+            let wait = clock.until(at).saturating_add(Duration::from_millis(1));
             let sleep = actix::fut::wrap_future::<_, A>(tokio::time::sleep(wait));
             (at, context.spawn(sleep.map(move |(), actor, context| tick(actor, context))))
         });

@@ -39,7 +39,8 @@ pub struct DeviceRights {
     pub read: bool,
     /// Write to it.
     pub write: bool,
-    /// Make other nodes for it, with mknod(2).
+    /// Make other nodes for it, with mknod(2). runc lets a container make nodes of any device, whatever this says; what
+    /// counts for such a node is whether it may be read and written.
     pub mknod: bool,
 }
 

@@ -19,7 +19,7 @@ use uuid::Uuid;
 pub use self::builder::ExecutorBuilder;
 use crate::actors::ExecutorActor;
 use crate::events::BusView;
-use crate::handle::{Tokens, ask_or_cancel};
+use crate::handle::{Tokens, ask, ask_or_cancel};
 use crate::messages::{self, Drain, ExitOf, Get, List, Prepare, Run, RunAccepted, Shutdown};
 use crate::{
     ContainerHandle, ContainerSpec, Error, Events, ExitNotice, ExitSource, InvalidSpec, Notice, Runtime,
@@ -133,6 +133,14 @@ impl Executor {
         self.register(spec, true).await
     }
 
+    fn ask<M>(&self, message: M) -> impl Future<Output = Option<M::Result>> + Send + use<M>
+    where
+        M: actix::Message<Result: Send> + Send + 'static,
+        ExecutorActor: actix::Handler<M>,
+    {
+        ask(&self.inner.address.downgrade(), message)
+    }
+
     async fn register(&self, spec: ContainerSpec, hold: bool) -> Result<ContainerHandle, Error> {
         spec.validate()?;
         let cancel_on_drop = spec.cancel_on_drop;
@@ -183,7 +191,7 @@ impl Executor {
         if spec.id.is_some() {
             return Err(InvalidSpec::new("id", "containers that are kept ready have ids of their own").into());
         }
-        self.inner.address.send(Prepare { spec, count }).await.map_err(|_| Error::Stopped)?
+        self.ask(Prepare { spec, count }).await.ok_or(Error::Stopped)?
     }
 
     /// Makes another handle of a container, by its id. The pipes of its init belong to the first handle.
@@ -209,7 +217,7 @@ impl Executor {
     /// # }).unwrap();
     /// ```
     pub async fn get(&self, id: &ContainerId) -> Result<ContainerHandle, Error> {
-        let parts = self.inner.address.send(Get(id.clone())).await.map_err(|_| Error::Stopped)?;
+        let parts = self.ask(Get(id.clone())).await.ok_or(Error::Stopped)?;
         let parts = parts.ok_or_else(|| Error::NotFound { id: id.clone() })?;
         Ok(ContainerHandle::new(id.clone(), parts, io::Streams::default(), self.inner.tokens.clone()))
     }
@@ -239,7 +247,7 @@ impl Executor {
     /// # }).unwrap();
     /// ```
     pub async fn exit_of(&self, id: &ContainerId) -> Result<Option<Exit>, Error> {
-        self.inner.address.send(ExitOf(id.clone())).await.map_err(|_| Error::Stopped)?
+        self.ask(ExitOf(id.clone())).await.ok_or(Error::Stopped)?
     }
 
     /// Returns every container as of its last event, in the order of their ids.
@@ -250,7 +258,7 @@ impl Executor {
     /// # Cancel safety
     /// Nothing is changed. The future can be dropped at any time.
     pub async fn list(&self) -> Result<Vec<Snapshot>, Error> {
-        self.inner.address.send(List).await.map_err(|_| Error::Stopped)
+        self.ask(List).await.ok_or(Error::Stopped)
     }
 
     /// Subscribes to the events of all containers from now on. What was swept when the executor was built comes
@@ -288,7 +296,7 @@ impl Executor {
     /// # Cancel safety
     /// The request is sent when the future is first polled. From then on no new containers are taken, even if the future is dropped.
     pub async fn drain(&self) -> Result<(), Error> {
-        self.inner.address.send(Drain).await.map_err(|_| Error::Stopped)?
+        self.ask(Drain).await.ok_or(Error::Stopped)?
     }
 
     /// Sends the events of all containers from now on to an actor of yours. The next one is sent when the actor has
@@ -302,7 +310,7 @@ impl Executor {
     /// The request is sent when the future is first polled. From then on the subscription exists, even if the future
     /// is dropped.
     pub async fn subscribe(&self, to: Recipient<Notice>) -> Result<(), Error> {
-        self.inner.address.send(messages::Subscribe(to)).await.map_err(|_| Error::Stopped)
+        self.ask(messages::Subscribe(to)).await.ok_or(Error::Stopped)
     }
 
     /// Sends the exit of every container that ends from now on to an actor of yours: one [`ExitNotice`] for each,
@@ -343,7 +351,7 @@ impl Executor {
     /// # }).unwrap();
     /// ```
     pub async fn shutdown(&self, cancel: Cancel, deadline: Duration) -> ShutdownReport {
-        let late = self.inner.address.send(Shutdown { cancel, deadline }).await.unwrap_or_default();
+        let late = self.ask(Shutdown { cancel, deadline }).await.unwrap_or_default();
         let mut closed = self.inner.closed.clone();
         let left = closed.wait_for(Option::is_some).await.ok().and_then(|left| left.clone());
         ShutdownReport { late, left: left.unwrap_or_default() }
@@ -375,7 +383,7 @@ pub fn default_root() -> PathBuf {
     if uid.is_root() {
         return PathBuf::from("/run/longshore");
     }
-    let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute());
     own.map_or_else(
         || std::env::temp_dir().join(format!("longshore-{}", uid.as_raw())),
         |dir| dir.join("longshore"),

@@ -16,8 +16,8 @@ use actix::{Recipient, WeakAddr};
 use executor_lifecycle::{ContainerId, ExecId, Exit, HostPid, Leftover, ProcessRef, Refusal, Refused};
 use tokio::sync::watch;
 
-use self::ask::{OnDrop, ask};
-pub(crate) use self::ask::{Tokens, ask_or_cancel};
+use self::ask::OnDrop;
+pub(crate) use self::ask::{Tokens, ask, ask_or_cancel};
 use crate::actors::{Container, Process};
 use crate::events::View;
 use crate::exits::{ExitRecipients, lost};

@@ -11,12 +11,11 @@ use crate::{Signal, json};
 /// The default is SIGKILL at once. A cancel is kept: if it comes before the process exists, the process is ended as
 /// soon as it does, or is never started.
 ///
-/// In JSON the grace is in seconds, and absent fields are those of [`Cancel::now`].
+/// In JSON the grace is in seconds, and absent fields are those of [`Cancel::now`]; a grace without a signal means SIGTERM.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(default)]
-#[serde(deny_unknown_fields)]
+#[serde(from = "CancelForm")]
 pub struct Cancel {
     /// The first signal.
     pub signal: Signal,
@@ -30,11 +29,12 @@ pub struct Cancel {
 
 /// The cause of a cancel.
 #[non_exhaustive]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CancelCause {
     /// The caller requested it.
+    #[default]
     Requested,
     /// The time limit of the specification was over.
     TimedOut,
@@ -44,6 +44,26 @@ pub enum CancelCause {
     Shutdown,
     /// The actor of the process failed, and the process was killed.
     Abandoned,
+}
+
+/// A [`Cancel`] as it is read.
+#[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+struct CancelForm {
+    signal: Option<Signal>,
+    #[serde(default, with = "json::seconds")]
+    #[cfg_attr(feature = "schema", schemars(with = "f64"))]
+    grace: Duration,
+    #[serde(default)]
+    cause: CancelCause,
+}
+
+impl From<CancelForm> for Cancel {
+    fn from(CancelForm { signal, grace, cause }: CancelForm) -> Self {
+        let first = if grace.is_zero() { Signal::KILL } else { Signal::TERM };
+        Self { signal: signal.unwrap_or(first), grace, cause }
+    }
 }
 
 impl Cancel {

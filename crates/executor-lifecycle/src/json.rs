@@ -22,8 +22,7 @@ pub mod seconds {
     /// # Errors
     /// If it is negative, or longer than a [`Duration`] can be.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        let seconds = f64::deserialize(deserializer)?;
-        Duration::try_from_secs_f64(seconds).map_err(serde::de::Error::custom)
+        super::span(f64::deserialize(deserializer)?)
     }
 }
 
@@ -44,8 +43,7 @@ pub mod optional_seconds {
     /// # Errors
     /// If it is negative, or longer than a [`Duration`] can be.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-        let seconds = Option::<f64>::deserialize(deserializer)?;
-        seconds.map(Duration::try_from_secs_f64).transpose().map_err(serde::de::Error::custom)
+        Option::<f64>::deserialize(deserializer)?.map(super::span).transpose()
     }
 }
 
@@ -55,4 +53,12 @@ pub mod optional_seconds {
 /// Those of the serializer.
 pub fn lossy_path<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&path.to_string_lossy())
+}
+
+/// The longest span there is reads back as itself.
+fn span<E: serde::de::Error>(seconds: f64) -> Result<Duration, E> {
+    if seconds >= Duration::MAX.as_secs_f64() && seconds.is_finite() {
+        return Ok(Duration::MAX);
+    }
+    Duration::try_from_secs_f64(seconds).map_err(E::custom)
 }

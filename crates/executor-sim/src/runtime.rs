@@ -364,8 +364,13 @@ impl Runtime for SimRuntime {
         .boxed()
     }
 
+    /// Releases what a shutdown's deadline has left.
     fn close(&self) -> Vec<Leftover> {
         self.shared.processes.remove_all();
+        let late = std::mem::take(&mut lock(&self.shared.state).containers);
+        for id in late.into_keys() {
+            self.ask(Request::ReleaseLate(id));
+        }
         Vec::new()
     }
 }

@@ -54,6 +54,7 @@ pub use executor_core::{
     TimeLimit, Ulimit, UpperLayer, default_root,
 };
 #[cfg(feature = "sim")]
+#[doc(inline)]
 pub use executor_sim as sim;
 pub use sandbox::Sandbox;
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use actix::dev::ToEnvelope;
-use actix::{Actor, Handler, Message, WeakAddr};
+use actix::dev::{MessageResponse, OneshotSender, ToEnvelope};
+use actix::{Actor, Context, Handler, Message, WeakAddr};
 use executor_lifecycle::Cancel;
 use executor_lifecycle::registry::RequestToken;
+use tokio::sync::oneshot;
 
 use crate::messages;
 
@@ -20,18 +21,51 @@ impl Tokens {
     }
 }
 
-/// Asks an actor. `None` if it has ended. The message is sent by the call, before the future is polled.
-pub(super) fn ask<A, M>(
+/// A message that is handled even if nothing waits for the answer any more: actix skips a message that was sent with
+/// `Addr::send` if its future is dropped before the actor's turn.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Ask<M: Message> {
+    message: M,
+    reply: OneshotSender<M::Result>,
+}
+
+macro_rules! answers {
+    ($actor:ty) => {
+        impl<M> Handler<Ask<M>> for $actor
+        where
+            Self: Handler<M>,
+            M: Message<Result: Send> + Send + 'static,
+        {
+            type Result = ();
+
+            fn handle(&mut self, Ask { message, reply }: Ask<M>, context: &mut Context<Self>) {
+                let response = Handler::<M>::handle(self, message, context);
+                response.handle(context, Some(reply));
+            }
+        }
+    };
+}
+answers!(crate::actors::ExecutorActor);
+answers!(crate::actors::Container);
+answers!(crate::actors::Process);
+
+/// Asks an actor. `None` if it has ended. The message is sent by the call, before the future is polled, and is handled
+/// even if the future is dropped.
+pub(crate) fn ask<A, M>(
     address: &WeakAddr<A>,
     message: M,
 ) -> impl Future<Output = Option<M::Result>> + Send + use<A, M>
 where
-    A: Actor + Handler<M>,
-    A::Context: ToEnvelope<A, M>,
+    A: Actor<Context = Context<A>> + Handler<Ask<M>>,
     M: Message<Result: Send> + Send + 'static,
 {
-    let request = address.upgrade().map(|address| address.send(message));
-    async move { request?.await.ok() }
+    let answer = address.upgrade().map(|address| {
+        let (reply, answer) = oneshot::channel();
+        address.do_send(Ask { message, reply });
+        answer
+    });
+    async move { answer?.await.ok() }
 }
 
 /// Asks for something that is cancelled if the future is dropped before the answer.
@@ -41,8 +75,7 @@ pub(crate) async fn ask_or_cancel<A, M>(
     token: RequestToken,
 ) -> Option<M::Result>
 where
-    A: Actor + Handler<M> + Handler<messages::Unclaimed>,
-    A::Context: ToEnvelope<A, M> + ToEnvelope<A, messages::Unclaimed>,
+    A: Actor<Context = Context<A>> + Handler<Ask<M>> + Handler<messages::Unclaimed>,
     M: Message<Result: Send> + Send + 'static,
 {
     let answer = ask(address, message);

@@ -16,6 +16,9 @@ impl ContainerHandle {
     /// stdin to the end ends. To write to it, take it before. If the process cannot be started, that is not an error
     /// here: the exit says so.
     ///
+    /// It ends with the process: what something else that holds the pipe writes later than 1 s after the exit is not read, and
+    /// the writer gets SIGPIPE.
+    ///
     /// ```
     /// # use executor_core::*;
     /// # use executor_core::lifecycle::*;

@@ -93,7 +93,7 @@ impl ReplayBuffer {
         self.before + self.kept as u64
     }
 
-    /// Adds a chunk and removes older chunks. The last chunk stays even if it exceeds the limit. When many are kept, small
+    /// Adds a chunk and removes the oldest bytes. The last chunk stays even if it exceeds the limit. When many are kept, small
     /// ones are joined, so that a program that writes single bytes costs no more memory and time than another.
     pub(super) fn write(&mut self, mut chunk: Vec<u8>) {
         self.kept += chunk.len();
@@ -107,9 +107,16 @@ impl ReplayBuffer {
             }
         }
         while self.kept > self.limit && self.chunks.len() > 1 {
-            let Some(oldest) = self.chunks.pop_front() else { return };
-            self.kept -= oldest.len();
-            self.before += oldest.len() as u64;
+            let excess = self.kept - self.limit;
+            let Some(oldest) = self.chunks.front_mut() else { return };
+            let gone = excess.min(oldest.len());
+            if gone == oldest.len() {
+                self.chunks.pop_front();
+            } else {
+                oldest.drain(..gone);
+            }
+            self.kept -= gone;
+            self.before += gone as u64;
         }
     }
 

@@ -91,6 +91,8 @@ impl Output {
     fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Vec<u8>>> {
         let mut chunk = Vec::new();
         let read = ready!(self.poll_read_onto(context, &mut chunk));
+        // A reader may keep many small chunks.
+        chunk.shrink_to_fit();
         Poll::Ready((or_the_end(read) > 0).then_some(chunk))
     }
 
