@@ -11,7 +11,7 @@ use tokio::sync::watch;
 /// What a node runs. One fails while the others still run.
 fn script(path: &str) -> &'static str {
     match path {
-        "root.2.1" => "sleep 0.2; exit 7",
+        "root.2.1" => "sleep 0.6; exit 7",
         "root.1.1" => "sleep 0.05",
         _ => "sleep 3600",
     }
