@@ -20,6 +20,7 @@ use rustix::buffer::spare_capacity;
 use rustix::io::Errno;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::attached::ReplayBuffer;
@@ -69,13 +70,27 @@ struct Lent<P: Watched> {
 
 type Slot<P> = Arc<Shared<P>>;
 
-/// Holds an end while the executor's thread watches it.
+/// Holds an end while the executor runs.
 #[derive(Debug)]
 struct Shared<P> {
-    pipe: Mutex<Option<P>>,
+    pipe: Mutex<Option<Held<P>>>,
+    /// The runtime of the executor's thread.
+    reactor: Handle,
     /// The reader or the writer is gone. A waiter that is dropped leaves no trace in it.
     closed: Notify,
 }
+
+/// An end that is waited for, or that is busy.
+#[derive(Debug)]
+enum Held<P> {
+    /// The executor's thread watches it.
+    Watched(P),
+    /// It was always ready lately. Nothing watches it, so that the executor's thread does not wake for each write.
+    Busy(OwnedFd),
+}
+
+/// How often a busy end that is not ready is tried again, before it is watched.
+const TRIES: u32 = 50;
 
 /// The rest of a pipe: `left` bytes that are read without waiting.
 #[derive(Debug)]
@@ -93,6 +108,19 @@ pub(super) trait Watched: AsFd {
 
     /// What is left to be read. The end is not watched any more.
     fn into_rest(self) -> Option<Rest>;
+
+    /// Has the runtime of this context watch an end.
+    fn watch(pipe: OwnedFd) -> io::Result<Self>
+    where
+        Self: Sized;
+
+    /// Ends that.
+    fn into_fd(self) -> io::Result<OwnedFd>;
+}
+
+fn rest_of(pipe: OwnedFd) -> Option<Rest> {
+    let left = rustix::io::ioctl_fionread(&pipe).ok().filter(|left| *left > 0)?;
+    Some(Rest { pipe, left })
 }
 
 impl Watched for pipe::Receiver {
@@ -105,9 +133,15 @@ impl Watched for pipe::Receiver {
     }
 
     fn into_rest(self) -> Option<Rest> {
-        let pipe = self.into_nonblocking_fd().ok()?;
-        let left = rustix::io::ioctl_fionread(&pipe).ok().filter(|left| *left > 0)?;
-        Some(Rest { pipe, left })
+        self.into_nonblocking_fd().ok().and_then(rest_of)
+    }
+
+    fn watch(pipe: OwnedFd) -> io::Result<Self> {
+        Self::from_owned_fd(pipe)
+    }
+
+    fn into_fd(self) -> io::Result<OwnedFd> {
+        self.into_nonblocking_fd()
     }
 }
 
@@ -123,11 +157,19 @@ impl Watched for pipe::Sender {
     fn into_rest(self) -> Option<Rest> {
         None
     }
+
+    fn watch(pipe: OwnedFd) -> io::Result<Self> {
+        Self::from_owned_fd(pipe)
+    }
+
+    fn into_fd(self) -> io::Result<OwnedFd> {
+        self.into_nonblocking_fd()
+    }
 }
 
 impl<P> Shared<P> {
     /// Taking the end out cannot leave it half changed.
-    fn pipe(&self) -> MutexGuard<'_, Option<P>> {
+    fn pipe(&self) -> MutexGuard<'_, Option<Held<P>>> {
         self.pipe.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -145,7 +187,18 @@ impl<P: Watched> Opened<P> {
         context: &mut Context<'_>,
         act: &mut impl FnMut(BorrowedFd<'_>) -> Result<usize, Errno>,
     ) -> Poll<Polled> {
-        if let Some(pipe) = &*self.slot.pipe() {
+        let mut held = self.slot.pipe();
+        if let Some(Held::Busy(pipe)) = &*held {
+            if let Some(done) = try_busy(pipe, act) {
+                return Poll::Ready(Polled::Done(done));
+            }
+            // It is idle now. If the executor is just stopping, it stays as it is, and what is left of it comes below.
+            let _context = self.slot.reactor.enter();
+            if let Ok(pipe) = pipe.try_clone().and_then(P::watch) {
+                *held = Some(Held::Watched(pipe));
+            }
+        }
+        if let Some(Held::Watched(pipe)) = &*held {
             while let Poll::Ready(Ok(())) = pipe.poll_ready(context) {
                 match pipe.try_io(|| Ok(act(pipe.as_fd())?)) {
                     Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
@@ -153,16 +206,44 @@ impl<P: Watched> Opened<P> {
                 }
             }
         }
+        drop(held);
         // The pipe is not ready, or the executor has stopped.
         Pin::new(&mut self.over).poll(context).map(|rest| Polled::Over(rest.ok()))
     }
 
     /// Asks the kernel for a pipe of `size` bytes.
     pub(super) fn enlarge(&self, size: usize) {
-        if let Some(pipe) = &*self.slot.pipe() {
-            let _it_works_as_it_is = rustix::pipe::fcntl_setpipe_size(pipe, size);
+        let held = self.slot.pipe();
+        let _it_works_as_it_is = match &*held {
+            Some(Held::Watched(pipe)) => rustix::pipe::fcntl_setpipe_size(pipe, size),
+            Some(Held::Busy(pipe)) => rustix::pipe::fcntl_setpipe_size(pipe, size),
+            None => return,
+        };
+    }
+
+    /// The end is ready all the time: nothing watches it until it is not.
+    pub(super) fn be_busy(&self) {
+        let mut held = self.slot.pipe();
+        *held = match held.take() {
+            Some(Held::Watched(pipe)) => pipe.into_fd().ok().map(Held::Busy),
+            other => other,
+        };
+    }
+}
+
+/// Tries a busy end a few times. `None` if it is idle.
+fn try_busy(
+    pipe: &OwnedFd,
+    act: &mut impl FnMut(BorrowedFd<'_>) -> Result<usize, Errno>,
+) -> Option<io::Result<usize>> {
+    for _ in 0..TRIES {
+        match act(pipe.as_fd()) {
+            Err(Errno::AGAIN) => std::thread::yield_now(),
+            Err(Errno::INTR) => {}
+            done => return Some(done.map_err(io::Error::from)),
         }
     }
+    None
 }
 
 impl<P> Drop for Opened<P> {
@@ -174,8 +255,11 @@ impl<P> Drop for Opened<P> {
 
 impl<P: Watched> Drop for Lent<P> {
     fn drop(&mut self) {
-        let pipe = self.slot.pipe().take();
-        if let (Some(rest), Some(over)) = (pipe.and_then(P::into_rest), self.over.take()) {
+        let rest = self.slot.pipe().take().and_then(|held| match held {
+            Held::Watched(pipe) => pipe.into_rest(),
+            Held::Busy(pipe) => rest_of(pipe),
+        });
+        if let (Some(rest), Some(over)) = (rest, self.over.take()) {
             drop(over.send(rest));
         }
     }
@@ -237,10 +321,10 @@ impl PipeEnds {
 fn open<P: Watched>(pipe: io::Result<P>, opener: Opener<P>) -> Lent<P> {
     let (over, is_over) = oneshot::channel();
     let (pipe, failure) = match pipe {
-        Ok(pipe) => (Some(pipe), None),
+        Ok(pipe) => (Some(Held::Watched(pipe)), None),
         Err(error) => (None, Some(error)),
     };
-    let slot = Arc::new(Shared { pipe: Mutex::new(pipe), closed: Notify::new() });
+    let slot = Arc::new(Shared { pipe: Mutex::new(pipe), reactor: Handle::current(), closed: Notify::new() });
     let opened = Opened { slot: Arc::clone(&slot), over: is_over };
     drop(opener.send(failure.map_or(Ok(opened), Err)));
     Lent { slot, over: Some(over) }

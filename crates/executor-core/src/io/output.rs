@@ -18,6 +18,9 @@ use super::ends::{Awaited, Opened, Polled, Rest};
 const PIPE_DEFAULT: usize = 64 << 10;
 const PIPE_ENLARGED: usize = 1 << 20;
 
+/// After so many reads without a wait, other tasks have their turn.
+const READS_IN_A_ROW: u32 = 128;
+
 /// The reading end of an output of a process.
 ///
 /// The task that reads does the system calls itself, under any executor of futures: through tokio's or futures'
@@ -44,8 +47,10 @@ const PIPE_ENLARGED: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Output {
     state: State,
-    /// How many bytes came since the pipe was last empty; `None` once it is enlarged.
-    at_once: Option<usize>,
+    /// How many bytes came since the reader last waited, in how many reads.
+    at_once: usize,
+    reads: u32,
+    is_enlarged: bool,
 }
 
 #[derive(Debug)]
@@ -60,7 +65,7 @@ enum State {
 
 impl Output {
     pub(super) const fn new(pipe: Awaited<pipe::Receiver>) -> Self {
-        Self { state: State::Awaited(pipe), at_once: Some(0) }
+        Self { state: State::Awaited(pipe), at_once: 0, reads: 0, is_enlarged: false }
     }
 
     /// Reads everything up to the end, and keeps all of it in memory. If the output may be large, use
@@ -126,15 +131,20 @@ impl Output {
                     }
                     Err(_it_never_ran) => self.state = State::Ended,
                 },
+                State::Open(_) if self.reads >= READS_IN_A_ROW => {
+                    self.reads = 0;
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 State::Open(opened) => match opened.poll(context, &mut read) {
                     Poll::Ready(Polled::Done(Ok(0))) => self.state = State::Ended,
                     Poll::Ready(Polled::Done(read)) => {
-                        self.enlarge_when_busy(&read);
+                        self.adapt_to(&read);
                         return Poll::Ready(read);
                     }
                     Poll::Ready(Polled::Over(rest)) => self.state = rest.map_or(State::Ended, State::Rest),
                     Poll::Pending => {
-                        self.at_once = self.at_once.map(|_| 0);
+                        (self.at_once, self.reads) = (0, 0);
                         return Poll::Pending;
                     }
                 },
@@ -152,17 +162,20 @@ impl Output {
         }
     }
 
-    /// Makes the pipe of a busy writer larger, so that both sides wait less often. The kernel allocates its pages
-    /// when they are needed. Pipes of little traffic stay as they are, because a user may have only so many pages of
-    /// pipes.
-    fn enlarge_when_busy(&mut self, read: &io::Result<usize>) {
-        let (State::Open(opened), Some(at_once), Ok(read)) = (&self.state, &mut self.at_once, read) else {
-            return;
-        };
-        *at_once += read;
-        if *at_once >= PIPE_DEFAULT {
-            opened.enlarge(PIPE_ENLARGED);
-            self.at_once = None;
+    /// Makes the pipe of a busy writer larger, so that both sides wait less often, and has nothing watch it as long as it
+    /// is never empty. The kernel allocates its pages when they are needed. Pipes of little traffic stay as they are,
+    /// because a user may have only so many pages of pipes.
+    fn adapt_to(&mut self, read: &io::Result<usize>) {
+        let (State::Open(opened), Ok(read)) = (&self.state, read) else { return };
+        let before = self.at_once;
+        self.at_once += read;
+        self.reads += 1;
+        if before < PIPE_DEFAULT && self.at_once >= PIPE_DEFAULT {
+            if !self.is_enlarged {
+                opened.enlarge(PIPE_ENLARGED);
+                self.is_enlarged = true;
+            }
+            opened.be_busy();
         }
     }
 }
