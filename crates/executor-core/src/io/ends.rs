@@ -74,8 +74,6 @@ type Slot<P> = Arc<Shared<P>>;
 #[derive(Debug)]
 struct Shared<P> {
     pipe: Mutex<Option<Held<P>>>,
-    /// The runtime of the executor's thread.
-    reactor: Handle,
     /// The reader or the writer is gone. A waiter that is dropped leaves no trace in it.
     closed: Notify,
 }
@@ -84,9 +82,10 @@ struct Shared<P> {
 #[derive(Debug)]
 enum Held<P> {
     /// The executor's thread watches it.
-    Watched(P),
-    /// It was always ready lately. Nothing watches it, so that the executor's thread does not wake for each write.
-    Busy(OwnedFd),
+    Watched(P, Handle),
+    /// It was always ready lately. Nothing watches it, so that the executor's thread does not wake for each write. The
+    /// handle is that of the executor's runtime, and goes with it.
+    Busy(OwnedFd, Handle),
 }
 
 /// How often a busy end that is not ready is tried again, before it is watched.
@@ -188,17 +187,20 @@ impl<P: Watched> Opened<P> {
         act: &mut impl FnMut(BorrowedFd<'_>) -> Result<usize, Errno>,
     ) -> Poll<Polled> {
         let mut held = self.slot.pipe();
-        if let Some(Held::Busy(pipe)) = &*held {
+        if let Some(Held::Busy(pipe, reactor)) = &*held {
             if let Some(done) = try_busy(pipe, act) {
                 return Poll::Ready(Polled::Done(done));
             }
             // It is idle now. If the executor is just stopping, it stays as it is, and what is left of it comes below.
-            let _context = self.slot.reactor.enter();
-            if let Ok(pipe) = pipe.try_clone().and_then(P::watch) {
-                *held = Some(Held::Watched(pipe));
+            let context = reactor.enter();
+            let watched = pipe.try_clone().and_then(P::watch);
+            drop(context);
+            if let Ok(pipe) = watched {
+                let reactor = reactor.clone();
+                *held = Some(Held::Watched(pipe, reactor));
             }
         }
-        if let Some(Held::Watched(pipe)) = &*held {
+        if let Some(Held::Watched(pipe, _)) = &*held {
             while let Poll::Ready(Ok(())) = pipe.poll_ready(context) {
                 match pipe.try_io(|| Ok(act(pipe.as_fd())?)) {
                     Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
@@ -215,8 +217,8 @@ impl<P: Watched> Opened<P> {
     pub(super) fn enlarge(&self, size: usize) {
         let held = self.slot.pipe();
         let _it_works_as_it_is = match &*held {
-            Some(Held::Watched(pipe)) => rustix::pipe::fcntl_setpipe_size(pipe, size),
-            Some(Held::Busy(pipe)) => rustix::pipe::fcntl_setpipe_size(pipe, size),
+            Some(Held::Watched(pipe, _)) => rustix::pipe::fcntl_setpipe_size(pipe, size),
+            Some(Held::Busy(pipe, _)) => rustix::pipe::fcntl_setpipe_size(pipe, size),
             None => return,
         };
     }
@@ -225,7 +227,7 @@ impl<P: Watched> Opened<P> {
     pub(super) fn be_busy(&self) {
         let mut held = self.slot.pipe();
         *held = match held.take() {
-            Some(Held::Watched(pipe)) => pipe.into_fd().ok().map(Held::Busy),
+            Some(Held::Watched(pipe, reactor)) => pipe.into_fd().ok().map(|pipe| Held::Busy(pipe, reactor)),
             other => other,
         };
     }
@@ -256,8 +258,8 @@ impl<P> Drop for Opened<P> {
 impl<P: Watched> Drop for Lent<P> {
     fn drop(&mut self) {
         let rest = self.slot.pipe().take().and_then(|held| match held {
-            Held::Watched(pipe) => pipe.into_rest(),
-            Held::Busy(pipe) => rest_of(pipe),
+            Held::Watched(pipe, _) => pipe.into_rest(),
+            Held::Busy(pipe, _) => rest_of(pipe),
         });
         if let (Some(rest), Some(over)) = (rest, self.over.take()) {
             drop(over.send(rest));
@@ -321,10 +323,10 @@ impl PipeEnds {
 fn open<P: Watched>(pipe: io::Result<P>, opener: Opener<P>) -> Lent<P> {
     let (over, is_over) = oneshot::channel();
     let (pipe, failure) = match pipe {
-        Ok(pipe) => (Some(Held::Watched(pipe)), None),
+        Ok(pipe) => (Some(Held::Watched(pipe, Handle::current())), None),
         Err(error) => (None, Some(error)),
     };
-    let slot = Arc::new(Shared { pipe: Mutex::new(pipe), reactor: Handle::current(), closed: Notify::new() });
+    let slot = Arc::new(Shared { pipe: Mutex::new(pipe), closed: Notify::new() });
     let opened = Opened { slot: Arc::clone(&slot), over: is_over };
     drop(opener.send(failure.map_or(Ok(opened), Err)));
     Lent { slot, over: Some(over) }
