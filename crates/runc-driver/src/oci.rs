@@ -136,7 +136,7 @@ impl RuntimeCall {
     /// # use executor_core::ChildStdio;
     /// # use runc_driver::RuntimeCall;
     /// # use futures::FutureExt;
-    /// # async fn start(host: &HostClient, command: Command, stdio: &ChildStdio) -> runc_driver::Result<RuntimeCall> {
+    /// # async fn start(host: &HostClient, command: Command, stdio: &ChildStdio) -> runc_driver::DriverResult<RuntimeCall> {
     /// let call = host.spawn(command, None, stdio).await?;
     /// Ok(RuntimeCall::new(call, || async { Some("it has no log".to_owned()) }.boxed()))
     /// # }
