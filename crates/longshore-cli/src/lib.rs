@@ -1,6 +1,6 @@
 //! The `longshore` command: `run`, `doctor`, `spec` and `sweep`. It is built on the library `longshore` alone.
 //!
-//! Each subcommand has a module in `command/`; [`command::args`] is the command line. A failure is one sentence on
+//! Each subcommand has a module in `command/`; `command::args` is the command line. A failure is one sentence on
 //! stderr: the cause first, then what to do.
 
 mod command;
