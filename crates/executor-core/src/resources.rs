@@ -108,6 +108,17 @@ impl Resources {
         *self == Self::default()
     }
 
+    /// The quota and its period, both in microseconds, as the kernel takes them. `cpus` stands for both.
+    #[expect(clippy::cast_possible_truncation, reason = "validated: 0.01 to 100,000 CPUs")]
+    #[expect(clippy::cast_sign_loss, reason = "validated: 0.01 to 100,000 CPUs")]
+    #[expect(clippy::cast_precision_loss, reason = "the period is a small number")]
+    pub fn cpu_time(&self) -> (Option<u64>, Option<u64>) {
+        match self.cpus {
+            Some(cpus) => (Some((cpus * Self::CPU_PERIOD as f64).round() as u64), Some(Self::CPU_PERIOD)),
+            None => (self.cpu_quota, self.cpu_period),
+        }
+    }
+
     pub(crate) fn validate(&self) -> Result<(), InvalidSpec> {
         if self.memory.is_some_and(|bytes| bytes < Self::LEAST_MEMORY) {
             return Err(invalid("memory", "less than 6 MiB: not even the runtime's init can start"));

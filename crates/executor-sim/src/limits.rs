@@ -19,12 +19,10 @@ pub(crate) fn merge(limits: &mut Resources, update: &Resources) {
     if cpus.is_some() {
         (limits.cpus, limits.cpu_quota, limits.cpu_period) = (cpus, None, None);
     } else if cpu_quota.is_some() || cpu_period.is_some() {
-        if let Some(cpus) = limits.cpus.take() {
-            limits.cpu_quota = Some((cpus * Resources::CPU_PERIOD as f64).round() as u64);
-            limits.cpu_period = Some(Resources::CPU_PERIOD);
-        }
-        limits.cpu_quota = cpu_quota.or(limits.cpu_quota);
-        limits.cpu_period = cpu_period.or(limits.cpu_period);
+        let (quota, period) = limits.cpu_time();
+        limits.cpus = None;
+        limits.cpu_quota = cpu_quota.or(quota);
+        limits.cpu_period = cpu_period.or(period);
     }
     limits.memory = memory.or(limits.memory);
     limits.memory_swap = memory_swap.or(limits.memory_swap);

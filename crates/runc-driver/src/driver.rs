@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use executor_core::lifecycle::{ContainerId, ProcessId, StartFailure, StartFailureKind};
 use executor_core::metrics::RuntimeCalls;
-use executor_core::{BoxFuture, CgroupParent};
+use executor_core::{BoxFuture, CgroupParent, RuntimeError};
 use executor_host::{HostClient, Root};
 use futures::FutureExt;
 use tokio::sync::watch;
@@ -124,7 +124,20 @@ impl Runc {
     fn runtime(&self) -> Result<Arc<dyn OciRuntime>> {
         self.shared.opened().map(|opened| Arc::clone(&opened.runtime))
     }
+
+    /// Has the runtime do `op` to a container.
+    fn call(&self, op: &'static str, id: &ContainerId, call: RuntimeOperation) -> RuntimeAnswer {
+        let (runtime, id) = (self.runtime(), id.clone());
+        async move {
+            let failed = |error: Error| error.of(op, &id);
+            call(&*runtime.map_err(failed)?, &id).await.map_err(failed)
+        }
+        .boxed()
+    }
 }
+
+type RuntimeOperation = fn(&dyn OciRuntime, &ContainerId) -> BoxFuture<'static, Result<()>>;
+type RuntimeAnswer = BoxFuture<'static, std::result::Result<(), RuntimeError>>;
 
 impl DriverState {
     fn opened(&self) -> Result<&OpenedRoot> {

@@ -69,11 +69,8 @@ fn limits(config: &mut Value, limits: &Resources) -> Result<(), Error> {
     set("memory", "limit", limits.memory.map(Value::from))?;
     let swap = limits.memory_swap.map(|bytes| if bytes == u64::MAX { json!(-1) } else { json!(bytes) });
     set("memory", "swap", swap)?;
-    #[expect(clippy::cast_possible_truncation, reason = "validated: 0.01 to 100,000 CPUs")]
-    #[expect(clippy::cast_precision_loss, reason = "the period is a small number")]
-    let of_cpus = limits.cpus.map(|cpus| json!((cpus * Resources::CPU_PERIOD as f64).round() as i64));
-    let period = limits.cpu_period.or(limits.cpus.map(|_| Resources::CPU_PERIOD));
-    set("cpu", "quota", of_cpus.or(limits.cpu_quota.map(Value::from)))?;
+    let (quota, period) = limits.cpu_time();
+    set("cpu", "quota", quota.map(Value::from))?;
     set("cpu", "period", period.map(Value::from))?;
     set("cpu", "shares", limits.cpu_shares.map(Value::from))?;
     set("cpu", "cpus", limits.cpuset_cpus.clone().map(Value::from))?;

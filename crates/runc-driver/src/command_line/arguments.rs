@@ -51,29 +51,14 @@ impl Step<'_> {
 
 /// Limits as options of `update`. No limit is -1 there.
 pub(super) fn limits(resources: &Resources) -> Vec<OsString> {
-    let Resources {
-        memory,
-        memory_swap,
-        cpus,
-        cpu_quota,
-        cpu_period,
-        cpu_shares,
-        cpuset_cpus,
-        cpuset_mems,
-        pids,
-        ..
-    } = resources;
-    let micros = |cpus: f64| (cpus * Resources::CPU_PERIOD as f64).round() as i64;
-    let (quota, period) = match cpus {
-        Some(cpus) => (Some(micros(*cpus).to_string()), Some(Resources::CPU_PERIOD.to_string())),
-        None => (cpu_quota.map(|quota| quota.to_string()), cpu_period.map(|period| period.to_string())),
-    };
+    let Resources { memory, memory_swap, cpu_shares, cpuset_cpus, cpuset_mems, pids, .. } = resources;
+    let (quota, period) = resources.cpu_time();
     let swap = memory_swap.map(|both| if both == u64::MAX { "-1".to_owned() } else { both.to_string() });
     let options = [
         ("--memory", memory.map(|bytes| bytes.to_string())),
         ("--memory-swap", swap),
-        ("--cpu-quota", quota),
-        ("--cpu-period", period),
+        ("--cpu-quota", quota.map(|quota| quota.to_string())),
+        ("--cpu-period", period.map(|period| period.to_string())),
         ("--cpu-share", cpu_shares.map(|shares| shares.to_string())),
         ("--cpuset-cpus", cpuset_cpus.clone()),
         ("--cpuset-mems", cpuset_mems.clone()),

@@ -179,21 +179,11 @@ impl Runtime for Runc {
     }
 
     fn pause(&self, id: &ContainerId) -> BoxFuture<'static, std::result::Result<(), RuntimeError>> {
-        let (runtime, id) = (self.runtime(), id.clone());
-        async move {
-            let failed = |error: Error| error.of("pause", &id);
-            runtime.map_err(failed)?.pause(&id).await.map_err(failed)
-        }
-        .boxed()
+        self.call("pause", id, |runtime, id| runtime.pause(id))
     }
 
     fn resume(&self, id: &ContainerId) -> BoxFuture<'static, std::result::Result<(), RuntimeError>> {
-        let (runtime, id) = (self.runtime(), id.clone());
-        async move {
-            let failed = |error: Error| error.of("resume", &id);
-            runtime.map_err(failed)?.resume(&id).await.map_err(failed)
-        }
-        .boxed()
+        self.call("resume", id, |runtime, id| runtime.resume(id))
     }
 
     fn thaw(&self, id: &ContainerId) -> BoxFuture<'static, std::result::Result<(), RuntimeError>> {
