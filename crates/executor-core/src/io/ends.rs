@@ -6,6 +6,8 @@
 //!  stdin   ── open ──────────────────────────────────────────── over
 //!  stdout  ───────────────────────────── open ──────────────────────────────────── over
 //! ```
+//! A pipe that is never empty is busy: it is taken off the reactor, which would wake for each write, until it is idle.
+//!
 //! The executor's thread waits for the kernel and wakes; the task that reads or writes does the system call. If an
 //! end is dropped before it is open, its stream ends: of a process that did not start, nothing is read.
 
