@@ -1,0 +1,1 @@
+//! What a specification may ask for without being insecure.

@@ -1,0 +1,1 @@
+//! Kinds of known vulnerabilities, replayed. `docs/security.md` has the table.

@@ -1,0 +1,1 @@
+//! Other users of the host, and directories that somebody else has prepared.
