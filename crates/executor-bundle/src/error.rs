@@ -119,13 +119,18 @@ impl Error {
     }
 
     /// For `map_err`: the file that `field` names cannot be used.
-    pub(crate) fn file<E: Into<io::Error>>(field: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
-        move |source| Self::File { field, path: path.to_owned(), source: source.into() }
+    pub(crate) fn file<E: Into<io::Error>>(
+        field: &'static str,
+        path: &Path,
+    ) -> impl FnOnce(E) -> Self + use<E> {
+        let path = path.to_owned();
+        move |source| Self::File { field, path, source: source.into() }
     }
 
     /// For `map_err`: `op` could not be done to `path`.
-    pub(crate) fn io<E: Into<io::Error>>(op: &'static str, path: &Path) -> impl FnOnce(E) -> Self {
-        move |source| Self::Io { op, path: path.to_owned(), source: source.into() }
+    pub(crate) fn io<E: Into<io::Error>>(op: &'static str, path: &Path) -> impl FnOnce(E) -> Self + use<E> {
+        let path = path.to_owned();
+        move |source| Self::Io { op, path, source: source.into() }
     }
 
     /// Which kind of start failure this error becomes.

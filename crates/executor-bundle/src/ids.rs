@@ -1,13 +1,11 @@
 //! The ids of a container: which ids of the host they are, and which of them own the files that are made for it.
 
 use std::fs;
-use std::os::unix::fs::chown;
-use std::path::Path;
+use std::io;
+use std::os::fd::AsFd;
 
 use executor_core::{ContainerSpec, IdMap, IdRange, Rootfs};
 use rustix::process::{getegid, geteuid};
-
-use crate::error::Error;
 
 /// Whether this process is an ordinary user's: it may not mount, and not make device nodes.
 pub(crate) fn rootless() -> bool {
@@ -25,11 +23,11 @@ impl Owner {
     pub(crate) const ROOT: Self = Self { uid: 0, gid: 0 };
 
     /// Changes the owner of a file that we have made. For an ordinary user the file has the right owner already.
-    pub(crate) fn give(self, path: &Path) -> Result<(), Error> {
+    pub(crate) fn give(self, file: impl AsFd) -> io::Result<()> {
         if rootless() || self == Self::ROOT {
             return Ok(());
         }
-        chown(path, Some(self.uid), Some(self.gid)).map_err(Error::io("change the owner of", path))
+        executor_disk::give(file, self.uid, self.gid)
     }
 }
 

@@ -3,10 +3,10 @@
 
 use std::path::Path;
 
+use executor_disk::Dir;
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::file;
 use crate::json::list;
 use crate::mount_entry::{bind, put};
 
@@ -22,10 +22,11 @@ const FILE: &str = "init";
 const PLACE: &str = "/dev/longshore-init";
 
 /// Writes it to the bundle.
-pub(crate) fn write(dir: &Path) -> Result<(), Error> {
+pub(crate) fn write(dir: &Dir) -> Result<(), Error> {
     let why = "this build of longshore has no init program: no static C library was found when it was built";
     let missing = || Error::field("init", why);
-    file::write_new(&dir.join(FILE), PROGRAM.ok_or_else(missing)?, 0o755)
+    let written = dir.write_new(FILE, PROGRAM.ok_or_else(missing)?, 0o755);
+    written.map(drop).map_err(Error::io("write", &dir.path_of(FILE)))
 }
 
 /// Puts it in front of the program.

@@ -12,7 +12,7 @@
 //!                    └─────▶ edit: limits, network, seccomp, labels, cdi, init, ids ──▶ config.json
 //!                                       └──▶ stubs: mount points that are missing in a kept rootfs
 //! ```
-//! The helpers error, file, json and mount_entry do not know the specification. No module imports one that stands above it
+//! The helpers error, json and mount_entry do not know the specification. No module imports one that stands above it
 //! in this picture. Every function here may block. An [`Error`] says which operation failed on which file, and has the
 //! cause as its source; one place turns it into a start failure.
 
@@ -20,7 +20,6 @@ mod capabilities;
 mod config;
 mod context;
 mod error;
-mod file;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -40,10 +39,11 @@ use std::path::Path;
 
 use executor_core::lifecycle::{HostPid, Leftover};
 use executor_core::{ContainerSpec, ExecSpec, NetworkAttachment, NetworkNamespace};
+use executor_disk::Dir;
 
 use crate::config::{Configuration, labels};
 use crate::context::BundleContext;
-use crate::ids::Ids;
+use crate::ids::{Ids, Owner};
 use crate::rootfs_dir::RootfsDir;
 
 pub use context::Request;
@@ -58,7 +58,7 @@ pub use names::DEFAULT_HOSTNAME;
 /// # Errors
 /// Names the field of the specification that cannot be carried out. Call [`unmake`] then as well: it removes what was
 /// mounted and made.
-pub fn write(dir: &Path, request: &Request<'_>, network: &NetworkAttachment) -> Result<Vec<u8>, Error> {
+pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> Result<Vec<u8>, Error> {
     let spec = request.spec;
     let ids = Ids::of(spec);
     let rootfs = rootfs::make(dir, &spec.rootfs, ids.root)?;
@@ -78,7 +78,7 @@ pub fn write(dir: &Path, request: &Request<'_>, network: &NetworkAttachment) -> 
     let context = BundleContext {
         id: request.id,
         spec,
-        dir,
+        dir: dir.path(),
         cgroup: request.cgroup,
         rootfs: &rootfs,
         mounts: &mounts.entries,
@@ -127,17 +127,24 @@ pub fn preview(request: &Request<'_>, network: &NetworkNamespace) -> Result<Stri
 ///
 /// # Errors
 /// Names the field of `exec` that cannot be carried out, or says that the container has ended.
-pub fn process(dir: &Path, spec: &ContainerSpec, init: HostPid, exec: &ExecSpec) -> Result<Vec<u8>, Error> {
+pub fn process(dir: &Dir, spec: &ContainerSpec, init: HostPid, exec: &ExecSpec) -> Result<Vec<u8>, Error> {
     let process = process::exec(dir, &RootfsDir::of_process(init)?, spec, exec)?;
     Ok(process.to_string().into_bytes())
+}
+
+/// The group of the host that must be able to pass through the bundle's directory: that of the container's root, if it is
+/// another user than this process's.
+pub fn passing_group(spec: &ContainerSpec) -> Option<u32> {
+    let ids = Ids::of(spec);
+    (!ids::rootless() && ids.root != Owner::ROOT).then_some(ids.root.gid)
 }
 
 /// Undoes [`write()`] for the bundle in `dir`: unmounts what it mounted, and removes the mount points that it made in a
 /// root file system that is kept. Returns what could not be unmounted. A bundle that does not exist, or that needs none of
 /// this, is fine.
-pub fn unmake(dir: &Path) -> Vec<Leftover> {
+pub fn unmake(dir: &Dir) -> Vec<Leftover> {
     stubs::remove(dir);
-    labels::release(dir);
+    labels::release(dir.path());
     let mut left = mounts::unmount_selected(dir);
     left.extend(secrets::unmount(dir));
     left.extend(rootfs::unmount(dir));

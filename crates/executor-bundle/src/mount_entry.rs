@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use executor_core::lifecycle::{Leftover, LeftoverKind};
+use executor_disk::Dir;
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use serde_json::{Value, json};
@@ -28,15 +29,15 @@ pub(crate) fn put(mounts: &mut Vec<Value>, mount: Value) {
     mounts.push(mount);
 }
 
-/// Unmounts what is mounted at `point`, without following a link there. Returns a leftover if that fails.
+/// Unmounts what is mounted at `name` in `dir`, without following a link there. Returns a leftover if that fails.
 ///
 /// The mount is detached: it disappears from the file system at once, and from the kernel with its last user. The container
 /// has ended, so the only user there can be is another container that is just being started and still sees the host's mounts.
-pub(crate) fn unmount_point(point: &Path) -> Option<Leftover> {
-    match unmount(point, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+pub(crate) fn unmount_point(dir: &Dir, name: &str) -> Option<Leftover> {
+    match unmount(dir.by_descriptor(name), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         // It is not a mount point, or does not exist.
         Ok(()) | Err(Errno::INVAL | Errno::NOENT) => None,
-        Err(error) => Some(Leftover::new(LeftoverKind::Mount, point, &io::Error::from(error))),
+        Err(error) => Some(Leftover::new(LeftoverKind::Mount, dir.path_of(name), &io::Error::from(error))),
     }
 }
 

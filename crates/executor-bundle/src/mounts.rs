@@ -4,14 +4,15 @@
 //! mounted in the bundle at once, and the runtime is given that mount. So a process that changes the source meanwhile
 //! cannot make the runtime mount something else.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use executor_core::lifecycle::Leftover;
 use executor_core::{ContainerSpec, Mount, MountSource};
-use rustix::fs::{CWD, FileType, StatVfsMountFlags, statvfs};
+use executor_disk::Dir;
+use rustix::fs::{FileType, StatVfsMountFlags, statvfs};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use serde_json::Value;
@@ -44,7 +45,7 @@ impl RequestedMounts {
 /// The mounts that a specification asks for. With `dir`, selectors are resolved and mounted there. Without it, as for a
 /// preview, a selector is only appended to its source, and a secret is not written.
 pub(crate) fn requested(
-    dir: Option<&Path>,
+    dir: Option<&Dir>,
     spec: &ContainerSpec,
     ids: &Ids,
 ) -> Result<RequestedMounts, Error> {
@@ -60,7 +61,7 @@ pub(crate) fn requested(
     Ok(requested)
 }
 
-fn entry(dir: Option<&Path>, number: usize, requested: &Mount, ids: &Ids) -> Result<Value, Error> {
+fn entry(dir: Option<&Dir>, number: usize, requested: &Mount, ids: &Ids) -> Result<Value, Error> {
     let mut options: Vec<_> = requested.options.iter().map(String::as_str).collect();
     let access = if requested.read_only { "ro" } else { "rw" };
     Ok(match &requested.source {
@@ -117,7 +118,7 @@ fn locked_flags(source: &Path) -> impl Iterator<Item = &'static str> {
 }
 
 /// Finds the file or directory of a selector, and mounts it in the bundle. Returns the mount point.
-fn select(dir: &Path, number: usize, source: &Path, selector: &Path) -> Result<PathBuf, Error> {
+fn select(dir: &Dir, number: usize, source: &Path, selector: &Path) -> Result<PathBuf, Error> {
     if ids::rootless() {
         let why = "to resolve it takes a mount, which an ordinary user cannot make";
         return Err(Error::field("mount selector", why));
@@ -128,29 +129,31 @@ fn select(dir: &Path, number: usize, source: &Path, selector: &Path) -> Result<P
         Some(found) => found,
         None => return Err(failed()(Errno::NOENT.into())),
     };
-    let selected = dir.join(SELECTED);
-    fs::create_dir_all(&selected).map_err(Error::io("make", &selected))?;
-    let point = selected.join(number.to_string());
+    let selected = dir.open_or_make_dir(SELECTED).map_err(Error::io("make", &dir.path_of(SELECTED)))?;
+    let name = number.to_string();
     let made = match found.is(FileType::Directory) {
-        true => fs::create_dir(&point),
-        false => File::create_new(&point).map(drop),
+        true => selected.make_dir(&name, 0o700).map(drop),
+        false => selected.make_file(&name, 0o600).map(drop),
     };
-    made.map_err(Error::io("make", &point))?;
+    made.map_err(Error::io("make", &selected.path_of(&name)))?;
     // Recursive, like the bind mount of a source without a selector.
     let flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH
         | OpenTreeFlags::AT_RECURSIVE;
     open_tree(found.as_fd(), "", flags)
-        .and_then(|tree| move_mount(tree.as_fd(), "", CWD, &point, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH))
+        .and_then(|tree| {
+            move_mount(tree.as_fd(), "", &selected, &name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        })
         .map_err(Error::file("mount selector", &shown))?;
-    Ok(point)
+    Ok(selected.path_of(&name))
 }
 
 /// Unmounts what was mounted for selectors. Returns what is still mounted.
-pub(crate) fn unmount_selected(dir: &Path) -> Vec<Leftover> {
-    let entries = fs::read_dir(dir.join(SELECTED)).into_iter().flatten().flatten();
-    entries.filter_map(|entry| unmount_point(&entry.path())).collect()
+pub(crate) fn unmount_selected(dir: &Dir) -> Vec<Leftover> {
+    let Ok(selected) = dir.open_dir(SELECTED) else { return Vec::new() };
+    let names = selected.names().unwrap_or_default();
+    names.iter().filter_map(|name| unmount_point(&selected, name)).collect()
 }
 
 #[cfg(test)]

@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use executor_core::{Config, ContainerSpec, Dns, ExtraHost, NetworkAttachment, NetworkNamespace};
+use executor_disk::Dir;
 use serde_json::Value;
 
 use crate::error::Error;
-use crate::file;
 use crate::ids::Owner;
 
 /// A container's host name if its specification has none.
@@ -52,12 +52,12 @@ fn is_preview(config: &Config) -> bool {
 
 /// Writes the two files to `dir`, owned by the container's root. Returns the same as [`places`].
 pub(crate) fn write(
-    dir: &Path,
+    dir: &Dir,
     spec: &ContainerSpec,
     network: &NetworkAttachment,
     root: Owner,
 ) -> Result<Vec<(PathBuf, PathBuf)>, Error> {
-    let places = places(dir, spec, &network.namespace);
+    let places = places(dir.path(), spec, &network.namespace);
     if places.is_empty() {
         return Ok(places);
     }
@@ -71,9 +71,8 @@ pub(crate) fn write(
     let dns = if spec.dns == Dns::default() { &network.dns } else { &spec.dns };
     let conf = resolv_conf(&host_conf, dns, is_on_host);
     for ((name, _), text) in [(HOSTS, hosts), (RESOLV_CONF, conf)] {
-        let path = dir.join(name);
-        file::write_new(&path, text.as_bytes(), 0o644)?;
-        root.give(&path)?;
+        let written = dir.write_new(name, text.as_bytes(), 0o644).and_then(|file| root.give(file));
+        written.map_err(Error::io("write", &dir.path_of(name)))?;
     }
     Ok(places)
 }

@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 
 use executor_core::lifecycle::TerminalSize;
 use executor_core::{Capability, Config, ContainerSpec, ExecSpec, ProcessSpec};
+use executor_disk::Dir;
 use serde_json::{Value, json};
 
+use crate::capabilities;
 use crate::error::Error;
 use crate::ids::{Ids, Owner};
 use crate::json::{list, strings};
 use crate::rootfs_dir::RootfsDir;
-use crate::{capabilities, file};
 use program::Subject;
 use users::User;
 
@@ -22,6 +23,9 @@ const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 
 /// The file in the bundle that holds the `process` object of init. The `process` object of an exec is made from it.
 const FILE: &str = "process.json";
+
+/// The most bytes of it that are read. The arguments and the environment of a process have 6 MiB at most.
+const LIMIT: u64 = 64 << 20;
 
 /// A container's first process.
 pub(crate) struct Init {
@@ -57,21 +61,21 @@ impl Init {
 }
 
 /// Keeps the `process` object of init for [`exec`].
-pub(crate) fn keep(dir: &Path, process: &Value) -> Result<(), Error> {
+pub(crate) fn keep(dir: &Dir, process: &Value) -> Result<(), Error> {
     // The environment may hold secrets.
-    file::write_new(&dir.join(FILE), process.to_string().as_bytes(), 0o600)
+    let written = dir.write_new(FILE, process.to_string().as_bytes(), 0o600);
+    written.map(drop).map_err(Error::io("write", &dir.path_of(FILE)))
 }
 
 /// The `process` object of an exec in the container whose bundle is in `dir`. `view` is the container's root file system.
 pub(crate) fn exec(
-    dir: &Path,
+    dir: &Dir,
     view: &RootfsDir,
     spec: &ContainerSpec,
     exec: &ExecSpec,
 ) -> Result<Value, Error> {
     let ids = Ids::of(spec);
-    let path = dir.join(FILE);
-    let kept = std::fs::read(&path).map_err(Error::io("read", &path))?;
+    let kept = dir.read(FILE, LIMIT).map_err(Error::io("read", &dir.path_of(FILE)))?;
     let kept = serde_json::from_slice(&kept).map_err(|source| Error::Json { op: "read", source })?;
     let user = users::resolve(view, exec.user.as_deref().or(spec.process.user.as_deref()), &ids)?;
     let process = changed(kept, &spec.process, exec, exec.user.is_some().then_some(&user));

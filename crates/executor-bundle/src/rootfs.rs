@@ -8,12 +8,13 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::os::unix::fs::symlink;
+use std::io;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use executor_core::lifecycle::Leftover;
 use executor_core::{Rootfs, UpperLayer};
+use executor_disk::Dir;
 use rustix::mount::{MountFlags, mount};
 use serde_json::Value;
 
@@ -54,7 +55,7 @@ impl BundleRootfs {
 }
 
 /// Makes a root file system. An overlay is mounted below `dir`. `owner` is the container's root on the host.
-pub(crate) fn make(dir: &Path, rootfs: &Rootfs, owner: Owner) -> Result<BundleRootfs, Error> {
+pub(crate) fn make(dir: &Dir, rootfs: &Rootfs, owner: Owner) -> Result<BundleRootfs, Error> {
     match rootfs {
         Rootfs::Dir(path) => Ok(BundleRootfs::at(directory(path)?, true)),
         Rootfs::Host if ids::rootless() => view_of_host(dir),
@@ -105,54 +106,55 @@ pub(crate) fn directory(path: &Path) -> Result<PathBuf, Error> {
 }
 
 /// Mounts the overlay below `dir`. Returns its mount point.
-fn overlay_of_host(dir: &Path, owner: Owner) -> Result<PathBuf, Error> {
-    let (layers, root) = make_points(dir)?;
-    mount_layers(&layers)?;
+fn overlay_of_host(dir: &Dir, owner: Owner) -> Result<PathBuf, Error> {
+    make_points(dir)?;
+    let layers = mount_layers(dir)?;
     let host_root = Path::new("/");
-    let upper = temporary_upper(&layers.join("0"), host_root, owner)?;
-    overlay(&[host_root], &upper, &root)?;
+    let upper = temporary_upper(&layers, "0", host_root, owner)?;
+    overlay(&[host_root], &upper, dir, MOUNT_POINT)?;
+    let mounted = dir.open_mounted_dir(MOUNT_POINT).map_err(Error::io("open", &dir.path_of(MOUNT_POINT)))?;
     for (name, lower) in own_file_systems() {
-        let upper = temporary_upper(&layers.join(name), &lower, owner)?;
-        overlay(&[&lower], &upper, &root.join(name))?;
+        let upper = temporary_upper(&layers, name, &lower, owner)?;
+        overlay(&[&lower], &upper, &mounted, name)?;
     }
-    Ok(root)
+    Ok(dir.path_of(MOUNT_POINT))
 }
 
 fn overlay_of_layers(
-    dir: &Path,
+    dir: &Dir,
     lower: &[PathBuf],
     upper: Option<&UpperLayer>,
     owner: Owner,
 ) -> Result<PathBuf, Error> {
-    let (layers, root) = make_points(dir)?;
+    make_points(dir)?;
     let lower = lower.iter().map(|layer| directory(layer)).collect::<Result<Vec<_>, _>>()?;
     let lower: Vec<_> = lower.iter().map(PathBuf::as_path).collect();
     let upper = match upper {
         Some(upper) => UpperLayer { dir: directory(&upper.dir)?, work: directory(&upper.work)? },
         None => {
-            mount_layers(&layers)?;
-            temporary_upper(&layers.join("0"), lower.first().copied().unwrap_or(Path::new("/")), owner)?
+            let layers = mount_layers(dir)?;
+            temporary_upper(&layers, "0", lower.first().copied().unwrap_or(Path::new("/")), owner)?
         }
     };
-    overlay(&lower, &upper, &root)?;
-    Ok(root)
+    overlay(&lower, &upper, dir, MOUNT_POINT)?;
+    Ok(dir.path_of(MOUNT_POINT))
 }
 
 /// The temporary view of the host for an ordinary user: an empty root directory, on which the runtime mounts an overlay of
 /// each of the host's directories. An ordinary user may mount overlays in his own user namespace, if he owns the upper
 /// layers.
-fn view_of_host(dir: &Path) -> Result<BundleRootfs, Error> {
+fn view_of_host(dir: &Dir) -> Result<BundleRootfs, Error> {
     let (layers, root) = make_points(dir)?;
     let mut mounts = Vec::new();
     for name in SHOWN {
-        let (lower, point) = (Path::new("/").join(name), root.join(name));
+        let lower = Path::new("/").join(name);
+        let failed = || Error::io("make", &root.path_of(name));
         let Ok(meta) = fs::symlink_metadata(&lower) else { continue };
         if meta.is_symlink() {
-            let link = fs::read_link(&lower).and_then(|to| symlink(to, &point));
-            link.map_err(Error::io("make", &point))?;
+            fs::read_link(&lower).and_then(|to| root.link_to(&to, name)).map_err(failed())?;
         } else if meta.is_dir() {
-            fs::create_dir(&point).map_err(Error::io("make", &point))?;
-            let upper = temporary_upper(&layers.join(name), &lower, Owner::ROOT)?;
+            root.make_dir(name, 0o755).map_err(failed())?;
+            let upper = temporary_upper(&layers, name, &lower, Owner::ROOT)?;
             let options = format!("userxattr,{}", overlay_options(&[&lower], &upper));
             let options: Vec<_> = split_options(&options);
             mounts.push(mount_entry::mount(&lower, "overlay", Path::new("overlay"), &options));
@@ -160,7 +162,7 @@ fn view_of_host(dir: &Path) -> Result<BundleRootfs, Error> {
     }
     let tmp = ["nosuid", "nodev", "mode=1777"];
     mounts.push(mount_entry::mount(Path::new("/tmp"), "tmpfs", Path::new("tmpfs"), &tmp));
-    Ok(BundleRootfs { root, seen: PathBuf::from("/"), mounts, is_kept: false })
+    Ok(BundleRootfs { root: root.path().to_owned(), seen: PathBuf::from("/"), mounts, is_kept: false })
 }
 
 /// Splits mount options at their commas. The commas of a path are escaped.
@@ -178,18 +180,20 @@ fn split_options(options: &str) -> Vec<&str> {
     all
 }
 
-fn make_points(dir: &Path) -> Result<(PathBuf, PathBuf), Error> {
-    let (layers, root) = (dir.join(LAYERS), dir.join(MOUNT_POINT));
-    for made in [&layers, &root] {
-        fs::create_dir(made).map_err(Error::io("make", made))?;
-    }
-    Ok((layers, root))
+/// Makes the directories of the layers and of the root file system.
+fn make_points(dir: &Dir) -> Result<(Dir, Dir), Error> {
+    let make = |name, mode| dir.make_dir(name, mode).map_err(Error::io("make", &dir.path_of(name)));
+    // An ordinary user's is the root directory itself.
+    Ok((make(LAYERS, 0o700)?, make(MOUNT_POINT, 0o755)?))
 }
 
-fn mount_layers(layers: &Path) -> Result<(), Error> {
-    let mode = CString::from(c"mode=0700");
-    mount("longshore", layers, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, mode.as_c_str())
-        .map_err(|error| Error::Mount { what: "a tmpfs for", source: error.into() })
+/// Mounts a tmpfs for temporary layers. Returns its root directory.
+fn mount_layers(dir: &Dir) -> Result<Dir, Error> {
+    let failed = |source| Error::Mount { what: "a tmpfs for", source };
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    mount("longshore", dir.by_descriptor(LAYERS), "tmpfs", flags, c"mode=0700")
+        .map_err(|error| failed(error.into()))?;
+    dir.open_mounted_dir(LAYERS).map_err(failed)
 }
 
 /// The directories of the host that are on another file system than its root.
@@ -202,16 +206,17 @@ fn own_file_systems() -> impl Iterator<Item = (&'static str, PathBuf)> {
         .filter(move |(_, path)| device(path).is_some_and(|device| Some(device) != root))
 }
 
-/// Makes an upper layer in `layer`. Its directory has the mode of `lower`, and belongs to `owner`.
-fn temporary_upper(layer: &Path, lower: &Path, owner: Owner) -> Result<UpperLayer, Error> {
-    let (dir, work) = (layer.join("upper"), layer.join("work"));
-    for made in [&dir, &work] {
-        fs::create_dir_all(made).map_err(Error::io("make", made))?;
-    }
-    let meta = fs::metadata(lower).map_err(Error::io("stat", lower))?;
-    fs::set_permissions(&dir, meta.permissions()).map_err(Error::io("set the mode of", &dir))?;
-    owner.give(&dir)?;
-    Ok(UpperLayer { dir, work })
+/// Makes an upper layer in the directory `name` of `layers`. Its root directory has the mode of `lower`, and belongs to
+/// `owner`.
+fn temporary_upper(layers: &Dir, name: &str, lower: &Path, owner: Owner) -> Result<UpperLayer, Error> {
+    let mode = fs::metadata(lower).map_err(Error::io("stat", lower))?.permissions().mode() & 0o7777;
+    let make = || {
+        let layer = layers.make_dir(name, 0o700)?;
+        let (upper, work) = (layer.make_dir("upper", mode)?, layer.make_dir("work", 0o700)?);
+        owner.give(&upper)?;
+        Ok(UpperLayer { dir: upper.path().to_owned(), work: work.path().to_owned() })
+    };
+    make().map_err(Error::io::<io::Error>("make a layer in", layers.path()))
 }
 
 fn overlay_options(lower: &[&Path], upper: &UpperLayer) -> String {
@@ -219,10 +224,11 @@ fn overlay_options(lower: &[&Path], upper: &UpperLayer) -> String {
     format!("lowerdir={lower},upperdir={},workdir={}", escaped(&upper.dir), escaped(&upper.work))
 }
 
-fn overlay(lower: &[&Path], upper: &UpperLayer, point: &Path) -> Result<(), Error> {
+/// Mounts an overlay at `point` in `dir`.
+fn overlay(lower: &[&Path], upper: &UpperLayer, dir: &Dir, point: &str) -> Result<(), Error> {
     let mount = || {
         let options = CString::new(overlay_options(lower, upper))?;
-        Ok(mount("longshore", point, "overlay", MountFlags::empty(), options.as_c_str())?)
+        Ok(mount("longshore", dir.by_descriptor(point), "overlay", MountFlags::empty(), options.as_c_str())?)
     };
     mount().map_err(|source| Error::Mount { what: "an overlay of", source })
 }
@@ -240,12 +246,12 @@ fn escaped(path: &Path) -> String {
 }
 
 /// Unmounts what [`make`] mounted, also if it failed half way. Returns what is still mounted.
-pub(crate) fn unmount(dir: &Path) -> Vec<Leftover> {
+pub(crate) fn unmount(dir: &Dir) -> Vec<Leftover> {
     if ids::rootless() {
         // An ordinary user cannot have mounted anything.
         return Vec::new();
     }
-    [dir.join(MOUNT_POINT), dir.join(LAYERS)].iter().filter_map(|point| unmount_point(point)).collect()
+    [MOUNT_POINT, LAYERS].iter().filter_map(|point| unmount_point(dir, point)).collect()
 }
 
 #[cfg(test)]
@@ -270,8 +276,9 @@ mod tests {
     #[test]
     fn nothing_mounted_is_nothing_to_unmount() {
         let dir = tempfile::tempdir().unwrap();
-        fs::create_dir(dir.path().join(MOUNT_POINT)).unwrap();
-        assert_eq!(unmount(dir.path()), []);
-        assert_eq!(unmount(Path::new("/nowhere")), []);
+        let dir = Dir::open_checked(dir.path()).unwrap();
+        assert_eq!(unmount(&dir), []);
+        dir.make_dir(MOUNT_POINT, 0o700).unwrap();
+        assert_eq!(unmount(&dir), []);
     }
 }

@@ -57,6 +57,11 @@ impl RootfsDir {
         Self::at(Path::new(&format!("/proc/{pid}/root"))).map_err(Error::Ended)
     }
 
+    /// The root file system whose root directory is open. `path` is its path.
+    pub(crate) fn of_opened(root: &OwnedFd, path: &Path) -> io::Result<Self> {
+        Ok(Self { root: root.try_clone()?, path: path.to_owned() })
+    }
+
     fn at(path: &Path) -> io::Result<Self> {
         let root = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         Ok(Self { root, path: path.to_owned() })

@@ -4,14 +4,14 @@
 //! cannot mount one: the root directory has to be on a file system in memory then, as `$XDG_RUNTIME_DIR` is. A tmpfs may be
 //! swapped out.
 
-use std::fs::{self, OpenOptions, Permissions};
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
 
 use executor_core::lifecycle::Leftover;
 use executor_core::{IdMap, Secret};
-use rustix::fs::statfs;
+use executor_disk::Dir;
+use rustix::fs::{Mode, fchmod, fstatfs};
 use rustix::mount::{MountFlags, mount};
 
 use crate::error::Error;
@@ -26,7 +26,7 @@ const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
 /// Writes a secret of the bundle in `dir`; returns its file. `uid` and `gid` are ids of the container.
 pub(crate) fn write(
-    dir: &Path,
+    dir: &Dir,
     number: usize,
     secret: &Secret,
     mode: u32,
@@ -42,47 +42,47 @@ pub(crate) fn write(
         let why = format!("{uid}:{gid}: an ordinary user's secrets belong to the container's root, 0:0");
         return Err(Error::field("mount secret", why));
     }
-    let place = dir.join(SECRETS);
-    if !place.exists() {
-        make(&place, ids)?;
-    }
-    let file = place.join(number.to_string());
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&file)
-        .and_then(|mut opened| opened.write_all(secret.expose()));
-    written.map_err(Error::io("write", &file))?;
-    owner.give(&file)?;
-    fs::set_permissions(&file, Permissions::from_mode(mode)).map_err(Error::io("set the mode of", &file))?;
-    Ok(file)
+    let place = open(dir, ids)?;
+    let name = number.to_string();
+    let written = place.make_file(&name, 0o600).and_then(|mut file| {
+        file.write_all(secret.expose())?;
+        owner.give(&file)?;
+        Ok(fchmod(&file, Mode::from_raw_mode(mode))?)
+    });
+    written.map_err(Error::io("write", &place.path_of(&name)))?;
+    Ok(place.path_of(&name))
 }
 
-/// Makes the directory. Only the container's root may look into it, whatever the modes of the secrets are.
-fn make(place: &Path, ids: &Ids) -> Result<(), Error> {
-    fs::create_dir(place).map_err(Error::io("make", place))?;
+/// Opens the directory of the secrets, which is made for the first one. Only the container's root may look into it, whatever
+/// the modes of the secrets are.
+fn open(dir: &Dir, ids: &Ids) -> Result<Dir, Error> {
+    let failed = |op| Error::io::<std::io::Error>(op, &dir.path_of(SECRETS));
+    let open = || if ids::rootless() { dir.open_dir(SECRETS) } else { dir.open_mounted_dir(SECRETS) };
+    if dir.has(SECRETS) {
+        return open().map_err(failed("open"));
+    }
+    let made = dir.make_dir(SECRETS, 0o700).map_err(failed("make"))?;
     if ids::rootless() {
-        let kind = statfs(place).map_err(Error::io("stat", place))?.f_type;
+        let kind = fstatfs(made.as_fd()).map_err(|error| failed("stat")(error.into()))?.f_type;
         if !IN_MEMORY.contains(&kind) {
             let why = "an ordinary user's secrets need a root directory in memory, as $XDG_RUNTIME_DIR is";
             return Err(Error::field("mount secret", why));
         }
-    } else {
-        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        mount("longshore", place, "ramfs", flags, None)
-            .map_err(|error| Error::Mount { what: "a ramfs for secrets", source: error.into() })?;
+        return Ok(made);
     }
-    fs::set_permissions(place, Permissions::from_mode(0o700)).map_err(Error::io("set the mode of", place))?;
-    ids.root.give(place)
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    mount("longshore", dir.by_descriptor(SECRETS), "ramfs", flags, None)
+        .map_err(|error| Error::Mount { what: "a ramfs for secrets", source: error.into() })?;
+    let place = open().map_err(failed("open"))?;
+    place.set_mode(0o700).and_then(|()| ids.root.give(&place)).map_err(failed("set the owner of"))?;
+    Ok(place)
 }
 
 /// Unmounts what [`write`] mounted. Returns what is still mounted.
-pub(crate) fn unmount(dir: &Path) -> Option<Leftover> {
-    let place = dir.join(SECRETS);
-    if ids::rootless() || !place.exists() {
+pub(crate) fn unmount(dir: &Dir) -> Option<Leftover> {
+    if ids::rootless() || !dir.has(SECRETS) {
         // An ordinary user's are removed with the bundle.
         return None;
     }
-    unmount_point(&place)
+    unmount_point(dir, SECRETS)
 }

@@ -5,13 +5,15 @@
 //!
 //! An example. A container in `/srv/root` mounts `/data` at `/mnt/data`, and `/srv/root/mnt` is an empty directory:
 //!
-//! 1. [`make_missing`] finds that `/mnt/data` is missing. It writes `{"root": "/srv/root", "made": [{"path": "/mnt/data",
-//!    "device": 2049}]}` to `stubs.json` in the bundle. The device is that of `/srv/root/mnt`.
+//! 1. [`make_missing`] finds that `/mnt/data` is missing. It writes `{"root": "/srv/root", "identity": [2049, 7], "made":
+//!    [{"path": "/mnt/data", "device": 2049}]}` to `stubs.json` in the bundle. The identity is the device and inode of
+//!    `/srv/root`, the other device is that of `/srv/root/mnt`.
 //! 2. It makes the empty directory `/srv/root/mnt/data`, and sets the times of `/srv/root/mnt` back to what they were.
 //! 3. The container runs and ends. Its own mount namespace had the mount; `/srv/root/mnt/data` is still empty.
 //! 4. [`remove`] reads `stubs.json`, removes `/srv/root/mnt/data`, and sets the times of `/srv/root/mnt` back again.
 //!
-//! If the executor dies between 1 and 4, the next executor reads the same `stubs.json` and does step 4.
+//! If the executor dies between 1 and 4, the next executor reads the same `stubs.json` and does step 4. It opens `/srv/root`
+//! anew, and does nothing if that is another directory by now. This executor uses the directory that it has open.
 //!
 //! A stub stays where it is in these cases:
 //!
@@ -27,14 +29,14 @@ mod missing;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use executor_disk::Dir;
 use rustix::fs::{
-    AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, Stat, Timespec, Timestamps, flock, fstat, futimens,
+    AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, Timespec, Timestamps, flock, fstat, futimens,
     openat, statat, unlinkat,
 };
 use rustix::io::Errno;
@@ -47,12 +49,18 @@ use crate::ids::Owner;
 use crate::rootfs_dir::RootfsDir;
 
 const FILE: &str = "stubs.json";
+/// The name of the file until it is complete.
+const NEW: &str = "stubs.new";
+/// The most bytes of it that are read.
+const LIMIT: u64 = 64 << 20;
 
 /// The stubs of one container: the contents of `stubs.json`.
 #[derive(Serialize, Deserialize)]
 struct Stubs {
     /// The root directory of the root file system, on the host.
     root: PathBuf,
+    /// Its device and inode.
+    identity: (u64, u64),
     /// A directory comes before what is below it.
     made: Vec<Stub>,
 }
@@ -69,9 +77,9 @@ struct Stub {
 /// A root directory that a container of this process uses.
 struct InUse {
     /// The device and inode of the root directory.
-    root: (u64, u64),
-    /// Holds the shared lock.
-    _shared: OwnedFd,
+    identity: (u64, u64),
+    /// The root directory. Holds the shared lock.
+    root: OwnedFd,
 }
 
 /// The root directories of this process's containers, by their bundles. The map is global because containers of
@@ -82,17 +90,19 @@ fn in_use() -> MutexGuard<'static, BTreeMap<PathBuf, InUse>> {
     IN_USE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Opens a root directory and locks it. An exclusive lock is held for moments only, so that this blocks briefly.
-fn locked(root: &Path, how: FlockOperation) -> io::Result<OwnedFd> {
-    let dir = rustix::fs::open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    flock(&dir, how)?;
-    Ok(dir)
+fn open(root: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+fn identity(root: &OwnedFd) -> io::Result<(u64, u64)> {
+    let stat = fstat(root)?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 /// Makes the mount points of `mounts` that are missing in `root`, and writes down which of them [`remove`] removes: the
 /// mount points themselves, and with `parents` also the directories that had to be made above them.
 pub(crate) fn make_missing(
-    dir: &Path,
+    dir: &Dir,
     root: &Path,
     mounts: &[Value],
     parents: bool,
@@ -101,22 +111,23 @@ pub(crate) fn make_missing(
     // Locked until the stubs are made. Otherwise two containers could both make the same stub, and a container that ends
     // meanwhile could leave its stubs to one that has not written its own down yet.
     let mut in_use = in_use();
-    let shared = locked(root, FlockOperation::LockShared).map_err(Error::io("lock", root))?;
-    let stat = fstat(&shared).map_err(Error::io("stat", root))?;
-    let id = (stat.st_dev, stat.st_ino);
-    in_use.insert(dir.to_owned(), InUse { root: id, _shared: shared });
-    let rootfs = RootfsDir::open(root)?;
+    let opened = open(root).map_err(Error::io("open", root))?;
+    // An exclusive lock is held for moments only, so that this blocks briefly.
+    flock(&opened, FlockOperation::LockShared).map_err(Error::io("lock", root))?;
+    let identity = identity(&opened).map_err(Error::io("stat", root))?;
+    let rootfs = RootfsDir::of_opened(&opened, root).map_err(Error::io("open", root))?;
+    in_use.insert(dir.path().to_owned(), InUse { identity, root: opened });
     let missing = missing(&rootfs, mounts)?;
     if missing.is_empty() {
         return Ok(());
     }
-    let mut stubs = Stubs { root: root.to_owned(), made: Vec::new() };
+    let mut stubs = Stubs { root: root.to_owned(), identity, made: Vec::new() };
     for point in &missing {
         if parents || point.is_target {
             stubs.made.push(Stub { path: point.path.clone(), device: point.device });
         }
     }
-    stubs.write(dir).map_err(Error::io("write", &dir.join(FILE)))?;
+    stubs.write(dir).map_err(Error::io("write", &dir.path_of(FILE)))?;
     for point in &missing {
         make(&rootfs, point, owner).map_err(Error::io("make the mount point", &point.path))?;
     }
@@ -156,37 +167,45 @@ fn preserving_times<T>(dir: &OwnedFd, change: impl FnOnce() -> io::Result<T>) ->
 }
 
 impl Stubs {
-    fn read(dir: &Path) -> Option<Self> {
-        serde_json::from_slice(&fs::read(dir.join(FILE)).ok()?).ok()
+    fn read(dir: &Dir) -> Option<Self> {
+        serde_json::from_slice(&dir.read(FILE, LIMIT).ok()?).ok()
     }
 
-    fn write(&self, dir: &Path) -> io::Result<()> {
-        // Renamed, so that a reader never finds half a file.
-        let new = dir.join("stubs.new");
-        fs::write(&new, serde_json::to_vec(self)?)?;
-        fs::rename(new, dir.join(FILE))
+    fn write(&self, dir: &Dir) -> io::Result<()> {
+        dir.replace(FILE, NEW, &serde_json::to_vec(self)?)
+    }
+
+    /// Gives these stubs to another container of the same root file system, which removes them when it ends.
+    fn hand_over(self, dir: &Dir, other: &Path) -> io::Result<()> {
+        let other = Dir::open_checked(other)?;
+        let none = Self { root: self.root, identity: self.identity, made: Vec::new() };
+        let mut inherited = Self::read(&other).unwrap_or(none);
+        inherited.made.splice(0..0, self.made);
+        inherited.write(&other)?;
+        dir.remove_file(FILE)
     }
 }
 
 /// Removes the stubs that [`make_missing`] made and that are still empty, unless another container uses the root file
 /// system. A stub that cannot be removed stays: it does no harm.
-pub(crate) fn remove(dir: &Path) {
+pub(crate) fn remove(dir: &Dir) {
     let mut in_use = in_use();
-    let own = in_use.remove(dir);
+    let own = in_use.remove(dir.path());
     let Some(stubs) = Stubs::read(dir) else { return };
-    let other = own.as_ref().and_then(|own| in_use.iter().find(|(_, other)| other.root == own.root));
-    if let Some((other_dir, _)) = other {
-        let mut inherited =
-            Stubs::read(other_dir).unwrap_or(Stubs { root: stubs.root.clone(), made: Vec::new() });
-        inherited.made.splice(0..0, stubs.made);
+    let other = in_use.iter().find(|(_, other)| other.identity == stubs.identity);
+    if let Some((other, _)) = other {
         // If the file cannot be written, the stubs stay.
-        let _stay = inherited.write(other_dir).and_then(|()| fs::remove_file(dir.join(FILE)));
+        let _stay = stubs.hand_over(dir, other);
         return;
     }
-    // Our own shared lock would keep us from the exclusive one.
-    drop(own);
-    let Ok(_exclusive) = locked(&stubs.root, FlockOperation::NonBlockingLockExclusive) else { return };
-    let Ok(rootfs) = RootfsDir::open(&stubs.root) else { return };
+    let opened = own.map_or_else(|| open(&stubs.root), |own| Ok(own.root));
+    let Ok(root) = opened else { return };
+    // Somebody may have put another directory in its place. The shared lock of ours becomes an exclusive one.
+    let is_same = identity(&root).is_ok_and(|identity| identity == stubs.identity);
+    if !is_same || flock(&root, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return;
+    }
+    let Ok(rootfs) = RootfsDir::of_opened(&root, &stubs.root) else { return };
     for stub in stubs.made.iter().rev() {
         let _stays =
             unchanged_parent(&rootfs, stub).and_then(|parent| remove_empty(&parent, name_of(&stub.path)));
@@ -211,7 +230,7 @@ fn remove_empty(parent: &OwnedFd, name: &Path) -> io::Result<()> {
         FileType::Directory => {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let dir = openat(parent, name, flags, Mode::empty())?;
-            let mut entries = Dir::read_from(dir.as_fd())?;
+            let mut entries = rustix::fs::Dir::read_from(dir.as_fd())?;
             let is_dot = |name: &[u8]| name == b"." || name == b"..";
             if entries.any(|entry| entry.is_ok_and(|entry| !is_dot(entry.file_name().to_bytes()))) {
                 return Err(Errno::NOTEMPTY.into());

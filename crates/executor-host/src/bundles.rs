@@ -1,16 +1,19 @@
 //! The interface to the code that makes bundles.
 
 use std::io;
-use std::path::Path;
+use std::sync::Arc;
 
 use executor_core::lifecycle::{ContainerId, HostPid, Leftover, NetworkUsage, StartFailure};
 use executor_core::{ContainerSpec, ExecSpec, NetworkAttachment, NetworkTraits};
+use executor_disk::Dir;
+
+use crate::root::CONTAINERS;
 
 /// Makes and removes what a runtime reads: bundles and process descriptions. Every method except
 /// [`network`](Self::network) may block.
 pub trait Bundles: Send + Sync + 'static {
     /// An executor of this name has entered `root`. Called once, before anything is made for it.
-    fn open(&self, root: &Path, executor: &str) -> io::Result<()> {
+    fn open(&self, root: &Arc<Dir>, executor: &str) -> io::Result<()> {
         let (_, _) = (root, executor);
         Ok(())
     }
@@ -39,27 +42,26 @@ pub trait Bundles: Send + Sync + 'static {
         exec: &ExecSpec,
     ) -> Result<Vec<u8>, StartFailure>;
 
-    /// The traffic of the container in `dir`, if its network outlives its processes. Other reads wait for
-    /// this one, so it must not take longer than reading a file.
-    fn network_usage(&self, dir: &Path) -> Option<NetworkUsage> {
-        let _ = dir;
+    /// The traffic of the container, if its network outlives its processes. Other reads wait for this one, so
+    /// it must not take longer than reading a file.
+    fn network_usage(&self, place: &Place<'_>) -> Option<NetworkUsage> {
+        let _ = place;
         None
     }
 
-    /// Removes the network of the container in `dir`. May be called twice, and for the containers of a dead
-    /// executor.
-    fn detach(&self, dir: &Path) -> Vec<Leftover> {
-        let _ = dir;
+    /// Removes the network of the container. May be called twice, and for the containers of a dead executor.
+    fn detach(&self, place: &Place<'_>) -> Vec<Leftover> {
+        let _ = place;
         Vec::new()
     }
 
-    /// Removes what `write` has made besides files: mounts below `dir`. Also called if `write` has failed
-    /// half way, and for the containers of a dead executor.
-    fn unmake(&self, dir: &Path) -> Vec<Leftover>;
+    /// Removes what `write` has made besides files: mounts below `place.dir`. Also called if `write` has
+    /// failed half way, and for the containers of a dead executor.
+    fn unmake(&self, place: &Place<'_>) -> Vec<Leftover>;
 
     /// Removes what the executor of this name has on `root` besides its containers. Called when the executor
     /// closes, or was found dead.
-    fn close(&self, root: &Path, executor: &str) -> Vec<Leftover> {
+    fn close(&self, root: &Arc<Dir>, executor: &str) -> Vec<Leftover> {
         let (_, _) = (root, executor);
         Vec::new()
     }
@@ -70,8 +72,31 @@ pub trait Bundles: Send + Sync + 'static {
 pub struct Place<'a> {
     /// The container's id.
     pub id: &'a ContainerId,
-    /// Its own directory, which exists.
-    pub dir: &'a Path,
+    /// The executor's root directory.
+    pub root: &'a Arc<Dir>,
+    /// The container's own directory below it. Its mode is 0700.
+    pub dir: &'a Dir,
     /// The `cgroupsPath` of `config.json`. `None` if this user may make no cgroups.
     pub cgroup: Option<&'a str>,
+}
+
+impl Place<'_> {
+    /// Lets the members of a group pass through the container's directory. They can list nothing in it.
+    ///
+    /// A runtime passes through it as the root of the container's user namespace, which is an ordinary user of
+    /// the host. Through the directories above, everybody can pass then.
+    ///
+    /// # Errors
+    /// When the system refuses it.
+    pub fn admit(&self, gid: u32) -> io::Result<()> {
+        self.dir.set_group(gid)?;
+        self.dir.set_mode(0o710)?;
+        for above in [&self.root.open_dir(CONTAINERS)?, &**self.root] {
+            let mode = above.stat()?.st_mode & 0o7777;
+            if mode & 0o001 == 0 {
+                above.set_mode(mode | 0o011)?;
+            }
+        }
+        Ok(())
+    }
 }

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use executor_core::lifecycle::{HostPid, Leftover, LeftoverKind, Signal, Usage};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::{Error, Result, pidfd, procfs};
+use crate::{Result, pidfd, procfs};
 
 /// How long killed processes may take to exit, and directories to become removable.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -106,18 +106,11 @@ impl Cgroups {
         Self { path: path.to_owned(), dirs: in_hierarchies(path) }.that_exist()
     }
 
-    /// The same, and those that the runtime has put elsewhere. `state` is the path of the runtime's
-    /// `state.json`, which may be missing.
-    ///
-    /// # Errors
-    /// When the file exists and cannot be read.
-    pub fn find(path: &str, state: &Path) -> Result<Self> {
-        let json = match fs::read(state) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-            json => json.map_err(Error::file("read", state))?,
-        };
-        let dirs = in_hierarchies(path).into_iter().chain(named_by(&json, path)).collect();
-        Ok(Self { path: path.to_owned(), dirs }.that_exist())
+    /// The same, and those that the runtime has put elsewhere. `state` is the runtime's `state.json`, which may
+    /// be empty.
+    pub fn find(path: &str, state: &[u8]) -> Self {
+        let dirs = in_hierarchies(path).into_iter().chain(named_by(state, path)).collect();
+        Self { path: path.to_owned(), dirs }.that_exist()
     }
 
     /// The value for a container without cgroups.
@@ -268,11 +261,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let ours = dir.path().join("elsewhere/longshore/e/c");
         fs::create_dir_all(&ours).unwrap();
-        let state = dir.path().join("state.json");
         let json =
             serde_json::json!({"cgroup_paths": {"memory": ours, "cpu": dir.path(), "": "/sys/fs/cgroup"}});
-        fs::write(&state, json.to_string()).unwrap();
-        let cgroups = Cgroups::find("/longshore/e/c", &state).unwrap();
+        let cgroups = Cgroups::find("/longshore/e/c", json.to_string().as_bytes());
         assert_eq!(cgroups.dirs, BTreeSet::from([ours]));
         assert_eq!(cgroups.remove(), []);
         assert!(cgroups.dirs.iter().all(|dir| !dir.exists()));

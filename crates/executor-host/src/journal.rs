@@ -7,37 +7,38 @@
 //! The journal is a file in the container's own directory, with one line for each process. Pids are reused,
 //! so each line also has what distinguishes its process from every other process with the same pid.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 
 use executor_core::lifecycle::{HostPid, Signal};
+use executor_disk::Dir;
 use serde::Deserialize;
 
 use crate::{Error, Result, pidfd, procfs};
 
 const FILE: &str = "journal";
 
+/// The most bytes of a journal that are read: a line for each of a million processes.
+const READ_LIMIT: u64 = 64 << 20;
+
+/// The most bytes of the runtime's own state that are read. A large filter makes it a megabyte.
+pub(crate) const STATE_LIMIT: u64 = 16 << 20;
+
 /// Records that the process `pid` belongs to the container in `dir`. A process that is gone is not an error.
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn record(dir: &Path, pid: HostPid) -> Result<()> {
+pub fn record(dir: &Dir, pid: HostPid) -> Result<()> {
     let Some(line) = pidfd::open(pid).ok().and_then(|pidfd| identity(pid, &pidfd)) else { return Ok(()) };
     // One write for the whole line. If the machine stops meanwhile, the line is incomplete and is ignored.
-    let file = dir.join(FILE);
-    let written = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(&file)
-        .and_then(|mut file| file.write_all(line.as_bytes()));
-    written.map_err(Error::file("write", &file))
+    let written = dir.append(FILE).and_then(|mut file| file.write_all(line.as_bytes()));
+    written.map_err(Error::file("write", &dir.path_of(FILE)))
 }
 
 /// Kills the recorded processes that are still alive, and returns their pidfds.
-pub(crate) fn kill(dir: &Path) -> Vec<OwnedFd> {
-    let journal = fs::read_to_string(dir.join(FILE)).unwrap_or_default();
+pub(crate) fn kill(dir: &Dir) -> Vec<OwnedFd> {
+    let journal = dir.read_text(FILE, READ_LIMIT).unwrap_or_default();
     let alive = journal.split_inclusive('\n').filter_map(open_if_alive);
     alive.filter(|pidfd| pidfd::send(pidfd, Signal::KILL).is_ok()).collect()
 }
@@ -52,7 +53,7 @@ fn open_if_alive(line: &str) -> Option<OwnedFd> {
 
 /// Kills the init that is recorded in the runtime's own state, if it is still alive. runc writes `state.json`
 /// before the program runs, crun writes `status`. Both contain the start time in clock ticks.
-pub(crate) fn kill_init(state: &Path) -> Option<OwnedFd> {
+pub(crate) fn kill_init(state: &Dir) -> Option<OwnedFd> {
     #[derive(Deserialize)]
     struct Init {
         #[serde(alias = "init_process_pid")]
@@ -60,7 +61,7 @@ pub(crate) fn kill_init(state: &Path) -> Option<OwnedFd> {
         #[serde(alias = "init_process_start", rename = "process-start-time")]
         start: u64,
     }
-    let read = |file: &str| serde_json::from_slice(&fs::read(state.join(file)).ok()?).ok();
+    let read = |file: &str| serde_json::from_slice(&state.read(file, STATE_LIMIT).ok()?).ok();
     let init: Init = read("state.json").or_else(|| read("status"))?;
     let (pid, start) = (HostPid::new(init.pid)?, init.start);
     let pidfd = pidfd::open(pid).ok()?;
@@ -95,9 +96,10 @@ mod tests {
     #[test]
     fn an_init_is_known_by_its_start() {
         let dir = tempfile::tempdir().unwrap();
+        let state = Dir::open_checked(dir.path()).unwrap();
         let (mut init, pid) = sleeper();
         let start = procfs::Stat::of(pid).unwrap().start;
-        assert!(kill_init(dir.path()).is_none());
+        assert!(kill_init(&state).is_none());
         for (file, pid_key, start_key) in [
             ("state.json", "init_process_pid", "init_process_start"),
             ("status", "pid", "process-start-time"),
@@ -107,12 +109,12 @@ mod tests {
                 fs::write(dir.path().join(file), json.to_string()).unwrap();
             };
             write(start + 1);
-            assert!(kill_init(dir.path()).is_none(), "a stranger");
+            assert!(kill_init(&state).is_none(), "a stranger");
             if file == "status" {
                 write(start);
-                assert!(kill_init(dir.path()).is_some());
+                assert!(kill_init(&state).is_some());
                 assert!(!init.wait().unwrap().success());
-                assert!(kill_init(dir.path()).is_none(), "it is gone");
+                assert!(kill_init(&state).is_none(), "it is gone");
             } else {
                 fs::remove_file(dir.path().join(file)).unwrap();
             }
@@ -122,9 +124,9 @@ mod tests {
     #[test]
     fn stale_pid() {
         let dir = tempfile::tempdir().unwrap();
-        let journal = dir.path().join(FILE);
+        let (own, journal) = (Dir::open_checked(dir.path()).unwrap(), dir.path().join(FILE));
         let (mut stranger, pid) = sleeper();
-        record(dir.path(), pid).unwrap();
+        record(&own, pid).unwrap();
         let line = fs::read_to_string(&journal).unwrap();
         // The same pid with another start time, with another pidfd, and after another boot; and an incomplete
         // line, as a crash leaves it.
@@ -135,14 +137,14 @@ mod tests {
             strangers += &format!("{}\n", fields.join(" "));
         }
         fs::write(&journal, strangers + line.trim()).unwrap();
-        assert!(kill(dir.path()).is_empty());
+        assert!(kill(&own).is_empty());
         assert!(stranger.try_wait().unwrap().is_none(), "a stranger was killed");
 
         fs::write(&journal, &line).unwrap();
-        assert_eq!(kill(dir.path()).len(), 1);
+        assert_eq!(kill(&own).len(), 1);
         assert!(!stranger.wait().unwrap().success());
-        assert!(kill(dir.path()).is_empty(), "it is gone");
-        record(dir.path(), pid).unwrap();
+        assert!(kill(&own).is_empty(), "it is gone");
+        record(&own, pid).unwrap();
         assert_eq!(fs::read_to_string(&journal).unwrap(), line);
     }
 }

@@ -27,7 +27,6 @@ pub mod procfs;
 mod root;
 mod seam;
 pub mod terminal;
-mod tree;
 
 pub use bundles::{Bundles, Place};
 pub use cgroup::place::cgroups_path;

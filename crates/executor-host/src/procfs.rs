@@ -1,6 +1,7 @@
 //! Reading `/proc`: processes, their cgroups and namespaces, and mounts.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use executor_core::lifecycle::{HostPid, NetworkUsage};
@@ -118,9 +119,29 @@ pub fn in_pid_namespace_of(init: HostPid) -> impl Iterator<Item = HostPid> {
     processes().filter(move |pid| of_init.is_some() && namespace(*pid) == of_init)
 }
 
-/// Whether a process was executed with this environment variable. `variable` has the form `NAME=value`.
+/// Whether a process has this process's user, and is in the same pid and user namespaces.
+pub fn is_like_us(pid: HostPid) -> bool {
+    let namespace = |pid: &str, kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
+    let process = pid.to_string();
+    let is_same = |kind: &str| {
+        let theirs = namespace(&process, kind);
+        theirs.is_some() && theirs == namespace("self", kind)
+    };
+    let owner = fs::metadata(format!("/proc/{pid}")).map(|meta| std::os::unix::fs::MetadataExt::uid(&meta));
+    owner.is_ok_and(|uid| uid == rustix::process::geteuid().as_raw()) && is_same("pid") && is_same("user")
+}
+
+/// The most bytes of an environment that are read. A process can make its own gigabytes long.
+const ENVIRONMENT_LIMIT: u64 = 256 << 10;
+
+/// Whether a process was executed with this environment variable, among the first 256 KiB of its environment.
+/// `variable` has the form `NAME=value`.
 pub fn has_variable(pid: HostPid, variable: &str) -> bool {
-    let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    let mut environ = Vec::new();
+    let opened = fs::File::open(format!("/proc/{pid}/environ"));
+    if opened.and_then(|file| file.take(ENVIRONMENT_LIMIT).read_to_end(&mut environ)).is_err() {
+        return false;
+    }
     environ.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes())
 }
 

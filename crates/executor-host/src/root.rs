@@ -28,16 +28,15 @@ mod sweep;
 mod tests;
 
 use std::collections::BTreeSet;
-use std::fs::{self, DirBuilder, File};
-use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use executor_core::lifecycle::{ContainerId, Leftover, LeftoverKind};
 use executor_core::{CgroupParent, Swept};
-use rustix::fs::{CWD, FlockOperation, RenameFlags, flock, renameat_with};
-use rustix::io::Errno;
+use executor_disk::Dir;
+use rustix::fs::{FlockOperation, flock};
 use uuid::Uuid;
 
 pub use self::reservation::Reservation;
@@ -46,21 +45,47 @@ use self::sweep::{leave_root, records};
 use crate::cgroup;
 use crate::cgroup::place::{self, CgroupPlace, Missing};
 use crate::seam::Containers;
-use crate::{Bundles, Error, Result, lock, tree};
+use crate::{Bundles, Error, Result, lock};
 
-/// An environment variable of the runtimes that an executor calls. Its value is the executor's name.
+/// An environment variable of the runtimes that an executor calls. Its value is the executor's [mark](Root::mark).
 pub const EXECUTOR_VARIABLE: &str = "LONGSHORE_EXECUTOR";
 
+const EXECUTORS: &str = "executors";
+pub(crate) const CONTAINERS: &str = "containers";
+const RUNTIME: &str = "runtime";
+
 const OWNER: &str = "owner";
+
+/// The most bytes of an executor's file, or of `owner`, that are read.
+const RECORD_LIMIT: u64 = 1 << 20;
 
 /// Stands in [`OWNER`] for the cgroup of a container that has none.
 const NO_CGROUP: &str = "-";
 
+/// The directories of a root, open.
+#[derive(Debug)]
+struct RootDirs {
+    root: Arc<Dir>,
+    executors: Dir,
+    containers: Dir,
+    runtime: Arc<Dir>,
+}
+
+impl RootDirs {
+    /// Opens the directories, and makes those that are missing. The caller has locked the root.
+    fn make(root: Arc<Dir>) -> Result<Self> {
+        let part = |name| root.open_or_make_dir(name).map_err(Error::file("make", &root.path_of(name)));
+        let (executors, containers, runtime) = (part(EXECUTORS)?, part(CONTAINERS)?, part(RUNTIME)?);
+        Ok(Self { root, executors, containers, runtime: Arc::new(runtime) })
+    }
+}
+
 /// A root directory that a live executor has entered.
 #[derive(Debug)]
 pub struct Root {
-    dir: PathBuf,
+    dirs: Arc<RootDirs>,
     executor: String,
+    mark: String,
     /// The default parent of its cgroups. `None` if this user may make no cgroups.
     parent: Option<String>,
     /// The parents below which it has a directory in the cgroup hierarchies. Its file has a line for each.
@@ -72,17 +97,19 @@ impl Root {
     /// Makes `dir` a root if it is none, sweeps it, and enters it as a new executor.
     ///
     /// # Errors
-    /// When it cannot be made, read or locked.
+    /// When it cannot be made, read or locked. When somebody else could change what is in it: see
+    /// [`Dir::open_checked`].
     pub fn open(dir: &Path, bundles: &dyn Bundles) -> Result<(Self, Vec<Swept>)> {
-        DirBuilder::new().recursive(true).mode(0o711).create(dir).map_err(Error::file("make", dir))?;
-        let dir = dir.canonicalize().map_err(Error::file("resolve", dir))?;
+        let root = Arc::new(Dir::make_checked(dir).map_err(Error::file("use", dir))?);
         cgroup::learn_hierarchies()?;
-        let swept = sweep(&dir, bundles)?;
+        let swept = sweep::sweep_dir(&root, bundles)?;
         let executor = short_uuid();
-        let lock_file = register_executor(&dir, &executor)?;
-        bundles.open(&dir, &executor).map_err(Error::file("open", &dir))?;
+        let mark = format!("{executor}.{}", Uuid::new_v4().simple());
+        let (dirs, lock_file) = register_executor(root, &executor, &mark)?;
+        bundles.open(&dirs.root, &executor).map_err(Error::file("open", dir))?;
         let parent = place::default_parent();
-        let root = Self { dir, executor, parent, parents: Mutex::default(), lock_file };
+        let root =
+            Self { dirs: Arc::new(dirs), executor, mark, parent, parents: Mutex::default(), lock_file };
         if let Some(parent) = &root.parent {
             root.enter_parent(parent)?;
         }
@@ -102,9 +129,15 @@ impl Root {
         }
     }
 
+    /// What the runtimes of this executor have in their environment, as the value of [`EXECUTOR_VARIABLE`]. It
+    /// is secret: a sweep kills whoever has the mark of a dead executor.
+    pub fn mark(&self) -> &str {
+        &self.mark
+    }
+
     /// The runtime's `--root`.
-    pub fn runtime_state(&self) -> PathBuf {
-        self.dir.join("runtime")
+    pub fn runtime_state(&self) -> &Arc<Dir> {
+        &self.dirs.runtime
     }
 
     /// Makes this executor's directory below a cgroup parent. The executor's file lists the parent first: if
@@ -114,14 +147,14 @@ impl Root {
         if parents.contains(parent) {
             return Ok(());
         }
-        let root_lock = lock_root(&self.dir)?;
+        let root_lock = lock_root(&self.dirs.root)?;
         let mut line = parent.to_owned();
         for missing in self.missing_of(parent)? {
             line += &format!("\t{}\t{}", missing.hierarchy, missing.topmost);
         }
         line.push('\n');
-        let file = self.dir.join("executors").join(&self.executor);
-        (&self.lock_file).write_all(line.as_bytes()).map_err(Error::file("write", &file))?;
+        let written = (&self.lock_file).write_all(line.as_bytes());
+        written.map_err(Error::file("write", &self.dirs.executors.path_of(&self.executor)))?;
         drop(root_lock);
         place::make_parent(parent, &self.executor);
         parents.insert(parent.to_owned());
@@ -132,7 +165,7 @@ impl Root {
     /// made. The last executor removes them, whichever has made them.
     fn missing_of(&self, parent: &str) -> Result<Vec<Missing>> {
         let mut missing = place::missing(parent);
-        for (other, made) in records(&self.dir)? {
+        for (other, made) in records(&self.dirs.executors)? {
             if other == parent {
                 missing.extend(made);
             }
@@ -161,50 +194,52 @@ impl Root {
     /// # Errors
     /// When its directory cannot be made, or this user may make no cgroups below `parent`.
     pub fn reserve(&self, id: &ContainerId, parent: Option<&CgroupParent>) -> Result<Option<Reservation>> {
-        let containers = self.dir.join("containers");
-        let reservation = Reservation {
-            id: id.clone(),
-            dir: containers.join(id.as_str()),
-            cgroup: self.place(parent, id)?,
-            state: self.runtime_state().join(id.as_str()),
-        };
+        let (cgroup, dirs) = (self.place(parent, id)?, Arc::clone(&self.dirs));
+        let reservation = Reservation { id: id.clone(), cgroup, dirs };
+        let containers = &self.dirs.containers;
+        let path = reservation.path();
+        let failed = Error::file("make", &path);
         // No id begins with a dot. The executor's name in it lets a sweep remove it if this process dies
         // before the rename.
-        let unnamed = containers.join(format!(".{}.{}", self.executor, short_uuid()));
-        DirBuilder::new().mode(0o711).create(&unnamed).map_err(Error::file("make", &unnamed))?;
+        let unnamed = format!(".{}.{}", self.executor, short_uuid());
+        let made = match containers.make_dir(&unnamed, 0o700) {
+            Ok(made) => made,
+            Err(error) => return Err(failed(error)),
+        };
         let cgroup = reservation.cgroup.as_ref().map_or(NO_CGROUP, |place| &place.cgroups_path);
-        let named = fs::write(unnamed.join(OWNER), format!("{}\n{cgroup}\n", self.executor))
-            .and_then(|()| Ok(renameat_with(CWD, &unnamed, CWD, &reservation.dir, RenameFlags::NOREPLACE)?));
+        let owner = format!("{}\n{cgroup}\n", self.executor);
+        let written = made.write_new(OWNER, owner.as_bytes(), 0o600);
+        let named = written.and_then(|_| containers.rename_new(&unnamed, id.as_str()));
         let Err(error) = named else { return Ok(Some(reservation)) };
-        for left in tree::remove(&unnamed, LeftoverKind::File) {
+        for left in containers.remove_tree(&unnamed, LeftoverKind::File) {
             tracing::warn!(%left, "part of a failed reservation was not removed");
         }
-        match Errno::from_io_error(&error) {
-            Some(Errno::EXIST) => Ok(None),
-            Some(_) | None => Err(Error::file("make", &reservation.dir)(error)),
+        match error.kind() {
+            ErrorKind::AlreadyExists => Ok(None),
+            _ => Err(failed(error)),
         }
     }
 
     /// Leaves the root. Returns what could not be removed. If anything is left, the executor's file stays in
     /// the root, and the next sweep tries again.
     pub fn close(&self, bundles: &dyn Bundles) -> Vec<Leftover> {
-        leave_root(&self.dir, &self.executor, bundles)
-            .unwrap_or_else(|error| vec![Leftover::new(LeftoverKind::File, &self.dir, &error)])
+        leave_root(&self.dirs, &self.executor, bundles)
+            .unwrap_or_else(|error| vec![Leftover::new(LeftoverKind::File, self.dirs.root.path(), &error)])
     }
 }
 
-/// Makes and locks the file of a new executor, and the directories that all executors share.
-fn register_executor(root: &Path, executor: &str) -> Result<File> {
-    let _root_lock = lock_root(root)?;
-    for (part, mode) in [("executors", 0o700), ("containers", 0o711), ("runtime", 0o711)] {
-        let part = root.join(part);
-        DirBuilder::new().recursive(true).mode(mode).create(&part).map_err(Error::file("make", &part))?;
-    }
-    let path = root.join("executors").join(executor);
-    let file = File::create_new(&path).map_err(Error::file("make", &path))?;
+/// Makes and locks the file of a new executor, and the directories that all executors share. The first line of
+/// the file is the executor's mark.
+fn register_executor(root: Arc<Dir>, executor: &str, mark: &str) -> Result<(RootDirs, File)> {
+    let _root_lock = lock_root(&root)?;
+    let dirs = RootDirs::make(root)?;
+    let path = dirs.executors.path_of(executor);
+    let line = sweep::mark_record(mark);
+    let file = dirs.executors.write_new(executor, line.as_bytes(), 0o600);
+    let file = file.map_err(Error::file("make", &path))?;
     flock(&file, FlockOperation::NonBlockingLockExclusive)
         .map_err(|error| Error::file("lock", &path)(error.into()))?;
-    Ok(file)
+    Ok((dirs, file))
 }
 
 /// The default parent of containers' cgroups, as a path within each hierarchy. `None` if this user may make
@@ -223,9 +258,10 @@ pub fn log_prefix(executor: &str) -> String {
 }
 
 /// Locks the root directory itself. Blocks while another executor has it locked, which is for moments only.
-fn lock_root(root: &Path) -> Result<File> {
-    let lock = File::open(root).map_err(Error::file("open", root))?;
-    flock(&lock, FlockOperation::LockExclusive).map_err(|error| Error::file("lock", root)(error.into()))?;
+fn lock_root(root: &Dir) -> Result<File> {
+    let lock = root.reopen().map_err(Error::file("open", root.path()))?;
+    let locked = flock(&lock, FlockOperation::LockExclusive);
+    locked.map_err(|error| Error::file("lock", root.path())(error.into()))?;
     Ok(lock)
 }
 

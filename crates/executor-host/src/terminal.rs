@@ -11,14 +11,13 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use executor_core::ChildFd;
 use executor_core::lifecycle::TerminalSize;
-use rustix::fs::{Mode, OFlags};
+use executor_disk::Dir;
 use rustix::io::{Errno, IoSliceMut};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::termios::Winsize;
@@ -38,9 +37,8 @@ const END_OF_INPUT: u8 = 4;
 /// A socket that receives one master. Its file is removed on drop.
 pub struct ConsoleSocket {
     /// The socket's path goes through this file descriptor, since the path of a socket has at most 107 bytes.
-    dir: OwnedFd,
+    dir: Dir,
     name: String,
-    file: PathBuf,
     listener: UnixListener,
 }
 
@@ -49,18 +47,15 @@ impl ConsoleSocket {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn listen(dir: &Path, name: String) -> Result<Self> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let file = dir.join(&name);
-        let failed = || Error::file("make the console socket", &file);
-        let dir = rustix::fs::open(dir, flags, Mode::empty()).map_err(|error| failed()(error.into()))?;
-        let listener = UnixListener::bind(path("self", &dir, &name)).map_err(failed())?;
-        Ok(Self { dir, name, file, listener })
+    pub fn listen(dir: Dir, name: String) -> Result<Self> {
+        let bound = UnixListener::bind(dir.by_descriptor(&name));
+        let listener = bound.map_err(Error::file("make the console socket", &dir.path_of(&name)))?;
+        Ok(Self { dir, name, listener })
     }
 
     /// Its path, valid in the runtime's process.
     pub fn path(&self) -> String {
-        path(&std::process::id().to_string(), &self.dir, &self.name)
+        format!("/proc/{}/fd/{}/{}", std::process::id(), self.dir.as_fd().as_raw_fd(), self.name)
     }
 
     async fn master(&self) -> io::Result<OwnedFd> {
@@ -71,12 +66,8 @@ impl ConsoleSocket {
 
 impl Drop for ConsoleSocket {
     fn drop(&mut self) {
-        let _removed_with_its_directory = std::fs::remove_file(&self.file);
+        let _removed_with_its_directory = self.dir.remove_file(&self.name);
     }
-}
-
-fn path(process: &str, dir: &OwnedFd, name: &str) -> String {
-    format!("/proc/{process}/fd/{}/{name}", dir.as_raw_fd())
 }
 
 async fn receive(stream: &UnixStream) -> io::Result<OwnedFd> {

@@ -8,14 +8,15 @@
 //! `attachment.json` is written before the first plugin is called, and again when all have answered. So the next executor
 //! can remove the network, whenever this one dies.
 
-use std::fs::{self, DirBuilder};
+use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use executor_core::lifecycle::{Leftover, LeftoverKind};
 use executor_core::{Dns, NetworkAttachment, NetworkNamespace};
+use executor_disk::Dir;
 use serde_json::{Value, json};
 
 use crate::config::NetworkConfig;
@@ -23,18 +24,64 @@ use crate::error::NetworkError;
 use crate::namespace;
 use crate::plugin::{Action, Subject, call};
 
+/// The directory of all networks, below an executor's root.
+pub(crate) const NETWORKS: &str = "networks";
 /// The name of the interface in the container.
 const INTERFACE: &str = "eth0";
 const FILE: &str = "attachment.json";
+/// The most bytes of it that are read.
+const LIMIT: u64 = 16 << 20;
 /// The name of `FILE` until it is complete.
 const NEW: &str = "new";
 /// The file in the directory that is the name of the network namespace.
 pub(crate) const NAMESPACE: &str = "netns";
 
+/// Where a network is on disk: its name, below an executor's root.
+#[derive(Clone, Debug)]
+pub(crate) struct NetworkDir {
+    pub(crate) root: Arc<Dir>,
+    pub(crate) name: String,
+}
+
+impl NetworkDir {
+    fn make(&self) -> Result<Dir, NetworkError> {
+        let networks = self.root.open_or_make_dir(NETWORKS);
+        let made = networks.and_then(|networks| networks.make_dir(&self.name, 0o700));
+        made.map_err(NetworkError::io("make", &self.path()))
+    }
+
+    fn open(&self) -> io::Result<Dir> {
+        self.root.open_dir(NETWORKS)?.open_dir(&self.name)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.root.path_of(NETWORKS).join(&self.name)
+    }
+
+    /// Removes the files that we made, and the directory if nothing else is in it.
+    fn remove(&self) -> Option<Leftover> {
+        let remove = || -> io::Result<()> {
+            let dir = self.open()?;
+            for file in [NEW, FILE] {
+                unless_missing(dir.remove_file(file))?;
+            }
+            self.root.open_dir(NETWORKS)?.remove_dir(&self.name)
+        };
+        let error = unless_missing(remove()).err()?;
+        Some(Leftover::new(LeftoverKind::File, self.path(), &error))
+    }
+
+    fn remove_namespace(&self) -> Option<Leftover> {
+        let removed = self.open().and_then(|dir| namespace::remove(&dir, NAMESPACE));
+        let error = unless_missing(removed).err()?;
+        Some(Leftover::new(LeftoverKind::NetworkNamespace, self.path().join(NAMESPACE), &error))
+    }
+}
+
 /// A network and its directory.
 #[derive(Clone, Debug)]
 pub(crate) struct Attachment {
-    pub(crate) dir: PathBuf,
+    pub(crate) dir: NetworkDir,
     config: NetworkConfig,
     /// The directories that are searched for plugins.
     plugins: Vec<PathBuf>,
@@ -45,7 +92,7 @@ pub(crate) struct Attachment {
 impl Attachment {
     /// Sets a network up in `dir`, which must not exist. If that fails, what was set up is removed again.
     pub(crate) fn make(
-        dir: PathBuf,
+        dir: NetworkDir,
         config: NetworkConfig,
         plugins: Vec<PathBuf>,
     ) -> Result<Self, NetworkError> {
@@ -54,8 +101,8 @@ impl Attachment {
         // A plugin that fails to add may fail to delete for the same reason, so its errors are ignored. The kernel removes
         // the interfaces with the namespace in any case.
         let _same_reason = new.delete();
-        let mut left: Vec<_> = remove_namespace(&new.dir).into_iter().collect();
-        left.extend(remove_dir(&new.dir));
+        let mut left: Vec<_> = new.dir.remove_namespace().into_iter().collect();
+        left.extend(new.dir.remove());
         if left.is_empty() {
             return Err(error);
         }
@@ -63,10 +110,10 @@ impl Attachment {
     }
 
     fn set_up(&mut self) -> Result<(), NetworkError> {
-        DirBuilder::new().mode(0o711).create(&self.dir).map_err(NetworkError::io("make", &self.dir))?;
-        self.write()?;
-        let namespace = self.namespace();
-        namespace::make(&namespace).map_err(NetworkError::io("make the network namespace", &namespace))?;
+        let dir = self.dir.make()?;
+        self.write(&dir)?;
+        let named = namespace::make(&dir, NAMESPACE);
+        named.map_err(NetworkError::io("make the network namespace", &self.namespace()))?;
         call(&self.plugins, Action::Add, &self.subject("lo"), &self.loopback())?;
         for plugin in &self.config.plugins {
             let given = self.config.for_plugin(plugin, self.result.as_ref());
@@ -74,13 +121,13 @@ impl Attachment {
                 self.result = Some(result);
             }
         }
-        self.write()
+        self.write(&dir)
     }
 
     /// The network in a directory. `None` if there is no `attachment.json`: then no plugin was called.
-    pub(crate) fn read(dir: &Path) -> Result<Option<Self>, NetworkError> {
-        let path = dir.join(FILE);
-        let text = match fs::read(&path) {
+    pub(crate) fn read(dir: &NetworkDir) -> Result<Option<Self>, NetworkError> {
+        let path = dir.path().join(FILE);
+        let text = match dir.open().and_then(|dir| dir.read(FILE, LIMIT)) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             text => text.map_err(NetworkError::io("read", &path))?,
         };
@@ -95,20 +142,18 @@ impl Attachment {
         let plugins =
             json["plugins"].as_array().into_iter().flatten().filter_map(Value::as_str).map(PathBuf::from);
         let result = json.get("result").filter(|result| !result.is_null()).cloned();
-        Ok(Some(Self { dir: dir.to_owned(), config, plugins: plugins.collect(), result }))
+        Ok(Some(Self { dir: dir.clone(), config, plugins: plugins.collect(), result }))
     }
 
-    fn write(&self) -> Result<(), NetworkError> {
+    fn write(&self, dir: &Dir) -> Result<(), NetworkError> {
         let json = json!({"config": self.config.to_json(), "plugins": self.plugins, "result": self.result});
-        let (new, file) = (self.dir.join(NEW), self.dir.join(FILE));
-        // Renamed, so that a reader never finds half a file.
-        let written = fs::write(&new, json.to_string()).and_then(|()| fs::rename(new, &file));
-        written.map_err(NetworkError::io("write", &file))
+        let written = dir.replace(FILE, NEW, json.to_string().as_bytes());
+        written.map_err(NetworkError::io("write", &dir.path_of(FILE)))
     }
 
     /// A network without plugins.
     #[cfg(test)]
-    pub(crate) fn bare(dir: PathBuf) -> Self {
+    pub(crate) fn bare(dir: NetworkDir) -> Self {
         let config = NetworkConfig {
             name: "bare".into(),
             version: "1.0.0".into(),
@@ -132,10 +177,10 @@ impl Attachment {
     /// Removes the network. Returns what could not be removed. A second call does nothing.
     pub(crate) fn remove(&self) -> Vec<Leftover> {
         let mut left = self.delete();
-        left.extend(remove_namespace(&self.dir));
+        left.extend(self.dir.remove_namespace());
         // If something is left, the directory is needed to try again.
         if left.is_empty() {
-            left.extend(remove_dir(&self.dir));
+            left.extend(self.dir.remove());
         }
         left
     }
@@ -147,17 +192,21 @@ impl Attachment {
             call(&self.plugins, Action::Del, &self.subject(INTERFACE), &given).err()
         };
         let failed = self.config.plugins.iter().rev().filter_map(delete);
-        failed.map(|error| Leftover::new(LeftoverKind::Network, &self.dir, &error)).collect()
+        failed.map(|error| Leftover::new(LeftoverKind::Network, self.dir.path(), &error)).collect()
     }
 
     /// The path that is the name of the network namespace.
     pub(crate) fn namespace(&self) -> PathBuf {
-        self.dir.join(NAMESPACE)
+        self.dir.path().join(NAMESPACE)
+    }
+
+    /// The network namespace.
+    pub(crate) fn open_namespace(&self) -> io::Result<File> {
+        self.dir.open()?.open_mounted(NAMESPACE)
     }
 
     fn subject<'a>(&'a self, interface: &'a str) -> Subject<'a> {
-        let id = self.dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        Subject { id, namespace: self.namespace(), interface }
+        Subject { id: &self.dir.name, namespace: self.namespace(), interface }
     }
 
     fn loopback(&self) -> Value {
@@ -192,30 +241,12 @@ fn knows_check(version: &str) -> bool {
 }
 
 /// Removes the network in a directory, even if it was set up only in part. Returns what could not be removed.
-pub(crate) fn remove(dir: &Path) -> Vec<Leftover> {
+pub(crate) fn remove(dir: &NetworkDir) -> Vec<Leftover> {
     match Attachment::read(dir) {
         Ok(Some(attachment)) => attachment.remove(),
-        Ok(None) => remove_namespace(dir).into_iter().chain(remove_dir(dir)).collect(),
-        Err(error) => vec![Leftover::new(LeftoverKind::Network, dir, &error)],
+        Ok(None) => dir.remove_namespace().into_iter().chain(dir.remove()).collect(),
+        Err(error) => vec![Leftover::new(LeftoverKind::Network, dir.path(), &error)],
     }
-}
-
-fn remove_namespace(dir: &Path) -> Option<Leftover> {
-    let file = dir.join(NAMESPACE);
-    let error = namespace::remove(&file).err()?;
-    Some(Leftover::new(LeftoverKind::NetworkNamespace, file, &error))
-}
-
-/// Removes the files that we made, and the directory if nothing else is in it.
-fn remove_dir(dir: &Path) -> Option<Leftover> {
-    let remove = || -> io::Result<()> {
-        for file in [NEW, FILE] {
-            unless_missing(fs::remove_file(dir.join(file)))?;
-        }
-        unless_missing(fs::remove_dir(dir))
-    };
-    let error = remove().err()?;
-    Some(Leftover::new(LeftoverKind::File, dir, &error))
 }
 
 /// To remove a file that does not exist is no error.
@@ -232,16 +263,22 @@ mod tests {
 
     #[test]
     fn a_result_becomes_addresses_and_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Arc::new(Dir::open_checked(dir.path()).unwrap());
         let config = json!({"name": "n", "cniVersion": "1.0.0", "type": "bridge"});
         let config = NetworkConfig::of(&config).unwrap();
         let result = json!({
             "ips": [{"address": "10.88.0.2/16", "gateway": "10.88.0.1"}, {"address": "fd00::2/64"}, {"address": "x"}],
             "dns": {"nameservers": ["10.88.0.1"], "search": ["example"], "options": ["ndots:1"]},
         });
-        let attachment =
-            Attachment { dir: "/d/e.1".into(), config, plugins: Vec::new(), result: Some(result) };
+        let attachment = Attachment {
+            dir: NetworkDir { root, name: "e.1".to_owned() },
+            config,
+            plugins: Vec::new(),
+            result: Some(result),
+        };
         let found = attachment.for_container();
-        assert_eq!(found.namespace, NetworkNamespace::At("/d/e.1/netns".into()));
+        assert_eq!(found.namespace, NetworkNamespace::At(dir.path().join("networks/e.1/netns")));
         assert_eq!(found.addresses, ["10.88.0.2", "fd00::2"].map(|text| text.parse::<IpAddr>().unwrap()));
         assert_eq!((found.dns.nameservers.len(), found.dns.search.len(), found.dns.options.len()), (1, 1, 1));
         assert!(knows_check("1.0.0") && knows_check("0.4.0") && !knows_check("0.3.1") && !knows_check(""));

@@ -1,17 +1,16 @@
 //! The provider of networks that CNI plugins make. Their configurations are files in a directory.
 
-use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use executor_core::lifecycle::{ContainerId, Leftover, LeftoverKind, NetworkUsage};
 use executor_core::{NetworkAttachment, NetworkNamespace, NetworkTraits};
+use executor_disk::Dir;
 
-use crate::attachment::{self, Attachment};
+use crate::attachment::{self, Attachment, NETWORKS, NetworkDir};
 use crate::error::NetworkError;
 use crate::pool::Pool;
 use crate::provider::Provider;
@@ -23,11 +22,11 @@ const CONFIGS: &str = "/etc/cni/net.d";
 /// The directories where plugins are: by convention, and in Debian.
 const PLUGINS: [&str; 2] = ["/opt/cni/bin", "/usr/lib/cni"];
 
-/// The directory of all networks, below an executor's root.
-const NETWORKS: &str = "networks";
-
-/// The file in a container's bundle that names its network's directory.
+/// The file in a container's bundle that has the name of its network's directory.
 const NAME: &str = "network";
+
+/// The most bytes of it that are read.
+const LIMIT: u64 = 4096;
 
 /// How long after the last request networks are kept ready by default.
 const IDLE: Duration = Duration::from_secs(60);
@@ -84,14 +83,13 @@ impl Cni {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a network from the pool, and writes the path of its directory to the bundle in `dir`.
-    fn take(&self, dir: &Path, name: Option<&str>) -> Result<NetworkAttachment, NetworkError> {
+    /// Takes a network from the pool, and writes the name of its directory to the bundle in `dir`.
+    fn take(&self, dir: &Dir, name: Option<&str>) -> Result<NetworkAttachment, NetworkError> {
         let pool = self.lock().as_ref().map(|opened| Arc::clone(&opened.pool));
         let attachment = pool.ok_or(NetworkError::NotOpened)?.take(name)?;
-        let file = dir.join(NAME);
-        let written = fs::write(&file, attachment.dir.to_string_lossy().as_bytes());
-        match written.map_err(NetworkError::io("write", &file)) {
-            Ok(()) => Ok(attachment.for_container()),
+        let written = dir.write_new(NAME, attachment.dir.name.as_bytes(), 0o600);
+        match written.map_err(NetworkError::io("write", &dir.path_of(NAME))) {
+            Ok(_) => Ok(attachment.for_container()),
             // `detach` would not find the network.
             Err(error) => match attachment.remove() {
                 left if left.is_empty() => Err(error),
@@ -100,24 +98,21 @@ impl Cni {
         }
     }
 
-    fn pool(&self, root: PathBuf, executor: String) -> io::Result<Pool> {
+    fn pool(&self, root: Arc<Dir>, executor: String) -> io::Result<Pool> {
         let (configs, plugins) = (self.configs.clone(), self.plugins.clone());
         let number = AtomicU64::new(1);
         let make = move |name: Option<&str>| {
             let config = config::find(&configs, name)?;
-            let networks = root.join(NETWORKS);
-            let made = DirBuilder::new().recursive(true).mode(0o711).create(&networks);
-            made.map_err(NetworkError::io("make", &networks))?;
-            let dir = networks.join(format!("{executor}.{}", number.fetch_add(1, Ordering::Relaxed)));
-            Attachment::make(dir, config, plugins.clone())
+            let name = format!("{executor}.{}", number.fetch_add(1, Ordering::Relaxed));
+            Attachment::make(NetworkDir { root: Arc::clone(&root), name }, config, plugins.clone())
         };
         Pool::new(self.ready, self.idle, Box::new(make))
     }
 }
 
 impl Provider for Cni {
-    fn open(&self, root: &Path, executor: &str) -> io::Result<()> {
-        let pool = Arc::new(self.pool(root.to_owned(), executor.to_owned())?);
+    fn open(&self, root: &Arc<Dir>, executor: &str) -> io::Result<()> {
+        let pool = Arc::new(self.pool(Arc::clone(root), executor.to_owned())?);
         *self.lock() = Some(Opened { executor: executor.to_owned(), pool });
         Ok(())
     }
@@ -132,7 +127,8 @@ impl Provider for Cni {
 
     fn attach(
         &self,
-        dir: &Path,
+        _: &Arc<Dir>,
+        dir: &Dir,
         _: &ContainerId,
         name: Option<&str>,
     ) -> Result<NetworkAttachment, NetworkError> {
@@ -142,42 +138,38 @@ impl Provider for Cni {
         })
     }
 
-    fn usage(&self, dir: &Path) -> Option<NetworkUsage> {
-        namespace::usage(&Attachment::read(&of_bundle(dir)?).ok()??.namespace())
+    fn usage(&self, root: &Arc<Dir>, dir: &Dir) -> Option<NetworkUsage> {
+        namespace::usage(Attachment::read(&of_bundle(root, dir)?).ok()??.open_namespace().ok()?)
     }
 
-    fn detach(&self, dir: &Path) -> Vec<Leftover> {
-        of_bundle(dir).map(|network| attachment::remove(&network)).unwrap_or_default()
+    fn detach(&self, root: &Arc<Dir>, dir: &Dir) -> Vec<Leftover> {
+        of_bundle(root, dir).map(|network| attachment::remove(&network)).unwrap_or_default()
     }
 
-    fn close(&self, root: &Path, executor: &str) -> Vec<Leftover> {
+    fn close(&self, root: &Arc<Dir>, executor: &str) -> Vec<Leftover> {
         let mut opened = self.lock();
         let own = opened.take_if(|opened| opened.executor == executor);
         drop(opened);
         let mut left = own.map(|own| own.pool.close()).unwrap_or_default();
-        let networks = root.join(NETWORKS);
-        let entries = match fs::read_dir(&networks) {
+        let names = match root.open_dir(NETWORKS).and_then(|networks| networks.names()) {
             Err(error) if error.kind() == ErrorKind::NotFound => return left,
             Err(error) => {
-                left.push(Leftover::new(LeftoverKind::File, networks, &error));
+                left.push(Leftover::new(LeftoverKind::File, root.path_of(NETWORKS), &error));
                 return left;
             }
-            Ok(entries) => entries,
+            Ok(names) => names,
         };
-        for entry in entries.flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
+        for name in names {
             if name.split_once('.').is_some_and(|(owner, _)| owner == executor) {
-                left.extend(attachment::remove(&entry.path()));
+                left.extend(attachment::remove(&NetworkDir { root: Arc::clone(root), name }));
             }
         }
-        let _others_use_it = fs::remove_dir(networks);
+        let _others_use_it = root.remove_dir(NETWORKS);
         left
     }
 }
 
-/// The directory of the network that the bundle in `dir` names. `None` if it is not one of the networks of the same root.
-fn of_bundle(dir: &Path) -> Option<PathBuf> {
-    let network = PathBuf::from(fs::read_to_string(dir.join(NAME)).ok()?);
-    let root = dir.parent()?.parent()?;
-    (network.parent()? == root.join(NETWORKS) && network.file_name().is_some()).then_some(network)
+/// The network that the bundle in `dir` names.
+fn of_bundle(root: &Arc<Dir>, dir: &Dir) -> Option<NetworkDir> {
+    Some(NetworkDir { root: Arc::clone(root), name: dir.read_text(NAME, LIMIT).ok()? })
 }

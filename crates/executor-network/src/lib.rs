@@ -23,10 +23,11 @@ mod pool;
 mod provider;
 
 use std::io;
-use std::path::Path;
+use std::sync::Arc;
 
 use executor_core::lifecycle::{ContainerId, Leftover, NetworkUsage};
 use executor_core::{Network, NetworkAttachment, NetworkNamespace, NetworkTraits};
+use executor_disk::Dir;
 
 pub use cni::Cni;
 pub use error::{NetworkError, Plugin};
@@ -92,34 +93,35 @@ impl Networks {
     /// If it cannot be set up.
     pub fn attach(
         &self,
-        dir: &Path,
+        root: &Arc<Dir>,
+        dir: &Dir,
         container: &ContainerId,
         network: &Network,
     ) -> Result<NetworkAttachment, NetworkError> {
         let (provider, name) = self.provider(network);
-        provider.attach(dir, container, name)
+        provider.attach(root, dir, container, name)
     }
 
     /// As [`Provider::open`], for all providers.
     ///
     /// # Errors
     /// The first error of a provider.
-    pub fn open(&self, root: &Path, executor: &str) -> io::Result<()> {
+    pub fn open(&self, root: &Arc<Dir>, executor: &str) -> io::Result<()> {
         self.all().into_iter().try_for_each(|provider| provider.open(root, executor))
     }
 
     /// As [`Provider::usage`], for the network that the container has.
-    pub fn usage(&self, dir: &Path) -> Option<NetworkUsage> {
-        self.all().into_iter().find_map(|provider| provider.usage(dir))
+    pub fn usage(&self, root: &Arc<Dir>, dir: &Dir) -> Option<NetworkUsage> {
+        self.all().into_iter().find_map(|provider| provider.usage(root, dir))
     }
 
     /// As [`Provider::detach`], for the network that the container has.
-    pub fn detach(&self, dir: &Path) -> Vec<Leftover> {
-        self.all().into_iter().flat_map(|provider| provider.detach(dir)).collect()
+    pub fn detach(&self, root: &Arc<Dir>, dir: &Dir) -> Vec<Leftover> {
+        self.all().into_iter().flat_map(|provider| provider.detach(root, dir)).collect()
     }
 
     /// As [`Provider::close`], for all providers.
-    pub fn close(&self, root: &Path, executor: &str) -> Vec<Leftover> {
+    pub fn close(&self, root: &Arc<Dir>, executor: &str) -> Vec<Leftover> {
         self.all().into_iter().flat_map(|provider| provider.close(root, executor)).collect()
     }
 }

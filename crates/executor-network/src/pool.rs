@@ -199,17 +199,20 @@ impl std::fmt::Debug for Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attachment::{NETWORKS, NetworkDir};
+    use executor_disk::Dir;
     use std::path::Path;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn pool(dir: &Path, size: usize, idle: Duration) -> Pool {
-        let (dir, number) = (dir.to_owned(), AtomicUsize::new(0));
+        let root = Arc::new(Dir::open_checked(dir).unwrap());
+        let number = AtomicUsize::new(0);
         let make = move |name: Option<&str>| match name {
             Some("broken") => Err(NetworkError::NotOpened),
             _ => {
-                let dir = dir.join(number.fetch_add(1, Ordering::Relaxed).to_string());
-                std::fs::create_dir(&dir).unwrap();
-                Ok(Attachment::bare(dir))
+                let name = number.fetch_add(1, Ordering::Relaxed).to_string();
+                root.open_or_make_dir(NETWORKS).unwrap().make_dir(&name, 0o700).unwrap();
+                Ok(Attachment::bare(NetworkDir { root: Arc::clone(&root), name }))
             }
         };
         Pool::new(size, idle, Box::new(make)).unwrap()
@@ -224,7 +227,7 @@ mod tests {
     }
 
     fn made(dir: &Path) -> usize {
-        std::fs::read_dir(dir).unwrap().count()
+        std::fs::read_dir(dir.join(NETWORKS)).map_or(0, Iterator::count)
     }
 
     #[test]
@@ -235,7 +238,7 @@ mod tests {
         let first = pool.take(None).unwrap();
         until(&pool, 2);
         let second = pool.take(None).unwrap();
-        assert_ne!(first.dir, second.dir);
+        assert_ne!(first.dir.name, second.dir.name);
         until(&pool, 2);
         assert!(matches!(pool.take(Some("broken")), Err(NetworkError::NotOpened)));
         assert_eq!(pool.close(), []);

@@ -2,10 +2,11 @@
 
 use std::fmt::Debug;
 use std::io;
-use std::path::Path;
+use std::sync::Arc;
 
 use executor_core::lifecycle::{ContainerId, Leftover, NetworkUsage};
 use executor_core::{NetworkAttachment, NetworkNamespace, NetworkTraits};
+use executor_disk::Dir;
 
 use crate::error::NetworkError;
 
@@ -21,7 +22,7 @@ pub trait Provider: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// If the provider cannot work there: then the executor is not built.
-    fn open(&self, root: &Path, executor: &str) -> io::Result<()> {
+    fn open(&self, root: &Arc<Dir>, executor: &str) -> io::Result<()> {
         let (_, _) = (root, executor);
         Ok(())
     }
@@ -33,27 +34,28 @@ pub trait Provider: Debug + Send + Sync + 'static {
     /// If it cannot be set up. `detach` is called then as well.
     fn attach(
         &self,
-        dir: &Path,
+        root: &Arc<Dir>,
+        dir: &Dir,
         container: &ContainerId,
         name: Option<&str>,
     ) -> Result<NetworkAttachment, NetworkError>;
 
     /// The traffic of a container's network so far. `None` if the network does not outlive the container's processes.
-    fn usage(&self, dir: &Path) -> Option<NetworkUsage> {
-        let _ = dir;
+    fn usage(&self, root: &Arc<Dir>, dir: &Dir) -> Option<NetworkUsage> {
+        let (_, _) = (root, dir);
         None
     }
 
     /// Removes the network of the container whose bundle is in `dir`, after its last process has ended. Returns what could
     /// not be removed. A second call, or one for a container that has no network, does nothing.
-    fn detach(&self, dir: &Path) -> Vec<Leftover> {
-        let _ = dir;
+    fn detach(&self, root: &Arc<Dir>, dir: &Dir) -> Vec<Leftover> {
+        let (_, _) = (root, dir);
         Vec::new()
     }
 
     /// Removes what an executor has beside its containers' networks. Called when it ends, or by the executor that sweeps up
     /// after it. Returns what could not be removed.
-    fn close(&self, root: &Path, executor: &str) -> Vec<Leftover> {
+    fn close(&self, root: &Arc<Dir>, executor: &str) -> Vec<Leftover> {
         let (_, _) = (root, executor);
         Vec::new()
     }
@@ -72,7 +74,13 @@ impl Provider for Namespace {
         self.0.clone()
     }
 
-    fn attach(&self, _: &Path, _: &ContainerId, _: Option<&str>) -> Result<NetworkAttachment, NetworkError> {
+    fn attach(
+        &self,
+        _: &Arc<Dir>,
+        _: &Dir,
+        _: &ContainerId,
+        _: Option<&str>,
+    ) -> Result<NetworkAttachment, NetworkError> {
         Ok(self.0.clone().into())
     }
 }

@@ -1,13 +1,13 @@
 //! What the driver runs: a bundle from `executor-bundle`, in a network from `executor-network`.
 
 use std::io;
-use std::path::Path;
+use std::sync::Arc;
 
 use executor_bundle::Request;
 use executor_core::lifecycle::{ContainerId, HostPid, Leftover, NetworkUsage, StartFailure};
 use executor_core::{ContainerSpec, ExecSpec, NetworkAttachment, NetworkTraits};
 use executor_network::{Cni, Networks};
-use runc_driver::{Bundles, Place, cgroups_path};
+use runc_driver::{Bundles, Dir, Place, cgroups_path};
 
 /// Bundles and networks together. Each executor needs one of its own.
 #[derive(Debug, Default)]
@@ -34,7 +34,7 @@ impl Sandbox {
 }
 
 impl Bundles for Sandbox {
-    fn open(&self, root: &Path, executor: &str) -> io::Result<()> {
+    fn open(&self, root: &Arc<Dir>, executor: &str) -> io::Result<()> {
         self.networks.open(root, executor)
     }
 
@@ -43,7 +43,7 @@ impl Bundles for Sandbox {
     }
 
     fn attach(&self, place: &Place<'_>, spec: &ContainerSpec) -> Result<NetworkAttachment, StartFailure> {
-        Ok(self.networks.attach(place.dir, place.id, &spec.network)?)
+        Ok(self.networks.attach(place.root, place.dir, place.id, &spec.network)?)
     }
 
     fn write(
@@ -52,7 +52,14 @@ impl Bundles for Sandbox {
         spec: &ContainerSpec,
         network: &NetworkAttachment,
     ) -> Result<Vec<u8>, StartFailure> {
-        let &Place { id, dir, cgroup } = place;
+        let &Place { id, dir, cgroup, .. } = place;
+        if let Some(group) = executor_bundle::passing_group(spec) {
+            let failed = |source| {
+                let path = dir.path().to_owned();
+                executor_bundle::Error::Io { op: "let the container's root into", path, source }
+            };
+            place.admit(group).map_err(failed)?;
+        }
         Ok(executor_bundle::write(dir, &Request { id, spec, cgroup }, network)?)
     }
 
@@ -66,19 +73,19 @@ impl Bundles for Sandbox {
         Ok(executor_bundle::process(place.dir, spec, init, exec)?)
     }
 
-    fn network_usage(&self, dir: &Path) -> Option<NetworkUsage> {
-        self.networks.usage(dir)
+    fn network_usage(&self, place: &Place<'_>) -> Option<NetworkUsage> {
+        self.networks.usage(place.root, place.dir)
     }
 
-    fn detach(&self, dir: &Path) -> Vec<Leftover> {
-        self.networks.detach(dir)
+    fn detach(&self, place: &Place<'_>) -> Vec<Leftover> {
+        self.networks.detach(place.root, place.dir)
     }
 
-    fn unmake(&self, dir: &Path) -> Vec<Leftover> {
-        executor_bundle::unmake(dir)
+    fn unmake(&self, place: &Place<'_>) -> Vec<Leftover> {
+        executor_bundle::unmake(place.dir)
     }
 
-    fn close(&self, root: &Path, executor: &str) -> Vec<Leftover> {
+    fn close(&self, root: &Arc<Dir>, executor: &str) -> Vec<Leftover> {
         self.networks.close(root, executor)
     }
 }

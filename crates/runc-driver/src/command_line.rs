@@ -16,7 +16,8 @@ use std::time::Duration;
 use executor_core::Resources;
 use executor_core::lifecycle::{ContainerId, HostPid, Signal};
 use executor_core::metrics::RuntimeCalls;
-use executor_host::HostClient;
+use executor_disk::Dir;
+use executor_host::{HostClient, Root, log_prefix};
 use serde::Deserialize;
 
 use self::arguments::limits;
@@ -27,18 +28,29 @@ use crate::{Error, Result};
 /// How many bytes of an answer are read, at most.
 const ANSWER_LIMIT: u64 = 16 << 20;
 
+/// How many bytes of a log are read, at most.
+const LOG_LIMIT: u64 = 16 << 20;
+
 /// The environment variables that a runtime inherits. With `NOTIFY_SOCKET`, runc would wait for a message
 /// that never arrives. With `LISTEN_FDS`, it would pass our sockets to the container.
 const KEPT_VARIABLES: [&str; 5] = ["PATH", "HOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "TMPDIR"];
+
+/// The executor that makes the calls.
+#[derive(Clone)]
+struct Caller {
+    /// The runtime's `--root`. The logs of the calls are in it.
+    state: Arc<Dir>,
+    log_prefix: String,
+    /// What its runtimes have in their environment.
+    mark: String,
+}
 
 /// A runtime with runc's command line, and its state directory.
 #[derive(Clone)]
 pub struct CommandLine {
     program: PathBuf,
-    /// The runtime's `--root`. If absent, the runtime's own default.
-    state: Option<PathBuf>,
-    /// The name of the executor that makes the calls.
-    executor: Option<String>,
+    /// The executor that makes the calls. If absent, they use the runtime's own default state.
+    caller: Option<Caller>,
     no_pivot: bool,
     deadline: Duration,
     host: HostClient,
@@ -59,8 +71,7 @@ impl CommandLine {
         let images = in_memory.then(|| Arc::new(Images::new(&program)));
         Self {
             program,
-            state: None,
-            executor: None,
+            caller: None,
             no_pivot,
             deadline,
             host,
@@ -70,9 +81,14 @@ impl CommandLine {
         }
     }
 
-    /// The same for the containers of an executor, whose state is in `state`.
-    pub(crate) fn with_state(&self, state: PathBuf, executor: &str, measured: RuntimeCalls) -> Self {
-        Self { state: Some(state), executor: Some(executor.to_owned()), measured, ..self.clone() }
+    /// The same for the containers of an executor.
+    pub(crate) fn with_root(&self, root: &Root, measured: RuntimeCalls) -> Self {
+        let caller = Caller {
+            state: Arc::clone(root.runtime_state()),
+            log_prefix: log_prefix(root.executor()),
+            mark: root.mark().to_owned(),
+        };
+        Self { caller: Some(caller), measured, ..self.clone() }
     }
 
     /// The runtime's program.

@@ -86,7 +86,7 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    pub(crate) fn file(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn file(op: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let subject = path.display().to_string();
         move |source| Self::Io { op: op.to_owned(), subject, source }
     }

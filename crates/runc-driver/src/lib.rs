@@ -32,6 +32,7 @@ pub use driver::{Mode, Runc, RuncBuilder};
 use error::{Error, Result};
 /// An error of a runtime's call, or of the driver's work.
 pub use error::{Error as DriverError, Result as DriverResult};
+pub use executor_disk::Dir;
 pub use executor_host::{Bundles, HostClient, Place, cgroups_path, default_cgroup_parent, sweep};
 pub use find::{CANDIDATES, NoRuntime, find_runtime};
 pub use oci::{Launch, OciFeatures, OciRuntime, OciState, RuntimeCall, RuntimeParts};

@@ -79,9 +79,10 @@ pub struct RuntimeParts {
     /// The directory of the runtime's state, its `--root`. The driver expects a container's state in the directory of its
     /// id, and removes that when the container is released.
     pub state: PathBuf,
-    /// The executor's name. Every call must have it in the variable
-    /// [`EXECUTOR_VARIABLE`](executor_host::EXECUTOR_VARIABLE): by that, a sweep finds the calls of a dead executor.
-    pub executor: String,
+    /// The executor's mark. Every call must have it in the variable
+    /// [`EXECUTOR_VARIABLE`](executor_host::EXECUTOR_VARIABLE): by that, a sweep finds the calls of a dead executor. It is
+    /// secret, since a sweep kills whoever has it.
+    pub mark: String,
 }
 
 /// How a container or a process is started.

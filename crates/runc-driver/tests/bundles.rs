@@ -56,29 +56,29 @@ impl<M: Making> Bundles for Made<M> {
     }
 
     fn attach(&self, place: &Place<'_>, _: &ContainerSpec) -> Answer<NetworkAttachment> {
-        self.0.attach(place.dir)?;
+        self.0.attach(place.dir.path())?;
         Ok(NetworkNamespace::Host.into())
     }
 
     fn write(&self, place: &Place<'_>, _: &ContainerSpec, _: &NetworkAttachment) -> Answer<Vec<u8>> {
-        self.0.write(place.dir)
+        self.0.write(place.dir.path())
     }
 
     fn process(&self, _: &Place<'_>, _: &ContainerSpec, _: HostPid, exec: &ExecSpec) -> Answer<Vec<u8>> {
         self.0.process(exec)
     }
 
-    fn network_usage(&self, dir: &Path) -> Option<NetworkUsage> {
-        self.0.asked(dir);
+    fn network_usage(&self, place: &Place<'_>) -> Option<NetworkUsage> {
+        self.0.asked(place.dir.path());
         None
     }
 
-    fn detach(&self, dir: &Path) -> Vec<Leftover> {
-        self.0.detach(dir);
+    fn detach(&self, place: &Place<'_>) -> Vec<Leftover> {
+        self.0.detach(place.dir.path());
         Vec::new()
     }
 
-    fn unmake(&self, _: &Path) -> Vec<Leftover> {
+    fn unmake(&self, _: &Place<'_>) -> Vec<Leftover> {
         Vec::new()
     }
 }

@@ -51,7 +51,7 @@ impl Bundles for Empty {
         Ok(b"{}".into())
     }
 
-    fn unmake(&self, _: &Path) -> Vec<Leftover> {
+    fn unmake(&self, _: &Place<'_>) -> Vec<Leftover> {
         Vec::new()
     }
 }

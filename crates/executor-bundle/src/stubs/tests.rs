@@ -1,6 +1,7 @@
 use super::*;
 use crate::mount_entry::bind;
 use rustix::mount::{MountFlags, UnmountFlags};
+use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 
 struct Stage {
@@ -20,7 +21,11 @@ impl Stage {
             .iter()
             .map(|(source, destination)| bind(Path::new(source), Path::new(destination), "rw"))
             .collect();
-        make_missing(self.bundle.path(), self.root.path(), &mounts, parents, Owner::ROOT)
+        make_missing(&self.dir(), self.root.path(), &mounts, parents, Owner::ROOT)
+    }
+
+    fn dir(&self) -> Dir {
+        Dir::open_checked(self.bundle.path()).unwrap()
     }
 
     fn times(&self) -> Vec<(i64, i64)> {
@@ -41,7 +46,7 @@ fn stubs_come_away_and_times_stay() {
     assert!(stage.root.path().join("etc/hosts").is_file() && stage.root.path().join("a/b/c").is_dir());
     assert!(!stage.has("a/b/c/d"), "it is below a mount");
     assert_eq!(stage.times(), before);
-    remove(stage.bundle.path());
+    remove(&stage.dir());
     assert!(!stage.has("etc/hosts") && !stage.has("a/b/c") && stage.has("a/b"));
     assert_eq!(stage.times(), before);
 }
@@ -50,10 +55,10 @@ fn stubs_come_away_and_times_stay() {
 fn directories_above_come_away_when_asked() {
     let stage = Stage::new();
     stage.make(&[("/etc", "/a/b/c"), ("/etc", "/a/x")], true).unwrap();
-    remove(stage.bundle.path());
+    remove(&stage.dir());
     assert!(!stage.has("a"));
     stage.make(&[("/etc", "/etc")], true).unwrap();
-    remove(stage.bundle.path());
+    remove(&stage.dir());
     assert!(stage.has("etc"), "it was there before");
 }
 
@@ -75,7 +80,7 @@ fn nothing_is_removed_through_a_mount() {
         stage.make(&[("/etc", "/etc/x")], false).unwrap();
         mount(what, kind, &etc);
         fs::create_dir_all(etc.join("x")).unwrap();
-        remove(stage.bundle.path());
+        remove(&stage.dir());
         assert!(etc.join("x").is_dir(), "it is another's");
         unmount(&etc);
     }
@@ -85,7 +90,7 @@ fn nothing_is_removed_through_a_mount() {
     mount(Path::new("tmpfs"), "tmpfs", &etc);
     stage.make(&[("/etc", "/etc/x")], false).unwrap();
     assert!(stage.has("etc/x"));
-    remove(stage.bundle.path());
+    remove(&stage.dir());
     assert!(!stage.has("etc/x"));
     unmount(&etc);
 }
@@ -99,7 +104,7 @@ fn what_is_not_a_stub_any_more_stays() {
     fs::write(stage.root.path().join("full/mine"), "").unwrap();
     fs::remove_dir(stage.root.path().join("link")).unwrap();
     symlink(outside.path(), stage.root.path().join("link")).unwrap();
-    remove(stage.bundle.path());
+    remove(&stage.dir());
     assert!(stage.has("file") && stage.has("full/mine") && !stage.has("full/x") && stage.has("link"));
     assert!(outside.path().is_dir());
 }
@@ -113,11 +118,11 @@ fn a_link_leads_to_no_place_outside() {
     // A link to nowhere within the root can be no mount point.
     assert!(stage.make(&[("/etc", "/out/x")], true).is_err());
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
-    remove(stage.bundle.path());
+    remove(&stage.dir());
     fs::remove_file(stage.bundle.path().join(FILE)).unwrap();
     stage.make(&[("/etc", "/inside/x")], true).unwrap();
     assert!(stage.has("etc/x"));
-    remove(stage.bundle.path());
+    remove(&stage.dir());
     assert!(!stage.has("etc/x"));
 }
 
@@ -129,10 +134,11 @@ fn many_may_begin_and_end_at_once() {
             scope.spawn(|| {
                 for _ in 0..50 {
                     let bundle = tempfile::tempdir().unwrap();
+                    let dir = Dir::open_checked(bundle.path()).unwrap();
                     let mounts = [bind(Path::new("/etc"), Path::new("/a/b"), "rw")];
-                    make_missing(bundle.path(), root.path(), &mounts, true, Owner::ROOT).unwrap();
+                    make_missing(&dir, root.path(), &mounts, true, Owner::ROOT).unwrap();
                     assert!(root.path().join("a/b").is_dir());
-                    remove(bundle.path());
+                    remove(&dir);
                 }
             });
         }
@@ -147,14 +153,35 @@ fn what_another_container_uses_stays_until_its_end() {
     stage.make(&[("/etc", "/a")], false).unwrap();
     let mounts = [("/etc", "/a"), ("/etc", "/b")]
         .map(|(source, place)| bind(Path::new(source), Path::new(place), "rw"));
-    make_missing(other.bundle.path(), stage.root.path(), &mounts, false, Owner::ROOT).unwrap();
-    remove(stage.bundle.path());
+    make_missing(&other.dir(), stage.root.path(), &mounts, false, Owner::ROOT).unwrap();
+    remove(&stage.dir());
     assert!(stage.has("a") && stage.has("b"));
     // Another process that has a container there.
-    let theirs = locked(stage.root.path(), FlockOperation::LockShared).unwrap();
-    remove(other.bundle.path());
+    let theirs = open(stage.root.path()).unwrap();
+    flock(&theirs, FlockOperation::LockShared).unwrap();
+    remove(&other.dir());
     assert!(stage.has("a") && stage.has("b"), "there is one left that uses them");
     drop(theirs);
-    remove(other.bundle.path());
+    remove(&other.dir());
     assert!(!stage.has("a") && !stage.has("b"));
+}
+
+/// The directory that the root file system is in belongs to somebody who puts another one in its place meanwhile.
+#[test]
+fn swapped_rootfs() {
+    for is_swept in [false, true] {
+        let stage = Stage::new();
+        let (root, moved) = (stage.root.path().to_owned(), stage.bundle.path().join("moved"));
+        stage.make(&[("/etc", "/etc/x")], false).unwrap();
+        fs::rename(&root, &moved).unwrap();
+        fs::create_dir_all(root.join("etc/x")).unwrap();
+        if is_swept {
+            // Another executor has nothing open.
+            in_use().remove(stage.bundle.path());
+        }
+        remove(&stage.dir());
+        assert!(stage.has("etc/x"), "another directory's was removed");
+        assert_eq!(moved.join("etc/x").exists(), is_swept);
+        fs::remove_dir_all(&moved).unwrap();
+    }
 }

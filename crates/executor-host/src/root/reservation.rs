@@ -3,40 +3,71 @@
 //! ```text
 //!  end: processes, cgroups, runtime state ──▶ Bundles::detach: network ──▶ remove: mounts, files, `owner` last
 //! ```
+//! No directory of a container is kept open: a thousand containers would need a thousand descriptors more.
 
-use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use executor_core::lifecycle::{ContainerId, HostPid, Leftover, LeftoverKind};
+use executor_disk::Dir;
+use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
-use super::OWNER;
+use super::{OWNER, RootDirs};
 use crate::cgroup::place::CgroupPlace;
 use crate::cgroup::{self, Cgroups};
 use crate::seam::Members;
-use crate::{Bundles, Result, journal, procfs, tree};
+use crate::{Bundles, Error, Place, Result, journal, procfs};
 
 /// A container's reservation: its id, and where everything of it is.
 #[derive(Clone, Debug)]
 pub struct Reservation {
     /// The container's id.
     pub id: ContainerId,
-    /// The container's own directory, its bundle.
-    pub dir: PathBuf,
     /// The place of its cgroup. `None` if this user may make no cgroups.
     pub cgroup: Option<CgroupPlace>,
-    /// The runtime's own directory for it.
-    pub state: PathBuf,
+    pub(super) dirs: Arc<RootDirs>,
 }
 
 impl Reservation {
+    /// Opens the container's own directory, its bundle.
+    ///
+    /// # Errors
+    /// When it does not exist, or there are no more descriptors.
+    pub fn open(&self) -> Result<Dir> {
+        self.dirs.containers.open_dir(self.id.as_str()).map_err(Error::file("open", &self.path()))
+    }
+
+    /// Opens the runtime's own directory for it.
+    ///
+    /// # Errors
+    /// When it does not exist, or there are no more descriptors.
+    pub fn open_state(&self) -> Result<Dir> {
+        self.dirs.runtime.open_dir(self.id.as_str()).map_err(Error::file("open", &self.state_path()))
+    }
+
+    /// The path of the container's own directory, for the runtime and for messages.
+    pub fn path(&self) -> PathBuf {
+        self.dirs.containers.path_of(self.id.as_str())
+    }
+
+    fn state_path(&self) -> PathBuf {
+        self.dirs.runtime.path_of(self.id.as_str())
+    }
+
+    /// The place of its bundle, whose directory is `dir`.
+    pub fn place<'a>(&'a self, dir: &'a Dir) -> Place<'a> {
+        let cgroup = self.cgroup.as_ref().map(|place| place.cgroups_path.as_str());
+        Place { id: &self.id, root: &self.dirs.root, dir, cgroup }
+    }
+
     /// Kills and removes everything that the container has: processes, cgroups, runtime state, network,
     /// mounts, files. Returns how many processes were killed, and what could not be removed.
     pub fn dispose(&self, bundles: &dyn Bundles) -> (usize, Vec<Leftover>) {
         let (killed, mut left) = self.end(None);
-        left.extend(bundles.detach(&self.dir));
+        left.extend(self.detach(bundles));
         (killed, self.remove(bundles, left))
     }
 
@@ -48,38 +79,60 @@ impl Reservation {
             None => match self.cgroups() {
                 Ok(found) => found,
                 Err(error) => {
-                    return (0, vec![Leftover::new(LeftoverKind::RuntimeState, &self.state, &error)]);
+                    let left = Leftover::new(LeftoverKind::RuntimeState, self.state_path(), &error);
+                    return (0, vec![left]);
                 }
             },
         };
         let (killed_in_cgroups, not_removed) = cgroups.end();
         let killed_by_pid = self.kill_by_pid();
         let mut left = not_removed.remove();
-        left.extend(remove_state(&self.state));
+        left.extend(self.remove_state());
         (killed_in_cgroups + killed_by_pid, left)
     }
 
     /// Kills processes that are in no cgroup. The journal lists them. It lacks an init whose runtime was
     /// killed before it had reported the pid, but the runtime's state has that. Returns how many were killed.
     fn kill_by_pid(&self) -> usize {
-        let in_journal = journal::kill(&self.dir);
+        let in_journal = self.open().map(|dir| journal::kill(&dir)).unwrap_or_default();
         cgroup::wait_for_exits(&in_journal, cgroup::PATIENCE);
         // An init that was in the journal has exited by now, and is not counted twice.
-        let init = journal::kill_init(&self.state);
+        let init = self.open_state().ok().and_then(|state| journal::kill_init(&state));
         cgroup::wait_for_exits(init.as_slice(), cgroup::PATIENCE);
         in_journal.len() + usize::from(init.is_some())
     }
 
-    /// The last step, after [`end`](Self::end) and [`Bundles::detach`]: removes mounts and files. `left` is
-    /// what those could not remove. Returns all that is left.
+    /// The second step: removes the network.
+    pub fn detach(&self, bundles: &dyn Bundles) -> Vec<Leftover> {
+        self.with_dir(|dir| bundles.detach(&self.place(dir)))
+    }
+
+    /// The last step: removes mounts and files. `left` is what the former steps could not remove. Returns all
+    /// that is left.
     pub fn remove(&self, bundles: &dyn Bundles, mut left: Vec<Leftover>) -> Vec<Leftover> {
-        left.extend(bundles.unmake(&self.dir));
-        left.extend(mounts_left(&self.dir));
+        left.extend(self.with_dir(|dir| {
+            let mut left = bundles.unmake(&self.place(dir));
+            left.extend(mounts_left(dir));
+            left
+        }));
         // If anything is left, `owner` must stay: the next sweep reads it.
         if left.is_empty() {
-            left.extend(tree::remove_with_last(&self.dir, LeftoverKind::File, OWNER));
+            left.extend(self.dirs.containers.remove_tree_with_last(
+                self.id.as_str(),
+                LeftoverKind::File,
+                OWNER,
+            ));
         }
         left
+    }
+
+    /// Calls `remove` with the container's directory, unless that is gone.
+    fn with_dir(&self, remove: impl FnOnce(&Dir) -> Vec<Leftover>) -> Vec<Leftover> {
+        match self.dirs.containers.open_dir(self.id.as_str()) {
+            Ok(dir) => remove(&dir),
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            Err(error) => vec![Leftover::new(LeftoverKind::File, self.path(), &error)],
+        }
     }
 
     /// Its cgroups, as they are now.
@@ -87,9 +140,13 @@ impl Reservation {
     /// # Errors
     /// When the runtime's state cannot be read.
     pub fn cgroups(&self) -> Result<Cgroups> {
-        match &self.cgroup {
-            Some(place) => Cgroups::find(&place.path, &self.state.join("state.json")),
-            None => Ok(Cgroups::none()),
+        const FILE: &str = "state.json";
+        let Some(place) = &self.cgroup else { return Ok(Cgroups::none()) };
+        let opened = self.dirs.runtime.open_dir(self.id.as_str());
+        match opened.and_then(|state| state.read(FILE, journal::STATE_LIMIT)) {
+            Ok(json) => Ok(Cgroups::find(&place.path, &json)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(Cgroups::find(&place.path, &[])),
+            Err(error) => Err(Error::file("read", &self.state_path())(error)),
         }
     }
 
@@ -103,41 +160,44 @@ impl Reservation {
         };
         Members::Cgroup { path: place.path.clone(), dirs }
     }
+
+    /// Removes the runtime's state of the container. runc mounts its own program there, read-only, to execute
+    /// itself from the mount. If it was killed meanwhile, the mount is still there.
+    fn remove_state(&self) -> Vec<Leftover> {
+        let remove = || self.dirs.runtime.remove_tree(self.id.as_str(), LeftoverKind::RuntimeState);
+        let left = remove();
+        if left.is_empty() {
+            return left;
+        }
+        for mount in procfs::mounts_below(&self.state_path()).into_iter().flatten() {
+            if let Err(error) = unmount(&mount, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+                tracing::warn!(mount = %mount.display(), %error, "the runtime's mount was not unmounted");
+            }
+        }
+        remove()
+    }
 }
 
 /// What is still mounted below a container's directory.
-fn mounts_left(dir: &Path) -> Vec<Leftover> {
+fn mounts_left(dir: &Dir) -> Vec<Leftover> {
     if !may_have_mounts(dir) {
         return Vec::new();
     }
-    let mounts = match procfs::mounts_below(dir) {
+    let mounts = match procfs::mounts_below(dir.path()) {
         Ok(mounts) => mounts,
-        Err(error) => return vec![Leftover::new(LeftoverKind::Mount, dir, &error)],
+        Err(error) => return vec![Leftover::new(LeftoverKind::Mount, dir.path(), &error)],
     };
     let busy = io::Error::from(Errno::BUSY);
-    mounts.iter().map(|point| Leftover::new(LeftoverKind::Mount, point, &busy)).collect()
+    let leftover = |point: &PathBuf| Leftover::new(LeftoverKind::Mount, Path::new(point), &busy);
+    mounts.iter().map(leftover).collect()
 }
 
 /// Whether the directory has a directory in it. If not, a mount below it can only be on a file. Such a file
 /// cannot be unlinked, and nothing behind the mount can be removed by mistake.
-fn may_have_mounts(dir: &Path) -> bool {
-    let is_dir = |entry: io::Result<fs::DirEntry>| {
-        entry.and_then(|entry| entry.file_type()).map_or(true, |kind| kind.is_dir())
+fn may_have_mounts(dir: &Dir) -> bool {
+    let is_dir = |name: &String| {
+        let stat = dir.stat_of(name).ok().flatten();
+        stat.is_none_or(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
     };
-    fs::read_dir(dir).is_ok_and(|mut entries| entries.any(is_dir))
-}
-
-/// Removes the runtime's state of a container. runc mounts its own program there, read-only, to execute
-/// itself from the mount. If it was killed meanwhile, the mount is still there.
-fn remove_state(dir: &Path) -> Vec<Leftover> {
-    let left = tree::remove(dir, LeftoverKind::RuntimeState);
-    if left.is_empty() {
-        return left;
-    }
-    for mount in procfs::mounts_below(dir).into_iter().flatten() {
-        if let Err(error) = unmount(&mount, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
-            tracing::warn!(mount = %mount.display(), %error, "the runtime's mount was not unmounted");
-        }
-    }
-    tree::remove(dir, LeftoverKind::RuntimeState)
+    dir.names().is_ok_and(|names| names.iter().any(is_dir))
 }

@@ -4,42 +4,57 @@
 //! disposes of its containers and leaves the root on its behalf. The steps are the ones that a live executor
 //! takes when it closes.
 
-use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::Arc;
 
 use executor_core::lifecycle::{ContainerId, Leftover, LeftoverKind, Signal};
 use executor_core::{CgroupParent, Swept};
+use executor_disk::Dir;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
-use super::{EXECUTOR_VARIABLE, NO_CGROUP, OWNER, Reservation, lock_root, log_prefix};
+use super::{
+    CONTAINERS, EXECUTOR_VARIABLE, EXECUTORS, NO_CGROUP, OWNER, RECORD_LIMIT, RUNTIME, Reservation, RootDirs,
+    lock_root, log_prefix,
+};
 use crate::cgroup::place::{self, CgroupPlace, Missing};
-use crate::{Bundles, Error, Result, cgroup, pidfd, procfs, tree};
+use crate::{Bundles, Error, Result, cgroup, pidfd, procfs};
 
 /// How often a sweep looks for runtimes of a dead executor, at most.
 const MAX_SCANS: usize = 20;
+
+/// The first field of the line in an executor's file that has its mark.
+const MARK: &str = "mark";
 
 /// Removes what dead executors left under `root`. Leaves what belongs to live executors, and what is not
 /// Longshore's.
 ///
 /// # Errors
-/// When the root exists and cannot be read or locked.
+/// When the root exists and cannot be read or locked, or is one that somebody else could have prepared: see
+/// [`Dir::open_checked`].
 pub fn sweep(root: &Path, bundles: &dyn Bundles) -> Result<Vec<Swept>> {
-    let root = match root.canonicalize() {
+    let root = match Dir::open_checked(root) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        resolved => resolved.map_err(Error::file("resolve", root))?,
+        opened => opened.map_err(Error::file("use", root))?,
     };
     cgroup::learn_hierarchies()?;
-    let dead = dead_executors(&root)?;
+    sweep_dir(&Arc::new(root), bundles)
+}
+
+pub(super) fn sweep_dir(root: &Arc<Dir>, bundles: &dyn Bundles) -> Result<Vec<Swept>> {
+    let Some((dirs, dead)) = dead_executors(root)? else { return Ok(Vec::new()) };
+    let dirs = Arc::new(dirs);
     let mut swept = Vec::new();
     for (executor, lock) in dead {
-        kill_runtimes(&executor);
-        for reservation in reservations_of(&root, &executor)? {
+        kill_runtimes(&dirs, &executor);
+        for reservation in reservations_of(&dirs, &executor)? {
             let (killed, left) = reservation.dispose(bundles);
             swept.push(Swept::new(reservation.id.to_string(), killed, left));
         }
-        let left = leave_root(&root, &executor, bundles)?;
+        let left = leave_root(&dirs, &executor, bundles)?;
         if !left.is_empty() {
             tracing::warn!(executor, ?left, "not everything of a dead executor could be removed");
         }
@@ -50,21 +65,35 @@ pub fn sweep(root: &Path, bundles: &dyn Bundles) -> Result<Vec<Swept>> {
 
 /// Removes what an executor has besides its containers, and then the executor's file. Returns what could not
 /// be removed. If anything is left, the file stays.
-pub(super) fn leave_root(root: &Path, executor: &str, bundles: &dyn Bundles) -> Result<Vec<Leftover>> {
-    let file = root.join("executors").join(executor);
-    let text = fs::read_to_string(&file).map_err(Error::file("read", &file))?;
+pub(super) fn leave_root(
+    dirs: &Arc<RootDirs>,
+    executor: &str,
+    bundles: &dyn Bundles,
+) -> Result<Vec<Leftover>> {
+    let file = dirs.executors.path_of(executor);
+    let text = dirs.executors.read_text(executor, RECORD_LIMIT).map_err(Error::file("read", &file))?;
     let mut left = Vec::new();
     for (parent, made) in text.lines().filter_map(parse_record) {
         left.extend(place::remove_parent(parent, executor, &made));
     }
-    left.extend(bundles.close(root, executor));
-    let _root_lock = lock_root(root)?;
-    remove_logs(root, executor)?;
-    if left.is_empty() && reservations_of(root, executor)?.is_empty() {
-        fs::remove_file(&file).map_err(Error::file("remove", &file))?;
-        remove_shared_dirs_if_last(root);
+    left.extend(bundles.close(&dirs.root, executor));
+    let _root_lock = lock_root(&dirs.root)?;
+    remove_logs(&dirs.runtime, executor)?;
+    if left.is_empty() && reservations_of(dirs, executor)?.is_empty() {
+        dirs.executors.remove_file(executor).map_err(Error::file("remove", &file))?;
+        remove_shared_dirs_if_last(&dirs.root);
     }
     Ok(left)
+}
+
+/// The line of an executor's file that has its mark.
+pub(super) fn mark_record(mark: &str) -> String {
+    format!("{MARK}\t{mark}\n")
+}
+
+/// The mark in an executor's file.
+fn parse_mark(text: &str) -> Option<&str> {
+    text.lines().find_map(|line| line.strip_prefix(MARK)?.strip_prefix('\t'))
 }
 
 /// Parses a line of an executor's file: a cgroup parent, and for each hierarchy the topmost directory of that
@@ -86,12 +115,11 @@ fn parse_record(line: &str) -> Option<(&str, Vec<Missing>)> {
 }
 
 /// The records of all executors on this root.
-pub(super) fn records(root: &Path) -> Result<Vec<(String, Vec<Missing>)>> {
-    let dir = root.join("executors");
+pub(super) fn records(executors: &Dir) -> Result<Vec<(String, Vec<Missing>)>> {
     let mut records = Vec::new();
-    for name in names(&dir)? {
+    for name in names(executors)? {
         // Its executor may have removed it meanwhile.
-        let Ok(text) = fs::read_to_string(dir.join(name)) else { continue };
+        let Ok(text) = executors.read_text(name, RECORD_LIMIT) else { continue };
         let parsed = text.lines().filter_map(parse_record);
         records.extend(parsed.map(|(parent, made)| (parent.to_owned(), made)));
     }
@@ -99,13 +127,17 @@ pub(super) fn records(root: &Path) -> Result<Vec<(String, Vec<Missing>)>> {
 }
 
 /// Executors whose files are not locked. This process holds the returned locks, so no other process sweeps
-/// the same.
-fn dead_executors(root: &Path) -> Result<Vec<(String, File)>> {
+/// the same. `None` if no executor has ever used the root.
+fn dead_executors(root: &Arc<Dir>) -> Result<Option<(RootDirs, Vec<(String, File)>)>> {
     let _root_lock = lock_root(root)?;
+    if !root.has(EXECUTORS) {
+        return Ok(None);
+    }
+    let dirs = RootDirs::make(Arc::clone(root))?;
     let mut dead = Vec::new();
-    for name in names(&root.join("executors"))? {
-        let path = root.join("executors").join(&name);
-        let file = match File::open(&path) {
+    for name in names(&dirs.executors)? {
+        let path = dirs.executors.path_of(&name);
+        let file = match dirs.executors.open_regular(&name) {
             Err(error) if error.kind() == ErrorKind::NotFound => continue,
             opened => opened.map_err(Error::file("open", &path))?,
         };
@@ -115,21 +147,19 @@ fn dead_executors(root: &Path) -> Result<Vec<(String, File)>> {
             Err(error) => return Err(Error::file("lock", &path)(error.into())),
         }
     }
-    Ok(dead)
+    Ok(Some((dirs, dead)))
 }
 
 /// The reservations of an executor. Removes directories that were not renamed to an id yet: nothing in them
 /// was in use.
-fn reservations_of(root: &Path, executor: &str) -> Result<Vec<Reservation>> {
-    let containers = root.join("containers");
+fn reservations_of(dirs: &Arc<RootDirs>, executor: &str) -> Result<Vec<Reservation>> {
     let mut reservations = Vec::new();
-    for name in names(&containers)? {
-        let dir = containers.join(&name);
+    for name in names(&dirs.containers)? {
         if name.starts_with(&format!(".{executor}.")) {
-            for left in tree::remove(&dir, LeftoverKind::File) {
+            for left in dirs.containers.remove_tree(&name, LeftoverKind::File) {
                 tracing::warn!(%left, "part of an unfinished reservation was not removed");
             }
-        } else if let Some(reservation) = read_reservation(root, &name, executor) {
+        } else if let Some(reservation) = read_reservation(dirs, &name, executor) {
             reservations.push(reservation);
         }
     }
@@ -137,33 +167,40 @@ fn reservations_of(root: &Path, executor: &str) -> Result<Vec<Reservation>> {
 }
 
 /// Reads a container's `owner` file. `None` if the container is not this executor's.
-fn read_reservation(root: &Path, name: &str, executor: &str) -> Option<Reservation> {
+fn read_reservation(dirs: &Arc<RootDirs>, name: &str, executor: &str) -> Option<Reservation> {
     let id = ContainerId::new(name).ok()?;
-    let dir = root.join("containers").join(name);
-    let text = fs::read_to_string(dir.join(OWNER)).ok()?;
+    let text = dirs.containers.open_dir(name).ok()?.read_text(OWNER, RECORD_LIMIT).ok()?;
+    let cgroup = parse_owner(&text, executor, &id)?;
+    Some(Reservation { id, cgroup, dirs: Arc::clone(dirs) })
+}
+
+/// The cgroup in the `owner` file of a container. `None` if the container is not this executor's.
+fn parse_owner(text: &str, executor: &str, id: &ContainerId) -> Option<Option<CgroupPlace>> {
     let mut lines = text.lines();
     let (owner, cgroups_path) = (lines.next()?, lines.next()?);
     if owner != executor {
         return None;
     }
-    let cgroup = match cgroups_path {
-        NO_CGROUP => None,
-        path => Some(CgroupPlace::parse(path, executor, &id)?),
-    };
-    Some(Reservation { id, dir, cgroup, state: root.join("runtime").join(name) })
+    match cgroups_path {
+        NO_CGROUP => Some(None),
+        path => Some(Some(CgroupPlace::parse(path, executor, id)?)),
+    }
 }
 
-/// Kills the runtimes that a dead executor has called. A runtime that is just executing another program, as
-/// runc executes itself, shows no environment for a moment. Therefore the scan is repeated until two scans in
-/// a row find none.
-fn kill_runtimes(executor: &str) {
-    let variable = format!("{EXECUTOR_VARIABLE}={executor}");
+/// Kills the runtimes that a dead executor has called. They have its mark in their environment, which only this
+/// user and root can read. A runtime that is just executing another program, as runc executes itself, shows no
+/// environment for a moment. Therefore the scan is repeated until two scans in a row find none.
+fn kill_runtimes(dirs: &RootDirs, executor: &str) {
+    let text = dirs.executors.read_text(executor, RECORD_LIMIT).unwrap_or_default();
+    let Some(mark) = parse_mark(&text) else { return };
+    let variable = format!("{EXECUTOR_VARIABLE}={mark}");
     let mut clean_scans = 0;
     for _ in 0..MAX_SCANS {
         let mut killed = Vec::new();
         for pid in procfs::processes() {
             let Ok(pidfd) = pidfd::open(pid) else { continue };
-            if procfs::has_variable(pid, &variable) && pidfd::send(&pidfd, Signal::KILL).is_ok() {
+            let is_runtime = procfs::is_like_us(pid) && procfs::has_variable(pid, &variable);
+            if is_runtime && pidfd::send(&pidfd, Signal::KILL).is_ok() {
                 killed.push(pidfd);
             }
         }
@@ -175,31 +212,25 @@ fn kill_runtimes(executor: &str) {
     }
 }
 
-fn remove_logs(root: &Path, executor: &str) -> Result<()> {
-    let state = root.join("runtime");
+fn remove_logs(state: &Dir, executor: &str) -> Result<()> {
     let prefix = log_prefix(executor);
-    for name in names(&state)?.into_iter().filter(|name| name.starts_with(&prefix)) {
-        let log = state.join(name);
-        fs::remove_file(&log).map_err(Error::file("remove", &log))?;
+    for name in names(state)?.into_iter().filter(|name| name.starts_with(&prefix)) {
+        state.remove_file(&name).map_err(Error::file("remove", &state.path_of(&name)))?;
     }
     Ok(())
 }
 
-pub(super) fn names(dir: &Path) -> Result<Vec<String>> {
-    let entries = match fs::read_dir(dir) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.map_err(Error::file("list", dir))?,
-    };
-    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-    names.collect::<io::Result<_>>().map_err(Error::file("list", dir))
+pub(super) fn names(dir: &Dir) -> Result<BTreeSet<String>> {
+    let names = dir.names().map_err(Error::file("list", dir.path()))?;
+    Ok(names.into_iter().collect())
 }
 
 /// Removes the directories that all executors share, if there is no other executor. The caller has locked the
 /// root.
-fn remove_shared_dirs_if_last(root: &Path) {
-    if fs::remove_dir(root.join("executors")).is_ok() {
-        for part in ["containers", "runtime"] {
-            let _not_empty = fs::remove_dir(root.join(part));
+fn remove_shared_dirs_if_last(root: &Dir) {
+    if root.remove_dir(EXECUTORS).is_ok() {
+        for part in [CONTAINERS, RUNTIME] {
+            let _not_empty = root.remove_dir(part);
         }
     }
 }

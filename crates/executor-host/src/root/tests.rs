@@ -1,6 +1,8 @@
 //! A root: who owns what in it, and what a sweep removes.
 
-use super::sweep::names;
+use std::fs;
+use std::process::{Command, Stdio};
+
 use super::*;
 use crate::bundles::Place;
 use executor_core::lifecycle::{HostPid, StartFailure};
@@ -40,13 +42,17 @@ impl Bundles for NoBundles {
         Ok(Vec::new())
     }
 
-    fn unmake(&self, _: &Path) -> Vec<Leftover> {
+    fn unmake(&self, _: &Place<'_>) -> Vec<Leftover> {
         Vec::new()
     }
 }
 
 fn id(name: &str) -> ContainerId {
     ContainerId::new(name).unwrap()
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    Dir::open_checked(dir).unwrap().names().unwrap()
 }
 
 #[test]
@@ -56,10 +62,10 @@ fn a_taken_id_is_not_given_twice_and_nothing_of_it_is_touched() {
     let (other, swept) = Root::open(dir.path(), &NoBundles).unwrap();
     assert_eq!(swept, [], "a live executor was swept");
     let reservation = one.reserve(&id("a"), None).unwrap().unwrap();
-    fs::write(reservation.dir.join("mine"), "").unwrap();
+    fs::write(reservation.path().join("mine"), "").unwrap();
     assert!(other.reserve(&id("a"), None).unwrap().is_none());
-    assert!(reservation.dir.join("mine").exists());
-    assert_eq!(names(&dir.path().join("containers")).unwrap(), ["a"]);
+    assert!(reservation.path().join("mine").exists());
+    assert_eq!(names(&dir.path().join("containers")), ["a"]);
     assert_eq!(reservation.dispose(&NoBundles), (0, vec![]));
     let reservation = other.reserve(&id("a"), None).unwrap().unwrap();
     assert_eq!(reservation.dispose(&NoBundles), (0, vec![]));
@@ -75,14 +81,15 @@ fn what_dead_executors_left_is_swept_and_only_that() {
     let gone = dead.reserve(&id("gone"), None).unwrap().unwrap();
     fs::create_dir(dir.path().join("containers/strangers")).unwrap();
     fs::create_dir(dir.path().join(format!("containers/.{}.x", dead.executor()))).unwrap();
-    fs::create_dir_all(&gone.state).unwrap();
+    let state = dir.path().join("runtime/gone");
+    fs::create_dir_all(&state).unwrap();
     drop(dead);
 
     let swept = sweep(dir.path(), &NoBundles).unwrap();
     assert_eq!(swept, [Swept::new("gone", 0, vec![])]);
-    assert!(kept.dir.exists() && dir.path().join("containers/strangers").exists());
-    assert!(!gone.dir.exists() && !gone.state.exists());
-    assert_eq!(names(&dir.path().join("executors")).unwrap(), [live.executor()]);
+    assert!(kept.path().exists() && dir.path().join("containers/strangers").exists());
+    assert!(!gone.path().exists() && !state.exists());
+    assert_eq!(names(&dir.path().join("executors")), [live.executor()]);
     assert_eq!(sweep(dir.path(), &NoBundles).unwrap(), []);
     assert_eq!(kept.dispose(&NoBundles), (0, vec![]));
     assert_eq!(live.close(&NoBundles), []);
@@ -95,8 +102,9 @@ fn what_cannot_be_written_down_is_not_made() {
     let parent = format!("/{}", root.executor());
     let mute = Root {
         lock_file: File::open(dir.path().join("executors").join(root.executor())).unwrap(),
-        dir: root.dir.clone(),
+        dirs: Arc::clone(&root.dirs),
         executor: root.executor.clone(),
+        mark: String::new(),
         parent: None,
         parents: Mutex::default(),
     };
@@ -112,4 +120,71 @@ fn what_cannot_be_written_down_is_not_made() {
 #[test]
 fn a_root_that_does_not_exist_has_nothing_to_sweep() {
     assert_eq!(sweep(Path::new("/nowhere/longshore"), &NoBundles).unwrap(), []);
+}
+
+#[test]
+fn runtimes_are_known_by_a_secret_mark() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dead, _) = Root::open(dir.path(), &NoBundles).unwrap();
+    let with = |value: &str| {
+        let mut sleeper = Command::new("sleep");
+        sleeper.arg("1000").env(EXECUTOR_VARIABLE, value).stdin(Stdio::null()).spawn().unwrap()
+    };
+    let mut strangers = [with(dead.executor()), with(&format!("{}.", dead.executor()))];
+    let mut ours = with(dead.mark());
+    let mut last = Command::new("sleep");
+    // Its mark comes after more than any runtime's environment has: variables are sorted.
+    last.arg("1000").env_clear();
+    for number in 0..8 {
+        last.env(format!("A{number}"), "x".repeat(100_000));
+    }
+    let mut huge = last.env(EXECUTOR_VARIABLE, dead.mark()).spawn().unwrap();
+    drop(dead);
+    assert_eq!(sweep(dir.path(), &NoBundles).unwrap(), []);
+    assert!(!ours.wait().unwrap().success(), "a runtime was not killed");
+    for stranger in strangers.iter_mut().chain([&mut huge]) {
+        assert!(stranger.try_wait().unwrap().is_none(), "a stranger was killed");
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_root_of_somebody_else_is_neither_swept_nor_used() {
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("root");
+    let (dead, _) = Root::open(&root, &NoBundles).unwrap();
+    dead.reserve(&id("c"), None).unwrap().unwrap();
+    drop(dead);
+    let refused = || {
+        let error = sweep(&root, &NoBundles).unwrap_err();
+        assert!(Root::open(&root, &NoBundles).is_err());
+        error.io().unwrap().to_string()
+    };
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(refused().contains("can be written by others"));
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::rename(root.join("containers"), dir.path().join("elsewhere")).unwrap();
+    symlink(dir.path().join("elsewhere"), root.join("containers")).unwrap();
+    refused();
+    assert!(dir.path().join("elsewhere/c").exists(), "what a link leads to was removed");
+    fs::remove_file(root.join("containers")).unwrap();
+    fs::rename(dir.path().join("elsewhere"), root.join("containers")).unwrap();
+    if rustix::process::geteuid().is_root() {
+        chown(&root, Some(1000), Some(1000)).unwrap();
+        assert!(refused().contains("belongs to user 1000"));
+        chown(&root, Some(0), Some(0)).unwrap();
+        // A part that is somebody else's holds nothing of ours.
+        chown(root.join("containers/c"), Some(1000), Some(1000)).unwrap();
+        assert_eq!(sweep(&root, &NoBundles).unwrap(), []);
+        assert!(root.join("containers/c/owner").exists());
+        chown(root.join("containers/c"), Some(0), Some(0)).unwrap();
+        let (dead, _) = Root::open(&root, &NoBundles).unwrap();
+        let owner = format!("{}\n-\n", dead.executor());
+        drop(dead);
+        fs::write(root.join("containers/c/owner"), owner).unwrap();
+    }
+    assert_eq!(sweep(&root, &NoBundles).unwrap(), [Swept::new("c", 0, vec![])]);
+    assert_eq!(names(&root), [String::new(); 0]);
 }

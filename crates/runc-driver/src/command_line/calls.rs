@@ -2,23 +2,22 @@
 
 use std::borrow::Cow;
 use std::ffi::OsString;
-use std::fs;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use executor_core::lifecycle::{ContainerId, ExitStatus};
 use executor_core::metrics::CallOutcome;
 use executor_core::{BoxFuture, ChildFd, ChildStdio};
-use executor_host::{Call, CallEnd, Command, EXECUTOR_VARIABLE, StdioSource, log_prefix};
+use executor_disk::Dir;
+use executor_host::{Call, CallEnd, Command, EXECUTOR_VARIABLE, StdioSource};
 use futures::FutureExt;
 use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
 use super::arguments::Step;
-use super::{ANSWER_LIMIT, CommandLine, KEPT_VARIABLES};
+use super::{ANSWER_LIMIT, Caller, CommandLine, KEPT_VARIABLES, LOG_LIMIT};
 use crate::image::Images;
 use crate::oci::{Launch, OciRuntime, RuntimeCall};
 use crate::{Error, Result, failure};
@@ -32,12 +31,12 @@ impl CommandLine {
     ) -> (BoxFuture<'static, executor_host::Result<Call>>, Log) {
         let mut all: Vec<OsString> = Vec::new();
         let mut log = Log(None);
-        if let (Some(state), Some(executor)) = (&self.state, &self.executor) {
+        if let Some(Caller { state, log_prefix, .. }) = &self.caller {
             let number = self.calls.fetch_add(1, Ordering::Relaxed);
-            let file = state.join(format!("{}{number}", log_prefix(executor)));
-            all.extend(["--root".into(), state.into()]);
-            all.extend(["--log".into(), file.clone().into(), "--log-format".into(), "json".into()]);
-            log = Log(Some(file));
+            let file = format!("{log_prefix}{number}");
+            all.extend(["--root".into(), state.path().into()]);
+            all.extend(["--log".into(), state.path_of(&file).into(), "--log-format".into(), "json".into()]);
+            log = Log(Some((Arc::clone(state), file)));
         }
         all.extend_from_slice(args);
         let command = Command {
@@ -64,8 +63,8 @@ impl CommandLine {
                 variables.push((name.into(), value));
             }
         }
-        if let Some(executor) = &self.executor {
-            variables.push((EXECUTOR_VARIABLE.into(), executor.into()));
+        if let Some(caller) = &self.caller {
+            variables.push((EXECUTOR_VARIABLE.into(), caller.mark.clone().into()));
         }
         variables
     }
@@ -149,21 +148,21 @@ fn operation(args: &[OsString]) -> Cow<'_, str> {
 }
 
 /// The log of one call. It is removed when it was read or is dropped.
-pub(crate) struct Log(Option<PathBuf>);
+pub(crate) struct Log(Option<(Arc<Dir>, String)>);
 
 impl Log {
     /// The runtime's words about its failure.
     pub(crate) async fn take(self) -> Option<String> {
-        let read = tokio::task::spawn_blocking(move || self.0.as_ref().map(fs::read));
-        failure::words(&read.await.ok()??.ok()?)
+        let read = move || self.0.as_ref().map(|(dir, file)| dir.read(file, LOG_LIMIT));
+        failure::words(&tokio::task::spawn_blocking(read).await.ok()??.ok()?)
     }
 }
 
 impl Drop for Log {
     /// The file is short, and removing it takes microseconds.
     fn drop(&mut self) {
-        if let Some(file) = &self.0 {
-            let _never_written = fs::remove_file(file);
+        if let Some((dir, file)) = &self.0 {
+            let _never_written = dir.remove_file(file);
         }
     }
 }

@@ -38,8 +38,9 @@ impl DriverState {
     ) -> StartResult<(Option<Console>, ChildStdio)> {
         let Some(size) = stdio.terminal else { return Ok((None, stdio)) };
         let terminal = container.await_terminal(process, size);
-        let (dir, name) = (container.reservation.dir.clone(), self.next_socket());
-        let listening = self.pools.run(Pool::Reads, move || ConsoleSocket::listen(&dir, name)).await;
+        let (own, name) = (Arc::clone(container), self.next_socket());
+        let listen = move || ConsoleSocket::listen(own.reservation.open()?, name);
+        let listening = self.pools.run(Pool::Reads, listen).await;
         let socket = listening.and_then(|socket| Ok(socket?)).map_err(|error| error.start_failure())?;
         let path = socket.path();
         let ChildStdio { stdin, stdout, .. } = stdio;

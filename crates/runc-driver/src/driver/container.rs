@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use executor_core::lifecycle::{HostPid, ProcessId, TerminalSize, Usage};
+use executor_core::lifecycle::{HostPid, ProcessId, StartFailure, TerminalSize, Usage};
 use executor_core::{ContainerSpec, NetworkNamespace, NetworkTraits};
 use executor_host::cgroup::Cgroups;
 use executor_host::procfs::{self, Stat};
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::created::Layout;
 use super::update::Updates;
-use crate::lock;
+use crate::{Error, lock};
 
 pub(super) struct DriverContainer {
     pub(super) reservation: Reservation,
@@ -222,9 +222,13 @@ impl DriverContainer {
         Usage { network, ..self.cgroups().usage() }
     }
 
-    pub(super) fn place(&self) -> Place<'_> {
-        let cgroup = self.reservation.cgroup.as_ref().map(|place| place.cgroups_path.as_str());
-        Place { id: &self.reservation.id, dir: &self.reservation.dir, cgroup }
+    /// Calls `work` with the place of its bundle.
+    pub(super) fn at_place<T>(
+        &self,
+        work: impl FnOnce(&Place<'_>) -> Result<T, StartFailure>,
+    ) -> Result<T, StartFailure> {
+        let dir = self.reservation.open().map_err(|error| Error::from(error).start_failure())?;
+        work(&self.reservation.place(&dir))
     }
 }
 

@@ -8,15 +8,14 @@
 //! program. crun's init has the fifo open, and blocks until it can read a byte. The runtime's `start` only
 //! opens the other side and removes the fifo, so the driver does that itself.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use executor_core::ChildStdio;
 use executor_core::lifecycle::{HostPid, StartFailure, StartFailureKind};
+use executor_disk::Dir;
 use executor_host::procfs::Stat;
 use executor_host::{Adopted, Ended};
 use futures::FutureExt;
@@ -28,6 +27,9 @@ use super::launch::LaunchKind;
 use super::pools::Pool;
 use super::{DriverState, gone};
 use crate::Error;
+
+/// The fifo, in the runtime's state of a container.
+const FIFO: &str = "exec.fifo";
 
 /// How a created container waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +78,6 @@ impl DriverState {
         let (Some(pid), Some(ended)) = (container.init.get().copied(), container.ended.get().cloned()) else {
             return Err(gone("the container was not created".to_owned()));
         };
-        let fifo = container.reservation.state.join("exec.fifo");
-        let failed = |error| Error::file("start by", &fifo)(error).start_failure();
         // Usually it was read when the container was created.
         let layout = match container.layout.get() {
             Some(layout) => *layout,
@@ -88,23 +88,32 @@ impl DriverState {
         };
         // Opening, writing and removing a fifo takes microseconds, which is less than moving the work to
         // another thread. A started program may be done in two milliseconds.
-        let opened = match layout {
-            Layout::Runc => open(&fifo, false).map_err(failed)?,
-            Layout::Crun => {
-                return match release_crun_init(&fifo, pid).map_err(failed)? {
-                    StartOutcome::Executed => Ok(()),
-                    StartOutcome::Gone => Err(ended_before()),
+        let state = || container.reservation.open_state().map_err(|error| Error::from(error).start_failure());
+        let outcome = match layout {
+            Layout::Runc => {
+                let state = state()?;
+                let started = async {
+                    let outcome = await_program(open(&state, OFlags::RDONLY)?, ended).await?;
+                    if outcome == StartOutcome::Executed {
+                        // While the fifo exists, the runtime reports the container as created.
+                        state.remove_file(FIFO)?;
+                    }
+                    Ok(outcome)
                 };
+                started.await.map_err(Error::file("start by", &state.path_of(FIFO)))
+            }
+            Layout::Crun => {
+                let state = state()?;
+                release_crun_init(&state, pid).map_err(Error::file("start by", &state.path_of(FIFO)))
             }
             Layout::Other => {
                 let runtime = self.opened().map_err(|error| error.start_failure())?.runtime.clone();
-                return runtime.start(&container.reservation.id).await.map_err(|error| error.start_failure());
+                runtime.start(&container.reservation.id).await.map(|()| StartOutcome::Executed)
             }
         };
-        match await_program(opened, ended).await.map_err(failed)? {
-            // While the fifo exists, the runtime reports the container as created.
-            StartOutcome::Executed => fs::remove_file(&fifo).map_err(failed),
-            StartOutcome::Gone => Err(ended_before()),
+        match outcome.map_err(|error| error.start_failure())? {
+            StartOutcome::Executed => Ok(()),
+            StartOutcome::Gone => Err(gone("the container has ended before its start".to_owned())),
         }
     }
 }
@@ -113,8 +122,9 @@ impl DriverContainer {
     /// How it waits for its start. Read once. Blocks for a moment.
     pub(super) fn layout(&self) -> Layout {
         *self.layout.get_or_init(|| {
-            let has = |file: &str| self.reservation.state.join(file).exists();
-            match (has("exec.fifo"), has("state.json"), has("status")) {
+            let state = self.reservation.open_state().ok();
+            let has = |file: &str| state.as_ref().is_some_and(|state| state.has(file));
+            match (has(FIFO), has("state.json"), has("status")) {
                 (true, true, _) => Layout::Runc,
                 (true, false, true) => Layout::Crun,
                 (true, false, false) | (false, _, _) => Layout::Other,
@@ -123,15 +133,9 @@ impl DriverContainer {
     }
 }
 
-fn ended_before() -> StartFailure {
-    gone("the container has ended before its start".to_owned())
-}
-
-/// Opens a fifo without blocking until the other side is open.
-fn open(fifo: &Path, write: bool) -> io::Result<File> {
-    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
-    let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
-    OpenOptions::new().read(true).write(write).custom_flags(flags).open(fifo)
+/// Opens the fifo without blocking until the other side is open.
+fn open(state: &Dir, access: OFlags) -> io::Result<File> {
+    state.open_file(FIFO, access | OFlags::NONBLOCK)
 }
 
 /// The outcome of a start.
@@ -144,14 +148,14 @@ enum StartOutcome {
 
 /// Writes the byte that crun's init waits for, and removes the fifo. The fifo is open for reading and
 /// writing, so that the write cannot raise SIGPIPE.
-fn release_crun_init(fifo: &Path, pid: HostPid) -> io::Result<StartOutcome> {
-    let mut gate = open(fifo, true)?;
+fn release_crun_init(state: &Dir, pid: HostPid) -> io::Result<StartOutcome> {
+    let mut gate = open(state, OFlags::RDWR)?;
     // This is checked first. After the write, the program may have run and exited already.
     if Stat::of(pid).is_none_or(|stat| stat.is_ending()) {
         return Ok(StartOutcome::Gone);
     }
     gate.write_all(&[0])?;
-    fs::remove_file(fifo)?;
+    state.remove_file(FIFO)?;
     Ok(StartOutcome::Executed)
 }
 

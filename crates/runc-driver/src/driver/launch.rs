@@ -7,13 +7,12 @@
 //! ```
 //! A terminal is received during the call. It has its size before the runtime reports that the process runs.
 
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use executor_core::lifecycle::{ExitStatus, HostPid, ProcessId, ProcessRef, StartFailure, StartFailureKind};
 use executor_core::metrics::CallOutcome;
 use executor_core::{BoxFuture, ChildStdio};
+use executor_disk::Dir;
 use executor_host::cgroup::PATIENCE;
 use executor_host::cgroup::place::CgroupPlace;
 use executor_host::{Adopted, CallEnd, Parent, journal};
@@ -32,9 +31,9 @@ pub(super) type StartResult<T> = std::result::Result<T, StartFailure>;
 pub(super) enum LaunchKind {
     Create,
     Run,
-    /// `process` is the file that describes the process. It is removed afterwards.
+    /// `process` is the file in the bundle that describes the process. It is removed afterwards.
     Exec {
-        process: PathBuf,
+        process: String,
     },
 }
 
@@ -45,6 +44,23 @@ impl LaunchKind {
             Self::Run => "run",
             Self::Exec { .. } => "exec",
         }
+    }
+}
+
+/// The files of a launch, in the container's directory.
+struct LaunchFiles {
+    pid: String,
+    process: Option<String>,
+}
+
+impl LaunchFiles {
+    /// Reads the pid, and removes the files. A container with many execs would collect them.
+    fn take(&self, dir: &Dir) -> Option<HostPid> {
+        let pid = read_pid(dir, &self.pid);
+        for file in [Some(&self.pid), self.process.as_ref()].into_iter().flatten() {
+            let _left_to_release = dir.remove_file(file);
+        }
+        pid
     }
 }
 
@@ -90,17 +106,19 @@ impl DriverState {
         };
         let (console, stdio) = self.console(container, process, stdio).await?;
         let reservation = &container.reservation;
+        let pid_file = format!("{}.pid", stem(process));
         let launch = Launch {
-            pid_file: reservation.dir.join(format!("{}.pid", stem(process))),
+            pid_file: reservation.path().join(&pid_file),
             console_socket: console.as_ref().map(|console| console.path.clone()),
             detach,
             systemd_cgroup: reservation.cgroup.as_ref().is_some_and(CgroupPlace::is_made_by_systemd),
         };
-        let mut files = vec![launch.pid_file.clone()];
-        if let LaunchKind::Exec { process } = &kind {
-            files.push(process.clone());
-        }
-        match self.call_runtime(start, &kind, launch, stdio).await {
+        let process_file = match &kind {
+            LaunchKind::Exec { process } => Some(process.clone()),
+            LaunchKind::Create | LaunchKind::Run => None,
+        };
+        let files = LaunchFiles { pid: pid_file, process: process_file };
+        match self.call_runtime(start, &kind, launch, &files.pid, stdio).await {
             Ok((parent, call)) => {
                 let adopted = self.adopt(container, process, files, parent).await;
                 drop(call);
@@ -135,16 +153,18 @@ impl DriverState {
         start: &PendingStart,
         kind: &LaunchKind,
         launch: Launch,
+        pid_file: &str,
         stdio: ChildStdio,
     ) -> Result<(Parent, RuntimeCall), LaunchFailure> {
         let not_called = |error: Error| LaunchFailure::NotCalled(error.start_failure());
         let opened = self.opened().map_err(not_called)?;
-        let (detach, pid_file) = (launch.detach, launch.pid_file.clone());
+        let (detach, pid_path) = (launch.detach, launch.pid_file.clone());
         let watched = match detach {
             true => None,
             false => {
-                let watched = PidFile::watch(&pid_file);
-                Some(watched.map_err(Error::file("watch", &pid_file)).map_err(not_called)?)
+                let dir = start.container.reservation.open().map_err(|error| not_called(error.into()))?;
+                let watched = PidFile::watch(&dir, pid_file);
+                Some(watched.map_err(Error::file("watch", &pid_path)).map_err(not_called)?)
             }
         };
         let measured = opened.calls.begin(kind.command());
@@ -172,7 +192,8 @@ impl DriverState {
             CallEnd::Overdue => CallOutcome::TimedOut,
             CallEnd::Abandoned => CallOutcome::Abandoned,
         };
-        let outcome = self.outcome(&command, call, ended, detach, &pid_file).await;
+        let has_pid = || self.has_pid(&start.container, pid_file);
+        let outcome = self.outcome(&command, call, ended, detach, has_pid).await;
         measured.end(if outcome.is_ok() { CallOutcome::Ok } else { without_process });
         outcome
     }
@@ -184,7 +205,7 @@ impl DriverState {
         call: RuntimeCall,
         ended: CallEnd,
         detach: bool,
-        pid_file: &Path,
+        has_pid: impl AsyncFnOnce() -> bool,
     ) -> Result<(Parent, RuntimeCall), LaunchFailure> {
         let killed = |message| {
             Err(LaunchFailure::Killed(StartFailure::new(StartFailureKind::RuntimeTimedOut, message)))
@@ -193,7 +214,7 @@ impl DriverState {
         match ended {
             CallEnd::Ended(ExitStatus::Code(0)) if detach => Ok((Parent::Us, call)),
             // The process has exited already, and its monitor with it.
-            CallEnd::Ended(_) if !detach && self.exists(pid_file).await => Ok((call.as_parent(), call)),
+            CallEnd::Ended(_) if !detach && has_pid().await => Ok((call.as_parent(), call)),
             CallEnd::Ended(status) => {
                 let unexplained = broken(format!("{command} failed with {status} and did not say why"));
                 Err(LaunchFailure::Refused { call, unexplained })
@@ -205,9 +226,10 @@ impl DriverState {
         }
     }
 
-    async fn exists(&self, file: &Path) -> bool {
-        let file = file.to_owned();
-        self.pools.run(Pool::Reads, move || file.exists()).await.unwrap_or(false)
+    async fn has_pid(&self, container: &Arc<DriverContainer>, pid_file: &str) -> bool {
+        let (own, name) = (Arc::clone(container), pid_file.to_owned());
+        let has = move || own.reservation.open().is_ok_and(|dir| dir.has(name));
+        self.pools.run(Pool::Reads, has).await.unwrap_or(false)
     }
 
     /// Adopts the process that a runtime has started. It is recorded in the journal first: if this process
@@ -216,20 +238,20 @@ impl DriverState {
         &self,
         container: &Arc<DriverContainer>,
         process: &ProcessId,
-        files: Vec<PathBuf>,
+        files: LaunchFiles,
         parent: Parent,
     ) -> StartResult<(HostPid, Adopted)> {
         let reservation = &container.reservation;
-        let (dir, pid_file) = (reservation.dir.clone(), files.first().cloned().unwrap_or_default());
+        let own = Arc::clone(container);
         let read_and_record = move || {
-            let pid = read_pid(&pid_file);
+            let dir = own.reservation.open().map_err(|error| Error::from(error).start_failure())?;
+            let pid = files.take(&dir);
             if let Some(pid) = pid
                 && let Err(error) = journal::record(&dir, pid)
             {
                 tracing::warn!(%pid, %error, "a process is not in the journal");
             }
-            remove(&files);
-            pid.ok_or_else(|| broken(format!("{} has no pid in it", pid_file.display())))
+            pid.ok_or_else(|| broken(format!("{} has no pid in it", dir.path_of(&files.pid).display())))
         };
         let pid = self.work(Pool::Reads, read_and_record).await?;
         if *process == ProcessId::Init {
@@ -248,15 +270,12 @@ impl DriverState {
     async fn clean_up_failed_launch(
         &self,
         start: &PendingStart,
-        files: Vec<PathBuf>,
+        files: LaunchFiles,
         failure: LaunchFailure,
     ) -> StartFailure {
         let container = &start.container;
-        let read = move || {
-            let pid = files.first().and_then(|pid_file| read_pid(pid_file));
-            remove(&files);
-            pid
-        };
+        let own = Arc::clone(container);
+        let read = move || files.take(&own.reservation.open().ok()?);
         let started = self.pools.run(Pool::Reads, read).await.ok().flatten();
         let was_called = !matches!(failure, LaunchFailure::NotCalled(_));
         if was_called && let Err(error) = self.host.end_unadopted(container.members(), false, started).await {
@@ -296,11 +315,11 @@ fn begin_call(
     launch: Launch,
     stdio: ChildStdio,
 ) -> BoxFuture<'static, crate::Result<RuntimeCall>> {
-    let (id, bundle) = (&container.reservation.id, &container.reservation.dir);
+    let (id, bundle) = (&container.reservation.id, &container.reservation.path());
     match kind {
         LaunchKind::Create => opened.runtime.create(id, bundle, launch, stdio),
         LaunchKind::Run => opened.runtime.run(id, bundle, launch, stdio),
-        LaunchKind::Exec { process } => opened.runtime.exec(id, process, launch, stdio),
+        LaunchKind::Exec { process } => opened.runtime.exec(id, &bundle.join(process), launch, stdio),
     }
 }
 
@@ -319,11 +338,4 @@ fn check_foreground(kind: &LaunchKind, stdio: &ChildStdio) -> StartResult<()> {
 
 fn broken(message: String) -> StartFailure {
     StartFailure::new(StartFailureKind::RuntimeBroken, message)
-}
-
-/// Removes files that are not needed any more. A container with many execs would collect them.
-fn remove(files: &[PathBuf]) {
-    for file in files {
-        let _left_to_release = fs::remove_file(file);
-    }
 }

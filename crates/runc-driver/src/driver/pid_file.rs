@@ -1,31 +1,33 @@
 //! The file to which a runtime writes the pid of the process that it has started.
 
-use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 
 use executor_core::lifecycle::HostPid;
+use executor_disk::Dir;
 use executor_host::procfs;
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use rustix::io::Errno;
 use tokio::io::Interest;
 
+/// The most bytes of a pid file that are read.
+const LIMIT: u64 = 64;
+
 /// A pid file that does not exist yet. Runtimes write it under another name and rename it.
 pub(super) struct PidFile {
-    name: std::ffi::OsString,
+    name: String,
     inotify: Arc<OwnedFd>,
 }
 
 impl PidFile {
-    /// Begins to watch for the file.
-    pub(super) fn watch(path: &Path) -> io::Result<Self> {
+    /// Begins to watch for the file `name` in `dir`.
+    pub(super) fn watch(dir: &Dir, name: &str) -> io::Result<Self> {
         let inotify = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
         let written = WatchFlags::MOVED_TO | WatchFlags::CLOSE_WRITE;
-        inotify::add_watch(&inotify, path.parent().unwrap_or(path), written)?;
-        Ok(Self { name: path.file_name().unwrap_or_default().to_owned(), inotify: Arc::new(inotify) })
+        inotify::add_watch(&inotify, dir.by_descriptor("."), written)?;
+        Ok(Self { name: name.to_owned(), inotify: Arc::new(inotify) })
     }
 
     /// Waits until the file has appeared.
@@ -37,7 +39,7 @@ impl PidFile {
             match events.next() {
                 Ok(event) => {
                     let name = event.file_name().map(|name| name.to_bytes());
-                    if name == Some(self.name.as_encoded_bytes()) {
+                    if name == Some(self.name.as_bytes()) {
                         return Ok(());
                     }
                 }
@@ -48,6 +50,7 @@ impl PidFile {
     }
 }
 
-pub(super) fn read_pid(pid_file: &Path) -> Option<HostPid> {
-    procfs::parse_pid(&fs::read_to_string(pid_file).ok()?)
+/// The pid in the file `name` in `dir`.
+pub(super) fn read_pid(dir: &Dir, name: &str) -> Option<HostPid> {
+    procfs::parse_pid(&dir.read_text(name, LIMIT).ok()?)
 }

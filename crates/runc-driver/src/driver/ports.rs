@@ -36,12 +36,12 @@ impl Runtime for Runc {
             Mode::Detached => shared.host.subreap(true).map_err(|error| failed(error.into()))?,
             Mode::Foreground => {}
         }
-        let (state, executor) = (own.runtime_state(), own.executor().to_owned());
+        let (state, mark) = (own.runtime_state().path().to_owned(), own.mark().to_owned());
         let calls = RuntimeCalls::register();
         shared.pools.measure();
-        let command_line = shared.command_line.with_state(state.clone(), &executor, calls.clone());
+        let command_line = shared.command_line.with_root(&own, calls.clone());
         let host = shared.host.clone();
-        let parts = RuntimeParts { command_line: command_line.clone(), host, state, executor };
+        let parts = RuntimeParts { command_line: command_line.clone(), host, state, mark };
         let runtime = (shared.make_runtime)(parts);
         let _first = shared.opened.set(OpenedRoot { root: own, command_line, runtime, calls });
         Ok(swept)
@@ -101,14 +101,15 @@ impl Runtime for Runc {
         let Some(start) = shared.begin_start(id, ProcessId::Exec(exec)) else {
             return future::ready(Err(gone(format!("there is no container {id}")))).boxed();
         };
-        let file = start.container.reservation.dir.join(format!("{}.json", stem(&start.process)));
+        let file = format!("{}.json", stem(&start.process));
         self.shared.with_kick(async move {
             let (worker, container, path) = (Arc::clone(&shared), Arc::clone(&start.container), file.clone());
             let process = start.process.clone();
             let write = move || worker.write_process(&container, &process, spec, &path);
             if let Err(failure) = shared.work(Pool::Bundles, write).await {
-                let _left_to_release =
-                    shared.pools.run(Pool::Bundles, move || std::fs::remove_file(file)).await;
+                let own = Arc::clone(&start.container);
+                let remove = move || own.reservation.open().map(|dir| dir.remove_file(file));
+                let _left_to_release = shared.pools.run(Pool::Bundles, remove).await;
                 return Err(failure);
             }
             shared.launch(&start, LaunchKind::Exec { process: file }, stdio).await.map(reported)

@@ -7,14 +7,11 @@
 //! ```
 //! The second line names the pool of each step. With a network that is not slow, all of it is one step.
 
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use executor_core::lifecycle::{ContainerId, ProcessId, StartFailure, StartFailureKind};
 use executor_core::{ContainerSpec, ExecSpec, NetworkAttachment};
+use executor_host::Place;
 use tokio::sync::watch;
 
 use super::container::DriverContainer;
@@ -33,17 +30,20 @@ impl DriverState {
         if !self.bundles.network(&spec).is_slow {
             let all = move |own: &Self| {
                 let container = own.reserve(&id, spec)?;
-                let network = own.bundles.attach(&container.place(), &container.spec)?;
-                own.write_bundle(&container, &network)
+                container.at_place(|place| {
+                    let network = own.bundles.attach(place, &container.spec)?;
+                    own.write_bundle(&container, place, &network)
+                })
             };
             return self.do_step(Pool::Bundles, &preparation, all).await;
         }
         let reserve = move |own: &Self| own.reserve(&id, spec);
         let container = self.do_step(Pool::Bundles, &preparation, reserve).await?;
         let attached = Arc::clone(&container);
-        let attach = move |own: &Self| own.bundles.attach(&attached.place(), &attached.spec);
+        let attach = move |own: &Self| attached.at_place(|place| own.bundles.attach(place, &attached.spec));
         let network = self.do_step(Pool::Attachments, &preparation, attach).await?;
-        let write = move |own: &Self| own.write_bundle(&container, &network);
+        let write =
+            move |own: &Self| container.at_place(|place| own.write_bundle(&container, place, &network));
         self.do_step(Pool::Bundles, &preparation, write).await
     }
 
@@ -104,11 +104,12 @@ impl DriverState {
     fn write_bundle(
         &self,
         container: &DriverContainer,
+        place: &Place<'_>,
         network: &NetworkAttachment,
     ) -> Result<(), StartFailure> {
         let _first = container.namespace.set(network.namespace.clone());
-        let config = self.bundles.write(&container.place(), &container.spec, network)?;
-        write(&container.reservation.dir.join("config.json"), &config)
+        let config = self.bundles.write(place, &container.spec, network)?;
+        write(place, "config.json", &config)
     }
 
     pub(super) fn write_process(
@@ -116,14 +117,15 @@ impl DriverState {
         container: &DriverContainer,
         process: &ProcessId,
         mut spec: ExecSpec,
-        file: &Path,
+        file: &str,
     ) -> Result<(), StartFailure> {
         // The runtime makes the terminal with the size that was requested last.
         if let (Some(size), Some(requested)) = (&mut spec.terminal, container.requested_size(process)) {
             *size = requested;
         }
         let init = *container.init.get().ok_or_else(|| gone("the container does not run".to_owned()))?;
-        write(file, &self.bundles.process(&container.place(), &container.spec, init, &spec)?)
+        container
+            .at_place(|place| write(place, file, &self.bundles.process(place, &container.spec, init, &spec)?))
     }
 }
 
@@ -142,8 +144,7 @@ impl Drop for Preparation {
 }
 
 /// Makes a new file that only its owner can read.
-fn write(path: &Path, text: &[u8]) -> Result<(), StartFailure> {
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let written = file.and_then(|mut file| file.write_all(text));
-    written.map_err(|error| Error::file("write", path)(error).start_failure())
+fn write(place: &Place<'_>, name: &str, text: &[u8]) -> Result<(), StartFailure> {
+    let failed = Error::file("write", &place.dir.path_of(name));
+    place.dir.write_new(name, text, 0o600).map(drop).map_err(|error| failed(error).start_failure())
 }

@@ -39,7 +39,7 @@ impl DriverState {
         let left = self.remove_parts(&container).await;
         self.released(&container, left.as_ref().is_ok_and(Vec::is_empty));
         left.unwrap_or_else(|error| {
-            vec![Leftover::new(LeftoverKind::File, &container.reservation.dir, &error)]
+            vec![Leftover::new(LeftoverKind::File, container.reservation.path(), &error)]
         })
     }
 
@@ -56,7 +56,7 @@ impl DriverState {
         }
         let pool = if container.network.is_slow { Pool::Detachments } else { Pool::Releases };
         let (own, detached) = (Arc::clone(self), Arc::clone(container));
-        left.extend(self.pools.run(pool, move || own.bundles.detach(&detached.reservation.dir)).await?);
+        left.extend(self.pools.run(pool, move || detached.reservation.detach(&*own.bundles)).await?);
         let (own, removed) = (Arc::clone(self), Arc::clone(container));
         self.pools.run(Pool::Releases, move || removed.reservation.remove(&*own.bundles, left)).await
     }
@@ -70,7 +70,7 @@ impl DriverState {
         {
             tracing::warn!(container = %container.reservation.id, %error, "what a runtime has left was not killed");
         }
-        left.extend(self.bundles.detach(&container.reservation.dir));
+        left.extend(container.reservation.detach(&*self.bundles));
         let left = container.reservation.remove(&*self.bundles, left);
         self.released(container, left.is_empty());
         left

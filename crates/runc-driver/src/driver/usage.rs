@@ -33,7 +33,10 @@ impl DriverState {
         let mut usage = self.pools.run(Pool::Reads, move || own.usage()).await?;
         if container.network.outlives_processes {
             let own = Arc::clone(self);
-            let read = move || own.bundles.network_usage(&container.reservation.dir);
+            let read = move || {
+                let reservation = &container.reservation;
+                reservation.open().ok().and_then(|dir| own.bundles.network_usage(&reservation.place(&dir)))
+            };
             let network = self.pools.run(Pool::Reads, read).await?;
             usage.network = network.or(usage.network);
         }

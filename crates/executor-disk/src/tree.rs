@@ -6,39 +6,38 @@
 //! reported.
 //!
 //! # Example
-//! `top` contains `a/mounted`, on which `/home` is mounted, and the file `owner`. `remove_with_last(top,
-//! "owner")` enters `top` and notes `a`; it enters `a`, where opening `mounted` fails with `EXDEV`. The mount
-//! is reported as left. `a` is not empty and stays, so `owner` and `top` stay too.
+//! `top` contains `a/mounted`, on which `/home` is mounted, and `owner`, which is to be removed last. The removal enters
+//! `top` and notes `a`. It enters `a`, where opening `mounted` fails with `EXDEV`, and reports the mount as left. `a` is not
+//! empty and stays, so `owner` and `top` stay too.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use executor_core::lifecycle::{Leftover, LeftoverKind};
+use executor_lifecycle::{Leftover, LeftoverKind};
 use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, chmod, fchmod, fstat, openat, openat2, statat,
-    unlinkat,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, chmod, fchmod, fstat, openat, openat2, statat, unlinkat,
 };
 use rustix::io::Errno;
+
+use crate::Dir;
 
 /// How many leftovers are reported, at most.
 const REPORTED: usize = 32;
 
-/// Removes a directory and everything in it. Returns what could not be removed. A missing directory is not an
-/// error.
-pub(crate) fn remove(dir: &Path, what: LeftoverKind) -> Vec<Leftover> {
-    Removal::new(dir, what, None).run()
-}
-
-/// The same, but the file `last` in it is removed only after everything else.
-pub(crate) fn remove_with_last(dir: &Path, what: LeftoverKind, last: &str) -> Vec<Leftover> {
-    Removal::new(dir, what, Some(last)).run()
+/// Removes the directory `name` in `above` and everything in it; the file `last` in it after everything else. Returns what
+/// could not be removed. A missing directory is not an error.
+pub(crate) fn remove(above: &Dir, name: &OsStr, what: LeftoverKind, last: Option<&str>) -> Vec<Leftover> {
+    let removal =
+        Removal { above, name, what, last: last.map(OsStr::new), levels: Vec::new(), left: Vec::new() };
+    removal.run()
 }
 
 struct Removal<'a> {
-    dir: &'a Path,
+    above: &'a Dir,
+    name: &'a OsStr,
     what: LeftoverKind,
     last: Option<&'a OsStr>,
     levels: Vec<Level>,
@@ -53,23 +52,16 @@ struct Level {
     below: Vec<OsString>,
 }
 
-impl<'a> Removal<'a> {
-    fn new(dir: &'a Path, what: LeftoverKind, last: Option<&'a str>) -> Self {
-        Self { dir, what, last: last.map(OsStr::new), levels: Vec::new(), left: Vec::new() }
-    }
-
+impl Removal<'_> {
     fn run(mut self) -> Vec<Leftover> {
-        let (Some(parent), Some(name)) = (self.dir.parent(), self.dir.file_name()) else { return self.left };
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let opened =
-            openat(CWD, parent, flags, Mode::empty()).and_then(|above| Ok((open(&above, name)?, above)));
-        let (top, above) = match opened {
-            Ok(opened) => opened,
+        let name = self.name;
+        let top = match open(self.above.as_fd(), name) {
+            Ok(top) => top,
             Err(Errno::NOENT) => return self.left,
             Err(error) => return self.reported(OsStr::new(""), error),
         };
         match self.enter(&top, name).and_then(|()| self.walk(top)) {
-            Ok(top) => self.remove_top(&above, &top, name),
+            Ok(top) => self.remove_top(&top),
             Err(error) => self.report(OsStr::new(""), error),
         }
         self.left
@@ -80,7 +72,7 @@ impl<'a> Removal<'a> {
         let mut current = top;
         while let Some(level) = self.levels.last_mut() {
             if let Some(name) = level.below.pop() {
-                match open(&current, &name) {
+                match open(current.as_fd(), &name) {
                     Ok(dir) => match self.enter(&dir, &name) {
                         Ok(()) => current = dir,
                         Err(error) => self.report(&name, error),
@@ -104,7 +96,7 @@ impl<'a> Removal<'a> {
         }
         let stat = fstat(dir)?;
         let is_top = self.levels.is_empty();
-        let entries: Vec<_> = Dir::read_from(dir)?.collect::<Result<_, _>>()?;
+        let entries: Vec<_> = rustix::fs::Dir::read_from(dir)?.collect::<Result<_, _>>()?;
         self.levels.push(Level {
             name: name.to_owned(),
             identity: (stat.st_dev, stat.st_ino),
@@ -148,7 +140,7 @@ impl<'a> Removal<'a> {
         Ok(above)
     }
 
-    fn remove_top(&mut self, above: &OwnedFd, top: &OwnedFd, name: &OsStr) {
+    fn remove_top(&mut self, top: &OwnedFd) {
         if !self.left.is_empty() {
             return;
         }
@@ -157,7 +149,7 @@ impl<'a> Removal<'a> {
             None => Ok(()),
         };
         let removed = match last_removed {
-            Ok(()) | Err(Errno::NOENT) => unlinkat(above, name, AtFlags::REMOVEDIR),
+            Ok(()) | Err(Errno::NOENT) => unlinkat(self.above, self.name, AtFlags::REMOVEDIR),
             Err(error) => Err(error),
         };
         match removed {
@@ -176,7 +168,7 @@ impl<'a> Removal<'a> {
         let below = self.levels.iter().skip(1).map(|level| level.name.as_os_str()).chain([name]);
         let path = below
             .filter(|part| !part.is_empty())
-            .fold(self.dir.to_owned(), |path: PathBuf, part| path.join(part));
+            .fold(self.above.path_of(self.name), |path: PathBuf, part| path.join(part));
         let what = if matches!(error, Errno::XDEV | Errno::BUSY) { LeftoverKind::Mount } else { self.what };
         if self.left.len() < REPORTED {
             self.left.push(Leftover::new(what, path, &io::Error::from(error)));
@@ -186,7 +178,7 @@ impl<'a> Removal<'a> {
 
 /// Opens a directory in `dir`, on the same mount. If its mode denies access to its owner, the mode is changed
 /// first: an ordinary user's container, or the kernel for an overlay, may have set it.
-fn open(dir: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
+fn open(dir: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
     let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS | ResolveFlags::BENEATH;
     let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match openat2(dir, name, flags, Mode::empty(), resolve) {
@@ -217,12 +209,14 @@ fn is_directory(dir: &OwnedFd, name: &OsStr, kind: FileType) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::fs::CWD;
     use std::fs;
     use std::os::unix::fs::symlink;
 
     #[test]
     fn trees_of_every_kind_are_removed_and_links_are_not_followed() {
         let dir = tempfile::tempdir().unwrap();
+        let above = Dir::open_checked(dir.path()).unwrap();
         let (kept, gone) = (dir.path().join("kept"), dir.path().join("gone"));
         fs::create_dir(&kept).unwrap();
         fs::write(kept.join("file"), "").unwrap();
@@ -231,17 +225,18 @@ mod tests {
         symlink(&kept, gone.join("a/link")).unwrap();
         symlink("/nowhere", gone.join("dangling")).unwrap();
         fs::write(gone.join("c/file"), "").unwrap();
-        assert_eq!(remove(&gone, LeftoverKind::File), []);
+        assert_eq!(above.remove_tree("gone", LeftoverKind::File), []);
         assert!(!gone.exists() && kept.join("file").exists());
-        assert_eq!(remove(&gone, LeftoverKind::File), [], "none is fine");
+        assert_eq!(above.remove_tree("gone", LeftoverKind::File), [], "none is fine");
         symlink(&kept, &gone).unwrap();
-        assert_eq!(remove(&gone, LeftoverKind::File).len(), 1, "a link is no directory");
+        assert_eq!(above.remove_tree("gone", LeftoverKind::File).len(), 1, "a link is no directory");
         assert!(kept.join("file").exists());
     }
 
     #[test]
     fn a_tree_deeper_than_a_path_and_than_the_limit_of_files() {
         let dir = tempfile::tempdir().unwrap();
+        let above = Dir::open_checked(dir.path()).unwrap();
         let top = dir.path().join("top");
         fs::create_dir(&top).unwrap();
         let mut current = openat(CWD, &top, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
@@ -249,13 +244,14 @@ mod tests {
             rustix::fs::mkdirat(&current, "deeper", Mode::RWXU).unwrap();
             current = openat(&current, "deeper", OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
         }
-        assert_eq!(remove(&top, LeftoverKind::File), []);
+        assert_eq!(above.remove_tree("top", LeftoverKind::File), []);
         assert!(!top.exists());
     }
 
     #[test]
     fn nothing_behind_a_mount_is_touched_and_the_last_file_stays() {
         let dir = tempfile::tempdir().unwrap();
+        let above = Dir::open_checked(dir.path()).unwrap();
         let (kept, top) = (dir.path().join("kept"), dir.path().join("top"));
         fs::create_dir_all(top.join("a/mounted")).unwrap();
         fs::create_dir(&kept).unwrap();
@@ -265,12 +261,12 @@ mod tests {
         let Ok(()) = rustix::mount::mount_bind(&kept, top.join("a/mounted")) else {
             return eprintln!("this user cannot mount");
         };
-        let left = remove_with_last(&top, LeftoverKind::File, "owner");
+        let left = above.remove_tree_with_last("top", LeftoverKind::File, "owner");
         rustix::mount::unmount(top.join("a/mounted"), rustix::mount::UnmountFlags::DETACH).unwrap();
         assert_eq!(left.len(), 1, "{left:?}");
         assert_eq!((left[0].what, &left[0].path), (LeftoverKind::Mount, &top.join("a/mounted")));
         assert!(kept.join("file").exists() && top.join("owner").exists() && !top.join("other").exists());
-        assert_eq!(remove_with_last(&top, LeftoverKind::File, "owner"), []);
+        assert_eq!(above.remove_tree_with_last("top", LeftoverKind::File, "owner"), []);
         assert!(!top.exists());
     }
 }
