@@ -10,7 +10,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// What each crate may depend on; the rest of ARCHITECTURE.md's table is prose.
-const MAY_DEPEND: [(&str, &[&str]); 8] = [
+const MAY_DEPEND: [(&str, &[&str]); 9] = [
     ("executor-lifecycle", &["humantime", "schemars", "serde", "thiserror"]),
     (
         "executor-core",
@@ -31,10 +31,12 @@ const MAY_DEPEND: [(&str, &[&str]); 8] = [
             "zeroize",
         ],
     ),
+    ("executor-disk", &["executor-lifecycle", "rustix"]),
     (
         "executor-host",
         &[
             "executor-core",
+            "executor-disk",
             "futures",
             "nix",
             "rustix",
@@ -50,6 +52,7 @@ const MAY_DEPEND: [(&str, &[&str]); 8] = [
         "runc-driver",
         &[
             "executor-core",
+            "executor-disk",
             "executor-host",
             "futures",
             "libc",
@@ -66,6 +69,7 @@ const MAY_DEPEND: [(&str, &[&str]); 8] = [
         &[
             "container-device-interface",
             "executor-core",
+            "executor-disk",
             "oci-spec",
             "rustix",
             "serde",
@@ -73,7 +77,7 @@ const MAY_DEPEND: [(&str, &[&str]); 8] = [
             "thiserror",
         ],
     ),
-    ("executor-network", &["executor-core", "nix", "rustix", "serde_json", "thiserror"]),
+    ("executor-network", &["executor-core", "executor-disk", "nix", "rustix", "serde_json", "thiserror"]),
     ("executor-sim", &["actix-rt", "executor-core", "fastrand", "futures", "tokio"]),
     ("xtask", &[]),
 ];
@@ -156,6 +160,102 @@ fn files_import_in_one_direction() {
             rest.retain(|file, _| !lowest.contains(file));
             rest.values_mut().for_each(|others| others.retain(|other| !lowest.contains(other)));
         }
+    }
+}
+
+/// The files that use paths, and what these are the paths of. None of them is below a root.
+const USE_PATHS: [(&str, &str); 14] = [
+    ("executor-bundle/src/capabilities.rs", "/proc/self/status"),
+    ("executor-bundle/src/config/defaults.rs", "the host's devices"),
+    ("executor-bundle/src/config/devices.rs", "a device that a specification names"),
+    ("executor-bundle/src/config/labels.rs", "/sys"),
+    ("executor-bundle/src/config/seccomp.rs", "a filter that a specification names"),
+    ("executor-bundle/src/ids.rs", "/etc/passwd, /etc/subuid, PATH"),
+    ("executor-bundle/src/mounts.rs", "the sources of a specification's mounts"),
+    ("executor-bundle/src/names.rs", "the host's resolv.conf"),
+    ("executor-bundle/src/process/program.rs", "/proc/sys/fs/binfmt_misc"),
+    ("executor-bundle/src/rootfs.rs", "the directories that a specification names, and the host's own"),
+    ("executor-bundle/src/rootfs_dir.rs", "the root directory of a container, opened once; descriptors"),
+    ("executor-host/src/journal.rs", "the boot id"),
+    ("executor-network/src/config.rs", "CNI's configurations"),
+    ("executor-network/src/namespace.rs", "/proc"),
+];
+
+/// Calls of the standard library and of rustix that take a path.
+const PATH_CALLS: [&str; 18] = [
+    "fs::read(",
+    "fs::read_",
+    "fs::write(",
+    "fs::copy(",
+    "fs::create_",
+    "fs::remove_",
+    "fs::rename(",
+    "fs::metadata(",
+    "fs::symlink_metadata(",
+    "fs::set_permissions(",
+    "fs::open(",
+    "File::open(",
+    "File::create",
+    "OpenOptions",
+    "DirBuilder",
+    ".canonicalize()",
+    "(CWD,",
+    ".exists()",
+];
+
+/// What would change something.
+const CHANGES: [&str; 9] = [
+    "fs::write(",
+    "fs::copy(",
+    "fs::create_",
+    "fs::remove_",
+    "fs::rename(",
+    "fs::set_permissions(",
+    "File::create",
+    "OpenOptions",
+    "DirBuilder",
+];
+
+/// `executor-disk` is the one way to the files below a root.
+#[test]
+fn files_below_a_root_are_reached_by_descriptors() {
+    fn visit(path: &Path, found: &mut Vec<(String, String)>) {
+        if path.is_dir() {
+            std::fs::read_dir(path).unwrap().flatten().for_each(|entry| visit(&entry.path(), found));
+        } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
+            let text = std::fs::read_to_string(path).unwrap();
+            let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+            let code: Vec<_> = code.lines().filter(|line| !line.trim().starts_with("//")).collect();
+            found.push((path.to_string_lossy().into_owned(), code.join("\n")));
+        }
+    }
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates");
+    let mut files = Vec::new();
+    for place in [
+        "executor-bundle/src",
+        "executor-host/src/bundles.rs",
+        "executor-host/src/journal.rs",
+        "executor-host/src/root.rs",
+        "executor-host/src/root",
+        "executor-network/src",
+        "runc-driver/src/command_line.rs",
+        "runc-driver/src/command_line",
+        "runc-driver/src/driver.rs",
+        "runc-driver/src/driver",
+        "longshore/src/sandbox.rs",
+    ] {
+        visit(&crates.join(place), &mut files);
+    }
+    assert!(files.len() > 50, "{}", files.len());
+    let known = |file: &str| USE_PATHS.iter().any(|(known, _)| file.ends_with(known));
+    for (file, code) in &files {
+        let calls = if known(file) { CHANGES.iter() } else { PATH_CALLS.iter() };
+        let around: Vec<_> = calls.filter(|call| code.contains(**call)).collect();
+        assert!(around.is_empty(), "{file} goes around executor-disk: {around:?}");
+    }
+    for (known, _) in USE_PATHS {
+        let (_, code) = files.iter().find(|(file, _)| file.ends_with(known)).expect(known);
+        assert!(PATH_CALLS.iter().any(|call| code.contains(call)), "{known} uses no paths any more");
     }
 }
 

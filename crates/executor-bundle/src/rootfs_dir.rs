@@ -47,6 +47,11 @@ pub(crate) enum Unreadable {
     Failed(io::Error),
 }
 
+/// Opens a root directory, so that it can be locked.
+pub(crate) fn open_root(path: &Path) -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
 impl RootfsDir {
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         Self::at(path).map_err(Error::file("rootfs", path))

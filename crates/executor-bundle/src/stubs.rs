@@ -46,7 +46,7 @@ use serde_json::Value;
 use self::missing::{Missing, missing};
 use crate::error::Error;
 use crate::ids::Owner;
-use crate::rootfs_dir::RootfsDir;
+use crate::rootfs_dir::{self, RootfsDir};
 
 const FILE: &str = "stubs.json";
 /// The name of the file until it is complete.
@@ -90,10 +90,6 @@ fn in_use() -> MutexGuard<'static, BTreeMap<PathBuf, InUse>> {
     IN_USE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn open(root: &Path) -> io::Result<OwnedFd> {
-    Ok(rustix::fs::open(root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
-}
-
 fn identity(root: &OwnedFd) -> io::Result<(u64, u64)> {
     let stat = fstat(root)?;
     Ok((stat.st_dev, stat.st_ino))
@@ -111,7 +107,7 @@ pub(crate) fn make_missing(
     // Locked until the stubs are made. Otherwise two containers could both make the same stub, and a container that ends
     // meanwhile could leave its stubs to one that has not written its own down yet.
     let mut in_use = in_use();
-    let opened = open(root).map_err(Error::io("open", root))?;
+    let opened = rootfs_dir::open_root(root).map_err(Error::io("open", root))?;
     // An exclusive lock is held for moments only, so that this blocks briefly.
     flock(&opened, FlockOperation::LockShared).map_err(Error::io("lock", root))?;
     let identity = identity(&opened).map_err(Error::io("stat", root))?;
@@ -198,7 +194,7 @@ pub(crate) fn remove(dir: &Dir) {
         let _stay = stubs.hand_over(dir, other);
         return;
     }
-    let opened = own.map_or_else(|| open(&stubs.root), |own| Ok(own.root));
+    let opened = own.map_or_else(|| rootfs_dir::open_root(&stubs.root), |own| Ok(own.root));
     let Ok(root) = opened else { return };
     // Somebody may have put another directory in its place. The shared lock of ours becomes an exclusive one.
     let is_same = identity(&root).is_ok_and(|identity| identity == stubs.identity);

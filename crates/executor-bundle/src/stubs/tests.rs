@@ -157,7 +157,7 @@ fn what_another_container_uses_stays_until_its_end() {
     remove(&stage.dir());
     assert!(stage.has("a") && stage.has("b"));
     // Another process that has a container there.
-    let theirs = open(stage.root.path()).unwrap();
+    let theirs = rootfs_dir::open_root(stage.root.path()).unwrap();
     flock(&theirs, FlockOperation::LockShared).unwrap();
     remove(&other.dir());
     assert!(stage.has("a") && stage.has("b"), "there is one left that uses them");
