@@ -23,6 +23,7 @@ use serde::Deserialize;
 use self::arguments::limits;
 use crate::image::Images;
 use crate::oci::{OciFeatures, OciState};
+use crate::vulnerabilities::{KnownVulnerability, known_vulnerabilities};
 use crate::{Error, Result};
 
 /// How many bytes of an answer are read, at most.
@@ -104,6 +105,14 @@ impl CommandLine {
         let text = self.answer(None, &["--version".into()]).await?;
         let text = String::from_utf8_lossy(&text);
         Ok(text.lines().next().unwrap_or_default().trim().to_owned())
+    }
+
+    /// The vulnerabilities that a runtime of this version has, unless a distribution has fixed them without a new version.
+    ///
+    /// # Errors
+    /// When it cannot be executed, fails or hangs.
+    pub async fn known_vulnerabilities(&self) -> Result<Vec<KnownVulnerability>> {
+        Ok(known_vulnerabilities(&self.version().await?))
     }
 
     /// The answer of `features`, which runc has from 1.1 on and crun from 1.8.6 on.

@@ -26,6 +26,7 @@ pub mod fuzzing;
 mod image;
 mod kick;
 mod oci;
+mod vulnerabilities;
 
 pub use command_line::CommandLine;
 pub use driver::{Mode, Runc, RuncBuilder};
@@ -36,6 +37,7 @@ pub use executor_disk::Dir;
 pub use executor_host::{Bundles, HostClient, Place, cgroups_path, default_cgroup_parent, sweep};
 pub use find::{CANDIDATES, NoRuntime, find_runtime};
 pub use oci::{Launch, OciFeatures, OciRuntime, OciState, RuntimeCall, RuntimeParts};
+pub use vulnerabilities::{KnownVulnerability, known_vulnerabilities};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use longshore::runtime::{CANDIDATES, default_cgroup_parent, find_runtime};
+use longshore::runtime::{CANDIDATES, default_cgroup_parent, find_runtime, known_vulnerabilities};
 use longshore::{BoxError, with_causes};
 use rustix::process::{PidfdFlags, geteuid, getpid, pidfd_open};
 
@@ -81,7 +81,10 @@ fn runtime(named: Option<&str>) -> Verdict {
                 "use runc, or hide /sys/fs/cgroup/unified in a mount namespace of your own",
             )
         }
-        Ok(Some(version)) => Verdict::Fine(format!("{version} ({})", program.display())),
+        Ok(Some(version)) => match vulnerable(&version) {
+            Some(verdict) => verdict,
+            None => Verdict::Fine(format!("{version} ({})", program.display())),
+        },
         Ok(None) => Verdict::Missing(
             format!(
                 "{} is not an OCI runtime: it answers neither --version nor features as one",
@@ -94,6 +97,13 @@ fn runtime(named: Option<&str>) -> Verdict {
             Verdict::Missing(format!("{}: {cause}", program.display()), "reinstall it, or name another")
         }
     }
+}
+
+/// A distribution fixes vulnerabilities without a new version, so a known one is not a failure.
+fn vulnerable(version: &str) -> Option<Verdict> {
+    let known: Vec<_> = known_vulnerabilities(version).iter().map(ToString::to_string).collect();
+    let what = format!("{version} has, unless your distribution has fixed it: {}", known.join(", "));
+    (!known.is_empty()).then_some(Verdict::Limited(what, "update it, or look into its package's changelog"))
 }
 
 /// The version of the program. `None` if it is not an OCI runtime.
@@ -246,6 +256,17 @@ mod tests {
         for other in ["", "true (GNU coreutils) 9.1", "version runc", "runc"] {
             assert!(!names_a_runtime(other), "{other:?}");
         }
+    }
+
+    #[test]
+    fn a_vulnerable_runtime_is_a_note() {
+        let Some(Verdict::Limited(what, _)) = vulnerable("runc version 1.1.5+ds1") else {
+            panic!("none is known")
+        };
+        let start = "runc version 1.1.5+ds1 has, unless your distribution has fixed it: CVE-2024-21626 (fixed in 1.1.12), ";
+        assert!(what.starts_with(start), "{what}");
+        assert_eq!(vulnerable("runc version 1.5.3"), None);
+        assert_eq!(vulnerable("crun version 1.8.1"), None);
     }
 
     #[test]
