@@ -3,5 +3,6 @@
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     executor_host::fuzzing::state(bytes);
+    executor_host::fuzzing::init(bytes);
     runc_driver::fuzzing::state(bytes);
 });

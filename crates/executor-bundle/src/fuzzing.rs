@@ -1,6 +1,9 @@
 //! Checks that the bundle's parsers keep their promises on any input. Called by `fuzz/` and by the tests below.
 
+use std::path::{Component, Path};
+
 use crate::process::users::look_up;
+use crate::stubs;
 
 /// Looks users up in `bytes`, which are read as the text of passwd, a line with `---`, and the text of group. Checks that a
 /// user who is found is a member of its primary group, and that its home is an absolute path.
@@ -21,6 +24,17 @@ pub fn users(bytes: &[u8]) {
     }
 }
 
+/// Reads `bytes` as a `stubs.json`. Checks that what is removed from a directory is an entry of that directory.
+///
+/// # Panics
+/// When a check fails.
+pub fn stubs(bytes: &[u8]) {
+    for name in stubs::names(bytes).into_iter().flatten() {
+        let mut parts = Path::new(&name).components();
+        assert!(matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)), "{name:?}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -29,6 +43,15 @@ mod tests {
         #[test]
         fn anything(bytes: Vec<u8>) {
             super::users(&bytes);
+            super::stubs(&bytes);
+        }
+
+        #[test]
+        fn paths(root: String, paths in prop::collection::vec("(/|\\.\\.|\\.|a|b){0,5}", 0..4), device: u64) {
+            let made: Vec<_> = paths.iter().map(|path| serde_json::json!({"path": path, "device": device})).collect();
+            let json = serde_json::json!({"root": root, "identity": [device, 7], "made": made}).to_string();
+            prop_assert!(crate::stubs::names(json.as_bytes()).is_some(), "{json}");
+            super::stubs(json.as_bytes());
         }
 
         #[test]

@@ -140,6 +140,19 @@ fn make(rootfs: &RootfsDir, point: &Missing, owner: Owner) -> io::Result<()> {
     }
 }
 
+/// Reads a `stubs.json` for [`fuzzing`](crate::fuzzing): the name of each stub in its directory. What was read is written
+/// and read again, which must give the same.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn names(json: &[u8]) -> Option<Vec<PathBuf>> {
+    let read = |json: &[u8]| {
+        let stubs = Stubs::parse(json)?;
+        let names: Vec<_> = stubs.made.iter().map(|stub| name_of(&stub.path).to_owned()).collect();
+        Some((serde_json::to_vec(&stubs).ok()?, names))
+    };
+    let (written, names) = read(json)?;
+    (read(&written)? == (written, names.clone())).then_some(names)
+}
+
 fn name_of(path: &Path) -> &Path {
     path.file_name().map_or(path, Path::new)
 }
@@ -164,7 +177,14 @@ fn preserving_times<T>(dir: &OwnedFd, change: impl FnOnce() -> io::Result<T>) ->
 
 impl Stubs {
     fn read(dir: &Dir) -> Option<Self> {
-        serde_json::from_slice(&dir.read(FILE, LIMIT).ok()?).ok()
+        Self::parse(&dir.read(FILE, LIMIT).ok()?)
+    }
+
+    /// The stubs that a `stubs.json` names. A path without a last component names none.
+    fn parse(json: &[u8]) -> Option<Self> {
+        let mut stubs: Self = serde_json::from_slice(json).ok()?;
+        stubs.made.retain(|stub| stub.path.file_name().is_some());
+        Some(stubs)
     }
 
     fn write(&self, dir: &Dir) -> io::Result<()> {

@@ -2,7 +2,124 @@
 
 use std::path::{Component, Path};
 
-use crate::cgroup;
+use executor_core::lifecycle::ContainerId;
+
+use crate::root::sweep::{parse_owner, parse_record};
+use crate::{cgroup, journal, procfs};
+
+/// A path within a cgroup hierarchy that leads nowhere else.
+fn stays_inside(path: &str) -> bool {
+    path.is_empty() || path.starts_with('/') && !path.split('/').any(|part| part == ".." || part == ".")
+}
+
+/// The file of an executor in `executors`. What is removed for a line is below the hierarchy.
+///
+/// # Panics
+/// When the property does not hold.
+pub fn records(bytes: &[u8]) {
+    for line in String::from_utf8_lossy(bytes).lines() {
+        let Some((parent, made)) = parse_record(line) else { continue };
+        assert!(stays_inside(parent), "{parent:?}");
+        assert!(made.iter().all(|one| stays_inside(&one.topmost) && !one.topmost.is_empty()), "{line:?}");
+        let mut written = parent.to_owned();
+        for one in &made {
+            written += &format!("\t{}\t{}", one.hierarchy, one.topmost);
+        }
+        assert_eq!(parse_record(&written), Some((parent, made)));
+    }
+}
+
+/// The file `owner` of a container. Its cgroups are a directory of this container's and of this executor's.
+///
+/// # Panics
+/// When the property does not hold.
+#[expect(clippy::expect_used, reason = "the id is one")]
+pub fn owner(bytes: &[u8]) {
+    let id = ContainerId::new("container").expect("an id");
+    let text = String::from_utf8_lossy(bytes);
+    assert!(text.starts_with("executor") || parse_owner(&text, "executor", &id).is_none());
+    if let Some(Some(place)) = parse_owner(&text, "executor", &id) {
+        assert!(stays_inside(&place.path), "{place:?}");
+        let ends = ["/longshore/executor/container", "/longshore-executor-container.scope"];
+        assert!(ends.iter().any(|end| place.path.ends_with(end)), "{place:?}");
+    }
+}
+
+/// A journal. Nothing is killed for an incomplete line, and the process that is looked at is the one of the line.
+///
+/// # Panics
+/// When the property does not hold.
+pub fn journal(bytes: &[u8]) {
+    for line in String::from_utf8_lossy(bytes).split_inclusive('\n') {
+        if let Some(pid) = journal::parse_line(line) {
+            let own = line.trim_start().trim_start_matches(['+', '0']);
+            assert!(line.ends_with('\n') && own.starts_with(&pid.to_string()), "{line:?}: {pid}");
+        }
+    }
+}
+
+/// A runtime's record of its init: runc's `state.json`, crun's `status`.
+///
+/// # Panics
+/// When the property does not hold.
+pub fn init(bytes: &[u8]) {
+    let Some((pid, start)) = journal::parse_init(bytes) else { return };
+    assert!(pid.get() > 0);
+    for [pid_key, start_key] in [["init_process_pid", "init_process_start"], ["pid", "process-start-time"]] {
+        let written = serde_json::json!({ pid_key: pid.get(), start_key: start });
+        assert_eq!(journal::parse_init(written.to_string().as_bytes()), Some((pid, start)));
+    }
+}
+
+/// `/proc/<pid>/stat`. A process decides on its name, and on nothing else that is read.
+///
+/// # Panics
+/// When the property does not hold.
+pub fn stat(bytes: &[u8]) {
+    let name = String::from_utf8_lossy(bytes);
+    if let Some(stat) = procfs::parse_stat(&name) {
+        assert!(name.contains(&format!("({}) {}", stat.comm, stat.state)), "{name:?}: {stat:?}");
+    }
+    let line = format!("42 ({name}) S 7 41 40 0 -1 4 0 0 0 0 0 0 0 0 20 0 3 0 815 0 0\n");
+    let Some(stat) = procfs::parse_stat(&line) else { panic!("{line:?}") };
+    let read = (stat.state, stat.parent, stat.group, stat.session, stat.threads, stat.start);
+    assert_eq!((read, &*stat.comm), (('S', 7, 41, 40, 3, 815), &*name));
+    assert!(stat.is_ending());
+}
+
+/// `/proc/self/mountinfo`. Who mounts decides on the mount point, which the kernel escapes, and on nothing else.
+///
+/// # Panics
+/// When the property does not hold.
+pub fn mountinfo(bytes: &[u8]) {
+    for line in String::from_utf8_lossy(bytes).lines() {
+        drop(procfs::parse_mount(line));
+    }
+    let escape = |byte: &u8| match byte {
+        b' ' | b'\t' | b'\n' | b'\\' => format!("\\{byte:03o}"),
+        byte if byte.is_ascii() => char::from(*byte).to_string(),
+        // The kernel leaves these as they are. A `String` cannot have all of them.
+        _ => "x".into(),
+    };
+    let point: String = bytes.iter().map(escape).collect();
+    let line = format!("36 35 98:0 / /{point} rw master:1 - cgroup none rw,cpu");
+    let Some(mount) = procfs::parse_mount(&line) else { panic!("{line:?}") };
+    let expected = bytes.iter().map(|byte| if byte.is_ascii() { char::from(*byte) } else { 'x' });
+    assert_eq!(mount.point.to_str(), Some(&*format!("/{}", expected.collect::<String>())));
+    assert_eq!((&*mount.kind, &*mount.super_options), ("cgroup", "rw,cpu"));
+}
+
+/// `/proc/<pid>/environ`. Only a whole entry is the variable, not a part of another one.
+///
+/// # Panics
+/// When the property does not hold.
+pub fn environ(bytes: &[u8]) {
+    const VARIABLE: &str = "LONGSHORE_EXECUTOR=e";
+    let ended = [&[0], bytes, &[0]].concat();
+    let entry = [&[0], VARIABLE.as_bytes(), &[0]].concat();
+    let has = ended.windows(entry.len()).any(|part| part == entry);
+    assert_eq!(procfs::contains_variable(bytes, VARIABLE), has);
+}
 
 /// A runtime's `state.json`. Every directory that is taken from it is in our cgroups.
 ///
@@ -29,7 +146,51 @@ mod tests {
     proptest! {
         #[test]
         fn anything(bytes: Vec<u8>) {
-            super::state(&bytes);
+            for property in [
+                super::state,
+                super::records,
+                super::owner,
+                super::journal,
+                super::init,
+                super::stat,
+                super::mountinfo,
+                super::environ,
+            ] {
+                property(&bytes);
+            }
+        }
+
+        #[test]
+        fn records_and_owners(text in "(executor\n)?(/|\\.\\.|/longshore|/executor|/container|ci|-|\t|\n|ci\\.slice:|:longshore:executor-container){0,12}\n?") {
+            super::records(text.as_bytes());
+            super::owner(text.as_bytes());
+        }
+
+        #[test]
+        fn journals(text in "((0|1|42|4294967296|-1| |\n|x){0,5}\n?){0,4}") {
+            super::journal(text.as_bytes());
+        }
+
+        #[test]
+        fn inits(pid: u64, start: u64, runc: bool) {
+            let [pid_key, start_key] =
+                if runc { ["init_process_pid", "init_process_start"] } else { ["pid", "process-start-time"] };
+            super::init(serde_json::json!({ pid_key: pid, start_key: start }).to_string().as_bytes());
+        }
+
+        #[test]
+        fn processes(text in "(\\(|\\)| |\n|a|Z|1|\\) Z 1 1 1 ){0,8}") {
+            super::stat(text.as_bytes());
+        }
+
+        #[test]
+        fn mounts(text in "( |\t|\n|\\\\|040| - |/|cgroup|\u{e4}){0,8}") {
+            super::mountinfo(text.as_bytes());
+        }
+
+        #[test]
+        fn environments(text in "(LONGSHORE_EXECUTOR=e|LONGSHORE_EXECUTOR=|e|\0|A=|\n){0,6}") {
+            super::environ(text.as_bytes());
         }
 
         #[test]

@@ -45,15 +45,30 @@ pub(crate) fn kill(dir: &Dir) -> Vec<OwnedFd> {
 
 /// Opens the process of a line, unless it has exited or is exiting.
 fn open_if_alive(line: &str) -> Option<OwnedFd> {
-    let pid = procfs::parse_pid(line.split(' ').next()?)?;
+    let pid = parse_line(line)?;
     let pidfd = pidfd::open(pid).ok()?;
     let is_alive = identity(pid, &pidfd)? == line && !procfs::Stat::of(pid)?.is_ending();
     is_alive.then_some(pidfd)
 }
 
+/// The pid of a line. `None` if the line is incomplete.
+pub(crate) fn parse_line(line: &str) -> Option<HostPid> {
+    procfs::parse_pid(line.strip_suffix('\n')?.split(' ').next()?)
+}
+
 /// Kills the init that is recorded in the runtime's own state, if it is still alive. runc writes `state.json`
 /// before the program runs, crun writes `status`. Both contain the start time in clock ticks.
 pub(crate) fn kill_init(state: &Dir) -> Option<OwnedFd> {
+    let read = |file: &str| parse_init(&state.read(file, STATE_LIMIT).ok()?);
+    let (pid, start) = read("state.json").or_else(|| read("status"))?;
+    let pidfd = pidfd::open(pid).ok()?;
+    let stat = procfs::Stat::of(pid)?;
+    let is_alive = stat.start == start && !stat.is_ending();
+    (is_alive && pidfd::send(&pidfd, Signal::KILL).is_ok()).then_some(pidfd)
+}
+
+/// The pid and the start time of the init in runc's `state.json`, or in crun's `status`.
+pub(crate) fn parse_init(json: &[u8]) -> Option<(HostPid, u64)> {
     #[derive(Deserialize)]
     struct Init {
         #[serde(alias = "init_process_pid")]
@@ -61,13 +76,8 @@ pub(crate) fn kill_init(state: &Dir) -> Option<OwnedFd> {
         #[serde(alias = "init_process_start", rename = "process-start-time")]
         start: u64,
     }
-    let read = |file: &str| serde_json::from_slice(&state.read(file, STATE_LIMIT).ok()?).ok();
-    let init: Init = read("state.json").or_else(|| read("status"))?;
-    let (pid, start) = (HostPid::new(init.pid)?, init.start);
-    let pidfd = pidfd::open(pid).ok()?;
-    let stat = procfs::Stat::of(pid)?;
-    let is_alive = stat.start == start && !stat.is_ending();
-    (is_alive && pidfd::send(&pidfd, Signal::KILL).is_ok()).then_some(pidfd)
+    let init: Init = serde_json::from_slice(json).ok()?;
+    Some((HostPid::new(init.pid)?, init.start))
 }
 
 /// The line of a process: its pid, its start time in clock ticks since boot, the inode of its pidfd (unique

@@ -45,7 +45,7 @@ impl Stat {
 }
 
 /// The name is in parentheses and may contain any character, parentheses included.
-fn parse_stat(stat: &str) -> Option<Stat> {
+pub(crate) fn parse_stat(stat: &str) -> Option<Stat> {
     let (before, after) = stat.rsplit_once(") ")?;
     let comm = before.split_once('(')?.1.to_owned();
     let mut fields = after.split(' ');
@@ -142,6 +142,11 @@ pub fn has_variable(pid: HostPid, variable: &str) -> bool {
     if opened.and_then(|file| file.take(ENVIRONMENT_LIMIT).read_to_end(&mut environ)).is_err() {
         return false;
     }
+    contains_variable(&environ, variable)
+}
+
+/// Whether an environment, as in `/proc/<pid>/environ`, has this variable.
+pub(crate) fn contains_variable(environ: &[u8], variable: &str) -> bool {
     environ.split(|byte| *byte == 0).any(|entry| entry == variable.as_bytes())
 }
 
@@ -183,7 +188,7 @@ pub fn mounts_below(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(below)
 }
 
-fn parse_mount(line: &str) -> Option<MountInfo> {
+pub(crate) fn parse_mount(line: &str) -> Option<MountInfo> {
     let (mount, rest) = line.split_once(" - ")?;
     let point = unescape(mount.split(' ').nth(4)?);
     let mut rest = rest.split(' ');

@@ -23,7 +23,7 @@
 //! If something of `c` cannot be removed, `owner` and `executors/e` stay, and the next sweep tries again.
 
 mod reservation;
-mod sweep;
+pub(crate) mod sweep;
 #[cfg(test)]
 mod tests;
 

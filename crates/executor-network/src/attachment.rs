@@ -11,7 +11,7 @@
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use executor_core::lifecycle::{Leftover, LeftoverKind};
@@ -82,11 +82,40 @@ impl NetworkDir {
 #[derive(Clone, Debug)]
 pub(crate) struct Attachment {
     pub(crate) dir: NetworkDir,
+    description: Description,
+}
+
+/// What `attachment.json` has.
+#[derive(Clone, Debug)]
+struct Description {
     config: NetworkConfig,
     /// The directories that are searched for plugins.
     plugins: Vec<PathBuf>,
     /// The result of the last plugin, which includes those of the others.
     result: Option<Value>,
+}
+
+impl Description {
+    /// The text of the file at `path`.
+    fn parse(path: &Path, text: &[u8]) -> Result<Self, NetworkError> {
+        let path = || path.to_owned();
+        let json: Value = match serde_json::from_slice(text) {
+            Ok(json) => json,
+            Err(source) => return Err(NetworkError::NotJson { path: path(), source }),
+        };
+        let config = match NetworkConfig::of(&json["config"]) {
+            Ok(config) => config,
+            Err(why) => return Err(NetworkError::Malformed { path: path(), why }),
+        };
+        let plugins =
+            json["plugins"].as_array().into_iter().flatten().filter_map(Value::as_str).map(PathBuf::from);
+        let result = json.get("result").filter(|result| !result.is_null()).cloned();
+        Ok(Self { config, plugins: plugins.collect(), result })
+    }
+
+    fn to_json(&self) -> Value {
+        json!({"config": self.config.to_json(), "plugins": self.plugins, "result": self.result})
+    }
 }
 
 impl Attachment {
@@ -96,7 +125,7 @@ impl Attachment {
         config: NetworkConfig,
         plugins: Vec<PathBuf>,
     ) -> Result<Self, NetworkError> {
-        let mut new = Self { dir, config, plugins, result: None };
+        let mut new = Self { dir, description: Description { config, plugins, result: None } };
         let Err(error) = new.set_up() else { return Ok(new) };
         // A plugin that fails to add may fail to delete for the same reason, so its errors are ignored. The kernel removes
         // the interfaces with the namespace in any case.
@@ -114,11 +143,13 @@ impl Attachment {
         self.write(&dir)?;
         let named = namespace::make(&dir, NAMESPACE);
         named.map_err(NetworkError::io("make the network namespace", &self.namespace()))?;
-        call(&self.plugins, Action::Add, &self.subject("lo"), &self.loopback())?;
-        for plugin in &self.config.plugins {
-            let given = self.config.for_plugin(plugin, self.result.as_ref());
-            if let Some(result) = call(&self.plugins, Action::Add, &self.subject(INTERFACE), &given)? {
-                self.result = Some(result);
+        call(&self.description.plugins, Action::Add, &self.subject("lo"), &self.loopback())?;
+        for plugin in &self.description.config.plugins {
+            let given = self.description.config.for_plugin(plugin, self.description.result.as_ref());
+            if let Some(result) =
+                call(&self.description.plugins, Action::Add, &self.subject(INTERFACE), &given)?
+            {
+                self.description.result = Some(result);
             }
         }
         self.write(&dir)
@@ -131,23 +162,12 @@ impl Attachment {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             text => text.map_err(NetworkError::io("read", &path))?,
         };
-        let json: Value = match serde_json::from_slice(&text) {
-            Ok(json) => json,
-            Err(source) => return Err(NetworkError::NotJson { path, source }),
-        };
-        let config = match NetworkConfig::of(&json["config"]) {
-            Ok(config) => config,
-            Err(why) => return Err(NetworkError::Malformed { path, why }),
-        };
-        let plugins =
-            json["plugins"].as_array().into_iter().flatten().filter_map(Value::as_str).map(PathBuf::from);
-        let result = json.get("result").filter(|result| !result.is_null()).cloned();
-        Ok(Some(Self { dir: dir.clone(), config, plugins: plugins.collect(), result }))
+        let description = Description::parse(&path, &text)?;
+        Ok(Some(Self { dir: dir.clone(), description }))
     }
 
     fn write(&self, dir: &Dir) -> Result<(), NetworkError> {
-        let json = json!({"config": self.config.to_json(), "plugins": self.plugins, "result": self.result});
-        let written = dir.replace(FILE, NEW, json.to_string().as_bytes());
+        let written = dir.replace(FILE, NEW, self.description.to_json().to_string().as_bytes());
         written.map_err(NetworkError::io("write", &dir.path_of(FILE)))
     }
 
@@ -160,17 +180,17 @@ impl Attachment {
             disable_check: false,
             plugins: Vec::new(),
         };
-        Self { dir, config, plugins: Vec::new(), result: None }
+        Self { dir, description: Description { config, plugins: Vec::new(), result: None } }
     }
 
     /// Has its plugins check that the network is as they made it.
     pub(crate) fn check(&self) -> Result<(), NetworkError> {
-        if self.config.disable_check || !knows_check(&self.config.version) {
+        if self.description.config.disable_check || !knows_check(&self.description.config.version) {
             return Ok(());
         }
-        self.config.plugins.iter().try_for_each(|plugin| {
-            let given = self.config.for_plugin(plugin, self.result.as_ref());
-            call(&self.plugins, Action::Check, &self.subject(INTERFACE), &given).map(drop)
+        self.description.config.plugins.iter().try_for_each(|plugin| {
+            let given = self.description.config.for_plugin(plugin, self.description.result.as_ref());
+            call(&self.description.plugins, Action::Check, &self.subject(INTERFACE), &given).map(drop)
         })
     }
 
@@ -188,10 +208,10 @@ impl Attachment {
     /// Has the plugins delete what they made. Returns what they could not delete. The loopback disappears with its namespace.
     fn delete(&self) -> Vec<Leftover> {
         let delete = |plugin| {
-            let given = self.config.for_plugin(plugin, self.result.as_ref());
-            call(&self.plugins, Action::Del, &self.subject(INTERFACE), &given).err()
+            let given = self.description.config.for_plugin(plugin, self.description.result.as_ref());
+            call(&self.description.plugins, Action::Del, &self.subject(INTERFACE), &given).err()
         };
-        let failed = self.config.plugins.iter().rev().filter_map(delete);
+        let failed = self.description.config.plugins.iter().rev().filter_map(delete);
         failed.map(|error| Leftover::new(LeftoverKind::Network, self.dir.path(), &error)).collect()
     }
 
@@ -210,12 +230,12 @@ impl Attachment {
     }
 
     fn loopback(&self) -> Value {
-        json!({"cniVersion": self.config.version, "name": "lo", "type": "loopback"})
+        json!({"cniVersion": self.description.config.version, "name": "lo", "type": "loopback"})
     }
 
     /// What the container's bundle is made from: the namespace, and the addresses and DNS servers of the plugins' result.
     pub(crate) fn for_container(&self) -> NetworkAttachment {
-        let result = self.result.clone().unwrap_or_default();
+        let result = self.description.result.clone().unwrap_or_default();
         let texts = |pointer: &str| -> Vec<String> {
             let list = result.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
             list.filter_map(Value::as_str).map(str::to_owned).collect()
@@ -232,6 +252,23 @@ impl Attachment {
             },
         }
     }
+}
+
+/// Reads an `attachment.json` for [`fuzzing`](crate::fuzzing): the programs that its plugins are. What was read is written
+/// and read again, which must give the same.
+///
+/// # Panics
+/// When it does not.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn programs(text: &[u8]) -> Option<Vec<String>> {
+    let path = Path::new("attachment.json");
+    let description = Description::parse(path, text).ok()?;
+    let written = description.to_json();
+    let again = Description::parse(path, written.to_string().as_bytes()).ok();
+    assert_eq!(again.as_ref().map(Description::to_json), Some(written));
+    let of = |plugin: &Value| description.config.for_plugin(plugin, description.result.as_ref());
+    let programs = description.config.plugins.iter().map(of);
+    Some(programs.map(|given| given["type"].as_str().unwrap_or_default().to_owned()).collect())
 }
 
 /// Whether this version of CNI's specification has CHECK: it came with 0.4.0.
@@ -273,9 +310,7 @@ mod tests {
         });
         let attachment = Attachment {
             dir: NetworkDir { root, name: "e.1".to_owned() },
-            config,
-            plugins: Vec::new(),
-            result: Some(result),
+            description: Description { config, plugins: Vec::new(), result: Some(result) },
         };
         let found = attachment.for_container();
         assert_eq!(found.namespace, NetworkNamespace::At(dir.path().join("networks/e.1/netns")));

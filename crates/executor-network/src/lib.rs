@@ -17,6 +17,9 @@ mod attachment;
 mod cni;
 mod config;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod namespace;
 mod plugin;
 mod pool;

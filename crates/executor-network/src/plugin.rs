@@ -52,9 +52,7 @@ pub(crate) fn call(
 ) -> Result<Option<Value>, NetworkError> {
     let name = config["type"].as_str().unwrap_or_default();
     let plugin = Plugin { name: name.to_owned(), action: action.name() };
-    // A plugin is in one of the directories, and not elsewhere by way of `..`.
-    let mut programs = dirs.iter().filter(|_| !name.contains('/')).map(|dir| dir.join(name));
-    let Some(program) = programs.find(|file| file.is_file()) else {
+    let Some(program) = dirs.iter().map(|dir| dir.join(name)).find(|file| file.is_file()) else {
         return Err(NetworkError::PluginMissing { plugin, dirs: dirs.to_vec() });
     };
     let mut command = Command::new(&program);

@@ -70,8 +70,8 @@ pub mod runtime {
     };
     pub use executor_network::Cni;
     pub use runc_driver::{
-        Bundles, CANDIDATES, CommandLine, Dir, DriverError, DriverResult, HostClient, KnownVulnerability, Launch,
-        Mode, NoRuntime, OciFeatures, OciRuntime, OciState, Place, Runc, RuncBuilder, RuntimeCall,
+        Bundles, CANDIDATES, CommandLine, Dir, DriverError, DriverResult, HostClient, KnownVulnerability,
+        Launch, Mode, NoRuntime, OciFeatures, OciRuntime, OciState, Place, Runc, RuncBuilder, RuntimeCall,
         RuntimeParts, default_cgroup_parent, find_runtime, known_vulnerabilities,
     };
 }

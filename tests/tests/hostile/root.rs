@@ -38,7 +38,12 @@ fn public_program(stage: &Stage) -> PathBuf {
 /// Calls the command as an ordinary user whose directory for temporary files is `temporary`.
 fn call_as_user(stage: &Stage, temporary: &Path, args: &[&str]) -> Outcome {
     let mut command = Command::new(public_program(stage));
-    command.uid(USER).gid(USER).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("TMPDIR", temporary);
+    command
+        .uid(USER)
+        .gid(USER)
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("TMPDIR", temporary);
     command.args(args).current_dir("/").output().unwrap().into()
 }
 
@@ -82,7 +87,8 @@ fn traversable() {
         let runs = (0..20).map(|number: u32| {
             let (executor, source) = (executor.clone(), stage.path(""));
             async move {
-                let script = "cp /bin/true /suid && chmod 4755 /suid && mkfifo /fifo && chmod 666 /fifo && sleep 0.5";
+                let script =
+                    "cp /bin/true /suid && chmod 4755 /suid && mkfifo /fifo && chmod 666 /fifo && sleep 0.5";
                 let mut spec = shell(script).id(ContainerId::new(format!("c{number}")).unwrap());
                 spec.init = true;
                 spec.mounts.push(Mount::secret("secret", "/secret", 0o444, (0, 0)));
@@ -177,7 +183,10 @@ fn planted_root() {
         mode(&parent, 0o777);
         let root = parent.join("root");
         let outcome = run(&["--root", root.to_str().unwrap(), "run", "--", "true"]);
-        assert!(outcome.code == Some(125) && outcome.stderr.contains("can be written by others"), "{outcome:?}");
+        assert!(
+            outcome.code == Some(125) && outcome.stderr.contains("can be written by others"),
+            "{outcome:?}"
+        );
         assert!(!root.exists());
         // Nobody was there: it is made for the user alone.
         let outcome = run(&["run", "--", "true"]);
@@ -207,7 +216,10 @@ fn foreign_root() {
         let start: u64 = stat.split(' ').nth(21).unwrap().parse().unwrap();
         let state = format!(r#"{{"init_process_pid": {}, "init_process_start": {start}}}"#, stranger.id());
         fs::write(theirs.join("runtime/c/state.json"), state).unwrap();
-        let stubs = format!(r#"{{"root": "{0}", "identity": [0, 0], "made": [{{"path": "/file", "device": 0}}]}}"#, victim.display());
+        let stubs = format!(
+            r#"{{"root": "{0}", "identity": [0, 0], "made": [{{"path": "/file", "device": 0}}]}}"#,
+            victim.display()
+        );
         fs::write(container.join("stubs.json"), stubs).unwrap();
         let mut dirs = vec![theirs.clone()];
         while let Some(dir) = dirs.pop() {
@@ -227,7 +239,9 @@ fn foreign_root() {
         }
         assert_eq!(call(&ours, &["sweep"]).code, Some(125));
         assert!(stranger.try_wait().unwrap().is_none(), "a stranger was killed");
-        assert!(victim.join("file").exists() && container.join("owner").exists() && executors.join("e").exists());
+        assert!(
+            victim.join("file").exists() && container.join("owner").exists() && executors.join("e").exists()
+        );
         stranger.kill().unwrap();
         stranger.wait().unwrap();
         stage.check();

@@ -98,8 +98,9 @@ fn parse_mark(text: &str) -> Option<&str> {
 
 /// Parses a line of an executor's file: a cgroup parent, and for each hierarchy the topmost directory of that
 /// parent that had to be made.
-fn parse_record(line: &str) -> Option<(&str, Vec<Missing>)> {
-    let is_path = |path: &str| matches!(path.parse(), Ok(CgroupParent::Path(_)));
+pub(crate) fn parse_record(line: &str) -> Option<(&str, Vec<Missing>)> {
+    // As it was written: `from_str` adds a slash.
+    let is_path = |path: &str| matches!(path.parse(), Ok(CgroupParent::Path(parsed)) if parsed == path);
     let mut fields = line.split('\t');
     let parent = fields.next()?;
     if !parent.is_empty() && !is_path(parent) {
@@ -174,8 +175,9 @@ fn read_reservation(dirs: &Arc<RootDirs>, name: &str, executor: &str) -> Option<
     Some(Reservation { id, cgroup, dirs: Arc::clone(dirs) })
 }
 
-/// The cgroup in the `owner` file of a container. `None` if the container is not this executor's.
-fn parse_owner(text: &str, executor: &str, id: &ContainerId) -> Option<Option<CgroupPlace>> {
+/// Parses a container's `owner` file: where its cgroups are, if it has some. `None` if the container is not this
+/// executor's.
+pub(crate) fn parse_owner(text: &str, executor: &str, id: &ContainerId) -> Option<Option<CgroupPlace>> {
     let mut lines = text.lines();
     let (owner, cgroups_path) = (lines.next()?, lines.next()?);
     if owner != executor {
@@ -183,7 +185,7 @@ fn parse_owner(text: &str, executor: &str, id: &ContainerId) -> Option<Option<Cg
     }
     match cgroups_path {
         NO_CGROUP => Some(None),
-        path => Some(Some(CgroupPlace::parse(path, executor, id)?)),
+        path => CgroupPlace::parse(path, executor, id).map(Some),
     }
 }
 

@@ -1,0 +1,8 @@
+//! Files of `/proc` whose text is a process's or a user's: `stat`, `environ` and `mountinfo`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    executor_host::fuzzing::stat(bytes);
+    executor_host::fuzzing::environ(bytes);
+    executor_host::fuzzing::mountinfo(bytes);
+});
