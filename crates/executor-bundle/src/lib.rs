@@ -64,6 +64,7 @@ pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> R
     let rootfs = rootfs::make(dir, &spec.rootfs, ids.root)?;
     let mounts = mounts::requested(Some(dir), spec, &ids)?;
     let view = RootfsDir::open(&rootfs.seen)?;
+    view.check_dev()?;
     let process = process::of_init(&view, spec, &ids)?;
     process.check_program(&view, &ids, &mounts.covered)?;
     // The runtime would make it too, but owned by the container's root instead of the process's user.

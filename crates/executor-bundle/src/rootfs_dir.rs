@@ -11,7 +11,8 @@ use std::path::{Component, Path, PathBuf};
 
 use executor_core::lifecycle::HostPid;
 use rustix::fs::{
-    FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, fchmod, fchown, fstat, mkdirat, openat, openat2,
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, fchmod, fchown, fstat, mkdirat, openat,
+    openat2, statat,
 };
 use rustix::io::Errno;
 
@@ -70,6 +71,17 @@ impl RootfsDir {
     fn at(path: &Path) -> io::Result<Self> {
         let root = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         Ok(Self { root, path: path.to_owned() })
+    }
+
+    /// An error if `/dev` is a link. Runtimes make links and terminals in it by its path on the host, so that they make them
+    /// where the link leads on the host (CVE-2026-41579).
+    pub(crate) fn check_dev(&self) -> Result<(), Error> {
+        let is_link = |stat: Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
+        match statat(&self.root, "dev", AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) if is_link(stat) => Err(Error::field("rootfs", "its /dev is a link")),
+            Ok(_) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(Error::file("rootfs", &self.path)(io::Error::from(error))),
+        }
     }
 
     /// Finds the file at `path`, and follows links. `None` if it does not exist.
