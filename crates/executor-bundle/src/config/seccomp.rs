@@ -21,6 +21,10 @@ use crate::error::Error;
 
 const DEFAULT: &str = include_str!("../../data/seccomp.json");
 
+/// From linux/sched.h and asm-generic/errno.h. The flag makes a new cgroup namespace.
+const CLONE_NEWCGROUP: u64 = 0x0200_0000;
+const ENOSYS: u32 = 38;
+
 /// The names of this machine's architecture: Go's, which rules use, and libseccomp's.
 const ARCHITECTURE: (&str, &str) = match std::env::consts::ARCH.as_bytes() {
     b"x86_64" => ("amd64", "SCMP_ARCH_X86_64"),
@@ -150,6 +154,42 @@ impl Rule {
     }
 }
 
+impl Profile {
+    /// Refuses new cgroup namespaces. Whoever makes one together with a user namespace may mount the cgroup hierarchies.
+    /// The container's own cgroup is theirs there, and they lift its limits.
+    fn refuse_cgroup_namespaces(&mut self) {
+        let calls = ["clone", "clone3", "unshare"];
+        for rule in &mut self.syscalls {
+            rule.names.retain(|name| !calls.contains(&name.as_str()));
+        }
+        self.syscalls.retain(|rule| !rule.names.is_empty());
+        let rule = |name: &str, action, args: Vec<Argument>, errno_ret| Rule {
+            names: vec![name.to_owned()],
+            action,
+            args: Some(args),
+            errno_ret,
+            includes: Condition::default(),
+            excludes: Condition::default(),
+        };
+        let without = |index| {
+            vec![Argument { index, value: CLONE_NEWCGROUP, value_two: Some(0), op: Operator::MaskedEqual }]
+        };
+        let clone_flags = u32::from(ARCHITECTURE.0 == "s390x");
+        self.syscalls.push(rule("clone", Action::Allow, without(clone_flags), None));
+        self.syscalls.push(rule("unshare", Action::Allow, without(0), None));
+        // The flags of clone3 are in memory, which a filter cannot read. libc takes clone then.
+        self.syscalls.push(rule("clone3", Action::Errno, Vec::new(), Some(ENOSYS)));
+    }
+}
+
+impl<'a> Machine<'a> {
+    /// This machine, for processes with these capabilities.
+    fn this(capabilities: &'a BTreeSet<Capability>) -> Self {
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        Self { architecture: ARCHITECTURE.0, kernel: version(&release), capabilities }
+    }
+}
+
 impl Machine<'_> {
     fn has_all(&self, condition: &Condition) -> bool {
         let arches = &condition.arches;
@@ -205,16 +245,23 @@ fn default_filter(capabilities: &BTreeSet<Capability>) -> Result<Filter, Error> 
     if let Some(filter) = known.get(capabilities) {
         return Ok(filter.clone());
     }
-    let filter = convert(DEFAULT, capabilities).map_err(no_profile("the default"))?;
+    let filter = convert_default(capabilities).map_err(no_profile("the default"))?;
     known.insert(capabilities.clone(), filter.clone());
     Ok(filter)
 }
 
 fn convert(profile: &str, capabilities: &BTreeSet<Capability>) -> Result<Filter, serde_json::Error> {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let machine = Machine { architecture: ARCHITECTURE.0, kernel: version(&release), capabilities };
-    let filter = fitted(&serde_json::from_str(profile)?, &machine);
+    let filter = fitted(&serde_json::from_str(profile)?, &Machine::this(capabilities));
     to_raw_value(&filter).map(Filter::from)
+}
+
+fn convert_default(capabilities: &BTreeSet<Capability>) -> Result<Filter, serde_json::Error> {
+    let machine = Machine::this(capabilities);
+    let mut profile: Profile = serde_json::from_str(DEFAULT)?;
+    if !machine.has_capability("CAP_SYS_ADMIN") {
+        profile.refuse_cgroup_namespaces();
+    }
+    to_raw_value(&fitted(&profile, &machine)).map(Filter::from)
 }
 
 fn fitted(profile: &Profile, machine: &Machine<'_>) -> Value {
@@ -326,5 +373,31 @@ mod tests {
             "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_LIKE"}]}]}"#;
         assert!(wrong(operator).contains("SCMP_CMP_LIKE"));
         assert!(filter(&Seccomp::Unconfined, &BTreeSet::new()).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_cgroup_namespace_takes_sys_admin() {
+        let rules = |names: &[&str], call: &str| -> Vec<Value> {
+            let filter: Value =
+                serde_json::from_str(convert_default(&capabilities(names)).unwrap().get()).unwrap();
+            let rules = filter["syscalls"].as_array().unwrap().clone();
+            rules
+                .into_iter()
+                .filter(|rule| rule["names"].as_array().unwrap().contains(&json!(call)))
+                .collect()
+        };
+        let without =
+            json!([{"index": 0, "value": CLONE_NEWCGROUP, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]);
+        let unshare = json!({"names": ["unshare"], "action": "SCMP_ACT_ALLOW", "args": without});
+        assert_eq!(rules(&["KILL"], "unshare"), [unshare]);
+        assert_eq!(
+            rules(&["KILL"], "clone3"),
+            [json!({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38})]
+        );
+        assert_eq!(rules(&["KILL"], "clone").len(), 1);
+        for call in ["unshare", "clone", "clone3"] {
+            let rules = rules(&["SYS_ADMIN"], call);
+            assert!(rules.len() == 1 && rules[0].get("args").is_none(), "{rules:?}");
+        }
     }
 }
