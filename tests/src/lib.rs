@@ -163,6 +163,15 @@ impl Stage {
     }
 }
 
+/// The variable with the seconds that each race of an attacker takes.
+pub const ATTACK_VARIABLE: &str = "LONGSHORE_ATTACK_SECONDS";
+
+/// How long an attacker tries to win a race: two seconds, or as [`ATTACK_VARIABLE`] says.
+pub fn attack_time() -> Duration {
+    let seconds = std::env::var(ATTACK_VARIABLE).ok().and_then(|seconds| seconds.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(2))
+}
+
 /// The variable that names the runtime to test with, in place of the first that is found.
 pub const RUNTIME_VARIABLE: &str = "LONGSHORE_TEST_RUNTIME";
 

@@ -16,6 +16,7 @@ cargo xtask doc       build the documentation
 cargo xtask examples  run every example, on the simulator and on the runtime
 cargo xtask bench     measure against the bare runtimes, in the same run: see --help of it; --quick, --json FILE, --plot FILE
 cargo xtask chaos     make embedders suffer, and count what is left: --seconds N (60), --seed S
+cargo xtask attack    the hostile tests, each race for longer: --seconds N (60)
 cargo xtask crun      the tests on the real runtime with crun in runc's place, where it can run
 cargo xtask model     walk all of the lifecycle's state space: minutes, and some gigabytes";
 
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         "examples" => examples(),
         "bench" => bench(&env::args().skip(2).collect::<Vec<_>>()),
         "chaos" => chaos(&env::args().skip(2).collect::<Vec<_>>()),
+        "attack" => attack(&env::args().skip(2).collect::<Vec<_>>()),
         "crun" => crun(),
         "model" => model(),
         _ => Err(USAGE.into()),
@@ -99,13 +101,28 @@ fn chaos(args: &[String]) -> Done {
     run(command.args(args))
 }
 
+/// `test` runs the same with races of two seconds.
+fn attack(args: &[String]) -> Done {
+    let seconds = match args {
+        [] => "60",
+        [option, seconds] if option == "--seconds" && seconds.parse::<u64>().is_ok() => seconds,
+        _ => return Err(USAGE.into()),
+    };
+    setup::setup_for_tests("attack")?;
+    // The tests call the command.
+    cargo(&["build", "--package", "longshore-cli"])?;
+    let mut command = cargo_command(&["test", "--package", "longshore-tests", "--test", "hostile"]);
+    run(command.env("LONGSHORE_ATTACK_SECONDS", seconds))
+}
+
 /// The tests that other runtimes must pass as well. crun 1.8 refuses hybrid cgroups, so the unified hierarchy is
 /// hidden from it in a mount namespace.
-const ON_CRUN: [&str; 12] = [
+const ON_CRUN: [&str; 13] = [
     "behaviour",
     "command",
     "contract",
     "failure_modes",
+    "hostile",
     "ids",
     "lifecycle",
     "network",
