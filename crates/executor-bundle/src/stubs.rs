@@ -140,7 +140,7 @@ fn make(rootfs: &RootfsDir, point: &Missing, owner: Owner) -> io::Result<()> {
     }
 }
 
-/// Reads a `stubs.json` for [`fuzzing`](crate::fuzzing): the name of each stub in its directory. What was read is written
+/// Reads a `stubs.json` for `fuzzing`: the name of each stub in its directory. What was read is written
 /// and read again, which must give the same.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn names(json: &[u8]) -> Option<Vec<PathBuf>> {

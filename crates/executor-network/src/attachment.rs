@@ -254,7 +254,7 @@ impl Attachment {
     }
 }
 
-/// Reads an `attachment.json` for [`fuzzing`](crate::fuzzing): the programs that its plugins are. What was read is written
+/// Reads an `attachment.json` for `fuzzing`: the programs that its plugins are. What was read is written
 /// and read again, which must give the same.
 ///
 /// # Panics

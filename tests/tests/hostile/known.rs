@@ -657,3 +657,36 @@ fn the_end_removes_nothing_outside() {
         stage.finish(executor).await;
     });
 }
+
+/// Every test that the table of `docs/security.md` names exists, and every row has one, or says why it has none.
+#[test]
+fn the_table_is_true() {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut sources = String::new();
+    let mut dirs = vec![repository.join("tests/tests"), repository.join("crates")];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap()) {
+            if entry.file_type().unwrap().is_dir() {
+                dirs.push(entry.path());
+            } else if entry.path().extension().is_some_and(|kind| kind == "rs") {
+                sources += &fs::read_to_string(entry.path()).unwrap();
+            }
+        }
+    }
+    let text = fs::read_to_string(repository.join("docs/security.md")).unwrap();
+    let (_, table) = text.split_once("| kind | known as |").unwrap();
+    let rows: Vec<&str> = table.lines().skip(2).take_while(|line| line.starts_with('|')).collect();
+    assert!(rows.len() >= 30, "{}", rows.len());
+    for row in rows {
+        let columns: Vec<&str> = row.split('|').map(str::trim).collect();
+        assert_eq!(columns.len(), 7, "{row}");
+        let tests = columns[5];
+        let names: Vec<&str> = tests.split('`').skip(1).step_by(2).collect();
+        let has_one =
+            !names.is_empty() || tests.contains('*') || tests.starts_with("none") || columns[4] == "n/a";
+        assert!(has_one, "{row}");
+        for name in names.into_iter().filter(|name| *name != "Executor::run") {
+            assert!(sources.contains(&format!("fn {name}(")), "there is no test {name}");
+        }
+    }
+}

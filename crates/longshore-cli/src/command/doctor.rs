@@ -101,8 +101,14 @@ fn runtime(named: Option<&str>) -> Verdict {
 
 /// A distribution fixes vulnerabilities without a new version, so a known one is not a failure.
 fn vulnerable(version: &str) -> Option<Verdict> {
-    let known: Vec<_> = known_vulnerabilities(version).iter().map(ToString::to_string).collect();
-    let what = format!("{version} has, unless your distribution has fixed it: {}", known.join(", "));
+    let known = known_vulnerabilities(version);
+    // Those that were fixed together are in one pair of parentheses.
+    let together = known.chunk_by(|one, other| one.fixed_in == other.fixed_in).filter_map(|group| {
+        let names: Vec<_> = group.iter().map(|one| one.cve).collect();
+        Some(format!("{} (fixed in {})", names.join(", "), group.first()?.fixed_in.join(", ")))
+    });
+    let together: Vec<_> = together.collect();
+    let what = format!("{version} has, unless your distribution has fixed it: {}", together.join(", "));
     (!known.is_empty()).then_some(Verdict::Limited(what, "update it, or look into its package's changelog"))
 }
 
@@ -263,6 +269,11 @@ mod tests {
         let Some(Verdict::Limited(what, _)) = vulnerable("runc version 1.1.5+ds1") else {
             panic!("none is known")
         };
+        assert!(
+            what.ends_with(
+                "CVE-2025-31133, CVE-2025-52565, CVE-2025-52881 (fixed in 1.2.8, 1.3.3, 1.4.0-rc.3)"
+            )
+        );
         let start = "runc version 1.1.5+ds1 has, unless your distribution has fixed it: CVE-2024-21626 (fixed in 1.1.12), ";
         assert!(what.starts_with(start), "{what}");
         assert_eq!(vulnerable("runc version 1.5.3"), None);
