@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
-use crate::spec::{absolute, invalid, no_nul, word};
+use crate::spec::{absolute, invalid, no_control, no_nul, word};
 use crate::{InvalidSpec, Secret};
 use serde::{Deserialize, Serialize};
 
@@ -90,6 +90,9 @@ const BIND_OPTIONS: [&str; 22] = [
     "suid",
     "sync",
 ];
+
+/// Options that decide what a mount is. The other fields say that, and what they say is checked.
+const OTHER_MOUNTS: [&str; 8] = ["bind", "move", "rbind", "remount", "ro", "rro", "rrw", "rw"];
 
 impl Mount {
     /// A directory or file of the host, writable.
@@ -223,12 +226,21 @@ impl Mount {
             MountSource::Secret { contents, mode, .. } => self.validate_secret(contents, *mode)?,
             MountSource::FileSystem { kind, source } => {
                 word("mount type", kind)?;
-                no_nul("mount source", source)?;
+                if kind == "bind" {
+                    return Err(invalid(
+                        "mount type",
+                        "a bind mount is a kind of its own, not a file system",
+                    ));
+                }
+                no_control("mount source", source)?;
             }
         }
-        self.options.iter().try_for_each(|option| match option.contains(',') {
-            true => Err(invalid("mount option", format!("{option:?} is more than one"))),
-            false => word("mount option", option),
+        self.options.iter().try_for_each(|option| match option.as_str() {
+            _ if option.contains(',') => Err(invalid("mount option", format!("{option:?} is more than one"))),
+            kind if OTHER_MOUNTS.contains(&kind) => {
+                Err(invalid("mount option", format!("{option:?} would make it another mount")))
+            }
+            _ => word("mount option", option),
         })
     }
 
@@ -332,6 +344,11 @@ mod tests {
         assert_eq!(field(with("size=1m")), Some("mount option"));
         assert_eq!(field(Mount { options: vec!["size=1m".into()], ..Mount::tmpfs("/b") }), None);
         assert_eq!(field(Mount { options: vec!["a,b".into()], ..Mount::tmpfs("/b") }), Some("mount option"));
+        // Each of these would turn the tmpfs into a bind mount, or make a read-only one writable.
+        for other in OTHER_MOUNTS {
+            assert_eq!(field(Mount::tmpfs("/b").option(other)), Some("mount option"), "{other}");
+        }
+        assert_eq!(field(Mount::file_system("bind", "/proc", "/b")), Some("mount type"));
         for bad in ["/", "//", "/.", "/b/../..", "b"] {
             assert_eq!(field(Mount::bind("/a", bad)), Some("mount destination"), "{bad}");
         }

@@ -52,8 +52,9 @@ pub struct Dns {
 
 impl Dns {
     pub(crate) fn validate(&self) -> Result<(), InvalidSpec> {
+        let not_in_a_word = |c: char| c.is_whitespace() || c.is_control();
         let words = self.search.iter().chain(&self.options);
-        match words.into_iter().find(|word| word.is_empty() || word.contains(char::is_whitespace)) {
+        match words.into_iter().find(|word| word.is_empty() || word.contains(not_in_a_word)) {
             Some(word) => Err(invalid("dns", format!("{word:?} is not one word"))),
             None => Ok(()),
         }

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use self::network::{Network, NetworkAttachment, NetworkNamespace, NetworkTraits};
 pub use self::rootfs::{Rootfs, UpperLayer};
 pub use self::stdio::{Stdio, StdioSpec};
-pub(crate) use self::validate::{absolute, host_name, invalid, no_nul, word};
+pub(crate) use self::validate::{absolute, host_name, invalid, no_control, no_nul, word};
 use crate::{
     Capability, CgroupParent, Config, Device, Dns, ExtraHost, IdMap, Mount, ProcessMode, Resources, Seccomp,
     Security, Selinux, Telemetry, Ulimit,

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use executor_lifecycle::TerminalSize;
 
-use super::{ContainerSpec, ExecSpec, Rootfs, Stdio, StdioSpec};
-use crate::{CgroupParent, Device, ExtraHost, IdMap, InvalidSpec, Mount};
+use super::{ContainerSpec, ExecSpec, Network, Rootfs, Stdio, StdioSpec};
+use crate::{CgroupParent, Device, ExtraHost, IdMap, InvalidSpec, Mount, Selinux};
 
 impl ContainerSpec {
     /// Checks every field, without access to the system: whether files exist is found at the start.
@@ -22,12 +22,19 @@ impl ContainerSpec {
         if let Some(hostname) = &self.hostname {
             host_name(hostname)?;
         }
+        self.labels.keys().try_for_each(|name| word("label", name))?;
+        if let Network::Cni { name: Some(name) } = &self.network {
+            word("network", name)?;
+        }
         self.rootfs.validate()?;
         self.mounts.iter().try_for_each(Mount::validate)?;
         self.devices.iter().try_for_each(Device::validate)?;
         self.id_map.as_ref().map_or(Ok(()), IdMap::validate)?;
         self.cgroup_parent.as_ref().map_or(Ok(()), CgroupParent::validate)?;
         self.apparmor.as_deref().map_or(Ok(()), |profile| word("apparmor", profile))?;
+        if let Some(Selinux::Labels { process, mount }) = &self.selinux {
+            [process, mount].into_iter().try_for_each(|label| word("selinux", label))?;
+        }
         self.telemetry.validate()?;
         self.extra_hosts.iter().try_for_each(ExtraHost::validate)?;
         self.dns.validate()?;
@@ -92,8 +99,17 @@ pub(crate) fn no_nul(field: &'static str, text: &str) -> Result<(), InvalidSpec>
     if text.contains('\0') { Err(invalid(field, format!("{text:?} holds a NUL byte"))) } else { Ok(()) }
 }
 
+/// A name. It ends up in a file with a line for each, in a message, or in an attribute of the kernel, where a control
+/// character would begin something else.
 pub(crate) fn word(field: &'static str, text: &str) -> Result<(), InvalidSpec> {
-    if text.is_empty() { Err(invalid(field, "cannot be empty")) } else { no_nul(field, text) }
+    if text.is_empty() { Err(invalid(field, "cannot be empty")) } else { no_control(field, text) }
+}
+
+pub(crate) fn no_control(field: &'static str, text: &str) -> Result<(), InvalidSpec> {
+    match text.contains(char::is_control) {
+        true => Err(invalid(field, format!("{text:?} holds a control character"))),
+        false => Ok(()),
+    }
 }
 
 fn program(field: &'static str, args: &[String]) -> Result<(), InvalidSpec> {
@@ -139,6 +155,34 @@ mod tests {
         spec.validate().err().map(|error| error.field)
     }
 
+    /// Names are in files with a line for each, in messages, and in what the kernel is given.
+    #[test]
+    fn control_characters_are_in_no_name() {
+        for bad in ["a\nb", "a\u{1b}[2J", "a\u{9b}2J", "a\0", "a\u{7f}"] {
+            let bad = || bad.to_owned();
+            assert_eq!(field(|s| s.dns.search.push(bad())), Some("dns"));
+            assert_eq!(field(|s| s.dns.options.push(bad())), Some("dns"));
+            assert_eq!(field(|s| s.hostname = Some(bad())), Some("hostname"));
+            let host = || crate::ExtraHost { name: bad(), address: "10.0.0.1".parse().unwrap() };
+            assert_eq!(field(|s| s.extra_hosts.push(host())), Some("extra host"));
+            assert_eq!(field(|s| drop(s.labels.insert(bad(), String::new()))), Some("label"));
+            assert_eq!(field(|s| s.process.user = Some(bad())), Some("user"));
+            assert_eq!(field(|s| s.apparmor = Some(bad())), Some("apparmor"));
+            let labels = || Selinux::Labels { process: bad(), mount: "m".into() };
+            assert_eq!(field(|s| s.selinux = Some(labels())), Some("selinux"));
+            assert_eq!(field(|s| s.network = Network::Cni { name: Some(bad()) }), Some("network"));
+            assert_eq!(
+                field(|s| s.cgroup_parent = Some(CgroupParent::Path(format!("/{}", bad())))),
+                Some("cgroup parent")
+            );
+            assert_eq!(field(|s| s.devices.push(Device::Cdi(format!("v.com/g={}", bad())))), Some("device"));
+            assert_eq!(field(|s| s.telemetry.tracestate = Some(bad())), Some("tracestate"));
+            assert_eq!(field(|s| s.mounts.push(Mount::tmpfs("/t").option(bad()))), Some("mount option"));
+            assert_eq!(field(|s| s.mounts.push(Mount::file_system(bad(), "x", "/t"))), Some("mount type"));
+            assert_eq!(field(|s| s.mounts.push(Mount::file_system("x", bad(), "/t"))), Some("mount source"));
+        }
+    }
+
     #[test]
     fn spec_nonsense_is_named_by_its_field() {
         assert_eq!(field(|_| {}), None);
@@ -158,6 +202,8 @@ mod tests {
         assert_eq!(field(|s| s.resources.pids = Some(0)), Some("pids"));
         assert_eq!(field(|s| s.dns.search.push("a b".into())), Some("dns"));
         assert_eq!(field(|s| s.process.oom_score_adj = Some(1001)), Some("oom score"));
+        assert_eq!(field(|s| drop(s.labels.insert(String::new(), "x".into()))), Some("label"));
+        assert_eq!(field(|s| drop(s.labels.insert("a".into(), "b\nc".into()))), None);
         let mount = |source: &str, destination: &str| Mount::bind(source, destination);
         assert_eq!(field(|s| s.mounts.push(mount("a", "/b"))), Some("mount source"));
         assert_eq!(field(|s| s.mounts.push(mount("/a", "b"))), Some("mount destination"));
