@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use longshore::{
-    Cancel, CancelCause, ContainerSpec, Error, ExecSpec, Exit, ExitReason, ExitStatus, ProcessMode, Signal,
-    StartFailureKind, Stdio,
+    Cancel, CancelCause, ContainerSpec, Error, ExecSpec, Exit, ExitReason, ExitStatus, ProcessMode, Security,
+    Signal, StartFailureKind, Stdio,
 };
 use longshore_tests::{on_stage, run_recorded, shell, sleeper, until};
 
@@ -503,6 +503,7 @@ fn host_pid_ns() {
         let open = |script: &str| {
             let mut spec = shell(script).piped();
             spec.process_mode = ProcessMode::NoSandbox;
+            spec.security = Security::Insecure;
             spec
         };
         // It sees the host's processes under their own numbers.

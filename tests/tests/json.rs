@@ -201,7 +201,7 @@ fn spec() -> impl Strategy<Value = ContainerSpec> {
     let keep =
         prop_oneof![Just(KeepExited::No), Just(KeepExited::UntilRemoved), span().prop_map(KeepExited::For)];
     let limits =
-        (prop::option::of(any::<u64>()), prop::option::of(0.01..64.0f64), prop::option::of(any::<u32>()));
+        (prop::option::of(any::<u64>()), prop::option::of(0.01..64.0f64), prop::option::of(any::<u64>()));
     let process = (prop::collection::vec(".{1,9}", 1..4), "[A-Z]{1,9}", ".{0,9}", streams());
     (rootfs(), network, keep, limits, process, prop::option::of((span(), cancel())), prop::option::of(id()))
         .prop_map(|(rootfs, network, keep, (memory, cpus, pids), (args, name, value, stdio), limit, id)| {

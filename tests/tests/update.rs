@@ -53,7 +53,7 @@ fn memory_and_swap(memory: u64, both: u64) -> Resources {
     Resources::default().memory(memory).memory_swap(both)
 }
 
-fn pids(pids: u32) -> Resources {
+fn pids(pids: u64) -> Resources {
     Resources::default().pids(pids)
 }
 

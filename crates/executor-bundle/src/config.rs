@@ -6,6 +6,7 @@
 
 #[cfg(feature = "cdi")]
 mod cdi;
+mod cgroup;
 mod defaults;
 mod devices;
 mod edit;
@@ -33,7 +34,7 @@ impl Configuration {
     pub(crate) fn of(context: &BundleContext<'_>, process: Value) -> Result<Self, Error> {
         let mut json = match &context.spec.config {
             Some(config) => config.json().clone(),
-            None => defaults::config(context),
+            None => defaults::config(context)?,
         };
         json["process"] = process;
         let filter = edit::all(&mut json, context)?;
@@ -152,7 +153,8 @@ mod tests {
         assert!(!config["process"]["terminal"].as_bool().unwrap_or_default());
         assert_eq!(config["process"]["user"], json!({"uid": 0, "gid": 0, "additionalGids": [0, 10]}));
         assert_eq!(config["linux"]["cgroupsPath"], "/longshore/e/c");
-        assert_eq!(config["linux"]["resources"], json!({"devices": [{"allow": false, "access": "rwm"}]}));
+        let devices = json!([{"allow": false, "access": "rwm"}]);
+        assert_eq!(config["linux"]["resources"], json!({"devices": devices, "pids": {"limit": 4096}}));
         let mounts = config["mounts"].as_array().unwrap();
         assert!(mounts.iter().all(|mount| mount["destination"] != "/run"), "there is no /run mount");
         assert_eq!(mounts.len(), defaults::MOUNTS.len());
@@ -225,6 +227,8 @@ mod tests {
         assert_eq!(resources["memory"], json!({"limit": 64 << 20, "swap": -1}));
         let cpu = json!({"quota": 20_000, "period": 50_000, "shares": 512, "cpus": "0", "mems": "0"});
         assert_eq!(resources["cpu"], cpu);
+        let resources = config(|spec| spec.resources.pids = Some(u64::MAX))["linux"]["resources"].clone();
+        assert_eq!(resources["pids"], json!({"limit": -1}));
     }
 
     #[test]
@@ -239,7 +243,7 @@ mod tests {
         let shm: Vec<_> = mounts.iter().filter(|mount| mount["destination"] == "/dev/shm").collect();
         assert_eq!(shm.len(), 1);
         assert_eq!(shm[0]["source"], "/usr");
-        assert_eq!(shm[0]["options"], json!(["rbind", "ro"]));
+        assert_eq!(shm[0]["options"], json!(["rbind", "ro", "rro"]));
         assert_eq!(config["process"]["env"], json!(["HOME=/root", "PATH=/x", "A=2"]));
     }
 
@@ -255,7 +259,7 @@ mod tests {
                 "capabilities": {"bounding": ["CAP_KILL"], "effective": ["CAP_KILL"], "ambient": ["CAP_KILL"]},
                 "scheduler": {"policy": "SCHED_BATCH"}, "rlimits": [{"type": "RLIMIT_CORE", "soft": 1, "hard": 1}],
             },
-            "mounts": [{"destination": "/proc", "type": "proc", "source": "proc", "x": true}],
+            "mounts": [{"destination": "/d", "type": "mqueue", "source": "mqueue", "x": true}],
             "linux": {"namespaces": [{"type": "mount"}, {"type": "network", "path": "/n"}], "intelRdt": {"closID": "c"},
                       "resources": {"unified": {"memory.high": "1"}, "memory": {"reservation": 5}}, "cgroupsPath": "/theirs",
                       "seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}},
@@ -277,7 +281,7 @@ mod tests {
             spec.process.cap_add = vec!["CHOWN".parse().unwrap()];
             spec.process.cap_drop = vec!["KILL".parse().unwrap()];
             spec.process.ulimits = vec!["core=2:3".parse().unwrap()];
-            spec.mounts.push(Bind::bind("/etc", "/proc"));
+            spec.mounts.push(Bind::bind("/etc", "/d"));
             spec.resources.memory = Some(64 << 20);
             spec.network = executor_core::Network::Host;
             spec.seccomp = Seccomp::Unconfined;
@@ -341,7 +345,7 @@ mod tests {
         ] {
             assert!(env.contains(&json!(entry)), "{entry} in {env:?}");
         }
-        let bound = json!({"destination": "/dev/otlp.sock", "type": "bind", "source": "/run/otlp.sock", "options": ["rbind", "rw"]});
+        let bound = json!({"destination": "/dev/otlp.sock", "type": "bind", "source": "/run/otlp.sock", "options": ["bind", "nosuid", "nodev", "noexec", "rw"]});
         assert!(with["mounts"].as_array().unwrap().contains(&bound));
         let init = config(|spec| spec.init = true);
         assert_eq!(init["process"]["args"], json!(["/dev/longshore-init", "sh", "-c", "true"]));

@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 
-use executor_core::{ContainerSpec, IdMap, IdRange, Rootfs};
+use executor_core::{ContainerSpec, IdMap, IdRange, ProcessMode, Rootfs, Security};
 use rustix::process::{getegid, geteuid};
 
 /// Whether this process is an ordinary user's: it may not mount, and not make device nodes.
@@ -51,6 +51,27 @@ impl Ids {
             None if rootless() => Self::new(Some(own(spec.rootfs != Rootfs::Host && has_helpers()))),
             None => Self::new(None),
         }
+    }
+
+    /// Refuses a sandbox in which the host's `/proc` belongs to its root: it could change the host's kernel, signal every
+    /// process, and reach the files of other containers.
+    ///
+    /// In a user namespace the kernel refuses that, unless the container's ids include the host's root. A configuration of
+    /// the caller's has its own namespaces.
+    pub(crate) fn check(&self, spec: &ContainerSpec) -> Result<(), Error> {
+        let is_open = spec.process_mode == ProcessMode::NoSandbox && spec.security == Security::Sandbox;
+        if !is_open || spec.config.is_some() {
+            return Ok(());
+        }
+        let why = match &self.map {
+            None => "the container's root would be root of the host's /proc",
+            Some(map) if map.uids.iter().chain(&map.gids).any(|range| range.host == 0 && range.size > 0) => {
+                "the container's id map includes the host's root, or its group"
+            }
+            Some(_) => return Ok(()),
+        };
+        let remedy = "give an id map without it, such as 0:100000:65536, or make the container insecure";
+        Err(Error::field("process mode", format!("{why}; {remedy}")))
     }
 
     pub(crate) fn new(map: Option<IdMap>) -> Self {
@@ -126,5 +147,22 @@ mod tests {
         assert_eq!(ids.on_the_host(7, 8), Owner { uid: 100_006, gid: 100_007 });
         assert_eq!(ids.root, Owner { uid: 1000, gid: 1000 });
         assert_eq!(Ids::new(None).on_the_host(7, 8), Owner { uid: 7, gid: 8 });
+    }
+
+    #[test]
+    fn no_sandbox() {
+        let mut spec = ContainerSpec::host(["true"]);
+        let map = |range: &str| Ids::new(Some(IdMap::both(vec![range.parse().unwrap()])));
+        assert!(Ids::new(None).check(&spec).is_ok());
+        spec.process_mode = ProcessMode::NoSandbox;
+        for (ids, expected) in
+            [(Ids::new(None), false), (map("0:0:65536"), false), (map("0:100000:65536"), true)]
+        {
+            let said = ids.check(&spec).map_err(|error| error.to_string());
+            assert_eq!(said.is_ok(), expected, "{said:?}");
+            assert!(said.is_ok() || said.is_err_and(|said| said.starts_with("process mode: ")));
+        }
+        spec.security = Security::Insecure;
+        assert!(Ids::new(None).check(&spec).is_ok());
     }
 }

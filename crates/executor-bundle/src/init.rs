@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::json::list;
-use crate::mount_entry::{bind, put};
+use crate::mount_entry::{bind_own, put};
 
 #[cfg(has_init)]
 const PROGRAM: Option<&[u8]> = Some(include_bytes!(concat!(env!("OUT_DIR"), "/longshore-init")));
@@ -31,7 +31,7 @@ pub(crate) fn write(dir: &Dir) -> Result<(), Error> {
 
 /// Puts it in front of the program.
 pub(crate) fn add(config: &mut Value, dir: &Path) -> Result<(), Error> {
-    put(list(config, &["mounts"])?, bind(&dir.join(FILE), Path::new(PLACE), "ro"));
+    put(list(config, &["mounts"])?, bind_own(&dir.join(FILE), Path::new(PLACE), &["ro"]));
     list(config, &["process", "args"])?.insert(0, PLACE.into());
     Ok(())
 }

@@ -4,6 +4,7 @@
 //!  ContainerSpec ──▶ ids: which ids of the host its users have
 //!        ├─────────▶ rootfs: a directory, an overlay of layers or of the host's root
 //!        ├─────────▶ mounts: sources looked at, selectors resolved ──▶ secrets: files in memory
+//!        │              └──────▶ kernel_fs: what a sandbox does not get
 //!        ├─────────▶ process ──▶ users: uid, gid, groups, home   (both by rootfs_dir: looked at from
 //!        │              └──────▶ program: can it be executed      inside, links never followed out)
 //!        ├─────────▶ names: its own hosts and resolv.conf, read-only
@@ -12,7 +13,7 @@
 //!                    └─────▶ edit: limits, network, seccomp, labels, cdi, init, ids ──▶ config.json
 //!                                       └──▶ stubs: mount points that are missing in a kept rootfs
 //! ```
-//! The helpers error, json and mount_entry do not know the specification. No module imports one that stands above it
+//! The helpers error, json, mount_entry and mount_table do not know the specification. No module imports one that stands above it
 //! in this picture. Every function here may block. An [`Error`] says which operation failed on which file, and has the
 //! cause as its source; one place turns it into a start failure.
 
@@ -26,7 +27,9 @@ pub mod fuzzing;
 mod ids;
 mod init;
 mod json;
+mod kernel_fs;
 mod mount_entry;
+mod mount_table;
 mod mounts;
 mod names;
 mod process;
@@ -61,7 +64,9 @@ pub use names::DEFAULT_HOSTNAME;
 pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> Result<Vec<u8>, Error> {
     let spec = request.spec;
     let ids = Ids::of(spec);
-    let rootfs = rootfs::make(dir, &spec.rootfs, ids.root)?;
+    ids.check(spec)?;
+    let rootfs = rootfs::make(dir, spec, ids.root)?;
+
     let mounts = mounts::requested(Some(dir), spec, &ids)?;
     let view = RootfsDir::open(&rootfs.seen)?;
     view.check_dev()?;
@@ -105,6 +110,7 @@ pub fn preview(request: &Request<'_>, network: &NetworkNamespace) -> Result<Stri
     let spec = request.spec;
     let dir = Path::new("");
     let ids = Ids::of(spec);
+    ids.check(spec)?;
     let rootfs = rootfs::preview(&spec.rootfs)?;
     let process = process::of_init(&RootfsDir::open(&rootfs.seen)?, spec, &ids)?;
     let context = BundleContext {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use executor_core::lifecycle::{Leftover, LeftoverKind};
 use executor_disk::Dir;
@@ -14,9 +15,23 @@ pub(crate) fn mount(destination: &Path, kind: &str, source: &Path, options: &[&s
     json!({"destination": destination, "type": kind, "source": source, "options": options})
 }
 
-/// The entry of a recursive bind mount. `access` is `ro` or `rw`.
-pub(crate) fn bind(source: &Path, destination: &Path, access: &str) -> Value {
-    mount(destination, "bind", source, &["rbind", access])
+/// The entry of a bind mount of a file of ours. Nothing in it is a device, and nothing in it makes a program run as another
+/// user, so the mount does not allow it: other mounts of these files may.
+pub(crate) fn bind_own(source: &Path, destination: &Path, options: &[&str]) -> Value {
+    mount(destination, "bind", source, &[&["bind", "nosuid", "nodev"], options].concat())
+}
+
+/// The option that makes the mounts below a bind mount read-only as well, beside `ro`, which is for the mount itself.
+/// `None` if the kernel has no such call (before Linux 5.12). runc knows the option since 1.1; an older one would ignore it.
+pub(crate) fn read_only_below() -> Option<&'static str> {
+    static KNOWN: LazyLock<bool> =
+        LazyLock::new(|| knows_mount_setattr(&rustix::system::uname().release().to_string_lossy()));
+    KNOWN.then_some("rro")
+}
+
+fn knows_mount_setattr(release: &str) -> bool {
+    let mut numbers = release.split(['.', '-']).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (5, 12)
 }
 
 /// Adds a mount. It replaces an earlier one with the same destination.
@@ -49,9 +64,17 @@ mod tests {
     fn a_destination_has_one_mount() {
         let mut mounts = Vec::new();
         for (source, destination) in [("/1", "/a"), ("/2", "/b"), ("/3", "//a/")] {
-            put(&mut mounts, bind(Path::new(source), Path::new(destination), "rw"));
+            put(&mut mounts, bind_own(Path::new(source), Path::new(destination), &["rw"]));
         }
         let sources: Vec<_> = mounts.iter().map(|mount| mount["source"].as_str().unwrap()).collect();
         assert_eq!(sources, ["/2", "/3"]);
+    }
+
+    #[test]
+    fn kernels_are_known_by_their_number() {
+        assert!(
+            knows_mount_setattr("5.12.0-rc1") && knows_mount_setattr("6.1-x") && knows_mount_setattr("10.0")
+        );
+        assert!(!knows_mount_setattr("5.4.0") && !knows_mount_setattr("") && !knows_mount_setattr("4.19"));
     }
 }

@@ -19,7 +19,8 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::ids::{self, Ids};
-use crate::mount_entry::{mount, unmount_point};
+use crate::kernel_fs;
+use crate::mount_entry::{mount, read_only_below, unmount_point};
 use crate::rootfs_dir::RootfsDir;
 use crate::secrets;
 
@@ -51,7 +52,7 @@ pub(crate) fn requested(
 ) -> Result<RequestedMounts, Error> {
     let mut requested = RequestedMounts { entries: Vec::new(), covered: Vec::new() };
     for (number, mount) in spec.mounts.iter().enumerate() {
-        requested.entries.push(entry(dir, number, mount, ids)?);
+        requested.entries.push(entry(dir, number, mount, spec, ids)?);
         requested.covered.push(mount.destination.clone());
     }
     let callers = spec.config.as_ref().and_then(|config| config.json()["mounts"].as_array());
@@ -61,7 +62,13 @@ pub(crate) fn requested(
     Ok(requested)
 }
 
-fn entry(dir: Option<&Dir>, number: usize, requested: &Mount, ids: &Ids) -> Result<Value, Error> {
+fn entry(
+    dir: Option<&Dir>,
+    number: usize,
+    requested: &Mount,
+    spec: &ContainerSpec,
+    ids: &Ids,
+) -> Result<Value, Error> {
     let mut options: Vec<_> = requested.options.iter().map(String::as_str).collect();
     let access = if requested.read_only { "ro" } else { "rw" };
     Ok(match &requested.source {
@@ -72,6 +79,7 @@ fn entry(dir: Option<&Dir>, number: usize, requested: &Mount, ids: &Ids) -> Resu
                 (Some(selector), None) => below(path, selector),
                 (Some(selector), Some(dir)) => select(dir, number, path, selector)?,
             };
+            kernel_fs::check(spec, requested, Some(&source))?;
             if ids.map.is_some() {
                 for flag in locked_flags(&source) {
                     if !options.contains(&flag) {
@@ -79,18 +87,22 @@ fn entry(dir: Option<&Dir>, number: usize, requested: &Mount, ids: &Ids) -> Resu
                     }
                 }
             }
-            options.splice(0..0, ["rbind", access]);
+            let below = read_only_below().filter(|_| requested.read_only);
+            options.splice(0..0, ["rbind", access].into_iter().chain(below));
             mount(&requested.destination, "bind", &source, &options)
         }
         MountSource::Tmpfs => {
+            kernel_fs::check(spec, requested, None)?;
             options.splice(0..0, ["nosuid", "nodev", access]);
             mount(&requested.destination, "tmpfs", Path::new("tmpfs"), &options)
         }
         MountSource::FileSystem { kind, source } => {
+            kernel_fs::check(spec, requested, None)?;
             options.insert(0, access);
             mount(&requested.destination, kind, Path::new(source), &options)
         }
         MountSource::Secret { contents, mode, uid, gid } => {
+            kernel_fs::check(spec, requested, None)?;
             let source = match dir {
                 Some(dir) => secrets::write(dir, number, contents, *mode, (*uid, *gid), ids)?,
                 None => PathBuf::from("secret"),
@@ -164,16 +176,16 @@ mod tests {
     #[test]
     fn each_kind_has_the_form_that_the_runtime_takes() {
         let mut spec = ContainerSpec::host(["true"]);
-        let mut proc = Mount::from_words("type=proc,dst=/p,noexec").unwrap();
+        let mut proc = Mount::from_words("type=mqueue,dst=/p,noexec").unwrap();
         proc.read_only = true;
         spec.mounts = vec![Mount::bind("/etc", "/a").read_only(), Mount::tmpfs("/t").option("size=1m"), proc];
         let all = requested(None, &spec, &Ids::of(&spec)).unwrap().entries;
         assert_eq!(
             all,
             [
-                json!({"destination": "/a", "type": "bind", "source": "/etc", "options": ["rbind", "ro"]}),
+                json!({"destination": "/a", "type": "bind", "source": "/etc", "options": ["rbind", "ro", "rro"]}),
                 json!({"destination": "/t", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "rw", "size=1m"]}),
-                json!({"destination": "/p", "type": "proc", "source": "proc", "options": ["ro", "noexec"]}),
+                json!({"destination": "/p", "type": "mqueue", "source": "mqueue", "options": ["ro", "noexec"]}),
             ]
         );
         spec.mounts = vec![Mount::bind("/no/such/source", "/a")];

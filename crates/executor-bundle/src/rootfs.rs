@@ -13,13 +13,14 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use executor_core::lifecycle::Leftover;
-use executor_core::{Rootfs, UpperLayer};
+use executor_core::{ContainerSpec, Rootfs, Security, UpperLayer};
 use executor_disk::Dir;
 use rustix::mount::{MountFlags, mount};
 use serde_json::Value;
 
 use crate::error::Error;
 use crate::ids::{self, Owner};
+use crate::kernel_fs;
 use crate::mount_entry;
 use crate::mount_entry::unmount_point;
 
@@ -55,11 +56,15 @@ impl BundleRootfs {
 }
 
 /// Makes a root file system. An overlay is mounted below `dir`. `owner` is the container's root on the host.
-pub(crate) fn make(dir: &Dir, rootfs: &Rootfs, owner: Owner) -> Result<BundleRootfs, Error> {
-    match rootfs {
-        Rootfs::Dir(path) => Ok(BundleRootfs::at(directory(path)?, true)),
+pub(crate) fn make(dir: &Dir, spec: &ContainerSpec, owner: Owner) -> Result<BundleRootfs, Error> {
+    match &spec.rootfs {
+        Rootfs::Dir(path) => {
+            let root = directory(path)?;
+            kernel_fs::check_root(spec, &root)?;
+            Ok(BundleRootfs::at(root, true))
+        }
         Rootfs::Host if ids::rootless() => view_of_host(dir),
-        Rootfs::Host => Ok(BundleRootfs::at(overlay_of_host(dir, owner)?, false)),
+        Rootfs::Host => Ok(BundleRootfs::at(overlay_of_host(dir, devices(spec), owner)?, false)),
         Rootfs::Overlay { .. } if ids::rootless() => {
             let why = "an overlay takes a mount, which an ordinary user cannot make; give a directory";
             Err(Error::field("rootfs", why))
@@ -68,6 +73,18 @@ pub(crate) fn make(dir: &Dir, rootfs: &Rootfs, owner: Owner) -> Result<BundleRoo
             Ok(BundleRootfs::at(overlay_of_layers(dir, lower, upper.as_ref(), owner)?, upper.is_some()))
         }
         other => Err(unknown(other)),
+    }
+}
+
+/// The flag of the overlay of the host's root. The container's devices are on a tmpfs of its own at /dev, so none in the
+/// host's own directories has to work: a device node that somebody has left there would.
+///
+/// An insecure container may make device nodes anywhere. So may the layers of a caller be meant for: a build makes them with
+/// debootstrap. A configuration of the caller's may have no such tmpfs, and the runtime makes the nodes in the overlay.
+fn devices(spec: &ContainerSpec) -> MountFlags {
+    match spec.security {
+        Security::Sandbox if spec.config.is_none() => MountFlags::NODEV,
+        Security::Sandbox | Security::Insecure => MountFlags::empty(),
     }
 }
 
@@ -106,16 +123,16 @@ pub(crate) fn directory(path: &Path) -> Result<PathBuf, Error> {
 }
 
 /// Mounts the overlay below `dir`. Returns its mount point.
-fn overlay_of_host(dir: &Dir, owner: Owner) -> Result<PathBuf, Error> {
+fn overlay_of_host(dir: &Dir, flags: MountFlags, owner: Owner) -> Result<PathBuf, Error> {
     make_points(dir)?;
     let layers = mount_layers(dir)?;
     let host_root = Path::new("/");
     let upper = temporary_upper(&layers, "0", host_root, owner)?;
-    overlay(&[host_root], &upper, dir, MOUNT_POINT)?;
+    overlay(&[host_root], &upper, dir, MOUNT_POINT, flags)?;
     let mounted = dir.open_mounted_dir(MOUNT_POINT).map_err(Error::io("open", &dir.path_of(MOUNT_POINT)))?;
     for (name, lower) in own_file_systems() {
         let upper = temporary_upper(&layers, name, &lower, owner)?;
-        overlay(&[&lower], &upper, &mounted, name)?;
+        overlay(&[&lower], &upper, &mounted, name, flags)?;
     }
     Ok(dir.path_of(MOUNT_POINT))
 }
@@ -136,7 +153,7 @@ fn overlay_of_layers(
             temporary_upper(&layers, "0", lower.first().copied().unwrap_or(Path::new("/")), owner)?
         }
     };
-    overlay(&lower, &upper, dir, MOUNT_POINT)?;
+    overlay(&lower, &upper, dir, MOUNT_POINT, MountFlags::empty())?;
     Ok(dir.path_of(MOUNT_POINT))
 }
 
@@ -225,10 +242,16 @@ fn overlay_options(lower: &[&Path], upper: &UpperLayer) -> String {
 }
 
 /// Mounts an overlay at `point` in `dir`.
-fn overlay(lower: &[&Path], upper: &UpperLayer, dir: &Dir, point: &str) -> Result<(), Error> {
+fn overlay(
+    lower: &[&Path],
+    upper: &UpperLayer,
+    dir: &Dir,
+    point: &str,
+    flags: MountFlags,
+) -> Result<(), Error> {
     let mount = || {
         let options = CString::new(overlay_options(lower, upper))?;
-        Ok(mount("longshore", dir.by_descriptor(point), "overlay", MountFlags::empty(), options.as_c_str())?)
+        Ok(mount("longshore", dir.by_descriptor(point), "overlay", flags, options.as_c_str())?)
     };
     mount().map_err(|source| Error::Mount { what: "an overlay of", source })
 }

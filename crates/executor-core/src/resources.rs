@@ -7,7 +7,7 @@ use crate::InvalidSpec;
 use crate::spec::invalid;
 use serde::{Deserialize, Serialize};
 
-/// Limits of a container. An absent field is no limit.
+/// Limits of a container. An absent field is no limit, except for `pids`.
 #[non_exhaustive]
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -37,9 +37,10 @@ pub struct Resources {
     /// The memory nodes it uses, as in `0`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpuset_mems: Option<String>,
-    /// The number of processes and threads.
+    /// The number of processes and threads. The default is 4096 ([`Resources::DEFAULT_PIDS`]), except in a container
+    /// that brings its own configuration, and for a user who has no cgroups. `u64::MAX` is no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub pids: Option<u32>,
+    pub pids: Option<u64>,
 }
 
 impl Resources {
@@ -91,9 +92,9 @@ impl Resources {
         Self { cpuset_mems: Some(mems.into()), ..self }
     }
 
-    /// Limits the number of processes and threads.
+    /// Limits the number of processes and threads. `u64::MAX` is no limit.
     #[must_use]
-    pub fn pids(self, pids: u32) -> Self {
+    pub fn pids(self, pids: u64) -> Self {
         Self { pids: Some(pids), ..self }
     }
 
@@ -103,9 +104,17 @@ impl Resources {
     /// The scheduler's period, in microseconds, where none is given.
     pub const CPU_PERIOD: u64 = 100_000;
 
-    /// Whether it limits nothing.
+    /// How many processes and threads a container has at most if `pids` is absent. A container that forks without end
+    /// cannot take all pids of the machine then.
+    pub const DEFAULT_PIDS: u64 = 4096;
+
+    /// The highest limit of processes that the kernel takes.
+    const MOST_PIDS: u64 = 4 << 20;
+
+    /// Whether it asks for no limit.
     pub fn is_unlimited(&self) -> bool {
-        *self == Self::default()
+        let asked = Self { pids: self.pids.filter(|pids| *pids != u64::MAX), ..self.clone() };
+        asked == Self::default()
     }
 
     /// The quota and its period, both in microseconds, as the kernel takes them. `cpus` stands for both.
@@ -155,6 +164,9 @@ impl Resources {
         }
         if self.pids == Some(0) {
             return Err(invalid("pids", "at least one process has to be allowed"));
+        }
+        if self.pids.is_some_and(|pids| pids > Self::MOST_PIDS && pids != u64::MAX) {
+            return Err(invalid("pids", "more than the kernel takes; u64::MAX is no limit"));
         }
         Ok(())
     }
@@ -282,6 +294,9 @@ mod tests {
             assert_eq!(field(Resources { cpuset_cpus: Some(set.into()), ..none() }), expected, "{set:?}");
         }
         assert_eq!(field(Resources { pids: Some(0), ..none() }), Some("pids"));
+        assert_eq!(field(Resources { pids: Some(1 << 40), ..none() }), Some("pids"));
+        assert_eq!(field(none().pids(u64::MAX)), None);
+        assert!(none().pids(u64::MAX).is_unlimited() && !none().pids(5).is_unlimited());
     }
 
     #[test]

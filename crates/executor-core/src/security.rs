@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Security {
-    /// The usual capabilities and devices, the usual system calls, the host's parts of /proc and /sys hidden.
+    /// The usual capabilities and devices, the usual system calls, the host's parts of /proc and /sys hidden. A mount that
+    /// would show them elsewhere, or let them be changed, is an error: a second proc, a bind mount of `/sys`, and the like.
+    /// Read-only bind mounts are allowed; a read-only `/proc` still leads to the files of processes with equal uids.
+    /// What a caller's own configuration mounts is the caller's decision.
     #[default]
     Sandbox,
     /// All capabilities, devices and system calls; /sys and cgroups writable, nothing hidden.
@@ -30,6 +33,10 @@ pub enum ProcessMode {
     Sandbox,
     /// All processes of the host: it has no pid namespace, and `/proc` is the host's. Processes that its init leaves
     /// behind are still killed with it, by its cgroup.
+    ///
+    /// For root this is an error unless the container is insecure, or has an id map without the host's root. The usual
+    /// parts of `/proc` stay hidden or read-only then. Its processes may still signal every process of the host whose uid
+    /// they have: map ids that nothing else uses.
     NoSandbox,
 }
 

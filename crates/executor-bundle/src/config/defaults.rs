@@ -8,16 +8,20 @@ use serde_json::{Value, json};
 
 use super::devices;
 use crate::context::BundleContext;
+use crate::error::Error;
 use crate::mount_entry::mount;
+use crate::mount_table;
 use crate::names::DEFAULT_HOSTNAME;
 
 /// The version of the runtime specification that we write. runc 1.1 and crun 1.8 accept it.
 const OCI_VERSION: &str = "1.0.2";
 
-/// Parts of /proc and /sys that show the host.
-const MASKED: [&str; 11] = [
+/// Parts of /proc and /sys that show the host. They are those of Docker, containerd and podman, except for podman's
+/// /sys/dev/block, which has nothing that /sys/block does not. [`masked`] adds those that each CPU has.
+const MASKED: [&str; 13] = [
     "/proc/acpi",
     "/proc/asound",
+    "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
     "/proc/latency_stats",
@@ -27,6 +31,7 @@ const MASKED: [&str; 11] = [
     "/proc/timer_stats",
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
+    "/sys/fs/selinux",
 ];
 
 /// Parts of /proc that would change the host.
@@ -51,14 +56,9 @@ pub(super) const MOUNTS: [DefaultMount; 7] = [
 ];
 
 /// A container's configuration, before [`edit`](super::edit) adds the specification.
-pub(crate) fn config(context: &BundleContext<'_>) -> Value {
+pub(crate) fn config(context: &BundleContext<'_>) -> Result<Value, Error> {
     let spec = context.spec;
     let insecure = spec.security == Security::Insecure;
-    let has_hosts_proc = spec.process_mode == ProcessMode::NoSandbox;
-    let hidden = |paths: &[&'static str]| -> Vec<&'static str> {
-        let is_shown = |path: &str| insecure || has_hosts_proc && path.starts_with("/proc/");
-        paths.iter().copied().filter(|path| !is_shown(path)).collect()
-    };
     let mut config = json!({
         "ociVersion": OCI_VERSION,
         "root": {},
@@ -69,14 +69,42 @@ pub(crate) fn config(context: &BundleContext<'_>) -> Value {
             "namespaces": namespaces(spec.process_mode),
             // The runtime always allows some devices. Beside those, all or none are allowed.
             "resources": {"devices": [{"allow": insecure, "access": "rwm"}]},
-            "maskedPaths": hidden(&MASKED),
-            "readonlyPaths": hidden(&READ_ONLY),
+            "maskedPaths": if insecure { Vec::new() } else { masked() },
+            "readonlyPaths": if insecure { Vec::new() } else { read_only(spec.process_mode)? },
         },
     });
     if insecure {
         config["linux"]["devices"] = host_devices();
     }
-    config
+    Ok(config)
+}
+
+fn masked() -> Vec<PathBuf> {
+    let mut all: Vec<_> = MASKED.into_iter().map(PathBuf::from).collect();
+    // How often a CPU became too hot tells how much other containers compute.
+    for entry in fs::read_dir("/sys/devices/system/cpu").into_iter().flatten().flatten() {
+        let throttle = entry.path().join("thermal_throttle");
+        let is_cpu = entry.file_name().as_encoded_bytes().starts_with(b"cpu");
+        if is_cpu && throttle.is_dir() {
+            all.push(throttle);
+        }
+    }
+    all
+}
+
+/// The paths that the runtime makes read-only, each of which is one mount. The host's /proc may have others below, such as
+/// /proc/sys/fs/binfmt_misc: they are paths of their own.
+fn read_only(mode: ProcessMode) -> Result<Vec<PathBuf>, Error> {
+    let mut all: Vec<_> = READ_ONLY.into_iter().map(PathBuf::from).collect();
+    if mode == ProcessMode::NoSandbox {
+        let is_below = |point: &Path| READ_ONLY.iter().any(|path| point.starts_with(path));
+        for mounted in mount_table::read()? {
+            if is_below(&mounted.point) && !all.contains(&mounted.point) {
+                all.push(mounted.point);
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// All namespaces except that of the network, which [`edit`](super::edit) adds.

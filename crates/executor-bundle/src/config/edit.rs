@@ -1,16 +1,18 @@
 //! Adds a container's specification to a configuration, ours or the caller's. Fields that are unknown here stay as they are.
 
+use std::fs;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use executor_core::{IdRange, NetworkNamespace, Resources, Seccomp, Security};
 use serde_json::{Value, json};
 
 use super::seccomp::{self, Filter};
-use super::{devices, labels};
+use super::{cgroup, devices, labels};
 use crate::context::BundleContext;
 use crate::error::Error;
 use crate::json::{list, object};
-use crate::mount_entry::{self, bind};
+use crate::mount_entry::{self, bind_own};
 use crate::{ids, init};
 
 /// The path in the container of the socket that traces are sent to.
@@ -28,7 +30,7 @@ pub(crate) fn all(config: &mut Value, context: &BundleContext<'_>) -> Result<Opt
         config["hostname"] = json!(hostname);
     }
     cgroup(config, context)?;
-    limits(config, &spec.resources)?;
+    limits(config, context)?;
     let filter = filter(config, context)?;
     network(config, context)?;
     labels::add(config, context)?;
@@ -59,7 +61,8 @@ fn cgroup(config: &mut Value, context: &BundleContext<'_>) -> Result<(), Error> 
     Ok(())
 }
 
-fn limits(config: &mut Value, limits: &Resources) -> Result<(), Error> {
+fn limits(config: &mut Value, context: &BundleContext<'_>) -> Result<(), Error> {
+    let limits = &context.spec.resources;
     let mut set = |part: &str, field: &str, value: Option<Value>| -> Result<(), Error> {
         if let Some(value) = value {
             object(config, &["linux", "resources", part])?.insert(field.to_owned(), value);
@@ -67,15 +70,22 @@ fn limits(config: &mut Value, limits: &Resources) -> Result<(), Error> {
         Ok(())
     };
     set("memory", "limit", limits.memory.map(Value::from))?;
-    let swap = limits.memory_swap.map(|bytes| if bytes == u64::MAX { json!(-1) } else { json!(bytes) });
-    set("memory", "swap", swap)?;
+    let or_none = |limit: u64| if limit == u64::MAX { json!(-1) } else { json!(limit) };
+    set("memory", "swap", limits.memory_swap.map(or_none))?;
     let (quota, period) = limits.cpu_time();
     set("cpu", "quota", quota.map(Value::from))?;
     set("cpu", "period", period.map(Value::from))?;
     set("cpu", "shares", limits.cpu_shares.map(Value::from))?;
     set("cpu", "cpus", limits.cpuset_cpus.clone().map(Value::from))?;
     set("cpu", "mems", limits.cpuset_mems.clone().map(Value::from))?;
-    set("pids", "limit", limits.pids.map(Value::from))
+    set("pids", "limit", limits.pids.or_else(|| default_pids(context)).map(or_none))
+}
+
+/// A configuration of the caller's has the limit that is in it. Without the controller there can be no limit, and the
+/// runtime would fail to set one.
+fn default_pids(context: &BundleContext<'_>) -> Option<u64> {
+    let cgroup = context.cgroup.filter(|_| context.spec.config.is_none())?;
+    cgroup::has_pids(Path::new(cgroup::MOUNT_POINT), cgroup).then_some(Resources::DEFAULT_PIDS)
 }
 
 /// A configuration of the caller's keeps its own filter, unless the specification asks for another.
@@ -114,7 +124,7 @@ fn all_mounts(config: &mut Value, context: &BundleContext<'_>) -> Result<(), Err
         mount_entry::put(mounts, mount);
     }
     for (source, destination) in context.files {
-        mount_entry::put(mounts, bind(source, destination, "ro"));
+        mount_entry::put(mounts, bind_own(source, destination, &["noexec", "ro"]));
     }
     for mount in context.mounts.iter().cloned() {
         mount_entry::put(mounts, mount);
@@ -127,7 +137,11 @@ fn telemetry(config: &mut Value, context: &BundleContext<'_>) -> Result<(), Erro
     let telemetry = &context.spec.telemetry;
     let mut variables = Vec::new();
     if let Some(socket) = &telemetry.socket {
-        mount_entry::put(list(config, &["mounts"])?, bind(socket, Path::new(OTLP), "rw"));
+        // The runtime says what is wrong with one that does not exist.
+        if fs::metadata(socket).is_ok_and(|meta| !meta.file_type().is_socket()) {
+            return Err(Error::field("telemetry", format!("{} is not a socket", socket.display())));
+        }
+        mount_entry::put(list(config, &["mounts"])?, bind_own(socket, Path::new(OTLP), &["noexec", "rw"]));
         variables.extend([
             ("OTEL_TRACES_EXPORTER", "otlp".to_owned()),
             ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", format!("unix://{OTLP}")),

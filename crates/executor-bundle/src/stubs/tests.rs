@@ -1,5 +1,5 @@
 use super::*;
-use crate::mount_entry::bind;
+use crate::mount_entry::mount;
 use rustix::mount::{MountFlags, UnmountFlags};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -19,7 +19,9 @@ impl Stage {
     fn make(&self, destinations: &[(&str, &str)], parents: bool) -> Result<(), Error> {
         let mounts: Vec<_> = destinations
             .iter()
-            .map(|(source, destination)| bind(Path::new(source), Path::new(destination), "rw"))
+            .map(|(source, destination)| {
+                mount(Path::new(destination), "bind", Path::new(source), &["rbind", "rw"])
+            })
             .collect();
         make_missing(&self.dir(), self.root.path(), &mounts, parents, Owner::ROOT)
     }
@@ -135,7 +137,7 @@ fn many_may_begin_and_end_at_once() {
                 for _ in 0..50 {
                     let bundle = tempfile::tempdir().unwrap();
                     let dir = Dir::open_checked(bundle.path()).unwrap();
-                    let mounts = [bind(Path::new("/etc"), Path::new("/a/b"), "rw")];
+                    let mounts = [mount(Path::new("/a/b"), "bind", Path::new("/etc"), &["rbind", "rw"])];
                     make_missing(&dir, root.path(), &mounts, true, Owner::ROOT).unwrap();
                     assert!(root.path().join("a/b").is_dir());
                     remove(&dir);
@@ -152,7 +154,7 @@ fn what_another_container_uses_stays_until_its_end() {
     let other = Stage { bundle: tempfile::tempdir().unwrap(), root: tempfile::tempdir().unwrap() };
     stage.make(&[("/etc", "/a")], false).unwrap();
     let mounts = [("/etc", "/a"), ("/etc", "/b")]
-        .map(|(source, place)| bind(Path::new(source), Path::new(place), "rw"));
+        .map(|(source, place)| mount(Path::new(place), "bind", Path::new(source), &["rbind", "rw"]));
     make_missing(&other.dir(), stage.root.path(), &mounts, false, Owner::ROOT).unwrap();
     remove(&stage.dir());
     assert!(stage.has("a") && stage.has("b"));

@@ -91,9 +91,9 @@ impl ContainerSpec {
         self
     }
 
-    /// Limits the number of processes and threads.
+    /// Limits the number of processes and threads. `u64::MAX` is no limit; the default is 4096.
     #[must_use]
-    pub fn pids(mut self, pids: u32) -> Self {
+    pub fn pids(mut self, pids: u64) -> Self {
         self.resources.pids = Some(pids);
         self
     }

@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use longshore::{CgroupParent, ContainerId, Device, ExtraHost, IdRange, Mount, Network, Ulimit};
 
 use self::values::{
-    Capabilities, capabilities, duration, mount, network, secret, size, swap, timeout, volume,
+    Capabilities, capabilities, duration, mount, network, pids, secret, size, swap, timeout, volume,
 };
 
 /// Run programs in containers, and never lose track of one.
@@ -90,7 +90,7 @@ pub(crate) struct Run {
     /// Time from SIGTERM to SIGKILL when the program is to end; with 0 it is killed at once
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5s")]
     pub(crate) grace: Duration,
-    /// Write what happens to this file, a JSON object on each line; - is stderr
+    /// Write what happens to this file, a JSON object on each line; - is stderr. A FIFO needs a reader
     #[arg(long, value_name = "FILE")]
     pub(crate) events: Option<PathBuf>,
 }
@@ -178,9 +178,9 @@ pub(crate) struct Container {
     /// Memory nodes it uses
     #[arg(long, value_name = "LIST")]
     pub(crate) cpuset_mems: Option<String>,
-    /// Limit of processes and threads
-    #[arg(long, value_name = "N")]
-    pub(crate) pids: Option<u32>,
+    /// Limit of processes and threads; -1, 0 or `unlimited` is none [default: 4096 where there are cgroups]
+    #[arg(long, value_name = "N", value_parser = pids, allow_hyphen_values = true)]
+    pub(crate) pids: Option<u64>,
     /// Put its cgroup below this one, or into a slice of systemd's
     #[arg(long, value_name = "PATH|SLICE:")]
     pub(crate) cgroup_parent: Option<CgroupParent>,

@@ -53,16 +53,16 @@ impl Step<'_> {
 pub(super) fn limits(resources: &Resources) -> Vec<OsString> {
     let Resources { memory, memory_swap, cpu_shares, cpuset_cpus, cpuset_mems, pids, .. } = resources;
     let (quota, period) = resources.cpu_time();
-    let swap = memory_swap.map(|both| if both == u64::MAX { "-1".to_owned() } else { both.to_string() });
+    let or_none = |limit: u64| if limit == u64::MAX { "-1".to_owned() } else { limit.to_string() };
     let options = [
         ("--memory", memory.map(|bytes| bytes.to_string())),
-        ("--memory-swap", swap),
+        ("--memory-swap", memory_swap.map(or_none)),
         ("--cpu-quota", quota.map(|quota| quota.to_string())),
         ("--cpu-period", period.map(|period| period.to_string())),
         ("--cpu-share", cpu_shares.map(|shares| shares.to_string())),
         ("--cpuset-cpus", cpuset_cpus.clone()),
         ("--cpuset-mems", cpuset_mems.clone()),
-        ("--pids-limit", pids.map(|pids| pids.to_string())),
+        ("--pids-limit", pids.map(or_none)),
     ];
     let given = options.into_iter().filter_map(|(option, value)| Some([option.into(), value?.into()]));
     given.flatten().collect()
@@ -98,6 +98,7 @@ mod tests {
             limits(&resources).join(" ".as_ref()),
             "--memory 67108864 --memory-swap -1 --cpu-quota 50000 --cpu-period 100000 --pids-limit 7"
         );
+        assert_eq!(limits(&Resources::default().pids(u64::MAX)).join(" ".as_ref()), "--pids-limit -1");
         assert!(limits(&Resources::default()).is_empty());
     }
 }

@@ -64,6 +64,14 @@ pub(super) fn swap(text: &str) -> Result<u64, String> {
     if text == "-1" { Ok(u64::MAX) } else { size(text) }
 }
 
+/// A number of processes. In the library `u64::MAX` is no limit.
+pub(super) fn pids(text: &str) -> Result<u64, String> {
+    match text {
+        "-1" | "0" | "unlimited" => Ok(u64::MAX),
+        _ => text.parse().map_err(|_| "give a number of processes; -1 is no limit".into()),
+    }
+}
+
 /// Bytes, or with k, m, g or t for powers of 1024.
 pub(super) fn size(text: &str) -> Result<u64, String> {
     let lower = text.to_ascii_lowercase();
@@ -114,6 +122,15 @@ mod tests {
             assert!(timeout(zero).is_err() && duration(zero) == Ok(Duration::ZERO), "{zero}");
         }
         assert!(duration("-1").is_err() && duration("soon").is_err());
+    }
+
+    #[test]
+    fn no_limit_of_processes_has_three_names() {
+        assert_eq!(pids("7"), Ok(7));
+        for none in ["-1", "0", "unlimited"] {
+            assert_eq!(pids(none), Ok(u64::MAX));
+        }
+        assert!(pids("-2").is_err() && pids("many").is_err() && pids("").is_err());
     }
 
     #[test]
