@@ -4,6 +4,8 @@ pub(crate) mod args;
 pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod hints;
+pub(crate) mod output_file;
+pub(crate) mod plain;
 pub(crate) mod relay;
 pub(crate) mod run;
 pub(crate) mod spec;

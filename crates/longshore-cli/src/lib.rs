@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 use command::args::{Action, Arguments};
+use command::plain::plain;
 use command::trace::Tracing;
 use command::{hints, status};
 
@@ -27,7 +28,7 @@ pub fn main() -> ExitCode {
         Action::Sweep => command::sweep::sweep(&global),
     });
     done.unwrap_or_else(|failure| {
-        eprintln!("longshore: {failure}");
+        eprintln!("longshore: {}", plain(&failure));
         failure.code.into()
     })
 }
@@ -36,7 +37,7 @@ pub fn main() -> ExitCode {
 fn answer_without_arguments(error: &clap::Error) -> ExitCode {
     let help_instead = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     if error.use_stderr() && !help_instead {
-        eprintln!("longshore: {}", hints::sentence(error));
+        eprintln!("longshore: {}", plain(hints::sentence(error)));
     } else {
         let _stream_closed = error.print();
     }

@@ -1,1 +1,293 @@
 //! What a specification may ask for without being insecure.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::{PermissionsExt, lchown, symlink};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use longshore::{ContainerSpec, IdMap, Mount, ProcessMode, Resources, Security, StartFailureKind};
+use longshore_tests::command::call;
+use longshore_tests::{cgroup_of, on_stage, says, shell, sleeper, start_failure};
+
+fn mapped(mut spec: ContainerSpec) -> ContainerSpec {
+    spec.id_map = Some(IdMap::both(vec!["0:200000:65536".parse().unwrap()]));
+    spec
+}
+
+fn pids_max(pid: longshore::HostPid) -> String {
+    fs::read_to_string(cgroup_of(pid, "pids").join("pids.max")).unwrap().trim().to_owned()
+}
+
+/// A container that forks without end does not take all pids of the machine.
+#[test]
+fn default_limit_of_processes() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        for (asked, expected) in [(None, "4096"), (Some(17), "17"), (Some(u64::MAX), "max")] {
+            let mut spec = sleeper();
+            spec.resources.pids = asked;
+            let container = executor.run(spec).await.unwrap();
+            let pid = container.started().await.unwrap();
+            assert_eq!(pids_max(pid), expected, "{asked:?}");
+            // An update of something else leaves it, and an update of it changes it.
+            container.update(Resources::default().memory(64 << 20)).await.unwrap();
+            assert_eq!(pids_max(pid), expected, "{asked:?}");
+            for (limit, expected) in [(23, "23"), (u64::MAX, "max")] {
+                container.update(Resources::default().pids(limit)).await.unwrap();
+                assert_eq!(pids_max(pid), expected);
+            }
+        }
+        stage.finish(executor).await;
+    });
+}
+
+#[test]
+fn limits_of_processes_on_the_command_line() {
+    on_stage(async |stage| {
+        // The command shows its own cgroup's limit; its cgroup namespace hides the path.
+        let script = ["--", "cat", "/sys/fs/cgroup/pids/pids.max"];
+        for (options, expected) in [
+            (&[][..], "4096\n"),
+            (&["--pids", "9"], "9\n"),
+            (&["--pids", "-1"], "max\n"),
+            (&["--pids=0"], "max\n"),
+            (&["--pids", "unlimited"], "max\n"),
+        ] {
+            let outcome = call(&stage.root(), &[&["run"], options, &script].concat());
+            assert_eq!(
+                (outcome.code, outcome.stdout.as_str()),
+                (Some(0), expected),
+                "{options:?}: {outcome:?}"
+            );
+        }
+        stage.check();
+    });
+}
+
+/// With the host's /proc, nothing of the host's kernel can be changed.
+#[test]
+fn no_sandbox() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        fs::set_permissions(stage.path(""), fs::Permissions::from_mode(0o711)).unwrap();
+        let open = |mut spec: ContainerSpec| {
+            spec.process_mode = ProcessMode::NoSandbox;
+            spec
+        };
+        let failure = start_failure(&executor, open(shell("true"))).await;
+        assert_eq!(failure.kind, StartFailureKind::BadConfig);
+        assert!(
+            failure.message.starts_with("process mode: ") && failure.message.contains("insecure"),
+            "{failure:?}"
+        );
+        let mut roots = open(shell("true"));
+        roots.id_map = Some(IdMap::both(vec!["0:0:65536".parse().unwrap()]));
+        assert_eq!(start_failure(&executor, roots).await.kind, StartFailureKind::BadConfig);
+
+        // The host has another file system below /proc/sys: read-only as well.
+        let point = Path::new("/proc/sys/fs/binfmt_misc");
+        let ours = rustix::mount::mount(
+            "longshore-test",
+            point,
+            "binfmt_misc",
+            rustix::mount::MountFlags::empty(),
+            None,
+        );
+        let script = "echo pids $(ls -d /proc/[0-9]* | wc -l)
+            for file in /proc/sys/kernel/core_pattern /proc/sys/fs/binfmt_misc/register /proc/sysrq-trigger; do
+                [ -e $file ] || continue
+                (echo x > $file) 2>/dev/null && echo WROTE $file
+            done
+            grep -E ' /proc(/[^ ]*)? ' /proc/self/mountinfo | cut -d' ' -f5,6 | sort -u
+            cat /proc/kcore /proc/interrupts | wc -c
+            cat /proc/1/environ /proc/1/root/etc/shadow 2>/dev/null | wc -c";
+        let said = says(&executor, mapped(open(shell(script)))).await;
+        if ours.is_ok() {
+            rustix::mount::unmount(point, rustix::mount::UnmountFlags::DETACH).unwrap();
+            let line =
+                said.lines().find(|line| line.starts_with("/proc/sys/fs/binfmt_misc ro")).map(str::to_owned);
+            assert!(line.is_some(), "{said}");
+        }
+        assert!(!said.contains("WROTE"), "{said}");
+        for path in ["/proc/sys", "/proc/bus", "/proc/fs", "/proc/irq"] {
+            assert!(said.lines().any(|line| line.starts_with(&format!("{path} ro"))), "{path}: {said}");
+        }
+        assert!(said.ends_with("0\n0\n"), "{said}");
+        stage.finish(executor).await;
+    });
+}
+
+/// A second file system of the kernel would have no masks.
+#[test]
+fn second_proc() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let link = stage.path("link");
+        symlink("/proc/sys", &link).unwrap();
+        let below = stage.path("below");
+        fs::create_dir_all(below.join("p")).unwrap();
+        symlink("/p/sys", below.join("to")).unwrap();
+        rustix::mount::mount(
+            "longshore-test",
+            below.join("p"),
+            "proc",
+            rustix::mount::MountFlags::empty(),
+            None,
+        )
+        .unwrap();
+        let kinds =
+            ["proc", "sysfs", "cgroup", "cgroup2", "devtmpfs", "debugfs", "tracefs", "securityfs", "bpf"];
+        let mut mounts: Vec<_> = kinds.map(|kind| Mount::file_system(kind, kind, "/x")).into();
+        let namespace = format!("/proc/{}/ns/net", std::process::id());
+        let binds = [
+            "/proc",
+            "/proc/sys/kernel/core_pattern",
+            "/sys",
+            "/sys/fs/cgroup/pids",
+            "/dev",
+            "/",
+            &namespace,
+        ];
+        mounts.extend(binds.map(|source| Mount::bind(source, "/x")));
+        mounts.extend([&link, &below].map(|source| Mount::bind(source, "/x")));
+        mounts.push(Mount::bind_below(&below, "to", "/x"));
+        mounts.extend(["/proc", "/proc/sys", "/sys", "/dev"].map(|over| Mount::bind("/etc", over)));
+        mounts.push(Mount::tmpfs("/proc"));
+        for mount in mounts {
+            let failure = start_failure(&executor, shell("true").mount(mount.clone())).await;
+            assert_eq!(failure.kind, StartFailureKind::BadConfig, "{mount}: {failure:?}");
+            assert!(failure.message.contains("insecure"), "{mount}: {failure:?}");
+            assert!(failure.message.contains(&mount.to_string()), "{mount}: {failure:?}");
+        }
+        // What is usual stays.
+        let fine = |mount: Mount, script: &str| says(&executor, shell(script).mount(mount));
+        let hidden = Mount::file_system("proc", "proc", "/proc").option("hidepid=2");
+        let script = "grep -o hidepid=[a-z0-9]* /proc/self/mounts; (echo x > /proc/sys/kernel/core_pattern) 2>/dev/null || echo no";
+        let said = fine(hidden, script).await;
+        assert!(said.starts_with("hidepid=") && said.ends_with("no\n"), "{said}");
+        let cpus = stage.path("cpuinfo");
+        fs::write(&cpus, "none\n").unwrap();
+        assert_eq!(fine(Mount::bind(&cpus, "/proc/cpuinfo"), "cat /proc/cpuinfo").await, "none\n");
+        assert_eq!(fine(Mount::bind("/dev/shm", "/dev/shm"), "echo up").await, "up\n");
+        assert_eq!(fine(Mount::bind("/dev/null", "/dev/nix"), "echo x > /dev/nix; echo up").await, "up\n");
+        // Where nothing can be written, at no depth, the rest is allowed too.
+        let read_only = Mount::bind("/", "/host").read_only();
+        let script = "for file in /host/proc/sys/kernel/core_pattern /host/sys/fs/cgroup/pids/cgroup.procs /host/dev/x /host/tmp/x; do
+                (echo 0 > $file) 2>/dev/null && echo WROTE $file
+            done; grep ' /host' /proc/self/mountinfo | cut -d' ' -f6 | cut -d, -f1 | sort -u";
+        assert_eq!(fine(read_only, script).await, "ro\n");
+        let mut insecure =
+            shell("test -w /x/sys/kernel/core_pattern && echo yes").mount(Mount::bind("/proc", "/x"));
+        insecure.security = Security::Insecure;
+        assert_eq!(says(&executor, insecure).await, "yes\n");
+
+        // A root directory with one below it, too.
+        let mut spec = stage.directory_spec(["true"]);
+        spec.mounts.clear();
+        let inside = stage.path("rootfs").join("inside");
+        fs::create_dir(&inside).unwrap();
+        rustix::mount::mount("longshore-test", &inside, "proc", rustix::mount::MountFlags::empty(), None)
+            .unwrap();
+        let failure = start_failure(&executor, spec).await;
+        assert!(
+            failure.message.starts_with("rootfs: ") && failure.message.contains("insecure"),
+            "{failure:?}"
+        );
+        for point in [inside, below.join("p")] {
+            rustix::mount::unmount(&point, rustix::mount::UnmountFlags::DETACH).unwrap();
+        }
+        stage.finish(executor).await;
+    });
+}
+
+/// What a specification, a container or a runtime says is shown, not obeyed.
+#[test]
+fn controls() {
+    on_stage(async |stage| {
+        let is_raw = |text: &str| text.trim_end_matches('\n').contains(|c: char| c.is_control() && c != '\n');
+        for (args, code) in [
+            (&["run", "--", "no\u{1b}]0;x\u{7}such\nprogram"][..], 127),
+            (&["run", "-u", "\u{1b}[2J", "--", "true"], 125),
+            (&["run", "--dns-option", "a\nnameserver 10.0.0.1", "--", "true"], 125),
+            (&["run", "--dns-search", "a\u{9b}2J", "--", "true"], 125),
+            (&["run", "--hostname", "a\nb", "--", "true"], 125),
+            (&["run", "--net", "cni:\u{1b}[2J", "--", "true"], 125),
+            (&["run", "-v", "/no/\u{1b}[2J:/x", "--", "true"], 125),
+            (&["run", "--mount", "type=tmpfs,dst=/x,size=1m\u{1b}[2J", "--", "true"], 125),
+            (&["run", "--\u{1b}[2J", "--", "true"], 125),
+            (&["\u{1b}[2J"], 125),
+        ] {
+            let outcome = call(&stage.root(), args);
+            assert_eq!(outcome.code, Some(code), "{args:?}: {outcome:?}");
+            assert!(!is_raw(&outcome.stderr) && outcome.stderr.lines().count() == 1, "{args:?}: {outcome:?}");
+        }
+        // Events and specifications are JSON with the same meaning.
+        let outcome = call(&stage.root(), &["run", "--events", "-", "--", "no\u{7f}\u{9b}such"]);
+        assert!(!is_raw(&outcome.stderr) && outcome.stderr.contains("\\u009b"), "{outcome:?}");
+        let program = "a\u{1b}\u{7f}\u{9b}";
+        let outcome = call(&stage.root(), &["spec", "--json", "--", program]);
+        assert!(!is_raw(&outcome.stdout), "{outcome:?}");
+        let spec: ContainerSpec = serde_json::from_str(&outcome.stdout).unwrap();
+        assert_eq!(spec.process.args, [program]);
+        let nowhere = stage.path("no\u{1b}[2Jwhere");
+        let outcome = call(&nowhere, &["sweep"]);
+        assert!(!is_raw(&outcome.stdout) && !is_raw(&outcome.stderr), "{outcome:?}");
+        let _made_by_the_sweep = fs::remove_dir_all(nowhere);
+        stage.check();
+    });
+}
+
+/// The file of the events is the user's, whoever was there before; and nothing waits for a reader that does not come.
+#[test]
+fn events_file() {
+    const EVE: Option<u32> = Some(12_345);
+    on_stage(async |stage| {
+        let open = stage.path("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o1777)).unwrap();
+        let kept = stage.path("kept");
+        fs::write(&kept, "kept").unwrap();
+        let run =
+            |file: &Path| call(&stage.root(), &["run", "--events", file.to_str().unwrap(), "--", "true"]);
+
+        let fifo = open.join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        longshore_tests::command::program();
+        let before = Instant::now();
+        let outcome = run(&fifo);
+        assert!(before.elapsed() < Duration::from_secs(20), "it waited");
+        assert_eq!(outcome.code, Some(125));
+        assert!(outcome.stderr.contains("no process reads"), "{outcome:?}");
+        // With a reader that stalls, all of it is written.
+        let mut reader = fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
+        assert_eq!(run(&fifo).code, Some(0));
+        let mut events = vec![0; 1 << 16];
+        let length = reader.read(&mut events).unwrap();
+        assert!(String::from_utf8_lossy(&events[..length]).contains("released"));
+
+        drop(reader);
+        symlink(&kept, open.join("link")).unwrap();
+        symlink(stage.path(""), open.join("dir")).unwrap();
+        fs::write(open.join("file"), "kept").unwrap();
+        for planted in ["link", "dir", "file"] {
+            lchown(open.join(planted), EVE, EVE).unwrap();
+        }
+        for planted in ["link", "dir/kept", "file"] {
+            let outcome = run(&open.join(planted));
+            assert_eq!(outcome.code, Some(125), "{planted}: {outcome:?}");
+            assert!(outcome.stderr.contains("somebody else"), "{planted}: {outcome:?}");
+        }
+        assert_eq!(fs::read(&kept).unwrap(), b"kept");
+        assert_eq!(fs::read(open.join("file")).unwrap(), b"kept");
+        // A file and a link of the user's own are used, there too.
+        symlink("own", open.join("own-link")).unwrap();
+        for own in ["own", "own-link"] {
+            assert_eq!(run(&open.join(own)).code, Some(0), "{own}");
+        }
+        assert!(fs::read_to_string(open.join("own")).unwrap().contains("released"));
+        stage.check();
+    });
+}

@@ -9,6 +9,7 @@ use longshore::{BoxError, with_causes};
 use rustix::process::{PidfdFlags, geteuid, getpid, pidfd_open};
 
 use super::args::Global;
+use super::plain::plain;
 use super::status::DELEGATE;
 
 /// The result of a check.
@@ -51,7 +52,7 @@ pub(crate) fn doctor(global: &Global) -> ExitCode {
                 ("FAIL", format!("{what}; {remedy}"))
             }
         };
-        println!("{mark:<5}{name:<16} {text}");
+        println!("{mark:<5}{name:<16} {}", plain(text));
     }
     if works { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

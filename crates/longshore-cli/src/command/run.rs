@@ -1,6 +1,5 @@
 //! `longshore run`: one container, from start to released.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -13,9 +12,10 @@ use tokio::sync::mpsc;
 use tracing::Instrument;
 
 use super::args::{Global, Run};
+use super::plain::plain;
 use super::relay::Relay;
 use super::status::{self, Asked, Failure};
-use super::{events, terminal, trace};
+use super::{events, output_file, terminal, trace};
 
 /// How long the end of everything may take, after the program's own.
 const RELEASE: Duration = Duration::from_secs(30);
@@ -37,7 +37,7 @@ async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure>
     let (stdio, mut relay) = streams(arguments.interactive, has_terminal).map_err(no_files)?;
     spec.process.stdio = stdio;
     spec.telemetry.traceparent = trace::traceparent();
-    let logged = log.map(|out| tokio::spawn(events::write(executor.events(), out)));
+    let logged = log.map(|out| events::write(executor.events(), out)).transpose().map_err(no_files)?;
     let mut asked = Asked {
         time_limit: spec.process.time_limit,
         grace: arguments.grace,
@@ -57,11 +57,15 @@ async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure>
     relay.finish();
     shut_down(&executor).await;
     if let Some(logged) = logged {
-        let _panicked = logged.await;
+        // Whoever reads them may be slow. A signal ends the wait.
+        tokio::select! {
+            _written = logged => {}
+            _signal = signals.recv() => {}
+        }
     }
     let (code, sentence) = status::of(exit, &asked);
     if let Some(sentence) = sentence {
-        eprintln!("longshore: {sentence}");
+        eprintln!("longshore: {}", plain(sentence));
     }
     Ok(code.into())
 }
@@ -87,7 +91,7 @@ fn streams(interactive: bool, has_terminal: bool) -> io::Result<(StdioSpec, Rela
 async fn shut_down(executor: &Executor) {
     let report = executor.shutdown(Cancel::now(), RELEASE).await;
     for left in report.left {
-        eprintln!("longshore: {left}: could not be removed; `longshore sweep` tries again");
+        eprintln!("longshore: {}: could not be removed; `longshore sweep` tries again", plain(left));
     }
 }
 
@@ -165,9 +169,12 @@ fn open_log(path: &Path) -> Result<Box<dyn Write + Send>, Failure> {
     if path == Path::new("-") {
         return Ok(Box::new(io::stderr()));
     }
-    let file = File::create(path);
+    let file = output_file::create(path);
     let file = file.map_err(|error| {
-        Failure::new(format!("--events {}: {error}", path.display()), "name a file you may write to")
+        Failure::new(
+            format!("--events {}: {error}", path.display()),
+            "name a file of your own, or a FIFO with a reader",
+        )
     })?;
     Ok(Box::new(file))
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use longshore::with_causes;
 
 use super::args::Global;
+use super::plain::plain;
 use super::status::{Failure, OUR_FAILURE};
 
 pub(crate) fn sweep(global: &Global) -> Result<ExitCode, Failure> {
@@ -18,14 +19,14 @@ pub(crate) fn sweep(global: &Global) -> Result<ExitCode, Failure> {
             1 => "1 process killed".to_owned(),
             more => format!("{more} processes killed"),
         };
-        println!("swept {}: {killed}", container.container);
+        println!("swept {}: {killed}", plain(&container.container));
         for left in &container.left {
             clean = false;
-            eprintln!("longshore: {left}: could not be removed; look who uses it and sweep again");
+            eprintln!("longshore: {}: could not be removed; look who uses it and sweep again", plain(left));
         }
     }
     if swept.is_empty() {
-        println!("nothing to sweep in {}", root.display());
+        println!("nothing to sweep in {}", plain(root.display()));
     }
     Ok(if clean { ExitCode::SUCCESS } else { OUR_FAILURE.into() })
 }
