@@ -11,6 +11,7 @@
 //!        ▼
 //!     context ──▶ config ──▶ defaults, or the caller's own
 //!                    └─────▶ edit: limits, network, seccomp, labels, cdi, init, ids ──▶ config.json
+//!                                       ├──▶ nested: mounts below a volume, put together by us
 //!                                       └──▶ stubs: mount points that are missing in a kept rootfs
 //! ```
 //! The helpers error, json, mount_entry and mount_table do not know the specification. No module imports one that stands above it
@@ -32,6 +33,7 @@ mod mount_entry;
 mod mount_table;
 mod mounts;
 mod names;
+mod nested;
 mod process;
 mod rootfs;
 mod rootfs_dir;
@@ -93,7 +95,10 @@ pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> R
         map: ids.map.as_ref(),
         capabilities: &process.capabilities,
     };
-    let config = Configuration::of(&context, process.json)?;
+    let mut config = Configuration::of(&context, process.json)?;
+    if let Some(mounts) = config.json["mounts"].as_array_mut() {
+        nested::make(dir, mounts, spec.remove_stub_parents, &ids)?;
+    }
     if rootfs.is_kept {
         stubs::make_missing(dir, &rootfs.root, config.mounts(), spec.remove_stub_parents, ids.root)?;
     }
@@ -153,6 +158,7 @@ pub fn unmake(dir: &Dir) -> Vec<Leftover> {
     stubs::remove(dir);
     labels::release(dir.path());
     let mut left = mounts::unmount_selected(dir);
+    nested::remove(dir);
     left.extend(secrets::unmount(dir));
     left.extend(rootfs::unmount(dir));
     left

@@ -24,8 +24,8 @@ use crate::mount_entry::{mount, read_only_below, unmount_point};
 use crate::rootfs_dir::RootfsDir;
 use crate::secrets;
 
-/// The directory in the bundle where the files that selectors find are mounted.
-const SELECTED: &str = "mounts";
+/// The directory in the bundle where mounts are prepared: the files that selectors find, and volumes with mounts below.
+pub(crate) const SELECTED: &str = "mounts";
 
 /// The mounts of a container, without those that every container has.
 pub(crate) struct RequestedMounts {

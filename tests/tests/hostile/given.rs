@@ -6,6 +6,8 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use longshore::{ContainerSpec, IdMap, Mount, ProcessMode, Resources, Security, StartFailureKind};
@@ -289,5 +291,102 @@ fn events_file() {
         }
         assert!(fs::read_to_string(open.join("own")).unwrap().contains("released"));
         stage.check();
+    });
+}
+
+/// Mount points below volumes are made for the container, and go with it.
+#[test]
+fn mounts_below_volumes() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let (volume, data) = (stage.path("volume"), stage.path("data"));
+        for dir in [&volume, &data, &volume.join("ro")] {
+            fs::create_dir(dir).unwrap();
+        }
+        fs::write(data.join("file"), "data").unwrap();
+        rustix::mount::mount(
+            "longshore-test",
+            volume.join("ro"),
+            "tmpfs",
+            rustix::mount::MountFlags::empty(),
+            None,
+        )
+        .unwrap();
+        let script = "cat /v/a/b/file /v/a/file; echo; echo x > /v/a/b/new && rm /v/a/b/new && echo rw
+            (echo x > /v/ro/x) 2>/dev/null || echo ro; (echo x > /v/x) 2>/dev/null || echo ro
+            (echo x > /v/a/r/x) 2>/dev/null || echo ro; stat -c %a /v/t/t; echo x > /v/t/t/x && ls /v/t/t; ls /v/a/b/c
+            grep ' /v/t/t ' /proc/self/mounts | grep -o 'nosuid,nodev,noexec'";
+        let mut spec = shell(script).mount(Mount::bind(&volume, "/v").read_only());
+        spec.mounts.extend([
+            Mount::bind(&data, "/v/a/b"),
+            Mount::bind(data.join("file"), "/v/a/file").read_only(),
+            Mount::bind(&data, "/v/a/r").read_only(),
+            Mount::tmpfs("/v/t/t").option("mode=1770").option("noexec"),
+            Mount::bind("/usr/share/misc", "/v/a/b/c").read_only(),
+        ]);
+        spec.remove_stub_parents = true;
+        let mut misc: Vec<_> =
+            fs::read_dir("/usr/share/misc").unwrap().map(|file| file.unwrap().file_name()).collect();
+        misc.sort();
+        let misc: String = misc.into_iter().map(|name| format!("{}\n", name.to_string_lossy())).collect();
+        let expected = format!("datadata\nrw\nro\nro\nro\n1770\nx\n{misc}nosuid,nodev,noexec\n");
+        assert_eq!(says(&executor, spec.clone()).await, expected);
+        let container = executor
+            .run(sleeper().mount(Mount::bind(&volume, "/v")).mount(Mount::tmpfs("/v/kept")))
+            .await
+            .unwrap();
+        container.started().await.unwrap();
+        assert!(volume.join("kept").is_dir());
+        container.cancel(longshore::Cancel::now()).await;
+        container.released().await.unwrap();
+        let left: Vec<_> = fs::read_dir(&volume).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["ro"]);
+        assert_eq!(fs::read_dir(&data).unwrap().count(), 1, "a stub is left in a nested volume");
+        // The host sees none of the mounts.
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        assert!(!mounts.contains(volume.join("a").to_str().unwrap()), "{mounts}");
+        rustix::mount::unmount(volume.join("ro"), rustix::mount::UnmountFlags::empty()).unwrap();
+        stage.finish(executor).await;
+    });
+}
+
+/// A writer in a volume swaps the way to a mount point for a link, again and again.
+#[test]
+fn nested_points() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let (volume, outside, data) = (stage.path("volume"), stage.path("outside"), stage.path("data"));
+        for dir in [&volume, &outside, &data, &volume.join("a")] {
+            fs::create_dir(dir).unwrap();
+        }
+        let over = Arc::new(AtomicBool::new(false));
+        let writer = std::thread::spawn({
+            let (over, volume, outside) = (Arc::clone(&over), volume.clone(), outside.clone());
+            move || {
+                while !over.load(Ordering::Relaxed) {
+                    let _busy = fs::rename(volume.join("a"), volume.join("aside"));
+                    let _raced = symlink(&outside, volume.join("a"));
+                    std::thread::yield_now();
+                    let _raced = fs::remove_file(volume.join("a"));
+                    let _busy = fs::rename(volume.join("aside"), volume.join("a"));
+                    std::thread::yield_now();
+                }
+            }
+        });
+        let mut started = 0;
+        for run in 0..200 {
+            let inside = match run % 2 {
+                0 => Mount::bind(&data, format!("/v/a/b{run}")),
+                _ => Mount::tmpfs(format!("/v/a/b{run}/c")),
+            };
+            let spec = shell("true").mount(Mount::bind(&volume, "/v")).mount(inside);
+            started += usize::from(executor.run(spec).await.unwrap().wait().await.is_success());
+            let made: Vec<_> = fs::read_dir(&outside).unwrap().map(|entry| entry.unwrap().path()).collect();
+            assert_eq!(made, Vec::<std::path::PathBuf>::new(), "run {run}");
+        }
+        over.store(true, Ordering::Relaxed);
+        writer.join().unwrap();
+        assert!(started > 20, "{started} of 200 started");
+        stage.finish(executor).await;
     });
 }

@@ -1,0 +1,275 @@
+//! Mounts below a volume. The mount point is in the volume's source, and another process may change that at any time.
+//!
+//! The runtime resolves a destination, and then makes what is missing there. A process that replaces a directory by a link
+//! in between makes it follow the link, on the host: this is how runc before 1.1.14 makes directories anywhere
+//! (CVE-2024-45310). So we make the mount point, below the open source, where no link leads out of it.
+//!
+//! That alone leaves the runtime to resolve the destination once more. As root, we put the tree together as well:
+//!
+//! 1. The source of the volume is mounted in the bundle, and made private.
+//! 2. What is mounted below it is mounted in the bundle too, with its options, and moved to the mount point by descriptor.
+//! 3. The runtime gets the volume with all below it as one mount, and never hears of the destinations inside.
+//!
+//! A file system of another kind than tmpfs is left to the runtime, and so is everything of an ordinary user, who may not
+//! mount: there the runtime can be made to follow a link, with the rights of that user.
+//!
+//! While the container lives, the mount point is busy for the host: it can be neither renamed nor removed.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use executor_disk::Dir;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, StatVfsMountFlags, fstatvfs, openat2};
+use rustix::io::Errno;
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_change, mount_remount,
+    move_mount, open_tree,
+};
+use serde_json::{Value, json};
+
+use crate::error::Error;
+use crate::ids::{self, Ids};
+use crate::mount_table;
+use crate::mounts::SELECTED;
+use crate::rootfs_dir::RootfsDir;
+use crate::stubs;
+
+/// The directory in the bundle with a directory for each volume that has stubs.
+const STUBS: &str = "nested";
+
+/// Makes the mount points below volumes, and mounts what we can there. What is mounted is taken out of `mounts`.
+pub(crate) fn make(dir: &Dir, mounts: &mut Vec<Value>, parents: bool, ids: &Ids) -> Result<(), Error> {
+    let covers: Vec<_> = (0..mounts.len()).map(|number| cover(mounts, number)).collect();
+    for (number, volume) in mounts.iter().enumerate() {
+        let inside = || covers.iter().enumerate().filter(|(_, cover)| **cover == Some(number));
+        let points: Vec<_> = inside().filter_map(|(index, _)| within(volume, mounts.get(index)?)).collect();
+        let Some(source) = directory(volume).filter(|_| !points.is_empty()) else { continue };
+        let place = dir.open_or_make_dir(STUBS).and_then(|stubs| stubs.make_dir(number.to_string(), 0o700));
+        let place = place.map_err(Error::io("make", &dir.path_of(STUBS)))?;
+        stubs::make_missing(&place, &source, &points, parents, ids.root)?;
+    }
+    if ids::rootless() {
+        return Ok(());
+    }
+    let mut attached = Vec::new();
+    for number in 0..mounts.len() {
+        // The outermost volume, through those that were attached to it.
+        let (mut top, mut cover) = (None, covers.get(number).copied().flatten());
+        while let Some(volume) = cover {
+            top = Some(volume);
+            cover = covers.get(volume).copied().flatten().filter(|_| attached.contains(&volume));
+        }
+        let (Some(top), Some(entry)) = (top, mounts.get(number).cloned()) else { continue };
+        let Some(volume) = mounts.get_mut(top).filter(|volume| directory(volume).is_some()) else { continue };
+        let Some(options) = Options::of(&entry, ids) else { continue };
+        let tree = stage(dir, top, volume)?;
+        let point = within(volume, &entry).and_then(|point| point["destination"].as_str().map(PathBuf::from));
+        attach(dir, number, &tree, &point.unwrap_or_default(), &entry, &options)?;
+        attached.push(number);
+    }
+    let mut number = 0..;
+    mounts.retain(|_| number.next().is_none_or(|number| !attached.contains(&number)));
+    Ok(())
+}
+
+/// Removes the stubs that [`make`] made. What was mounted there is unmounted already.
+pub(crate) fn remove(dir: &Dir) {
+    let Ok(volumes) = dir.open_dir(STUBS) else { return };
+    for volume in volumes.names().unwrap_or_default() {
+        if let Ok(place) = volumes.open_dir(volume) {
+            stubs::remove(&place);
+        }
+    }
+}
+
+fn destination(entry: &Value) -> &Path {
+    Path::new(entry["destination"].as_str().unwrap_or_default())
+}
+
+/// The source of a bind mount, if it is a directory.
+fn directory(entry: &Value) -> Option<PathBuf> {
+    let source = Path::new(entry["source"].as_str().filter(|_| entry["type"] == "bind")?);
+    source.is_dir().then(|| source.to_owned())
+}
+
+/// The mount in which the mount point of another one is: the deepest of those before it.
+fn cover(mounts: &[Value], number: usize) -> Option<usize> {
+    let point = mounts.get(number).map(destination)?;
+    let earlier = mounts.iter().map(destination).enumerate().take(number);
+    let above = earlier.filter(|(_, other)| *other != point && point.starts_with(other));
+    above.max_by_key(|(_, other)| other.components().count()).map(|(number, _)| number)
+}
+
+/// The entry with its destination inside the volume.
+fn within(volume: &Value, entry: &Value) -> Option<Value> {
+    let inside = destination(entry).strip_prefix(destination(volume)).ok()?;
+    let mut entry = entry.clone();
+    entry["destination"] = json!(Path::new("/").join(inside));
+    Some(entry)
+}
+
+/// How a mount is made by us instead of the runtime.
+struct Options {
+    flags: MountFlags,
+    /// The options of the file system.
+    data: Vec<String>,
+}
+
+impl Options {
+    /// `None` if it is left to the runtime.
+    fn of(entry: &Value, ids: &Ids) -> Option<Self> {
+        let is_tmpfs = entry["type"] == "tmpfs";
+        if !is_tmpfs && entry["type"] != "bind" {
+            return None;
+        }
+        let (mut flags, mut data) = (MountFlags::empty(), Vec::new());
+        for option in entry["options"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            match option {
+                "bind" | "rbind" | "rw" => {}
+                "ro" | "rro" => flags |= MountFlags::RDONLY,
+                "nosuid" => flags |= MountFlags::NOSUID,
+                "nodev" => flags |= MountFlags::NODEV,
+                "noexec" => flags |= MountFlags::NOEXEC,
+                _ if is_tmpfs && option.contains('=') => data.push(option.to_owned()),
+                _ => return None,
+            }
+        }
+        // Users in the options are the container's, and we are not in its user namespace.
+        let names_user = data.iter().any(|option| option.starts_with("uid=") || option.starts_with("gid="));
+        if is_tmpfs && ids.map.is_some() {
+            data.extend([format!("uid={}", ids.root.uid), format!("gid={}", ids.root.gid)]);
+        }
+        (!names_user || ids.map.is_none()).then_some(Self { flags, data })
+    }
+}
+
+/// Mounts the volume's source in the bundle, unless it is there already, and gives that to the runtime. Returns its path.
+fn stage(dir: &Dir, number: usize, volume: &mut Value) -> Result<PathBuf, Error> {
+    let selected = dir.open_or_make_dir(SELECTED).map_err(Error::io("make", &dir.path_of(SELECTED)))?;
+    let name = format!("volume-{number}");
+    let point = selected.path_of(&name);
+    if selected.has(&name) {
+        return Ok(point);
+    }
+    let source = PathBuf::from(volume["source"].as_str().unwrap_or_default());
+    let failed = || Error::file::<std::io::Error>("mount source", &source);
+    selected.make_dir(&name, 0o700).map_err(Error::io("make", &point))?;
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    open_tree(CWD, &source, flags)
+        .and_then(|tree| {
+            move_mount(tree.as_fd(), "", &selected, &name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        })
+        // Otherwise what is mounted below it would appear at the source, too.
+        .and_then(|()| {
+            mount_change(
+                selected.by_descriptor(&name),
+                MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+            )
+        })
+        .map_err(|error| failed()(error.into()))?;
+    volume["source"] = json!(point);
+    // What is read-only below the volume becomes so here: the runtime would do it to what we attach, too.
+    if let Some(options) = volume["options"].as_array_mut() {
+        let count = options.len();
+        options.retain(|option| option != "rro");
+        if options.len() < count {
+            restrict(&point, MountFlags::RDONLY).map_err(|error| failed()(error.into()))?;
+        }
+    }
+    Ok(point)
+}
+
+/// Mounts an entry in the bundle, and moves it to its mount point in the tree of the volume.
+fn attach(
+    dir: &Dir,
+    number: usize,
+    tree: &Path,
+    inside: &Path,
+    entry: &Value,
+    options: &Options,
+) -> Result<(), Error> {
+    let source = Path::new(entry["source"].as_str().unwrap_or_default());
+    let failed = || Error::file::<std::io::Error>("mount", destination(entry));
+    let selected = dir.open_dir(SELECTED).map_err(Error::io("open", &dir.path_of(SELECTED)))?;
+    let name = format!("inside-{number}");
+    let staged = selected.by_descriptor(&name);
+    let found = RootfsDir::open(tree)?.find(inside).map_err(failed())?;
+    let found = found.ok_or_else(|| failed()(Errno::NOENT.into()))?;
+    let is_dir = entry["type"] == "tmpfs" || source.is_dir();
+    let made = match is_dir {
+        true => selected.make_dir(&name, 0o700).map(drop),
+        false => selected.make_file(&name, 0o600).map(drop),
+    };
+    made.map_err(Error::io("make", &selected.path_of(&name)))?;
+    let mounted = if entry["type"] == "tmpfs" {
+        let data = std::ffi::CString::new(options.data.join(",")).unwrap_or_default();
+        mount("tmpfs", &staged, "tmpfs", options.flags, data.as_c_str())
+    } else {
+        let flags =
+            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+        let to_here = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+        open_tree(CWD, source, flags).and_then(|tree| move_mount(tree.as_fd(), "", &selected, &name, to_here))
+    };
+    mounted
+        .and_then(|()| mount_change(&staged, MountPropagationFlags::PRIVATE | MountPropagationFlags::REC))
+        .map_err(|error| failed()(error.into()))?;
+    if entry["type"] != "tmpfs" {
+        restrict(&selected.path_of(&name), options.flags).map_err(|error| failed()(error.into()))?;
+    }
+    // A mount below a shared one cannot be moved, and the bundle may be on one. A copy can.
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    let by_descriptor = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    open_tree(CWD, &staged, flags)
+        .and_then(|copy| move_mount(copy.as_fd(), "", found.as_fd(), "", by_descriptor))
+        .map_err(|error| failed()(error.into()))
+}
+
+/// Adds flags to the mount at `point`, a path of ours; read-only also to the mounts below it.
+fn restrict(point: &Path, flags: MountFlags) -> rustix::io::Result<()> {
+    if flags.is_empty() {
+        return Ok(());
+    }
+    let all = mount_table::read().map_err(|_| Errno::IO)?;
+    let below = all.into_iter().map(|mounted| mounted.point).filter(|other| other.starts_with(point));
+    for mounted in below.filter(|other| other == point || flags.contains(MountFlags::RDONLY)) {
+        // Somebody may replace a directory by a link meanwhile. Then it is not followed, and nothing else is changed.
+        let open = OFlags::PATH | OFlags::CLOEXEC;
+        let fd: OwnedFd = openat2(CWD, &mounted, open, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
+        let added = if mounted == point { flags } else { MountFlags::RDONLY };
+        let itself = format!("/proc/self/fd/{}", fd.as_raw_fd());
+        mount_remount(itself, MountFlags::BIND | added | present(&fd)?, "")?;
+    }
+    Ok(())
+}
+
+/// The flags that a mount has: a remount would clear the others.
+fn present(mounted: &OwnedFd) -> rustix::io::Result<MountFlags> {
+    let has = fstatvfs(mounted)?.f_flag;
+    let all = [
+        (StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
+        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (StatVfsMountFlags::NODEV, MountFlags::NODEV),
+        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+        (StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
+        (StatVfsMountFlags::NODIRATIME, MountFlags::NODIRATIME),
+        (StatVfsMountFlags::RELATIME, MountFlags::RELATIME),
+    ];
+    Ok(all.into_iter().filter(|(flag, _)| has.contains(*flag)).map(|(_, flag)| flag).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mount_entry;
+
+    #[test]
+    fn the_deepest_mount_before_it_has_the_mount_point() {
+        let at = |place: &str| mount_entry::mount(Path::new(place), "bind", Path::new("/etc"), &[]);
+        let mounts = ["/v", "/v/a", "/w", "/v/a/b", "/v/c", "/x/y", "/x"].map(at);
+        let covers: Vec<_> = (0..mounts.len()).map(|number| cover(&mounts, number)).collect();
+        assert_eq!(covers, [None, Some(0), None, Some(1), Some(0), None, None]);
+        assert_eq!(within(&mounts[1], &mounts[3]).unwrap()["destination"], "/b");
+    }
+}
