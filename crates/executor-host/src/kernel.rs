@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -134,7 +134,7 @@ impl Kernel for Linux {
         let Some(file) = file else { return Ok((execute(program)?, fate)) };
         match execute(&path_of(&file)) {
             Ok(pid) => Ok((pid, fate)),
-            Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::NotFound) => {
+            Err(error) if is_of_the_file(&error) => {
                 tracing::debug!(%error, "the runtime cannot be executed from memory");
                 Ok((execute(program)?, ImageFate::Unfit))
             }
@@ -258,6 +258,15 @@ fn stream(source: StdioSource, fds: &[OwnedFd]) -> io::Result<Stdio> {
 
 fn fd(fds: &[OwnedFd], index: usize) -> io::Result<&OwnedFd> {
     fds.get(index).ok_or_else(|| Errno::BADF.into())
+}
+
+/// Whether another file may be executed where this one was not: the arguments and what there is of memory,
+/// processes and descriptors stay the same.
+fn is_of_the_file(error: &io::Error) -> bool {
+    !matches!(
+        Errno::from_io_error(error),
+        None | Some(Errno::TOOBIG | Errno::NOMEM | Errno::AGAIN | Errno::MFILE | Errno::NFILE)
+    )
 }
 
 /// A program's name as the kernel keeps it: 15 bytes at most.

@@ -278,7 +278,7 @@ pub enum ImageFate {
     Executed,
     /// The program's file has changed since, and was executed.
     Outdated,
-    /// It cannot be executed. The program's file was executed.
+    /// It cannot be executed, now or ever. The program's file was executed.
     Unfit,
 }
 

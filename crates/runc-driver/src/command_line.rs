@@ -8,6 +8,8 @@ mod calls;
 mod runtime;
 
 use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -57,6 +59,8 @@ pub struct CommandLine {
     host: HostClient,
     /// The copy of the program in memory, if that is enabled.
     images: Option<Arc<Images>>,
+    /// Keeps the program open for reading, for the sake of `image::read_only`. `None` if it cannot be read.
+    _readable: Option<Arc<File>>,
     calls: Arc<AtomicU64>,
     measured: RuntimeCalls,
 }
@@ -70,6 +74,7 @@ impl CommandLine {
         host: HostClient,
     ) -> Self {
         let images = in_memory.then(|| Arc::new(Images::new(&program)));
+        let readable = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&program);
         Self {
             program,
             caller: None,
@@ -77,6 +82,7 @@ impl CommandLine {
             deadline,
             host,
             images,
+            _readable: readable.ok().map(Arc::new),
             calls: Arc::default(),
             measured: RuntimeCalls::uncounted(),
         }

@@ -8,19 +8,24 @@
 //! The copy is made after a few calls of the runtime, on a thread that no call waits for. It is made again if
 //! the program has changed on disk, which the host checks at each call. If it cannot be made or executed, the
 //! program itself is used.
+//!
+//! All containers share the copy, and a container can get hold of it: a program `#!/proc/self/exe` is the
+//! runtime. Its contents are sealed. But root in the container may open it for writing or change its mode, and
+//! then it is not executed any more. So another copy is made later, after twice the time of the last one.
 #![expect(unsafe_code, reason = "a mapping that is never read, made and removed again")]
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use executor_host::{FileIdentity, Image, ImageFate, RUNTIMES};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, ftruncate, memfd_create};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
@@ -30,6 +35,9 @@ use crate::lock;
 const CALLS: u32 = 4;
 
 const HUGE_PAGE: usize = 2 << 20;
+
+/// How long no copy is made after the first one that could not be executed. The time doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// From `asm-generic/mman-common.h`. libc does not have it yet.
 const MADV_COLLAPSE: libc::c_int = 25;
@@ -49,6 +57,9 @@ struct Sealed {
 pub(crate) struct Images {
     program: PathBuf,
     calls: AtomicU32,
+    pause: Mutex<Duration>,
+    /// What the last copy was made of, kept open for the sake of [`read_only`].
+    source: Mutex<Option<File>>,
     state: Mutex<ImageState>,
 }
 
@@ -57,13 +68,21 @@ enum ImageState {
     NotYet,
     UnderWay,
     Sealed(Sealed),
-    /// The program cannot be copied, or its copy cannot be executed.
+    /// The last copy could not be executed.
+    NotBefore(Instant),
+    /// The program cannot be copied.
     Never,
 }
 
 impl Images {
     pub(crate) fn new(program: &Path) -> Self {
-        Self { program: program.to_owned(), calls: AtomicU32::new(0), state: Mutex::new(ImageState::NotYet) }
+        Self {
+            program: program.to_owned(),
+            calls: AtomicU32::new(0),
+            pause: Mutex::new(FIRST_PAUSE),
+            source: Mutex::default(),
+            state: Mutex::new(ImageState::NotYet),
+        }
     }
 
     /// The copy, if it exists by now. The host checks that the program has not changed since.
@@ -78,7 +97,10 @@ impl Images {
                 return Some((Image { fd: 0, of: sealed.of }, file));
             }
             ImageState::NotYet if calls >= CALLS => {}
-            ImageState::NotYet | ImageState::UnderWay | ImageState::Never => return None,
+            ImageState::NotBefore(time) if Instant::now() >= *time => {}
+            ImageState::NotYet | ImageState::NotBefore(_) | ImageState::UnderWay | ImageState::Never => {
+                return None;
+            }
         }
         *state = ImageState::UnderWay;
         drop(state);
@@ -94,7 +116,10 @@ impl Images {
 
     fn make(&self) -> ImageState {
         match Sealed::make(&self.program) {
-            Ok(sealed) => ImageState::Sealed(sealed),
+            Ok((sealed, source)) => {
+                *lock(&self.source) = Some(source);
+                ImageState::Sealed(sealed)
+            }
             Err(error) => {
                 let program = self.program.display();
                 tracing::debug!(%program, %error, "the runtime is not copied to memory");
@@ -105,21 +130,28 @@ impl Images {
 
     /// Takes note of whether the copy was executed.
     pub(crate) fn note_fate(&self, fate: ImageFate) {
-        let now = match fate {
-            ImageFate::None | ImageFate::Executed => return,
-            ImageFate::Outdated => ImageState::NotYet,
-            ImageFate::Unfit => ImageState::Never,
-        };
         let mut state = lock(&self.state);
         // Another call may have reported the same before.
-        if matches!(*state, ImageState::Sealed(_)) {
-            *state = now;
+        if !matches!(*state, ImageState::Sealed(_)) {
+            return;
+        }
+        match fate {
+            ImageFate::None | ImageFate::Executed => {}
+            ImageFate::Outdated => *state = ImageState::NotYet,
+            ImageFate::Unfit => {
+                let mut pause = lock(&self.pause);
+                let program = self.program.display();
+                tracing::warn!(%program, ?pause, "the runtime's copy in memory cannot be executed any more");
+                *state = Instant::now().checked_add(*pause).map_or(ImageState::Never, ImageState::NotBefore);
+                *pause = pause.saturating_mul(2);
+            }
         }
     }
 }
 
 impl Sealed {
-    fn make(program: &Path) -> io::Result<Self> {
+    /// Also returns the program's file.
+    fn make(program: &Path) -> io::Result<(Self, File)> {
         let unfit = |why| io::Error::new(ErrorKind::Unsupported, why);
         // An unknown program may look for files beside its own.
         let name = program.canonicalize()?;
@@ -140,21 +172,29 @@ impl Sealed {
         if let Err(error) = move_to_huge_pages(&file, length) {
             tracing::debug!(%error, "the runtime is not in huge pages");
         }
-        // Exactly the seals that runc requires.
+        // Other users cannot execute it, and so cannot get hold of it.
+        fchmod(&file, Mode::RUSR | Mode::XUSR)?;
+        // Exactly the seals that runc requires: before 1.2 it does not accept one that keeps the mode as well.
         fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
-        Ok(Self { of: FileIdentity::of(&meta), file: file.into() })
+        Ok((Self { of: FileIdentity::of(&meta), file: read_only(&file)? }, source))
     }
+}
+
+/// The same file, opened for reading. As long as there is such a descriptor, the kernel grants no write lease,
+/// which would stop whoever executes the file for 45 seconds. The descriptor that has made a file in memory does
+/// not count. The program's own file is kept open for the same reason: containers can reach it by `/proc/self/exe`.
+fn read_only(file: &File) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(fcntl_dupfd_cloexec(File::open(path)?, 3)?)
 }
 
 /// Makes a file in memory. Linux before 6.3 does not know `MFD_EXEC`. Later versions may require it.
 fn sealable() -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let made = match memfd_create("longshore-runtime", flags | MemfdFlags::EXEC) {
-        Err(Errno::INVAL) => memfd_create("longshore-runtime", flags)?,
-        made => made?,
-    };
-    // The child replaces its file descriptors 0 to 2.
-    Ok(fcntl_dupfd_cloexec(made, 3)?)
+    match memfd_create("longshore-runtime", flags | MemfdFlags::EXEC) {
+        Err(Errno::INVAL) => Ok(memfd_create("longshore-runtime", flags)?),
+        made => Ok(made?),
+    }
 }
 
 /// Has the kernel move a file in memory to huge pages (Linux 6.1), by `madvise` on a mapping.
@@ -189,7 +229,6 @@ mod tests {
     use super::*;
     use std::fs;
     use std::io::Write;
-    use std::os::fd::AsRawFd;
     use std::os::unix::fs::PermissionsExt;
     use std::process::Command;
 
@@ -236,8 +275,27 @@ mod tests {
         assert!(images.image().is_none(), "it has changed");
         let (_, changed) = image_of(&images).unwrap();
         assert_eq!(Command::new(path(&changed)).arg("hello").output().unwrap().stdout, b"");
-        images.note_fate(ImageFate::Unfit);
-        assert!(images.image().is_none());
+    }
+
+    #[test]
+    fn an_image_that_was_spoilt_is_made_again_less_and_less_often() {
+        let dir = tempfile::tempdir().unwrap();
+        let images = Arc::new(Images::new(&program(dir.path(), "runc", Path::new("/bin/true"))));
+        for pause in [1, 2, 4] {
+            assert!(image_of(&images).is_some());
+            images.note_fate(ImageFate::Unfit);
+            // Another call of the same image reports it as well.
+            images.note_fate(ImageFate::Unfit);
+            assert_eq!(*lock(&images.pause), Duration::from_secs(2 * pause));
+            assert!(images.image().is_none(), "so soon");
+            let mut state = lock(&images.state);
+            let ImageState::NotBefore(time) = &mut *state else { panic!("it is made again") };
+            let left = time.saturating_duration_since(Instant::now());
+            assert!(left > Duration::ZERO && left <= Duration::from_secs(pause), "{left:?}");
+            *time = Instant::now();
+            drop(state);
+            assert!(images.image().is_none(), "it is under way");
+        }
     }
 
     #[test]
