@@ -18,6 +18,7 @@
 pub mod actors;
 mod clock;
 mod config;
+mod descriptors;
 mod device;
 mod error;
 mod events;
@@ -40,6 +41,7 @@ mod telemetry;
 mod usage;
 
 pub use config::Config;
+pub use descriptors::spawn_without_descriptors;
 pub use device::{Device, DeviceRights};
 pub use error::{BoxError, Error, InvalidSpec, RuntimeError};
 pub use events::{Events, Notice, Snapshot};

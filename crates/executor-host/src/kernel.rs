@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Stdio};
 use std::time::Duration;
 
-use executor_core::Delivery;
 use executor_core::lifecycle::{ExitStatus, HostPid, Signal};
+use executor_core::{Delivery, spawn_without_descriptors};
 use rustix::event::{Timespec, epoll};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::{WaitId, WaitIdOptions};
@@ -244,7 +244,7 @@ fn execute(command: &Command, fds: &[OwnedFd], file: &Path) -> io::Result<HostPi
         .env_clear()
         .envs(env.iter().map(|(name, value)| (name, value)));
     child.stdin(stream(*stdin, fds)?).stdout(stream(*stdout, fds)?).stderr(stream(*stderr, fds)?);
-    let child = child.spawn()?;
+    let child = spawn_without_descriptors(|| child.spawn())?;
     HostPid::new(child.id()).ok_or_else(|| Errno::SRCH.into())
 }
 

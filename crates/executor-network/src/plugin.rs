@@ -1,12 +1,13 @@
 //! One call of a CNI plugin: a program that reads its task from the environment and stdin, and answers in JSON on stdout.
 
 use std::env;
-use std::io::{self, Read, Write};
+use std::io::{self, PipeReader, PipeWriter, Read, Write, pipe};
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Output};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use executor_core::spawn_without_descriptors;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
@@ -62,11 +63,8 @@ pub(crate) fn call(
         .env("CNI_NETNS", &subject.namespace)
         .env("CNI_IFNAME", subject.interface)
         .env("CNI_PATH", env::join_paths(dirs).unwrap_or_default())
-        .env_remove("CNI_ARGS")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let answer = match run(&mut command, config.to_string()) {
+        .env_remove("CNI_ARGS");
+    let answer = match run(command, config.to_string()) {
         Ok(Some(answer)) => answer,
         Ok(None) => return Err(NetworkError::PluginTimedOut { plugin, after: DEADLINE }),
         Err(source) => return Err(NetworkError::PluginNotRun { plugin, source }),
@@ -93,9 +91,13 @@ fn words(error: &Value) -> Option<String> {
 }
 
 /// Runs a plugin to its end. `None` if it took too long and was killed.
-fn run(command: &mut Command, config: String) -> io::Result<Option<Output>> {
-    let mut child = command.spawn()?;
-    let answer = converse(&mut child, config);
+fn run(mut command: Command, config: String) -> io::Result<Option<Output>> {
+    let ((stdin, task), (stdout, their_stdout), (stderr, their_stderr)) = (pipe()?, pipe()?, pipe()?);
+    command.stdin(stdin).stdout(their_stdout).stderr(their_stderr);
+    let mut child = spawn_without_descriptors(|| command.spawn())?;
+    // It holds the plugin's ends of the pipes.
+    drop(command);
+    let answer = converse(&child, config, task, [stdout, stderr]);
     if !matches!(answer, Ok(Some(_))) {
         let _gone = child.kill();
     }
@@ -112,22 +114,25 @@ fn read(reader: Reader) -> Vec<u8> {
 
 /// Writes to the plugin's stdin and reads its outputs, at the same time, until it ends. `None` if it takes too long: then we
 /// do not wait for the readers, because programs that the plugin has started may keep its outputs open.
-fn converse(child: &mut Child, config: String) -> io::Result<Option<[Reader; 2]>> {
-    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+fn converse(
+    child: &Child,
+    config: String,
+    mut stdin: PipeWriter,
+    [stdout, stderr]: [PipeReader; 2],
+) -> io::Result<Option<[Reader; 2]>> {
     let thread = || thread::Builder::new().name("longshore-cni".into());
     thread().spawn(move || {
         // If the plugin does not read its stdin, its exit code says whether that is an error.
-        let _closed = stdin.map(|mut stdin| stdin.write_all(config.as_bytes()));
+        let _closed = stdin.write_all(config.as_bytes());
     })?;
-    let reader = |stream: Option<Box<dyn Read + Send>>| {
+    let reader = |mut stream: PipeReader| {
         thread().spawn(move || {
             let mut bytes = Vec::new();
-            let _partly = stream.map(|mut stream| stream.read_to_end(&mut bytes));
+            let _partly = stream.read_to_end(&mut bytes);
             bytes
         })
     };
-    let stdout = reader(stdout.map(|stream| Box::new(stream) as _))?;
-    let stderr = reader(stderr.map(|stream| Box::new(stream) as _))?;
+    let (stdout, stderr) = (reader(stdout)?, reader(stderr)?);
     Ok((!ends_late(child)).then_some([stdout, stderr]))
 }
 
@@ -162,6 +167,12 @@ mod tests {
         plugin("quiet", "cat >/dev/null");
         plugin("fails", r#"echo '{"code": 7, "msg": "no", "details": "really"}'; exit 1"#);
         plugin("breaks", "echo oh >&2; exit 3");
+        // A descriptor of the embedder's that is not close-on-exec is not inherited.
+        let root = fs::File::open("/").unwrap();
+        let inheritable = rustix::io::fcntl_dupfd_cloexec(&root, 100).unwrap();
+        rustix::io::fcntl_setfd(&inheritable, rustix::io::FdFlags::empty()).unwrap();
+        let number = std::os::fd::AsRawFd::as_raw_fd(&inheritable);
+        plugin("looks", &format!("cat >/dev/null; [ ! -e /proc/$$/fd/{number} ] && echo '{{}}'"));
         let dirs = [PathBuf::from("/nowhere"), dir.path().to_owned()];
         let subject = Subject { id: "c", namespace: "/n".into(), interface: "eth0" };
         let call = |kind: &str| {
@@ -170,6 +181,7 @@ mod tests {
         };
         assert_eq!(call("echoes"), Ok(Some(json!({"said": "ADD c /n eth0"}))));
         assert_eq!(call("quiet"), Ok(None));
+        assert_eq!(call("looks"), Ok(Some(json!({}))));
         assert_eq!(call("fails"), Err("plugin fails, ADD: no: really".into()));
         assert_eq!(call("breaks"), Err("plugin breaks, ADD: exit status: 3: oh".into()));
         assert!(call("missing").unwrap_err().starts_with("plugin missing, ADD: not found in /nowhere, "));

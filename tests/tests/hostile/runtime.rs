@@ -1,9 +1,11 @@
 //! What a container can do to the runtime that starts it, and to the streams of the command.
 
+use std::fs::{self, File};
 use std::time::{Duration, Instant};
 
 use longshore::{Cancel, ContainerHandle, ContainerSpec, ExecSpec};
-use longshore_tests::{HUNG, on_stage};
+use longshore_tests::{HUNG, on_stage, sleeper};
+use rustix::io::{FdFlags, fcntl_setfd};
 
 /// Gets hold of the runtime's program when an exec of `/x` makes it run inside, and does to it what `$act` says.
 const THIEF: &str = r##"
@@ -94,4 +96,41 @@ fn image_leased() {
         "my $done;
          for (1..100) { last if $done = fcntl($runtime, 1024, 1); select undef, undef, undef, 0.01 }",
     );
+}
+
+/// An embedder has a directory of the host open, and not close-on-exec.
+#[test]
+fn descriptors_of_the_embedder() {
+    on_stage(async |stage| {
+        let directory = File::open("/etc").unwrap();
+        fcntl_setfd(&directory, FdFlags::empty()).unwrap();
+        let seen = stage.path("seen");
+        let script = format!(r#"ls -l /proc/$$/fd >> {}; exec $RUNC "$@""#, seen.display());
+        let wrapper = stage.wrapper(&script);
+        let wrapped = stage.executor_on(longshore::runc().runtime(wrapper.to_str().unwrap()));
+        let real = stage.executor();
+        for executor in [&wrapped, &real] {
+            let container = executor.run(sleeper()).await.unwrap();
+            let list = "for at in /proc/1/fd /proc/self/fd; do for fd in $at/*; do readlink $fd; done; done
+                readlink /proc/1/cwd /proc/self/cwd";
+            let exec = container.exec(ExecSpec::new(["sh", "-c", list]).piped()).await.unwrap();
+            let output = exec.output().await.unwrap().stdout;
+            let said = String::from_utf8_lossy(&output);
+            assert!(said.ends_with("/\n/\n"), "working directories: {said}");
+            let is_of_host = |line: &&str| line.starts_with('/') && !["/", "/dev/null"].contains(line);
+            assert_eq!(said.lines().find(is_of_host), None, "{said}");
+            container.cancel(Cancel::now()).await;
+        }
+        let seen = fs::read_to_string(seen).unwrap();
+        // As in `lr-x------ 1 root root 64 Nov 28 01:02 0 -> /dev/null`. The script itself is one of bash's.
+        let open = seen.lines().filter_map(|line| line.split_once(" -> "));
+        let open = open.map(|(start, to)| (start.rsplit(' ').next().unwrap(), to));
+        let (first, more): (Vec<_>, Vec<_>) = open.partition(|(fd, _)| ["0", "1", "2"].contains(fd));
+        assert!(first.len() >= 6 && first.len() % 3 == 0, "{seen}");
+        assert!(more.iter().all(|(_, to)| to.ends_with("/wrapper")), "a runtime has {more:?}");
+        drop(directory);
+        wrapped.shutdown(Cancel::now(), HUNG).await;
+        drop(wrapped);
+        stage.finish(real).await;
+    });
 }

@@ -12,6 +12,7 @@ use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 
+use executor_core::spawn_without_descriptors;
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::io::Errno;
 
@@ -71,7 +72,7 @@ fn execute(program: &[u8]) -> io::Result<()> {
     file.write_all(program)?;
     let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
     command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().map(drop)
+    spawn_without_descriptors(|| command.status()).map(drop)
 }
 
 #[cfg(test)]
