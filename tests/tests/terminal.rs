@@ -282,13 +282,15 @@ impl User {
         std::io::Write::write_all(&mut self.master, keys.as_bytes()).unwrap();
     }
 
-    fn sees(&self, text: &str) {
+    /// Returns everything until then.
+    fn sees(&self, text: &str) -> String {
         let mut all = String::new();
         while !all.contains(text) {
             let chunk = self.seen.recv_timeout(longshore_tests::HUNG);
             let chunk = chunk.unwrap_or_else(|_| panic!("{text:?} is not seen after {all:?}"));
             all += &String::from_utf8_lossy(&chunk);
         }
+        all
     }
 
     /// The command as a shell would start it: with the terminal as its own.
@@ -350,6 +352,42 @@ fn the_command_on_a_terminal_of_the_users() {
             .unwrap();
         assert_eq!(text(output.stdout), "/dev/pts/0\r\n24 80\r\ne\r\n");
         assert_eq!((text(output.stderr), output.status.code()), (String::new(), Some(0)));
+        drop(user);
+        stage.check();
+    });
+}
+
+/// Without `-t`, a program has no hold of the user's terminal. With `-t` alone, it writes to it as it is, and does not read it.
+#[test]
+fn keystrokes_left_terminal_and_cr_cr() {
+    longshore_tests::on_bare_stage(|stage| {
+        let mut user = User::sit_down(30, 90);
+        let settings = |user: &User| {
+            let now = rustix::termios::tcgetattr(&user.slave).unwrap();
+            (now.input_modes, now.output_modes, now.local_modes)
+        };
+        let before = settings(&user);
+        let greedy =
+            "for fd in 0 1 2; do [ -t $fd ] && echo terminal $fd; done; stty -echo <&1; stty -echo <&2
+            timeout 2 head -c 1 <&1; timeout 2 head -c 1 <&2; echo done";
+        for options in [&[][..], &["-i"]] {
+            let mut command =
+                user.starts(&stage.root(), &[&["run"], options, &["--", "sh", "-c", greedy]].concat());
+            let said = user.sees("done");
+            assert!(!said.contains("terminal"), "{said}");
+            assert_eq!(command.wait().unwrap().code(), Some(0));
+            assert!(settings(&user) == before, "the program has set the terminal");
+        }
+        user.types("for the shell\n");
+        let mut line = [0; 64];
+        let read = std::io::Read::read(&mut user.slave, &mut line).unwrap();
+        assert_eq!(&line[..read], b"for the shell\n", "the program has read what was typed");
+
+        let mut command = user.starts(&stage.root(), &["run", "-t", "--", "sh", "-c", "echo one; echo two"]);
+        let said = user.sees("two\r\n");
+        assert!(said.ends_with("one\r\ntwo\r\n"), "{said:?}");
+        assert_eq!(command.wait().unwrap().code(), Some(0));
+        assert!(settings(&user) == before, "the terminal was not restored");
         drop(user);
         stage.check();
     });

@@ -7,6 +7,8 @@ use std::os::fd::AsFd;
 use executor_core::{ContainerSpec, IdMap, IdRange, ProcessMode, Rootfs, Security};
 use rustix::process::{getegid, geteuid};
 
+use crate::error::Error;
+
 /// Whether this process is an ordinary user's: it may not mount, and not make device nodes.
 pub(crate) fn rootless() -> bool {
     !geteuid().is_root()

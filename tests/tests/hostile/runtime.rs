@@ -1,10 +1,14 @@
 //! What a container can do to the runtime that starts it, and to the streams of the command.
 
 use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use longshore::{Cancel, ContainerHandle, ContainerSpec, ExecSpec};
-use longshore_tests::{HUNG, on_stage, sleeper};
+use longshore_tests::command::longshore;
+use longshore_tests::{HUNG, on_bare_stage, on_stage, sleeper};
 use rustix::io::{FdFlags, fcntl_setfd};
 
 /// Gets hold of the runtime's program when an exec of `/x` makes it run inside, and does to it what `$act` says.
@@ -132,5 +136,100 @@ fn descriptors_of_the_embedder() {
         wrapped.shutdown(Cancel::now(), HUNG).await;
         drop(wrapped);
         stage.finish(real).await;
+    });
+}
+
+/// The user's files are opened for reading or appending, and belong to the user.
+#[test]
+fn owned_by_1000_and_reopened() {
+    on_bare_stage(|stage| {
+        let (input, output) = (stage.path("input"), stage.path("output"));
+        fs::write(&input, "typed\n").unwrap();
+        fs::write(&output, "before\n").unwrap();
+        let appending = || fs::OpenOptions::new().append(true).open(&output).unwrap();
+        let overwrite = "cat; for fd in 0 1 2; do echo over > /proc/self/fd/$fd; done 2>/dev/null";
+        for script in [overwrite, "id -u"] {
+            let mut command = longshore(&stage.root());
+            command.args(["run", "-i", "-u", "1000", "--", "sh", "-c", script]);
+            command.stdin(File::open(&input).unwrap()).stdout(appending()).stderr(appending());
+            assert!(command.status().unwrap().code().is_some());
+        }
+        assert_eq!(fs::read_to_string(&input).unwrap(), "typed\n");
+        let written = fs::read_to_string(&output).unwrap();
+        assert!(written.starts_with("before\ntyped\n") && written.ends_with("1000\n"), "{written}");
+        for file in [&input, &output] {
+            let meta = fs::metadata(file).unwrap();
+            assert_eq!((meta.uid(), meta.mode() & 0o777), (0, 0o644), "{}", file.display());
+        }
+        // Those who want their own descriptors get them.
+        let mut command = longshore(&stage.root());
+        command.args(["run", "--stdio", "inherit", "--", "readlink", "/proc/self/fd/1"]);
+        assert!(command.stdout(appending()).status().unwrap().success());
+        drop(command);
+        let written = fs::read_to_string(&output).unwrap();
+        assert!(written.ends_with(&format!("{}\n", output.display())), "{written}");
+        stage.check();
+    });
+}
+
+/// As any program, the command waits for its reader. The reader's end may be non-blocking.
+#[test]
+fn slow_reader_and_nonblocking() {
+    on_bare_stage(|stage| {
+        for nonblocking in [false, true] {
+            let (mut reader, writer) = std::io::pipe().unwrap();
+            rustix::io::ioctl_fionbio(&writer, nonblocking).unwrap();
+            let mut command = longshore(&stage.root());
+            command.args(["run", "--", "seq", "1", "20000"]);
+            let mut child = command.stdout(writer.try_clone().unwrap()).stderr(writer).spawn().unwrap();
+            drop(command);
+            std::thread::sleep(Duration::from_secs(2));
+            let mut all = String::new();
+            reader.read_to_string(&mut all).unwrap();
+            assert_eq!((all.len(), child.wait().unwrap().code()), (108_894, Some(0)), "{nonblocking}");
+        }
+        stage.check();
+    });
+}
+
+/// The reader never reads. A signal ends the wait.
+#[test]
+fn a_reader_that_never_reads() {
+    on_bare_stage(|stage| {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut command = longshore(&stage.root());
+        // The output fits into our pipe, so that the program ends.
+        command.args(["run", "--", "seq", "1", "20000"]).stdout(writer).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        drop(command);
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(child.try_wait().unwrap().is_none(), "it does not wait");
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        drop(reader);
+        stage.check();
+    });
+}
+
+/// What cannot be written is an error; a reader that has closed its end is none.
+#[test]
+fn output_that_is_lost() {
+    on_bare_stage(|stage| {
+        let run = |script: &str, out: Stdio| {
+            let mut command = longshore(&stage.root());
+            command.args(["run", "--", "sh", "-c", script]).stdout(out).stderr(Stdio::piped());
+            let output = command.output().unwrap();
+            (output.status.code(), String::from_utf8(output.stderr).unwrap())
+        };
+        let full = || Stdio::from(fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+        let (code, said) = run("echo text", full());
+        assert_eq!(code, Some(125), "{said}");
+        assert!(said.starts_with("longshore: output of the program is lost: No space left"), "{said}");
+        assert_eq!(run("echo text; sleep 1; exit 3", full()).0, Some(3));
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        assert_eq!(run("echo text; exit 0", writer.into()), (Some(0), String::new()));
+        stage.check();
     });
 }

@@ -32,9 +32,14 @@ pub enum Stdio {
     /// `/dev/null`.
     #[default]
     Null,
-    /// The stream of the embedder with the same number.
+    /// The stream of the embedder with the same number, as [`Fd`](Self::Fd).
     Inherit,
     /// This file itself; nothing is copied. It has no form in JSON: serializing it is an error.
+    ///
+    /// The process can do with it what its rights allow: read a terminal that it is only to write to, and set it; open a
+    /// file again by `/proc/self/fd`, to read or truncate what it is only to append to; make it non-blocking for all that
+    /// share it. The runtime gives the file to the container's user (`chown`), and it stays that user's. To a process that you
+    /// do not trust, give a [`Pipe`](Self::Pipe).
     #[serde(skip)]
     Fd(Arc<OwnedFd>),
     /// A pipe. The handle gives out the other end. An output must be read: a process blocks when its pipe is full.

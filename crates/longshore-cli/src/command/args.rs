@@ -48,7 +48,7 @@ pub(crate) struct Global {
 pub(crate) enum Action {
     /// Run a program in a new container and wait for it
     ///
-    /// The program's stdout, stderr and stdin are the command's own. Exit status: the program's code;
+    /// The program's output is copied to stdout and stderr, and stdin to the program with -i. Exit status: the program's code;
     /// 128+n when signal n ended it; 124 when --timeout did; 125 when Longshore failed; 126 when the
     /// program cannot be executed; 127 when there is none. Ctrl-C and SIGTERM end the program with
     /// SIGTERM, and SIGKILL after --grace; a second one kills it at once.
@@ -81,6 +81,12 @@ pub(crate) struct Run {
     /// Pass stdin on to the program; it reads nothing otherwise
     #[arg(short, long)]
     pub(crate) interactive: bool,
+    /// Copy between the program's streams and these, or give it these themselves [default: pipe]
+    ///
+    /// With `inherit` the program can read and set the terminal without -i, and open files again to overwrite them, and a
+    /// file becomes the property of the container's user. What the runtime writes to stderr is shown, too.
+    #[arg(long, value_enum, default_value = "pipe", hide_default_value = true, conflicts_with = "tty")]
+    pub(crate) stdio: Streams,
     /// Give the program a terminal; with -i, every key goes to it as it is, Ctrl-C too
     #[arg(short, long)]
     pub(crate) tty: bool,
@@ -238,6 +244,12 @@ pub(crate) struct Container {
     /// The program and its arguments; options of longshore come before it
     #[arg(trailing_var_arg = true, value_name = "CMD")]
     pub(crate) command: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Streams {
+    Pipe,
+    Inherit,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

@@ -1,68 +1,139 @@
-//! Copies the program's stderr to ours, without what the runtime may write there before.
+//! The program's streams, and the threads that copy between them and ours.
 //!
-//! A runtime shares its stderr with the program, and writes its own message there if it cannot start it; we print a
-//! sentence of our own. So unless stderr is a terminal, it goes through a pipe that is read from the moment the
-//! program runs, and never if it does not. If stdout is the same file, it goes through the same pipe, so that their
-//! order is kept. A terminal is passed on as it is, because the program may ask whether it has one.
+//! ```text
+//!  our stdin  ──▶ a pipe ──▶ the program ──▶ a pipe ──▶ our stdout
+//!                                       └──▶ a pipe ──▶ our stderr
+//! ```
+//! The program never gets our own streams. It could read what the user types, set the terminal, or open a file again
+//! by `/proc/self/fd` and overwrite it, and the runtime would give the file to the container's user. `--stdio inherit` does
+//! without all this.
+//!
+//! If stdout and stderr are the same file, both are one pipe, so that their order is kept. The pipes are copied from the
+//! moment the program runs, and never if it does not: a runtime shares its stderr with the program and writes its own
+//! message there if it cannot start it, and we print a sentence of our own.
+//!
+//! A slow reader is waited for, as any program waits. Another process may hold a pipe open when the program has
+//! ended; then what is written within a second is still copied.
 
-use std::io::{self, IsTerminal, PipeReader, Write};
+pub(super) mod copy;
+
+use std::io::{self, ErrorKind, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::mpsc;
+use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use longshore::{Stdio, StdioSpec};
+use tokio::sync::oneshot;
 
-/// How long the pipe is read after the end of the program, if another process holds it open.
-const DRAIN: Duration = Duration::from_secs(1);
+/// How large the pipes are, if the kernel allows it.
+const PIPE: usize = 256 << 10;
 
-/// The pipe, until it is read.
+/// The pipes, and what copies them.
 #[derive(Default)]
 pub(crate) struct Relay {
-    reader: Option<PipeReader>,
-    running: Option<mpsc::Receiver<()>>,
+    stdin: Option<PipeWriter>,
+    stdout: Option<PipeReader>,
+    stderr: Option<PipeReader>,
+    /// Closed when the program has ended, which the threads see.
+    running: Option<PipeWriter>,
+    copied: Vec<oneshot::Receiver<io::Result<()>>>,
+    failed: Option<io::Error>,
 }
 
 impl Relay {
     /// Makes the program's streams, and the relay behind them.
-    pub(crate) fn new(stdin: Stdio) -> io::Result<(StdioSpec, Self)> {
-        let straight = || Stdio::Inherit;
-        if io::stderr().is_terminal() {
-            return Ok((StdioSpec { stdin, stdout: straight(), stderr: straight() }, Self::default()));
-        }
-        let (reader, writer) = io::pipe()?;
-        let writer = OwnedFd::from(writer);
-        let stdout = match same_file(io::stdout(), io::stderr()) {
-            true => Stdio::from(writer.try_clone()?),
-            false => straight(),
+    pub(crate) fn new(interactive: bool) -> io::Result<(StdioSpec, Self)> {
+        let mut relay = Self::default();
+        let stdin = match interactive {
+            true => {
+                let (theirs, ours) = io::pipe()?;
+                relay.stdin = Some(ours);
+                OwnedFd::from(theirs).into()
+            }
+            false => Stdio::Null,
         };
-        Ok((StdioSpec { stdin, stdout, stderr: writer.into() }, Self { reader: Some(reader), running: None }))
+        let (ours, stderr) = output()?;
+        relay.stderr = Some(ours);
+        let stdout = match is_same_file(io::stdout(), io::stderr()) {
+            true => stderr.try_clone()?,
+            false => {
+                let (ours, theirs) = output()?;
+                relay.stdout = Some(ours);
+                theirs
+            }
+        };
+        let spec =
+            StdioSpec { stdin, stdout: OwnedFd::from(stdout).into(), stderr: OwnedFd::from(stderr).into() };
+        Ok((spec, relay))
     }
 
     /// Starts to copy, because the program runs.
-    pub(crate) fn start(&mut self) -> io::Result<()> {
-        let Some(mut reader) = self.reader.take() else {
-            return Ok(());
-        };
-        let (done, running) = mpsc::channel();
-        thread::Builder::new().name("stderr".into()).spawn(move || {
-            // If our stderr is closed, the program finds its own closed.
-            let _closed = io::copy(&mut reader, &mut io::stderr()).and_then(|_| io::stderr().flush());
-            drop(done);
-        })?;
+    pub(crate) fn start(&mut self) {
+        if let Err(error) = self.try_start() {
+            self.failed = Some(error);
+        }
+    }
+
+    fn try_start(&mut self) -> io::Result<()> {
+        let (ended, running) = io::pipe()?;
+        let ended = Arc::new(ended);
+        if let Some(pipe) = self.stdout.take() {
+            self.copied.push(copy_out("stdout", pipe, io::stdout(), Arc::clone(&ended))?);
+        }
+        if let Some(pipe) = self.stderr.take() {
+            self.copied.push(copy_out("stderr", pipe, io::stderr(), ended)?);
+        }
+        if let Some(pipe) = self.stdin.take() {
+            // A read of stdin cannot be interrupted. The thread ends with the command.
+            thread::Builder::new().name("stdin".into()).spawn(move || copy::input(&io::stdin(), &pipe))?;
+        }
         self.running = Some(running);
         Ok(())
     }
 
-    /// Waits until everything is copied.
-    pub(crate) fn finish(self) {
-        if let Some(running) = self.running {
-            let _ended_or_held_open = running.recv_timeout(DRAIN);
+    /// Waits until everything is copied, or until `hurried`. An error if output was lost, other than by a reader
+    /// that has closed its end.
+    pub(crate) async fn finish(self, hurried: impl Future<Output = ()>) -> io::Result<()> {
+        drop(self.running);
+        tokio::pin!(hurried);
+        let mut result = self.failed.map_or(Ok(()), Err);
+        for copied in self.copied {
+            tokio::select! {
+                // A thread that has panicked has said so.
+                copied = copied => result = result.and(copied.unwrap_or(Ok(()))),
+                () = &mut hurried => break,
+            }
         }
+        result
     }
 }
 
-fn same_file(one: impl AsFd, other: impl AsFd) -> bool {
+fn output() -> io::Result<(PipeReader, PipeWriter)> {
+    let (ours, theirs) = io::pipe()?;
+    let _it_works_as_it_is = rustix::pipe::fcntl_setpipe_size(&ours, PIPE);
+    Ok((ours, theirs))
+}
+
+fn copy_out(
+    name: &str,
+    pipe: PipeReader,
+    out: impl AsFd + Send + 'static,
+    ended: Arc<PipeReader>,
+) -> io::Result<oneshot::Receiver<io::Result<()>>> {
+    let (done, copied) = oneshot::channel();
+    thread::Builder::new().name(name.into()).spawn(move || {
+        let result = copy::output(&pipe, &out, &ended);
+        // If our stream is closed, the program finds its own closed.
+        drop(pipe);
+        let _nobody_waits = done.send(match result {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+            result => result,
+        });
+    })?;
+    Ok(copied)
+}
+
+fn is_same_file(one: impl AsFd, other: impl AsFd) -> bool {
     match (rustix::fs::fstat(one), rustix::fs::fstat(other)) {
         (Ok(one), Ok(other)) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
         _ => false,

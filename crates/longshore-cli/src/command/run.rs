@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
-use super::args::{Global, Run};
+use super::args::{Global, Run, Streams};
 use super::plain::plain;
 use super::relay::Relay;
 use super::status::{self, Asked, Failure};
@@ -34,7 +34,7 @@ async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure>
     let executor = executor(global)?;
 
     let has_terminal = spec.process.terminal.is_some();
-    let (stdio, mut relay) = streams(arguments.interactive, has_terminal).map_err(no_files)?;
+    let (stdio, mut relay) = streams(&arguments, has_terminal).map_err(no_files)?;
     spec.process.stdio = stdio;
     spec.telemetry.traceparent = trace::traceparent();
     let logged = log.map(|out| events::write(executor.events(), out)).transpose().map_err(no_files)?;
@@ -46,15 +46,20 @@ async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure>
     };
 
     let container = executor.run(spec).await?;
-    let is_raw = has_terminal && arguments.interactive;
-    let restore = is_raw.then(terminal::Restore::make_raw).transpose().map_err(no_files)?;
+    let restore = has_terminal.then(|| terminal::Restore::make_raw(arguments.interactive));
+    let restore = restore.transpose().map_err(no_files)?;
     let copied = has_terminal.then(|| terminal::copy(&container)).transpose().map_err(no_files)?;
     let exit = wait(&container, &mut relay, &mut signals, &mut asked).await;
     if let Some(copied) = copied {
         let _panicked = copied.await;
     }
     drop(restore);
-    relay.finish();
+    // A signal ends the wait for a slow reader.
+    let copied = relay
+        .finish(async {
+            let _any = signals.recv().await;
+        })
+        .await;
     shut_down(&executor).await;
     if let Some(logged) = logged {
         // Whoever reads them may be slow. A signal ends the wait.
@@ -67,24 +72,26 @@ async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure>
     if let Some(sentence) = sentence {
         eprintln!("longshore: {}", plain(sentence));
     }
-    Ok(code.into())
+    Ok(match copied {
+        Ok(()) => code,
+        Err(error) => status::lost_output(&error, code),
+    }
+    .into())
 }
 
 fn no_files(error: io::Error) -> Failure {
     Failure::new(error.to_string(), "free some files")
 }
 
-/// The program's streams, and what copies its stderr to ours.
-fn streams(interactive: bool, has_terminal: bool) -> io::Result<(StdioSpec, Relay)> {
-    let stdin = match (interactive, has_terminal) {
-        (false, _) => Stdio::Null,
-        (true, false) => Stdio::Inherit,
-        (true, true) => Stdio::Pipe,
+/// The program's streams, and what copies between them and ours.
+fn streams(arguments: &Run, has_terminal: bool) -> io::Result<(StdioSpec, Relay)> {
+    let stdin = |passed| if arguments.interactive { passed } else { Stdio::Null };
+    let (stdin, stdout, stderr) = match (has_terminal, arguments.stdio) {
+        (true, _) => (stdin(Stdio::Pipe), Stdio::Pipe, Stdio::Null),
+        (false, Streams::Inherit) => (stdin(Stdio::Inherit), Stdio::Inherit, Stdio::Inherit),
+        (false, Streams::Pipe) => return Relay::new(arguments.interactive),
     };
-    match has_terminal {
-        false => Relay::new(stdin),
-        true => Ok((StdioSpec { stdin, stdout: Stdio::Pipe, stderr: Stdio::Null }, Relay::default())),
-    }
+    Ok((StdioSpec { stdin, stdout, stderr }, Relay::default()))
 }
 
 /// Ends the executor, and prints what it could not remove.
@@ -111,10 +118,8 @@ async fn wait(
             biased;
             outcome = &mut started, if starting => {
                 starting = false;
-                if outcome.is_ok()
-                    && let Err(error) = relay.start()
-                {
-                    tracing::error!(%error, "the program's stderr is lost");
+                if outcome.is_ok() {
+                    relay.start();
                 }
             }
             exit = &mut ended => return exit,

@@ -4,6 +4,7 @@
 //! Longshore failed; 126 when the program cannot be executed; 127 when there is none.
 
 use std::fmt;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -16,6 +17,16 @@ pub(crate) const TIMED_OUT: u8 = 124;
 pub(crate) const OUR_FAILURE: Code = Code(125);
 const NOT_EXECUTABLE: Code = Code(126);
 const NOT_FOUND: Code = Code(127);
+
+/// Says that output of the program could not be written. The code is still the program's own if that has failed.
+pub(crate) fn lost_output(error: &io::Error, code: Code) -> Code {
+    // It may be stderr that cannot be written to.
+    let _lost = writeln!(
+        io::stderr(),
+        "longshore: output of the program is lost: {error}; free some space or memory"
+    );
+    if code == Code(0) { OUR_FAILURE } else { code }
+}
 
 const KILLED: ExitStatus = ExitStatus::Signal(Signal::KILL);
 

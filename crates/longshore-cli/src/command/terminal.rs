@@ -1,39 +1,54 @@
-//! The user's terminal while the program has one of its own. It is raw: every key goes to the program. It is restored
-//! when the command ends.
+//! The user's terminal while the program has one of its own. With `-i` it is raw: every key goes to the program. Without,
+//! only its output is raw, because the program's terminal has already put a carriage return before each line feed. It is
+//! restored when the command ends.
 
-use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::thread;
 
 use longshore::{ContainerHandle, Input, Output, TerminalSize};
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::process::getpgrp;
+use rustix::termios::{
+    OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr,
+};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
-/// The former settings of the user's terminal, to be restored.
-pub(crate) struct Restore(Option<Termios>);
+use super::relay::copy::{read, write_all};
+
+/// The user's terminal and its former settings, to be restored.
+pub(crate) struct Restore(Option<(OwnedFd, Termios)>);
 
 impl Restore {
-    /// Makes the terminal on stdin raw. If stdin is not a terminal, nothing is changed.
-    pub(crate) fn make_raw() -> io::Result<Self> {
-        let stdin = io::stdin();
-        if !isatty(&stdin) {
-            return Ok(Self(None));
+    /// Makes the terminal on stdin raw, or only the output of the one on stdout. If there is none, nothing is changed.
+    pub(crate) fn make_raw(interactive: bool) -> io::Result<Self> {
+        if interactive && isatty(io::stdin()) {
+            return Self::change(io::stdin(), Termios::make_raw);
         }
-        let before = tcgetattr(&stdin)?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        tcsetattr(&stdin, OptionalActions::Now, &raw)?;
-        Ok(Self(Some(before)))
+        let stdout = io::stdout();
+        // In the background, the kernel would stop us.
+        if isatty(&stdout) && tcgetpgrp(&stdout).is_ok_and(|foreground| foreground == getpgrp()) {
+            return Self::change(stdout, |settings| settings.output_modes.remove(OutputModes::OPOST));
+        }
+        Ok(Self(None))
+    }
+
+    fn change(terminal: impl AsFd, change: impl FnOnce(&mut Termios)) -> io::Result<Self> {
+        let terminal = terminal.as_fd().try_clone_to_owned()?;
+        let before = tcgetattr(&terminal)?;
+        let mut changed = before.clone();
+        change(&mut changed);
+        tcsetattr(&terminal, OptionalActions::Now, &changed)?;
+        Ok(Self(Some((terminal, before))))
     }
 }
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        if let Some(before) = &self.0 {
+        if let Some((terminal, before)) = &self.0 {
             // A terminal that was hung up cannot be restored.
-            let _hung_up = tcsetattr(io::stdin(), OptionalActions::Now, before);
+            let _hung_up = tcsetattr(terminal, OptionalActions::Now, before);
         }
     }
 }
@@ -69,7 +84,7 @@ pub(crate) fn copy(container: &ContainerHandle) -> io::Result<JoinHandle<()>> {
 
 fn copy_in(mut stdin: Input, runtime: &Handle) {
     let mut chunk = [0; 4096];
-    while let Ok(read @ 1..) = io::stdin().lock().read(&mut chunk) {
+    while let Ok(read @ 1..) = read(&io::stdin(), &mut chunk) {
         if runtime.block_on(stdin.write_all(&chunk[..read])).is_err() {
             return;
         }
@@ -78,8 +93,7 @@ fn copy_in(mut stdin: Input, runtime: &Handle) {
 
 async fn copy_out(mut stdout: Output) {
     while let Some(chunk) = stdout.next_chunk().await {
-        let mut out = io::stdout().lock();
-        if out.write_all(&chunk).and_then(|()| out.flush()).is_err() {
+        if write_all(&io::stdout(), &chunk).is_err() {
             return;
         }
     }

@@ -1,0 +1,212 @@
+//! Copying from one file descriptor to another. Ours may be non-blocking, because whoever shares them with us may have made
+//! them so: then the kernel is asked to wait.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, ioctl_fionread};
+use rustix::pipe::{SpliceFlags, splice};
+
+/// How long a pipe is read after the end of the program, if another process holds it open.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// How often a full pipe is copied from before it is looked whether the program has ended.
+const ROUNDS: u32 = 16;
+
+/// How much is copied at once.
+const CHUNK: usize = 64 << 10;
+
+/// Copies a pipe to its end, or until a second after `ended` is closed. What is in the pipe then is copied as well.
+pub(super) fn output(pipe: &impl AsFd, out: &impl AsFd, ended: &impl AsFd) -> io::Result<()> {
+    let mut mover = Mover { pipe: pipe.as_fd(), out: out.as_fd(), buffer: None };
+    let mut deadline: Option<Instant> = None;
+    loop {
+        let now = Instant::now();
+        if deadline.is_some_and(|deadline| now >= deadline) {
+            return mover.copy_rest();
+        }
+        let mut both = [PollFd::new(pipe, PollFlags::IN), PollFd::new(ended, PollFlags::IN)];
+        // The end is waited for once.
+        let (fds, timeout) = match deadline {
+            None => (&mut both[..], None),
+            Some(deadline) => (&mut both[..1], Timespec::try_from(deadline - now).ok()),
+        };
+        match poll(fds, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let [readable, has_ended] = both.each_ref().map(|fd| !fd.revents().is_empty());
+        if readable {
+            // A few times, before the end is looked for.
+            for _ in 0..ROUNDS {
+                match mover.copy_some(usize::MAX)? {
+                    Some(0) => return Ok(()),
+                    Some(_) => {}
+                    None => break,
+                }
+            }
+        }
+        if has_ended && deadline.is_none() {
+            deadline = Some(Instant::now() + DRAIN);
+        }
+    }
+}
+
+/// Copies stdin to the program's until one of both ends.
+pub(super) fn input(from: &impl AsFd, pipe: &impl AsFd) {
+    let mut chunk = vec![0; CHUNK];
+    while let Ok(read @ 1..) = read(from, &mut chunk) {
+        if write_all(pipe, chunk.get(..read).unwrap_or_default()).is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads some bytes, and waits for them. 0 is the end.
+pub(in super::super) fn read(from: &impl AsFd, chunk: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match rustix::io::read(from, &mut *chunk) {
+            Err(Errno::AGAIN) => wait(from.as_fd(), PollFlags::IN)?,
+            Err(Errno::INTR) => {}
+            read => return Ok(read?),
+        }
+    }
+}
+
+/// Writes all of it, and waits for a slow reader.
+pub(in super::super) fn write_all(out: &impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(out, bytes) {
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(Errno::AGAIN) => wait(out.as_fd(), PollFlags::OUT)?,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+fn wait(fd: BorrowedFd<'_>, flags: PollFlags) -> io::Result<()> {
+    match poll(&mut [PollFd::from_borrowed_fd(fd, flags)], None) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Moves bytes out of a pipe.
+struct Mover<'a> {
+    pipe: BorrowedFd<'a>,
+    out: BorrowedFd<'a>,
+    /// Set once the kernel cannot move them itself, as to a file that is appended to.
+    buffer: Option<Vec<u8>>,
+}
+
+impl Mover<'_> {
+    /// Copies at most `limit` bytes. `None` if the pipe is empty, 0 if it has ended.
+    fn copy_some(&mut self, limit: usize) -> io::Result<Option<usize>> {
+        loop {
+            if let Some(buffer) = &mut self.buffer {
+                return copy_by(buffer, self.pipe, self.out, limit);
+            }
+            let at_once = limit.min(super::PIPE);
+            match splice(self.pipe, None, self.out, None, at_once, SpliceFlags::NONBLOCK | SpliceFlags::MOVE)
+            {
+                Ok(moved) => return Ok(Some(moved)),
+                // One of both is not ready.
+                Err(Errno::AGAIN) if ioctl_fionread(self.pipe)? == 0 => return Ok(None),
+                Err(Errno::AGAIN) => wait(self.out, PollFlags::OUT)?,
+                Err(Errno::INTR) => {}
+                Err(Errno::INVAL) => self.buffer = Some(vec![0; CHUNK]),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Copies what is in the pipe now.
+    fn copy_rest(&mut self) -> io::Result<()> {
+        let mut left = usize::try_from(ioctl_fionread(self.pipe)?).unwrap_or(usize::MAX);
+        while left > 0 {
+            match self.copy_some(left)? {
+                None | Some(0) => return Ok(()),
+                Some(moved) => left = left.saturating_sub(moved),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The same as a read and a write. We are the pipe's only reader, so what is in it does not go away.
+fn copy_by(
+    buffer: &mut [u8],
+    pipe: BorrowedFd<'_>,
+    out: BorrowedFd<'_>,
+    limit: usize,
+) -> io::Result<Option<usize>> {
+    let mut fds = [PollFd::from_borrowed_fd(pipe, PollFlags::IN)];
+    if poll(&mut fds, Some(&Timespec::default()))? == 0 {
+        return Ok(None);
+    }
+    let length = buffer.len().min(limit);
+    let chunk = buffer.get_mut(..length).unwrap_or_default();
+    let read = read(&pipe, chunk)?;
+    write_all(&out, chunk.get(..read).unwrap_or_default())?;
+    Ok(Some(read))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write, pipe};
+    use std::thread;
+
+    #[test]
+    fn a_non_blocking_reader_gets_everything() {
+        let (from, mut program) = pipe().unwrap();
+        let (mut reader, out) = pipe().unwrap();
+        rustix::io::ioctl_fionbio(&out, true).unwrap();
+        let (ended, running) = pipe().unwrap();
+        let copying = thread::spawn(move || output(&from, &out, &ended));
+        let writing = thread::spawn(move || {
+            program.write_all(&vec![7; 1 << 20]).unwrap();
+            drop(running);
+        });
+        let mut all = Vec::new();
+        reader.read_to_end(&mut all).unwrap();
+        assert_eq!(all, vec![7; 1 << 20]);
+        writing.join().unwrap();
+        copying.join().unwrap().unwrap();
+    }
+
+    /// It is held open by another process, which writes on and on.
+    #[test]
+    fn a_pipe_that_is_held_open_is_not_read_for_ever() {
+        let (from, mut held) = pipe().unwrap();
+        held.write_all(b"before").unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        let (ended, running) = pipe().unwrap();
+        drop(running);
+        let begun = Instant::now();
+        let writing = thread::spawn(move || while held.write_all(b"x").is_ok() {});
+        output(&from, &file, &ended).unwrap();
+        assert!(begun.elapsed() >= DRAIN && begun.elapsed() < 10 * DRAIN, "{:?}", begun.elapsed());
+        drop(from);
+        writing.join().unwrap();
+        use std::io::Seek;
+        file.rewind().unwrap();
+        let mut start = [0; 6];
+        file.read_exact(&mut start).unwrap();
+        assert_eq!(&start, b"before");
+    }
+
+    #[test]
+    fn what_cannot_be_written_is_an_error() {
+        let (from, mut program) = pipe().unwrap();
+        program.write_all(b"text").unwrap();
+        drop(program);
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let (ended, _running) = pipe().unwrap();
+        assert_eq!(output(&from, &full, &ended).unwrap_err().kind(), io::ErrorKind::StorageFull);
+    }
+}
