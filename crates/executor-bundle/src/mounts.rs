@@ -71,38 +71,22 @@ fn entry(
 ) -> Result<Value, Error> {
     let mut options: Vec<_> = requested.options.iter().map(String::as_str).collect();
     let access = if requested.read_only { "ro" } else { "rw" };
+    if requested.host_path().is_none() {
+        kernel_fs::check(spec, requested, None)?;
+    }
     Ok(match &requested.source {
         MountSource::Bind { path, selector } => {
-            fs::metadata(path).map_err(Error::file("mount source", path))?;
-            let source = match (selector, dir) {
-                (None, _) => path.clone(),
-                (Some(selector), None) => below(path, selector),
-                (Some(selector), Some(dir)) => select(dir, number, path, selector)?,
-            };
-            kernel_fs::check(spec, requested, Some(&source))?;
-            if ids.map.is_some() {
-                for flag in locked_flags(&source) {
-                    if !options.contains(&flag) {
-                        options.push(flag);
-                    }
-                }
-            }
-            let below = read_only_below().filter(|_| requested.read_only);
-            options.splice(0..0, ["rbind", access].into_iter().chain(below));
-            mount(&requested.destination, "bind", &source, &options)
+            bind(dir, number, (path, selector.as_deref()), requested, spec, ids)?
         }
         MountSource::Tmpfs => {
-            kernel_fs::check(spec, requested, None)?;
             options.splice(0..0, ["nosuid", "nodev", access]);
             mount(&requested.destination, "tmpfs", Path::new("tmpfs"), &options)
         }
         MountSource::FileSystem { kind, source } => {
-            kernel_fs::check(spec, requested, None)?;
             options.insert(0, access);
             mount(&requested.destination, kind, Path::new(source), &options)
         }
         MountSource::Secret { contents, mode, uid, gid } => {
-            kernel_fs::check(spec, requested, None)?;
             let source = match dir {
                 Some(dir) => secrets::write(dir, number, contents, *mode, (*uid, *gid), ids)?,
                 None => PathBuf::from("secret"),
@@ -111,6 +95,34 @@ fn entry(
         }
         other => return Err(Error::field("mount", format!("{other:?} is not known here"))),
     })
+}
+
+fn bind(
+    dir: Option<&Dir>,
+    number: usize,
+    (path, selector): (&Path, Option<&Path>),
+    requested: &Mount,
+    spec: &ContainerSpec,
+    ids: &Ids,
+) -> Result<Value, Error> {
+    fs::metadata(path).map_err(Error::file("mount source", path))?;
+    let source = match (selector, dir) {
+        (None, _) => path.to_owned(),
+        (Some(selector), None) => below(path, selector),
+        (Some(selector), Some(dir)) => select(dir, number, path, selector)?,
+    };
+    kernel_fs::check(spec, requested, Some(&source))?;
+    let mut options = if requested.read_only { vec!["rbind", "ro"] } else { vec!["rbind", "rw"] };
+    options.extend(read_only_below().filter(|_| requested.read_only));
+    options.extend(requested.options.iter().map(String::as_str));
+    if ids.map.is_some() {
+        for flag in locked_flags(&source) {
+            if !options.contains(&flag) {
+                options.push(flag);
+            }
+        }
+    }
+    Ok(mount(&requested.destination, "bind", &source, &options))
 }
 
 fn below(source: &Path, selector: &Path) -> PathBuf {

@@ -108,8 +108,8 @@ impl Resources {
     /// cannot take all pids of the machine then.
     pub const DEFAULT_PIDS: u64 = 4096;
 
-    /// The highest limit of processes that the kernel takes.
-    const MOST_PIDS: u64 = 4 << 20;
+    /// The highest limit of processes that the kernel takes: as many pids as a machine can have.
+    pub const MOST_PIDS: u64 = 4 << 20;
 
     /// Whether it asks for no limit.
     pub fn is_unlimited(&self) -> bool {

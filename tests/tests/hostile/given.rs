@@ -37,7 +37,7 @@ fn default_limit_of_processes() {
             // An update of something else leaves it, and an update of it changes it.
             container.update(Resources::default().memory(64 << 20)).await.unwrap();
             assert_eq!(pids_max(pid), expected, "{asked:?}");
-            for (limit, expected) in [(23, "23"), (u64::MAX, "max")] {
+            for (limit, expected) in [(23, "23"), (u64::MAX, "4194304")] {
                 container.update(Resources::default().pids(limit)).await.unwrap();
                 assert_eq!(pids_max(pid), expected);
             }
@@ -387,6 +387,31 @@ fn nested_points() {
         over.store(true, Ordering::Relaxed);
         writer.join().unwrap();
         assert!(started > 20, "{started} of 200 started");
+        stage.finish(executor).await;
+    });
+}
+
+/// The overlay of the host has no devices: the container's are in its own /dev.
+#[test]
+fn devices_and_masks() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let script = "mknod /null c 1 3; (echo x > /null) 2>/dev/null && echo device; echo x > /dev/null && echo own
+            wc -c < /proc/interrupts; grep -E ' /(etc/hosts|etc/resolv.conf|dev/longshore-init) ' /proc/self/mounts |
+            grep -c nosuid,nodev";
+        let mut spec = shell(script);
+        spec.init = true;
+        assert_eq!(says(&executor, spec.clone()).await, "own\n0\n3\n");
+        spec.security = Security::Insecure;
+        let said = says(&executor, spec).await;
+        assert!(said.starts_with("device\nown\n") && !said.contains("own\n0\n"), "{said}");
+        // A layer may hold devices, as a build makes them.
+        let mut layers = ContainerSpec::layers(
+            ["/usr"],
+            ["/bin/sh", "-c", "mknod /null c 1 3 && echo x > /null && echo device"],
+        );
+        layers.mounts = ["/lib", "/lib64", "/etc"].map(|dir| Mount::bind(dir, dir).read_only()).into();
+        assert_eq!(says(&executor, layers).await, "device\n");
         stage.finish(executor).await;
     });
 }

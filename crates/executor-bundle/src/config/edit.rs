@@ -78,7 +78,13 @@ fn limits(config: &mut Value, context: &BundleContext<'_>) -> Result<(), Error> 
     set("cpu", "shares", limits.cpu_shares.map(Value::from))?;
     set("cpu", "cpus", limits.cpuset_cpus.clone().map(Value::from))?;
     set("cpu", "mems", limits.cpuset_mems.clone().map(Value::from))?;
-    set("pids", "limit", limits.pids.or_else(|| default_pids(context)).map(or_none))
+    let pids = limits.pids.or_else(|| default_pids(context));
+    set("pids", "limit", pids.filter(|pids| *pids != u64::MAX).map(Value::from))?;
+    if pids == Some(u64::MAX) {
+        // runc takes -1, crun does not. A new cgroup has no limit.
+        object(config, &["linux", "resources"])?.remove("pids");
+    }
+    Ok(())
 }
 
 /// A configuration of the caller's has the limit that is in it. Without the controller there can be no limit, and the

@@ -49,7 +49,8 @@ impl Step<'_> {
     }
 }
 
-/// Limits as options of `update`. No limit is -1 there.
+/// Limits as options of `update`. No limit is -1 there. For pids crun does not know that: the most that there can be is the
+/// same.
 pub(super) fn limits(resources: &Resources) -> Vec<OsString> {
     let Resources { memory, memory_swap, cpu_shares, cpuset_cpus, cpuset_mems, pids, .. } = resources;
     let (quota, period) = resources.cpu_time();
@@ -62,7 +63,7 @@ pub(super) fn limits(resources: &Resources) -> Vec<OsString> {
         ("--cpu-share", cpu_shares.map(|shares| shares.to_string())),
         ("--cpuset-cpus", cpuset_cpus.clone()),
         ("--cpuset-mems", cpuset_mems.clone()),
-        ("--pids-limit", pids.map(or_none)),
+        ("--pids-limit", pids.map(|pids| pids.min(Resources::MOST_PIDS).to_string())),
     ];
     let given = options.into_iter().filter_map(|(option, value)| Some([option.into(), value?.into()]));
     given.flatten().collect()
@@ -98,7 +99,7 @@ mod tests {
             limits(&resources).join(" ".as_ref()),
             "--memory 67108864 --memory-swap -1 --cpu-quota 50000 --cpu-period 100000 --pids-limit 7"
         );
-        assert_eq!(limits(&Resources::default().pids(u64::MAX)).join(" ".as_ref()), "--pids-limit -1");
+        assert_eq!(limits(&Resources::default().pids(u64::MAX)).join(" ".as_ref()), "--pids-limit 4194304");
         assert!(limits(&Resources::default()).is_empty());
     }
 }
