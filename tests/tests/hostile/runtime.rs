@@ -1,4 +1,5 @@
 //! What a container can do to the runtime that starts it, and to the streams of the command.
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -232,4 +233,57 @@ fn output_that_is_lost() {
         assert_eq!(run("echo text; exit 0", writer.into()), (Some(0), String::new()));
         stage.check();
     });
+}
+
+/// Looks at what the processes that enter the container have open, their working and root directories included. A
+/// directory that is neither on the container's root file system nor in its `/proc` leads out.
+const SPY: &str = r##"
+    $| = 1;
+    my %inside = map { (stat $_)[0] => 1 } '/', '/proc';
+    my (%seen, $end);
+    for ($end = time + 3; time < $end;) {
+        opendir(my $proc, '/proc');
+        for my $pid (grep { /^\d+$/ && $_ != $$ } readdir $proc) {
+            for my $link (glob("/proc/$pid/fd/* /proc/$pid/cwd /proc/$pid/root /proc/$pid/exe")) {
+                my $to = readlink($link) // next;
+                my ($program, $device) = ($link =~ /exe$/, (stat "$link/.")[0]);
+                next unless $program || defined $device;
+                my $out = !$program && !$inside{$device} ? 'out' : 'in';
+                (my $name = $link) =~ s/\d+/N/;
+                print "$out $name $to\n" unless $seen{"$out $name $to"}++;
+            }
+        }
+    }
+    print "over\n";
+"##;
+
+#[test]
+fn spied_on_while_entering() {
+    for capable in [false, true] {
+        on_stage(async |stage| {
+            let executor = stage.executor();
+            let mut spec = ContainerSpec::host(["perl", "-e", SPY]).piped();
+            if capable {
+                spec.process.cap_add.push("SYS_PTRACE".parse().unwrap());
+            }
+            let spy = executor.run(spec).await.unwrap();
+            let mut stdout = spy.io().take_stdout().unwrap();
+            let mut said = String::new();
+            while !said.contains("over") {
+                spy.exec(ExecSpec::new(["true"])).await.unwrap().wait().await;
+                let more = tokio::time::timeout(Duration::from_millis(1), stdout.next_chunk()).await;
+                if let Ok(Some(chunk)) = more {
+                    said.push_str(&String::from_utf8_lossy(&chunk));
+                }
+            }
+            assert!(said.contains("in /proc/N/cwd /\n"), "nothing was seen: {said}");
+            assert!(!said.lines().any(|line| line.starts_with("out ")), "{said}");
+            // Without the capability, not even the runtime itself is seen.
+            let runtime =
+                said.lines().find(|line| line.contains("longshore-runtime") || line.ends_with("exe /"));
+            assert!(capable || runtime.is_none(), "{runtime:?}");
+            spy.wait().await;
+            stage.finish(executor).await;
+        });
+    }
 }
