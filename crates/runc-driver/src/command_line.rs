@@ -8,8 +8,7 @@ mod calls;
 mod runtime;
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -23,7 +22,7 @@ use executor_host::{HostClient, Root, log_prefix};
 use serde::Deserialize;
 
 use self::arguments::limits;
-use crate::image::Images;
+use crate::image::{self, Images};
 use crate::oci::{OciFeatures, OciState};
 use crate::vulnerabilities::{KnownVulnerability, known_vulnerabilities};
 use crate::{Error, Result};
@@ -74,7 +73,7 @@ impl CommandLine {
         host: HostClient,
     ) -> Self {
         let images = in_memory.then(|| Arc::new(Images::new(&program)));
-        let readable = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&program);
+        let readable = image::hold(&program);
         Self {
             program,
             caller: None,

@@ -17,7 +17,7 @@
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -186,6 +186,12 @@ impl Sealed {
 fn read_only(file: &File) -> io::Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     Ok(fcntl_dupfd_cloexec(File::open(path)?, 3)?)
+}
+
+/// Opens the program on the disk for reading, for the same reason.
+pub(crate) fn hold(program: &Path) -> io::Result<File> {
+    // It may be a FIFO, which is nothing to wait for.
+    File::options().read(true).custom_flags(libc::O_NONBLOCK).open(program)
 }
 
 /// Makes a file in memory. Linux before 6.3 does not know `MFD_EXEC`. Later versions may require it.

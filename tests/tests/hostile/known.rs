@@ -566,7 +566,11 @@ fn a_device_that_it_makes() {
         // The kernel asks the cgroup at mknod already.
         let said = says(&executor, shell(&format!("{script} true"))).await;
         assert!(said.lines().all(|line| line == "not made"), "{said}");
-        assert_eq!(says(&executor, shell("mknod /null c 1 3 && : < /null && echo opened")).await, "opened\n");
+        // One that it may have is opened where devices are not switched off, as they are in the view of the host.
+        let script = "mknod /null c 1 3 && (: < /null) && echo opened; rm /null";
+        assert_eq!(says(&executor, stage.directory_spec(["sh", "-c", script])).await, "opened\n");
+        let said = says(&executor, shell("mknod /null c 1 3 && (: < /null) 2>/dev/null || echo closed")).await;
+        assert_eq!(said, "closed\n");
         stage.finish(executor).await;
     });
 }

@@ -47,6 +47,10 @@ impl ExecutorBuilder {
     /// Sets the root directory, for bundles and the state of the runtime. It is created if it does not exist.
     /// Executors may share it: each removes what dead ones left, and leaves live ones alone. The default is
     /// [`default_root`].
+    ///
+    /// A runtime refuses a root that somebody else could change or could have prepared. It must belong to this
+    /// process's user, must not be a link, and nobody else may be able to write to it. The directories above it must
+    /// belong to root or to this user, and may be writable for others only with the sticky bit, as `/tmp` is.
     #[must_use]
     pub fn root(self, root: impl Into<PathBuf>) -> Self {
         Self { root: root.into(), ..self }
