@@ -569,7 +569,8 @@ fn a_device_that_it_makes() {
         // One that it may have is opened where devices are not switched off, as they are in the view of the host.
         let script = "mknod /null c 1 3 && (: < /null) && echo opened; rm /null";
         assert_eq!(says(&executor, stage.directory_spec(["sh", "-c", script])).await, "opened\n");
-        let said = says(&executor, shell("mknod /null c 1 3 && (: < /null) 2>/dev/null || echo closed")).await;
+        let said =
+            says(&executor, shell("mknod /null c 1 3 && (: < /null) 2>/dev/null || echo closed")).await;
         assert_eq!(said, "closed\n");
         stage.finish(executor).await;
     });

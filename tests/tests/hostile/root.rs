@@ -113,6 +113,104 @@ fn traversable() {
     });
 }
 
+/// What lies beside a container's own files: the source of a selector that is in a directory of mode 0700, a device node, the
+/// fifo by which a container is started, and the upper layer of an ordinary user's container.
+#[test]
+fn open_siblings() {
+    on_stage(async |stage| {
+        open(&stage);
+        let (go, hidden, temporary) = (stage.path("go"), stage.path("hidden"), stage.path("tmp"));
+        fs::write(&go, "").unwrap();
+        fs::create_dir(&hidden).unwrap();
+        mode(&hidden, 0o700);
+        fs::write(hidden.join("suid"), "secret").unwrap();
+        mode(&hidden.join("suid"), 0o666);
+        fs::create_dir(&temporary).unwrap();
+        mode(&temporary, 0o1777);
+
+        let executor = stage.executor();
+        let selected = format!("type=bind,src={},selector=/hidden,dst=/selected", stage.path("").display());
+        let script = "mknod /suid c 1 3; chmod 666 /suid; exec sleep 1000";
+        let spec = shell(script).id(ContainerId::new("c0").unwrap());
+        let running = executor.run(spec.mount(Mount::from_words(&selected).unwrap())).await.unwrap();
+        let held = executor.create(shell("true").id(ContainerId::new("c1").unwrap())).await.unwrap();
+        running.started().await.unwrap();
+        held.created().await.unwrap();
+        assert!(stage.root().join("runtime/c1/exec.fifo").exists() || !longshore_tests::on_runc());
+        let mut theirs = Command::new(public_program(&stage));
+        theirs
+            .uid(USER)
+            .gid(USER)
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("TMPDIR", &temporary);
+        theirs.args([
+            "run",
+            "--",
+            "sh",
+            "-c",
+            "cp /bin/true /home/suid; chmod 4777 /home/suid; echo up; sleep 1000",
+        ]);
+        let mut theirs = theirs.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(theirs.stdout.take().unwrap()), &mut line)
+            .unwrap();
+        assert_eq!(line, "up\n");
+
+        let roots = [stage.root(), temporary.join(format!("longshore-{USER}"))];
+        let ids = fs::read_dir(roots[1].join("containers")).unwrap().map(|entry| entry.unwrap().path());
+        let theirs_id = ids.last().unwrap();
+        let walk = WALK
+            .replace("while (-e $go)", "for (1 .. 20)")
+            .replace("0 .. 19;", "0 .. 19; push @known, @ARGV[2 .. $#ARGV];");
+        for root in &roots {
+            let mut walker = Command::new("perl");
+            walker.args(["-e", &walk]).args([&go, root, &theirs_id, &theirs_id.join("layers/home/upper")]);
+            let walked = walker.uid(NEIGHBOUR).gid(NEIGHBOUR).stderr(Stdio::inherit()).output().unwrap();
+            assert_eq!(String::from_utf8(walked.stdout).unwrap(), "");
+        }
+        let pid = rustix::process::Pid::from_child(&theirs);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        theirs.wait().unwrap();
+        assert_eq!(fs::read_dir(&roots[1]).unwrap().count(), 0);
+        running.cancel(longshore::Cancel::now()).await;
+        held.cancel(longshore::Cancel::now()).await;
+        stage.finish(executor).await;
+    });
+}
+
+/// Root sweeps up after an executor whose name anybody can read.
+#[test]
+fn mark() {
+    on_bare_stage(|stage| {
+        let mut dead = longshore_tests::command::longshore(&stage.root());
+        let mut dead = dead.args(["run", "--", "sleep", "1000"]).stdin(Stdio::null()).spawn().unwrap();
+        let executors = stage.root().join("executors");
+        let deadline = Instant::now() + HUNG;
+        let name = loop {
+            assert!(Instant::now() < deadline, "no executor");
+            let mut entries = fs::read_dir(&executors).into_iter().flatten().flatten();
+            if let Some(entry) = entries.next() {
+                break entry.file_name().into_string().unwrap();
+            }
+        };
+        dead.kill().unwrap();
+        dead.wait().unwrap();
+        let strangers = [0, NEIGHBOUR].map(|uid| {
+            let mut stranger = Command::new("sleep");
+            stranger.arg("1000").env("LONGSHORE_EXECUTOR", &name).uid(uid).gid(uid).spawn().unwrap()
+        });
+        let swept = call(&stage.root(), &["sweep"]);
+        assert_eq!(swept.code, Some(0), "{swept:?}");
+        for mut stranger in strangers {
+            assert!(stranger.try_wait().unwrap().is_none(), "a stranger was killed");
+            stranger.kill().unwrap();
+            stranger.wait().unwrap();
+        }
+        stage.check();
+    });
+}
+
 /// The directories of a root are its owner's alone. Files, such as a container's hosts, are behind them.
 #[test]
 fn modes_are_narrow() {
