@@ -16,6 +16,8 @@ use std::os::fd::RawFd;
 use std::sync::Once;
 use std::thread;
 
+use rustix::event::{EventfdFlags, eventfd};
+
 /// The first descriptor that is not inherited.
 const FIRST: RawFd = 3;
 
@@ -38,6 +40,21 @@ pub fn spawn_without_descriptors<T: Send>(spawn: impl FnOnce() -> io::Result<T> 
         thread.join().unwrap_or_else(|_panic| Err(io::Error::other("the thread that executes has panicked")))
     })
 }
+
+/// Checks that this process can open that many more file descriptors.
+///
+/// tokio panics if it has none left when a runtime of it is made, or listens for its first signal. So this is called before.
+///
+/// # Errors
+/// That of the system, as `EMFILE`.
+pub fn check_free_descriptors(count: usize) -> io::Result<()> {
+    let new = || eventfd(0, EventfdFlags::CLOEXEC);
+    let _held = (0..count).map(|_| new()).collect::<rustix::io::Result<Vec<_>>>()?;
+    Ok(())
+}
+
+/// How many descriptors tokio needs to listen for its first signal.
+pub const SIGNAL_DESCRIPTORS: usize = 4;
 
 /// Gives this thread a table of its own and sets the flags in it (Linux 5.11).
 fn set_flags_at_once() -> io::Result<()> {

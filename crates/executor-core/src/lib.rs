@@ -41,7 +41,7 @@ mod telemetry;
 mod usage;
 
 pub use config::Config;
-pub use descriptors::spawn_without_descriptors;
+pub use descriptors::{SIGNAL_DESCRIPTORS, check_free_descriptors, spawn_without_descriptors};
 pub use device::{Device, DeviceRights};
 pub use error::{BoxError, Error, InvalidSpec, RuntimeError};
 pub use events::{Events, Notice, Snapshot};

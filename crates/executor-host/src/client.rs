@@ -14,7 +14,9 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, ProcessRef, Signal, SignalScope};
-use executor_core::{BoxFuture, BoxStream, ChildFd, ChildStdio, Delivery};
+use executor_core::{
+    BoxFuture, BoxStream, ChildFd, ChildStdio, Delivery, SIGNAL_DESCRIPTORS, check_free_descriptors,
+};
 use futures::channel::mpsc::{UnboundedReceiver, unbounded};
 use futures::channel::oneshot;
 use futures::{FutureExt, StreamExt, future, stream};
@@ -202,7 +204,9 @@ impl HostClient {
     /// # Errors
     /// When SIGCHLD cannot be listened for.
     pub fn reap_orphans(&self, containers: Containers) -> Result<()> {
-        let mut ended = signal(SignalKind::child()).map_err(Error::system("listen for SIGCHLD"))?;
+        let mut ended = check_free_descriptors(SIGNAL_DESCRIPTORS)
+            .and_then(|()| signal(SignalKind::child()))
+            .map_err(Error::system("listen for SIGCHLD"))?;
         self.shared.host.request(Request::ReapOrphans { containers }, Vec::new());
         let connection = Arc::downgrade(&self.shared);
         tokio::spawn(async move {

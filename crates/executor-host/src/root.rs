@@ -34,7 +34,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use executor_core::lifecycle::{ContainerId, Leftover, LeftoverKind};
-use executor_core::{CgroupParent, Swept};
+use executor_core::{CgroupParent, Swept, check_free_descriptors};
 use executor_disk::Dir;
 use rustix::fs::{FlockOperation, flock};
 use uuid::Uuid;
@@ -55,6 +55,9 @@ pub(crate) const CONTAINERS: &str = "containers";
 const RUNTIME: &str = "runtime";
 
 const OWNER: &str = "owner";
+
+/// How many file descriptors must be free before anything is made in a root. An executor needs more for its containers.
+const DESCRIPTORS: usize = 16;
 
 /// The most bytes of an executor's file, or of `owner`, that are read.
 const RECORD_LIMIT: u64 = 1 << 20;
@@ -100,20 +103,27 @@ impl Root {
     /// When it cannot be made, read or locked. When somebody else could change what is in it: see
     /// [`Dir::open_checked`].
     pub fn open(dir: &Path, bundles: &dyn Bundles) -> Result<(Self, Vec<Swept>)> {
+        check_free_descriptors(DESCRIPTORS).map_err(Error::file("use", dir))?;
         let root = Arc::new(Dir::make_checked(dir).map_err(Error::file("use", dir))?);
         cgroup::learn_hierarchies()?;
         let swept = sweep::sweep_dir(&root, bundles)?;
         let executor = short_uuid();
         let mark = format!("{executor}.{}", Uuid::new_v4().simple());
         let (dirs, lock_file) = register_executor(root, &executor, &mark)?;
-        bundles.open(&dirs.root, &executor).map_err(Error::file("open", dir))?;
         let parent = place::default_parent();
         let root =
             Self { dirs: Arc::new(dirs), executor, mark, parent, parents: Mutex::default(), lock_file };
-        if let Some(parent) = &root.parent {
-            root.enter_parent(parent)?;
+        let Err(error) = root.enter(bundles) else { return Ok((root, swept)) };
+        for left in root.close(bundles) {
+            tracing::warn!(%left, "part of an executor that was not opened was not removed");
         }
-        Ok((root, swept))
+        Err(error)
+    }
+
+    fn enter(&self, bundles: &dyn Bundles) -> Result<()> {
+        let root = &self.dirs.root;
+        bundles.open(root, &self.executor).map_err(Error::file("open", root.path()))?;
+        self.parent.as_ref().map_or(Ok(()), |parent| self.enter_parent(parent))
     }
 
     /// This executor's name.

@@ -66,7 +66,7 @@ pub mod runtime {
     pub use executor_core::lifecycle::RawExit;
     pub use executor_core::{
         BoxFuture, BoxStream, ChildFd, ChildStdio, Delivery, ExitQueue, ExitSource, Kill, NetworkAttachment,
-        NetworkNamespace, NetworkTraits, Runtime,
+        NetworkNamespace, NetworkTraits, Runtime, check_free_descriptors,
     };
     pub use executor_network::Cni;
     pub use runc_driver::{

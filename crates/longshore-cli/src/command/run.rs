@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use longshore::runtime::Cni;
+use longshore::runtime::{Cni, check_free_descriptors};
 use longshore::{Cancel, ContainerHandle, Executor, Exit, Sandbox, Signal, Stdio, StdioSpec};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -20,9 +20,13 @@ use super::{events, output_file, terminal, trace};
 /// How long the end of everything may take, after the program's own.
 const RELEASE: Duration = Duration::from_secs(30);
 
+/// How many file descriptors a tokio runtime needs that listens for signals.
+const RUNTIME_DESCRIPTORS: usize = 8;
+
 pub(crate) fn run(global: &Global, arguments: Box<Run>) -> Result<ExitCode, Failure> {
+    check_free_descriptors(RUNTIME_DESCRIPTORS).map_err(no_files)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::new(error.to_string(), "free some files or memory"))?;
+    let runtime = runtime.map_err(no_files)?;
     let span = tracing::info_span!("longshore run");
     runtime.block_on(supervise(global, *arguments).instrument(span))
 }
@@ -80,7 +84,7 @@ async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure>
 }
 
 fn no_files(error: io::Error) -> Failure {
-    Failure::new(error.to_string(), "free some files")
+    Failure::new(error.to_string(), status::MORE_FILES)
 }
 
 /// The program's streams, and what copies between them and ours.
@@ -141,7 +145,7 @@ fn terminations() -> Result<mpsc::Receiver<Signal>, Failure> {
         (SignalKind::terminate(), Signal::TERM),
         (SignalKind::hangup(), Signal::HUP),
     ] {
-        let mut stream = signal(kind).map_err(|error| Failure::new(error.to_string(), "free some files"))?;
+        let mut stream = signal(kind).map_err(no_files)?;
         let sender = sender.clone();
         tokio::spawn(
             async move { while stream.recv().await.is_some() && sender.send(number).await.is_ok() {} },

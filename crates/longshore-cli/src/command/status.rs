@@ -8,6 +8,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use longshore::{
     Cancel, Error, Exit, ExitReason, ExitStatus, RuntimeError, Signal, StartFailure, StartFailureKind,
     TimeLimit, with_causes,
@@ -33,6 +35,9 @@ const KILLED: ExitStatus = ExitStatus::Signal(Signal::KILL);
 /// What gives an ordinary user cgroups, and with them limits.
 pub(crate) const DELEGATE: &str =
     "start it with systemd-run --user --scope -p Delegate=yes, or give --cgroup-parent";
+
+/// What to do if there are no more file descriptors.
+pub(crate) const MORE_FILES: &str = "raise the limit of open files (ulimit -n)";
 
 /// An exit code of the command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +70,25 @@ impl fmt::Display for Failure {
     }
 }
 
+/// What to do if the system has run out of something.
+fn remedy_of_system(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let system = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        match system.map(Errno::from_raw_os_error) {
+            Some(Errno::MFILE | Errno::NFILE) => return Some(MORE_FILES),
+            Some(Errno::NOSPC | Errno::DQUOT) => return Some("free some space below --root, or name another one"),
+            Some(_) | None => cause = error.source(),
+        }
+    }
+    None
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
+        if let Some(remedy) = remedy_of_system(&error) {
+            return Self::new(with_causes(&error), remedy);
+        }
         let remedy = match &error {
             Error::InvalidSpec(_) => "see `longshore run --help`",
             Error::InvalidId(_) | Error::IdTaken { .. } => "choose another --id",
