@@ -4,9 +4,12 @@
 
 use std::fs;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use longshore::{ExecSpec, ExitReason, ExitStatus};
 use longshore_tests::command::{Outcome, longshore};
-use longshore_tests::on_bare_stage;
+use longshore_tests::{on_bare_stage, on_stage, says, shell, sleeper, text};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 /// The command, with as many file descriptors as a shell's `ulimit -n` allows.
 #[test]
@@ -21,7 +24,8 @@ fn emfile() {
                 command.arg(longshore.get_program()).args(longshore.get_args());
                 command.arg("run").args(terminal).args(["--", "true"]);
                 let outcome: Outcome = command.stdin(Stdio::null()).output().unwrap().into();
-                let is_sentence = outcome.stderr.lines().count() == 1 && outcome.stderr.starts_with("longshore: ");
+                let is_sentence =
+                    outcome.stderr.lines().count() == 1 && outcome.stderr.starts_with("longshore: ");
                 match outcome.code {
                     Some(0) => worked += 1,
                     Some(125) => assert!(is_sentence, "{limit} {terminal:?}: {outcome:?}"),
@@ -33,5 +37,135 @@ fn emfile() {
         }
         assert!(worked > 20, "{worked}");
         stage.check();
+    });
+}
+
+/// Restores the action of a signal when it is dropped.
+struct Action(Signal, SigAction);
+
+impl Action {
+    fn set(signal: Signal, handler: SigHandler, flags: SaFlags) -> Self {
+        let action = SigAction::new(handler, flags, SigSet::empty());
+        Self(signal, set_action(signal, &action))
+    }
+}
+
+impl Drop for Action {
+    fn drop(&mut self) {
+        set_action(self.0, &self.1);
+    }
+}
+
+#[expect(unsafe_code, reason = "the action is the default one, none, or one that was set before")]
+fn set_action(signal: Signal, action: &SigAction) -> SigAction {
+    // SAFETY: no handler is set that was not there.
+    unsafe { sigaction(signal, action) }.unwrap()
+}
+
+/// What an embedder blocks and ignores is not what its containers block and ignore.
+#[test]
+fn signal_mask() {
+    on_bare_stage(|stage| {
+        let _ignored = [Signal::SIGHUP, Signal::SIGUSR2, Signal::SIGPIPE]
+            .map(|signal| Action::set(signal, SigHandler::SigIgn, SaFlags::empty()));
+        let mut blocked = SigSet::empty();
+        blocked.add(Signal::SIGUSR1);
+        blocked.add(Signal::SIGTERM);
+        blocked.thread_block().unwrap();
+        longshore_tests::runtime().block_on(async {
+            let executor = stage.executor();
+            let script = "grep -E '^Sig(Blk|Ign):' /proc/self/status";
+            // The C library keeps the signals 32 and 33 for itself, and resets neither.
+            let own = |said: String| -> Vec<u64> {
+                let words = said.split_whitespace().filter_map(|word| u64::from_str_radix(word, 16).ok());
+                words.map(|set| set & !(0b11 << 31)).collect()
+            };
+            assert_eq!(own(says(&executor, shell(script)).await), [0, 0]);
+            let container = executor.run(sleeper()).await.unwrap();
+            let exec = container.exec(ExecSpec::new(["sh", "-c", script]).piped()).await.unwrap();
+            assert_eq!(own(text(exec.io().take_stdout().unwrap().read_to_end().await)), [0, 0]);
+            exec.wait().await;
+            container.cancel(longshore::Cancel::now()).await;
+            executor.shutdown(longshore::Cancel::now(), longshore_tests::HUNG).await;
+        });
+        blocked.thread_unblock().unwrap();
+        stage.check();
+    });
+}
+
+/// Whether the kernel still knows the status of a process that somebody else has reaped: from 6.15 on.
+fn kernel_keeps_exits() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or_default());
+    (numbers.next().unwrap(), numbers.next().unwrap()) >= (6, 15)
+}
+
+/// Runs programs that end at once, or a little later. No code is invented. One that ended before its runtime did may be lost,
+/// and the others are exact where the kernel keeps them.
+async fn exits_are_true(executor: &longshore::Executor, rounds: u8) {
+    for round in 0..rounds {
+        for (script, added) in [("exit", 0), ("sleep 0.3; exit", 3)] {
+            let code = round.wrapping_add(added);
+            let container = executor.run(shell(&format!("{script} {code}"))).await.unwrap();
+            let exit = container.wait().await;
+            match (&exit.reason, exit.status) {
+                (ExitReason::Normal, ExitStatus::Code(seen)) => assert_eq!(seen, code, "a code was invented"),
+                (ExitReason::Lost, _) => assert!(added == 0 || !kernel_keeps_exits(), "{exit:?}"),
+                _ => panic!("{exit:?}"),
+            }
+        }
+    }
+}
+
+/// The embedder ignores SIGCHLD, or wants no zombies: children are reaped by the kernel.
+#[test]
+fn sigchld() {
+    for (handler, flags) in
+        [(SigHandler::SigIgn, SaFlags::empty()), (SigHandler::SigDfl, SaFlags::SA_NOCLDWAIT)]
+    {
+        on_stage(async |stage| {
+            let executor = stage.executor();
+            let ignored = Action::set(Signal::SIGCHLD, handler, flags);
+            exits_are_true(&executor, 10).await;
+            let container = executor.run(sleeper()).await.unwrap();
+            let exec = container.exec(ExecSpec::new(["sh", "-c", "sleep 0.3; exit 9"])).await.unwrap();
+            let of_exec = exec.wait().await.status;
+            container.cancel(longshore::Cancel::now()).await;
+            drop(ignored);
+            assert!(of_exec == ExitStatus::Code(9) || !kernel_keeps_exits(), "{of_exec:?}");
+            stage.finish(executor).await;
+        });
+    }
+}
+
+/// Ends the thief, also when the test fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A thread of the embedder waits for any child.
+#[test]
+fn stolen_wait() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                use nix::sys::wait::{WaitPidFlag, waitpid};
+                while !done.load(Ordering::Relaxed) {
+                    let _any = waitpid(None, Some(WaitPidFlag::WNOHANG));
+                    std::thread::yield_now();
+                }
+            });
+            let _stopped = Stop(&done);
+            tokio::task::block_in_place(|| {
+                tokio::runtime::Handle::current().block_on(exits_are_true(&executor, 15));
+            });
+        });
+        stage.finish(executor).await;
     });
 }

@@ -1,4 +1,4 @@
-//! What a program inherits that we execute: stdin, stdout and stderr, and no other file descriptor.
+//! What a program inherits that we execute: stdin, stdout and stderr, no other file descriptor, and no blocked signal.
 //!
 //! An embedder may have descriptors without close-on-exec. A runtime that inherits a directory of the host carries it
 //! into the container, and the program can leave by it (the kind of CVE-2024-21626). The flag is not set on the
@@ -27,6 +27,7 @@ const FIRST: RawFd = 3;
 /// Those of `spawn`, and when no thread can be started.
 pub fn spawn_without_descriptors<T: Send>(spawn: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     let spawn = || {
+        clear_signal_mask();
         if let Err(error) = set_flags_at_once().or_else(|_old_kernel| set_flags_one_by_one()) {
             static ONCE: Once = Once::new();
             ONCE.call_once(|| {
@@ -55,6 +56,16 @@ pub fn check_free_descriptors(count: usize) -> io::Result<()> {
 
 /// How many descriptors tokio needs to listen for its first signal.
 pub const SIGNAL_DESCRIPTORS: usize = 4;
+
+/// Has this thread block no signal. A program inherits what the thread blocks that executes it.
+fn clear_signal_mask() {
+    // SAFETY: a set of signals is plain data, which `sigemptyset` fills. The call changes this thread only.
+    unsafe {
+        let mut none = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
 
 /// Gives this thread a table of its own and sets the flags in it (Linux 5.11).
 fn set_flags_at_once() -> io::Result<()> {

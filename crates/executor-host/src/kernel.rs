@@ -4,19 +4,18 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{self, Stdio};
 use std::time::Duration;
 
+use executor_core::Delivery;
 use executor_core::lifecycle::{ExitStatus, HostPid, Signal};
-use executor_core::{Delivery, spawn_without_descriptors};
 use rustix::event::{Timespec, epoll};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::{WaitId, WaitIdOptions};
 
 use crate::procfs::{self, Stat};
-use crate::seam::{Command, FileIdentity, ImageFate, Members, StdioSource};
+use crate::seam::{Command, FileIdentity, ImageFate, Members};
+use crate::spawn::execute;
 use crate::{cgroup, pidfd};
 
 /// What the child table needs from the kernel. No method blocks.
@@ -230,30 +229,6 @@ impl Kernel for Linux {
 /// Rounds up, so that what is due at the timeout is due when the wait returns.
 fn whole_milliseconds(timeout: Duration) -> Duration {
     Duration::from_millis(u64::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
-}
-
-/// Executes `file`, which is the command's program or its copy in memory. The child gets its own process
-/// group, so the terminal's signals do not reach it.
-fn execute(command: &Command, fds: &[OwnedFd], file: &Path) -> io::Result<HostPid> {
-    let Command { program, image: _, args, env, stdio: [stdin, stdout, stderr] } = command;
-    let mut child = process::Command::new(file);
-    child
-        .arg0(program)
-        .args(args)
-        .process_group(0)
-        .env_clear()
-        .envs(env.iter().map(|(name, value)| (name, value)));
-    child.stdin(stream(*stdin, fds)?).stdout(stream(*stdout, fds)?).stderr(stream(*stderr, fds)?);
-    let child = spawn_without_descriptors(|| child.spawn())?;
-    HostPid::new(child.id()).ok_or_else(|| Errno::SRCH.into())
-}
-
-fn stream(source: StdioSource, fds: &[OwnedFd]) -> io::Result<Stdio> {
-    Ok(match source {
-        StdioSource::Null => Stdio::null(),
-        StdioSource::Inherit => Stdio::inherit(),
-        StdioSource::Fd(index) => fd(fds, index)?.try_clone()?.into(),
-    })
 }
 
 fn fd(fds: &[OwnedFd], index: usize) -> io::Result<&OwnedFd> {

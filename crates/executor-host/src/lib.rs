@@ -26,6 +26,7 @@ mod pidfd;
 pub mod procfs;
 mod root;
 mod seam;
+mod spawn;
 pub mod terminal;
 
 pub use bundles::{Bundles, Place};

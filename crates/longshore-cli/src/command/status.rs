@@ -77,7 +77,9 @@ fn remedy_of_system(error: &(dyn std::error::Error + 'static)) -> Option<&'stati
         let system = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
         match system.map(Errno::from_raw_os_error) {
             Some(Errno::MFILE | Errno::NFILE) => return Some(MORE_FILES),
-            Some(Errno::NOSPC | Errno::DQUOT) => return Some("free some space below --root, or name another one"),
+            Some(Errno::NOSPC | Errno::DQUOT) => {
+                return Some("free some space below --root, or name another one");
+            }
             Some(_) | None => cause = error.source(),
         }
     }

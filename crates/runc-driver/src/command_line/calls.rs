@@ -58,13 +58,14 @@ impl CommandLine {
 
     fn environment(&self) -> Vec<(OsString, OsString)> {
         let mut variables = Vec::new();
+        // It comes first: a sweep reads only the beginning of an environment.
+        if let Some(caller) = &self.caller {
+            variables.push((EXECUTOR_VARIABLE.into(), caller.mark.clone().into()));
+        }
         for name in KEPT_VARIABLES {
             if let Some(value) = std::env::var_os(name) {
                 variables.push((name.into(), value));
             }
-        }
-        if let Some(caller) = &self.caller {
-            variables.push((EXECUTOR_VARIABLE.into(), caller.mark.clone().into()));
         }
         variables
     }
