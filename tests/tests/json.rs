@@ -114,7 +114,7 @@ fn usage() -> impl Strategy<Value = Option<Box<Usage>>> {
     let some = (prop::option::of(span()), prop::option::of(any::<u64>()), any::<u64>(), span());
     prop::option::of(some.prop_map(|(cpu, memory, oom_kills, stalled)| {
         let mut pressure = Pressure::default();
-        pressure.io.some = stalled;
+        pressure.io.get_or_insert_default().some = stalled;
         let pressure = Some(pressure);
         Box::new(Usage { cpu, cpu_user: cpu, memory, oom_kills, pressure, ..Usage::default() })
     }))

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -36,6 +37,28 @@ fn emfile() {
             }
         }
         assert!(worked > 20, "{worked}");
+        stage.check();
+    });
+}
+
+/// timeout(1) sends its signal to the command and to the command's process group. The program has its grace.
+#[test]
+fn double_term() {
+    on_bare_stage(|stage| {
+        let mut command = longshore(&stage.root());
+        command.args(["run", "--grace", "20s", "--", "sh", "-c"]);
+        command.arg("trap 'sleep 0.5; echo bye; exit 7' TERM; echo up; while :; do sleep 0.05; done");
+        let mut command = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(command.stdout.take().unwrap());
+        let mut said = String::new();
+        stdout.read_line(&mut said).unwrap();
+        let pid = nix::unistd::Pid::from_raw(command.id().try_into().unwrap());
+        for _ in 0..2 {
+            nix::sys::signal::kill(pid, Signal::SIGTERM).unwrap();
+        }
+        stdout.read_to_string(&mut said).unwrap();
+        drop(stdout);
+        assert_eq!((said.as_str(), command.wait().unwrap().code()), ("up\nbye\n", Some(7)));
         stage.check();
     });
 }

@@ -70,16 +70,16 @@ pub struct IoUsage {
     pub writes: u64,
 }
 
-/// Stalls, as in the kernel's documentation of PSI.
+/// Stalls, as in the kernel's documentation of PSI. A resource is `None` if the kernel has no file for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Pressure {
     /// For a CPU.
-    pub cpu: Stall,
+    pub cpu: Option<Stall>,
     /// For memory.
-    pub memory: Stall,
+    pub memory: Option<Stall>,
     /// For block devices.
-    pub io: Stall,
+    pub io: Option<Stall>,
 }
 
 /// How long processes were stalled for lack of a resource.

@@ -95,7 +95,8 @@ fn io_v2(text: &str) -> IoUsage {
 
 fn pressure(files: &Files<'_>) -> Option<Pressure> {
     let stall = |resource: &str| Some(stall(&files.text(&format!("{resource}.pressure"))?));
-    Some(Pressure { cpu: stall("cpu")?, memory: stall("memory")?, io: stall("io")? })
+    let pressure = Pressure { cpu: stall("cpu"), memory: stall("memory"), io: stall("io") };
+    (pressure != Pressure::default()).then_some(pressure)
 }
 
 /// Parses lines `some avg10=… total=microseconds`.
@@ -139,7 +140,7 @@ mod tests {
             |some, full| Stall { some: Duration::from_micros(some), full: Duration::from_micros(full) };
         assert_eq!(
             v2.pressure,
-            Some(Pressure { cpu: stall(1500, 0), memory: stall(20, 10), io: stall(7, 5) })
+            Some(Pressure { cpu: Some(stall(1500, 0)), memory: Some(stall(20, 10)), io: Some(stall(7, 5)) })
         );
 
         for (kind, pressure) in [("v1", false), ("hybrid", true)] {
@@ -155,5 +156,14 @@ mod tests {
             assert_eq!(usage.oom_kills, 0, "{kind}");
         }
         assert_eq!(read(&BTreeSet::new()), Usage::default());
+    }
+
+    #[test]
+    fn pressure_of_what_has_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("io.pressure"), "some avg10=0.00 total=7\n").unwrap();
+        let io = Stall { some: Duration::from_micros(7), full: Duration::ZERO };
+        let usage = read(&BTreeSet::from([dir.path().to_owned()]));
+        assert_eq!(usage.pressure, Some(Pressure { io: Some(io), ..Pressure::default() }));
     }
 }

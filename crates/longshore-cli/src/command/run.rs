@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use longshore::runtime::{Cni, check_free_descriptors};
 use longshore::{Cancel, ContainerHandle, Executor, Exit, Sandbox, Signal, Stdio, StdioSpec};
@@ -106,7 +106,10 @@ async fn shut_down(executor: &Executor) {
     }
 }
 
-/// Waits for the end. The first signal cancels with grace, the second one kills.
+/// How soon the same signal comes again if it is sent once to the command and once to its process group, as timeout(1) does.
+const SAME_SIGNAL: Duration = Duration::from_millis(200);
+
+/// Waits for the end. The first signal cancels with grace, a later one kills.
 async fn wait(
     container: &ContainerHandle,
     relay: &mut Relay,
@@ -117,6 +120,7 @@ async fn wait(
     let started = container.started();
     tokio::pin!(ended, started);
     let mut starting = true;
+    let mut last: Option<(Signal, Instant)> = None;
     loop {
         tokio::select! {
             biased;
@@ -128,6 +132,11 @@ async fn wait(
             }
             exit = &mut ended => return exit,
             Some(signal) = signals.recv() => {
+                let now = Instant::now();
+                if last.is_some_and(|(other, at)| other == signal && now - at < SAME_SIGNAL) {
+                    continue;
+                }
+                last = Some((signal, now));
                 asked.hurried = asked.interrupted.is_some();
                 let cancel = if asked.hurried { Cancel::now() } else { Cancel::with_grace(asked.grace) };
                 asked.interrupted = asked.interrupted.or(Some(signal));
