@@ -11,15 +11,14 @@ use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use executor_core::{ContainerSpec, Mount, MountSource, Security};
+use executor_disk::mount_table::{self, Mount as Mounted};
 use rustix::fs::{FileType, Mode, OFlags, fstat, fstatfs};
 
 use crate::error::Error;
 use crate::mount_entry::read_only_below;
-use crate::mount_table::{self, Mounted};
 
 /// Kinds of file systems that show or change the kernel, as `/proc/filesystems` names them.
-const KINDS: [&str; 24] = [
-    "autofs",
+const KINDS: [&str; 21] = [
     "binder",
     "binfmt_misc",
     "bpf",
@@ -32,11 +31,9 @@ const KINDS: [&str; 24] = [
     "efivarfs",
     "fusectl",
     "nfsd",
-    "nsfs",
     "proc",
     "pstore",
     "resctrl",
-    "rpc_pipefs",
     "securityfs",
     "selinuxfs",
     "smackfs",
@@ -46,8 +43,7 @@ const KINDS: [&str; 24] = [
 ];
 
 /// The same kinds, as statfs(2) names them; see linux/magic.h. devtmpfs has the number of tmpfs, and others have none.
-const MAGICS: [u64; 21] = [
-    0x0187,      // autofs
+const MAGICS: [u64; 18] = [
     0x6c6f_6f70, // binder
     0x4249_4e4d, // binfmt_misc
     0xcafe_4a11, // bpf
@@ -59,11 +55,9 @@ const MAGICS: [u64; 21] = [
     0xde5e_81e4, // efivarfs
     0x6573_5543, // fusectl
     0x6e66_7364, // nfsd
-    0x6e73_6673, // nsfs
     0x9fa0,      // proc
     0x6165_676c, // pstore
     0x0765_5821, // resctrl
-    0x6759_6969, // rpc_pipefs
     0x7363_6673, // securityfs
     0xf97c_ff8c, // selinuxfs
     0x6265_6572, // sysfs
@@ -141,6 +135,10 @@ fn bound(requested: &Mount, source: &Path) -> Result<Option<String>, Error> {
     if is_read_only {
         return Ok(None);
     }
+    let only = match requested.read_only {
+        true => "which this kernel cannot make read-only with all that is below (Linux 5.12 can)",
+        false => "which a sandbox may only read (ro)",
+    };
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let opened = rustix::fs::open(source, flags, Mode::empty()).map_err(|error| failed()(error.into()))?;
     let stat = fstat(&opened).map_err(|error| failed()(error.into()))?;
@@ -151,34 +149,36 @@ fn bound(requested: &Mount, source: &Path) -> Result<Option<String>, Error> {
     }
     let magic = fstatfs(&opened).map_err(|error| failed()(error.into()))?.f_type.cast_unsigned();
     if MAGICS.contains(&magic) {
-        return Ok(Some(
-            "it is one of the host's kernel file systems, which a sandbox may only read (ro)".into(),
-        ));
+        return Ok(Some(format!("it is one of the host's kernel file systems, {only}")));
     }
     let real = source.canonicalize().map_err(failed())?;
     let is_memory = ["/dev/shm", "/dev/hugepages"].iter().any(|memory| real.starts_with(memory));
     let is_devtmpfs = || {
         let device = stat.st_dev;
         let is_it = |mounted: &Mounted| mounted.kind == "devtmpfs" && mounted.device == device;
-        mount_table::read().map(|all| magic == TMPFS && all.iter().any(is_it))
+        mount_table::mounts().map_err(failed()).map(|all| magic == TMPFS && all.iter().any(is_it))
     };
     if !is_memory && (real.starts_with("/dev") || is_devtmpfs()?) {
-        return Ok(Some("a sandbox may only read the host's devices (ro); add single ones".into()));
+        return Ok(Some(format!("it has the host's devices, {only}; add single ones")));
     }
     if kind != FileType::Directory {
         return Ok(None);
     }
     let below = kernel_below(&real)?.into_iter().next();
     Ok(below.map(|Mounted { kind, point, .. }| {
-        format!("the host's {kind} is below it at {}, which a sandbox may only read (ro)", point.display())
+        format!("the host's {kind} is below it at {}, {only}", point.display())
     }))
 }
 
 /// The host's kernel file systems that are mounted at or below a directory.
 fn kernel_below(dir: &Path) -> Result<Vec<Mounted>, Error> {
-    let mut all = mount_table::read()?;
-    all.retain(|mounted| KINDS.contains(&mounted.kind.as_str()) && mounted.point.starts_with(dir));
-    Ok(all)
+    let all = mount_table::mounts().map_err(Error::io("list the mounts below", dir))?;
+    let is_below = |mounted: &&Mounted| {
+        KINDS.contains(&mounted.kind.as_str())
+            && mounted.point.starts_with(dir)
+            && mount_table::is_visible(mounted, &all)
+    };
+    Ok(all.iter().filter(is_below).cloned().collect())
 }
 
 /// What is wrong with the place of a mount that is not a kernel file system. The runtime makes `/proc`, `/sys` and `/dev`,

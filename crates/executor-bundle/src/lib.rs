@@ -14,7 +14,7 @@
 //!                                       ├──▶ nested: mounts below a volume, put together by us
 //!                                       └──▶ stubs: mount points that are missing in a kept rootfs
 //! ```
-//! The helpers error, json, mount_entry and mount_table do not know the specification. No module imports one that stands above it
+//! The helpers error, json and mount_entry do not know the specification. No module imports one that stands above it
 //! in this picture. Every function here may block. An [`Error`] says which operation failed on which file, and has the
 //! cause as its source; one place turns it into a start failure.
 
@@ -30,7 +30,6 @@ mod init;
 mod json;
 mod kernel_fs;
 mod mount_entry;
-mod mount_table;
 mod mounts;
 mod names;
 mod nested;

@@ -18,7 +18,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use executor_disk::Dir;
+use executor_disk::{Dir, mount_table};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, StatVfsMountFlags, fstatvfs, openat2};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -29,7 +29,6 @@ use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::ids::{self, Ids};
-use crate::mount_table;
 use crate::mounts::SELECTED;
 use crate::rootfs_dir::RootfsDir;
 use crate::stubs;
@@ -60,7 +59,9 @@ pub(crate) fn make(dir: &Dir, mounts: &mut Vec<Value>, parents: bool, ids: &Ids)
             cover = covers.get(volume).copied().flatten().filter(|_| attached.contains(&volume));
         }
         let (Some(top), Some(entry)) = (top, mounts.get(number).cloned()) else { continue };
-        let Some(volume) = mounts.get_mut(top).filter(|volume| directory(volume).is_some()) else { continue };
+        // A volume with other options, as those of propagation, is left to the runtime with all that is in it.
+        let is_plain = |volume: &Value| directory(volume).is_some() && Options::of(volume, ids).is_some();
+        let Some(volume) = mounts.get_mut(top).filter(|volume| is_plain(volume)) else { continue };
         let Some(options) = Options::of(&entry, ids) else { continue };
         let tree = stage(dir, top, volume)?;
         let point = within(volume, &entry).and_then(|point| point["destination"].as_str().map(PathBuf::from));
@@ -74,12 +75,15 @@ pub(crate) fn make(dir: &Dir, mounts: &mut Vec<Value>, parents: bool, ids: &Ids)
 
 /// Removes the stubs that [`make`] made. What was mounted there is unmounted already.
 pub(crate) fn remove(dir: &Dir) {
-    let Ok(volumes) = dir.open_dir(STUBS) else { return };
-    for volume in volumes.names().unwrap_or_default() {
-        if let Ok(place) = volumes.open_dir(volume) {
-            stubs::remove(&place);
+    if let Ok(volumes) = dir.open_dir(STUBS) {
+        for volume in volumes.names().unwrap_or_default() {
+            if let Ok(place) = volumes.open_dir(volume) {
+                stubs::remove(&place);
+            }
         }
     }
+    // What could not be opened stays. Its source is not held any longer.
+    stubs::forget(&dir.path_of(STUBS));
 }
 
 fn destination(entry: &Value) -> &Path {
@@ -231,7 +235,7 @@ fn restrict(point: &Path, flags: MountFlags) -> rustix::io::Result<()> {
     if flags.is_empty() {
         return Ok(());
     }
-    let all = mount_table::read().map_err(|_| Errno::IO)?;
+    let all = mount_table::mounts().map_err(|_| Errno::IO)?;
     let below = all.into_iter().map(|mounted| mounted.point).filter(|other| other.starts_with(point));
     for mounted in below.filter(|other| other == point || flags.contains(MountFlags::RDONLY)) {
         // Somebody may replace a directory by a link meanwhile. Then it is not followed, and nothing else is changed.

@@ -32,7 +32,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
 
 use executor_disk::Dir;
 use rustix::fs::{
@@ -60,7 +62,7 @@ struct Stubs {
     /// The root directory of the root file system, on the host.
     root: PathBuf,
     /// Its device and inode.
-    identity: (u64, u64),
+    identity: Identity,
     /// A directory comes before what is below it.
     made: Vec<Stub>,
 }
@@ -74,23 +76,69 @@ struct Stub {
     device: u64,
 }
 
+/// The device and inode of a root directory.
+type Identity = (u64, u64);
+
 /// A root directory that a container of this process uses.
 struct InUse {
-    /// The device and inode of the root directory.
-    identity: (u64, u64),
-    /// The root directory. Holds the shared lock.
+    identity: Identity,
+    /// Holds the shared lock.
     root: OwnedFd,
 }
 
-/// The root directories of this process's containers, by their bundles. The map is global because containers of
-/// several executors may use one root directory, and the last of them removes the stubs.
-static IN_USE: Mutex<BTreeMap<PathBuf, InUse>> = Mutex::new(BTreeMap::new());
-
-fn in_use() -> MutexGuard<'static, BTreeMap<PathBuf, InUse>> {
-    IN_USE.lock().unwrap_or_else(PoisonError::into_inner)
+impl Drop for InUse {
+    /// A program that is being executed may have a copy of the descriptor for a moment, and the lock with it.
+    fn drop(&mut self) {
+        let _closed = flock(&self.root, FlockOperation::Unlock);
+    }
 }
 
-fn identity(root: &OwnedFd) -> io::Result<(u64, u64)> {
+/// The root directories of this process's containers. They are global because containers of several executors may use one
+/// root directory, and the last of them removes the stubs.
+struct Roots {
+    /// By their bundles.
+    in_use: BTreeMap<PathBuf, InUse>,
+    /// Held by whoever makes or removes stubs in a root directory.
+    turns: BTreeMap<Identity, Weak<Mutex<()>>>,
+}
+
+static ROOTS: Mutex<Roots> = Mutex::new(Roots { in_use: BTreeMap::new(), turns: BTreeMap::new() });
+
+/// Nothing outside of this process is waited for while this is held: a root directory may be on a file system that hangs.
+fn roots() -> MutexGuard<'static, Roots> {
+    ROOTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What has to be locked to make or remove stubs in a root directory.
+fn turn(identity: Identity) -> Arc<Mutex<()>> {
+    let mut roots = roots();
+    roots.turns.retain(|_, turn| turn.strong_count() > 0);
+    if let Some(turn) = roots.turns.get(&identity).and_then(Weak::upgrade) {
+        return turn;
+    }
+    let turn = Arc::default();
+    roots.turns.insert(identity, Arc::downgrade(&turn));
+    turn
+}
+
+/// How often, and after which pause, the shared lock is tried to be taken. Other processes of ours hold an exclusive one while
+/// they remove stubs. Anybody else may hold one for as long as he likes.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Takes the shared lock. `false` if somebody else keeps an exclusive one.
+fn lock_shared(root: &OwnedFd) -> io::Result<bool> {
+    for _ in 0..TRIES {
+        match flock(root, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => return Ok(true),
+            Err(Errno::WOULDBLOCK) => thread::sleep(PAUSE),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(false)
+}
+
+fn identity(root: &OwnedFd) -> io::Result<Identity> {
     let stat = fstat(root)?;
     Ok((stat.st_dev, stat.st_ino))
 }
@@ -104,21 +152,22 @@ pub(crate) fn make_missing(
     parents: bool,
     owner: Owner,
 ) -> Result<(), Error> {
+    let opened = rootfs_dir::open_root(root).map_err(Error::io("open", root))?;
+    let identity = identity(&opened).map_err(Error::io("stat", root))?;
     // Locked until the stubs are made. Otherwise two containers could both make the same stub, and a container that ends
     // meanwhile could leave its stubs to one that has not written its own down yet.
-    let mut in_use = in_use();
-    let opened = rootfs_dir::open_root(root).map_err(Error::io("open", root))?;
-    // An exclusive lock is held for moments only, so that this blocks briefly.
-    flock(&opened, FlockOperation::LockShared).map_err(Error::io("lock", root))?;
-    let identity = identity(&opened).map_err(Error::io("stat", root))?;
+    let turn = turn(identity);
+    let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_ours = lock_shared(&opened).map_err(Error::io("lock", root))?;
     let rootfs = RootfsDir::of_opened(&opened, root).map_err(Error::io("open", root))?;
-    in_use.insert(dir.path().to_owned(), InUse { identity, root: opened });
+    roots().in_use.insert(dir.path().to_owned(), InUse { identity, root: opened });
     let missing = missing(&rootfs, mounts)?;
     if missing.is_empty() {
         return Ok(());
     }
     let mut stubs = Stubs { root: root.to_owned(), identity, made: Vec::new() };
-    for point in &missing {
+    // What is made while somebody else holds a lock stays.
+    for point in missing.iter().filter(|_| is_ours) {
         if parents || point.is_target {
             stubs.made.push(Stub { path: point.path.clone(), device: point.device });
         }
@@ -202,19 +251,35 @@ impl Stubs {
     }
 }
 
+/// Forgets the containers whose bundles are at or below `dir`.
+pub(crate) fn forget(dir: &Path) {
+    roots().in_use.retain(|bundle, _| !bundle.starts_with(dir));
+}
+
 /// Removes the stubs that [`make_missing`] made and that are still empty, unless another container uses the root file
 /// system. A stub that cannot be removed stays: it does no harm.
 pub(crate) fn remove(dir: &Dir) {
-    let mut in_use = in_use();
-    let own = in_use.remove(dir.path());
+    let known = roots().in_use.get(dir.path()).map(|own| own.identity);
+    let Some(used) = known.or_else(|| Stubs::read(dir).map(|stubs| stubs.identity)) else { return };
+    let turn = turn(used);
+    let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
+    let own = roots().in_use.remove(dir.path());
+    // Another container may have handed its stubs over until now.
     let Some(stubs) = Stubs::read(dir) else { return };
-    let other = in_use.iter().find(|(_, other)| other.identity == stubs.identity);
-    if let Some((other, _)) = other {
+    let other = {
+        let roots = roots();
+        let mut others = roots.in_use.iter().filter(|(_, other)| other.identity == used);
+        others.next().map(|(other, _)| other.clone())
+    };
+    if let Some(other) = other {
         // If the file cannot be written, the stubs stay.
-        let _stay = stubs.hand_over(dir, other);
+        let _stay = stubs.hand_over(dir, &other);
         return;
     }
-    let opened = own.map_or_else(|| rootfs_dir::open_root(&stubs.root), |own| Ok(own.root));
+    let opened = match &own {
+        Some(own) => own.root.try_clone(),
+        None => rootfs_dir::open_root(&stubs.root),
+    };
     let Ok(root) = opened else { return };
     // Somebody may have put another directory in its place. The shared lock of ours becomes an exclusive one.
     let is_same = identity(&root).is_ok_and(|identity| identity == stubs.identity);

@@ -13,7 +13,6 @@
 
 use std::io;
 use std::os::fd::RawFd;
-use std::sync::Once;
 use std::thread;
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -24,16 +23,11 @@ const FIRST: RawFd = 3;
 /// Calls `spawn` where every file descriptor from 3 on has close-on-exec.
 ///
 /// # Errors
-/// Those of `spawn`, and when no thread can be started.
+/// Those of `spawn`, and when no thread can be started or the descriptors cannot be listed.
 pub fn spawn_without_descriptors<T: Send>(spawn: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     let spawn = || {
         clear_signal_mask();
-        if let Err(error) = set_flags_at_once().or_else(|_old_kernel| set_flags_one_by_one()) {
-            static ONCE: Once = Once::new();
-            ONCE.call_once(|| {
-                tracing::warn!(%error, "runtimes inherit file descriptors without close-on-exec");
-            });
-        }
+        set_flags_at_once().or_else(|_old_kernel| set_flags_one_by_one())?;
         spawn()
     };
     thread::scope(|scope| {

@@ -98,6 +98,17 @@ impl Dir {
         Ok(Self { fd, path: self.path_of(name) })
     }
 
+    /// Opens a directory in it, whoever owns it and can write to it. For what another program has made in a directory that
+    /// only this user can pass through.
+    ///
+    /// # Errors
+    /// When it does not exist, is no directory, or something is mounted there.
+    pub fn open_any_dir(&self, name: impl AsRef<OsStr>) -> io::Result<Self> {
+        let name = single(name.as_ref())?;
+        let fd = self.open(name, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?;
+        Ok(Self { fd, path: self.path_of(name) })
+    }
+
     /// Opens what is mounted at a name in it. Whoever may mount there is trusted.
     ///
     /// # Errors

@@ -19,6 +19,7 @@
 //! runtime. System calls that take paths only get [`Dir::by_descriptor`].
 
 mod dir;
+pub mod mount_table;
 mod tree;
 mod trust;
 

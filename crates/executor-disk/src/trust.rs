@@ -180,7 +180,7 @@ pub(crate) fn check_own(stat: &Stat) -> Result<(), Refused> {
     }
     if stat.st_mode & OTHERS_WRITE != 0 {
         let mode = stat.st_mode & 0o7777;
-        return refused(format!("can be written by others (mode {mode:o}; chmod go-w mends that)"));
+        return refused(format!("can be written by others (mode {mode:o}; use chmod go-w)"));
     }
     Ok(())
 }

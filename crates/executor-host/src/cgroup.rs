@@ -15,9 +15,10 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use executor_core::lifecycle::{HostPid, Leftover, LeftoverKind, Signal, Usage};
+use executor_disk::mount_table;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::{Result, pidfd, procfs};
+use crate::{Error, Result, pidfd, procfs};
 
 /// How long killed processes may take to exit, and directories to become removable.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -50,7 +51,7 @@ pub fn learn_hierarchies() -> Result<()> {
         return Ok(());
     }
     let mut hierarchies = Vec::new();
-    for mount in procfs::mounts()? {
+    for mount in mount_table::mounts().map_err(Error::system("list mounts"))? {
         let controllers = match mount.kind.as_str() {
             "cgroup" => Some(mount.super_options.split(',').map(str::to_owned).collect()),
             "cgroup2" => None,

@@ -3,6 +3,7 @@
 use std::path::{Component, Path};
 
 use executor_core::lifecycle::ContainerId;
+use executor_disk::mount_table::parse_mount;
 
 use crate::root::sweep::{parse_owner, parse_record};
 use crate::{cgroup, journal, procfs};
@@ -92,8 +93,8 @@ pub fn stat(bytes: &[u8]) {
 /// # Panics
 /// When the property does not hold.
 pub fn mountinfo(bytes: &[u8]) {
-    for line in String::from_utf8_lossy(bytes).lines() {
-        drop(procfs::parse_mount(line));
+    for line in bytes.split(|byte| *byte == b'\n') {
+        drop(parse_mount(line));
     }
     let escape = |byte: &u8| match byte {
         b' ' | b'\t' | b'\n' | b'\\' => format!("\\{byte:03o}"),
@@ -103,7 +104,7 @@ pub fn mountinfo(bytes: &[u8]) {
     };
     let point: String = bytes.iter().map(escape).collect();
     let line = format!("36 35 98:0 / /{point} rw master:1 - cgroup none rw,cpu");
-    let Some(mount) = procfs::parse_mount(&line) else { panic!("{line:?}") };
+    let Some(mount) = parse_mount(line.as_bytes()) else { panic!("{line:?}") };
     let expected = bytes.iter().map(|byte| if byte.is_ascii() { char::from(*byte) } else { 'x' });
     assert_eq!(mount.point.to_str(), Some(&*format!("/{}", expected.collect::<String>())));
     assert_eq!((&*mount.kind, &*mount.super_options), ("cgroup", "rw,cpu"));

@@ -8,7 +8,7 @@
 //! so each line also has what distinguishes its process from every other process with the same pid.
 
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
 use executor_core::lifecycle::{HostPid, Signal};
@@ -19,8 +19,8 @@ use crate::{Error, Result, pidfd, procfs};
 
 const FILE: &str = "journal";
 
-/// The most bytes of a journal that are read: a line for each of a million processes.
-const READ_LIMIT: u64 = 64 << 20;
+/// The most bytes of a journal that are read: some ten million lines.
+const READ_LIMIT: u64 = 1 << 30;
 
 /// The most bytes of the runtime's own state that are read. A large filter makes it a megabyte.
 pub(crate) const STATE_LIMIT: u64 = 16 << 20;
@@ -38,7 +38,16 @@ pub fn record(dir: &Dir, pid: HostPid) -> Result<()> {
 
 /// Kills the recorded processes that are still alive, and returns their pidfds.
 pub(crate) fn kill(dir: &Dir) -> Vec<OwnedFd> {
-    let journal = dir.read_text(FILE, READ_LIMIT).unwrap_or_default();
+    let journal = match dir.read_text(FILE, READ_LIMIT) {
+        Ok(journal) => journal,
+        Err(error) => {
+            if error.kind() != ErrorKind::NotFound {
+                let file = dir.path_of(FILE);
+                tracing::warn!(file = %file.display(), %error, "the processes in a journal were not killed");
+            }
+            return Vec::new();
+        }
+    };
     let alive = journal.split_inclusive('\n').filter_map(open_if_alive);
     alive.filter(|pidfd| pidfd::send(pidfd, Signal::KILL).is_ok()).collect()
 }

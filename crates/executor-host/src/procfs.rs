@@ -1,12 +1,9 @@
-//! Reading `/proc`: processes, their cgroups and namespaces, and mounts.
+//! Reading `/proc`: processes, their cgroups and namespaces.
 
 use std::fs;
 use std::io::Read;
-use std::path::{Path, PathBuf};
 
 use executor_core::lifecycle::{HostPid, NetworkUsage};
-
-use crate::{Error, Result};
 
 /// A part of `/proc/<pid>/stat`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,72 +153,6 @@ pub fn network_usage(pid: HostPid) -> Option<NetworkUsage> {
     Some(NetworkUsage::of_interfaces(&text))
 }
 
-/// A line of `/proc/self/mountinfo`; see proc(5).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MountInfo {
-    /// Where it is mounted.
-    pub point: PathBuf,
-    /// The type of the file system.
-    pub kind: String,
-    /// Options of the file system itself, such as the controllers of a cgroup hierarchy.
-    pub super_options: String,
-}
-
-/// The mounts in this process's mount namespace.
-///
-/// # Errors
-/// When the list cannot be read.
-pub fn mounts() -> Result<Vec<MountInfo>> {
-    const LIST: &str = "/proc/self/mountinfo";
-    let text = fs::read_to_string(LIST).map_err(Error::file("read", Path::new(LIST)))?;
-    Ok(text.lines().filter_map(parse_mount).collect())
-}
-
-/// The mount points at or below `dir`, the latest first.
-///
-/// # Errors
-/// When the list of mounts cannot be read.
-pub fn mounts_below(dir: &Path) -> Result<Vec<PathBuf>> {
-    let points = mounts()?.into_iter().map(|mount| mount.point);
-    let mut below: Vec<_> = points.filter(|point| point.starts_with(dir)).collect();
-    below.reverse();
-    Ok(below)
-}
-
-pub(crate) fn parse_mount(line: &str) -> Option<MountInfo> {
-    let (mount, rest) = line.split_once(" - ")?;
-    let point = unescape(mount.split(' ').nth(4)?);
-    let mut rest = rest.split(' ');
-    let kind = rest.next()?.to_owned();
-    let super_options = rest.nth(1)?.to_owned();
-    Some(MountInfo { point, kind, super_options })
-}
-
-/// Decodes a path. The kernel writes space, tab, newline and backslash as `\\` and three octal digits.
-fn unescape(field: &str) -> PathBuf {
-    use std::os::unix::ffi::OsStringExt;
-    let mut bytes = Vec::with_capacity(field.len());
-    let mut rest = field.as_bytes();
-    while let Some((first, tail)) = rest.split_first() {
-        let escaped = if *first == b'\\' { tail.get(..3).and_then(octal) } else { None };
-        match escaped {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = tail.get(3..).unwrap_or_default();
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
-    }
-    std::ffi::OsString::from_vec(bytes).into()
-}
-
-fn octal(digits: &[u8]) -> Option<u8> {
-    u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,13 +187,5 @@ mod tests {
         assert!(children().contains(&HostPid::new(child.id()).unwrap()));
         drop(child.stdin.take());
         child.wait().unwrap();
-    }
-
-    #[test]
-    fn mount_points_are_unescaped() {
-        let line = r"36 35 98:0 /m1 /a\040b\134c rw,noatime master:1 - cgroup cgroup rw,cpu,cpuacct";
-        let mount = parse_mount(line).unwrap();
-        assert_eq!(mount.point, PathBuf::from(r"/a b\c"));
-        assert_eq!((mount.kind.as_str(), mount.super_options.as_str()), ("cgroup", "rw,cpu,cpuacct"));
     }
 }

@@ -59,8 +59,8 @@ const OWNER: &str = "owner";
 /// How many file descriptors must be free before anything is made in a root. An executor needs more for its containers.
 const DESCRIPTORS: usize = 16;
 
-/// The most bytes of an executor's file, or of `owner`, that are read.
-const RECORD_LIMIT: u64 = 1 << 20;
+/// The most bytes of an executor's file, or of `owner`, that are read. An executor writes a line for each cgroup parent.
+const RECORD_LIMIT: u64 = 256 << 20;
 
 /// Stands in [`OWNER`] for the cgroup of a container that has none.
 const NO_CGROUP: &str = "-";

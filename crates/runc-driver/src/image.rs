@@ -36,8 +36,9 @@ const CALLS: u32 = 4;
 
 const HUGE_PAGE: usize = 2 << 20;
 
-/// How long no copy is made after the first one that could not be executed. The time doubles with each.
+/// How long no copy is made after the first one that could not be executed. The time doubles with each, up to a minute.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// From `asm-generic/mman-common.h`. libc does not have it yet.
 const MADV_COLLAPSE: libc::c_int = 25;
@@ -143,7 +144,7 @@ impl Images {
                 let program = self.program.display();
                 tracing::warn!(%program, ?pause, "the runtime's copy in memory cannot be executed any more");
                 *state = Instant::now().checked_add(*pause).map_or(ImageState::Never, ImageState::NotBefore);
-                *pause = pause.saturating_mul(2);
+                *pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
             }
         }
     }

@@ -76,7 +76,7 @@ impl Version {
         let mut numbers = numbers.trim_end_matches('.').split('.').map(|number| number.parse::<u32>().ok());
         let major = numbers.next()??;
         let (minor, patch) = (numbers.next().unwrap_or(Some(0))?, numbers.next().unwrap_or(Some(0))?);
-        let candidate = rest.strip_prefix("-rc").map(|rest| {
+        let candidate = rest.strip_prefix("-rc").or_else(|| rest.strip_prefix("~rc")).map(|rest| {
             let rest = rest.trim_start_matches('.');
             let digits = rest.find(|c: char| !c.is_ascii_digit()).map_or(rest, |end| &rest[..end]);
             digits.parse().unwrap_or(0)
@@ -110,6 +110,7 @@ mod tests {
             "1.1.5+ds1",
             "1.1.12-0ubuntu2~22.04.1",
             "1.2.0-rc.1",
+            "1.2.0~rc1+ds1",
             "1.2.0-rc.3+dev",
             "1.2",
             "v1.2.8",

@@ -374,7 +374,8 @@ fn huge_environment() {
         let mut dead = embedder();
         let containers = root.join("containers");
         let deadline = Instant::now() + HUNG;
-        while fs::read_dir(&containers).map_or(0, |entries| entries.count()) == 0 {
+        let named = |entry: fs::DirEntry| !entry.file_name().to_string_lossy().starts_with('.');
+        while !fs::read_dir(&containers).is_ok_and(|entries| entries.flatten().any(named)) {
             assert!(Instant::now() < deadline, "nothing was started");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -415,6 +416,37 @@ fn swapped_rootfs() {
         executor.shutdown(longshore::Cancel::now(), HUNG).await;
         assert!(victim.join("data").exists() && victim.join("proc").exists(), "somebody else's were removed");
         assert!(!moved.join("data").exists(), "a stub is left");
+        stage.check();
+    });
+}
+
+/// Somebody holds a lock on the source of a volume. The container that uses it runs, and so do all others.
+#[test]
+fn locked_volume() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let (volume, data) = (stage.path("volume"), stage.path("data"));
+        fs::create_dir(&volume).unwrap();
+        fs::create_dir(&data).unwrap();
+        let lock = fs::File::open(&volume).unwrap();
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+        let nested =
+            || shell("test -d /v/d").mount(Mount::bind(&volume, "/v")).mount(Mount::bind(&data, "/v/d"));
+        let others =
+            join_all((0..3).map(|_| async { executor.run(shell("true")).await.unwrap().wait().await }));
+        let both = async {
+            let container = executor.run(nested()).await.unwrap();
+            (container.wait().await, others.await)
+        };
+        let (exit, others) =
+            tokio::time::timeout(HUNG / 4, both).await.expect("somebody's lock is waited for");
+        assert!(exit.is_success() && others.iter().all(|exit| exit.is_success()), "{exit:?} {others:?}");
+        // Without a lock, what is made is removed. What was made before is not ours to remove.
+        drop(lock);
+        fs::remove_dir(volume.join("d")).unwrap();
+        assert!(executor.run(nested()).await.unwrap().wait().await.is_success());
+        executor.shutdown(longshore::Cancel::now(), HUNG).await;
+        assert_eq!(fs::read_dir(&volume).unwrap().count(), 0);
         stage.check();
     });
 }

@@ -4,13 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use executor_core::{ContainerSpec, ProcessMode, Security};
+use executor_disk::mount_table;
 use serde_json::{Value, json};
 
 use super::devices;
 use crate::context::BundleContext;
 use crate::error::Error;
 use crate::mount_entry::mount;
-use crate::mount_table;
 use crate::names::DEFAULT_HOSTNAME;
 
 /// The version of the runtime specification that we write. runc 1.1 and crun 1.8 accept it.
@@ -98,7 +98,9 @@ fn read_only(mode: ProcessMode) -> Result<Vec<PathBuf>, Error> {
     let mut all: Vec<_> = READ_ONLY.into_iter().map(PathBuf::from).collect();
     if mode == ProcessMode::NoSandbox {
         let is_below = |point: &Path| READ_ONLY.iter().any(|path| point.starts_with(path));
-        for mounted in mount_table::read()? {
+        for mounted in
+            mount_table::mounts().map_err(Error::io("list the mounts below", Path::new("/proc")))?
+        {
             if is_below(&mounted.point) && !all.contains(&mounted.point) {
                 all.push(mounted.point);
             }

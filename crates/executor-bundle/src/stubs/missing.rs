@@ -24,11 +24,12 @@ pub(super) fn missing(rootfs: &RootfsDir, mounts: &[Value]) -> Result<Vec<Missin
     let mut all: Vec<Missing> = Vec::new();
     let root = Path::new("/");
     let root_device = rootfs.device().map_err(Error::io("stat", root))?;
-    let destinations = || mounts.iter().filter_map(|mount| mount["destination"].as_str().map(Path::new));
-    for mount in mounts {
+    for (number, mount) in mounts.iter().enumerate() {
+        let earlier =
+            || mounts.iter().take(number).filter_map(|mount| mount["destination"].as_str().map(Path::new));
         let Some(destination) = mount["destination"].as_str().map(Path::new) else { continue };
-        // A mount point below another mount is made in the file system that is mounted there.
-        let covered = destinations().any(|other| destination != other && destination.starts_with(other));
+        // A mount point below an earlier mount is made in the file system that is mounted there.
+        let covered = earlier().any(|other| destination != other && destination.starts_with(other));
         if covered {
             continue;
         }

@@ -179,7 +179,7 @@ fn swapped_rootfs() {
         fs::create_dir_all(root.join("etc/x")).unwrap();
         if is_swept {
             // Another executor has nothing open.
-            in_use().remove(stage.bundle.path());
+            roots().in_use.remove(stage.bundle.path());
         }
         remove(&stage.dir());
         assert!(stage.has("etc/x"), "another directory's was removed");

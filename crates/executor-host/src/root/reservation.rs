@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use executor_core::lifecycle::{ContainerId, HostPid, Leftover, LeftoverKind};
 use executor_disk::Dir;
+use executor_disk::mount_table::mounts_below;
 use rustix::fs::FileType;
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
@@ -19,7 +20,7 @@ use super::{OWNER, RootDirs};
 use crate::cgroup::place::CgroupPlace;
 use crate::cgroup::{self, Cgroups};
 use crate::seam::Members;
-use crate::{Bundles, Error, Place, Result, journal, procfs};
+use crate::{Bundles, Error, Place, Result, journal};
 
 /// A container's reservation: its id, and where everything of it is.
 #[derive(Clone, Debug)]
@@ -45,7 +46,7 @@ impl Reservation {
     /// # Errors
     /// When it does not exist, or there are no more descriptors.
     pub fn open_state(&self) -> Result<Dir> {
-        self.dirs.runtime.open_dir(self.id.as_str()).map_err(Error::file("open", &self.state_path()))
+        self.dirs.runtime.open_any_dir(self.id.as_str()).map_err(Error::file("open", &self.state_path()))
     }
 
     /// The path of the container's own directory, for the runtime and for messages.
@@ -142,7 +143,7 @@ impl Reservation {
     pub fn cgroups(&self) -> Result<Cgroups> {
         const FILE: &str = "state.json";
         let Some(place) = &self.cgroup else { return Ok(Cgroups::none()) };
-        let opened = self.dirs.runtime.open_dir(self.id.as_str());
+        let opened = self.dirs.runtime.open_any_dir(self.id.as_str());
         match opened.and_then(|state| state.read(FILE, journal::STATE_LIMIT)) {
             Ok(json) => Ok(Cgroups::find(&place.path, &json)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Cgroups::find(&place.path, &[])),
@@ -169,7 +170,7 @@ impl Reservation {
         if left.is_empty() {
             return left;
         }
-        for mount in procfs::mounts_below(&self.state_path()).into_iter().flatten() {
+        for mount in mounts_below(&self.state_path()).into_iter().flatten() {
             if let Err(error) = unmount(&mount, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
                 tracing::warn!(mount = %mount.display(), %error, "the runtime's mount was not unmounted");
             }
@@ -183,7 +184,7 @@ fn mounts_left(dir: &Dir) -> Vec<Leftover> {
     if !may_have_mounts(dir) {
         return Vec::new();
     }
-    let mounts = match procfs::mounts_below(dir.path()) {
+    let mounts = match mounts_below(dir.path()) {
         Ok(mounts) => mounts,
         Err(error) => return vec![Leftover::new(LeftoverKind::Mount, dir.path(), &error)],
     };

@@ -50,13 +50,20 @@ pub(super) fn sweep_dir(root: &Arc<Dir>, bundles: &dyn Bundles) -> Result<Vec<Sw
     let mut swept = Vec::new();
     for (executor, lock) in dead {
         kill_runtimes(&dirs, &executor);
-        for reservation in reservations_of(&dirs, &executor)? {
-            let (killed, left) = reservation.dispose(bundles);
-            swept.push(Swept::new(reservation.id.to_string(), killed, left));
+        match reservations_of(&dirs, &executor) {
+            Ok(reservations) => swept.extend(reservations.iter().map(|reservation| {
+                let (killed, left) = reservation.dispose(bundles);
+                Swept::new(reservation.id.to_string(), killed, left)
+            })),
+            Err(error) => {
+                tracing::warn!(executor, %error, "not all containers of a dead executor were found")
+            }
         }
-        let left = leave_root(&dirs, &executor, bundles)?;
-        if !left.is_empty() {
-            tracing::warn!(executor, ?left, "not everything of a dead executor could be removed");
+        // What cannot be read of one executor does not keep others from being swept.
+        match leave_root(&dirs, &executor, bundles) {
+            Ok(left) if left.is_empty() => {}
+            Ok(left) => tracing::warn!(executor, ?left, "not everything of a dead executor could be removed"),
+            Err(error) => tracing::warn!(executor, %error, "a dead executor could not be removed"),
         }
         drop(lock);
     }
@@ -160,19 +167,24 @@ fn reservations_of(dirs: &Arc<RootDirs>, executor: &str) -> Result<Vec<Reservati
             for left in dirs.containers.remove_tree(&name, LeftoverKind::File) {
                 tracing::warn!(%left, "part of an unfinished reservation was not removed");
             }
-        } else if let Some(reservation) = read_reservation(dirs, &name, executor) {
-            reservations.push(reservation);
+        } else {
+            reservations.extend(read_reservation(dirs, &name, executor)?);
         }
     }
     Ok(reservations)
 }
 
-/// Reads a container's `owner` file. `None` if the container is not this executor's.
-fn read_reservation(dirs: &Arc<RootDirs>, name: &str, executor: &str) -> Option<Reservation> {
-    let id = ContainerId::new(name).ok()?;
-    let text = dirs.containers.open_dir(name).ok()?.read_text(OWNER, RECORD_LIMIT).ok()?;
-    let cgroup = parse_owner(&text, executor, &id)?;
-    Some(Reservation { id, cgroup, dirs: Arc::clone(dirs) })
+/// Reads a container's `owner` file. `None` if the container is not this executor's. What cannot be read may be: then the
+/// executor is not forgotten.
+fn read_reservation(dirs: &Arc<RootDirs>, name: &str, executor: &str) -> Result<Option<Reservation>> {
+    let Ok(id) = ContainerId::new(name) else { return Ok(None) };
+    let opened = dirs.containers.open_dir(name);
+    let text = match opened.and_then(|dir| dir.read_text(OWNER, RECORD_LIMIT)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        text => text.map_err(Error::file("read the owner of", &dirs.containers.path_of(name)))?,
+    };
+    let reservation = |cgroup| Reservation { id: id.clone(), cgroup, dirs: Arc::clone(dirs) };
+    Ok(parse_owner(&text, executor, &id).map(reservation))
 }
 
 /// Parses a container's `owner` file: where its cgroups are, if it has some. `None` if the container is not this

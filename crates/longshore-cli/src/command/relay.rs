@@ -71,6 +71,8 @@ impl Relay {
     pub(crate) fn start(&mut self) {
         if let Err(error) = self.try_start() {
             self.failed = Some(error);
+            // The program finds its streams closed. Otherwise it would wait for a reader that never comes.
+            (self.stdin, self.stdout, self.stderr) = (None, None, None);
         }
     }
 

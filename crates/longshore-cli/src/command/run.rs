@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use longshore::runtime::{Cni, check_free_descriptors};
-use longshore::{Cancel, ContainerHandle, Executor, Exit, Sandbox, Signal, Stdio, StdioSpec};
+use longshore::{Cancel, ContainerHandle, Executor, Exit, ExitReason, Sandbox, Signal, Stdio, StdioSpec};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing::Instrument;
@@ -16,6 +16,9 @@ use super::plain::plain;
 use super::relay::Relay;
 use super::status::{self, Asked, Failure};
 use super::{events, output_file, terminal, trace};
+
+/// How long the output of a program is still copied that was ended from outside.
+const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
 /// How long the end of everything may take, after the program's own.
 const RELEASE: Duration = Duration::from_secs(30);
@@ -55,15 +58,13 @@ async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure>
     let copied = has_terminal.then(|| terminal::copy(&container)).transpose().map_err(no_files)?;
     let exit = wait(&container, &mut relay, &mut signals, &mut asked).await;
     if let Some(copied) = copied {
-        let _panicked = copied.await;
+        tokio::select! {
+            _panicked = copied => {}
+            () = hurried(&exit, &mut signals) => {}
+        }
     }
     drop(restore);
-    // A signal ends the wait for a slow reader.
-    let copied = relay
-        .finish(async {
-            let _any = signals.recv().await;
-        })
-        .await;
+    let copied = relay.finish(hurried(&exit, &mut signals)).await;
     shut_down(&executor).await;
     if let Some(logged) = logged {
         // Whoever reads them may be slow. A signal ends the wait.
@@ -96,6 +97,20 @@ fn streams(arguments: &Run, has_terminal: bool) -> io::Result<(StdioSpec, Relay)
         (false, Streams::Pipe) => return Relay::new(arguments.interactive),
     };
     Ok((StdioSpec { stdin, stdout, stderr }, Relay::default()))
+}
+
+/// Completes when a slow reader is not waited for any longer: at a signal, or soon if the program has not ended by itself.
+async fn hurried(exit: &Exit, signals: &mut mpsc::Receiver<Signal>) {
+    let soon = async {
+        match exit.reason {
+            ExitReason::Normal => std::future::pending().await,
+            _ => tokio::time::sleep(LAST_OUTPUT).await,
+        }
+    };
+    tokio::select! {
+        _any = signals.recv() => {}
+        () = soon => {}
+    }
 }
 
 /// Ends the executor, and prints what it could not remove.

@@ -97,7 +97,9 @@ impl From<Error> for Failure {
             Error::Runtime(RuntimeError::NoRuntime { .. }) => {
                 "install runc, or name a runtime with --runtime (`longshore doctor` checks the rest)"
             }
-            Error::Runtime(RuntimeError::Root { .. }) => "name a directory you may write to with --root",
+            Error::Runtime(RuntimeError::Root { .. }) => {
+                "name a directory with --root to which only you can write"
+            }
             Error::Runtime(
                 RuntimeError::NotRunning { .. }
                 | RuntimeError::Unsupported { .. }

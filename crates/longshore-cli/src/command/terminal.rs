@@ -91,9 +91,11 @@ fn copy_in(mut stdin: Input, runtime: &Handle) {
     }
 }
 
+/// A reader of ours may be slow, and signals are received on this thread: so another one writes.
 async fn copy_out(mut stdout: Output) {
     while let Some(chunk) = stdout.next_chunk().await {
-        if write_all(&io::stdout(), &chunk).is_err() {
+        let written = tokio::task::spawn_blocking(move || write_all(&io::stdout(), &chunk)).await;
+        if !matches!(written, Ok(Ok(()))) {
             return;
         }
     }

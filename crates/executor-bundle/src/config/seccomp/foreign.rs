@@ -72,7 +72,7 @@ fn execute(program: &[u8]) -> io::Result<()> {
     file.write_all(program)?;
     let mut command = Command::new(format!("/proc/self/fd/{}", file.as_raw_fd()));
     command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    spawn_without_descriptors(|| command.status()).map(drop)
+    spawn_without_descriptors(|| command.spawn())?.wait().map(drop)
 }
 
 #[cfg(test)]
