@@ -8,13 +8,15 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use executor_core::lifecycle::HostPid;
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, Uid, fchmod, fchown, fstat, mkdirat, openat,
-    openat2, statat,
+    AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, StatxFlags, Uid, fchmod, fchown, fstat,
+    mkdirat, openat, openat2, statat, statx,
 };
 use rustix::io::Errno;
+use rustix::process::geteuid;
 
 use crate::error::Error;
 use crate::ids::Owner;
@@ -113,13 +115,7 @@ impl RootfsDir {
     /// Makes an empty file or directory in `parent`, with this owner on the host. An error if the name exists.
     pub(crate) fn make(&self, parent: &OwnedFd, name: &Path, dir: bool, owner: Owner) -> io::Result<()> {
         let new = if dir {
-            mkdirat(parent, name, Mode::from_raw_mode(0o755))?;
-            openat(
-                parent,
-                name,
-                OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-                Mode::empty(),
-            )?
+            make_dir(parent, name)?
         } else {
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             openat(parent, name, flags, Mode::from_raw_mode(0o644))?
@@ -169,6 +165,28 @@ impl RootfsDir {
         let real = std::fs::read_link(found.link()).ok()?;
         Some(Path::new("/").join(real.strip_prefix(&self.path).ok()?))
     }
+}
+
+/// How much earlier than the clock a file system may say that something was made: it takes the time of the last tick.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Makes a directory and opens it.
+///
+/// Whoever can write to `parent` can put another directory in its place before it is opened, and would have that given away
+/// instead. So it must be empty, ours, and younger than this call.
+fn make_dir(parent: &OwnedFd, name: &Path) -> io::Result<OwnedFd> {
+    let begun = SystemTime::now() - TICK;
+    mkdirat(parent, name, Mode::RWXU)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let new = openat(parent, name, flags, Mode::empty())?;
+    let stat = statx(&new, "", AtFlags::EMPTY_PATH, StatxFlags::UID | StatxFlags::BTIME)?;
+    let has_birth = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
+    let birth = u64::try_from(stat.stx_btime.tv_sec).unwrap_or_default();
+    let birth = UNIX_EPOCH + Duration::new(birth, stat.stx_btime.tv_nsec);
+    let is_empty = rustix::fs::Dir::read_from(&new)?
+        .all(|entry| entry.is_ok_and(|entry| [c".", c".."].contains(&entry.file_name())));
+    let is_new = is_empty && stat.stx_uid == geteuid().as_raw() && (!has_birth || birth >= begun);
+    if is_new { Ok(new) } else { Err(io::Error::other("another directory was put in its place")) }
 }
 
 impl Found {

@@ -22,6 +22,7 @@ pub mod fuzzing;
 pub mod journal;
 mod kernel;
 mod local;
+mod null;
 mod pidfd;
 pub mod procfs;
 mod root;

@@ -29,14 +29,17 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use executor_core::lifecycle::{ContainerId, Leftover, LeftoverKind};
 use executor_core::{CgroupParent, Swept, check_free_descriptors};
 use executor_disk::Dir;
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use uuid::Uuid;
 
 pub use self::reservation::Reservation;
@@ -55,6 +58,11 @@ pub(crate) const CONTAINERS: &str = "containers";
 const RUNTIME: &str = "runtime";
 
 const OWNER: &str = "owner";
+
+const OTHERS_READ: u32 = 0o044;
+
+/// How long the lock on a root is waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How many file descriptors must be free before anything is made in a root. An executor needs more for its containers.
 const DESCRIPTORS: usize = 16;
@@ -104,7 +112,8 @@ impl Root {
     /// [`Dir::open_checked`].
     pub fn open(dir: &Path, bundles: &dyn Bundles) -> Result<(Self, Vec<Swept>)> {
         check_free_descriptors(DESCRIPTORS).map_err(Error::file("use", dir))?;
-        let root = Arc::new(Dir::make_checked(dir).map_err(Error::file("use", dir))?);
+        let root = Dir::make_checked(dir).and_then(narrowed).map_err(Error::file("use", dir))?;
+        let root = Arc::new(root);
         cgroup::learn_hierarchies()?;
         let swept = sweep::sweep_dir(&root, bundles)?;
         let executor = short_uuid();
@@ -267,16 +276,39 @@ pub fn log_prefix(executor: &str) -> String {
     format!(".call-{executor}-")
 }
 
-/// Locks the root directory itself. Blocks while another executor has it locked, which is for moments only.
+/// Takes from others the right to list a root directory that was made by hand, and with it the right to lock it.
+fn narrowed(root: Dir) -> io::Result<Dir> {
+    let mode = root.stat()?.st_mode & 0o7777;
+    if mode & OTHERS_READ != 0 {
+        root.set_mode(mode & !OTHERS_READ)?;
+    }
+    Ok(root)
+}
+
+/// Locks the root directory itself. Blocks while another executor has it locked, which is for moments only. Whoever had
+/// opened it before it was narrowed may keep a lock: he is not waited for for ever.
 fn lock_root(root: &Dir) -> Result<File> {
     let lock = root.reopen().map_err(Error::file("open", root.path()))?;
-    let locked = flock(&lock, FlockOperation::LockExclusive);
-    locked.map_err(|error| Error::file("lock", root.path())(error.into()))?;
-    Ok(lock)
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(lock),
+            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => thread::sleep(Duration::from_millis(1)),
+            Err(error) => return Err(Error::file("lock", root.path())(error.into())),
+        }
+    }
 }
+
+/// How many hexadecimal digits an executor's name has.
+const NAME_LENGTH: usize = 12;
 
 fn short_uuid() -> String {
     let mut name = Uuid::new_v4().simple().to_string();
-    name.truncate(12);
+    name.truncate(NAME_LENGTH);
     name
+}
+
+/// Whether an executor can have this name. Other files among those of executors are not ours.
+fn is_executor(name: &str) -> bool {
+    name.len() == NAME_LENGTH && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

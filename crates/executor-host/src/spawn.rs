@@ -5,7 +5,6 @@
 //! `Command` passes both on. `posix_spawn` resets them, and does not copy the page tables as fork does.
 
 use std::ffi::CString;
-use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -18,6 +17,7 @@ use nix::sys::signal::SigSet;
 use nix::unistd::Pid;
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
+use crate::null;
 use crate::seam::{Command, StdioSource};
 
 /// The first descriptor that is none of the three.
@@ -56,9 +56,7 @@ fn stream(source: StdioSource, fds: &[OwnedFd]) -> io::Result<Option<OwnedFd>> {
     // Above the three, which are replaced one by one.
     Ok(match source {
         StdioSource::Inherit => None,
-        StdioSource::Null => {
-            Some(fcntl_dupfd_cloexec(File::options().read(true).write(true).open("/dev/null")?, OTHER)?)
-        }
+        StdioSource::Null => Some(fcntl_dupfd_cloexec(null::open()?, OTHER)?),
         StdioSource::Fd(index) => Some(fcntl_dupfd_cloexec(fds.get(index).ok_or(Errno::BADF)?, OTHER)?),
     })
 }

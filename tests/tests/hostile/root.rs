@@ -295,6 +295,9 @@ fn planted_root() {
     });
 }
 
+/// The name of an executor that nobody has locked.
+const DEAD: &str = "0123456789ab";
+
 /// Root sweeps, and runs on, what an ordinary user has prepared.
 #[test]
 fn foreign_root() {
@@ -308,8 +311,8 @@ fn foreign_root() {
             fs::create_dir_all(dir).unwrap();
         }
         fs::write(victim.join("file"), "").unwrap();
-        fs::write(executors.join("e"), "mark\te.0\n").unwrap();
-        fs::write(container.join("owner"), "e\n-\n").unwrap();
+        fs::write(executors.join(DEAD), format!("mark\t{DEAD}.0\n")).unwrap();
+        fs::write(container.join("owner"), format!("{DEAD}\n-\n")).unwrap();
         let stat = fs::read_to_string(format!("/proc/{}/stat", stranger.id())).unwrap();
         let start: u64 = stat.split(' ').nth(21).unwrap().parse().unwrap();
         let state = format!(r#"{{"init_process_pid": {}, "init_process_start": {start}}}"#, stranger.id());
@@ -338,7 +341,7 @@ fn foreign_root() {
         assert_eq!(call(&ours, &["sweep"]).code, Some(125));
         assert!(stranger.try_wait().unwrap().is_none(), "a stranger was killed");
         assert!(
-            victim.join("file").exists() && container.join("owner").exists() && executors.join("e").exists()
+            victim.join("file").exists() && container.join("owner").exists() && executors.join(DEAD).exists()
         );
         stranger.kill().unwrap();
         stranger.wait().unwrap();
@@ -448,6 +451,59 @@ fn locked_volume() {
         executor.shutdown(longshore::Cancel::now(), HUNG).await;
         assert_eq!(fs::read_dir(&volume).unwrap().count(), 0);
         stage.check();
+    });
+}
+
+/// The volume belongs to somebody who exchanges the mount point that is being made for a directory of root's.
+const EXCHANGE: &str = r#"
+my ($go, $volume) = @ARGV;
+my ($point, $victim) = ("$volume/n", "$volume/private");
+sub exchange { syscall(316, -100, $point, -100, $victim, 2) == 0 }
+my $own = (stat $victim)[1];
+while (-e $go) {
+    next unless exchange();
+    # The victim is at the point now, until the new directory's turn is over.
+    select undef, undef, undef, 0.0005;
+    exchange() if ((stat $point)[1] // 0) == $own;
+}
+"#;
+
+#[test]
+fn a_made_directory_is_exchanged() {
+    on_stage(async |stage| {
+        open(&stage);
+        let (go, volume, data) = (stage.path("go"), stage.path("volume"), stage.path("data"));
+        fs::write(&go, "").unwrap();
+        fs::create_dir_all(volume.join("private")).unwrap();
+        fs::write(volume.join("private/secret"), "").unwrap();
+        fs::create_dir(&data).unwrap();
+        mode(&volume.join("private"), 0o700);
+        chown(&volume, Some(NEIGHBOUR), Some(NEIGHBOUR)).unwrap();
+        let mut exchanger = Command::new("perl");
+        exchanger.args(["-e", EXCHANGE]).args([&go, &volume]).uid(NEIGHBOUR).gid(NEIGHBOUR);
+        let mut exchanger = exchanger.spawn().unwrap();
+        let executor = stage.executor();
+        let until = Instant::now() + longshore_tests::attack_time();
+        while Instant::now() < until {
+            let mut spec = shell("true").mount(Mount::bind(&volume, "/v")).mount(Mount::bind(&data, "/v/n"));
+            spec.id_map = Some(IdMap::both(vec![format!("0:{NEIGHBOUR}:1").parse().unwrap()]));
+            // It may fail: what it needs is taken away from it.
+            executor.run(spec).await.unwrap().wait().await;
+            for name in ["n", "private"] {
+                let Ok(meta) = fs::metadata(volume.join(name)) else { continue };
+                if fs::metadata(volume.join(name).join("secret")).is_ok() {
+                    use std::os::unix::fs::MetadataExt;
+                    assert_eq!(
+                        (meta.uid(), meta.permissions().mode() & 0o777),
+                        (0, 0o700),
+                        "it was given away"
+                    );
+                }
+            }
+        }
+        fs::remove_file(&go).unwrap();
+        exchanger.wait().unwrap();
+        stage.finish(executor).await;
     });
 }
 

@@ -287,3 +287,23 @@ fn spied_on_while_entering() {
         });
     }
 }
+
+/// The streams of a process that has none are the host's /dev/null, which root in the container may not change.
+#[test]
+fn the_hosts_null() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let state = || fs::metadata("/dev/null").map(|meta| (meta.mode(), meta.mtime(), meta.uid())).unwrap();
+        let before = state();
+        let script = "for fd in 0 1 2; do chmod 600 /proc/self/fd/$fd; touch -d 2001-01-01 /proc/self/fd/$fd; \
+                      chown 1 /proc/self/fd/$fd; done; echo x >&1; read line; true";
+        let mut spec = longshore_tests::shell(&format!("({script}); sleep 1000"));
+        spec.process.stdio = longshore::StdioSpec::default();
+        let container = executor.run(spec).await.unwrap();
+        let exec = container.exec(ExecSpec::new(["sh", "-c", script])).await.unwrap();
+        assert!(exec.wait().await.is_success());
+        container.cancel(Cancel::now()).await;
+        assert_eq!(state(), before);
+        stage.finish(executor).await;
+    });
+}

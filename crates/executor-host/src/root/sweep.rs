@@ -18,7 +18,7 @@ use rustix::io::Errno;
 
 use super::{
     CONTAINERS, EXECUTOR_VARIABLE, EXECUTORS, NO_CGROUP, OWNER, RECORD_LIMIT, RUNTIME, Reservation, RootDirs,
-    lock_root, log_prefix,
+    is_executor, lock_root, log_prefix,
 };
 use crate::cgroup::place::{self, CgroupPlace, Missing};
 use crate::{Bundles, Error, Result, cgroup, pidfd, procfs};
@@ -143,10 +143,10 @@ fn dead_executors(root: &Arc<Dir>) -> Result<Option<(RootDirs, Vec<(String, File
     }
     let dirs = RootDirs::make(Arc::clone(root))?;
     let mut dead = Vec::new();
-    for name in names(&dirs.executors)? {
+    for name in names(&dirs.executors)?.into_iter().filter(|name| is_executor(name)) {
         let path = dirs.executors.path_of(&name);
         let file = match dirs.executors.open_regular(&name) {
-            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) if [ErrorKind::NotFound, ErrorKind::InvalidData].contains(&error.kind()) => continue,
             opened => opened.map_err(Error::file("open", &path))?,
         };
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
