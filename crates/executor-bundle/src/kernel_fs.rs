@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::mount_entry::read_only_below;
 
 /// Kinds of file systems that show or change the kernel, as `/proc/filesystems` names them.
-const KINDS: [&str; 21] = [
+const KINDS: [&str; 22] = [
     "binder",
     "binfmt_misc",
     "bpf",
@@ -31,6 +31,7 @@ const KINDS: [&str; 21] = [
     "efivarfs",
     "fusectl",
     "nfsd",
+    "nsfs",
     "proc",
     "pstore",
     "resctrl",
@@ -43,7 +44,7 @@ const KINDS: [&str; 21] = [
 ];
 
 /// The same kinds, as statfs(2) names them; see linux/magic.h. devtmpfs has the number of tmpfs, and others have none.
-const MAGICS: [u64; 18] = [
+const MAGICS: [u64; 19] = [
     0x6c6f_6f70, // binder
     0x4249_4e4d, // binfmt_misc
     0xcafe_4a11, // bpf
@@ -55,6 +56,7 @@ const MAGICS: [u64; 18] = [
     0xde5e_81e4, // efivarfs
     0x6573_5543, // fusectl
     0x6e66_7364, // nfsd
+    0x6e73_6673, // nsfs
     0x9fa0,      // proc
     0x6165_676c, // pstore
     0x0765_5821, // resctrl
@@ -170,11 +172,13 @@ fn bound(requested: &Mount, source: &Path) -> Result<Option<String>, Error> {
     }))
 }
 
-/// The host's kernel file systems that are mounted at or below a directory.
+/// The host's kernel file systems that are mounted at or below a directory. Names of namespaces do not count: `/run` has some,
+/// and to enter one takes rights that a sandbox does not have.
 fn kernel_below(dir: &Path) -> Result<Vec<Mounted>, Error> {
     let all = mount_table::mounts().map_err(Error::io("list the mounts below", dir))?;
     let is_below = |mounted: &&Mounted| {
         KINDS.contains(&mounted.kind.as_str())
+            && mounted.kind != "nsfs"
             && mounted.point.starts_with(dir)
             && mount_table::is_visible(mounted, &all)
     };
