@@ -92,15 +92,8 @@ impl DriverState {
         let outcome = match layout {
             Layout::Runc => {
                 let state = state()?;
-                let started = async {
-                    let outcome = await_program(open(&state, OFlags::RDONLY)?, ended).await?;
-                    if outcome == StartOutcome::Executed {
-                        // While the fifo exists, the runtime reports the container as created.
-                        state.remove_file(FIFO)?;
-                    }
-                    Ok(outcome)
-                };
-                started.await.map_err(Error::file("start by", &state.path_of(FIFO)))
+                let released = release_runc_init(&state, ended).await;
+                released.map_err(Error::file("start by", &state.path_of(FIFO)))
             }
             Layout::Crun => {
                 let state = state()?;
@@ -157,6 +150,16 @@ fn release_crun_init(state: &Dir, pid: HostPid) -> io::Result<StartOutcome> {
     gate.write_all(&[0])?;
     state.remove_file(FIFO)?;
     Ok(StartOutcome::Executed)
+}
+
+/// Opens the fifo for runc's init, and removes it once the program is executed: while it exists, the runtime reports the
+/// container as created.
+async fn release_runc_init(state: &Dir, ended: Ended) -> io::Result<StartOutcome> {
+    let outcome = await_program(open(state, OFlags::RDONLY)?, ended).await?;
+    if outcome == StartOutcome::Executed {
+        state.remove_file(FIFO)?;
+    }
+    Ok(outcome)
 }
 
 /// Waits for the byte of runc's init. Init continues as soon as the fifo is open. If it exits without writing

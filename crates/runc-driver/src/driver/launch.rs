@@ -158,15 +158,9 @@ impl DriverState {
     ) -> Result<(Parent, RuntimeCall), LaunchFailure> {
         let not_called = |error: Error| LaunchFailure::NotCalled(error.start_failure());
         let opened = self.opened().map_err(not_called)?;
-        let (detach, pid_path) = (launch.detach, launch.pid_file.clone());
-        let watched = match detach {
-            true => None,
-            false => {
-                let dir = start.container.reservation.open().map_err(|error| not_called(error.into()))?;
-                let watched = PidFile::watch(&dir, pid_file);
-                Some(watched.map_err(Error::file("watch", &pid_path)).map_err(not_called)?)
-            }
-        };
+        let detach = launch.detach;
+        let watch = || watch(&start.container, pid_file).map_err(not_called);
+        let watched = (!detach).then(watch).transpose()?;
         let measured = opened.calls.begin(kind.command());
         let call = match begin_call(opened, &start.container, kind, launch, stdio).await {
             Ok(call) => call,
@@ -305,6 +299,12 @@ impl DriverState {
         }
         words.map_or(unexplained, failure::classify)
     }
+}
+
+/// Begins to watch for the pid file of a runtime that stays.
+fn watch(container: &DriverContainer, pid_file: &str) -> crate::Result<PidFile> {
+    let dir = container.reservation.open()?;
+    PidFile::watch(&dir, pid_file).map_err(Error::file("watch", &dir.path_of(pid_file)))
 }
 
 /// Executes the runtime.
