@@ -23,6 +23,7 @@
 //! - Another container uses the root file system. Every container holds a shared flock(2) on the root directory. If the
 //!   other container belongs to this process, its `stubs.json` takes over the stubs, and its end removes them. If it belongs
 //!   to another process, we do not get the exclusive lock, and the stubs stay.
+//! - Somebody else holds a lock on the root directory, which everybody can who can open it. He is waited for a moment only.
 
 mod missing;
 #[cfg(test)]
