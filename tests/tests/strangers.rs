@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use longshore::{ExecSpec, ExitReason, ExitStatus};
+use longshore::{ContainerSpec, ExecSpec, ExitReason, ExitStatus, IdMap, Mount, Rootfs, StartFailureKind};
 use longshore_tests::command::{Outcome, longshore};
 use longshore_tests::{on_bare_stage, on_stage, says, shell, sleeper, text};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
@@ -189,6 +189,56 @@ fn stolen_wait() {
                 tokio::runtime::Handle::current().block_on(exits_are_true(&executor, 15));
             });
         });
+        stage.finish(executor).await;
+    });
+}
+
+/// An exec in a container that has as many processes as it may have.
+#[test]
+fn pids_full() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let mut refused = 0;
+        for limit in [2, 3, 4] {
+            let mut spec =
+                shell(&format!("for n in $(seq {}); do sleep 1000 & done; echo full; wait", limit - 1));
+            spec.resources.pids = Some(limit);
+            let container = executor.run(spec.piped()).await.unwrap();
+            container.io().take_stdout().unwrap().next_chunk().await.unwrap();
+            // The runtime forks before it joins the cgroup or after it, as it comes: it may succeed.
+            for _ in 0..8 {
+                let exit = container.exec(ExecSpec::new(["true"])).await.unwrap().wait().await;
+                match &exit.reason {
+                    ExitReason::StartFailed(failure) => {
+                        assert_eq!(failure.kind, StartFailureKind::NoResources, "{limit}: {failure:?}");
+                        refused += 1;
+                    }
+                    reason => assert!(exit.is_success(), "{limit}: {reason:?} {:?}", exit.status),
+                }
+            }
+            container.cancel(longshore::Cancel::now()).await;
+        }
+        assert!(refused > 0, "none was refused");
+        stage.finish(executor).await;
+    });
+}
+
+/// Layers without the files that are mounted, in a user namespace.
+#[test]
+fn idmap_layers() {
+    on_stage(async |stage| {
+        fs::set_permissions(stage.path(""), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+        let executor = stage.executor();
+        let base = stage.directory_spec(["true"]);
+        let Rootfs::Dir(layer) = base.rootfs.clone() else { panic!("no directory") };
+        let _none = fs::remove_file(layer.join("etc/hosts"));
+        let mut spec =
+            ContainerSpec::layers([&layer], ["sh", "-c", "grep -c localhost /etc/hosts; stat -c %u /data"]);
+        spec.mounts = base.mounts.clone();
+        spec.mounts.push(Mount::tmpfs("/data"));
+        spec.id_map = Some(IdMap::both(vec!["0:100000:65536".parse().unwrap()]));
+        assert_eq!(says(&executor, spec).await, "2\n0\n");
+        assert!(!layer.join("etc/hosts").exists() && !layer.join("data").exists(), "the layer was changed");
         stage.finish(executor).await;
     });
 }

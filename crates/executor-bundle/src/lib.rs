@@ -100,6 +100,9 @@ pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> R
     }
     if rootfs.is_kept {
         stubs::make_missing(dir, &rootfs.root, config.mounts(), spec.remove_stub_parents, ids.root)?;
+    } else if ids.root != Owner::ROOT && rootfs.mounts.is_empty() {
+        // The runtime would make them as the container's root, who may not write to what is the host's root's.
+        stubs::make_all(&rootfs.root, config.mounts(), ids.root)?;
     }
     process::keep(dir, &config.json["process"])?;
     config.text()

@@ -180,6 +180,15 @@ pub(crate) fn make_missing(
     Ok(())
 }
 
+/// Makes the mount points that are missing in a root file system that is thrown away.
+pub(crate) fn make_all(root: &Path, mounts: &[Value], owner: Owner) -> Result<(), Error> {
+    let rootfs = RootfsDir::open(root)?;
+    for point in missing(&rootfs, mounts)? {
+        make(&rootfs, &point, owner).map_err(Error::io("make the mount point", &point.path))?;
+    }
+    Ok(())
+}
+
 fn make(rootfs: &RootfsDir, point: &Missing, owner: Owner) -> io::Result<()> {
     let parent = parent_of(rootfs, &point.path)?;
     let name = name_of(&point.path);

@@ -196,6 +196,19 @@ impl Cgroups {
         left
     }
 
+    /// How many processes it has, and how many it may have, if a fork has failed in it for that reason, and a runtime that
+    /// starts another process may have failed too: it needs a few threads.
+    pub fn full_of_processes(&self) -> Option<(u64, u64)> {
+        const THREADS: u64 = 16;
+        let dir = self.dirs().find(|dir| may_have(dir, "pids.max") && dir.join("pids.max").exists())?;
+        let number = |file: &str| -> Option<u64> {
+            let text = fs::read_to_string(dir.join(file)).ok()?;
+            text.split_whitespace().last()?.parse().ok()
+        };
+        let (current, most, failed) = (number("pids.current")?, number("pids.max")?, number("pids.events")?);
+        (failed > 0 && current + THREADS >= most).then_some((current, most))
+    }
+
     /// The usage so far, as far as the hierarchies have it.
     pub fn usage(&self) -> Usage {
         usage::read(&self.dirs)

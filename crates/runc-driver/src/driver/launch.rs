@@ -297,7 +297,19 @@ impl DriverState {
             let words = words.unwrap_or(unexplained.message);
             return gone(format!("the container has ended: {words}"));
         }
-        words.map_or(unexplained, failure::classify)
+        let failure = words.map_or(unexplained, failure::classify);
+        if failure.kind != StartFailureKind::RuntimeBroken {
+            return failure;
+        }
+        let own = Arc::clone(&start.container);
+        let full = self.pools.run(Pool::Reads, move || own.cgroups().full_of_processes()).await;
+        match full.ok().flatten() {
+            Some((has, most)) => {
+                let message = format!("{}: the container has {has} of {most} processes", failure.message);
+                StartFailure::new(StartFailureKind::NoResources, message)
+            }
+            None => failure,
+        }
     }
 }
 
