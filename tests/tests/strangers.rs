@@ -193,6 +193,44 @@ fn stolen_wait() {
     });
 }
 
+/// The root is on a file system that is full, or becomes so.
+#[test]
+fn full_disk() {
+    on_bare_stage(|stage| {
+        let disk = stage.path("disk");
+        fs::create_dir(&disk).unwrap();
+        let root = disk.join("root");
+        for (options, fill) in [
+            ("size=4k", false),
+            ("size=16k", false),
+            ("size=64k", false),
+            ("nr_inodes=6", false),
+            ("size=1m", true),
+        ] {
+            let data = std::ffi::CString::new(format!("mode=700,{options}")).unwrap();
+            rustix::mount::mount(
+                "longshore",
+                &disk,
+                "tmpfs",
+                rustix::mount::MountFlags::empty(),
+                data.as_c_str(),
+            )
+            .unwrap();
+            if fill {
+                let zeros = vec![0; 2 << 20];
+                fs::write(disk.join("fill"), zeros).unwrap_err();
+            }
+            let outcome: Outcome = longshore(&root).args(["run", "--", "true"]).output().unwrap().into();
+            let left = fs::read_dir(&root).map_or(0, Iterator::count);
+            rustix::mount::unmount(&disk, rustix::mount::UnmountFlags::DETACH).unwrap();
+            assert_eq!((outcome.code, left), (Some(125), 0), "{options}: {outcome:?}");
+            let says_why = outcome.stderr.contains("space left");
+            assert!(says_why && outcome.stderr.lines().count() == 1, "{options}: {outcome:?}");
+        }
+        stage.check();
+    });
+}
+
 /// An exec in a container that has as many processes as it may have.
 #[test]
 fn pids_full() {

@@ -251,14 +251,27 @@ impl Root {
 /// the file is the executor's mark.
 fn register_executor(root: Arc<Dir>, executor: &str, mark: &str) -> Result<(RootDirs, File)> {
     let _root_lock = lock_root(&root)?;
-    let dirs = RootDirs::make(root)?;
+    let registered = RootDirs::make(Arc::clone(&root)).and_then(|dirs| {
+        let file = register(&dirs, executor, mark)?;
+        Ok((dirs, file))
+    });
+    if registered.is_err() {
+        sweep::remove_shared_dirs_if_last(&root);
+    }
+    registered
+}
+
+fn register(dirs: &RootDirs, executor: &str, mark: &str) -> Result<File> {
     let path = dirs.executors.path_of(executor);
-    let line = sweep::mark_record(mark);
-    let file = dirs.executors.write_new(executor, line.as_bytes(), 0o600);
-    let file = file.map_err(Error::file("make", &path))?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive)
-        .map_err(|error| Error::file("lock", &path)(error.into()))?;
-    Ok((dirs, file))
+    let made = dirs.executors.make_file(executor, 0o600);
+    let mut file = made.map_err(Error::file("make", &path))?;
+    let locked = flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from);
+    let written = locked.and_then(|()| file.write_all(sweep::mark_record(mark).as_bytes()));
+    if let Err(error) = written {
+        let _stays_for_a_sweep = dirs.executors.remove_file(executor);
+        return Err(Error::file("write", &path)(error));
+    }
+    Ok(file)
 }
 
 /// The default parent of containers' cgroups, as a path within each hierarchy. `None` if this user may make

@@ -151,6 +151,15 @@ impl Reservation {
         }
     }
 
+    /// Whether the file system of the executor's root has too little space left for the runtime's state, which has the
+    /// whole filter of system calls in it.
+    pub fn has_no_space(&self) -> bool {
+        const STATE: u64 = 256 << 10;
+        rustix::fs::fstatvfs(&*self.dirs.root).is_ok_and(|stat| {
+            stat.f_bavail.saturating_mul(stat.f_frsize) < STATE || stat.f_files > 0 && stat.f_favail == 0
+        })
+    }
+
     /// The evidence that a process is in the container: its cgroup, or its pid namespace if it has no cgroup.
     /// If `cgroups` is `None`, the cgroup's default directories are taken.
     pub fn members(&self, cgroups: Option<&Cgroups>, init: Option<HostPid>) -> Members {

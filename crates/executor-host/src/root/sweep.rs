@@ -241,7 +241,7 @@ pub(super) fn names(dir: &Dir) -> Result<BTreeSet<String>> {
 
 /// Removes the directories that all executors share, if there is no other executor. The caller has locked the
 /// root.
-fn remove_shared_dirs_if_last(root: &Dir) {
+pub(super) fn remove_shared_dirs_if_last(root: &Dir) {
     if root.remove_dir(EXECUTORS).is_ok() {
         for part in [CONTAINERS, RUNTIME] {
             let _not_empty = root.remove_dir(part);

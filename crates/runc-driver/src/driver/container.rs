@@ -207,6 +207,15 @@ impl DriverContainer {
         pids
     }
 
+    /// What it has run out of, if a runtime may have failed for that. Blocks.
+    pub(super) fn exhausted(&self) -> Option<String> {
+        if self.reservation.has_no_space() {
+            return Some("there is too little space left below the executor's root".to_owned());
+        }
+        let (has, most) = self.cgroups().full_of_processes()?;
+        Some(format!("the container has {has} of {most} processes"))
+    }
+
     /// Whether init has exited, or was never started. Blocks for a moment.
     pub(super) fn has_ended(&self) -> bool {
         self.init.get().is_none_or(|init| Stat::of(*init).is_none_or(|stat| stat.is_ending()))

@@ -302,13 +302,11 @@ impl DriverState {
             return failure;
         }
         let own = Arc::clone(&start.container);
-        let full = self.pools.run(Pool::Reads, move || own.cgroups().full_of_processes()).await;
-        match full.ok().flatten() {
-            Some((has, most)) => {
-                let message = format!("{}: the container has {has} of {most} processes", failure.message);
-                StartFailure::new(StartFailureKind::NoResources, message)
+        match self.pools.run(Pool::Reads, move || own.exhausted()).await {
+            Ok(Some(what)) => {
+                StartFailure::new(StartFailureKind::NoResources, format!("{}: {what}", failure.message))
             }
-            None => failure,
+            Ok(None) | Err(_) => failure,
         }
     }
 }
