@@ -67,13 +67,18 @@ impl Ids {
         }
         let why = match &self.map {
             None => "the container's root would be root of the host's /proc",
-            Some(map) if map.uids.iter().chain(&map.gids).any(|range| range.host == 0 && range.size > 0) => {
-                "the container's id map includes the host's root, or its group"
-            }
-            Some(_) => return Ok(()),
+            Some(_) if self.spare_host_root() => return Ok(()),
+            Some(_) => "the container's id map includes the host's root, or its group",
         };
         let remedy = "give an id map without it, such as 0:100000:65536, or make the container insecure";
         Err(Error::field("process mode", format!("{why}; {remedy}")))
+    }
+
+    /// Whether the container is in a user namespace that has neither the host's root nor its group. The kernel refuses it
+    /// what leads to processes outside.
+    pub(crate) fn spare_host_root(&self) -> bool {
+        let is_root = |range: &IdRange| range.host == 0 && range.size > 0;
+        self.map.as_ref().is_some_and(|map| !map.uids.iter().chain(&map.gids).any(is_root))
     }
 
     pub(crate) fn new(map: Option<IdMap>) -> Self {

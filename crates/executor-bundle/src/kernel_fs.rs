@@ -3,6 +3,10 @@
 //! The runtime masks parts of `/proc` and `/sys`, at these paths only. The same file system at another path has no masks.
 //! So a sandbox gets no second one, neither new nor bound from the host, except where nothing can be written.
 //!
+//! With procfs, reading is enough: /proc/PID/root leads to the mounts of another process, and these are writable. So a
+//! sandbox gets no procfs of the host at all, but for single files. In a user namespace without the host's root, the kernel
+//! refuses these links, and it may be read.
+//!
 //! A source is recognized by what it is, not by its name: by the kind of file system that its path leads to, and by what
 //! is mounted below it. If somebody else can change the path meanwhile, give the part that changes as a selector: it is
 //! resolved once, and what was checked is what is mounted.
@@ -12,9 +16,11 @@ use std::path::{Component, Path, PathBuf};
 
 use executor_core::{ContainerSpec, Mount, MountSource, Security};
 use executor_disk::mount_table::{self, Mount as Mounted};
-use rustix::fs::{FileType, Mode, OFlags, fstat, fstatfs};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat, fstat, fstatfs, openat2, statfs};
+use rustix::io::Errno;
 
 use crate::error::Error;
+use crate::ids::Ids;
 use crate::mount_entry::read_only_below;
 
 /// Kinds of file systems that show or change the kernel, as `/proc/filesystems` names them.
@@ -70,18 +76,51 @@ const MAGICS: [u64; 19] = [
 const REPLACEABLE: [&str; 8] =
     ["cpuinfo", "diskstats", "loadavg", "meminfo", "slabinfo", "stat", "swaps", "uptime"];
 
+/// Files of /proc that say something about the machine and nothing about its processes. Others have masks, block, or lead to
+/// a process.
+const HARMLESS: [&str; 18] = [
+    "cgroups",
+    "cmdline",
+    "cpuinfo",
+    "devices",
+    "diskstats",
+    "filesystems",
+    "loadavg",
+    "meminfo",
+    "misc",
+    "modules",
+    "partitions",
+    "stat",
+    "swaps",
+    "uptime",
+    "version",
+    "version_signature",
+    "vmstat",
+    "zoneinfo",
+];
+
+/// The number of procfs.
+const PROC: u64 = 0x9fa0;
+
 /// The number of tmpfs, which devtmpfs has as well.
 const TMPFS: u64 = 0x0102_1994;
 
 /// Refuses a mount that would give a sandbox the host's kernel. `source` is the file or directory of a bind mount that was
 /// found.
-pub(crate) fn check(spec: &ContainerSpec, requested: &Mount, source: Option<&Path>) -> Result<(), Error> {
+pub(crate) fn check(
+    spec: &ContainerSpec,
+    ids: &Ids,
+    requested: &Mount,
+    source: Option<&Path>,
+) -> Result<(), Error> {
     if spec.security == Security::Insecure {
         return Ok(());
     }
     let wrong = match (&requested.source, source) {
         (MountSource::FileSystem { kind, .. }, _) => new(requested, kind),
-        (MountSource::Bind { .. }, Some(source)) => bound(requested, source)?.or_else(|| over(requested)),
+        (MountSource::Bind { .. }, Some(source)) => {
+            bound(requested, source, ids)?.or_else(|| over(requested))
+        }
         (_, _) => over(requested),
     };
     match wrong {
@@ -97,6 +136,11 @@ pub(crate) fn check(spec: &ContainerSpec, requested: &Mount, source: Option<&Pat
 pub(crate) fn check_root(spec: &ContainerSpec, root: &Path) -> Result<(), Error> {
     if spec.security == Security::Insecure {
         return Ok(());
+    }
+    let magic = statfs(root).map_err(Error::io("stat", root))?.f_type.cast_unsigned();
+    if MAGICS.contains(&magic) {
+        let why = format!("{} is in one of the host's kernel file systems", root.display());
+        return Err(Error::field("rootfs", format!("{why}, unless the container is insecure")));
     }
     let covered = |point: &Path| ["proc", "sys", "dev"].iter().any(|own| point.starts_with(root.join(own)));
     let below = kernel_below(root)?.into_iter().find(|mounted| !covered(&mounted.point));
@@ -131,18 +175,19 @@ fn new(requested: &Mount, kind: &str) -> Option<String> {
 }
 
 /// What is wrong with the source of a bind mount.
-fn bound(requested: &Mount, source: &Path) -> Result<Option<String>, Error> {
+fn bound(requested: &Mount, source: &Path, ids: &Ids) -> Result<Option<String>, Error> {
     let failed = || Error::file::<io::Error>("mount source", source);
-    let is_read_only = requested.read_only && read_only_below().is_some();
-    if is_read_only {
-        return Ok(None);
-    }
-    let only = match requested.read_only {
-        true => "which this kernel cannot make read-only with all that is below (Linux 5.12 can)",
-        false => "which a sandbox may only read (ro)",
+    let open = OFlags::PATH | OFlags::CLOEXEC;
+    let opened = match openat2(CWD, source, open, Mode::empty(), ResolveFlags::NO_MAGICLINKS) {
+        Ok(opened) => opened,
+        // The runtime would follow the link as another process, to something else.
+        Err(Errno::LOOP) if source.exists() => {
+            let why =
+                "a link of /proc leads to it, and what is there depends on who follows it; give its own path";
+            return Ok(Some(why.into()));
+        }
+        Err(error) => return Err(failed()(error.into())),
     };
-    let flags = OFlags::PATH | OFlags::CLOEXEC;
-    let opened = rustix::fs::open(source, flags, Mode::empty()).map_err(|error| failed()(error.into()))?;
     let stat = fstat(&opened).map_err(|error| failed()(error.into()))?;
     let kind = FileType::from_raw_mode(stat.st_mode);
     // A device is what its node says, wherever that is. What may be done with it is for the container's cgroup to say.
@@ -150,10 +195,33 @@ fn bound(requested: &Mount, source: &Path) -> Result<Option<String>, Error> {
         return Ok(None);
     }
     let magic = fstatfs(&opened).map_err(|error| failed()(error.into()))?.f_type.cast_unsigned();
+    let real = source.canonicalize().map_err(failed())?;
+    let below = match kind == FileType::Directory {
+        true => kernel_below(&real)?,
+        false => Vec::new(),
+    };
+    let is_read_only = requested.read_only && read_only_below().is_some();
+    if is_read_only {
+        let is_open = magic == PROC && !is_harmless(&stat);
+        let proc =
+            || below.iter().find(|mounted| mounted.kind == "proc").map(|mounted| mounted.point.clone());
+        let leads_to_processes = || if is_open { Some(real.clone()) } else { proc() };
+        return Ok(if ids.spare_host_root() {
+            None
+        } else {
+            leads_to_processes().map(|at| of_processes(&at))
+        });
+    }
+    let only = match requested.read_only {
+        true => "which this kernel cannot make read-only with all that is below (Linux 5.12 can)",
+        false => "which a sandbox may only read (ro)",
+    };
+    if magic == PROC && !is_harmless(&stat) {
+        return Ok(Some(of_processes(&real)));
+    }
     if MAGICS.contains(&magic) {
         return Ok(Some(format!("it is one of the host's kernel file systems, {only}")));
     }
-    let real = source.canonicalize().map_err(failed())?;
     let is_memory = ["/dev/shm", "/dev/hugepages"].iter().any(|memory| real.starts_with(memory));
     let is_devtmpfs = || {
         let device = stat.st_dev;
@@ -163,13 +231,27 @@ fn bound(requested: &Mount, source: &Path) -> Result<Option<String>, Error> {
     if !is_memory && (real.starts_with("/dev") || is_devtmpfs()?) {
         return Ok(Some(format!("it has the host's devices, {only}; add single ones")));
     }
-    if kind != FileType::Directory {
-        return Ok(None);
-    }
-    let below = kernel_below(&real)?.into_iter().next();
-    Ok(below.map(|Mounted { kind, point, .. }| {
-        format!("the host's {kind} is below it at {}, {only}", point.display())
+    Ok(below.first().map(|Mounted { kind, point, .. }| match kind.as_str() {
+        "proc" => of_processes(point),
+        _ => format!("the host's {kind} is below it at {}, {only}", point.display()),
     }))
+}
+
+/// What is wrong with the host's procfs at a path.
+fn of_processes(at: &Path) -> String {
+    format!(
+        "it shows the host's {}, and the /proc/PID/root of a process leads to the files of other containers, to write as well \
+         (ro does not help). Bind directories without a proc, or single files such as /proc/cpuinfo with ro; an id map without \
+         the host's root may read it",
+        at.display()
+    )
+}
+
+/// Whether a file of procfs is one that shows nothing of processes.
+fn is_harmless(file: &Stat) -> bool {
+    HARMLESS.iter().filter_map(|name| rustix::fs::stat(Path::new("/proc").join(name)).ok()).any(|harmless| {
+        (harmless.st_dev, harmless.st_ino, harmless.st_mode) == (file.st_dev, file.st_ino, file.st_mode)
+    })
 }
 
 /// The host's kernel file systems that are mounted at or below a directory. Names of namespaces do not count: `/run` has some,
@@ -210,7 +292,7 @@ mod tests {
     fn refused(mount: Mount) -> Option<String> {
         let spec = ContainerSpec::host(["true"]);
         let source = mount.host_path().map(Path::to_owned);
-        check(&spec, &mount, source.as_deref()).err().map(|error| error.to_string())
+        check(&spec, &Ids::new(None), &mount, source.as_deref()).err().map(|error| error.to_string())
     }
 
     #[test]
@@ -220,7 +302,7 @@ mod tests {
             assert_eq!(refused(mount.clone()).is_none(), kind == "devpts", "{kind}");
             let mut insecure = ContainerSpec::host(["true"]);
             insecure.security = Security::Insecure;
-            assert!(check(&insecure, &mount, None).is_ok());
+            assert!(check(&insecure, &Ids::new(None), &mount, None).is_ok());
         }
         let said = refused(Mount::file_system("proc", "proc", "/p")).unwrap();
         assert!(said.starts_with("mount: proc proc:/p: ") && said.contains("insecure"), "{said}");
@@ -244,7 +326,18 @@ mod tests {
         for source in [Path::new("/proc"), Path::new("/sys"), Path::new("/dev"), Path::new("/"), &link] {
             let said = refused(Mount::bind(source, "/x")).unwrap();
             assert!(said.contains("insecure"), "{said}");
-            assert_eq!(refused(Mount::bind(source, "/x").read_only()), None, "{}", source.display());
+            let is_proc = !["/sys", "/dev"].map(Path::new).contains(&source);
+            let read_only = refused(Mount::bind(source, "/x").read_only());
+            assert_eq!(read_only.is_some_and(|said| said.contains("/proc")), is_proc, "{}", source.display());
+        }
+        for name in ["cpuinfo", "meminfo", "version"] {
+            let source = Path::new("/proc").join(name);
+            assert_eq!(refused(Mount::bind(&source, "/x").read_only()), None, "{name}");
+            assert!(refused(Mount::bind(&source, "/x")).is_some(), "{name}");
+        }
+        for source in ["kcore", "kmsg", "1/root", "self/environ", "thread-self", "mounts", "sys", "fs"] {
+            let source = Path::new("/proc").join(source);
+            assert!(refused(Mount::bind(&source, "/x").read_only()).is_some(), "{}", source.display());
         }
         for (source, destination) in [
             ("/dev/null", "/dev/x"),

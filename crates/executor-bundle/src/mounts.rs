@@ -72,7 +72,7 @@ fn entry(
     let mut options: Vec<_> = requested.options.iter().map(String::as_str).collect();
     let access = if requested.read_only { "ro" } else { "rw" };
     if requested.host_path().is_none() {
-        kernel_fs::check(spec, requested, None)?;
+        kernel_fs::check(spec, ids, requested, None)?;
     }
     Ok(match &requested.source {
         MountSource::Bind { path, selector } => {
@@ -111,7 +111,7 @@ fn bind(
         (Some(selector), None) => below(path, selector),
         (Some(selector), Some(dir)) => select(dir, number, path, selector)?,
     };
-    kernel_fs::check(spec, requested, Some(&source))?;
+    kernel_fs::check(spec, ids, requested, Some(&source))?;
     let mut options = if requested.read_only { vec!["rbind", "ro"] } else { vec!["rbind", "rw"] };
     options.extend(read_only_below().filter(|_| requested.read_only));
     options.extend(requested.options.iter().map(String::as_str));

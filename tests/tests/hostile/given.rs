@@ -156,6 +156,20 @@ fn second_proc() {
         mounts.extend(binds.map(|source| Mount::bind(source, "/x")));
         mounts.extend([&link, &below].map(|source| Mount::bind(source, "/x")));
         mounts.push(Mount::bind_below(&below, "to", "/x"));
+        // Whoever may read a procfs gets through /proc/PID/root to files that can be written.
+        let neighbour = executor.run(sleeper()).await.unwrap();
+        let pid = neighbour.started().await.unwrap();
+        let of_neighbour =
+            ["", "/root", "/environ", "/cwd", "/ns/net"].map(|name| format!("/proc/{pid}{name}"));
+        let to_root = stage.path("to_root");
+        symlink(format!("/proc/{pid}/root"), &to_root).unwrap();
+        for source in ["/", "/proc", "/proc/self", "/proc/kmsg", "/proc/sys", "/proc/fs"] {
+            mounts.push(Mount::bind(source, "/x").read_only());
+        }
+        mounts.extend(of_neighbour.iter().map(|source| Mount::bind(source, "/x").read_only()));
+        mounts.extend([&link, &below, &to_root].map(|source| Mount::bind(source, "/x").read_only()));
+        mounts.push(Mount::bind_below("/proc", format!("{pid}"), "/x").read_only());
+        mounts.push(Mount::bind_below(&below, "to", "/x").read_only());
         mounts.extend(["/proc", "/proc/sys", "/sys", "/dev"].map(|over| Mount::bind("/etc", over)));
         mounts.push(Mount::tmpfs("/proc"));
         for mount in mounts {
@@ -164,6 +178,11 @@ fn second_proc() {
             assert!(failure.message.contains("insecure"), "{mount}: {failure:?}");
             assert!(failure.message.contains(&mount.to_string()), "{mount}: {failure:?}");
         }
+        // In a volume as well.
+        let nested = shell("true").mount(Mount::bind(stage.path("volume"), "/v"));
+        fs::create_dir(stage.path("volume")).unwrap();
+        let failure = start_failure(&executor, nested.mount(Mount::bind("/", "/v/x").read_only())).await;
+        assert!(failure.message.contains("/proc/PID/root"), "{failure:?}");
         // What is usual stays.
         let fine = |mount: Mount, script: &str| says(&executor, shell(script).mount(mount));
         let hidden = Mount::file_system("proc", "proc", "/proc").option("hidepid=2");
@@ -175,12 +194,30 @@ fn second_proc() {
         assert_eq!(fine(Mount::bind(&cpus, "/proc/cpuinfo"), "cat /proc/cpuinfo").await, "none\n");
         assert_eq!(fine(Mount::bind("/dev/shm", "/dev/shm"), "echo up").await, "up\n");
         assert_eq!(fine(Mount::bind("/dev/null", "/dev/nix"), "echo x > /dev/nix; echo up").await, "up\n");
-        // Where nothing can be written, at no depth, the rest is allowed too.
-        let read_only = Mount::bind("/", "/host").read_only();
-        let script = "for file in /host/proc/sys/kernel/core_pattern /host/sys/fs/cgroup/pids/cgroup.procs /host/dev/x /host/tmp/x; do
+        for source in ["/proc/cpuinfo", "/proc/version"] {
+            assert_ne!(fine(Mount::bind(source, "/x").read_only(), "cat /x").await, "", "{source}");
+        }
+        assert_ne!(fine(Mount::bind_below("/proc", "version", "/x").read_only(), "cat /x").await, "");
+        // Where nothing can be written, at no depth, the others are allowed too.
+        for source in ["/sys", "/dev", "/sys/fs/cgroup/pids"] {
+            let read_only = Mount::bind(source, "/host").read_only();
+            let script = "for file in /host/kernel/uevent_helper /host/kernel/mm/ksm/run /host/cgroup.procs /host/x /host/null/x; do
                 (echo 0 > $file) 2>/dev/null && echo WROTE $file
             done; grep ' /host' /proc/self/mountinfo | cut -d' ' -f6 | cut -d, -f1 | sort -u";
-        assert_eq!(fine(read_only, script).await, "ro\n");
+            assert_eq!(fine(read_only, script).await, "ro\n", "{source}");
+        }
+        // In a user namespace without the host's root, the links of /proc lead nowhere.
+        fs::set_permissions(stage.path(""), fs::Permissions::from_mode(0o711)).unwrap();
+        let script = format!(
+            "ls -d /host/proc/{pid}; ls /host/proc/{pid}/root/ /host/proc/{pid}/cwd/ 2>/dev/null; cat /host/proc/{pid}/environ 2>/dev/null
+            for file in /host/proc/sys/kernel/core_pattern /host/sys/fs/cgroup/pids/cgroup.procs /host/dev/x /host/tmp/x; do
+                (echo 0 > $file) 2>/dev/null && echo WROTE $file
+            done; grep ' /host' /proc/self/mountinfo | cut -d' ' -f6 | cut -d, -f1 | sort -u"
+        );
+        let read_only = mapped(shell(&script)).mount(Mount::bind("/", "/host").read_only());
+        assert_eq!(says(&executor, read_only).await, format!("/host/proc/{pid}\nro\n"));
+        neighbour.cancel(longshore::Cancel::now()).await;
+        neighbour.released().await.unwrap();
         let mut insecure =
             shell("test -w /x/sys/kernel/core_pattern && echo yes").mount(Mount::bind("/proc", "/x"));
         insecure.security = Security::Insecure;
