@@ -1,4 +1,5 @@
-//! Which mounts would give a sandboxed container the host's kernel: its /proc, /sys, /dev, cgroups and the like.
+//! Which mounts would give a sandboxed container the host's kernel: its /proc, /sys, /dev, cgroups and the like, and its
+//! disks.
 //!
 //! The runtime masks parts of `/proc` and `/sys`, at these paths only. The same file system at another path has no masks.
 //! So a sandbox gets no second one, neither new nor bound from the host, except where nothing can be written.
@@ -11,7 +12,9 @@
 //! is mounted below it. If somebody else can change the path meanwhile, give the part that changes as a selector: it is
 //! resolved once, and what was checked is what is mounted.
 
+use std::fs;
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
 use executor_core::{ContainerSpec, Mount, MountSource, Security};
@@ -117,7 +120,10 @@ pub(crate) fn check(
         return Ok(());
     }
     let wrong = match (&requested.source, source) {
-        (MountSource::FileSystem { kind, .. }, _) => new(requested, kind),
+        (MountSource::FileSystem { kind, source }, _) => match on_device(kind, source)? {
+            Some(why) => Some(why),
+            None => new(requested, kind),
+        },
         (MountSource::Bind { .. }, Some(source)) => {
             bound(requested, source, ids)?.or_else(|| over(requested))
         }
@@ -151,6 +157,22 @@ pub(crate) fn check_root(spec: &ContainerSpec, root: &Path) -> Result<(), Error>
             Err(Error::field("rootfs", format!("{why}; unmount it, unless the container is insecure")))
         }
     }
+}
+
+/// Kinds of file systems that are on the host's disks, although their source is no block device.
+const ON_DISKS: [&str; 5] = ["bcachefs", "jffs2", "ubifs", "yaffs2", "zfs"];
+
+/// What is wrong with a file system on a device of the host. The runtime mounts it with the rights of the host's root.
+fn on_device(kind: &str, source: &str) -> Result<Option<String>, Error> {
+    let table = Path::new("/proc/filesystems");
+    let known = fs::read_to_string(table).map_err(Error::io("read", table))?;
+    let needs_device =
+        ON_DISKS.contains(&kind) || known.lines().any(|line| line.strip_prefix('\t') == Some(kind));
+    // A kind whose module is not loaded yet is not in the list.
+    let is_device = || fs::metadata(source).is_ok_and(|meta| meta.file_type().is_block_device());
+    Ok((needs_device || is_device()).then(|| {
+        format!("{kind} is on a device of the host, and a sandbox cannot have it; mount it on the host and bind it")
+    }))
 }
 
 /// A new file system. At the usual place it has the usual masks.
@@ -316,6 +338,19 @@ mod tests {
         }
         assert!(refused(Mount::file_system("sysfs", "sysfs", "/sys")).is_some());
         assert!(refused(Mount::file_system("cgroup", "cgroup", "/sys/fs/cgroup")).is_some());
+    }
+
+    #[test]
+    fn disks_of_the_host() {
+        let known = fs::read_to_string("/proc/filesystems").unwrap();
+        let on_disks = known.lines().filter_map(|line| line.strip_prefix('\t'));
+        for kind in on_disks.chain(ON_DISKS) {
+            let said = refused(Mount::file_system(kind, "/dev/vda", "/x")).unwrap();
+            assert!(said.contains("a device of the host") && said.contains("insecure"), "{said}");
+        }
+        for kind in ["nfs", "cifs", "9p", "overlay", "mqueue", "ramfs"] {
+            assert_eq!(refused(Mount::file_system(kind, "server:/x", "/x")), None, "{kind}");
+        }
     }
 
     #[test]

@@ -242,6 +242,46 @@ fn second_proc() {
     });
 }
 
+/// A file system on a block device is the host's disk, whatever the device's node allows.
+#[test]
+fn disks_of_the_host() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        // A node of no disk: what it says counts.
+        let node = stage.path("node");
+        let (kind, device) = (rustix::fs::FileType::BlockDevice, rustix::fs::makedev(7, 250));
+        rustix::fs::mknodat(rustix::fs::CWD, &node, kind, 0o600.into(), device).unwrap();
+        let link = stage.path("link");
+        symlink(&node, &link).unwrap();
+        let text = |path: &Path| path.to_str().unwrap().to_owned();
+        let known = fs::read_to_string("/proc/filesystems").unwrap();
+        let mut mounts: Vec<_> = (known.lines().filter_map(|line| line.strip_prefix('\t')))
+            .map(|kind| Mount::file_system(kind, text(&node), "/x"))
+            .collect();
+        assert!(!mounts.is_empty());
+        mounts.push(Mount::file_system("nosuchkind", text(&node), "/x"));
+        mounts.push(Mount::file_system("nosuchkind", text(&link), "/x").read_only());
+        mounts.push(Mount::file_system("zfs", "pool/data", "/x"));
+        for mount in mounts {
+            let failure = start_failure(&executor, shell("true").mount(mount.clone())).await;
+            assert_eq!(failure.kind, StartFailureKind::BadConfig, "{mount}: {failure:?}");
+            assert!(failure.message.contains("a device of the host"), "{mount}: {failure:?}");
+            // The runtime would have tried, as it does for an insecure one.
+            let mut insecure = shell("true").mount(mount.clone());
+            insecure.security = Security::Insecure;
+            let failure = start_failure(&executor, insecure).await;
+            assert!(!failure.message.contains("a device of the host"), "{mount}: {failure:?}");
+        }
+        let lower = stage.path("lower");
+        fs::create_dir(&lower).unwrap();
+        fs::write(lower.join("file"), "lower\n").unwrap();
+        let overlay = Mount::file_system("overlay", "x", "/x")
+            .option(format!("lowerdir={}:/usr/share/misc", text(&lower)));
+        assert_eq!(says(&executor, shell("cat /x/file").mount(overlay.read_only())).await, "lower\n");
+        stage.finish(executor).await;
+    });
+}
+
 /// What a specification, a container or a runtime says is shown, not obeyed.
 #[test]
 fn controls() {
