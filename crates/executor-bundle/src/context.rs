@@ -18,6 +18,8 @@ pub struct Request<'a> {
     pub spec: &'a ContainerSpec,
     /// The container's cgroup, in the form of `cgroupsPath`. `None` where we may not make cgroups.
     pub cgroup: Option<&'a str>,
+    /// The executor's root directory. No view of the host shows it.
+    pub root: &'a Path,
 }
 
 /// What a configuration is made from.

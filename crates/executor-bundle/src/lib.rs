@@ -66,7 +66,7 @@ pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> R
     let spec = request.spec;
     let ids = Ids::of(spec);
     ids.check(spec)?;
-    let rootfs = rootfs::make(dir, spec, ids.root)?;
+    let rootfs = rootfs::make(dir, spec, ids.root, request.root)?;
 
     let mounts = mounts::requested(Some(dir), spec, &ids)?;
     let view = RootfsDir::open(&rootfs.seen)?;

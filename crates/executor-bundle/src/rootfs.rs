@@ -4,7 +4,10 @@
 //! The upper layer of a temporary overlay is on a tmpfs that is mounted in the bundle. The kernel refuses an upper layer
 //! that lies within the lower one, and a tmpfs disappears when it is unmounted. Files that are written there count against
 //! the container's memory. Where the host's `/usr`, `/home` and the like are file systems of their own, each gets an overlay
-//! of its own. The host's `/proc`, `/sys`, `/dev` and `/run` are not shown.
+//! of its own. The host's `/proc`, `/sys` and `/dev` are not shown, and `/run` is not if it is a file system of its own. The
+//! roots of executors are hidden.
+
+mod hidden;
 
 use std::ffi::CString;
 use std::fs;
@@ -18,6 +21,7 @@ use executor_disk::Dir;
 use rustix::mount::{MountFlags, mount};
 use serde_json::Value;
 
+use self::hidden::{Hidden, Shown};
 use crate::error::Error;
 use crate::ids::{self, Owner};
 use crate::kernel_fs;
@@ -55,16 +59,20 @@ impl BundleRootfs {
     }
 }
 
-/// Makes a root file system. An overlay is mounted below `dir`. `owner` is the container's root on the host.
-pub(crate) fn make(dir: &Dir, spec: &ContainerSpec, owner: Owner) -> Result<BundleRootfs, Error> {
+/// Makes a root file system. An overlay is mounted below `dir`. `owner` is the container's root on the host, `own` the root of
+/// the executor, which a view of the host does not show.
+pub(crate) fn make(dir: &Dir, spec: &ContainerSpec, owner: Owner, own: &Path) -> Result<BundleRootfs, Error> {
     match &spec.rootfs {
         Rootfs::Dir(path) => {
             let root = directory(path)?;
             kernel_fs::check_root(spec, &root)?;
             Ok(BundleRootfs::at(root, true))
         }
-        Rootfs::Host if ids::rootless() => view_of_host(dir),
-        Rootfs::Host => Ok(BundleRootfs::at(overlay_of_host(dir, devices(spec), owner)?, false)),
+        Rootfs::Host if ids::rootless() => view_of_host(dir, &Hidden::roots(own)?),
+        Rootfs::Host => {
+            let root = overlay_of_host(dir, devices(spec), owner, &Hidden::roots(own)?)?;
+            Ok(BundleRootfs::at(root, false))
+        }
         Rootfs::Overlay { .. } if ids::rootless() => {
             let why = "an overlay takes a mount, which an ordinary user cannot make; give a directory";
             Err(Error::field("rootfs", why))
@@ -123,16 +131,19 @@ pub(crate) fn directory(path: &Path) -> Result<PathBuf, Error> {
 }
 
 /// Mounts the overlay below `dir`. Returns its mount point.
-fn overlay_of_host(dir: &Dir, flags: MountFlags, owner: Owner) -> Result<PathBuf, Error> {
+fn overlay_of_host(dir: &Dir, flags: MountFlags, owner: Owner, hidden: &Hidden) -> Result<PathBuf, Error> {
     make_points(dir)?;
     let layers = mount_layers(dir)?;
     let host_root = Path::new("/");
-    let upper = temporary_upper(&layers, "0", host_root, owner)?;
+    let upper = upper_of_host(&layers, "0", host_root, owner, hidden)?;
+    let upper =
+        upper.ok_or_else(|| Error::field("rootfs", "the host's root is the executor's root as well"))?;
     overlay(&[host_root], &upper, dir, MOUNT_POINT, flags)?;
     let mounted = dir.open_mounted_dir(MOUNT_POINT).map_err(Error::io("open", &dir.path_of(MOUNT_POINT)))?;
     for (name, lower) in own_file_systems() {
-        let upper = temporary_upper(&layers, name, &lower, owner)?;
-        overlay(&[&lower], &upper, &mounted, name, flags)?;
+        if let Some(upper) = upper_of_host(&layers, name, &lower, owner, hidden)? {
+            overlay(&[&lower], &upper, &mounted, name, flags)?;
+        }
     }
     Ok(dir.path_of(MOUNT_POINT))
 }
@@ -160,7 +171,7 @@ fn overlay_of_layers(
 /// The temporary view of the host for an ordinary user: an empty root directory, on which the runtime mounts an overlay of
 /// each of the host's directories. An ordinary user may mount overlays in his own user namespace, if he owns the upper
 /// layers.
-fn view_of_host(dir: &Dir) -> Result<BundleRootfs, Error> {
+fn view_of_host(dir: &Dir, hidden: &Hidden) -> Result<BundleRootfs, Error> {
     let (layers, root) = make_points(dir)?;
     let mut mounts = Vec::new();
     for name in SHOWN {
@@ -171,7 +182,8 @@ fn view_of_host(dir: &Dir) -> Result<BundleRootfs, Error> {
             fs::read_link(&lower).and_then(|to| root.link_to(&to, name)).map_err(failed())?;
         } else if meta.is_dir() {
             root.make_dir(name, 0o755).map_err(failed())?;
-            let upper = temporary_upper(&layers, name, &lower, Owner::ROOT)?;
+            let upper = upper_of_host(&layers, name, &lower, Owner::ROOT, hidden)?;
+            let Some(upper) = upper else { continue };
             let options = format!("userxattr,{}", overlay_options(&[&lower], &upper));
             let options: Vec<_> = split_options(&options);
             mounts.push(mount_entry::mount(&lower, "overlay", Path::new("overlay"), &options));
@@ -234,6 +246,24 @@ fn temporary_upper(layers: &Dir, name: &str, lower: &Path, owner: Owner) -> Resu
         Ok(UpperLayer { dir: upper.path().to_owned(), work: work.path().to_owned() })
     };
     make().map_err(Error::io::<io::Error>("make a layer in", layers.path()))
+}
+
+/// An upper layer for a view of the host's directory `lower`, which does not show what is hidden. `None` if all of it is.
+fn upper_of_host(
+    layers: &Dir,
+    name: &str,
+    lower: &Path,
+    owner: Owner,
+    hidden: &Hidden,
+) -> Result<Option<UpperLayer>, Error> {
+    let Shown::But(inside) = hidden.in_overlay_of(lower) else { return Ok(None) };
+    let layer = temporary_upper(layers, name, lower, owner)?;
+    let hide = || {
+        let upper = layers.open_any_dir(name)?.open_any_dir("upper")?;
+        inside.iter().try_for_each(|inside| hidden::hide(&upper, lower, inside))
+    };
+    hide().map_err(Error::io::<io::Error>("hide the executor's root in", layers.path()))?;
+    Ok(Some(layer))
 }
 
 fn overlay_options(lower: &[&Path], upper: &UpperLayer) -> String {

@@ -12,6 +12,8 @@ pub struct Mount {
     pub id: u32,
     /// The number of the mount that it is on.
     pub parent: u32,
+    /// The directory of its file system that is mounted: `/` unless it is a bind mount.
+    pub root: PathBuf,
     /// Where it is mounted.
     pub point: PathBuf,
     /// The kernel's name of its kind.
@@ -79,12 +81,13 @@ pub fn parse_mount(line: &[u8]) -> Option<Mount> {
     let (id, parent) = (number()?, number()?);
     let device = text(fields.next()?);
     let (major, minor) = device.split_once(':')?;
-    let point = unescaped(fields.nth(1)?);
+    let mut path = || fields.next().map(|field| PathBuf::from(OsString::from_vec(unescaped(field))));
+    let (root, point) = (path()?, path()?);
     let mut of_file_system = fields.skip_while(|field| *field != b"-").skip(1);
     let kind = text(of_file_system.next()?);
     let super_options = text(of_file_system.nth(1)?);
     let device = rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?);
-    Some(Mount { id, parent, point: OsString::from_vec(point).into(), kind, device, super_options })
+    Some(Mount { id, parent, root, point, kind, device, super_options })
 }
 
 /// The kernel writes a space, a tab, a newline and a backslash as `\` and three octal digits.
@@ -109,7 +112,8 @@ mod tests {
         let line = br"36 35 98:1 /mnt1 /mnt\0402\134x rw,noatime master:1 - cgroup cgroup rw,cpu,cpuacct";
         let device = rustix::fs::makedev(98, 1);
         let (kind, super_options) = ("cgroup".to_owned(), "rw,cpu,cpuacct".to_owned());
-        let mount = Mount { id: 36, parent: 35, point: r"/mnt 2\x".into(), kind, device, super_options };
+        let (root, point) = ("/mnt1".into(), r"/mnt 2\x".into());
+        let mount = Mount { id: 36, parent: 35, root, point, kind, device, super_options };
         assert_eq!(parse_mount(line), Some(mount));
         assert_eq!(parse_mount(b""), None);
         assert!(mounts().unwrap().iter().any(|mount| mount.point == Path::new("/proc")));
@@ -120,6 +124,7 @@ mod tests {
         let mount = |id, parent, point: &str| Mount {
             id,
             parent,
+            root: "/".into(),
             point: point.into(),
             kind: String::new(),
             device: 0,

@@ -1,6 +1,7 @@
 //! What the driver runs: a bundle from `executor-bundle`, in a network from `executor-network`.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use executor_bundle::Request;
@@ -29,7 +30,9 @@ impl Sandbox {
     pub fn preview(id: &ContainerId, spec: &ContainerSpec) -> Result<String, StartFailure> {
         let cgroup = cgroups_path(spec.cgroup_parent.as_ref(), "executor", id);
         let network = Networks::default().preview(&spec.network);
-        Ok(executor_bundle::preview(&Request { id, spec, cgroup: Some(&cgroup) }, &network)?)
+        // Nothing is made, and so nothing has to be hidden.
+        let request = Request { id, spec, cgroup: Some(&cgroup), root: Path::new("") };
+        Ok(executor_bundle::preview(&request, &network)?)
     }
 }
 
@@ -60,7 +63,7 @@ impl Bundles for Sandbox {
             };
             place.admit(group).map_err(failed)?;
         }
-        Ok(executor_bundle::write(dir, &Request { id, spec, cgroup }, network)?)
+        Ok(executor_bundle::write(dir, &Request { id, spec, cgroup, root: place.root.path() }, network)?)
     }
 
     fn process(

@@ -282,6 +282,48 @@ fn disks_of_the_host() {
     });
 }
 
+/// The host's view does not show the executors' roots, where the environments and the marks of neighbours are.
+#[test]
+fn view_hides_the_root() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        fs::create_dir(stage.path("beside")).unwrap();
+        fs::write(stage.path("beside/file"), "seen\n").unwrap();
+        fs::set_permissions(stage.path(""), fs::Permissions::from_mode(0o1711)).unwrap();
+        lchown(stage.path(""), None, Some(8)).unwrap();
+        let mut neighbour = sleeper();
+        neighbour.process.env.push(("TOKEN".into(), "hunter-of-tokens".into()));
+        let neighbour = executor.run(neighbour).await.unwrap();
+        neighbour.started().await.unwrap();
+        let (top, root) = (stage.path(""), stage.root());
+        let (top, root) = (top.to_str().unwrap(), root.to_str().unwrap());
+        let look = format!(
+            "ls -A {root} 2>/dev/null; ls -d /run/longshore 2>/dev/null; ls {top}; cat {top}/beside/file
+            grep -rl 'hunter-of-tokens' {top} /run/longshore 2>/dev/null
+            stat -c '%a %u %g %y' {top}; mkdir -p {root}/x && ls {root}"
+        );
+        let host = std::process::Command::new("stat").args(["-c", "%a %u %g %y", top]).output().unwrap();
+        let expected = format!("beside\nseen\n{}x\n", String::from_utf8(host.stdout).unwrap());
+        assert!(fs::read_dir(root).unwrap().count() > 1);
+        assert_eq!(says(&executor, shell(&look)).await, expected);
+        let of_others = format!("ls -A {root}; cat {top}/beside/file");
+        assert_eq!(says(&executor, mapped(shell(&of_others))).await, "seen\n");
+        neighbour.cancel(longshore::Cancel::now()).await;
+        neighbour.released().await.unwrap();
+
+        // The root is at another path of the same file system, too.
+        let (real, alias) = (stage.path("real"), stage.path("alias"));
+        fs::create_dir(&real).unwrap();
+        fs::create_dir(&alias).unwrap();
+        rustix::mount::mount_bind(&real, &alias).unwrap();
+        let look = format!("ls {0}; cat {0}/r/containers/*/config.json; echo end", real.to_str().unwrap());
+        let outcome = call(&alias.join("r"), &["run", "--", "sh", "-c", &look]);
+        rustix::mount::unmount(&alias, rustix::mount::UnmountFlags::DETACH).unwrap();
+        assert_eq!(outcome.stdout, "end\n", "{outcome:?}");
+        stage.finish(executor).await;
+    });
+}
+
 /// What a specification, a container or a runtime says is shown, not obeyed.
 #[test]
 fn controls() {
