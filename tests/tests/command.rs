@@ -168,13 +168,13 @@ fn ctrl_c_cancels_with_grace_and_a_second_one_kills() {
     on_bare_stage(|stage| {
         for number in [Signal::INT, Signal::TERM] {
             let (child, _stdout) =
-                start(&stage, &[], "trap 'exit 9' TERM; echo ready; while :; do sleep 0.01; done");
+                start(&stage, &[], "trap 'exit 9' INT TERM; echo ready; while :; do sleep 0.01; done");
             signal(&child, number);
             let outcome = Outcome::from(child.wait_with_output().unwrap());
             assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(9), ""));
         }
         let (mut child, stdout) =
-            start(&stage, &["--grace", "1000s"], "trap '' TERM; echo ready; exec sleep 1000");
+            start(&stage, &["--grace", "1000s"], "trap '' INT TERM; echo ready; exec sleep 1000");
         signal(&child, Signal::INT);
         // The two must not arrive as one: the first is taken when the second is sent.
         let asked = Instant::now();

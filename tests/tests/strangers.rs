@@ -63,6 +63,127 @@ fn double_term() {
     });
 }
 
+/// The command, with a program that has said `ready`.
+struct Ready(std::process::Child, BufReader<std::process::ChildStdout>);
+
+impl Ready {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let ready = BufReader::new(child.stdout.take().unwrap());
+        let mut ready = Self(child, ready);
+        ready.says("ready");
+        ready
+    }
+
+    /// Its next line.
+    fn says(&mut self, expected: &str) {
+        let mut line = String::new();
+        self.1.read_line(&mut line).unwrap();
+        assert_eq!(line.trim_end(), expected);
+    }
+
+    fn signal(&self, number: i32) {
+        // Also those that have no name.
+        let sent =
+            Command::new("kill").arg(format!("-{number}")).arg(self.0.id().to_string()).status().unwrap();
+        assert!(sent.success());
+    }
+
+    fn code(mut self) -> Option<i32> {
+        drop(self.1);
+        self.0.wait().unwrap().code()
+    }
+}
+
+/// Every signal that would end the command is the program's: it handles it, or it is process 1 and does not.
+#[test]
+fn other_signals() {
+    on_bare_stage(|stage| {
+        use Signal::{
+            SIGALRM, SIGINT, SIGIO, SIGPROF, SIGPWR, SIGQUIT, SIGSTKFLT, SIGUSR1, SIGUSR2, SIGVTALRM,
+            SIGWINCH, SIGXCPU, SIGXFSZ,
+        };
+        let named = [
+            SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGSTKFLT, SIGXCPU, SIGXFSZ, SIGVTALRM, SIGPROF, SIGIO,
+            SIGPWR, SIGWINCH,
+        ];
+        let numbers: Vec<i32> = named.map(|signal| signal as i32).into_iter().collect();
+        let names: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+        let names = names.join(" ");
+        let mut command = longshore(&stage.root());
+        command.args(["run", "--", "bash", "-c"]);
+        command.arg(format!(
+            "for n in {names}; do trap \"echo $n\" $n; done; trap 'exit 9' INT; echo ready; while :; do sleep 0.01; done"
+        ));
+        let mut ready = Ready::start(&mut command);
+        for number in &numbers {
+            ready.signal(*number);
+            ready.says(&number.to_string());
+        }
+        ready.signal(SIGINT as i32);
+        assert_eq!(ready.code(), Some(9));
+
+        let mut command = longshore(&stage.root());
+        command.args(["run", "--", "sh", "-c"]);
+        command.arg("trap 'echo bye; exit 9' TERM; echo ready; while :; do sleep 0.01; done");
+        let mut ready = Ready::start(&mut command);
+        for number in numbers.iter().chain(&[34, 40, 64]) {
+            ready.signal(*number);
+        }
+        ready.signal(Signal::SIGTERM as i32);
+        ready.says("bye");
+        assert_eq!(ready.code(), Some(9), "a signal without a handler has ended something");
+        stage.check();
+    });
+}
+
+/// The command under nohup, and in the background of a shell without jobs: HUP, or INT, is nothing to it.
+#[test]
+fn ignored_at_entry() {
+    on_bare_stage(|stage| {
+        for (name, number) in [("HUP", 1), ("INT", 2), ("USR1", 10)] {
+            let longshore = longshore(&stage.root());
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("trap '' {name}; exec \"$@\""), "sh"]);
+            command.arg(longshore.get_program()).args(longshore.get_args()).args(["run", "--", "sh", "-c"]);
+            command.arg(format!(
+                "trap 'echo {name}' {name}; trap 'exit 9' TERM; echo ready; while :; do sleep 0.01; done"
+            ));
+            let mut ready = Ready::start(&mut command);
+            ready.signal(number);
+            ready.signal(Signal::SIGTERM as i32);
+            let mut rest = String::new();
+            ready.1.read_to_string(&mut rest).unwrap();
+            assert_eq!((rest.as_str(), ready.code()), ("", Some(9)), "{name} was not ignored");
+        }
+        stage.check();
+    });
+}
+
+/// Ctrl-C is SIGINT for the program as well, SIGTERM is SIGTERM, and so is SIGHUP.
+#[test]
+fn int_first() {
+    on_bare_stage(|stage| {
+        for (number, code) in [(2, 3), (15, 4), (1, 4)] {
+            let mut command = longshore(&stage.root());
+            command.args(["run", "--", "sh", "-c"]);
+            command.arg("trap 'exit 3' INT; trap 'exit 4' TERM; trap 'exit 5' HUP; echo ready; while :; do sleep 0.01; done");
+            let ready = Ready::start(&mut command);
+            ready.signal(number);
+            assert_eq!(ready.code(), Some(code), "signal {number}");
+        }
+        let mut command = longshore(&stage.root());
+        command.args(["run", "--grace", "100ms", "--", "sh", "-c", "echo ready; exec sleep 1000"]);
+        let mut ready = Ready::start(command.stderr(Stdio::piped()));
+        ready.signal(2);
+        let mut said = String::new();
+        ready.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert!(said.contains("did not end within 100ms of SIGINT and was killed"), "{said}");
+        assert_eq!(ready.code(), Some(137));
+        stage.check();
+    });
+}
+
 /// Restores the action of a signal when it is dropped.
 struct Action(Signal, SigAction);
 

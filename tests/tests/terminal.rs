@@ -295,11 +295,14 @@ impl User {
 
     /// The command as a shell would start it: with the terminal as its own.
     fn starts(&self, root: &std::path::Path, args: &[&str]) -> std::process::Child {
+        self.starts_program(longshore_tests::command::longshore(root).args(args))
+    }
+
+    fn starts_program(&self, program: &std::process::Command) -> std::process::Child {
         let stdio = || std::process::Stdio::from(self.slave.try_clone().unwrap());
         let mut command = std::process::Command::new("setsid");
-        command.args(["--ctty", "--wait"]).arg(longshore_tests::command::program());
-        command.arg("--root").arg(root).args(args).stdin(stdio()).stdout(stdio()).stderr(stdio());
-        command.spawn().unwrap()
+        command.args(["--ctty", "--wait"]).arg(program.get_program()).args(program.get_args());
+        command.stdin(stdio()).stdout(stdio()).stderr(stdio()).spawn().unwrap()
     }
 }
 
@@ -388,6 +391,72 @@ fn keystrokes_left_terminal_and_cr_cr() {
         assert!(said.ends_with("one\r\ntwo\r\n"), "{said:?}");
         assert_eq!(command.wait().unwrap().code(), Some(0));
         assert!(settings(&user) == before, "the terminal was not restored");
+        drop(user);
+        stage.check();
+    });
+}
+
+/// A shell with jobs, at a terminal. It has the command as `$L`.
+fn shell_with_jobs(user: &User, root: &std::path::Path) -> std::process::Child {
+    let longshore = longshore_tests::command::longshore(root);
+    let words = std::iter::once(longshore.get_program()).chain(longshore.get_args());
+    let words: Vec<_> = words.map(|word| word.to_str().unwrap()).collect();
+    let mut bash = std::process::Command::new("env");
+    bash.args(["PS1=ready> ", "HISTFILE=", &format!("L={} run --grace 1s", words.join(" "))]);
+    bash.args(["bash", "--norc", "--noprofile", "--noediting", "-i"]);
+    let shell = user.starts_program(&bash);
+    user.sees("ready> ");
+    shell
+}
+
+/// A job in the background is not stopped by what the command does with the terminal: a signal ends its container.
+#[test]
+fn background_jobs_end_at_a_signal() {
+    longshore_tests::on_bare_stage(|stage| {
+        let mut user = User::sit_down(30, 90);
+        let mut shell = shell_with_jobs(&user, &stage.root());
+        for (round, options) in ["-i", "-it", "-t", ""].into_iter().enumerate() {
+            user.types(&format!("$L {options} -- sh -c 'echo up$((1 + {round})); exec sleep 1000' &\n"));
+            user.sees(&format!("up{}", 1 + round));
+            // What is typed is the shell's: the command may have read it if it was to.
+            user.types("kill %1; wait %1; echo code=$?\n");
+            user.sees("code=137");
+            assert!(!user.is_raw(), "{options}");
+        }
+        // The program's output waits, as after `stty tostop` a job would.
+        user.types("stty tostop; $L -i -- sh -c 'echo hidden$((1)); exec sleep 1000' & sleep 1; kill %1; wait %1; echo code=$?\n");
+        let said = user.sees("code=137");
+        assert!(!said.contains("hidden1"), "{said}");
+        user.types("exit\n");
+        shell.wait().unwrap();
+        drop(user);
+        stage.check();
+    });
+}
+
+/// In the background, the terminal is as the shell wants it. In the foreground, it is the program's.
+#[test]
+fn a_job_that_is_fetched_from_the_background_has_the_terminal() {
+    longshore_tests::on_bare_stage(|stage| {
+        let mut user = User::sit_down(30, 90);
+        let mut shell = shell_with_jobs(&user, &stage.root());
+        user.types("$L -it -e PS1='inside> ' -- sh &\n");
+        user.sees("inside> ");
+        assert!(!user.is_raw());
+        user.types("fg\n");
+        user.waits_until_raw();
+        user.types("echo $((6 * 7)); exit 7\n");
+        user.sees("42\r\n");
+        user.sees("ready> ");
+        assert!(!user.is_raw(), "the terminal was not restored");
+        user.types("echo code=$?\n");
+        user.sees("code=7");
+
+        // timeout(1) in a script makes a group of its own, which is in the background.
+        user.types("sh -c \"timeout 1 $L -it -- sh; echo code=\\$?\"\n");
+        user.sees("code=124");
+        user.types("exit\n");
+        shell.wait().unwrap();
         drop(user);
         stage.check();
     });

@@ -1,6 +1,7 @@
 //! The subcommands, and what they share.
 
 pub(crate) mod args;
+pub(crate) mod background;
 pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod hints;
@@ -8,6 +9,7 @@ pub(crate) mod output_file;
 pub(crate) mod plain;
 pub(crate) mod relay;
 pub(crate) mod run;
+pub(crate) mod signals;
 pub(crate) mod spec;
 pub(crate) mod status;
 pub(crate) mod sweep;

@@ -50,8 +50,9 @@ pub(crate) enum Action {
     ///
     /// The program's output is copied to stdout and stderr, and stdin to the program with -i. Exit status: the program's code;
     /// 128+n when signal n ended it; 124 when --timeout did; 125 when Longshore failed; 126 when the
-    /// program cannot be executed; 127 when there is none. Ctrl-C and SIGTERM end the program with
-    /// SIGTERM, and SIGKILL after --grace; a second one kills it at once.
+    /// program cannot be executed; 127 when there is none. Ctrl-C ends the program with SIGINT,
+    /// SIGTERM and SIGHUP end it with SIGTERM, and SIGKILL follows after --grace; a second one kills it at once. Other
+    /// signals are passed on. A program that is process 1 is not ended by a signal that it does not handle.
     Run(Box<Run>),
     /// Check whether containers can be run here, and say what to do where not
     Doctor,

@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 
 use longshore::runtime::{Cni, check_free_descriptors};
 use longshore::{Cancel, ContainerHandle, Executor, Exit, ExitReason, Sandbox, Signal, Stdio, StdioSpec};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
 use tracing::Instrument;
 
 use super::args::{Global, Run, Streams};
 use super::plain::plain;
 use super::relay::Relay;
+use super::signals::{Received, Signals, block_those_of_terminals};
 use super::status::{self, Asked, Failure};
 use super::{events, output_file, terminal, trace};
 
@@ -36,12 +35,14 @@ pub(crate) fn run(global: &Global, arguments: Box<Run>) -> Result<ExitCode, Fail
 
 async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure> {
     let mut spec = arguments.spec()?;
-    let mut signals = terminations()?;
+    let has_terminal = spec.process.terminal.is_some();
+    // Before there is another thread.
+    block_those_of_terminals().map_err(no_files)?;
+    let mut signals = Signals::listen(has_terminal).map_err(no_files)?;
     let log = arguments.events.as_deref().map(open_log).transpose()?;
     let executor = executor(global)?;
 
-    let has_terminal = spec.process.terminal.is_some();
-    let (stdio, mut relay) = streams(&arguments, has_terminal).map_err(no_files)?;
+    let (stdio, relay) = streams(&arguments, has_terminal).map_err(no_files)?;
     spec.process.stdio = stdio;
     spec.telemetry.traceparent = trace::traceparent();
     let logged = log.map(|out| events::write(executor.events(), out)).transpose().map_err(no_files)?;
@@ -53,24 +54,14 @@ async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure>
     };
 
     let container = executor.run(spec).await?;
-    let restore = has_terminal.then(|| terminal::Restore::make_raw(arguments.interactive));
-    let restore = restore.transpose().map_err(no_files)?;
-    let copied = has_terminal.then(|| terminal::copy(&container)).transpose().map_err(no_files)?;
-    let exit = wait(&container, &mut relay, &mut signals, &mut asked).await;
-    if let Some(copied) = copied {
-        tokio::select! {
-            _panicked = copied => {}
-            () = hurried(&exit, &mut signals) => {}
-        }
-    }
-    drop(restore);
-    let copied = relay.finish(hurried(&exit, &mut signals)).await;
+    let terminal = has_terminal.then_some(arguments.interactive);
+    let (exit, copied) = follow(&container, terminal, relay, &mut signals, &mut asked).await?;
     shut_down(&executor).await;
     if let Some(logged) = logged {
         // Whoever reads them may be slow. A signal ends the wait.
         tokio::select! {
             _written = logged => {}
-            _signal = signals.recv() => {}
+            () = signals.hurry() => {}
         }
     }
     let (code, sentence) = status::of(exit, &asked);
@@ -82,6 +73,29 @@ async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure>
         Err(error) => status::lost_output(&error, code),
     }
     .into())
+}
+
+/// Copies the program's streams until it has ended. `terminal` is whether a terminal of its own is interactive. Returns how the
+/// program ended, and whether its output was copied.
+async fn follow(
+    container: &ContainerHandle,
+    terminal: Option<bool>,
+    mut relay: Relay,
+    signals: &mut Signals,
+    asked: &mut Asked,
+) -> Result<(Exit, io::Result<()>), Failure> {
+    let restore = terminal.map(terminal::Restore::make_raw).transpose().map_err(no_files)?;
+    let copied = terminal.map(|_| terminal::copy(container)).transpose().map_err(no_files)?;
+    let exit = wait(container, &mut relay, signals, asked).await;
+    if let Some(copied) = copied {
+        tokio::select! {
+            _panicked = copied => {}
+            () = hurried(&exit, signals) => {}
+        }
+    }
+    drop(restore);
+    let copied = relay.finish(hurried(&exit, signals)).await;
+    Ok((exit, copied))
 }
 
 fn no_files(error: io::Error) -> Failure {
@@ -100,7 +114,7 @@ fn streams(arguments: &Run, has_terminal: bool) -> io::Result<(StdioSpec, Relay)
 }
 
 /// Completes when a slow reader is not waited for any longer: at a signal, or soon if the program has not ended by itself.
-async fn hurried(exit: &Exit, signals: &mut mpsc::Receiver<Signal>) {
+async fn hurried(exit: &Exit, signals: &mut Signals) {
     let soon = async {
         match exit.reason {
             ExitReason::Normal => std::future::pending().await,
@@ -108,7 +122,7 @@ async fn hurried(exit: &Exit, signals: &mut mpsc::Receiver<Signal>) {
         }
     };
     tokio::select! {
-        _any = signals.recv() => {}
+        () = signals.hurry() => {}
         () = soon => {}
     }
 }
@@ -124,11 +138,11 @@ async fn shut_down(executor: &Executor) {
 /// How soon the same signal comes again if it is sent once to the command and once to its process group, as timeout(1) does.
 const SAME_SIGNAL: Duration = Duration::from_millis(200);
 
-/// Waits for the end. The first signal cancels with grace, a later one kills.
+/// Waits for the end, and does what signals ask for.
 async fn wait(
     container: &ContainerHandle,
     relay: &mut Relay,
-    signals: &mut mpsc::Receiver<Signal>,
+    signals: &mut Signals,
     asked: &mut Asked,
 ) -> Exit {
     let ended = container.wait();
@@ -146,36 +160,37 @@ async fn wait(
                 }
             }
             exit = &mut ended => return exit,
-            Some(signal) = signals.recv() => {
-                let now = Instant::now();
-                if last.is_some_and(|(other, at)| other == signal && now - at < SAME_SIGNAL) {
-                    continue;
+            received = signals.next() => match received {
+                Received::PassOn(signal) => pass_on(container, signal),
+                Received::End(signal) => {
+                    let now = Instant::now();
+                    if last.is_none_or(|(other, at)| other != signal || now - at >= SAME_SIGNAL) {
+                        last = Some((signal, now));
+                        end(container, signal, asked);
+                    }
                 }
-                last = Some((signal, now));
-                asked.hurried = asked.interrupted.is_some();
-                let cancel = if asked.hurried { Cancel::now() } else { Cancel::with_grace(asked.grace) };
-                asked.interrupted = asked.interrupted.or(Some(signal));
-                drop(container.cancel(cancel));
-            }
+            },
         }
     }
 }
 
-/// Ctrl-C, SIGTERM and SIGHUP, as they come.
-fn terminations() -> Result<mpsc::Receiver<Signal>, Failure> {
-    let (sender, receiver) = mpsc::channel(8);
-    for (kind, number) in [
-        (SignalKind::interrupt(), Signal::INT),
-        (SignalKind::terminate(), Signal::TERM),
-        (SignalKind::hangup(), Signal::HUP),
-    ] {
-        let mut stream = signal(kind).map_err(no_files)?;
-        let sender = sender.clone();
-        tokio::spawn(
-            async move { while stream.recv().await.is_some() && sender.send(number).await.is_ok() {} },
-        );
+/// Cancels with grace, and the second time at once. Ctrl-C is SIGINT for the program too; a hang-up is a request to end.
+fn end(container: &ContainerHandle, signal: Signal, asked: &mut Asked) {
+    asked.hurried = asked.interrupted.is_some();
+    let mut cancel = if asked.hurried { Cancel::now() } else { Cancel::with_grace(asked.grace) };
+    if signal == Signal::INT && !cancel.is_immediate() {
+        cancel.signal = signal;
     }
-    Ok(receiver)
+    asked.interrupted = asked.interrupted.or(Some(signal));
+    drop(container.cancel(cancel));
+}
+
+/// Tasks begin in the order in which they are spawned, so the signals keep theirs.
+fn pass_on(container: &ContainerHandle, signal: Signal) {
+    let container = container.clone();
+    tokio::spawn(async move {
+        let _ended = container.signal(signal).await;
+    });
 }
 
 pub(crate) fn executor(global: &Global) -> Result<Executor, Failure> {

@@ -227,6 +227,7 @@ fn timed_out(status: ExitStatus, started: bool, killed: bool, asked: &Asked) -> 
 /// How a program was killed after a signal to this command.
 fn killed_by(asked: &Asked) -> String {
     let grace = humantime::format_duration(asked.grace);
+    let signal = asked.interrupted.filter(|first| *first == Signal::INT).unwrap_or(Signal::TERM);
     match (asked.hurried, asked.grace) {
         (true, _) => {
             format!("a second signal killed the program before its grace of {grace} was over; wait for it")
@@ -235,7 +236,7 @@ fn killed_by(asked: &Asked) -> String {
             "the program was killed with SIGKILL at once; --grace gives it time to end".into()
         }
         (false, _) => format!(
-            "the program did not end within {grace} of SIGTERM and was killed with SIGKILL; give it more time with --grace"
+            "the program did not end within {grace} of {signal} and was killed with SIGKILL; give it more time with --grace"
         ),
     }
 }

@@ -3,52 +3,91 @@
 //! restored when the command ends.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use longshore::{ContainerHandle, Input, Output, TerminalSize};
-use rustix::process::getpgrp;
-use rustix::termios::{
-    OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetpgrp, tcgetwinsize, tcsetattr,
-};
+use rustix::termios::{OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
+use super::background::{PERIOD, is_background};
 use super::relay::copy::{read, write_all};
 
 /// The user's terminal and its former settings, to be restored.
-pub(crate) struct Restore(Option<(OwnedFd, Termios)>);
+pub(crate) struct Restore(Arc<Mutex<Changed>>);
+
+#[derive(Default)]
+enum Changed {
+    /// It is not in our hands yet: this job is in the background.
+    #[default]
+    NotYet,
+    /// It had these settings.
+    From(OwnedFd, Box<Termios>),
+    /// There is nothing to change, or it is restored.
+    Done,
+}
 
 impl Restore {
-    /// Makes the terminal on stdin raw, or only the output of the one on stdout. If there is none, nothing is changed.
+    /// Makes the terminal on stdin raw, or only the output of the one on stdout. If there is none, nothing is changed. In the
+    /// background it waits for the foreground.
     pub(crate) fn make_raw(interactive: bool) -> io::Result<Self> {
-        if interactive && isatty(io::stdin()) {
-            return Self::change(io::stdin(), Termios::make_raw);
+        let changed = change(interactive)?;
+        let waits = matches!(changed, Changed::NotYet);
+        let changed = Arc::new(Mutex::new(changed));
+        if waits {
+            tokio::spawn(change_later(interactive, Arc::clone(&changed)));
         }
-        let stdout = io::stdout();
-        // In the background, the kernel would stop us.
-        if isatty(&stdout) && tcgetpgrp(&stdout).is_ok_and(|foreground| foreground == getpgrp()) {
-            return Self::change(stdout, |settings| settings.output_modes.remove(OutputModes::OPOST));
-        }
-        Ok(Self(None))
+        Ok(Self(changed))
     }
+}
 
-    fn change(terminal: impl AsFd, change: impl FnOnce(&mut Termios)) -> io::Result<Self> {
-        let terminal = terminal.as_fd().try_clone_to_owned()?;
-        let before = tcgetattr(&terminal)?;
-        let mut changed = before.clone();
-        change(&mut changed);
-        tcsetattr(&terminal, OptionalActions::Now, &changed)?;
-        Ok(Self(Some((terminal, before))))
+fn change(interactive: bool) -> io::Result<Changed> {
+    let (stdin, stdout) = (io::stdin(), io::stdout());
+    let (terminal, make): (BorrowedFd<'_>, fn(&mut Termios)) = match interactive && isatty(&stdin) {
+        true => (stdin.as_fd(), Termios::make_raw),
+        false => (stdout.as_fd(), |settings| settings.output_modes.remove(OutputModes::OPOST)),
+    };
+    if !isatty(terminal) {
+        return Ok(Changed::Done);
     }
+    if is_background(terminal) {
+        return Ok(Changed::NotYet);
+    }
+    let terminal = terminal.try_clone_to_owned()?;
+    let before = tcgetattr(&terminal)?;
+    let mut raw = before.clone();
+    make(&mut raw);
+    tcsetattr(&terminal, OptionalActions::Now, &raw)?;
+    Ok(Changed::From(terminal, Box::new(before)))
+}
+
+async fn change_later(interactive: bool, changed: Arc<Mutex<Changed>>) {
+    loop {
+        tokio::time::sleep(PERIOD).await;
+        let mut changed = lock(&changed);
+        if !matches!(*changed, Changed::NotYet) {
+            return;
+        }
+        // A terminal that was hung up cannot be changed.
+        *changed = change(interactive).unwrap_or(Changed::Done);
+    }
+}
+
+fn lock(changed: &Mutex<Changed>) -> MutexGuard<'_, Changed> {
+    changed.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        if let Some((terminal, before)) = &self.0 {
+        let changed = std::mem::replace(&mut *lock(&self.0), Changed::Done);
+        if let Changed::From(terminal, before) = changed
+            && !is_background(&terminal)
+        {
             // A terminal that was hung up cannot be restored.
-            let _hung_up = tcsetattr(terminal, OptionalActions::Now, before);
+            let _hung_up = tcsetattr(terminal, OptionalActions::Now, &before);
         }
     }
 }

@@ -9,6 +9,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, ioctl_fionread};
 use rustix::pipe::{SpliceFlags, splice};
 
+use super::super::background::{is_background, wait_to_read, wait_to_write};
+
 /// How long a pipe is read after the end of the program, if another process holds it open.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -67,7 +69,10 @@ pub(super) fn input(from: &impl AsFd, pipe: &impl AsFd) {
 /// Reads some bytes, and waits for them. 0 is the end.
 pub(in super::super) fn read(from: &impl AsFd, chunk: &mut [u8]) -> io::Result<usize> {
     loop {
+        wait_to_read(from);
         match rustix::io::read(from, &mut *chunk) {
+            // It has become a job in the background since.
+            Err(Errno::IO) if is_background(from) => {}
             Err(Errno::AGAIN) => wait(from.as_fd(), PollFlags::IN)?,
             Err(Errno::INTR) => {}
             read => return Ok(read?),
@@ -78,6 +83,7 @@ pub(in super::super) fn read(from: &impl AsFd, chunk: &mut [u8]) -> io::Result<u
 /// Writes all of it, and waits for a slow reader.
 pub(in super::super) fn write_all(out: &impl AsFd, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
+        wait_to_write(out);
         match rustix::io::write(out, bytes) {
             Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
             Err(Errno::AGAIN) => wait(out.as_fd(), PollFlags::OUT)?,
@@ -110,6 +116,7 @@ impl Mover<'_> {
             if let Some(buffer) = &mut self.buffer {
                 return copy_by(buffer, self.pipe, self.out, limit);
             }
+            wait_to_write(self.out);
             let at_once = limit.min(super::PIPE);
             match splice(self.pipe, None, self.out, None, at_once, SpliceFlags::NONBLOCK | SpliceFlags::MOVE)
             {

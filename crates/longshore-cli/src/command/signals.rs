@@ -1,0 +1,136 @@
+//! The signals to this command while it has a container.
+//!
+//! | signal | what it does |
+//! |---|---|
+//! | INT, TERM, HUP | ends the program, with grace; a second one kills it |
+//! | any other that would end this command | is passed on to the program; real-time signals are dropped |
+//! | WINCH | is passed on, unless the program has a terminal, which is resized |
+//! | TTIN, TTOU | are blocked: see [`block_those_of_terminals`] |
+//! | TSTP, CONT | stop and continue this command alone, as a shell's job |
+//! | KILL, and those of a fault such as SEGV | end it; the next executor removes the container |
+//!
+//! What was ignored when the command started stays ignored, as nohup(1) wants it.
+
+use std::fs;
+use std::io;
+
+use longshore::Signal;
+use nix::sys::signal::{SigSet, Signal as Number};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+/// Those that end the program.
+const ENDS: [Signal; 3] = [Signal::INT, Signal::TERM, Signal::HUP];
+
+/// Others that end a process that does not handle them, and are no faults of its own. Of 32 and 33, the C library makes use.
+const PASSED_ON: [Number; 11] = [
+    Number::SIGQUIT,
+    Number::SIGUSR1,
+    Number::SIGUSR2,
+    Number::SIGALRM,
+    Number::SIGSTKFLT,
+    Number::SIGXCPU,
+    Number::SIGXFSZ,
+    Number::SIGVTALRM,
+    Number::SIGPROF,
+    Number::SIGIO,
+    Number::SIGPWR,
+];
+/// The library cannot send them: they must not end the command, but the program does not get them.
+const REAL_TIME: std::ops::RangeInclusive<u8> = 34..=64;
+
+/// A signal that has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// The program is to end.
+    End(Signal),
+    /// It is for the program.
+    PassOn(Signal),
+}
+
+impl From<Signal> for Received {
+    fn from(signal: Signal) -> Self {
+        if ENDS.contains(&signal) { Self::End(signal) } else { Self::PassOn(signal) }
+    }
+}
+
+/// The signals, in the order in which they are received.
+pub(crate) struct Signals(mpsc::Receiver<Signal>);
+
+impl Signals {
+    /// Listens from now on.
+    pub(crate) fn listen(has_terminal: bool) -> io::Result<Self> {
+        let ignored = ignored(&fs::read_to_string("/proc/self/status").unwrap_or_default());
+        let resize = (!has_terminal).then_some(Number::SIGWINCH);
+        let others = PASSED_ON.into_iter().chain(resize).map(|signal| signal as i32);
+        let ends = ENDS.into_iter().map(|signal| i32::from(signal.number()));
+        let (sender, receiver) = mpsc::channel(64);
+        for number in ends.chain(others).chain(REAL_TIME.map(i32::from)) {
+            let Some(name) = u8::try_from(number).ok().and_then(Signal::new) else { continue };
+            if ignored & (1 << (number - 1)) != 0 {
+                continue;
+            }
+            let mut stream = signal(SignalKind::from_raw(number))?;
+            let sender = sender.clone();
+            tokio::spawn(
+                async move { while stream.recv().await.is_some() && sender.send(name).await.is_ok() {} },
+            );
+        }
+        Ok(Self(receiver))
+    }
+
+    /// The next one. Cancel safe.
+    pub(crate) async fn next(&mut self) -> Received {
+        match self.0.recv().await {
+            Some(signal) => signal.into(),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Completes when the user has no patience any more: the program has ended, and nothing else can be meant.
+    pub(crate) async fn hurry(&mut self) {
+        loop {
+            match self.next().await {
+                Received::End(_) => return,
+                Received::PassOn(signal) if signal.number() == Number::SIGQUIT as u8 => return,
+                Received::PassOn(_) => {}
+            }
+        }
+    }
+}
+
+/// The set of ignored signals in a `/proc/PID/status`. The bit 0 is signal 1.
+fn ignored(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
+}
+
+/// Blocks SIGTTIN and SIGTTOU in this thread, and in those that it makes. The kernel sends them to a job in the background
+/// that uses its terminal, and they stop all its threads: then a signal to the command, and the end of its container, would
+/// wait until the job is in the foreground. A read fails instead. What writes or sets the terminal looks for itself whether
+/// it may: see `background`.
+pub(crate) fn block_those_of_terminals() -> io::Result<()> {
+    let mut signals = SigSet::empty();
+    signals.add(Number::SIGTTIN);
+    signals.add(Number::SIGTTOU);
+    Ok(signals.thread_block()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_signals_are_read() {
+        assert_eq!(ignored("Name:\tx\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n"), 0x1001);
+        assert_eq!(ignored(""), 0);
+    }
+
+    #[test]
+    fn three_signals_end_the_program() {
+        for (number, end) in [(1, true), (2, true), (15, true), (3, false), (10, false), (34, false)] {
+            let signal = Signal::new(number).unwrap();
+            assert_eq!(matches!(Received::from(signal), Received::End(_)), end, "{signal}");
+        }
+    }
+}
