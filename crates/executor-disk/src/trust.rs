@@ -156,7 +156,8 @@ impl Walk {
             return Err(self.refused(self.path.clone(), format!("belongs to user {}", stat.st_uid)));
         }
         if stat.st_mode & OTHERS_WRITE != 0 && stat.st_mode & STICKY == 0 {
-            let why = format!("can be written by others (mode {:o})", stat.st_mode & 0o7777);
+            let remedy = if stat.st_uid == geteuid().as_raw() { "; use chmod go-w" } else { "" };
+            let why = format!("can be written by others (mode {:o}{remedy})", stat.st_mode & 0o7777);
             return Err(self.refused(self.path.clone(), why));
         }
         Ok(())
@@ -262,7 +263,8 @@ mod tests {
         let above = dir.path().join("above");
         fs::create_dir_all(above.join("root")).unwrap();
         mode(&above, 0o777);
-        assert!(why(&above.join("root")).contains("above can be written by others"));
+        let said = why(&above.join("root"));
+        assert!(said.ends_with("above can be written by others (mode 777; use chmod go-w)"), "{said}");
         // As in /tmp, only the owner can rename an entry.
         mode(&above, 0o1777);
         Dir::make_checked(&above.join("root")).unwrap();

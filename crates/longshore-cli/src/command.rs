@@ -5,6 +5,7 @@ pub(crate) mod background;
 pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod hints;
+pub(crate) mod ordinary;
 pub(crate) mod output_file;
 pub(crate) mod plain;
 pub(crate) mod relay;

@@ -103,6 +103,14 @@ pub fn runc_with(sandbox: Sandbox) -> RuncBuilder {
 /// # Errors
 /// When the root cannot be read or locked.
 pub fn sweep(root: &Path) -> Result<Vec<Swept>, RuntimeError> {
-    runc_driver::sweep(root, &Sandbox::default())
+    sweep_with(root, &Sandbox::default())
+}
+
+/// The same with a sandbox of yours: its CNI plugins give back what dead containers had of their networks.
+///
+/// # Errors
+/// As [`sweep`].
+pub fn sweep_with(root: &Path, sandbox: &Sandbox) -> Result<Vec<Swept>, RuntimeError> {
+    runc_driver::sweep(root, sandbox)
         .map_err(|error| RuntimeError::Root { root: root.to_owned(), source: error.into() })
 }

@@ -44,6 +44,13 @@ pub(crate) struct Global {
     pub(crate) cni_plugins: Vec<PathBuf>,
 }
 
+impl Global {
+    /// The root that is given, or the user's.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.root.clone().unwrap_or_else(longshore::default_root)
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
     /// Run a program in a new container and wait for it
@@ -63,6 +70,8 @@ pub(crate) enum Action {
     /// --net cni. With --json, the whole specification is printed in the library's JSON form, and `run --spec` reads it.
     Spec(Box<Spec>),
     /// Remove what dead executors left under --root, and only that
+    ///
+    /// CNI plugins give back what their containers had of networks: see --cni-plugins and --cni-configs. No runtime is needed.
     Sweep,
 }
 

@@ -1,16 +1,18 @@
 //! `longshore doctor`: what containers need, a line each, with the remedy where it is missing.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
 
-use longshore::runtime::{CANDIDATES, default_cgroup_parent, find_runtime, known_vulnerabilities};
+use longshore::runtime::{CANDIDATES, Dir, default_cgroup_parent, find_runtime, known_vulnerabilities};
 use longshore::{BoxError, with_causes};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::process::{PidfdFlags, geteuid, getpid, pidfd_open};
 
 use super::args::Global;
 use super::plain::plain;
-use super::status::DELEGATE;
+use super::status::{DELEGATE, OWN_ROOT, root_cannot_be_used};
 
 /// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +37,7 @@ pub(crate) fn doctor(global: &Global) -> ExitCode {
     let checks = [
         ("user", user()),
         ("runtime", runtime(global.runtime.as_deref())),
+        ("root", root(&global.root())),
         ("cgroups", cgroups()),
         ("subreaper", subreaper()),
         ("pidfd", pidfd()),
@@ -64,6 +67,26 @@ fn user() -> Verdict {
             format!("uid {}: containers run in a user namespace, with this user as their root", uid.as_raw()),
             "as root they also have overlays, selectors of mounts and CNI networks",
         ),
+    }
+}
+
+/// As an executor opens it, but nothing is made. A missing one is fine if it could be made.
+fn root(path: &Path) -> Verdict {
+    let writable = match Dir::open_checked(path) {
+        Ok(root) => accessat(CWD, root.path(), Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+            let there = path.ancestors().find(|above| above.exists()).unwrap_or(Path::new("/"));
+            accessat(CWD, there, Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS)
+        }
+        Err(error) => return Verdict::Missing(root_cannot_be_used(path, &error.to_string()), OWN_ROOT),
+    };
+    match writable {
+        Ok(()) => Verdict::Fine(path.display().to_string()),
+        Err(errno) => {
+            let error = std::io::Error::from(errno);
+            Verdict::Missing(root_cannot_be_used(path, &error.to_string()), OWN_ROOT)
+        }
     }
 }
 

@@ -4,7 +4,8 @@
 //! would be truncated, or a file that belongs to somebody else. The kernel refuses some of that if `fs.protected_symlinks`
 //! and the like are set. Here it is refused everywhere:
 //!
-//! - A symbolic link is followed if it belongs to the user or to root, wherever in the path it is.
+//! - A symbolic link is followed if it belongs to the user or to root, wherever in the path it is. In a user namespace without
+//!   the host's root, root appears as the overflow id.
 //! - In a sticky directory that others may write, an existing file must be the user's own, and have no other name.
 //! - A FIFO must have a reader. Without one, the open fails instead of waiting.
 
@@ -29,11 +30,27 @@ const MOST_LINKS: usize = 40;
 /// Opens a file for writing. It is created if it does not exist, and truncated if it does.
 pub(crate) fn create(path: &Path) -> io::Result<File> {
     let (dir, name) = find(path)?;
-    let file = match is_proc(dir.as_fd())? {
-        true => openat(&dir, &name, existing(), Mode::empty()),
-        false => return create_in(&dir, &name).and_then(begin),
-    };
-    begin(file.map_err(said)?)
+    if !is_proc(dir.as_fd())? {
+        return create_in(&dir, &name).and_then(begin);
+    }
+    match openat(&dir, &name, existing(), Mode::empty()) {
+        Err(Errno::NXIO) => match stream_of_ours(&dir, &name)? {
+            Some(stream) => Ok(stream.into()),
+            None => Err(said(&dir, &name, Errno::NXIO)),
+        },
+        opened => begin(opened.map_err(io::Error::from)?),
+    }
+}
+
+/// A socket cannot be opened again. If it is stdout or stderr, it is shared. Its modes are those of others, too.
+fn stream_of_ours(dir: &OwnedFd, name: &Path) -> io::Result<Option<OwnedFd>> {
+    let file = statat(dir, name, AtFlags::empty())?;
+    for stream in [io::stdout().as_fd(), io::stderr().as_fd()] {
+        if fstat(stream).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (file.st_dev, file.st_ino)) {
+            return stream.try_clone_to_owned().map(Some);
+        }
+    }
+    Ok(None)
 }
 
 /// Empties a file that was opened, and makes it one whose slow reader is waited for.
@@ -54,9 +71,10 @@ fn create_in(dir: &OwnedFd, name: &Path) -> io::Result<OwnedFd> {
     let new = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match openat(dir, name, new, Mode::from_raw_mode(0o666)) {
         Err(Errno::EXIST) => {}
-        created => return created.map_err(said),
+        created => return Ok(created?),
     }
-    let file = openat(dir, name, existing() | OFlags::NOFOLLOW, Mode::empty()).map_err(said)?;
+    let file = openat(dir, name, existing() | OFlags::NOFOLLOW, Mode::empty());
+    let file = file.map_err(|error| said(dir, name, error))?;
     let (stat, above) = (fstat(&file)?, fstat(dir)?);
     let anyone_makes_files = above.st_mode & 0o1000 != 0 && above.st_mode & 0o022 != 0;
     let is_regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
@@ -69,10 +87,16 @@ fn create_in(dir: &OwnedFd, name: &Path) -> io::Result<OwnedFd> {
     Ok(file)
 }
 
-fn said(error: Errno) -> io::Error {
-    match error {
-        Errno::NXIO => io::Error::new(ErrorKind::BrokenPipe, "no process reads this FIFO"),
-        error => error.into(),
+/// What is not there to be opened depends on what the file is.
+fn said(dir: &OwnedFd, name: &Path, error: Errno) -> io::Error {
+    if error != Errno::NXIO {
+        return error.into();
+    }
+    let kind = statat(dir, name, AtFlags::empty()).map(|stat| FileType::from_raw_mode(stat.st_mode));
+    match kind {
+        Ok(FileType::Fifo) => io::Error::new(ErrorKind::BrokenPipe, "no process reads this FIFO"),
+        Ok(FileType::Socket) => io::Error::other("it is a socket, which cannot be opened"),
+        _ => error.into(),
     }
 }
 
@@ -124,11 +148,18 @@ fn link(dir: BorrowedFd<'_>, name: &Path) -> io::Result<Option<PathBuf>> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
         return Ok(None);
     }
-    if stat.st_uid != 0 && stat.st_uid != geteuid().as_raw() {
+    if stat.st_uid != 0 && stat.st_uid != geteuid().as_raw() && Some(stat.st_uid) != overflow() {
         return Err(refused(&format!("{} is a link of somebody else's", name.display())));
     }
     let target = readlinkat(dir, name, Vec::new())?.into_bytes();
     Ok(Some(std::ffi::OsString::from_vec(target).into()))
+}
+
+/// In a user namespace that does not have the host's root: the id that root, like all others without one, appears as.
+fn overflow() -> Option<u32> {
+    let read = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
+    let is_first = read("/proc/self/uid_map").split_whitespace().eq(["0", "0", "4294967295"]);
+    read("/proc/sys/kernel/overflowuid").trim().parse().ok().filter(|_| !is_first)
 }
 
 fn is_proc(dir: BorrowedFd<'_>) -> io::Result<bool> {

@@ -1,5 +1,6 @@
 //! `longshore run`: one container, from start to released.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,8 +11,10 @@ use longshore::{Cancel, ContainerHandle, Executor, Exit, ExitReason, Sandbox, Si
 use tracing::Instrument;
 
 use super::args::{Global, Run, Streams};
+use super::ordinary::{self, Unmapped};
 use super::plain::plain;
 use super::relay::Relay;
+use super::relay::copy::write_all;
 use super::signals::{Received, Signals, block_those_of_terminals};
 use super::status::{self, Asked, Failure};
 use super::{events, output_file, terminal, trace};
@@ -35,6 +38,7 @@ pub(crate) fn run(global: &Global, arguments: Box<Run>) -> Result<ExitCode, Fail
 
 async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure> {
     let mut spec = arguments.spec()?;
+    ordinary::check(&spec)?;
     let has_terminal = spec.process.terminal.is_some();
     // Before there is another thread.
     block_those_of_terminals().map_err(no_files)?;
@@ -50,6 +54,7 @@ async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure>
         time_limit: spec.process.time_limit,
         grace: arguments.grace,
         memory: spec.resources.memory,
+        unmapped: Unmapped::find(&spec),
         ..Asked::default()
     };
 
@@ -118,7 +123,12 @@ async fn hurried(exit: &Exit, signals: &mut Signals) {
     let soon = async {
         match exit.reason {
             ExitReason::Normal => std::future::pending().await,
-            _ => tokio::time::sleep(LAST_OUTPUT).await,
+            ExitReason::Cancelled { .. }
+            | ExitReason::TimedOut { .. }
+            | ExitReason::OutOfMemory
+            | ExitReason::StartFailed(_)
+            | ExitReason::Lost
+            | _ => tokio::time::sleep(LAST_OUTPUT).await,
         }
     };
     tokio::select! {
@@ -193,7 +203,8 @@ fn pass_on(container: &ContainerHandle, signal: Signal) {
     });
 }
 
-pub(crate) fn executor(global: &Global) -> Result<Executor, Failure> {
+/// With the CNI plugins and networks of the command line.
+pub(crate) fn sandbox(global: &Global) -> Sandbox {
     let mut cni = Cni::default();
     if let Some(configs) = &global.cni_configs {
         cni = cni.configs(configs);
@@ -201,16 +212,33 @@ pub(crate) fn executor(global: &Global) -> Result<Executor, Failure> {
     if !global.cni_plugins.is_empty() {
         cni = cni.plugins(global.cni_plugins.iter().cloned());
     }
-    let mut runtime = longshore::runc_with(Sandbox::cni(cni));
+    Sandbox::cni(cni)
+}
+
+fn executor(global: &Global) -> Result<Executor, Failure> {
+    let mut runtime = longshore::runc_with(sandbox(global));
     if let Some(command) = &global.runtime {
         runtime = runtime.runtime(command);
     }
-    let root = global.root.clone().unwrap_or_else(longshore::default_root);
-    let executor = Executor::builder(runtime.build()?).root(root).build()?;
+    let executor = Executor::builder(runtime.build()?).root(global.root()).build()?;
     for swept in executor.swept() {
         tracing::info!(container = swept.container, killed = swept.killed, left = ?swept.left, "swept");
     }
     Ok(executor)
+}
+
+/// A file that may be non-blocking, if others share it.
+struct Patient(File);
+
+impl Write for Patient {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        write_all(&self.0, bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn open_log(path: &Path) -> Result<Box<dyn Write + Send>, Failure> {
@@ -224,5 +252,5 @@ fn open_log(path: &Path) -> Result<Box<dyn Write + Send>, Failure> {
             "name a file of your own, or a FIFO with a reader",
         )
     })?;
-    Ok(Box::new(file))
+    Ok(Box::new(Patient(file)))
 }

@@ -5,10 +5,13 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use rustix::io::Errno;
+
+use super::ordinary::Unmapped;
 
 use longshore::{
     Cancel, Error, Exit, ExitReason, ExitStatus, RuntimeError, Signal, StartFailure, StartFailureKind,
@@ -35,6 +38,9 @@ const KILLED: ExitStatus = ExitStatus::Signal(Signal::KILL);
 /// What gives an ordinary user cgroups, and with them limits.
 pub(crate) const DELEGATE: &str =
     "start it with systemd-run --user --scope -p Delegate=yes, or give --cgroup-parent";
+
+/// What to do if a root cannot be used.
+pub(crate) const OWN_ROOT: &str = "name a directory with --root to which only you can write";
 
 /// What to do if there are no more file descriptors.
 pub(crate) const MORE_FILES: &str = "raise the limit of open files (ulimit -n)";
@@ -86,6 +92,29 @@ fn remedy_of_system(error: &(dyn std::error::Error + 'static)) -> Option<&'stati
     None
 }
 
+/// Why a root cannot be used, with its path once. `None` if the error is about something else.
+pub(crate) fn refused_root(error: &RuntimeError) -> Option<String> {
+    let RuntimeError::Root { root, source } = error else { return None };
+    let of_root = |op: &str, text: &str| text == format!("{op} {}", root.display());
+    let mut causes = Vec::new();
+    let mut cause: Option<&dyn std::error::Error> = Some(&**source);
+    while let Some(error) = cause {
+        causes.push(error.to_string());
+        cause = error.source();
+    }
+    causes.dedup();
+    causes.retain(|text| !of_root("use", text) && !of_root("open", text));
+    Some(root_cannot_be_used(root, &causes.join(": ")))
+}
+
+/// The sentence on it. What is wrong may be the root itself, or a directory above it.
+pub(crate) fn root_cannot_be_used(root: &Path, why: &str) -> String {
+    match why.starts_with(&format!("{} ", root.display())) {
+        true => format!("the root {why}"),
+        false => format!("the root {} cannot be used: {why}", root.display()),
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         if let Some(remedy) = remedy_of_system(&error) {
@@ -97,9 +126,7 @@ impl From<Error> for Failure {
             Error::Runtime(RuntimeError::NoRuntime { .. }) => {
                 "install runc, or name a runtime with --runtime (`longshore doctor` checks the rest)"
             }
-            Error::Runtime(RuntimeError::Root { .. }) => {
-                "name a directory with --root to which only you can write"
-            }
+            Error::Runtime(RuntimeError::Root { .. }) => OWN_ROOT,
             Error::Runtime(
                 RuntimeError::NotRunning { .. }
                 | RuntimeError::Unsupported { .. }
@@ -119,7 +146,8 @@ impl From<Error> for Failure {
             | Error::Stopped
             | _ => "`longshore doctor` checks what containers need",
         };
-        Self::new(with_causes(&error), remedy)
+        let refused = if let Error::Runtime(error) = &error { refused_root(error) } else { None };
+        Self::new(refused.unwrap_or_else(|| with_causes(&error)), remedy)
     }
 }
 
@@ -135,6 +163,9 @@ impl From<StartFailure> for Failure {
         let field = message.split([':', ' ']).next().unwrap_or_default();
         let (code, remedy) = match kind {
             StartFailureKind::PermissionDenied if field == "resources" => (OUR_FAILURE, DELEGATE),
+            _ if option_at_fault(&message).is_some() => {
+                (OUR_FAILURE, option_at_fault(&message).unwrap_or_default())
+            }
             _ if field == "network" => {
                 (OUR_FAILURE, "choose another network with --net (see also --cni-configs and --cni-plugins)")
             }
@@ -160,6 +191,37 @@ impl From<StartFailure> for Failure {
     }
 }
 
+/// Words of runtimes and the kernel that are about the value of an option, and what to do.
+const OPTIONS: [(&str, &str); 16] = [
+    (
+        "cpuset.cpus",
+        "--cpuset-cpus must name CPUs that this machine has (see /sys/devices/system/cpu/online)",
+    ),
+    (
+        "cpuset.mems",
+        "--cpuset-mems must name memory nodes of this machine (see /sys/devices/system/node/online)",
+    ),
+    ("memory.memsw", "give another --memory-swap"),
+    ("memory.swap", "give another --memory-swap"),
+    ("memory.limit", "give another --memory"),
+    ("memory.max", "give another --memory"),
+    ("cpu.cfs_period", "give another --cpu-period"),
+    ("cpu.cfs_quota", "give another --cpu-quota, or --cpus"),
+    ("cpu.max", "give another --cpu-quota, --cpu-period or --cpus"),
+    ("cpu.shares", "give another --cpu-shares"),
+    ("cpu.weight", "give another --cpu-shares"),
+    ("pids.max", "give another --pids"),
+    ("uids and gids must be in range", "give --user numbers from 0 to 2147483647"),
+    ("oom_score_adj", "give another --oom-score-adj"),
+    ("error setting rlimit", "give another --ulimit"),
+    ("apparmor", "give another --apparmor"),
+];
+
+/// What to do if the message is about an option.
+fn option_at_fault(message: &str) -> Option<&'static str> {
+    OPTIONS.iter().find(|(words, _)| message.contains(words)).map(|(_, remedy)| *remedy)
+}
+
 /// What `run` was asked for, as far as the sentence on the end depends on it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Asked {
@@ -168,6 +230,8 @@ pub(crate) struct Asked {
     pub(crate) grace: Duration,
     /// The memory limit, in bytes.
     pub(crate) memory: Option<u64>,
+    /// Ids that this user may not map.
+    pub(crate) unmapped: Option<Unmapped>,
     /// The first signal to this command.
     pub(crate) interrupted: Option<Signal>,
     /// A second signal came, and the program was to be killed at once.
@@ -177,10 +241,14 @@ pub(crate) struct Asked {
 /// The exit code for an end. If there is something to say beside it, a sentence: none when only the program failed.
 pub(crate) fn of(exit: Exit, asked: &Asked) -> (Code, Option<String>) {
     let own = if exit.success { Code(0) } else { program(exit.status, asked) };
+    let oom_kills = exit.usage.as_deref().map_or(0, |usage| usage.oom_kills);
     match exit.reason {
+        ExitReason::Normal if own != Code(0) => (own, of_children(oom_kills)),
         ExitReason::Normal => (own, None),
         ExitReason::StartFailed(failure) => {
-            let failure = Failure::from(failure);
+            let of_program = [StartFailureKind::NotFound, StartFailureKind::NotExecutable];
+            let of_map = asked.unmapped.filter(|_| !of_program.contains(&failure.kind));
+            let failure = of_map.map_or_else(|| failure.into(), Unmapped::failure);
             (failure.code, Some(failure.to_string()))
         }
         ExitReason::TimedOut { killed } => {
@@ -188,7 +256,7 @@ pub(crate) fn of(exit: Exit, asked: &Asked) -> (Code, Option<String>) {
             (Code(TIMED_OUT), Some(timed_out(exit.status, started, killed, asked)))
         }
         ExitReason::Cancelled { killed: true, .. } if exit.status == KILLED => (own, Some(killed_by(asked))),
-        ExitReason::Cancelled { .. } => (own, None),
+        ExitReason::Cancelled { .. } => (own, of_children(oom_kills)),
         ExitReason::OutOfMemory => {
             let limit =
                 asked.memory.map(|bytes| format!(" at its limit of {} MiB", bytes >> 20)).unwrap_or_default();
@@ -200,6 +268,14 @@ pub(crate) fn of(exit: Exit, asked: &Asked) -> (Code, Option<String>) {
             (OUR_FAILURE, Some(format!("{cause}; `longshore doctor` checks what containers need")))
         }
     }
+}
+
+/// What has probably made a program fail that was not killed itself.
+fn of_children(oom_kills: u64) -> Option<String> {
+    let were = if oom_kills == 1 { "was" } else { "were" };
+    (oom_kills > 0).then(|| {
+        format!("{oom_kills} of the program's processes {were} killed for lack of memory; raise --memory")
+    })
 }
 
 /// How a program ended that exceeded its time limit.
@@ -320,6 +396,28 @@ mod tests {
         assert!(sentence(KILLED, cancelled.clone(), limited(none)).contains("at once"));
         let said = sentence(KILLED, cancelled, Asked { hurried: true, ..limited(second) });
         assert!(said.starts_with("a second signal killed the program"), "{said}");
+    }
+
+    #[test]
+    fn a_child_that_was_killed_for_lack_of_memory_is_said_at_a_failure() {
+        let at = Timestamp::default();
+        let said = |code, oom_kills| {
+            let status = ExitStatus::Code(code);
+            let usage = longshore::Usage { oom_kills, ..longshore::Usage::default() };
+            let exit = Exit::new(status, ExitReason::Normal, &BTreeSet::new(), Some(at), at);
+            of(exit.with_usage(Some(Box::new(usage))), &Asked::default()).1.unwrap_or_default()
+        };
+        assert_eq!((said(0, 1), said(1, 0)), (String::new(), String::new()));
+        assert!(said(1, 1).starts_with("1 of the program's processes was killed for lack of memory;"));
+        assert!(said(1, 2).starts_with("2 of the program's processes were killed"));
+    }
+
+    #[test]
+    fn the_path_of_a_root_is_said_once() {
+        let root = Path::new("/r/x");
+        let said = |why| root_cannot_be_used(root, why);
+        assert_eq!(said("/r/x belongs to user 7"), "the root /r/x belongs to user 7");
+        assert_eq!(said("/r belongs to user 7"), "the root /r/x cannot be used: /r belongs to user 7");
     }
 
     #[test]

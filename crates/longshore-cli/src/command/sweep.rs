@@ -6,12 +6,18 @@ use longshore::with_causes;
 
 use super::args::Global;
 use super::plain::plain;
-use super::status::{Failure, OUR_FAILURE};
+use super::run::sandbox;
+use super::status::{Failure, OUR_FAILURE, refused_root};
 
 pub(crate) fn sweep(global: &Global) -> Result<ExitCode, Failure> {
-    let root = global.root.clone().unwrap_or_else(longshore::default_root);
-    let swept = longshore::sweep(&root)
-        .map_err(|error| Failure::new(with_causes(&error), "sweep as the user whose root it is"))?;
+    if global.runtime.is_some() {
+        return Err(Failure::new("a sweep uses no runtime", "leave out --runtime"));
+    }
+    let root = global.root();
+    let swept = longshore::sweep_with(&root, &sandbox(global)).map_err(|error| {
+        let cause = refused_root(&error).unwrap_or_else(|| with_causes(&error));
+        Failure::new(cause, "sweep as the user whose root it is")
+    })?;
     let mut clean = true;
     for container in &swept {
         let killed = match container.killed {
