@@ -64,7 +64,7 @@ impl BundleRootfs {
 pub(crate) fn make(dir: &Dir, spec: &ContainerSpec, owner: Owner, own: &Path) -> Result<BundleRootfs, Error> {
     match &spec.rootfs {
         Rootfs::Dir(path) => {
-            let root = directory(path)?;
+            let root = directory("rootfs", path)?;
             kernel_fs::check_root(spec, &root)?;
             Ok(BundleRootfs::at(root, true))
         }
@@ -105,27 +105,29 @@ fn unknown(rootfs: &Rootfs) -> Error {
 pub(crate) fn preview(rootfs: &Rootfs) -> Result<BundleRootfs, Error> {
     let (root, seen) = match rootfs {
         Rootfs::Dir(path) => {
-            let root = directory(path)?;
+            let root = directory("rootfs", path)?;
             (root.clone(), root)
         }
         Rootfs::Host => (PathBuf::from(MOUNT_POINT), PathBuf::from("/")),
         Rootfs::Overlay { lower, .. } => {
-            (PathBuf::from(MOUNT_POINT), lower.first().cloned().unwrap_or_else(|| PathBuf::from("/")))
+            let real = lower.iter().map(|layer| directory("layer", layer)).collect::<Result<Vec<_>, _>>()?;
+            let first = real.into_iter().next();
+            (PathBuf::from(MOUNT_POINT), first.unwrap_or_else(|| PathBuf::from("/")))
         }
         other => return Err(unknown(other)),
     };
     Ok(BundleRootfs { root, seen, mounts: Vec::new(), is_kept: true })
 }
 
-/// The real path of a directory that may be used as a root file system or a layer.
-pub(crate) fn directory(path: &Path) -> Result<PathBuf, Error> {
-    let real = path.canonicalize().map_err(Error::file("rootfs", path))?;
+/// The real path of a directory that may be used as a root file system or a layer; `field` says which.
+fn directory(field: &'static str, path: &Path) -> Result<PathBuf, Error> {
+    let real = path.canonicalize().map_err(Error::file(field, path))?;
     if !real.is_dir() {
-        return Err(Error::field("rootfs", format!("{} is not a directory", path.display())));
+        return Err(Error::field(field, format!("{} is not a directory", path.display())));
     }
     if real == Path::new("/") {
         let why = "the container would write to the host's own root; use the overlay of it (host)";
-        return Err(Error::field("rootfs", why));
+        return Err(Error::field(field, why));
     }
     Ok(real)
 }
@@ -155,10 +157,13 @@ fn overlay_of_layers(
     owner: Owner,
 ) -> Result<PathBuf, Error> {
     make_points(dir)?;
-    let lower = lower.iter().map(|layer| directory(layer)).collect::<Result<Vec<_>, _>>()?;
+    let lower = lower.iter().map(|layer| directory("layer", layer)).collect::<Result<Vec<_>, _>>()?;
     let lower: Vec<_> = lower.iter().map(PathBuf::as_path).collect();
     let upper = match upper {
-        Some(upper) => UpperLayer { dir: directory(&upper.dir)?, work: directory(&upper.work)? },
+        Some(upper) => UpperLayer {
+            dir: directory("upper layer", &upper.dir)?,
+            work: directory("upper layer", &upper.work)?,
+        },
         None => {
             let layers = mount_layers(dir)?;
             temporary_upper(&layers, "0", lower.first().copied().unwrap_or(Path::new("/")), owner)?
@@ -314,10 +319,10 @@ mod tests {
     #[test]
     fn only_a_directory_that_is_not_the_hosts_root_will_do() {
         for bad in ["/nowhere/rootfs", "/etc/passwd", "/", "/usr/.."] {
-            assert!(directory(Path::new(bad)).is_err(), "{bad} was taken");
+            assert!(directory("rootfs", Path::new(bad)).is_err(), "{bad} was taken");
         }
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(directory(dir.path()).unwrap(), dir.path().canonicalize().unwrap());
+        assert_eq!(directory("rootfs", dir.path()).unwrap(), dir.path().canonicalize().unwrap());
     }
 
     #[test]
