@@ -14,6 +14,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -257,6 +258,11 @@ fn bound(requested: &Mount, source: &Path, ids: &Ids) -> Result<Option<String>, 
         "proc" => of_processes(point),
         _ => format!("the host's {kind} is below it at {}, {only}", point.display()),
     }))
+}
+
+/// Whether a file is on one of the kernel's file systems. Their regular files may block, or have no end.
+pub(crate) fn is_kernel(file: impl AsFd) -> io::Result<bool> {
+    Ok(MAGICS.contains(&fstatfs(file)?.f_type.cast_unsigned()))
 }
 
 /// What is wrong with the host's procfs at a path.

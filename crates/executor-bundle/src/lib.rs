@@ -6,7 +6,8 @@
 //!        ├─────────▶ mounts: sources looked at, selectors resolved ──▶ secrets: files in memory
 //!        │              └──────▶ kernel_fs: what a sandbox does not get
 //!        ├─────────▶ process ──▶ users: uid, gid, groups, home   (both by rootfs_dir: looked at from
-//!        │              └──────▶ program: can it be executed      inside, links never followed out)
+//!        │              ├──────▶ program: can it be executed      inside, links never followed out)
+//!        │              └──────▶ files: what runtimes read of the container's
 //!        ├─────────▶ names: its own hosts and resolv.conf, read-only
 //!        ▼
 //!     context ──▶ config ──▶ defaults, or the caller's own
@@ -44,6 +45,7 @@ use std::path::Path;
 use executor_core::lifecycle::{HostPid, Leftover};
 use executor_core::{ContainerSpec, ExecSpec, NetworkAttachment, NetworkNamespace};
 use executor_disk::Dir;
+use serde_json::Value;
 
 use crate::config::{Configuration, labels};
 use crate::context::BundleContext;
@@ -95,6 +97,8 @@ pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> R
         capabilities: &process.capabilities,
     };
     let mut config = Configuration::of(&context, process.json)?;
+    let is_seen = |mount: &&Value| !rootfs.mounts.contains(mount);
+    process::files::check(&view, &config.mounts().iter().filter(is_seen).collect::<Vec<_>>())?;
     if let Some(mounts) = config.json["mounts"].as_array_mut() {
         nested::make(dir, mounts, spec.remove_stub_parents, &ids)?;
     }
@@ -142,7 +146,9 @@ pub fn preview(request: &Request<'_>, network: &NetworkNamespace) -> Result<Stri
 /// # Errors
 /// Names the field of `exec` that cannot be carried out, or says that the container has ended.
 pub fn process(dir: &Dir, spec: &ContainerSpec, init: HostPid, exec: &ExecSpec) -> Result<Vec<u8>, Error> {
-    let process = process::exec(dir, &RootfsDir::of_process(init)?, spec, exec)?;
+    let root = RootfsDir::of_process(init)?;
+    process::files::check_running(&root)?;
+    let process = process::exec(dir, &root, spec, exec)?;
     Ok(process.to_string().into_bytes())
 }
 

@@ -1,5 +1,6 @@
 //! The `process` object of a configuration, for a container's init and for an exec.
 
+pub(crate) mod files;
 pub(crate) mod program;
 pub(crate) mod users;
 

@@ -4,16 +4,18 @@
 //! at the root file system's root, so no path leads out of it, not even if a process inside changes links meanwhile.
 //! docs/adr/0007 says why we do not use a library for this.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use executor_core::lifecycle::HostPid;
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, StatxFlags, Uid, fchmod, fchown, fstat,
-    mkdirat, openat, openat2, statat, statx,
+    mkdirat, openat, openat2, readlinkat, statat, statx,
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -22,7 +24,7 @@ use crate::error::Error;
 use crate::ids::Owner;
 
 /// The most bytes that we read of a container's file. No real passwd is larger.
-const READ_LIMIT: u64 = 4 << 20;
+pub(crate) const READ_LIMIT: u64 = 4 << 20;
 
 /// How often a resolution is tried again while other processes rename or mount something.
 const RACES: usize = 128;
@@ -70,7 +72,7 @@ impl RootfsDir {
         Ok(Self { root: root.try_clone()?, path: path.to_owned() })
     }
 
-    fn at(path: &Path) -> io::Result<Self> {
+    pub(crate) fn at(path: &Path) -> io::Result<Self> {
         let root = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         Ok(Self { root, path: path.to_owned() })
     }
@@ -95,6 +97,15 @@ impl RootfsDir {
         }
     }
 
+    /// Finds the file at `path` and does not follow it if it is a link. `None` if it does not exist.
+    pub(crate) fn find_itself(&self, path: &Path) -> io::Result<Option<Found>> {
+        match self.open_as(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, ResolveFlags::empty()) {
+            Ok(handle) => Ok(Some(Found { stat: fstat(&handle)?, handle })),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Opens a directory, to make something in it.
     pub(crate) fn open_dir(&self, path: &Path) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -112,8 +123,15 @@ impl RootfsDir {
         Ok(fstat(&self.root)?.st_dev)
     }
 
-    /// Makes an empty file or directory in `parent`, with this owner on the host. An error if the name exists.
-    pub(crate) fn make(&self, parent: &OwnedFd, name: &Path, dir: bool, owner: Owner) -> io::Result<()> {
+    /// Makes an empty file or directory in `parent`, with this owner on the host and this mode. An error if the name exists.
+    pub(crate) fn make(
+        &self,
+        parent: &OwnedFd,
+        name: &Path,
+        dir: bool,
+        owner: Owner,
+        mode: u32,
+    ) -> io::Result<()> {
         let new = if dir {
             make_dir(parent, name)?
         } else {
@@ -121,7 +139,7 @@ impl RootfsDir {
             openat(parent, name, flags, Mode::from_raw_mode(0o644))?
         };
         // Our umask may have cleared bits.
-        fchmod(&new, Mode::from_raw_mode(if dir { 0o755 } else { 0o644 }))?;
+        fchmod(&new, Mode::from_raw_mode(mode))?;
         if rustix::process::geteuid().is_root() {
             fchown(&new, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?;
         }
@@ -133,7 +151,7 @@ impl RootfsDir {
         let mut parent = PathBuf::from("/");
         for part in path.components().filter(|part| matches!(part, Component::Normal(_))) {
             if self.find(&parent.join(part))?.is_none() {
-                self.make(&self.open_dir(&parent)?, Path::new(part.as_os_str()), true, owner)?;
+                self.make(&self.open_dir(&parent)?, Path::new(part.as_os_str()), true, owner, 0o755)?;
             }
             parent.push(part);
         }
@@ -190,6 +208,21 @@ fn make_dir(parent: &OwnedFd, name: &Path) -> io::Result<OwnedFd> {
 }
 
 impl Found {
+    /// A file of the host. Links are followed. `None` if it does not exist.
+    pub(crate) fn on_the_host(path: &Path) -> io::Result<Option<Self>> {
+        match rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(handle) => Ok(Some(Self { stat: fstat(&handle)?, handle })),
+            Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Where a link leads.
+    pub(crate) fn target(&self) -> io::Result<PathBuf> {
+        let target = readlinkat(&self.handle, "", Vec::new())?;
+        Ok(OsString::from_vec(target.into_bytes()).into())
+    }
+
     /// A path that leads to the open file itself, even if its own path leads elsewhere by now.
     fn link(&self) -> PathBuf {
         format!("/proc/self/fd/{}", self.handle.as_raw_fd()).into()

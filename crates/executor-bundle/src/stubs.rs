@@ -192,7 +192,7 @@ pub(crate) fn make_all(root: &Path, mounts: &[Value], owner: Owner) -> Result<()
 fn make(rootfs: &RootfsDir, point: &Missing, owner: Owner) -> io::Result<()> {
     let parent = parent_of(rootfs, &point.path)?;
     let name = name_of(&point.path);
-    match preserving_times(&parent, || rootfs.make(&parent, name, point.is_dir, owner)) {
+    match preserving_times(&parent, || rootfs.make(&parent, name, point.is_dir, owner, point.mode)) {
         // Another process has made the same mount point meanwhile.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         result => result,

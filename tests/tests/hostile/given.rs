@@ -324,6 +324,140 @@ fn view_hides_the_root() {
     });
 }
 
+/// A tmpfs has the mode that it was asked to have, and that of every tmpfs without one, also where its mount point is made.
+#[test]
+fn tmpfs_mode() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let mut spec =
+            stage.directory_spec(["/bin/sh", "-c", "cd /; stat -c %a new open none deep/new; umask"]);
+        let tmpfs = |at: &str, mode: &str| Mount::tmpfs(at).option(format!("mode={mode}"));
+        spec.mounts.extend([tmpfs("/new", "0700"), tmpfs("/open", "1777"), Mount::tmpfs("/none")]);
+        spec.mounts.push(tmpfs("/deep/new", "700").option("mode=2750"));
+        assert_eq!(says(&executor, spec.clone()).await, "700\n1777\n1777\n2750\n0022\n");
+        assert_eq!(says(&executor, mapped_root(&stage, spec)).await, "700\n1777\n1777\n2750\n0022\n");
+        let rootfs = stage.path("rootfs");
+        executor.drain().await.unwrap();
+        for name in ["new", "open", "none", "deep/new"] {
+            assert!(!rootfs.join(name).exists(), "{name} is left");
+        }
+        stage.finish(executor).await;
+    });
+}
+
+/// The same in a user namespace whose root may look for its files in the stage.
+fn mapped_root(stage: &longshore_tests::Stage, spec: ContainerSpec) -> ContainerSpec {
+    fs::set_permissions(stage.path(""), fs::Permissions::from_mode(0o711)).unwrap();
+    mapped(spec)
+}
+
+/// The runtime reads passwd and group at every start: they have an end, wherever they come from.
+#[test]
+fn accounts_without_end() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let fifo = |path: &Path| {
+            let kind = rustix::fs::FileType::Fifo;
+            rustix::fs::mknodat(rustix::fs::CWD, path, kind, 0o644.into(), 0).unwrap();
+        };
+        let mut plain = stage.directory_spec(["/bin/sh", "-c", "id -u"]);
+        plain.process.user = Some("0:0".into());
+        let etc = stage.path("rootfs/etc");
+        let endless = async |spec: &ContainerSpec, what: &str| {
+            let before = Instant::now();
+            let failure = start_failure(&executor, spec.clone()).await;
+            assert!(before.elapsed() < Duration::from_secs(10), "{what}");
+            assert_eq!(failure.kind, StartFailureKind::BadConfig, "{what}: {failure:?}");
+            assert!(failure.message.contains("regular file"), "{what}: {failure:?}");
+        };
+        // In the root file system.
+        let targets =
+            ["/dev/zero", "/proc/kmsg", "../proc/self/environ", "/sys/kernel/notes", "/dev/stdin", "/a/link"];
+        fs::create_dir(stage.path("rootfs/a")).unwrap();
+        symlink("../dev/../dev/full", stage.path("rootfs/a/link")).unwrap();
+        for name in ["passwd", "group"] {
+            for target in targets {
+                symlink(target, etc.join(name)).unwrap();
+                endless(&plain, &format!("{name} -> {target}")).await;
+                fs::remove_file(etc.join(name)).unwrap();
+            }
+            fifo(&etc.join(name));
+            endless(&plain, name).await;
+            fs::remove_file(etc.join(name)).unwrap();
+            fs::File::create(etc.join(name)).unwrap().set_len(1 << 40).unwrap();
+            endless(&plain, name).await;
+            fs::remove_file(etc.join(name)).unwrap();
+        }
+        // In a volume, over the directory or the file, also where a link of the root file system leads to it.
+        let volume = stage.path("volume");
+        fs::create_dir(&volume).unwrap();
+        fifo(&volume.join("group"));
+        let with = |mounts: &[Mount]| plain.clone().mount(mounts[0].clone());
+        endless(&with(&[Mount::bind(&volume, "/etc").read_only()]), "a volume").await;
+        endless(&with(&[Mount::bind(volume.join("group"), "/etc/passwd")]), "a file").await;
+        symlink("etc", stage.path("rootfs/cetera")).unwrap();
+        endless(&with(&[Mount::bind(volume.join("group"), "/cetera/passwd")]), "a link to a mount").await;
+        endless(&with(&[Mount::bind("/dev/zero", "/etc/group")]), "a device").await;
+        symlink("/v/group", etc.join("group")).unwrap();
+        endless(&with(&[Mount::bind(&volume, "/v")]), "a link into a volume").await;
+        // What ends is fine: nothing, no target, /dev/null, a file in a volume, one that a tmpfs hides.
+        assert_eq!(says(&executor, plain.clone()).await, "0\n");
+        for target in ["/dev/null", "/nowhere", "loop/../x"] {
+            fs::remove_file(etc.join("group")).unwrap();
+            symlink(target, etc.join("group")).unwrap();
+            assert_eq!(says(&executor, plain.clone()).await, "0\n", "{target}");
+        }
+        fs::remove_file(etc.join("group")).unwrap();
+        fifo(&etc.join("group"));
+        assert_eq!(says(&executor, with(&[Mount::bind("/dev/null", "/etc/group")])).await, "0\n");
+        assert_eq!(
+            says(&executor, with(&[Mount::bind("/etc/group", "/etc/group").read_only()])).await,
+            "0\n"
+        );
+        assert_eq!(says(&executor, with(&[Mount::tmpfs("/etc")])).await, "0\n");
+        fs::remove_file(etc.join("group")).unwrap();
+        // A container that makes one later keeps no exec.
+        plain.process.args = vec!["sh".into(), "-c".into(), "exec sleep 1000".into()];
+        let container = executor.run(plain.clone()).await.unwrap();
+        container.started().await.unwrap();
+        fifo(&etc.join("group"));
+        let mut exec = longshore::ExecSpec::new(["true"]);
+        exec.user = Some("0:0".into());
+        let before = Instant::now();
+        let exec = container.exec(exec).await.unwrap();
+        let exit = exec.wait().await;
+        assert!(before.elapsed() < Duration::from_secs(10));
+        assert!(!exit.is_success() && format!("{exit:?}").contains("regular file"), "{exit:?}");
+        container.cancel(longshore::Cancel::now()).await;
+        container.released().await.unwrap();
+        stage.finish(executor).await;
+    });
+}
+
+/// A layer that does not exist is named, wherever it is.
+#[test]
+fn layers_that_are_not_there() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let none = stage.path("none");
+        for layers in
+            [vec![none.clone()], vec![none.clone(), "/usr".into()], vec!["/usr".into(), none.clone()]]
+        {
+            let failure =
+                start_failure(&executor, ContainerSpec::layers(layers.clone(), ["/bin/true"])).await;
+            let expected = format!("layer: {}: No such file or directory", none.display());
+            assert!(failure.message.starts_with(&expected), "{layers:?}: {failure:?}");
+        }
+        let file = ContainerSpec::layers(["/etc/passwd"], ["/bin/true"]);
+        assert!(start_failure(&executor, file).await.message.starts_with("layer: /etc/passwd"));
+        let none = none.to_str().unwrap();
+        let outcome = call(&stage.root(), &["run", "--layer", "/usr", "--layer", none, "--", "/bin/true"]);
+        assert_eq!(outcome.code, Some(125), "{outcome:?}");
+        assert!(outcome.stderr.contains(&format!("layer: {none}: No such file")), "{outcome:?}");
+        stage.finish(executor).await;
+    });
+}
+
 /// What a specification, a container or a runtime says is shown, not obeyed.
 #[test]
 fn controls() {

@@ -17,6 +17,20 @@ pub(super) struct Missing {
     pub(super) is_dir: bool,
     /// Whether it is a mount point. Otherwise it is a directory above one.
     pub(super) is_target: bool,
+    pub(super) mode: u32,
+}
+
+/// The mode of a tmpfs without one.
+const TMPFS_MODE: u32 = 0o1777;
+
+/// The mode of a missing mount point. runc gives a tmpfs the mode of its mount point, whatever its options say.
+fn mode(mount: &Value, is_dir: bool) -> u32 {
+    if mount["type"] != "tmpfs" {
+        return if is_dir { 0o755 } else { 0o644 };
+    }
+    let options = mount["options"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let asked = options.filter_map(|option| option.strip_prefix("mode=")).next_back();
+    asked.and_then(|mode| u32::from_str_radix(mode, 8).ok()).map_or(TMPFS_MODE, |mode| mode & 0o7777)
 }
 
 /// The paths that are missing, in the order in which they can be made.
@@ -46,7 +60,14 @@ pub(super) fn missing(rootfs: &RootfsDir, mounts: &[Value]) -> Result<Vec<Missin
                 device = found.stat.st_dev;
             } else if all.iter().all(|stub| stub.path != path) {
                 let is_target = number == depth;
-                all.push(Missing { path: path.clone(), device, is_dir: is_dir || !is_target, is_target });
+                let mode = if is_target { mode(mount, is_dir) } else { 0o755 };
+                all.push(Missing {
+                    path: path.clone(),
+                    device,
+                    is_dir: is_dir || !is_target,
+                    is_target,
+                    mode,
+                });
             }
         }
     }
