@@ -66,6 +66,10 @@ pub use names::DEFAULT_HOSTNAME;
 /// mounted and made.
 pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> Result<Vec<u8>, Error> {
     let spec = request.spec;
+    mount_entry::utf8("root", dir.path())?;
+    if let NetworkNamespace::At(path) = &network.namespace {
+        mount_entry::utf8("network", path)?;
+    }
     let ids = Ids::of(spec);
     ids.check(spec)?;
     let rootfs = rootfs::make(dir, spec, ids.root, request.root)?;

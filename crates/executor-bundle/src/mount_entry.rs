@@ -10,7 +10,16 @@ use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use serde_json::{Value, json};
 
-/// An entry of any type.
+use crate::error::Error;
+
+/// Refuses a path that JSON has no text for; `field` says what it is.
+pub(crate) fn utf8(field: &'static str, path: &Path) -> Result<(), Error> {
+    let why = || format!("{path:?} is not UTF-8, and config.json cannot name it");
+    path.to_str().map(drop).ok_or_else(|| Error::field(field, why()))
+}
+
+/// An entry of any type. The paths are UTF-8: those of the specification are validated, and those of ours are below the
+/// executor's root, which [`utf8`] has checked.
 pub(crate) fn mount(destination: &Path, kind: &str, source: &Path, options: &[&str]) -> Value {
     json!({"destination": destination, "type": kind, "source": source, "options": options})
 }

@@ -122,6 +122,7 @@ pub(crate) fn preview(rootfs: &Rootfs) -> Result<BundleRootfs, Error> {
 /// The real path of a directory that may be used as a root file system or a layer; `field` says which.
 fn directory(field: &'static str, path: &Path) -> Result<PathBuf, Error> {
     let real = path.canonicalize().map_err(Error::file(field, path))?;
+    mount_entry::utf8(field, &real)?;
     if !real.is_dir() {
         return Err(Error::field(field, format!("{} is not a directory", path.display())));
     }

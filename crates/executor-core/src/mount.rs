@@ -214,9 +214,13 @@ impl Mount {
         match &self.source {
             MountSource::Bind { path, selector } => {
                 absolute("mount source", path)?;
-                selector
-                    .as_deref()
-                    .map_or(Ok(()), |selector| no_nul("mount selector", &selector.to_string_lossy()))?;
+                if let Some(selector) = selector {
+                    let text = selector.to_str();
+                    let text = text.ok_or_else(|| {
+                        invalid("mount selector", format!("{} is not UTF-8", selector.display()))
+                    })?;
+                    no_nul("mount selector", text)?;
+                }
                 let unknown = |option: &&String| !BIND_OPTIONS.contains(&option.as_str());
                 if let Some(option) = self.options.iter().find(unknown) {
                     return Err(invalid("mount option", format!("{option:?} is none of a bind mount")));

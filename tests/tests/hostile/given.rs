@@ -434,6 +434,50 @@ fn accounts_without_end() {
     });
 }
 
+/// A path that has no text in JSON is an error, wherever it comes from.
+#[test]
+fn paths_that_are_not_text() {
+    use std::os::unix::ffi::OsStrExt;
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let raw = stage.path("").join(std::ffi::OsStr::from_bytes(b"raw\xff"));
+        for name in ["usr", "root"] {
+            fs::create_dir_all(raw.join(name)).unwrap();
+        }
+        let link = stage.path("link");
+        symlink(&raw, &link).unwrap();
+        let mut selector = Mount::bind(stage.path(""), "/x");
+        selector.source =
+            longshore::MountSource::Bind { path: stage.path(""), selector: Some("raw\u{fffd}".into()) };
+        let mut bytes = selector.clone();
+        bytes.source = longshore::MountSource::Bind {
+            path: stage.path(""),
+            selector: Some(std::ffi::OsStr::from_bytes(b"raw\xff").into()),
+        };
+        let refused = executor.run(shell("true").mount(bytes)).await.err().unwrap();
+        assert!(refused.to_string().contains("not UTF-8"), "{refused}");
+        // The look-alike is another file.
+        let failure = start_failure(&executor, shell("true").mount(selector)).await;
+        assert!(failure.message.contains("No such file"), "{failure:?}");
+        // What a link leads to.
+        for spec in [ContainerSpec::dir(&link, ["true"]), ContainerSpec::layers([link.clone()], ["true"])] {
+            let failure = start_failure(&executor, spec).await;
+            assert!(failure.message.contains("not UTF-8"), "{failure:?}");
+        }
+        let bind = Mount::bind(&link, "/x").read_only();
+        assert_eq!(says(&executor, shell("ls /x").mount(bind)).await, "root\nusr\n");
+        // The executor's root.
+        for options in [&["-v", "/etc:/x:ro"][..], &[], &["--rootfs", "/usr"], &["--layer", "/usr"]] {
+            let mut command = longshore_tests::command::longshore(&raw.join("root"));
+            let outcome = command.arg("run").args(options).args(["--", "true"]).output().unwrap();
+            let said = String::from_utf8_lossy(&outcome.stderr);
+            assert_eq!(outcome.status.code(), Some(125), "{options:?}: {said}");
+            assert!(said.contains("not UTF-8") && said.lines().count() == 1, "{options:?}: {said}");
+        }
+        stage.finish(executor).await;
+    });
+}
+
 /// A layer that does not exist is named, wherever it is.
 #[test]
 fn layers_that_are_not_there() {
