@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
@@ -193,7 +194,7 @@ fn ctrl_c_cancels_with_grace_and_a_second_one_kills() {
 fn bad_input_is_one_clear_sentence_and_nothing_is_made() {
     on_bare_stage(|stage| {
         let root = stage.root();
-        let cases: [(&[&str], i32, &str); 22] = [
+        let cases: [(&[&str], i32, &str); 31] = [
             (&["run"], 125, "args: there is no command to run"),
             (&["run", "--", ""], 125, "args: the command is an empty word"),
             (&["run", "--id", "..", "--", "true"], 125, "an id begins with a letter or a digit"),
@@ -220,6 +221,15 @@ fn bad_input_is_one_clear_sentence_and_nothing_is_made() {
             (&["run", "--name", "x", "true"], 125, "--id gives a container its id"),
             (&["run", "--network", "host", "true"], 125, "--net chooses the network"),
             (&["run", "-d", "true"], 125, "the command waits for the program"),
+            (&["run", "--env-file", "x", "true"], 125, "give each variable with -e"),
+            (&["run", "--cpuset-cpus", "77", "--", "true"], 125, "--cpuset-cpus must name CPUs"),
+            (&["run", "--cpuset-mems", "9", "--", "true"], 125, "--cpuset-mems must name memory nodes"),
+            (&["run", "-u", "4294967295", "--", "true"], 125, "give --user numbers from 0"),
+            (&["ps"], 125, "unrecognized subcommand 'ps'; a call of `longshore run` is one container"),
+            (&["exec", "x", "sh"], 125, "the library does the rest"),
+            (&["logs", "x"], 125, "the library does the rest"),
+            (&["kill", "x"], 125, "the library does the rest"),
+            (&["stop", "x"], 125, "the library does the rest"),
             (&["run", "--net", "cni:no-such", "--", "true"], 125, "choose another network with --net"),
             (&["run", "--", "no-such-program"], 127, "no-such-program: not found"),
             (&["run", "--", "/etc/passwd"], 126, "/etc/passwd: permission denied"),
@@ -412,6 +422,108 @@ fn doctor_says_that_containers_can_be_run() {
         let outcome = Outcome::from(doctor.args(["--runtime", "/bin/true", "doctor"]).output().unwrap());
         assert_eq!(outcome.code, Some(1));
         assert!(outcome.stdout.contains("/bin/true is not an OCI runtime"), "{}", outcome.stdout);
+        stage.check();
+    });
+}
+
+/// What an executor refuses as its root, `doctor` does as well, in the same words, and it makes nothing.
+#[test]
+fn doctor_refuses_a_root_that_run_refuses() {
+    on_bare_stage(|stage| {
+        let (open, link) = (stage.path("open"), stage.path("link"));
+        fs::create_dir(&open).unwrap();
+        fs::create_dir(open.join("root")).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        std::os::unix::fs::symlink("/", &link).unwrap();
+        fs::write(stage.path("file"), "").unwrap();
+        for root in [&open, &open.join("root"), &open.join("new"), &link, &stage.path("file/x")] {
+            let run = call(root, &["run", "--", "true"]);
+            let said = run.stderr.strip_prefix("longshore: ").unwrap().trim_end();
+            let path = root.to_str().unwrap();
+            assert!(said.matches(path).count() <= 1, "{said}");
+            let doctor = call(root, &["doctor"]);
+            let line = doctor.stdout.lines().find(|line| line[5..].starts_with("root ")).unwrap();
+            assert_eq!((run.code, doctor.code), (Some(125), Some(1)), "{said} {line}");
+            assert!(line.starts_with("FAIL"), "{line}");
+            assert!(line.ends_with(said), "{line}\n{said}");
+        }
+        let new = stage.path("new/root");
+        let doctor = call(&new, &["doctor"]);
+        assert_eq!(doctor.code, Some(0), "{doctor:?}");
+        assert!(doctor.stdout.contains(&format!("ok   root             {}\n", new.display())), "{doctor:?}");
+        assert!(!stage.path("new").exists());
+        stage.check();
+    });
+}
+
+#[test]
+fn a_sweep_refuses_what_it_does_not_use() {
+    on_bare_stage(|stage| {
+        let outcome = call(&stage.root(), &["sweep", "--runtime", "runc"]);
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(125), ""));
+        assert_eq!(outcome.stderr, "longshore: a sweep uses no runtime; leave out --runtime\n");
+        let outcome = call(&stage.root(), &["sweep", "--cni-plugins", "/no/such"]);
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        stage.check();
+    });
+}
+
+/// The program lives on when the kernel kills a child of it, and fails: the user is told why.
+#[test]
+fn a_child_without_memory_is_told() {
+    on_bare_stage(|stage| {
+        for (script, code, said) in [
+            (
+                "tail /dev/zero; exit 3",
+                3,
+                "longshore: 1 of the program's processes was killed for lack of memory; raise --memory\n",
+            ),
+            ("tail /dev/zero; exit 0", 0, ""),
+            ("exit 3", 3, ""),
+        ] {
+            let outcome = call(&stage.root(), &["run", "--memory", "32m", "--", "sh", "-c", script]);
+            assert_eq!(outcome.code, Some(code), "{script}: {outcome:?}");
+            let ours = outcome.stderr.lines().filter(|line| line.starts_with("longshore: "));
+            assert_eq!(ours.map(|line| format!("{line}\n")).collect::<String>(), said, "{script}");
+        }
+        stage.check();
+    });
+}
+
+/// Under systemd, stdout and stderr are sockets. In a user namespace, root is nobody.
+#[test]
+fn events_to_a_socket_and_through_roots_links() {
+    on_bare_stage(|stage| {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut command = longshore(&stage.root());
+        command.args(["run", "--events", "/dev/stdout", "--", "true"]);
+        command.stdout(std::os::fd::OwnedFd::from(theirs)).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        drop(command);
+        let mut events = String::new();
+        std::io::Read::read_to_string(&mut &ours, &mut events).unwrap();
+        let outcome = Outcome::from(child.wait_with_output().unwrap());
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
+        assert_eq!(events.lines().count(), 4, "{events}");
+
+        let socket = stage.path("socket");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let outcome = call(&stage.root(), &["run", "--events", socket.to_str().unwrap(), "--", "true"]);
+        assert!(outcome.stderr.contains("it is a socket"), "{}", outcome.stderr);
+        drop((ours, listener));
+
+        // The path goes through a link of somebody without an id there.
+        let link = stage.path("link");
+        std::os::unix::fs::symlink(stage.path(""), &link).unwrap();
+        // Where the build is, an ordinary user may not get to.
+        let program = stage.path("longshore");
+        fs::copy(longshore_tests::command::program(), &program).unwrap();
+        let mut command = std::process::Command::new("setpriv");
+        command.args(["--reuid=65533", "--regid=65533", "--clear-groups", "unshare", "-r"]);
+        command.arg(&program).args(["run", "--events"]).arg(link.join("none/file")).args(["--", "true"]);
+        fs::set_permissions(stage.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+        let outcome = Outcome::from(command.output().unwrap());
+        assert!(outcome.stderr.contains("No such file"), "{}", outcome.stderr);
         stage.check();
     });
 }

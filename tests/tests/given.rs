@@ -99,8 +99,8 @@ fn a_sweep_takes_secrets_along() {
         command.kill().unwrap();
         command.wait().unwrap();
         drop(command);
-        let swept = longshore(&stage.root()).arg("sweep").output().unwrap();
-        assert!(swept.status.success(), "{swept:?}");
+        let swept = longshore_tests::command::call(&stage.root(), &["sweep"]);
+        assert_eq!(swept.code, Some(0), "{swept:?}");
         assert_eq!(mounts_of("ramfs", &stage.root()), Vec::<String>::new());
         stage.check();
     });

@@ -251,6 +251,8 @@ fn what_an_ordinary_user_cannot_have_is_said_in_a_sentence() {
             (&["--memory", "64m"][..], "none are delegated to this user"),
             (&["--cgroup-parent", "/ci"], "/ci is not delegated to this user"),
             (&["-u", "nobody"], "not in the container's id map"),
+            (&["--uidmap", "0:1000:10"], "no range of this user's in /etc/subuid has 1000 to 1009"),
+            (&["--net", "cni"], "ordinary users cannot have CNI networks"),
             (&["--layer", "/usr"], "which an ordinary user cannot make"),
             (&["--mount", "src=/usr,dst=/x,selector=bin"], "which an ordinary user cannot make"),
         ] {

@@ -461,3 +461,40 @@ fn a_job_that_is_fetched_from_the_background_has_the_terminal() {
         stage.check();
     });
 }
+
+/// A reader of the command's that never reads. The program is ended by signals and by its timeout, and so is the command.
+#[test]
+fn a_terminals_reader_that_never_reads() {
+    longshore_tests::on_bare_stage(|stage| {
+        let start = |options: &[&str]| {
+            let mut command = longshore_tests::command::longshore(&stage.root());
+            command.args(["run", "-t"]).args(options).args(["--", "yes"]);
+            command.stdin(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+            let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+            let (mut stdout, mut some) = (child.stdout.take().unwrap(), [0; 1]);
+            std::io::Read::read_exact(&mut stdout, &mut some).unwrap();
+            (child, stdout, std::time::Instant::now())
+        };
+        let (mut child, stdout, _) = start(&["--grace", "1000s"]);
+        let pid = rustix::process::Pid::from_child(&child);
+        let mut signals = 0;
+        while child.try_wait().unwrap().is_none() {
+            assert!(signals < 3, "three signals do not end it");
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+            signals += 1;
+            // Two at once are one.
+            std::thread::sleep(Duration::from_millis(1500));
+        }
+        assert_eq!(child.wait().unwrap().code(), Some(137));
+        drop(stdout);
+
+        let (mut child, stdout, begun) = start(&["--timeout", "2s", "--grace", "0s"]);
+        while child.try_wait().unwrap().is_none() {
+            assert!(begun.elapsed() < Duration::from_secs(10), "the timeout does not end it");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(child.wait().unwrap().code(), Some(124));
+        drop(stdout);
+        stage.check();
+    });
+}

@@ -16,7 +16,7 @@ use super::plain::plain;
 use super::relay::Relay;
 use super::relay::copy::write_all;
 use super::signals::{Received, Signals, block_those_of_terminals};
-use super::status::{self, Asked, Failure};
+use super::status::{self, Asked, Code, Failure};
 use super::{events, output_file, terminal, trace};
 
 /// How long the output of a program is still copied that was ended from outside.
@@ -33,7 +33,10 @@ pub(crate) fn run(global: &Global, arguments: Box<Run>) -> Result<ExitCode, Fail
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(no_files)?;
     let span = tracing::info_span!("longshore run");
-    runtime.block_on(supervise(global, *arguments).instrument(span))
+    let ended = runtime.block_on(supervise(global, *arguments).instrument(span));
+    // A thread of it may be writing to a reader that never reads.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure> {
@@ -69,15 +72,19 @@ async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure>
             () = signals.hurry() => {}
         }
     }
-    let (code, sentence) = status::of(exit, &asked);
+    Ok(answer(exit, copied, &asked).into())
+}
+
+/// Prints what there is to say about an end. Returns the command's exit code.
+fn answer(exit: Exit, copied: io::Result<()>, asked: &Asked) -> Code {
+    let (code, sentence) = status::of(exit, asked);
     if let Some(sentence) = sentence {
         eprintln!("longshore: {}", plain(sentence));
     }
-    Ok(match copied {
+    match copied {
         Ok(()) => code,
         Err(error) => status::lost_output(&error, code),
     }
-    .into())
 }
 
 /// Copies the program's streams until it has ended. `terminal` is whether a terminal of its own is interactive. Returns how the
