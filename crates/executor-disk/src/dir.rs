@@ -225,10 +225,10 @@ impl Dir {
     /// When it cannot be opened, or is no regular file.
     pub fn open_regular(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
         let file = self.open_file(name, OFlags::RDONLY | OFlags::NONBLOCK)?;
-        match FileType::from_raw_mode(fstat(&file)?.st_mode) {
-            FileType::RegularFile => Ok(file),
-            _ => Err(io::Error::new(ErrorKind::InvalidData, "it is no regular file")),
+        if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
+            return Err(io::Error::new(ErrorKind::InvalidData, "it is no regular file"));
         }
+        Ok(file)
     }
 
     /// Reads a regular file in it.

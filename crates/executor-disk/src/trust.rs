@@ -101,18 +101,17 @@ impl Walk {
             let why = format!("belongs to user {}, who put it where everybody can", stat.st_uid);
             return Err(self.refused(self.path.join(name), why));
         }
-        match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Symlink if self.rest.is_empty() => {
-                Err(self.refused(self.path.join(name), "is a link, and must be a directory".to_owned()))
-            }
-            FileType::Symlink => self.follow(name),
-            _ => {
-                self.enter(name)?;
-                // Whatever it is by now: it is checked in the next step.
-                self.path.push(name);
-                Ok(())
-            }
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
+            self.enter(name)?;
+            // Whatever it is by now: it is checked in the next step.
+            self.path.push(name);
+            return Ok(());
         }
+        if self.rest.is_empty() {
+            let why = "is a link, and must be a directory".to_owned();
+            return Err(self.refused(self.path.join(name), why));
+        }
+        self.follow(name)
     }
 
     fn enter(&mut self, name: &OsStr) -> io::Result<()> {

@@ -233,10 +233,7 @@ impl Root {
         for left in containers.remove_tree(&unnamed, LeftoverKind::File) {
             tracing::warn!(%left, "part of a failed reservation was not removed");
         }
-        match error.kind() {
-            ErrorKind::AlreadyExists => Ok(None),
-            _ => Err(failed(error)),
-        }
+        if error.kind() == ErrorKind::AlreadyExists { Ok(None) } else { Err(failed(error)) }
     }
 
     /// Leaves the root. Returns what could not be removed. If anything is left, the executor's file stays in

@@ -134,9 +134,12 @@ pub(super) fn records(executors: &Dir) -> Result<Vec<(String, Vec<Missing>)>> {
     Ok(records)
 }
 
+/// The name of an executor, and the lock on its file.
+type DeadExecutor = (String, File);
+
 /// Executors whose files are not locked. This process holds the returned locks, so no other process sweeps
 /// the same. `None` if no executor has ever used the root.
-fn dead_executors(root: &Arc<Dir>) -> Result<Option<(RootDirs, Vec<(String, File)>)>> {
+fn dead_executors(root: &Arc<Dir>) -> Result<Option<(RootDirs, Vec<DeadExecutor>)>> {
     let _root_lock = lock_root(root)?;
     if !root.has(EXECUTORS) {
         return Ok(None);

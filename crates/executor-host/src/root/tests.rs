@@ -182,5 +182,5 @@ fn a_root_of_somebody_else_is_neither_swept_nor_used() {
         chown(root.join("containers/c"), Some(0), Some(0)).unwrap();
     }
     assert_eq!(sweep(&root, &NoBundles).unwrap(), [Swept::new("c", 0, vec![])]);
-    assert_eq!(names(&root), [String::new(); 0]);
+    assert!(names(&root).is_empty());
 }
