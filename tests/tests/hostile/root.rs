@@ -1,5 +1,7 @@
 //! Other users of the host, and directories that somebody else has prepared.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::process::CommandExt;
@@ -92,7 +94,7 @@ fn traversable() {
                 let mut spec = shell(script).id(ContainerId::new(format!("c{number}")).unwrap());
                 spec.init = true;
                 spec.mounts.push(Mount::secret("secret", "/secret", 0o444, (0, 0)));
-                if number % 2 == 0 {
+                if number.is_multiple_of(2) {
                     let range = format!("0:{}:65536", 200_000 + 100_000 * number);
                     spec.id_map = Some(IdMap::both(vec![range.parse().unwrap()]));
                 } else {
@@ -233,7 +235,7 @@ fn modes_are_narrow() {
                 }
             }
         }
-        assert_eq!(open, [PathBuf::new(); 0]);
+        assert_eq!(open, Vec::<PathBuf>::new());
         held.cancel(longshore::Cancel::now()).await;
         held.wait().await;
         stage.finish(executor).await;

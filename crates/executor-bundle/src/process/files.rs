@@ -143,10 +143,10 @@ impl Seen<'_> {
         }
         match RootfsDir::at(source) {
             Ok(volume) => Ok(of(volume.find_itself(&Path::new("/").join(inside))?)),
-            Err(error) => match error.kind() {
-                io::ErrorKind::NotADirectory | io::ErrorKind::NotFound => Ok(What::Missing),
-                _ => Err(error),
-            },
+            Err(error) if [io::ErrorKind::NotADirectory, io::ErrorKind::NotFound].contains(&error.kind()) => {
+                Ok(What::Missing)
+            }
+            Err(error) => Err(error),
         }
     }
 }

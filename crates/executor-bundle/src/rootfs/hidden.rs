@@ -96,7 +96,7 @@ pub(super) fn hide(upper: &Dir, lower: &Path, inside: &Path) -> io::Result<()> {
     let names = inside.components().map(Some).chain([None]);
     for (dir, part) in dirs.iter().zip(names) {
         if let Ok(meta) = fs::symlink_metadata(&host) {
-            let time = |tv_sec, nsec: i64| Timespec { tv_sec, tv_nsec: nsec.try_into().unwrap_or_default() };
+            let time = |tv_sec, tv_nsec| Timespec { tv_sec, tv_nsec };
             let last_access = time(meta.atime(), meta.atime_nsec());
             let last_modification = time(meta.mtime(), meta.mtime_nsec());
             futimens(dir, &Timestamps { last_access, last_modification })?;
