@@ -69,6 +69,10 @@ impl User {
 /// the container does not have are refused.
 pub(crate) fn resolve(rootfs: &RootfsDir, user: Option<&str>, ids: &Ids) -> Result<User, Error> {
     let mut user = in_container(rootfs, user.unwrap_or("0"))?;
+    // The kernel takes the last number for "as it is", so that a process would stay root.
+    if [user.uid, user.gid].contains(&u32::MAX) || user.groups.contains(&u32::MAX) {
+        return Err(Error::field("user", format!("{} is no id: uids and gids must be in range", u32::MAX)));
+    }
     user.confine(ids)?;
     Ok(user)
 }
