@@ -113,7 +113,9 @@ fn bind(
     };
     kernel_fs::check(spec, ids, requested, Some(&source))?;
     let mut options = if requested.read_only { vec!["rbind", "ro"] } else { vec!["rbind", "rw"] };
-    options.extend(read_only_below().filter(|_| requested.read_only));
+    // Nothing is below a file, and crun takes the option for directories only.
+    let is_dir = fs::metadata(&source).is_ok_and(|meta| meta.is_dir());
+    options.extend(read_only_below().filter(|_| requested.read_only && is_dir));
     options.extend(requested.options.iter().map(String::as_str));
     if ids.map.is_some() {
         for flag in locked_flags(&source) {
