@@ -34,10 +34,9 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread;
 use std::time::Duration;
 
-use executor_disk::Dir;
+use executor_disk::{Dir, lock_within};
 use rustix::fs::{
     AtFlags, FileType, FlockOperation, Mode, OFlags, Stat, Timespec, Timestamps, flock, fstat, futimens,
     openat, statat, unlinkat,
@@ -122,22 +121,8 @@ fn turn(identity: Identity) -> Arc<Mutex<()>> {
     turn
 }
 
-/// How often, and after which pause, the shared lock is tried to be taken. Other processes of ours hold an exclusive one while
-/// they remove stubs. Anybody else may hold one for as long as he likes.
-const TRIES: u32 = 100;
-const PAUSE: Duration = Duration::from_millis(2);
-
-/// Takes the shared lock. `false` if somebody else keeps an exclusive one.
-fn lock_shared(root: &OwnedFd) -> io::Result<bool> {
-    for _ in 0..TRIES {
-        match flock(root, FlockOperation::NonBlockingLockShared) {
-            Ok(()) => return Ok(true),
-            Err(Errno::WOULDBLOCK) => thread::sleep(PAUSE),
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(false)
-}
+/// How long the shared lock is waited for. Other processes of ours hold an exclusive one for moments, while they remove stubs.
+const LOCK_PATIENCE: Duration = Duration::from_millis(200);
 
 fn identity(root: &OwnedFd) -> io::Result<Identity> {
     let stat = fstat(root)?;
@@ -159,7 +144,8 @@ pub(crate) fn make_missing(
     // meanwhile could leave its stubs to one that has not written its own down yet.
     let turn = turn(identity);
     let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
-    let is_ours = lock_shared(&opened).map_err(Error::io("lock", root))?;
+    let is_ours = lock_within(&opened, FlockOperation::NonBlockingLockShared, LOCK_PATIENCE)
+        .map_err(Error::io("lock", root))?;
     let rootfs = RootfsDir::of_opened(&opened, root).map_err(Error::io("open", root))?;
     roots().in_use.insert(dir.path().to_owned(), InUse { identity, root: opened });
     let missing = missing(&rootfs, mounts)?;

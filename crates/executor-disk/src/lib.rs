@@ -19,8 +19,10 @@
 //! runtime. System calls that take paths only get [`Dir::by_descriptor`].
 
 mod dir;
+mod lock;
 pub mod mount_table;
 mod tree;
 mod trust;
 
 pub use dir::{Dir, give};
+pub use lock::lock_within;

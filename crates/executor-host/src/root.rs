@@ -32,12 +32,11 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use executor_core::lifecycle::{ContainerId, Leftover, LeftoverKind};
 use executor_core::{CgroupParent, Swept, check_free_descriptors};
-use executor_disk::Dir;
+use executor_disk::{Dir, lock_within};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use uuid::Uuid;
@@ -299,13 +298,11 @@ fn narrowed(root: Dir) -> io::Result<Dir> {
 /// opened it before it was narrowed may keep a lock: he is not waited for for ever.
 fn lock_root(root: &Dir) -> Result<File> {
     let lock = root.reopen().map_err(Error::file("open", root.path()))?;
-    let deadline = Instant::now() + LOCK_PATIENCE;
-    loop {
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(lock),
-            Err(Errno::WOULDBLOCK) if Instant::now() < deadline => thread::sleep(Duration::from_millis(1)),
-            Err(error) => return Err(Error::file("lock", root.path())(error.into())),
-        }
+    let failed = Error::file("lock", root.path());
+    match lock_within(&lock, FlockOperation::NonBlockingLockExclusive, LOCK_PATIENCE) {
+        Ok(true) => Ok(lock),
+        Ok(false) => Err(failed(Errno::WOULDBLOCK.into())),
+        Err(error) => Err(failed(error)),
     }
 }
 
