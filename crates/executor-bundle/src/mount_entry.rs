@@ -1,13 +1,14 @@
 //! The entries of `mounts` in `config.json`, and how a mount of ours goes away.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use executor_core::lifecycle::{Leftover, LeftoverKind};
 use executor_disk::Dir;
 use rustix::io::Errno;
-use rustix::mount::{UnmountFlags, unmount};
+use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
 use serde_json::{Value, json};
 
 use crate::error::Error;
@@ -51,6 +52,20 @@ pub(crate) fn put(mounts: &mut Vec<Value>, mount: Value) {
     };
     mounts.retain(|other| destination_of(other) != destination_of(&mount));
     mounts.push(mount);
+}
+
+/// A copy of what is mounted at a path, or at an open file if the path is empty, with all that is mounted below.
+pub(crate) fn copy_mount(dir: impl AsFd, path: &Path) -> rustix::io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH
+        | OpenTreeFlags::AT_RECURSIVE;
+    open_tree(dir, path, flags)
+}
+
+/// Attaches a copy at `name` in `dir`.
+pub(crate) fn attach(copy: &OwnedFd, dir: &Dir, name: &str) -> rustix::io::Result<()> {
+    move_mount(copy, "", dir, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 
 /// Unmounts what is mounted at `name` in `dir`, without following a link there. Returns a leftover if that fails.

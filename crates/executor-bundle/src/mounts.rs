@@ -6,7 +6,6 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use executor_core::lifecycle::Leftover;
@@ -14,13 +13,12 @@ use executor_core::{ContainerSpec, Mount, MountSource};
 use executor_disk::Dir;
 use rustix::fs::{FileType, StatVfsMountFlags, statvfs};
 use rustix::io::Errno;
-use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use serde_json::Value;
 
 use crate::error::Error;
 use crate::ids::{self, Ids};
 use crate::kernel_fs;
-use crate::mount_entry::{mount, read_only_below, unmount_point};
+use crate::mount_entry::{attach, copy_mount, mount, read_only_below, unmount_point};
 use crate::rootfs_dir::RootfsDir;
 use crate::secrets;
 
@@ -163,14 +161,8 @@ fn select(dir: &Dir, number: usize, source: &Path, selector: &Path) -> Result<Pa
     };
     made.map_err(Error::io("make", &selected.path_of(&name)))?;
     // Recursive, like the bind mount of a source without a selector.
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE
-        | OpenTreeFlags::OPEN_TREE_CLOEXEC
-        | OpenTreeFlags::AT_EMPTY_PATH
-        | OpenTreeFlags::AT_RECURSIVE;
-    open_tree(found.as_fd(), "", flags)
-        .and_then(|tree| {
-            move_mount(tree.as_fd(), "", &selected, &name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        })
+    copy_mount(found.as_fd(), Path::new(""))
+        .and_then(|copy| attach(&copy, &selected, &name))
         .map_err(Error::file("mount selector", &shown))?;
     Ok(selected.path_of(&name))
 }

@@ -22,13 +22,13 @@ use executor_disk::{Dir, mount_table};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, StatVfsMountFlags, fstatvfs, openat2};
 use rustix::io::Errno;
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_change, mount_remount,
-    move_mount, open_tree,
+    MountFlags, MountPropagationFlags, MoveMountFlags, mount, mount_change, mount_remount, move_mount,
 };
 use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::ids::{self, Ids};
+use crate::mount_entry::{self, copy_mount};
 use crate::mounts::SELECTED;
 use crate::rootfs_dir::RootfsDir;
 use crate::stubs;
@@ -158,19 +158,10 @@ fn stage(dir: &Dir, number: usize, volume: &mut Value) -> Result<PathBuf, Error>
     let source = PathBuf::from(volume["source"].as_str().unwrap_or_default());
     let failed = || Error::file::<std::io::Error>("mount source", &source);
     selected.make_dir(&name, 0o700).map_err(Error::io("make", &point))?;
-    let flags =
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-    open_tree(CWD, &source, flags)
-        .and_then(|tree| {
-            move_mount(tree.as_fd(), "", &selected, &name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
-        })
+    copy_mount(CWD, &source)
+        .and_then(|copy| mount_entry::attach(&copy, &selected, &name))
         // Otherwise what is mounted below it would appear at the source, too.
-        .and_then(|()| {
-            mount_change(
-                selected.by_descriptor(&name),
-                MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-            )
-        })
+        .and_then(|()| make_private(&selected.by_descriptor(&name)))
         .map_err(|error| failed()(error.into()))?;
     volume["source"] = json!(point);
     // What is read-only below the volume becomes so here: the runtime would do it to what we attach, too.
@@ -210,24 +201,21 @@ fn attach(
         let data = std::ffi::CString::new(options.data.join(",")).unwrap_or_default();
         mount("tmpfs", &staged, "tmpfs", options.flags, data.as_c_str())
     } else {
-        let flags =
-            OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
-        let to_here = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-        open_tree(CWD, source, flags).and_then(|tree| move_mount(tree.as_fd(), "", &selected, &name, to_here))
+        copy_mount(CWD, source).and_then(|copy| mount_entry::attach(&copy, &selected, &name))
     };
-    mounted
-        .and_then(|()| mount_change(&staged, MountPropagationFlags::PRIVATE | MountPropagationFlags::REC))
-        .map_err(|error| failed()(error.into()))?;
+    mounted.and_then(|()| make_private(&staged)).map_err(|error| failed()(error.into()))?;
     if entry["type"] != "tmpfs" {
         restrict(&selected.path_of(&name), options.flags).map_err(|error| failed()(error.into()))?;
     }
     // A mount below a shared one cannot be moved, and the bundle may be on one. A copy can.
-    let flags =
-        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let by_descriptor = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    open_tree(CWD, &staged, flags)
+    copy_mount(CWD, &staged)
         .and_then(|copy| move_mount(copy.as_fd(), "", found.as_fd(), "", by_descriptor))
         .map_err(|error| failed()(error.into()))
+}
+
+fn make_private(point: &Path) -> rustix::io::Result<()> {
+    mount_change(point, MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
 }
 
 /// Adds flags to the mount at `point`, a path of ours; read-only also to the mounts below it.
@@ -266,7 +254,6 @@ fn present(mounted: &OwnedFd) -> rustix::io::Result<MountFlags> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mount_entry;
 
     #[test]
     fn the_deepest_mount_before_it_has_the_mount_point() {
