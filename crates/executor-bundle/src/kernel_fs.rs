@@ -14,7 +14,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -67,7 +67,7 @@ const MAGICS: [u64; 19] = [
     0x6573_5543, // fusectl
     0x6e66_7364, // nfsd
     0x6e73_6673, // nsfs
-    0x9fa0,      // proc
+    PROC,
     0x6165_676c, // pstore
     0x0765_5821, // resctrl
     0x7363_6673, // securityfs
@@ -150,7 +150,8 @@ pub(crate) fn check_root(spec: &ContainerSpec, root: &Path) -> Result<(), Error>
         return Err(Error::field("rootfs", format!("{why}, unless the container is insecure")));
     }
     let covered = |point: &Path| ["proc", "sys", "dev"].iter().any(|own| point.starts_with(root.join(own)));
-    let below = kernel_below(root)?.into_iter().find(|mounted| !covered(&mounted.point));
+    let mounts = mount_table::mounts().map_err(Error::io("list the mounts below", root))?;
+    let below = kernel_below(root, &mounts).into_iter().find(|mounted| !covered(&mounted.point));
     match below {
         None => Ok(()),
         Some(Mounted { kind, point, .. }) => {
@@ -211,53 +212,75 @@ fn bound(requested: &Mount, source: &Path, ids: &Ids) -> Result<Option<String>, 
         }
         Err(error) => return Err(failed()(error.into())),
     };
-    let stat = fstat(&opened).map_err(|error| failed()(error.into()))?;
-    let kind = FileType::from_raw_mode(stat.st_mode);
-    // A device is what its node says, wherever that is. What may be done with it is for the container's cgroup to say.
-    if matches!(kind, FileType::CharacterDevice | FileType::BlockDevice | FileType::Socket) {
-        return Ok(None);
+    let source = Source::of(&opened, source).map_err(failed())?;
+    Ok(match requested.read_only && read_only_below().is_some() {
+        true => source.wrong_to_read().filter(|_| !ids.spare_host_root()),
+        false => source.wrong_to_write(requested.read_only),
+    })
+}
+
+/// The source of a bind mount, as far as it may be a part of the host's kernel.
+struct Source {
+    path: PathBuf,
+    /// Whether it is a device or a socket. A device is what its node says, wherever that is. What may be done with it is for
+    /// the container's cgroup to say.
+    is_node: bool,
+    /// Whether it is a part of procfs that shows processes.
+    is_of_processes: bool,
+    is_kernel: bool,
+    has_devices: bool,
+    /// The kernel file systems that are mounted below it.
+    below: Vec<Mounted>,
+}
+
+impl Source {
+    fn of(opened: &OwnedFd, path: &Path) -> io::Result<Self> {
+        let (stat, path) = (fstat(opened)?, path.canonicalize()?);
+        let (kind, magic) = (FileType::from_raw_mode(stat.st_mode), fstatfs(opened)?.f_type.cast_unsigned());
+        let is_dir = kind == FileType::Directory;
+        let mounts = if is_dir || magic == TMPFS { mount_table::mounts()? } else { Vec::new() };
+        let is_devtmpfs = |mounted: &Mounted| mounted.kind == "devtmpfs" && mounted.device == stat.st_dev;
+        let is_memory = ["/dev/shm", "/dev/hugepages"].iter().any(|memory| path.starts_with(memory));
+        Ok(Self {
+            is_node: matches!(kind, FileType::CharacterDevice | FileType::BlockDevice | FileType::Socket),
+            is_of_processes: magic == PROC && !is_harmless(&stat),
+            is_kernel: MAGICS.contains(&magic),
+            has_devices: !is_memory
+                && (path.starts_with("/dev") || magic == TMPFS && mounts.iter().any(is_devtmpfs)),
+            below: if is_dir { kernel_below(&path, &mounts) } else { Vec::new() },
+            path,
+        })
     }
-    let magic = fstatfs(&opened).map_err(|error| failed()(error.into()))?.f_type.cast_unsigned();
-    let real = source.canonicalize().map_err(failed())?;
-    let below = match kind == FileType::Directory {
-        true => kernel_below(&real)?,
-        false => Vec::new(),
-    };
-    let is_read_only = requested.read_only && read_only_below().is_some();
-    if is_read_only {
-        let is_open = magic == PROC && !is_harmless(&stat);
-        let proc =
-            || below.iter().find(|mounted| mounted.kind == "proc").map(|mounted| mounted.point.clone());
-        let leads_to_processes = || if is_open { Some(real.clone()) } else { proc() };
-        return Ok(if ids.spare_host_root() {
-            None
-        } else {
-            leads_to_processes().map(|at| of_processes(&at))
-        });
+
+    /// What is wrong if the container may only read it, and all that is below.
+    fn wrong_to_read(&self) -> Option<String> {
+        if self.is_node {
+            return None;
+        }
+        let below = self.below.iter().find(|mounted| mounted.kind == "proc").map(|mounted| &mounted.point);
+        let at = if self.is_of_processes { Some(&self.path) } else { below };
+        at.map(|at| of_processes(at))
     }
-    let only = match requested.read_only {
-        true => "which this kernel cannot make read-only with all that is below (Linux 5.12 can)",
-        false => "which a sandbox may only read (ro)",
-    };
-    if magic == PROC && !is_harmless(&stat) {
-        return Ok(Some(of_processes(&real)));
+
+    /// What is wrong if the container may write to it, or to what is below. `asked_to_read` if only the kernel is in the way
+    /// of making that read-only.
+    fn wrong_to_write(&self, asked_to_read: bool) -> Option<String> {
+        let only = match asked_to_read {
+            true => "which this kernel cannot make read-only with all that is below (Linux 5.12 can)",
+            false => "which a sandbox may only read (ro)",
+        };
+        match self.below.first() {
+            _ if self.is_node => None,
+            _ if self.is_of_processes => Some(of_processes(&self.path)),
+            _ if self.is_kernel => Some(format!("it is one of the host's kernel file systems, {only}")),
+            _ if self.has_devices => Some(format!("it has the host's devices, {only}; add single ones")),
+            Some(Mounted { kind, point, .. }) if kind == "proc" => Some(of_processes(point)),
+            Some(Mounted { kind, point, .. }) => {
+                Some(format!("the host's {kind} is below it at {}, {only}", point.display()))
+            }
+            None => None,
+        }
     }
-    if MAGICS.contains(&magic) {
-        return Ok(Some(format!("it is one of the host's kernel file systems, {only}")));
-    }
-    let is_memory = ["/dev/shm", "/dev/hugepages"].iter().any(|memory| real.starts_with(memory));
-    let is_devtmpfs = || {
-        let device = stat.st_dev;
-        let is_it = |mounted: &Mounted| mounted.kind == "devtmpfs" && mounted.device == device;
-        mount_table::mounts().map_err(failed()).map(|all| magic == TMPFS && all.iter().any(is_it))
-    };
-    if !is_memory && (real.starts_with("/dev") || is_devtmpfs()?) {
-        return Ok(Some(format!("it has the host's devices, {only}; add single ones")));
-    }
-    Ok(below.first().map(|Mounted { kind, point, .. }| match kind.as_str() {
-        "proc" => of_processes(point),
-        _ => format!("the host's {kind} is below it at {}, {only}", point.display()),
-    }))
 }
 
 /// Whether a file is on one of the kernel's file systems. Their regular files may block, or have no end.
@@ -284,15 +307,14 @@ fn is_harmless(file: &Stat) -> bool {
 
 /// The host's kernel file systems that are mounted at or below a directory. Names of namespaces do not count: `/run` has some,
 /// and to enter one takes rights that a sandbox does not have.
-fn kernel_below(dir: &Path) -> Result<Vec<Mounted>, Error> {
-    let all = mount_table::mounts().map_err(Error::io("list the mounts below", dir))?;
+fn kernel_below(dir: &Path, mounts: &[Mounted]) -> Vec<Mounted> {
     let is_below = |mounted: &&Mounted| {
         KINDS.contains(&mounted.kind.as_str())
             && mounted.kind != "nsfs"
             && mounted.point.starts_with(dir)
-            && mount_table::is_visible(mounted, &all)
+            && mount_table::is_visible(mounted, mounts)
     };
-    Ok(all.iter().filter(is_below).cloned().collect())
+    mounts.iter().filter(is_below).cloned().collect()
 }
 
 /// What is wrong with the place of a mount that is not a kernel file system. The runtime makes `/proc`, `/sys` and `/dev`,
