@@ -71,16 +71,13 @@ fn actions(streams: &[Option<OwnedFd>]) -> nix::Result<PosixSpawnFileActions> {
     Ok(actions)
 }
 
-/// A process group of its own, so that the terminal's signals do not reach it, and signals as a new session has them.
+/// A process group of its own, so that the terminal's signals do not reach it, and the default action of every signal. The
+/// thread that executes blocks none.
 fn attributes() -> nix::Result<PosixSpawnAttr> {
     let mut attributes = PosixSpawnAttr::init()?;
-    attributes.set_flags(
-        PosixSpawnFlags::POSIX_SPAWN_SETPGROUP
-            | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF
-            | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK,
-    )?;
+    let flags = PosixSpawnFlags::POSIX_SPAWN_SETPGROUP | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF;
+    attributes.set_flags(flags)?;
     attributes.set_pgroup(Pid::from_raw(0))?;
     attributes.set_sigdefault(&SigSet::all())?;
-    attributes.set_sigmask(&SigSet::empty())?;
     Ok(attributes)
 }
