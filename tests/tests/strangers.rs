@@ -1,4 +1,5 @@
-//! Inputs of strangers that failed once: the core and the driver. Each test has the name of its row in `tests/README.md`.
+//! Inputs of strangers that failed once: the core, the driver, and the signals of the command. Each test has the name of its
+//! row in `tests/README.md`.
 
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 

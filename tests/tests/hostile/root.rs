@@ -27,6 +27,14 @@ fn open(stage: &Stage) {
     mode(&stage.path(""), 0o755);
 }
 
+/// A directory where every user may make files, as `/tmp`.
+fn public_temporary(stage: &Stage) -> PathBuf {
+    let temporary = stage.path("tmp");
+    fs::create_dir(&temporary).unwrap();
+    mode(&temporary, 0o1777);
+    temporary
+}
+
 /// The command, where every user can execute it.
 fn public_program(stage: &Stage) -> PathBuf {
     let public = stage.path("longshore");
@@ -121,14 +129,12 @@ fn traversable() {
 fn open_siblings() {
     on_stage(async |stage| {
         open(&stage);
-        let (go, hidden, temporary) = (stage.path("go"), stage.path("hidden"), stage.path("tmp"));
+        let (go, hidden, temporary) = (stage.path("go"), stage.path("hidden"), public_temporary(&stage));
         fs::write(&go, "").unwrap();
         fs::create_dir(&hidden).unwrap();
         mode(&hidden, 0o700);
         fs::write(hidden.join("suid"), "secret").unwrap();
         mode(&hidden.join("suid"), 0o666);
-        fs::create_dir(&temporary).unwrap();
-        mode(&temporary, 0o1777);
 
         let executor = stage.executor();
         let selected = format!("type=bind,src={},selector=/hidden,dst=/selected", stage.path("").display());
@@ -247,9 +253,7 @@ fn modes_are_narrow() {
 fn planted_root() {
     on_bare_stage(|stage| {
         open(&stage);
-        let temporary = stage.path("tmp");
-        fs::create_dir(&temporary).unwrap();
-        mode(&temporary, 0o1777);
+        let temporary = public_temporary(&stage);
         let planted = temporary.join(format!("longshore-{USER}"));
         let run = |args: &[&str]| call_as_user(&stage, &temporary, args);
         let refused = |why: &str| {
@@ -514,9 +518,7 @@ fn a_made_directory_is_exchanged() {
 fn deep_tree() {
     on_bare_stage(|stage| {
         open(&stage);
-        let temporary = stage.path("tmp");
-        fs::create_dir(&temporary).unwrap();
-        mode(&temporary, 0o1777);
+        let temporary = public_temporary(&stage);
         // Each round makes a hundred levels, and goes down.
         let script = "cd /home; n=0; while [ $n -lt 30 ]; do \
                       d=$(printf 'd/%.0s' $(seq 100)); mkdir -p $d && cd -P $d || exit 7; n=$((n+1)); done; echo deep";
