@@ -39,14 +39,31 @@ impl Leftovers {
         }
     }
 
+    /// Counts what only this process can have left: its children and its open files.
+    pub fn count_own() -> Self {
+        Self { processes: children(), descriptors: descriptors(), ..Self::default() }
+    }
+
     /// Checks that there is no more than before.
     ///
     /// # Panics
     /// When there is, saying what.
     pub fn assert_nothing_new(&self, stage: &Path) {
+        self.assert_covers(|| Self::count(stage));
+    }
+
+    /// [`assert_nothing_new`](Self::assert_nothing_new) for what was counted by [`count_own`](Self::count_own).
+    ///
+    /// # Panics
+    /// When there is more, saying what.
+    pub fn assert_nothing_new_of_its_own(&self) {
+        self.assert_covers(Self::count_own);
+    }
+
+    fn assert_covers(&self, count: impl Fn() -> Self) {
         let deadline = Instant::now() + SETTLE;
         let after = loop {
-            let after = Self::count(stage);
+            let after = count();
             if self.covers(&after) || Instant::now() > deadline {
                 break after;
             }
@@ -87,7 +104,8 @@ fn entries(dir: impl AsRef<Path>) -> impl Iterator<Item = fs::DirEntry> {
     fs::read_dir(dir).into_iter().flatten().flatten()
 }
 
-fn children() -> BTreeSet<String> {
+/// The children of this process, with their pids and names.
+pub fn children() -> BTreeSet<String> {
     let lists =
         entries("/proc/self/task").filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
     let pids = lists.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>());

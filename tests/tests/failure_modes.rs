@@ -47,7 +47,8 @@ fn foreign_wait() {
         let executor = stage.executor();
         let ours = (0..30).map(|_| async {
             let container = executor.run(shell("exit 7")).await.unwrap();
-            assert_eq!(container.wait().await.status, ExitStatus::Code(7));
+            let exit = container.wait().await;
+            assert_eq!(exit.status, ExitStatus::Code(7), "{exit:?}");
         });
         let theirs = (0..200).map(|number: i32| async move {
             let code = number % 200;

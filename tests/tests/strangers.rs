@@ -245,21 +245,29 @@ fn kernel_keeps_exits() -> bool {
     (numbers.next().unwrap(), numbers.next().unwrap()) >= (6, 15)
 }
 
-/// Runs programs that end at once, or a little later. No code is invented. One that ended before its runtime did may be lost,
-/// and the others are exact where the kernel keeps them.
+/// Runs and execs programs that end at once, by a code or a signal. Every exit is exact where the kernel keeps it, and lost
+/// otherwise: none is invented.
 async fn exits_are_true(executor: &longshore::Executor, rounds: u8) {
+    let container = executor.run(sleeper()).await.unwrap();
+    let check = |what: &str, exit: &longshore::Exit, expected: ExitStatus| {
+        if exit.reason == ExitReason::Lost {
+            assert!(!kernel_keeps_exits(), "{what}: {exit:?}");
+        } else {
+            assert_eq!((&exit.reason, exit.status), (&ExitReason::Normal, expected), "{what}: {exit:?}");
+        }
+    };
     for round in 0..rounds {
-        for (script, added) in [("exit", 0), ("sleep 0.3; exit", 3)] {
-            let code = round.wrapping_add(added);
-            let container = executor.run(shell(&format!("{script} {code}"))).await.unwrap();
-            let exit = container.wait().await;
-            match (&exit.reason, exit.status) {
-                (ExitReason::Normal, ExitStatus::Code(seen)) => assert_eq!(seen, code, "a code was invented"),
-                (ExitReason::Lost, _) => assert!(added == 0 || !kernel_keeps_exits(), "{exit:?}"),
-                _ => panic!("{exit:?}"),
-            }
+        let (code, by_signal) = (ExitStatus::Code(round), ExitStatus::Signal(longshore::Signal::USR1));
+        let run = executor.run(shell(&format!("exit {round}"))).await.unwrap();
+        check("run", &run.wait().await, code);
+        for (script, expected) in [(format!("exit {round}"), code), ("kill -USR1 $$".to_owned(), by_signal)] {
+            let exec = container.exec(ExecSpec::new(["sh", "-c", &script])).await.unwrap();
+            check(&script, &exec.wait().await, expected);
         }
     }
+    let exec = container.exec(ExecSpec::new(["sh", "-c", "sleep 0.3; exit 9"])).await.unwrap();
+    check("later", &exec.wait().await, ExitStatus::Code(9));
+    container.cancel(longshore::Cancel::now()).await;
 }
 
 /// The embedder ignores SIGCHLD, or wants no zombies: children are reaped by the kernel.
@@ -272,12 +280,7 @@ fn sigchld() {
             let executor = stage.executor();
             let ignored = Action::set(Signal::SIGCHLD, handler, flags);
             exits_are_true(&executor, 10).await;
-            let container = executor.run(sleeper()).await.unwrap();
-            let exec = container.exec(ExecSpec::new(["sh", "-c", "sleep 0.3; exit 9"])).await.unwrap();
-            let of_exec = exec.wait().await.status;
-            container.cancel(longshore::Cancel::now()).await;
             drop(ignored);
-            assert!(of_exec == ExitStatus::Code(9) || !kernel_keeps_exits(), "{of_exec:?}");
             stage.finish(executor).await;
         });
     }
@@ -292,25 +295,69 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// A thread of the embedder waits for any child.
+/// Does `work` while a thread of the embedder waits for any child.
+async fn beside_a_thief(work: impl Future<Output = ()>) {
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            use nix::sys::wait::{WaitPidFlag, waitpid};
+            while !done.load(Ordering::Relaxed) {
+                let _any = waitpid(None, Some(WaitPidFlag::WNOHANG));
+                std::thread::yield_now();
+            }
+        });
+        let _stopped = Stop(&done);
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(work));
+    });
+}
+
+/// A thread of the embedder waits for any child, and the embedder has said so.
 #[test]
 fn stolen_wait() {
     on_stage(async |stage| {
+        let executor = stage.executor_on(stage.runtime().waits_elsewhere(true));
+        beside_a_thief(exits_are_true(&executor, 15)).await;
+        stage.finish(executor).await;
+    });
+}
+
+/// The embedder has not said so: what has ended before the first theft was noticed can be lost, and nothing later.
+#[test]
+fn stolen_wait_untold() {
+    on_stage(async |stage| {
         let executor = stage.executor();
-        let done = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                use nix::sys::wait::{WaitPidFlag, waitpid};
-                while !done.load(Ordering::Relaxed) {
-                    let _any = waitpid(None, Some(WaitPidFlag::WNOHANG));
-                    std::thread::yield_now();
-                }
-            });
-            let _stopped = Stop(&done);
-            tokio::task::block_in_place(|| {
-                tokio::runtime::Handle::current().block_on(exits_are_true(&executor, 15));
-            });
-        });
+        beside_a_thief(async {
+            let exit = executor.run(shell("exit 3")).await.unwrap().wait().await;
+            let status = (exit.reason != ExitReason::Lost).then_some(exit.status);
+            assert!(status.is_none_or(|status| status == ExitStatus::Code(3)), "{exit:?}");
+            exits_are_true(&executor, 5).await;
+        })
+        .await;
+        stage.finish(executor).await;
+    });
+}
+
+/// Shells of the embedder's leave background children behind, which become children of the embedder.
+#[test]
+fn adopted_orphans() {
+    on_stage(async |stage| {
+        let age = std::time::Duration::from_millis(500);
+        let executor = stage.executor_on(stage.runtime().reap_others(age));
+        let mut own = Command::new("true").spawn().unwrap();
+        for _ in 0..50 {
+            assert!(Command::new("sh").args(["-c", "sleep 0.1 &"]).status().unwrap().success());
+        }
+        assert!(own.wait().unwrap().success(), "it waits in time");
+        let zombies = || {
+            longshore_tests::leftovers::children().into_iter().filter(|child| child.contains("sleep")).count()
+        };
+        assert!(zombies() > 0, "this process is a subreaper");
+        let since = std::time::Instant::now();
+        while zombies() > 0 {
+            assert!(since.elapsed() < longshore_tests::HUNG, "{} are left", zombies());
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        assert_eq!(says(&executor, shell("echo on")).await, "on\n");
         stage.finish(executor).await;
     });
 }

@@ -1,19 +1,14 @@
-//! The process 1 of a container that asks for one: `init/main.rs`, which starts the container's program. `build.rs` builds
-//! it as a static program, so that it runs in any root file system.
+//! The process 1 of a container that asks for one. It starts the container's program. `executor-programs` has it.
 
 use std::path::Path;
 
 use executor_disk::Dir;
+use executor_programs::INIT;
 use serde_json::Value;
 
 use crate::error::Error;
 use crate::json::list;
 use crate::mount_entry::{bind_own, put};
-
-#[cfg(has_init)]
-const PROGRAM: Option<&[u8]> = Some(include_bytes!(concat!(env!("OUT_DIR"), "/longshore-init")));
-#[cfg(not(has_init))]
-const PROGRAM: Option<&[u8]> = None;
 
 /// Its name below the bundle.
 const FILE: &str = "init";
@@ -25,7 +20,7 @@ const PLACE: &str = "/dev/longshore-init";
 pub(crate) fn write(dir: &Dir) -> Result<(), Error> {
     let why = "this build of longshore has no init program: no static C library was found when it was built";
     let missing = || Error::field("init", why);
-    let written = dir.write_new(FILE, PROGRAM.ok_or_else(missing)?, 0o755);
+    let written = dir.write_new(FILE, INIT.ok_or_else(missing)?, 0o755);
     written.map(drop).map_err(Error::io("write", &dir.path_of(FILE)))
 }
 

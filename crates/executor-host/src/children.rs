@@ -4,7 +4,7 @@
 //!  Spawn ──▶ call ── exits ──▶ reaped; if it failed, the rest of its process group is killed and reaped ──▶ CallEnded
 //!  Adopt ──▶ adopted ── exits ──▶ reaped by us ─────────────────────────▶ Exited
 //!                          ├──▶ not our child yet: retried for a moment
-//!                          └──▶ reaped by another thread: PIDFD_GET_INFO ─▶ Exited, perhaps Unknown
+//!                          └──▶ reaped by somebody else: PIDFD_GET_INFO ─▶ Exited, perhaps Unknown
 //!  an unknown child ── exits inside one of our containers ──▶ an orphan: reaped, its status recorded for Adopt
 //! ```
 //! The kernel keeps a container's init until every process of its pid namespace is reaped. An orphan that is
@@ -26,6 +26,7 @@
 mod adoption;
 mod calls;
 mod orphans;
+mod others;
 mod signals;
 #[cfg(test)]
 mod tests;
@@ -77,8 +78,12 @@ pub(crate) struct ChildTable<K: Kernel> {
     /// one of them a moment later. Their executor is not recorded: on a host with v1 hierarchies only, it is
     /// unknown.
     reaped_orphans: VecDeque<(HostPid, ExitStatus)>,
+    /// What calls below a subreaper have left behind, the latest first, until it is adopted.
+    left: VecDeque<LeftBy<K::Pidfd>>,
     /// Processes of containers without a pid namespace, which may become our children.
     remembered: Vec<Remembered<K::Pidfd>>,
+    /// Children that are nobody's of ours and have exited, with their start in clock ticks, and when the exit was seen.
+    others: HashMap<HostPid, (u64, Instant)>,
     /// Children that were killed because no file descriptor was left for a pidfd. They are still to be reaped.
     unwatched: Vec<HostPid>,
     /// Requests to look for orphans that were not carried out yet. Every executor in the process sends one
@@ -108,6 +113,8 @@ struct Client {
     sessions: HashMap<ContainerId, HashSet<HostPid>>,
     /// The containers in which unknown children are reaped.
     containers: Option<Containers>,
+    /// How long after its exit any other child is reaped.
+    reaps_others_after: Option<Duration>,
     subreaps: bool,
     is_closed: bool,
 }
@@ -134,6 +141,13 @@ enum Role {
     Abandoned,
 }
 
+/// The processes that a call has left behind.
+struct LeftBy<P> {
+    client: ClientId,
+    call: CallId,
+    processes: Vec<(HostPid, P)>,
+}
+
 struct Remembered<P> {
     client: ClientId,
     container: ContainerId,
@@ -151,7 +165,9 @@ impl<K: Kernel> ChildTable<K> {
             retries: BTreeSet::new(),
             waits: BTreeMap::new(),
             reaped_orphans: VecDeque::new(),
+            left: VecDeque::new(),
             remembered: Vec::new(),
+            others: HashMap::new(),
             unwatched: Vec::new(),
             orphan_checks: Vec::new(),
             orphan_check_by: None,
@@ -186,6 +202,7 @@ impl<K: Kernel> ChildTable<K> {
         });
         self.waits.retain(|_, wait| wait.client != client);
         self.remembered.retain(|remembered| remembered.client != client);
+        self.left.retain(|left| left.client != client);
         if let Err(error) = self.subreap(client, false) {
             tracing::warn!(%error, "this process stays a subreaper");
         }
@@ -197,7 +214,7 @@ impl<K: Kernel> ChildTable<K> {
         let retry = self.retries.first().map(|(at, _)| *at);
         let unwatched = (!self.unwatched.is_empty()).then(|| now + CHECK_INTERVAL);
         let wait = self.waits.values().map(Wait::next_deadline).min();
-        [retry, unwatched, wait, self.orphan_check_by].into_iter().flatten().min()
+        [retry, unwatched, wait, self.orphan_check_by, self.next_other()].into_iter().flatten().min()
     }
 
     /// Carries a request out.
@@ -226,6 +243,8 @@ impl<K: Kernel> ChildTable<K> {
                 self.end_all(now, client, Continuation::EndAll { token, container, members, thaw }, patience);
             }
             Request::ReapOrphans { containers } => self.reap_orphans_in(client, containers),
+            Request::WaitsElsewhere => self.kernel.was_robbed(),
+            Request::ReapOthers { age } => self.reap_others_after(client, age),
             Request::LookForOrphans { token } => {
                 self.orphan_checks.push((client, token));
                 self.orphan_check_by.get_or_insert(now + RETRY);
@@ -257,15 +276,14 @@ impl<K: Kernel> ChildTable<K> {
                 return self.retry_reaping(now, give_up, number);
             }
             Err(error) => {
-                tracing::debug!(pid = %watched.pid, %error, "another thread has reaped this process");
+                tracing::debug!(pid = %watched.pid, %error, "somebody else has reaped this process");
+                self.kernel.was_robbed();
                 self.kernel.status_of_reaped(&watched.pidfd)
             }
         };
         let Some(Watched { pid, client, role, .. }) = self.watched.remove(&number) else { return };
         match role {
-            Role::Call(call) => {
-                self.call_ended(now, client, call, pid, status.unwrap_or(ExitStatus::Unknown));
-            }
+            Role::Call(call) => self.call_ended(now, client, call, pid, status),
             Role::Adopted { process, .. } => {
                 self.exited(client, process, status.unwrap_or(ExitStatus::Unknown));
             }
@@ -274,7 +292,7 @@ impl<K: Kernel> ChildTable<K> {
                     self.record_orphan(pid, status);
                 }
             }
-            Role::Abandoned => {}
+            Role::Abandoned => drop(self.kernel.report(pid)),
         }
         self.process_ended(now, number);
     }
@@ -285,12 +303,13 @@ impl<K: Kernel> ChildTable<K> {
     }
 
     /// No request is waiting: looks for orphans if a client has asked for it.
-    pub(crate) fn idle(&mut self) {
+    pub(crate) fn idle(&mut self, now: Instant) {
         self.orphan_check_by = None;
         if self.orphan_checks.is_empty() {
             return;
         }
         self.reap_orphans();
+        self.note_others(now);
         for (client, token) in std::mem::take(&mut self.orphan_checks) {
             self.emit(client, Event::Done { token });
         }
@@ -299,13 +318,14 @@ impl<K: Kernel> ChildTable<K> {
     /// Does what is due.
     pub(crate) fn tick(&mut self, now: Instant) {
         if self.orphan_check_by.is_some_and(|by| by <= now) {
-            self.idle();
+            self.idle(now);
         }
         while let Some((at, number)) = self.retries.first().copied().filter(|(at, _)| *at <= now) {
             self.retries.remove(&(at, number));
             self.ended(now, number);
         }
         self.advance_due_waits(now);
+        self.reap_others(now);
         self.unwatched.retain(|pid| matches!(self.kernel.reap_unwatched(*pid), Ok(None)));
     }
 
@@ -352,6 +372,7 @@ impl Client {
             names: HashSet::new(),
             sessions: HashMap::new(),
             containers: None,
+            reaps_others_after: None,
             subreaps: false,
             is_closed: false,
         }

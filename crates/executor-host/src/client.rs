@@ -222,6 +222,16 @@ impl HostClient {
         Ok(())
     }
 
+    /// Says that somebody else in this process may wait for any child. See [`Request::WaitsElsewhere`].
+    pub fn waits_elsewhere(&self) {
+        self.shared.host.request(Request::WaitsElsewhere, Vec::new());
+    }
+
+    /// Also reaps every other child of this process, that long after its exit. See [`Request::ReapOthers`].
+    pub fn reap_others(&self, age: Duration) {
+        self.shared.host.request(Request::ReapOthers { age }, Vec::new());
+    }
+
     /// The exits of adopted processes. A second call returns an empty stream.
     pub fn exits(&self) -> BoxStream<'static, (ProcessRef, ExitStatus)> {
         let exits = lock(&self.shared.exits).take();

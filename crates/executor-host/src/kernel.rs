@@ -1,21 +1,24 @@
 //! The system calls of the child table: the [`Kernel`] trait, and its implementation for Linux.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::iter;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use executor_core::Delivery;
 use executor_core::lifecycle::{ExitStatus, HostPid, Signal};
 use rustix::event::{Timespec, epoll};
-use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions};
 
 use crate::procfs::{self, Stat};
 use crate::seam::{Command, FileIdentity, ImageFate, Members};
-use crate::spawn::execute;
+use crate::spawn::{Execution, Program, above, execute, path_of};
+use crate::subreaper::{self, Report, Reports, Subreaper};
 use crate::{cgroup, pidfd};
 
 /// What the child table needs from the kernel. No method blocks.
@@ -31,6 +34,10 @@ pub(crate) trait Kernel {
         fds: &[OwnedFd],
         named: &mut dyn FnMut(String),
     ) -> io::Result<(HostPid, ImageFate)>;
+    /// What a call has left behind, after its exit. Asked once for each.
+    fn report(&mut self, call: HostPid) -> Report<Self::Pidfd>;
+    /// Somebody else has reaped a child of this process, and may do so again.
+    fn was_robbed(&mut self);
     /// Opens the pidfd of a process that is not reaped yet.
     fn open(&mut self, pid: HostPid) -> io::Result<Self::Pidfd>;
     /// Reports the exit of a process once, under this number.
@@ -72,6 +79,12 @@ pub(crate) trait Kernel {
 /// Linux, with an epoll for pidfds and for the eventfd that wakes the host's thread.
 pub(crate) struct Linux {
     epoll: OwnedFd,
+    /// Whether somebody else has reaped a child of this process.
+    was_robbed: bool,
+    /// The program that is the parent of calls where children are reaped by somebody else.
+    subreaper: Option<Subreaper>,
+    /// The calls that are below a subreaper.
+    reports: HashMap<HostPid, Reports>,
 }
 
 /// The number under which the eventfd is watched.
@@ -81,7 +94,12 @@ impl Linux {
     pub(crate) fn new(wake: &OwnedFd) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
-        Ok(Self { epoll })
+        Ok(Self {
+            epoll,
+            was_robbed: std::env::var_os("LS_FORCE").is_some(),
+            subreaper: None,
+            reports: HashMap::new(),
+        })
     }
 
     /// Waits until watched processes have exited, the thread is woken, or the timeout has passed. Returns the
@@ -108,6 +126,45 @@ impl Linux {
     }
 }
 
+impl Linux {
+    /// Executes a program as the command says, below a subreaper if children may be reaped by somebody else.
+    fn execute(
+        &mut self,
+        command: &Command,
+        fds: &[OwnedFd],
+        program: Program<'_>,
+        named: &mut dyn FnMut(String),
+    ) -> io::Result<HostPid> {
+        let file = match program {
+            Program::Path(path) => path.to_owned(),
+            Program::Memory(file) => path_of(file),
+        };
+        named(short_name(&file));
+        if self.was_robbed || pidfd::children_are_reaped_by_the_kernel() {
+            match self.subreaper() {
+                Ok(subreaper) => {
+                    named(short_name(Path::new(subreaper::FILE)));
+                    let (pid, reports) = subreaper.execute(command, fds, &program)?;
+                    self.reports.insert(pid, reports);
+                    return Ok(pid);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "exit statuses may be lost: somebody else reaps children")
+                }
+            }
+        }
+        let args = iter::once(&*command.program).chain(command.args.iter().map(|arg| &**arg)).collect();
+        execute(&Execution { program, args, command, more: Vec::new() }, fds)
+    }
+
+    fn subreaper(&mut self) -> io::Result<&Subreaper> {
+        if self.subreaper.is_none() {
+            self.subreaper = Some(Subreaper::new()?);
+        }
+        self.subreaper.as_ref().ok_or_else(|| Errno::NOENT.into())
+    }
+}
+
 impl Kernel for Linux {
     type Pidfd = OwnedFd;
 
@@ -123,22 +180,28 @@ impl Kernel for Linux {
             Some(image) if FileIdentity::of(&fs::metadata(program)?) != image.of => {
                 (None, ImageFate::Outdated)
             }
-            // The child replaces its file descriptors 0 to 2, so this one must be above them.
-            Some(image) => (Some(fcntl_dupfd_cloexec(fd(fds, image.fd)?, 3)?), ImageFate::Executed),
+            Some(image) => (Some(above(fd(fds, image.fd)?)?), ImageFate::Executed),
         };
-        let mut execute = |file: &Path| {
-            named(short_name(file));
-            execute(command, fds, file)
+        let Some(file) = file else {
+            return Ok((self.execute(command, fds, Program::Path(program), named)?, fate));
         };
-        let Some(file) = file else { return Ok((execute(program)?, fate)) };
-        match execute(&path_of(&file)) {
+        match self.execute(command, fds, Program::Memory(&file), named) {
             Ok(pid) => Ok((pid, fate)),
             Err(error) if is_of_the_file(&error) => {
                 tracing::debug!(%error, "the runtime cannot be executed from memory");
-                Ok((execute(program)?, ImageFate::Unfit))
+                Ok((self.execute(command, fds, Program::Path(program), named)?, ImageFate::Unfit))
             }
             Err(error) => Err(error),
         }
+    }
+
+    fn report(&mut self, call: HostPid) -> Report<OwnedFd> {
+        let nothing = Report { status: None, left: Vec::new() };
+        self.reports.remove(&call).map_or(nothing, Reports::read)
+    }
+
+    fn was_robbed(&mut self) {
+        self.was_robbed = true;
     }
 
     fn open(&mut self, pid: HostPid) -> io::Result<OwnedFd> {
@@ -248,9 +311,4 @@ fn is_of_the_file(error: &io::Error) -> bool {
 fn short_name(program: &Path) -> String {
     let name = program.file_name().unwrap_or_default().to_string_lossy();
     name.chars().take(15).collect()
-}
-
-/// A path to an open file, valid in this process's children.
-fn path_of(file: &OwnedFd) -> PathBuf {
-    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }

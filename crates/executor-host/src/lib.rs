@@ -28,6 +28,7 @@ pub mod procfs;
 mod root;
 mod seam;
 mod spawn;
+mod subreaper;
 pub mod terminal;
 
 pub use bundles::{Bundles, Place};
@@ -42,6 +43,7 @@ pub use seam::{
     CallId, Command, Containers, Delivered, Event, EventSink, FileIdentity, Image, ImageFate, Members,
     OsError, Parent, ProcessHost, Request, StdioSource, Token,
 };
+pub use subreaper::memory_file;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

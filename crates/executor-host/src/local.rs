@@ -110,7 +110,7 @@ impl Queue {
                 }
                 Some((client, Entry::Leave)) => table.leave(client),
                 None if !table.is_needed() && self.stop_if_idle() => return,
-                None => table.idle(),
+                None => table.idle(Instant::now()),
             }
             // Exits are handled between two requests, so that many requests do not delay them.
             let now = Instant::now();

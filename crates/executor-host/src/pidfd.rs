@@ -1,8 +1,8 @@
 //! Pidfds: opening, waiting, signalling, and the exit status of processes that are not our children.
 //!
-//! A module with `unsafe` in it: `PIDFD_GET_INFO` has no safe wrapper in rustix 1.1 or nix 0.31,
-//! and tokio's `AsyncFd` takes a promise about the file it watches.
-#![expect(unsafe_code, reason = "two calls, each with its reason")]
+//! A module with `unsafe` in it: `PIDFD_GET_INFO` has no safe wrapper in rustix 1.1 or nix 0.31, neither has looking at the
+//! action of a signal, and tokio's `AsyncFd` takes a promise about the file it watches.
+#![expect(unsafe_code, reason = "three calls, each with its reason")]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -100,12 +100,22 @@ pub(crate) fn status_of_reaped(pidfd: BorrowedFd<'_>) -> Option<ExitStatus> {
 }
 
 /// Decodes a status as wait(2) gives it.
-fn wait_status(status: i32) -> ExitStatus {
+pub(crate) fn wait_status(status: i32) -> ExitStatus {
     let number = |value: i32| u8::try_from(value & 0xff).unwrap_or_default();
     match status & 0x7f {
         0 => ExitStatus::Code(number(status >> 8)),
         signal => Signal::new(number(signal)).map_or(ExitStatus::Unknown, ExitStatus::Signal),
     }
+}
+
+/// Whether the kernel reaps the children of this process: SIGCHLD is ignored, or has `SA_NOCLDWAIT`.
+pub(crate) fn children_are_reaped_by_the_kernel() -> bool {
+    // SAFETY: the struct is plain data, which the call fills. No action is set.
+    let (done, action) = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        (libc::sigaction(libc::SIGCHLD, std::ptr::null(), &raw mut action), action)
+    };
+    done == 0 && (action.sa_sigaction == libc::SIG_IGN || action.sa_flags & libc::SA_NOCLDWAIT != 0)
 }
 
 #[cfg(test)]

@@ -158,6 +158,14 @@ pub enum Request {
         /// The containers.
         containers: Containers,
     },
+    /// Somebody else in the host's process may wait for any child. From now on runtimes are executed below a
+    /// subreaper.
+    WaitsElsewhere,
+    /// From now on also reap every other child of the host that nobody has reaped for `age` since its exit was seen.
+    ReapOthers {
+        /// The time.
+        age: Duration,
+    },
     /// A child may have exited: reap orphans now. Answered with [`Event::Done`].
     LookForOrphans {
         /// Identifies the answer.
@@ -318,6 +326,8 @@ pub enum StdioSource {
 pub enum Parent {
     /// The host, which reaps it.
     Us,
+    /// The host: this call of a runtime has ended and left it behind.
+    LeftBy(CallId),
     /// The runtime, which stays as its monitor.
     Call(CallId),
 }

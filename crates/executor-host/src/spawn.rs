@@ -1,14 +1,14 @@
 //! Executing a program with a fresh process state: its own process group, the default action of every signal, no signal blocked,
-//! three file descriptors.
+//! three file descriptors, and those that are meant for it.
 //!
 //! What a process ignores and blocks is inherited by the programs that it executes, and by those of a container. std's
 //! `Command` passes both on. `posix_spawn` resets them, and does not copy the page tables as fork does.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr, OsString};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use executor_core::lifecycle::HostPid;
 use executor_core::spawn_without_descriptors;
@@ -20,30 +20,59 @@ use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use crate::null;
 use crate::seam::{Command, StdioSource};
 
-/// The first descriptor that is none of the three.
-const OTHER: i32 = 3;
+/// The first descriptor that is replaced in no child: the streams are 0 to 2, what else is inherited has the next numbers.
+const OTHER: i32 = 5;
 
-/// Executes `file`, which is the command's program or its copy in memory.
-pub(crate) fn execute(command: &Command, fds: &[OwnedFd], file: &Path) -> io::Result<HostPid> {
-    let Command { program, image: _, args, env, stdio } = command;
-    let file = text([file.as_os_str().as_bytes()])?;
-    let mut arguments = vec![text([program.as_bytes()])?];
-    for argument in args {
-        arguments.push(text([argument.as_bytes()])?);
+/// A program that is to be executed.
+pub(crate) enum Program<'a> {
+    Path(&'a Path),
+    /// A file in memory. Its descriptor is none that a child's descriptor replaces: see [`above`].
+    Memory(&'a OwnedFd),
+}
+
+/// What is executed, for [`execute`].
+pub(crate) struct Execution<'a> {
+    pub(crate) program: Program<'a>,
+    /// Its name, and its arguments.
+    pub(crate) args: Vec<&'a OsStr>,
+    /// The environment and the three streams are this command's.
+    pub(crate) command: &'a Command,
+    /// Further descriptors that it inherits: they become 3, 4…
+    pub(crate) more: Vec<&'a OwnedFd>,
+}
+
+/// Executes a program. `fds` are those that the command's streams refer to.
+pub(crate) fn execute(execution: &Execution<'_>, fds: &[OwnedFd]) -> io::Result<HostPid> {
+    let Execution { program, args, command, more } = execution;
+    let mut inherited = Vec::new();
+    for source in command.stdio {
+        inherited.push(stream(source, fds)?);
     }
-    let mut variables = Vec::new();
-    for (name, value) in env {
-        variables.push(text([name.as_bytes(), b"=", value.as_bytes()])?);
+    for fd in more {
+        inherited.push(Some(above(fd)?));
     }
-    let mut streams = Vec::new();
-    for source in stdio {
-        streams.push(stream(*source, fds)?);
-    }
+    let file = match program {
+        Program::Path(path) => text([path.as_os_str().as_bytes()])?,
+        Program::Memory(file) => text([path_of(file).as_os_str().as_bytes()])?,
+    };
+    let args: Vec<CString> = args.iter().map(|arg| text([arg.as_bytes()])).collect::<io::Result<_>>()?;
+    let variable = |(name, value): &(OsString, OsString)| text([name.as_bytes(), b"=", value.as_bytes()]);
+    let variables: Vec<CString> = command.env.iter().map(variable).collect::<io::Result<_>>()?;
     let pid = spawn_without_descriptors(|| {
-        let (actions, attributes) = (actions(&streams)?, attributes()?);
-        Ok(posix_spawn(file.as_c_str(), &actions, &attributes, &arguments, &variables)?)
+        let (actions, attributes) = (actions(&inherited)?, attributes()?);
+        Ok(posix_spawn(file.as_c_str(), &actions, &attributes, &args, &variables)?)
     })?;
     u32::try_from(pid.as_raw()).ok().and_then(HostPid::new).ok_or_else(|| Errno::SRCH.into())
+}
+
+/// The same file under a number that is replaced in no child.
+pub(crate) fn above(fd: impl AsFd) -> io::Result<OwnedFd> {
+    Ok(fcntl_dupfd_cloexec(fd, OTHER)?)
+}
+
+/// A path to an open file, valid in this process's children.
+pub(crate) fn path_of(file: &OwnedFd) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
 }
 
 fn text<const N: usize>(parts: [&[u8]; N]) -> io::Result<CString> {
@@ -53,18 +82,17 @@ fn text<const N: usize>(parts: [&[u8]; N]) -> io::Result<CString> {
 
 /// What becomes a stream of the child. `None` if that is ours.
 fn stream(source: StdioSource, fds: &[OwnedFd]) -> io::Result<Option<OwnedFd>> {
-    // Above the three, which are replaced one by one.
     Ok(match source {
         StdioSource::Inherit => None,
-        StdioSource::Null => Some(fcntl_dupfd_cloexec(null::open()?, OTHER)?),
-        StdioSource::Fd(index) => Some(fcntl_dupfd_cloexec(fds.get(index).ok_or(Errno::BADF)?, OTHER)?),
+        StdioSource::Null => Some(above(&null::open()?)?),
+        StdioSource::Fd(index) => Some(above(fds.get(index).ok_or(Errno::BADF)?)?),
     })
 }
 
-fn actions(streams: &[Option<OwnedFd>]) -> nix::Result<PosixSpawnFileActions> {
+fn actions(inherited: &[Option<OwnedFd>]) -> nix::Result<PosixSpawnFileActions> {
     let mut actions = PosixSpawnFileActions::init()?;
-    for (number, stream) in (0..).zip(streams) {
-        if let Some(fd) = stream {
+    for (number, fd) in (0..).zip(inherited) {
+        if let Some(fd) = fd {
             actions.add_dup2(fd.as_raw_fd(), number)?;
         }
     }

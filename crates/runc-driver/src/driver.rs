@@ -108,6 +108,8 @@ impl Runc {
             cgroup_parent: None,
             cgroup_kick: true,
             in_memory: true,
+            waits_elsewhere: false,
+            reap_others: None,
             make_runtime: Arc::new(|parts| Arc::new(parts.command_line)),
         }
     }

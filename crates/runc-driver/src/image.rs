@@ -24,9 +24,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use executor_host::{FileIdentity, Image, ImageFate, RUNTIMES};
-use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, ftruncate, memfd_create};
-use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use executor_host::{FileIdentity, Image, ImageFate, RUNTIMES, memory_file};
+use rustix::fs::{Mode, SealFlags, fchmod, fcntl_add_seals, ftruncate};
+use rustix::io::fcntl_dupfd_cloexec;
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 use crate::lock;
@@ -165,7 +165,7 @@ impl Sealed {
         if meta.len() > LARGEST || source.read_exact_at(&mut magic, 0).is_err() || magic != *b"\x7fELF" {
             return Err(unfit("it is a script, or larger than any runtime"));
         }
-        let mut file = File::from(sealable()?);
+        let mut file = File::from(memory_file("longshore-runtime")?);
         // Whole huge pages. The zeros behind the program's end are ignored.
         let length = usize::try_from(meta.len()).map_err(io::Error::other)?.next_multiple_of(HUGE_PAGE);
         ftruncate(&file, u64::try_from(length).map_err(io::Error::other)?)?;
@@ -193,15 +193,6 @@ fn read_only(file: &File) -> io::Result<OwnedFd> {
 pub(crate) fn hold(program: &Path) -> io::Result<File> {
     // It may be a FIFO, which is nothing to wait for.
     File::options().read(true).custom_flags(libc::O_NONBLOCK).open(program)
-}
-
-/// Makes a file in memory. Linux before 6.3 does not know `MFD_EXEC`. Later versions may require it.
-fn sealable() -> io::Result<OwnedFd> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    match memfd_create("longshore-runtime", flags | MemfdFlags::EXEC) {
-        Err(Errno::INVAL) => Ok(memfd_create("longshore-runtime", flags)?),
-        made => Ok(made?),
-    }
 }
 
 /// Has the kernel move a file in memory to huge pages (Linux 6.1), by `madvise` on a mapping.

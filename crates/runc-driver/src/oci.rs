@@ -154,6 +154,11 @@ impl RuntimeCall {
         self.call.wait(deadline, abandoned).await
     }
 
+    /// The parent of the process that this call has started and left behind.
+    pub const fn left_behind(&self) -> Parent {
+        Parent::LeftBy(self.call.id())
+    }
+
     /// This call as the parent of the process that it has started.
     pub const fn as_parent(&self) -> Parent {
         Parent::Call(self.call.id())

@@ -22,7 +22,11 @@ impl<K: Kernel> ChildTable<K> {
         if let Some(own) = self.clients.get_mut(&client) {
             own.sessions.entry(process.container.clone()).or_default().insert(pid);
         }
-        match self.open_unless_gone(pid, members) {
+        let opened = match self.take_left(client, parent, pid) {
+            Some(pidfd) => Ok(Some(pidfd)),
+            None => self.open_unless_gone(pid, members),
+        };
+        match opened {
             Ok(Some(pidfd)) => self.adopt_alive(client, token, process, pid, parent, pidfd),
             Ok(None) => {
                 self.emit(client, Event::Adopted { token });
@@ -42,6 +46,14 @@ impl<K: Kernel> ChildTable<K> {
             Err(error) if Errno::from_io_error(&error) == Some(Errno::SRCH) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// The pidfd of a process that a call below a subreaper has left behind. Whatever else it has left is forgotten.
+    fn take_left(&mut self, client: ClientId, parent: Parent, pid: HostPid) -> Option<K::Pidfd> {
+        let Parent::LeftBy(call) = parent else { return None };
+        let index = self.left.iter().position(|left| (left.client, left.call) == (client, call))?;
+        let left = self.left.remove(index)?;
+        left.processes.into_iter().find(|(of, _)| *of == pid).map(|(_, pidfd)| pidfd)
     }
 
     fn adopt_alive(
@@ -79,7 +91,10 @@ impl<K: Kernel> ChildTable<K> {
     /// it.
     fn adopt_gone(&mut self, client: ClientId, process: ProcessRef, pid: HostPid, parent: Parent) {
         let status = match parent {
-            Parent::Us => Some(self.take_orphan_status(pid).unwrap_or(ExitStatus::Unknown)),
+            Parent::Us | Parent::LeftBy(_) => Some(self.take_orphan_status(pid).unwrap_or_else(|| {
+                self.kernel.was_robbed();
+                ExitStatus::Unknown
+            })),
             Parent::Call(call) => self.status_of_call(client, call),
         };
         match (status, parent) {
@@ -89,7 +104,7 @@ impl<K: Kernel> ChildTable<K> {
                     own.awaiting_monitor.push((process, call));
                 }
             }
-            (None, Parent::Us) => {}
+            (None, Parent::Us | Parent::LeftBy(_)) => {}
         }
     }
 

@@ -9,7 +9,7 @@ use executor_core::lifecycle::{ExitStatus, HostPid};
 use rustix::io::Errno;
 
 use super::waits::Continuation;
-use super::{ChildTable, ClientId, HANDOVER, Role, Watched, push_bounded};
+use super::{ChildTable, ClientId, HANDOVER, LeftBy, Role, Watched, push_bounded};
 use crate::kernel::Kernel;
 use crate::seam::{CallId, Command, Event, ImageFate};
 
@@ -83,8 +83,13 @@ impl<K: Kernel> ChildTable<K> {
         client: ClientId,
         call: CallId,
         pid: HostPid,
-        status: ExitStatus,
+        status: Option<ExitStatus>,
     ) {
+        let report = self.kernel.report(pid);
+        let status = report.status.or(status).unwrap_or(ExitStatus::Unknown);
+        if !report.left.is_empty() {
+            push_bounded(&mut self.left, LeftBy { client, call, processes: report.left });
+        }
         let left = match status {
             ExitStatus::Code(0) => BTreeSet::new(),
             ExitStatus::Code(_) | ExitStatus::Signal(_) | ExitStatus::Unknown => {

@@ -32,10 +32,11 @@ use crate::seam::{Containers, Members, Token};
 pub const RUNTIMES: [&str; 4] = ["longshore-runc", "runc", "crun", "youki"];
 
 impl<K: Kernel> ChildTable<K> {
-    /// Children of this process that are neither adopted nor calls, of any executor in it.
-    fn unknown_children(&self) -> Vec<HostPid> {
+    /// Children of this process that are neither adopted, nor to be adopted, nor calls, of any executor in it.
+    pub(super) fn unknown_children(&self) -> Vec<HostPid> {
         let watched = self.watched.values().map(|watched| watched.pid);
-        let known: HashSet<_> = watched.chain(self.unwatched.iter().copied()).collect();
+        let left = self.left.iter().flat_map(|left| left.processes.iter().map(|(pid, _)| *pid));
+        let known: HashSet<_> = watched.chain(left).chain(self.unwatched.iter().copied()).collect();
         let mut children = self.kernel.children();
         children.retain(|pid| !known.contains(pid));
         children

@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use super::*;
 use crate::procfs::Stat;
 use crate::seam::{Command, Delivered, ImageFate, Members, OsError, StdioSource};
+use crate::subreaper::Report;
 
 const OWN: u32 = 1;
 const OURS: &str = "/longshore/e/c";
@@ -46,6 +47,9 @@ struct World {
     serial: u64,
     spawned: u32,
     subreaper: bool,
+    /// What calls below a subreaper have left behind.
+    reports: HashMap<u32, Report<u64>>,
+    robbed: u32,
     did: Vec<String>,
 }
 
@@ -100,6 +104,14 @@ impl Kernel for World {
             self.add(pid, OWN, |fake| (fake.session, fake.cgroup, fake.nested) = (OWN, "/", false)),
             ImageFate::None,
         ))
+    }
+
+    fn report(&mut self, call: HostPid) -> Report<u64> {
+        self.reports.remove(&call.get()).unwrap_or_default()
+    }
+
+    fn was_robbed(&mut self) {
+        self.robbed += 1;
     }
 
     fn open(&mut self, pid: HostPid) -> io::Result<u64> {
@@ -166,22 +178,22 @@ impl Kernel for World {
     }
 
     fn stat(&self, pid: HostPid) -> Option<Stat> {
-        let stat = |comm: &str, state, parent, group, session| Stat {
+        let stat = |comm: &str, state, parent, group, session, start| Stat {
             comm: comm.to_owned(),
             state,
             parent,
             group,
             session,
             threads: 1,
-            start: 0,
+            start,
             flags: 0,
         };
         if pid.get() == OWN {
-            return Some(stat("embedder", 'S', 0, OWN, OWN));
+            return Some(stat("embedder", 'S', 0, OWN, OWN, 0));
         }
         let fake = self.processes.get(&pid.get())?;
         let state = if fake.ended.is_some() { 'Z' } else { 'S' };
-        Some(stat(fake.comm, state, fake.parent, fake.group, fake.session))
+        Some(stat(fake.comm, state, fake.parent, fake.group, fake.session, fake.serial))
     }
 
     fn own_pid(&self) -> HostPid {
@@ -300,7 +312,7 @@ impl Stage {
 
     fn sigchld(&mut self) {
         self.ask(0, |token| Request::LookForOrphans { token });
-        self.table.idle();
+        self.table.idle(self.now);
     }
 
     fn spawn(&mut self) -> (CallId, u32) {
@@ -385,11 +397,11 @@ fn one_look_for_orphans_answers_all_that_were_asked_for() {
     let own = stage.ask(0, |token| Request::LookForOrphans { token });
     let theirs = stage.ask(7, |token| Request::LookForOrphans { token });
     assert_eq!(stage.did(), [""; 0], "more requests may be waiting");
-    stage.table.idle();
+    stage.table.idle(stage.now);
     assert_eq!(stage.did(), ["reap 812"]);
     assert_eq!(stage.events(), [Event::Done { token: own }]);
     assert_eq!(others.try_iter().collect::<Vec<_>>(), [Event::Done { token: theirs }]);
-    stage.table.idle();
+    stage.table.idle(stage.now);
     assert_eq!(stage.world().listed.get(), 1);
     // A queue of requests that never ends does not put it off for ever.
     let late = stage.ask(0, |token| Request::LookForOrphans { token });
@@ -419,6 +431,78 @@ fn a_stolen_status_is_the_kernels_or_unknown() {
         stage.settle(RETRY);
         assert_eq!(stage.exits(), [("c/init".into(), expected)]);
     }
+}
+
+/// A runtime below a subreaper: the process has exited and was reaped by somebody else, and its pid is a stranger's, before the
+/// driver knows its pid.
+#[test]
+fn what_a_subreaper_has_left_behind_is_exact() {
+    let mut stage = Stage::new();
+    let (call, runtime) = stage.spawn();
+    let pid = stage.world().add(812, OWN, |_| {});
+    let pidfd = stage.world().open(pid).unwrap();
+    let report = Report { status: Some(code(0)), left: vec![(pid, pidfd)] };
+    stage.world().reports.insert(runtime, report);
+    stage.world().end(812, code(5));
+    stage.world().steal(812);
+    stage.world().add(812, OWN, |fake| fake.cgroup = "/stranger");
+    stage.world().end(runtime, code(1));
+    stage.settle(RETRY);
+    let ended = Event::CallEnded { call, status: code(0) };
+    assert_eq!(stage.events(), [ended], "the runtime's own status");
+    stage.adopt(init(), pid, Parent::LeftBy(call));
+    stage.settle(RETRY);
+    assert_eq!(stage.exits(), [("c/init".into(), code(5))]);
+    assert_eq!(stage.world().robbed, 1, "the next runtimes are below a subreaper");
+    assert!(stage.table.left.is_empty());
+    assert!(stage.world().processes.contains_key(&812), "the stranger is left alone");
+}
+
+#[test]
+fn what_another_call_has_left_behind_is_not_taken_for_it() {
+    let mut stage = Stage::new();
+    let (earlier, runtime) = stage.spawn();
+    let pid = stage.world().add(812, OWN, |_| {});
+    let pidfd = stage.world().open(pid).unwrap();
+    stage.world().reports.insert(runtime, Report { status: Some(code(0)), left: vec![(pid, pidfd)] });
+    stage.world().end(812, code(5));
+    stage.world().steal(812);
+    stage.world().end(runtime, code(0));
+    stage.settle(RETRY);
+    let (later, _) = stage.spawn();
+    stage.adopt(init(), pid, Parent::LeftBy(later));
+    assert_eq!(stage.exits(), [("c/init".into(), ExitStatus::Unknown)]);
+    assert_eq!(stage.table.left.len(), 1);
+    stage.table.leave(0);
+    assert!(stage.table.left.is_empty(), "{earlier:?}");
+}
+
+#[test]
+fn other_children_are_reaped_when_their_time_has_come() {
+    let mut stage = Stage::new();
+    let own = |fake: &mut Fake| (fake.session, fake.cgroup, fake.nested) = (OWN, "/", false);
+    stage.world().add(812, OWN, own);
+    stage.world().add(813, OWN, own);
+    stage.world().end(812, code(0));
+    stage.sigchld();
+    stage.settle(HANDOVER);
+    assert!(stage.did().is_empty(), "nobody has asked for it");
+    stage.ask(0, |_| Request::ReapOthers { age: HANDOVER });
+    stage.sigchld();
+    stage.settle(HANDOVER / 2);
+    // The embedder waits for it, and its next child has the same pid and has exited, too.
+    stage.world().steal(812);
+    stage.world().add(812, OWN, |fake| fake.session = OWN);
+    stage.world().end(812, code(0));
+    stage.settle(HANDOVER);
+    assert!(stage.did().is_empty(), "another process: its time has not come");
+    stage.sigchld();
+    stage.world().end(813, code(0));
+    stage.settle(HANDOVER * 2);
+    assert_eq!(stage.did(), ["reap 812"]);
+    stage.sigchld();
+    stage.settle(HANDOVER * 2);
+    assert_eq!(stage.did(), ["reap 813"]);
 }
 
 #[test]

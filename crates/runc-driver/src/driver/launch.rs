@@ -206,7 +206,7 @@ impl DriverState {
         };
         let deadline = self.start_deadline;
         match ended {
-            CallEnd::Ended(ExitStatus::Code(0)) if detach => Ok((Parent::Us, call)),
+            CallEnd::Ended(ExitStatus::Code(0)) if detach => Ok((call.left_behind(), call)),
             // The process has exited already, and its monitor with it.
             CallEnd::Ended(_) if !detach && has_pid().await => Ok((call.as_parent(), call)),
             CallEnd::Ended(status) => {

@@ -1,0 +1,216 @@
+//! A process between the embedder's and a runtime, for the time of a call: the program `subreaper` of `executor-programs`.
+//!
+//! ```text
+//!  the embedder's process ──▶ subreaper ──▶ the runtime ──▶ the container's process
+//!                               │  the runtime exits: the process is the subreaper's
+//!                               ├── its pidfd, the runtime's wait status ──▶ socket ──▶ [`Report`]
+//!                               └── exits: the process is the embedder's
+//! ```
+//! It is needed where somebody else than the host reaps the embedder's children: the kernel, if SIGCHLD is ignored, or a thread of
+//! the embedder. A process that has a pidfd before it is reaped keeps its exit status (Linux 6.15). Without the subreaper its pid
+//! is known only after its runtime has exited, which is too late for a program that ends at once.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, ErrorKind, IoSliceMut, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use executor_core::lifecycle::{ExitStatus, HostPid};
+use executor_programs::SUBREAPER;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, memfd_create};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType, recvmsg,
+    socketpair,
+};
+
+use crate::pidfd;
+use crate::seam::Command;
+use crate::spawn::{Execution, Program, above, execute};
+
+/// The runtime's file as the subreaper sees it, if that is in memory: its descriptor 4.
+pub(crate) const FILE: &str = "/proc/self/fd/4";
+
+/// How long it may take to say whether it has executed the runtime.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a call has left behind.
+#[derive(Debug, Default)]
+pub(crate) struct Report<P> {
+    /// The exit status of the runtime. `None` if the subreaper was killed.
+    pub(crate) status: Option<ExitStatus>,
+    /// The processes that the runtime has left behind.
+    pub(crate) left: Vec<(HostPid, P)>,
+}
+
+/// A record of the program.
+enum Record {
+    Executed,
+    NotExecuted(io::Error),
+    Left(HostPid, OwnedFd),
+    Ended(ExitStatus),
+}
+
+/// The program, in memory.
+pub(crate) struct Subreaper(OwnedFd);
+
+/// The socket to one subreaper.
+pub(crate) struct Reports(OwnedFd);
+
+impl Subreaper {
+    /// # Errors
+    /// When the library has no such program, or it cannot be kept in memory.
+    pub(crate) fn new() -> io::Result<Self> {
+        let program = SUBREAPER.ok_or(ErrorKind::Unsupported)?;
+        let mut file = File::from(memory_file("longshore-subreaper")?);
+        file.write_all(program)?;
+        fchmod(&file, Mode::RUSR | Mode::XUSR)?;
+        fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
+        // A file that is open for writing cannot be executed.
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        Ok(Self(above(File::open(path)?)?))
+    }
+
+    /// Executes a command below a subreaper. Returns the subreaper's pid, which leads the process group of both.
+    pub(crate) fn execute(
+        &self,
+        command: &Command,
+        fds: &[OwnedFd],
+        program: &Program<'_>,
+    ) -> io::Result<(HostPid, Reports)> {
+        let pair = socketpair(
+            AddressFamily::UNIX,
+            SocketType::SEQPACKET,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            None,
+        );
+        let (ours, theirs) = pair?;
+        let mut more = vec![&theirs];
+        let file = match program {
+            Program::Path(path) => path,
+            Program::Memory(file) => {
+                more.push(file);
+                Path::new(FILE)
+            }
+        };
+        let mut args = vec![OsStr::new("longshore-subreaper"), file.as_os_str(), &command.program];
+        args.extend(command.args.iter().map(|arg| &**arg));
+        let execution = Execution { program: Program::Memory(&self.0), args, command, more };
+        let pid = execute(&execution, fds)?;
+        drop(theirs);
+        let reports = Reports(ours);
+        match reports.not_executed() {
+            None => Ok((pid, reports)),
+            // It exits by itself, and has no child. Nobody else knows of it.
+            Some(error) => {
+                if let Ok(pidfd) = pidfd::open(pid) {
+                    let _ended = wait_for(&pidfd, Instant::now() + PATIENCE);
+                    let _reaped = pidfd::reap(pidfd.as_fd());
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Reports {
+    /// Waits until it has executed the runtime. If it could not, returns why. If it says nothing, the runtime may be at work: what
+    /// has become of it is known when the subreaper has exited.
+    fn not_executed(&self) -> Option<io::Error> {
+        let deadline = Instant::now() + PATIENCE;
+        match wait_for(&self.0, deadline).and_then(|()| self.next()) {
+            Ok(Some(Record::NotExecuted(error))) => Some(error),
+            Ok(Some(Record::Executed | Record::Left(..) | Record::Ended(_)) | None) => None,
+            Err(error) => {
+                tracing::warn!(%error, "a subreaper does not say whether it has executed the runtime");
+                None
+            }
+        }
+    }
+
+    /// What it has sent, once it has exited.
+    pub(crate) fn read(self) -> Report<OwnedFd> {
+        let mut report = Report { status: None, left: Vec::new() };
+        loop {
+            match self.next() {
+                Ok(Some(Record::Left(pid, pidfd))) => report.left.push((pid, pidfd)),
+                Ok(Some(Record::Ended(status))) => report.status = Some(status),
+                Ok(Some(Record::Executed | Record::NotExecuted(_))) => {}
+                Ok(None) => return report,
+                Err(error) => {
+                    tracing::warn!(%error, "what a runtime has left behind is not known");
+                    return report;
+                }
+            }
+        }
+    }
+
+    /// The next record. `None` if there is none.
+    fn next(&self) -> io::Result<Option<Record>> {
+        let mut bytes = [0; 8];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut parts = [IoSliceMut::new(&mut bytes)];
+        match recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Ok(received) if received.bytes == 0 => return Ok(None),
+            Ok(_) => {}
+            Err(Errno::AGAIN | Errno::CONNRESET) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        }
+        let mut fds = control.drain().flat_map(|message| {
+            let RecvAncillaryMessage::ScmRights(fds) = message else { return Vec::new() };
+            fds.collect()
+        });
+        record(bytes, fds.next()).map(Some)
+    }
+}
+
+/// Waits until a file can be read.
+fn wait_for(fd: impl AsFd, deadline: Instant) -> io::Result<()> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => return Err(ErrorKind::TimedOut.into()),
+            Ok(_) => return Ok(()),
+            // A handler of the embedder's has run on this thread, as that of SIGCHLD.
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Decodes a record.
+fn record(bytes: [u8; 8], fd: Option<OwnedFd>) -> io::Result<Record> {
+    let [k0, k1, k2, k3, n0, n1, n2, n3] = bytes;
+    let (kind, number) = (i32::from_ne_bytes([k0, k1, k2, k3]), i32::from_ne_bytes([n0, n1, n2, n3]));
+    match (kind, fd) {
+        (1, _) => Ok(Record::Executed),
+        (2, _) => Ok(Record::NotExecuted(io::Error::from_raw_os_error(number))),
+        (3, Some(pidfd)) => {
+            let pid = u32::try_from(number).ok().and_then(HostPid::new).ok_or(Errno::SRCH)?;
+            Ok(Record::Left(pid, pidfd))
+        }
+        // The kernel drops a descriptor that this process has no number for.
+        (3, None) => Err(Errno::MFILE.into()),
+        (4, _) => Ok(Record::Ended(pidfd::wait_status(number))),
+        _ => Err(ErrorKind::InvalidData.into()),
+    }
+}
+
+/// Makes an empty file in memory that can be executed and sealed. Linux before 6.3 does not know `MFD_EXEC`. Later versions may
+/// require it.
+///
+/// # Errors
+/// Those of the system.
+pub fn memory_file(name: &str) -> io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    match memfd_create(name, flags | MemfdFlags::EXEC) {
+        Err(Errno::INVAL) => Ok(memfd_create(name, flags)?),
+        made => Ok(made?),
+    }
+}
