@@ -25,9 +25,6 @@ use super::plan::Container;
 use crate::HUNG;
 use crate::leftovers::Leftovers;
 
-/// How many containers run at once.
-const AT_ONCE: u64 = 8;
-
 /// The options of an embedder, which the judge sets.
 #[derive(Args, Clone, Debug)]
 pub struct Orders {
@@ -46,6 +43,15 @@ pub struct Orders {
     /// How many files it may have open.
     #[arg(long)]
     pub files: Option<u64>,
+    /// Whether other embedders live on the same root, whose containers are none of its leftovers.
+    #[arg(long)]
+    pub crowd: bool,
+    /// How many containers run at once.
+    #[arg(long, default_value_t = 8)]
+    pub at_once: u64,
+    /// Whether calls of the runtime have a subreaper.
+    #[arg(long)]
+    pub waits_elsewhere: bool,
     /// Whether it shuts down in the midst of everything.
     #[arg(long)]
     pub abrupt: bool,
@@ -77,7 +83,7 @@ pub async fn embed(orders: Orders) -> Result<Vec<String>, Box<dyn std::error::Er
     first.shutdown(Cancel::now(), HUNG).await;
     drop(first);
 
-    let before = Leftovers::count(&orders.dir);
+    let before = if orders.crowd { Leftovers::count_own() } else { Leftovers::count(&orders.dir) };
     let world = Arc::new(World::new(&orders, figures)?);
     let plenty = getrlimit(Resource::Nofile);
     if let Some(files) = orders.files {
@@ -104,7 +110,10 @@ pub async fn embed(orders: Orders) -> Result<Vec<String>, Box<dyn std::error::Er
     world.print();
     let lies = std::mem::take(&mut *lock(&world.lies));
     drop(world);
-    before.assert_nothing_new(&orders.dir);
+    match orders.crowd {
+        true => before.assert_nothing_new_of_its_own(),
+        false => before.assert_nothing_new(&orders.dir),
+    }
     Ok(lies)
 }
 
@@ -124,6 +133,7 @@ pub async fn bystander(root: &Path) -> Result<(), Box<dyn std::error::Error>> {
 
 fn executor(orders: &Orders) -> Result<Executor, Error> {
     let runtime = longshore::runc().runtime(orders.runtime.to_string_lossy());
+    let runtime = runtime.waits_elsewhere(orders.waits_elsewhere);
     let runtime = runtime.start_deadline(Duration::from_millis(1500)).build()?;
     Executor::builder(runtime).root(orders.dir.join("root")).build()
 }
@@ -146,7 +156,7 @@ impl World {
 
     /// Begins the lives of containers, some at once and one after another, and the runs of ready ones.
     fn begin_lives(self: &Arc<Self>, orders: &Orders) -> Vec<JoinHandle<()>> {
-        let lives = (0..AT_ONCE).map(|worker| {
+        let lives = (0..orders.at_once).map(|worker| {
             let mut rng = Rng::with_seed(orders.seed.wrapping_add(worker));
             let (world, prefix) = (Arc::clone(self), format!("{}-{worker}", orders.prefix));
             tokio::spawn(async move {

@@ -6,7 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -64,31 +64,55 @@ pub fn judge(trial: &Trial) -> Result<Figures, Box<dyn Error>> {
     Ok(figures)
 }
 
-/// One embedder, from its start to its end.
+/// One embedder or several on the same root, each from its start to its end.
 #[derive(Debug)]
 struct Round {
     number: u64,
+    embedders: Vec<Member>,
+    /// Whether the judge sweeps after it, or leaves that to the next.
+    sweep: bool,
+}
+
+/// One embedder.
+#[derive(Debug)]
+struct Member {
     seed: u64,
+    /// When it starts, from the beginning of the round.
+    start: Duration,
     /// How long it lives before it is ended.
     length: Duration,
     killed: bool,
     abrupt: bool,
     files: Option<u64>,
-    /// Whether the judge sweeps after it, or leaves that to the next.
-    sweep: bool,
+    waits_elsewhere: bool,
 }
+
+/// The most containers of a round that run at once.
+const AT_ONCE: u64 = 8;
+
+/// The most embedders of a round.
+const CROWD: u64 = 4;
 
 impl Round {
     fn any(rng: &mut Rng, number: u64) -> Self {
+        let count = if rng.bool() { 1 } else { rng.u64(2..=CROWD) };
+        let embedders: Vec<_> = (0..count).map(|index| Member::any(rng, index)).collect();
+        let sweep = embedders.iter().all(|embedder| !embedder.killed) || rng.bool();
+        Self { number, embedders, sweep }
+    }
+}
+
+impl Member {
+    fn any(rng: &mut Rng, index: u64) -> Self {
         let killed = rng.bool();
         Self {
-            number,
             seed: rng.u64(..),
+            start: Duration::from_millis(if index == 0 { 0 } else { rng.u64(0..2000) }),
             length: Duration::from_millis(if killed { rng.u64(50..3000) } else { rng.u64(1000..5000) }),
             killed,
             abrupt: rng.bool(),
             files: (rng.u8(0..5) == 0).then(|| rng.u64(40..120)),
-            sweep: !killed || rng.bool(),
+            waits_elsewhere: rng.u8(0..4) == 0,
         }
     }
 }
@@ -129,42 +153,69 @@ impl Court {
         }
     }
 
-    /// Lets an embedder live, and ends it.
+    /// Lets the embedders of a round live, and ends each.
     fn hold(&self, round: &Round, figures: &mut Figures) -> Result<(), Box<dyn Error>> {
-        let mut command = Command::new(std::env::current_exe()?);
+        let ended: Vec<_> = thread::scope(|scope| {
+            let lives = round.embedders.iter().enumerate().map(|(index, member)| {
+                let prefix = format!("r{}-{index}", round.number);
+                scope.spawn(move || self.live(member, &prefix, round.embedders.len() as u64))
+            });
+            lives.collect::<Vec<_>>().into_iter().map(thread::ScopedJoinHandle::join).collect()
+        });
+        for ended in ended {
+            figures.take(ended.map_err(|_| "the judge has panicked")??);
+        }
+        if round.embedders.len() > 1 {
+            figures.count("rounds with several embedders");
+        }
+        Ok(())
+    }
+
+    /// Lets an embedder live, one of `crowd` on this root, and ends it.
+    fn live(&self, member: &Member, prefix: &str, crowd: u64) -> Result<Figures, String> {
+        let failed = |error: std::io::Error| format!("{member:?}: {error}");
+        thread::sleep(member.start);
+        let mut command = Command::new(std::env::current_exe().map_err(failed)?);
         command.arg("embed").arg("--dir").arg(self.dir.path());
         command.arg("--runtime").arg(self.dir.path().join("runtime"));
-        command.args(["--seed", &round.seed.to_string(), "--prefix", &format!("r{}", round.number)]);
-        command.args(round.files.map(|files| format!("--files={files}")));
-        command.args(round.abrupt.then_some("--abrupt"));
-        let mut embedder = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        command.args(["--seed", &member.seed.to_string(), "--prefix", prefix]);
+        command.args([format!("--at-once={}", AT_ONCE.div_ceil(crowd))]);
+        command.args((crowd > 1).then_some("--crowd"));
+        command.args(member.files.map(|files| format!("--files={files}")));
+        command.args(member.abrupt.then_some("--abrupt"));
+        command.args(member.waits_elsewhere.then_some("--waits-elsewhere"));
+        let mut embedder = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(failed)?;
         let figures_read = last_figures(&mut embedder);
         // How long it lives is what varies here.
-        thread::sleep(round.length);
-        if round.killed {
-            embedder.kill()?;
+        thread::sleep(member.length);
+        if member.killed {
+            embedder.kill().map_err(failed)?;
         } else {
             drop(embedder.stdin.take());
         }
-        let deadline = Instant::now() + 3 * HUNG;
-        let status = loop {
-            match embedder.try_wait()? {
-                Some(status) => break status,
-                None if Instant::now() > deadline => {
-                    embedder.kill()?;
-                    embedder.wait()?;
-                    return Err("the embedder does not end".into());
-                }
-                None => thread::sleep(Duration::from_millis(5)),
-            }
-        };
-        figures.take(figures_read.join().map_err(|_| "the figures cannot be read")?);
-        figures.count(if round.killed { "embedders killed" } else { "embedders shut down" });
-        match round.killed || status.success() {
-            true => Ok(()),
-            false => Err(format!("{round:?} ended with {status}").into()),
+        let status = ended(&mut embedder).map_err(failed)?;
+        let mut figures = figures_read.join().map_err(|_| "the figures cannot be read")?;
+        figures.count(if member.killed { "embedders killed" } else { "embedders shut down" });
+        match status {
+            None => Err(format!("{member:?} does not end")),
+            Some(status) if member.killed || status.success() => Ok(figures),
+            Some(status) => Err(format!("{member:?} ended with {status}")),
         }
     }
+}
+
+/// Waits for an embedder that was ended. `None` if it does not end, and was killed.
+fn ended(embedder: &mut Child) -> std::io::Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + 3 * HUNG;
+    while Instant::now() < deadline {
+        if let Some(status) = embedder.try_wait()? {
+            return Ok(Some(status));
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    embedder.kill()?;
+    embedder.wait()?;
+    Ok(None)
 }
 
 /// The last line of figures an embedder wrote as a whole.
