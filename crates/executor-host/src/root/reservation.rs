@@ -12,7 +12,7 @@ use std::sync::Arc;
 use executor_core::lifecycle::{ContainerId, HostPid, Leftover, LeftoverKind};
 use executor_disk::Dir;
 use executor_disk::mount_table::mounts_below;
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
@@ -171,21 +171,34 @@ impl Reservation {
         Members::Cgroup { path: place.path.clone(), dirs }
     }
 
-    /// Removes the runtime's state of the container. runc mounts its own program there, read-only, to execute
-    /// itself from the mount. If it was killed meanwhile, the mount is still there.
+    /// Removes the runtime's state of the container. runc mounts its own program there, on a file, to execute itself from
+    /// the mount. If it was killed meanwhile, the mount is still there. Any other mount is somebody else's, and is left.
     fn remove_state(&self) -> Vec<Leftover> {
         let remove = || self.dirs.runtime.remove_tree(self.id.as_str(), LeftoverKind::RuntimeState);
         let left = remove();
         if left.is_empty() {
             return left;
         }
-        for mount in mounts_below(&self.state_path()).into_iter().flatten() {
+        for mount in
+            mounts_below(&self.state_path()).into_iter().flatten().filter(|mount| self.is_runcs(mount))
+        {
             if let Err(error) = unmount(&mount, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
                 tracing::warn!(mount = %mount.display(), %error, "the runtime's mount was not unmounted");
             }
         }
         remove()
     }
+
+    fn is_runcs(&self, mount: &Path) -> bool {
+        let name = mount.strip_prefix(self.state_path()).ok().and_then(Path::to_str);
+        let Some(name) = name.filter(|name| !name.contains('/')) else { return false };
+        self.open_state()
+            .is_ok_and(|state| state.stat_of(name).is_ok_and(|stat| stat.is_some_and(|stat| !is_dir(&stat))))
+    }
+}
+
+fn is_dir(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::Directory
 }
 
 /// What is still mounted below a container's directory.
@@ -207,7 +220,7 @@ fn mounts_left(dir: &Dir) -> Vec<Leftover> {
 fn may_have_mounts(dir: &Dir) -> bool {
     let is_dir = |name: &String| {
         let stat = dir.stat_of(name).ok().flatten();
-        stat.is_none_or(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+        stat.is_none_or(|stat| is_dir(&stat))
     };
     dir.names().is_ok_and(|names| names.iter().any(is_dir))
 }
