@@ -10,6 +10,7 @@ mod cgroup;
 mod defaults;
 mod devices;
 mod edit;
+pub(crate) mod host;
 pub(crate) mod labels;
 mod seccomp;
 
@@ -38,6 +39,7 @@ impl Configuration {
         };
         json["process"] = process;
         let filter = edit::all(&mut json, context)?;
+        host::check(&json, context.spec)?;
         Ok(Self { json, filter })
     }
 
@@ -260,7 +262,9 @@ mod tests {
                 "scheduler": {"policy": "SCHED_BATCH"}, "rlimits": [{"type": "RLIMIT_CORE", "soft": 1, "hard": 1}],
             },
             "mounts": [{"destination": "/d", "type": "mqueue", "source": "mqueue", "x": true}],
-            "linux": {"namespaces": [{"type": "mount"}, {"type": "network", "path": "/n"}], "intelRdt": {"closID": "c"},
+            "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "ipc"}, {"type": "uts"},
+                                     {"type": "network", "path": "/n"}],
+                      "intelRdt": {"closID": "c"},
                       "resources": {"unified": {"memory.high": "1"}, "memory": {"reservation": 5}}, "cgroupsPath": "/theirs",
                       "seccomp": {"defaultAction": "SCMP_ACT_ALLOW"}},
         });

@@ -47,7 +47,7 @@ use executor_core::{ContainerSpec, ExecSpec, NetworkAttachment, NetworkNamespace
 use executor_disk::Dir;
 use serde_json::Value;
 
-use crate::config::{Configuration, labels};
+use crate::config::{Configuration, host, labels};
 use crate::context::BundleContext;
 use crate::ids::{Ids, Owner};
 use crate::rootfs_dir::RootfsDir;
@@ -112,6 +112,7 @@ pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> R
         // The runtime would make them as the container's root, who may not write to what is the host's root's.
         stubs::make_all(&rootfs.root, config.mounts(), ids.root)?;
     }
+    host::note_mounts(dir, &config.json)?;
     process::keep(dir, &config.json["process"])?;
     config.text()
 }
@@ -173,5 +174,6 @@ pub fn unmake(dir: &Dir) -> Vec<Leftover> {
     nested::remove(dir);
     left.extend(secrets::unmount(dir));
     left.extend(rootfs::unmount(dir));
+    left.extend(host::mounts_left(dir));
     left
 }

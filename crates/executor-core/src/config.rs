@@ -44,6 +44,15 @@ impl Config {
         list.into_iter().flatten().filter_map(Value::as_str)
     }
 
+    /// Whether a container of it has a pid namespace of its own, whose processes end with the container's init.
+    pub(crate) fn has_own_pids(&self) -> bool {
+        let namespaces = self.json().pointer("/linux/namespaces").and_then(Value::as_array);
+        let is_own = |namespace: &Value| {
+            namespace["type"] == "pid" && namespace["path"].as_str().is_none_or(str::is_empty)
+        };
+        namespaces.is_some_and(|namespaces| namespaces.iter().any(is_own))
+    }
+
     /// Its user and group, as numbers, in the form of [`ProcessSpec::user`](crate::ProcessSpec::user). `None` if it
     /// has none.
     pub fn user(&self) -> Option<String> {

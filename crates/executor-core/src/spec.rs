@@ -103,6 +103,12 @@ pub struct ContainerSpec {
     /// A configuration of the caller, which all fields above add to or replace; [`ContainerSpec::from_config`] reads
     /// one.
     pub config: Option<Config>,
+    /// Whether [`config`](Self::config) may leave it in namespaces of the host, or share its mounts with the host. By
+    /// default a configuration is refused that does not give it pid, network, ipc and uts namespaces other than the host's,
+    /// or whose `rootfsPropagation` is shared. [`Network::Host`] allows the network's, [`ProcessMode::NoSandbox`] the pid
+    /// namespace. The host's mount namespace is always refused. Mounts of a shared propagation that stay on the host are
+    /// reported as left, until somebody unmounts them.
+    pub allow_host_namespaces: bool,
     /// Its init process.
     pub process: ProcessSpec,
     /// Whether it is killed when the last handle that [`Executor::run`](crate::Executor::run) returned is dropped. By
@@ -214,6 +220,7 @@ impl ContainerSpec {
             selinux: None,
             telemetry: Telemetry::default(),
             config: None,
+            allow_host_namespaces: false,
             process: ProcessSpec::new(args),
             cancel_on_drop: false,
             keep_exited: KeepExited::No,
@@ -249,7 +256,10 @@ impl ContainerSpec {
     pub(crate) fn traits(&self) -> ContainerTraits {
         ContainerTraits {
             has_terminal: self.process.terminal.is_some(),
-            shares_pids: self.process_mode == ProcessMode::NoSandbox,
+            shares_pids: match &self.config {
+                Some(config) => !config.has_own_pids(),
+                None => self.process_mode == ProcessMode::NoSandbox,
+            },
             keep_exited: self.keep_exited,
         }
     }

@@ -143,6 +143,9 @@ pub(crate) struct Container {
     /// Start from this bundle's config.json; options add to it, and those that set one value replace it
     #[arg(long, value_name = "BUNDLE")]
     pub(crate) config: Option<PathBuf>,
+    /// Let --config leave the container in namespaces of this machine, or share its mounts with it
+    #[arg(long)]
+    pub(crate) allow_host_namespaces: bool,
     /// Start from this specification in the library's JSON form; - is stdin. Options are added to it or take its place
     ///
     /// The form is in docs/schema/container-spec.json; `longshore spec --json` prints one. Its streams do not count: the

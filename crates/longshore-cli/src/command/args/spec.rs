@@ -72,6 +72,7 @@ impl Container {
         spec.read_only |= self.read_only;
         spec.mounts.extend(self.volume.iter().chain(&self.mount).chain(&self.secret).cloned());
         spec.remove_stub_parents |= self.remove_stub_parents;
+        spec.allow_host_namespaces |= self.allow_host_namespaces;
     }
 
     fn add_network(&self, spec: &mut ContainerSpec) {
