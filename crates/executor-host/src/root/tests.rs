@@ -184,3 +184,125 @@ fn a_root_of_somebody_else_is_neither_swept_nor_used() {
     assert_eq!(sweep(&root, &NoBundles).unwrap(), [Swept::new("c", 0, vec![])]);
     assert!(names(&root).is_empty());
 }
+
+/// What an executor does to a root, one step after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Open,
+    Reserve,
+    Dispose,
+    Close,
+    /// Its process dies.
+    Crash,
+    /// Somebody sweeps.
+    Sweep,
+}
+
+const LIFE: [Step; 4] = [Step::Open, Step::Reserve, Step::Dispose, Step::Close];
+const DEATH: [Step; 3] = [Step::Open, Step::Reserve, Step::Crash];
+
+/// An executor on a root, as far as it has come.
+struct Walker {
+    name: String,
+    root: Option<Root>,
+    reservation: Option<Reservation>,
+}
+
+impl Walker {
+    fn take(&mut self, step: Step, dir: &Path, order: &str) {
+        let root = || self.root.as_ref().unwrap();
+        match step {
+            Step::Open => self.root = Some(Root::open(dir, &NoBundles).unwrap().0),
+            Step::Reserve => {
+                let reserved = root().reserve(&id(&self.name), None);
+                let reserved = reserved.unwrap_or_else(|error| panic!("{order}: {error}"));
+                self.reservation = Some(reserved.unwrap_or_else(|| panic!("{order}: the id is taken")));
+            }
+            Step::Dispose => {
+                let reservation = self.reservation.take().unwrap();
+                assert!(reservation.path().join("owner").exists(), "{order}: a live container was removed");
+                assert_eq!(reservation.dispose(&NoBundles), (0, vec![]), "{order}");
+            }
+            Step::Close => assert_eq!(self.root.take().unwrap().close(&NoBundles), [], "{order}"),
+            Step::Crash => (self.root, self.reservation) = (None, None),
+            Step::Sweep => drop(sweep(dir, &NoBundles).unwrap()),
+        }
+    }
+
+    /// Nothing that it needs is gone.
+    fn is_whole(&self, dir: &Path, order: &str) {
+        let Some(root) = &self.root else { return };
+        for shared in ["containers", "runtime"] {
+            assert!(dir.join(shared).is_dir(), "{order}: {shared} was removed under {}", self.name);
+        }
+        assert!(dir.join("executors").join(root.executor()).exists(), "{order}: {} was swept", self.name);
+        if let Some(reservation) = &self.reservation {
+            assert!(reservation.path().join("owner").exists(), "{order}: a live container was removed");
+        }
+    }
+}
+
+/// All orders of what several do, as lists of whose step is next.
+fn orders(left: [usize; 3]) -> Vec<Vec<usize>> {
+    if left == [0; 3] {
+        return vec![Vec::new()];
+    }
+    let mut all = Vec::new();
+    for who in (0..3).filter(|who| left[*who] > 0) {
+        let mut rest = left;
+        rest[who] -= 1;
+        all.extend(orders(rest).into_iter().map(|order| [vec![who], order].concat()));
+    }
+    all
+}
+
+/// Two executors open, reserve, dispose, close and die, and somebody sweeps, in every order of these steps.
+#[test]
+fn shared_root_in_every_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let pairs: [(&[Step], &[Step], &[Step]); 4] = [
+        (&LIFE, &LIFE, &[]),
+        (&LIFE, &DEATH, &[Step::Sweep]),
+        (&DEATH, &LIFE, &[Step::Sweep]),
+        (&DEATH, &DEATH, &[Step::Sweep]),
+    ];
+    for (one, other, sweeper) in pairs {
+        for order in orders([one.len(), other.len(), sweeper.len()]) {
+            let text = format!("{one:?} {other:?} {order:?}");
+            let mut steps = [one.iter(), other.iter(), sweeper.iter()];
+            let new = |name: &str| Walker { name: name.into(), root: None, reservation: None };
+            let mut walkers = ["one", "other", "sweeper"].map(new);
+            for who in order {
+                walkers[who].take(*steps[who].next().unwrap(), dir.path(), &text);
+                walkers.iter().for_each(|walker| walker.is_whole(dir.path(), &text));
+            }
+            sweep(dir.path(), &NoBundles).unwrap();
+            assert!(names(dir.path()).is_empty(), "{text}: {:?} is left", names(dir.path()));
+        }
+    }
+}
+
+/// The same by threads, so that the steps themselves overlap.
+#[test]
+fn shared_root_at_the_same_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let walk = |name: &str, seed: usize| {
+        for round in 0..40 {
+            // While another thread sweeps what has died, its id is taken.
+            let name = format!("{name}-{round}");
+            let mut walker = Walker { name: name.clone(), root: None, reservation: None };
+            let steps: &[Step] = if (round + seed) % 2 == 0 { &LIFE } else { &DEATH };
+            for step in steps {
+                walker.take(*step, dir.path(), &name);
+                walker.is_whole(dir.path(), &name);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for (seed, name) in ["a", "b", "c", "d"].into_iter().enumerate() {
+            scope.spawn(move || walk(name, seed));
+        }
+    });
+    sweep(dir.path(), &NoBundles).unwrap();
+    assert!(names(dir.path()).is_empty());
+}
