@@ -27,13 +27,22 @@ pub struct Leftovers {
 }
 
 impl Leftovers {
-    /// Counts what there is now; files and mounts below `stage`.
+    /// Counts what there is now; files and mounts below `stage`. What executors have that live on the stage of another test
+    /// program is not counted.
     pub fn count(stage: &Path) -> Self {
+        let mut others = executors_elsewhere(stage);
+        let (cgroups, namespaces) = (cgroups(), namespaces());
+        // Some may have come meanwhile.
+        others.append(&mut executors_elsewhere(stage));
+        let is_ours = |cgroup: &str| !cgroup.split('/').any(|name| others.contains(name));
+        let of_all = |cgroup: &PathBuf| !others.is_empty() && cgroup.ends_with("longshore");
+        let ours = cgroups.into_iter().filter(|cgroup| is_ours(&cgroup.to_string_lossy()) && !of_all(cgroup));
+        let namespaces = namespaces.into_iter().filter(|(cgroups, _)| cgroups.lines().all(is_ours));
         Self {
             processes: children(),
-            cgroups: cgroups(),
+            cgroups: ours.collect(),
             mounts: mounts(stage),
-            network_namespaces: namespaces(),
+            network_namespaces: namespaces.map(|(_, namespace)| namespace).collect(),
             files: files(&stage.join("root")),
             descriptors: descriptors(),
         }
@@ -137,17 +146,38 @@ fn directories(dir: &Path) -> Vec<PathBuf> {
     all
 }
 
+/// The executors that live on the stages of other test programs: `longshore-…/ROOT/executors/NAME` among the temporary files.
+fn executors_elsewhere(stage: &Path) -> BTreeSet<String> {
+    let stages =
+        entries(std::env::temp_dir()).filter(|entry| is_a_stage(&entry.path()) && entry.path() != stage);
+    let roots = stages.flat_map(|other| entries(other.path()));
+    let executors = roots.flat_map(|root| entries(root.path().join("executors")));
+    executors.map(|executor| executor.file_name().to_string_lossy().into_owned()).collect()
+}
+
+fn is_a_stage(dir: &Path) -> bool {
+    dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with("longshore-"))
+}
+
+/// Those below the stage, and the parts of overlays that are on no other stage.
 fn mounts(stage: &Path) -> BTreeSet<String> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let stage = stage.to_string_lossy();
-    text.lines()
-        .filter(|line| line.contains(&*stage) || line.contains(" longshore "))
-        .map(str::to_owned)
-        .collect()
+    let elsewhere = |line: &str| {
+        let point = Path::new(line.split(' ').nth(4).unwrap_or_default());
+        point.ancestors().any(|dir| dir.parent() == Some(&std::env::temp_dir()) && is_a_stage(dir))
+    };
+    let ours = |line: &&str| line.contains(&*stage) || line.contains(" longshore ") && !elsewhere(line);
+    text.lines().filter(ours).map(str::to_owned).collect()
 }
 
-fn namespaces() -> BTreeSet<PathBuf> {
-    entries("/proc").filter_map(|process| fs::read_link(process.path().join("ns/net")).ok()).collect()
+/// The network namespace of each process, with its cgroups.
+fn namespaces() -> Vec<(String, PathBuf)> {
+    let processes = entries("/proc").filter_map(|process| {
+        let namespace = fs::read_link(process.path().join("ns/net")).ok()?;
+        Some((fs::read_to_string(process.path().join("cgroup")).unwrap_or_default(), namespace))
+    });
+    processes.collect()
 }
 
 fn files(dir: &Path) -> BTreeSet<PathBuf> {
