@@ -175,7 +175,8 @@ pub fn attack_time() -> Duration {
 /// The variable that names the runtime to test with, in place of the first that is found.
 pub const RUNTIME_VARIABLE: &str = "LONGSHORE_TEST_RUNTIME";
 
-pub(crate) fn named_runtime() -> Option<String> {
+/// The runtime that `LONGSHORE_TEST_RUNTIME` names.
+pub fn named_runtime() -> Option<String> {
     std::env::var(RUNTIME_VARIABLE).ok().filter(|name| !name.is_empty())
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 use longshore::{Cancel, CgroupParent, EventKind, Executor, Notice};
-use longshore_tests::command::{Outcome, longshore};
+use longshore_tests::command::{Outcome, call, longshore};
 use longshore_tests::{HUNG, on_bare_stage, on_stage, shell, sleeper};
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 
@@ -37,7 +37,7 @@ fn shared_root() {
         let (ended, killed) = counts.into_iter().fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
         println!("{ended} runs succeeded, {killed} embedders were killed, in {seconds} s");
         assert!(ended > 10 && killed > 3, "{ended} {killed}");
-        let swept: Outcome = longshore(&root).arg("sweep").output().unwrap().into();
+        let swept = call(&root, &["sweep"]);
         assert_eq!(swept.code, Some(0), "{swept:?}");
         let left = fs::read_dir(&root).map_or(0, Iterator::count);
         assert_eq!(left, 0, "files are left in the root");
@@ -68,6 +68,10 @@ fn open_run_and_close(root: &Path, seed: u64, end: Instant) -> (u32, u32) {
     counts
 }
 
+/// From linux/magic.h.
+const CGROUP: i64 = 0x0027_e0eb;
+const CGROUP2: i64 = 0x6367_7270;
+
 /// The hierarchies of cgroups.
 fn hierarchies() -> Vec<PathBuf> {
     let top = Path::new("/sys/fs/cgroup");
@@ -75,13 +79,30 @@ fn hierarchies() -> Vec<PathBuf> {
         return vec![top.to_owned()];
     }
     let entries = fs::read_dir(top).unwrap().map(|entry| entry.unwrap());
-    entries.filter(|entry| entry.file_type().unwrap().is_dir()).map(|entry| entry.path()).collect()
+    let dirs = entries.filter(|entry| entry.file_type().unwrap().is_dir()).map(|entry| entry.path());
+    // A hierarchy may be hidden.
+    let is_mounted = |dir: &PathBuf| {
+        let kind = rustix::fs::statfs(dir).unwrap().f_type;
+        kind == CGROUP || kind == CGROUP2
+    };
+    dirs.filter(is_mounted).collect()
 }
 
 /// Where a cgroup exists, and its limits there.
 fn found(name: &str) -> Vec<(PathBuf, Option<String>)> {
     let dirs = hierarchies().into_iter().map(|hierarchy| hierarchy.join(name)).filter(|dir| dir.exists());
     dirs.map(|dir| (dir.clone(), fs::read_to_string(dir.join("pids.max")).ok())).collect()
+}
+
+/// Removes a cgroup of the test's, also when the test fails.
+struct Parent<'a>(&'a str);
+
+impl Drop for Parent<'_> {
+    fn drop(&mut self) {
+        for (dir, _) in found(self.0) {
+            let _busy = fs::remove_dir(dir);
+        }
+    }
 }
 
 /// A cgroup parent of the caller's, which exists in some hierarchies and has a limit, is used twice.
@@ -101,6 +122,7 @@ fn shared_parent() {
             }
         }
         let before = found(&name);
+        let removed = Parent(&name);
         assert!(before.iter().any(|(_, limit)| limit.as_deref() == Some("77\n")), "{before:?}");
         for round in 0..2 {
             let mut command = longshore(&stage.root());
@@ -109,9 +131,7 @@ fn shared_parent() {
             assert_eq!(outcome.code, Some(0), "{outcome:?}");
             assert_eq!(found(&name), before, "after round {round}");
         }
-        for (dir, _) in before {
-            fs::remove_dir(dir).unwrap();
-        }
+        drop(removed);
         stage.check();
     });
 }
@@ -224,7 +244,7 @@ fn through_a_mount_in_a_sweep() {
         let bound = Bound::new(stage.path("theirs"), &root, "held");
         embedder.kill().unwrap();
         embedder.wait().unwrap();
-        let sweep = || -> Outcome { longshore(&root).arg("sweep").output().unwrap().into() };
+        let sweep = || call(&root, &["sweep"]);
         let swept = sweep();
         assert!(bound.is_intact(), "the host's file was removed");
         assert!(swept.code != Some(0) && swept.stderr.contains("/x"), "{swept:?}");
@@ -308,10 +328,12 @@ fn mounts_that_stay_on_the_host() {
         fs::create_dir_all(volume.join("x")).unwrap();
         let longshore = longshore(&root);
         let program = longshore.get_program().to_str().unwrap();
+        let runtime =
+            longshore_tests::named_runtime().map(|name| format!("--runtime={name}")).unwrap_or_default();
         // In a mount namespace of the test's own, whose mounts propagate as they do on most hosts.
         let script = format!(
             "mount --make-rshared / && L='{program} --root {}' && \
-             $L run --config {} --rootfs host --allow-host-namespaces --seccomp unconfined --cap-add SYS_ADMIN \
+             $L {runtime} run --config {} --rootfs host --allow-host-namespaces --seccomp unconfined --cap-add SYS_ADMIN \
                  -v {volume}:/v -- mount -t tmpfs none /v/x; \
              echo $?; $L sweep; echo $?; umount {volume}/x && $L sweep; echo $?; ls {}",
             root.display(),

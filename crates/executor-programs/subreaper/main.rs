@@ -11,6 +11,8 @@
 
 #![expect(unsafe_code, reason = "five system calls that are not in the standard library")]
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::{c_int, c_void};
 use std::fs;
 use std::io;
@@ -29,6 +31,9 @@ const NOT_EXECUTED: i32 = 2;
 const LEFT: i32 = 3;
 /// The number is the runtime's wait status.
 const ENDED: i32 = 4;
+
+/// The most processes that are looked for.
+const MOST: usize = 128;
 
 const PR_SET_CHILD_SUBREAPER: c_int = 36;
 const F_SETFD: c_int = 2;
@@ -99,11 +104,32 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(!status.success()))
 }
 
-/// The children that the runtime has left behind. None of them is reaped here.
+/// The processes that the runtime has left behind. Some runtimes leave the container's process with a helper that is about to
+/// exit: so children of children count, until no more are found. None of them is reaped here.
 fn left() -> Vec<(i32, OwnedFd)> {
-    let list = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
-    let pids = list.split_whitespace().filter_map(|pid| pid.parse().ok());
-    pids.filter_map(|pid: i32| Some((pid, open(pid).ok()?))).collect()
+    let mut all = BTreeMap::new();
+    loop {
+        let own = children_of("thread-self");
+        let below: Vec<_> = own.iter().flat_map(|pid| children_of(&format!("{pid}/task/{pid}"))).collect();
+        let before = all.len();
+        for pid in own.into_iter().chain(below) {
+            if all.len() < MOST
+                && let Entry::Vacant(new) = all.entry(pid)
+                && let Ok(pidfd) = open(pid)
+            {
+                new.insert(pidfd);
+            }
+        }
+        if all.len() == before {
+            return all.into_iter().collect();
+        }
+    }
+}
+
+/// The children of a thread, by its directory in `/proc`.
+fn children_of(thread: &str) -> Vec<i32> {
+    let list = fs::read_to_string(format!("/proc/{thread}/children")).unwrap_or_default();
+    list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }
 
 fn open(pid: i32) -> io::Result<OwnedFd> {
