@@ -147,7 +147,7 @@ fn directories(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// The executors that live on the stages of other test programs: `longshore-…/ROOT/executors/NAME` among the temporary files.
-fn executors_elsewhere(stage: &Path) -> BTreeSet<String> {
+pub(crate) fn executors_elsewhere(stage: &Path) -> BTreeSet<String> {
     let stages =
         entries(std::env::temp_dir()).filter(|entry| is_a_stage(&entry.path()) && entry.path() != stage);
     let roots = stages.flat_map(|other| entries(other.path()));

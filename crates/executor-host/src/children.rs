@@ -105,6 +105,8 @@ struct Client {
     awaiting_monitor: Vec<(ProcessRef, CallId)>,
     /// The process groups of the last runtimes; each runtime leads one.
     groups: VecDeque<HostPid>,
+    /// The process groups of the last calls that have ended before all of their group had.
+    unfinished: VecDeque<u32>,
     /// The names of the runtime's processes: of its program, and of the file in memory that is executed
     /// instead.
     names: HashSet<String>,
@@ -125,6 +127,8 @@ struct Watched<P> {
     pidfd: P,
     client: ClientId,
     role: Role,
+    /// The runtime of a call, which leads a process group. It is another process if the call has a subreaper.
+    runtime: Option<HostPid>,
     /// Set when it has exited: until when it may become our child.
     give_up: Option<Instant>,
 }
@@ -281,9 +285,9 @@ impl<K: Kernel> ChildTable<K> {
                 self.kernel.status_of_reaped(&watched.pidfd)
             }
         };
-        let Some(Watched { pid, client, role, .. }) = self.watched.remove(&number) else { return };
+        let Some(Watched { pid, client, role, runtime, .. }) = self.watched.remove(&number) else { return };
         match role {
-            Role::Call(call) => self.call_ended(now, client, call, pid, status),
+            Role::Call(call) => self.call_ended(now, client, call, (pid, runtime.unwrap_or(pid)), status),
             Role::Adopted { process, .. } => {
                 self.exited(client, process, status.unwrap_or(ExitStatus::Unknown));
             }
@@ -369,6 +373,7 @@ impl Client {
             ended_calls: VecDeque::new(),
             awaiting_monitor: Vec::new(),
             groups: VecDeque::new(),
+            unfinished: VecDeque::new(),
             names: HashSet::new(),
             sessions: HashMap::new(),
             containers: None,

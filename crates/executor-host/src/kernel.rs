@@ -21,19 +21,29 @@ use crate::spawn::{Execution, Program, above, execute, path_of};
 use crate::subreaper::{self, Report, Reports, Subreaper};
 use crate::{cgroup, pidfd};
 
+/// A call that was executed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spawned {
+    /// Our child: the runtime, or its subreaper.
+    pub(crate) pid: HostPid,
+    /// The runtime, which leads a process group.
+    pub(crate) runtime: HostPid,
+    /// Whether the command's image was executed.
+    pub(crate) image: ImageFate,
+}
+
 /// What the child table needs from the kernel. No method blocks.
 pub(crate) trait Kernel {
     /// A reference to a process that stays valid when the pid is reused.
     type Pidfd;
 
-    /// Executes a command. Returns its pid, and whether its image was executed. `named` is called with the
-    /// name of each file before it is executed.
+    /// Executes a command. `named` is called with the name of each file before it is executed.
     fn spawn(
         &mut self,
         command: &Command,
         fds: &[OwnedFd],
         named: &mut dyn FnMut(String),
-    ) -> io::Result<(HostPid, ImageFate)>;
+    ) -> io::Result<Spawned>;
     /// What a call has left behind, after its exit. Asked once for each.
     fn report(&mut self, call: HostPid) -> Report<Self::Pidfd>;
     /// Somebody else has reaped a child of this process, and may do so again.
@@ -134,7 +144,8 @@ impl Linux {
         fds: &[OwnedFd],
         program: Program<'_>,
         named: &mut dyn FnMut(String),
-    ) -> io::Result<HostPid> {
+        image: ImageFate,
+    ) -> io::Result<Spawned> {
         let file = match program {
             Program::Path(path) => path.to_owned(),
             Program::Memory(file) => path_of(file),
@@ -144,9 +155,9 @@ impl Linux {
             match self.subreaper() {
                 Ok(subreaper) => {
                     named(short_name(Path::new(subreaper::FILE)));
-                    let (pid, reports) = subreaper.execute(command, fds, &program)?;
+                    let (pid, runtime, reports) = subreaper.execute(command, fds, &program)?;
                     self.reports.insert(pid, reports);
-                    return Ok(pid);
+                    return Ok(Spawned { pid, runtime, image });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "exit statuses may be lost: somebody else reaps children")
@@ -154,7 +165,8 @@ impl Linux {
             }
         }
         let args = iter::once(&*command.program).chain(command.args.iter().map(|arg| &**arg)).collect();
-        execute(&Execution { program, args, command, more: Vec::new() }, fds)
+        let pid = execute(&Execution { program, args, command, more: Vec::new() }, fds)?;
+        Ok(Spawned { pid, runtime: pid, image })
     }
 
     fn subreaper(&mut self) -> io::Result<&Subreaper> {
@@ -173,7 +185,7 @@ impl Kernel for Linux {
         command: &Command,
         fds: &[OwnedFd],
         named: &mut dyn FnMut(String),
-    ) -> io::Result<(HostPid, ImageFate)> {
+    ) -> io::Result<Spawned> {
         let program = Path::new(&command.program);
         let (file, fate) = match command.image {
             None => (None, ImageFate::None),
@@ -182,16 +194,13 @@ impl Kernel for Linux {
             }
             Some(image) => (Some(above(fd(fds, image.fd)?)?), ImageFate::Executed),
         };
-        let Some(file) = file else {
-            return Ok((self.execute(command, fds, Program::Path(program), named)?, fate));
-        };
-        match self.execute(command, fds, Program::Memory(&file), named) {
-            Ok(pid) => Ok((pid, fate)),
+        let Some(file) = file else { return self.execute(command, fds, Program::Path(program), named, fate) };
+        match self.execute(command, fds, Program::Memory(&file), named, fate) {
             Err(error) if is_of_the_file(&error) => {
                 tracing::debug!(%error, "the runtime cannot be executed from memory");
-                Ok((self.execute(command, fds, Program::Path(program), named)?, ImageFate::Unfit))
+                self.execute(command, fds, Program::Path(program), named, ImageFate::Unfit)
             }
-            Err(error) => Err(error),
+            executed => executed,
         }
     }
 
@@ -301,9 +310,10 @@ fn fd(fds: &[OwnedFd], index: usize) -> io::Result<&OwnedFd> {
 /// Whether another file may be executed where this one was not: the arguments and what there is of memory,
 /// processes and descriptors stay the same.
 fn is_of_the_file(error: &io::Error) -> bool {
+    use Errno as E;
     !matches!(
         Errno::from_io_error(error),
-        None | Some(Errno::TOOBIG | Errno::NOMEM | Errno::AGAIN | Errno::MFILE | Errno::NFILE)
+        None | Some(E::TOOBIG | E::NOMEM | E::AGAIN | E::MFILE | E::NFILE | E::CHILD)
     )
 }
 

@@ -63,6 +63,12 @@ pub fn children() -> Vec<HostPid> {
     lists.flat_map(|list| list.split_whitespace().filter_map(parse_pid).collect::<Vec<_>>()).collect()
 }
 
+/// The children of another process with a single thread.
+pub(crate) fn children_of(pid: HostPid) -> Vec<HostPid> {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    list.split_whitespace().filter_map(parse_pid).collect()
+}
+
 /// All processes that this process can see.
 pub fn processes() -> impl Iterator<Item = HostPid> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();

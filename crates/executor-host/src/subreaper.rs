@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  the embedder's process ──▶ subreaper ──▶ the runtime ──▶ the container's process
-//!                               │  the runtime exits: the process is the subreaper's
+//!                               │  the runtime exits, or is killed with its process group: the process is the subreaper's
 //!                               ├── its pidfd, the runtime's wait status ──▶ socket ──▶ [`Report`]
 //!                               └── exits: the process is the embedder's
 //! ```
@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use executor_core::lifecycle::{ExitStatus, HostPid};
+use executor_core::lifecycle::{ExitStatus, HostPid, Signal};
 use executor_programs::SUBREAPER;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, memfd_create};
@@ -28,9 +28,9 @@ use rustix::net::{
     socketpair,
 };
 
-use crate::pidfd;
 use crate::seam::Command;
 use crate::spawn::{Execution, Program, above, execute};
+use crate::{pidfd, procfs};
 
 /// The runtime's file as the subreaper sees it, if that is in memory: its descriptor 4.
 pub(crate) const FILE: &str = "/proc/self/fd/4";
@@ -49,7 +49,7 @@ pub(crate) struct Report<P> {
 
 /// A record of the program.
 enum Record {
-    Executed,
+    Executed(HostPid),
     NotExecuted(io::Error),
     Left(HostPid, OwnedFd),
     Ended(ExitStatus),
@@ -75,13 +75,13 @@ impl Subreaper {
         Ok(Self(above(File::open(path)?)?))
     }
 
-    /// Executes a command below a subreaper. Returns the subreaper's pid, which leads the process group of both.
+    /// Executes a command below a subreaper. Returns the subreaper's pid, and the runtime's, which leads a process group.
     pub(crate) fn execute(
         &self,
         command: &Command,
         fds: &[OwnedFd],
         program: &Program<'_>,
-    ) -> io::Result<(HostPid, Reports)> {
+    ) -> io::Result<(HostPid, HostPid, Reports)> {
         let pair = socketpair(
             AddressFamily::UNIX,
             SocketType::SEQPACKET,
@@ -103,11 +103,18 @@ impl Subreaper {
         let pid = execute(&execution, fds)?;
         drop(theirs);
         let reports = Reports(ours);
-        match reports.not_executed() {
-            None => Ok((pid, reports)),
-            // It exits by itself, and has no child. Nobody else knows of it.
-            Some(error) => {
+        match reports.executed() {
+            Ok(runtime) => Ok((pid, runtime, reports)),
+            Err(error) => {
+                // Nobody else knows of it. If it has not exited by itself, it may have executed the runtime.
+                for child in procfs::children_of(pid) {
+                    let _gone = rustix::process::kill_process_group(
+                        pidfd::raw(child)?,
+                        rustix::process::Signal::KILL,
+                    );
+                }
                 if let Ok(pidfd) = pidfd::open(pid) {
+                    let _gone = pidfd::send(&pidfd, Signal::KILL);
                     let _ended = wait_for(&pidfd, Instant::now() + PATIENCE);
                     let _reaped = pidfd::reap(pidfd.as_fd());
                 }
@@ -118,17 +125,13 @@ impl Subreaper {
 }
 
 impl Reports {
-    /// Waits until it has executed the runtime. If it could not, returns why. If it says nothing, the runtime may be at work: what
-    /// has become of it is known when the subreaper has exited.
-    fn not_executed(&self) -> Option<io::Error> {
-        let deadline = Instant::now() + PATIENCE;
-        match wait_for(&self.0, deadline).and_then(|()| self.next()) {
-            Ok(Some(Record::NotExecuted(error))) => Some(error),
-            Ok(Some(Record::Executed | Record::Left(..) | Record::Ended(_)) | None) => None,
-            Err(error) => {
-                tracing::warn!(%error, "a subreaper does not say whether it has executed the runtime");
-                None
-            }
+    /// Waits until it has executed the runtime. Returns the runtime's pid.
+    fn executed(&self) -> io::Result<HostPid> {
+        wait_for(&self.0, Instant::now() + PATIENCE)?;
+        match self.next()? {
+            Some(Record::Executed(pid)) => Ok(pid),
+            Some(Record::NotExecuted(error)) => Err(error),
+            Some(Record::Left(..) | Record::Ended(_)) | None => Err(Errno::CHILD.into()),
         }
     }
 
@@ -139,7 +142,7 @@ impl Reports {
             match self.next() {
                 Ok(Some(Record::Left(pid, pidfd))) => report.left.push((pid, pidfd)),
                 Ok(Some(Record::Ended(status))) => report.status = Some(status),
-                Ok(Some(Record::Executed | Record::NotExecuted(_))) => {}
+                Ok(Some(Record::Executed(_) | Record::NotExecuted(_))) => {}
                 Ok(None) => return report,
                 Err(error) => {
                     tracing::warn!(%error, "what a runtime has left behind is not known");
@@ -188,13 +191,11 @@ fn wait_for(fd: impl AsFd, deadline: Instant) -> io::Result<()> {
 fn record(bytes: [u8; 8], fd: Option<OwnedFd>) -> io::Result<Record> {
     let [k0, k1, k2, k3, n0, n1, n2, n3] = bytes;
     let (kind, number) = (i32::from_ne_bytes([k0, k1, k2, k3]), i32::from_ne_bytes([n0, n1, n2, n3]));
+    let pid = || u32::try_from(number).ok().and_then(HostPid::new).ok_or(Errno::SRCH);
     match (kind, fd) {
-        (1, _) => Ok(Record::Executed),
+        (1, _) => Ok(Record::Executed(pid()?)),
         (2, _) => Ok(Record::NotExecuted(io::Error::from_raw_os_error(number))),
-        (3, Some(pidfd)) => {
-            let pid = u32::try_from(number).ok().and_then(HostPid::new).ok_or(Errno::SRCH)?;
-            Ok(Record::Left(pid, pidfd))
-        }
+        (3, Some(pidfd)) => Ok(Record::Left(pid()?, pidfd)),
         // The kernel drops a descriptor that this process has no number for.
         (3, None) => Err(Errno::MFILE.into()),
         (4, _) => Ok(Record::Ended(pidfd::wait_status(number))),

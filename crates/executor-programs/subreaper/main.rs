@@ -9,7 +9,7 @@
 //! Arguments: the file to execute, the runtime's name, its arguments. Descriptor 3 is a socket for records, descriptor 4 the
 //! runtime's file if it is in memory. `executor-host` has the other side, and the meaning of the records.
 
-#![expect(unsafe_code, reason = "five system calls that are not in the standard library")]
+#![expect(unsafe_code, reason = "system calls that are not in the standard library")]
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -24,6 +24,8 @@ const SOCKET: RawFd = 3;
 const RUNTIME: RawFd = 4;
 
 /// The kinds of records. Each is followed by a number.
+///
+/// The number is the runtime's pid, and its process group.
 const EXECUTED: i32 = 1;
 /// The number is an errno.
 const NOT_EXECUTED: i32 = 2;
@@ -38,11 +40,18 @@ const MOST: usize = 128;
 const PR_SET_CHILD_SUBREAPER: c_int = 36;
 const F_SETFD: c_int = 2;
 const FD_CLOEXEC: c_int = 1;
+const P_PID: c_int = 1;
+const WEXITED: c_int = 4;
+const WNOWAIT: c_int = 0x0100_0000;
 const SYS_PIDFD_OPEN: i64 = 434;
 const SOL_SOCKET: c_int = 1;
 const SCM_RIGHTS: c_int = 1;
 const MSG_DONTWAIT: c_int = 0x40;
 const MSG_NOSIGNAL: c_int = 0x4000;
+
+/// `siginfo_t`.
+#[repr(C, align(8))]
+struct SignalInfo([u8; 128]);
 
 #[repr(C)]
 struct Part {
@@ -75,6 +84,7 @@ struct Rights {
 unsafe extern "C" {
     fn prctl(option: c_int, ...) -> c_int;
     fn fcntl(fd: c_int, command: c_int, ...) -> c_int;
+    fn waitid(kind: c_int, id: i32, info: *mut SignalInfo, options: c_int) -> c_int;
     fn sendmsg(fd: c_int, message: *const Message, flags: c_int) -> isize;
     fn syscall(number: i64, ...) -> i64;
 }
@@ -88,20 +98,35 @@ fn main() -> ExitCode {
         fcntl(SOCKET, F_SETFD, FD_CLOEXEC);
         fcntl(RUNTIME, F_SETFD, FD_CLOEXEC);
     }
-    let mut runtime = match Command::new(file).arg0(name).args(args).spawn() {
+    // Whoever kills the runtime kills its group: this program is in another, and looks at what is left.
+    let mut runtime = match Command::new(file).arg0(name).args(args).process_group(0).spawn() {
         Ok(runtime) => runtime,
         Err(error) => {
             send(NOT_EXECUTED, error.raw_os_error().unwrap_or_default(), None);
             return ExitCode::from(125);
         }
     };
-    send(EXECUTED, 0, None);
-    let Ok(status) = runtime.wait() else { return ExitCode::from(125) };
-    for (pid, pidfd) in left() {
-        send(LEFT, pid, Some(&pidfd));
+    let pid = runtime.id() as i32;
+    send(EXECUTED, pid, None);
+    wait_until_it_has_exited(pid);
+    for (left, pidfd) in left().into_iter().filter(|(left, _)| *left != pid) {
+        send(LEFT, left, Some(&pidfd));
     }
+    // As long as it is a zombie, its pid and its process group are nobody else's.
+    let Ok(status) = runtime.wait() else { return ExitCode::from(125) };
     send(ENDED, status.into_raw(), None);
     ExitCode::from(u8::from(!status.success()))
+}
+
+/// Waits for the runtime and does not reap it.
+fn wait_until_it_has_exited(pid: i32) {
+    let mut info = SignalInfo([0; 128]);
+    // SAFETY: `info` is as large as the C library's struct.
+    while unsafe { waitid(P_PID, pid, &raw mut info, WEXITED | WNOWAIT) } != 0 {
+        if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return;
+        }
+    }
 }
 
 /// The processes that the runtime has left behind. Some runtimes leave the container's process with a helper that is about to

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::{Figures, plan};
 use crate::HUNG;
-use crate::leftovers::Leftovers;
+use crate::leftovers::{Leftovers, executors_elsewhere};
 
 /// How long, and what from.
 #[derive(Args, Clone, Debug)]
@@ -133,7 +133,8 @@ impl Court {
         let path = dir.path().join("runtime");
         fs::write(&path, script)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
-        Ok(Self { dir, clean: Leftovers::default(), calls: executors_calls() })
+        let calls = executors_calls(dir.path());
+        Ok(Self { dir, clean: Leftovers::default(), calls })
     }
 
     /// Sweeps what dead embedders left, and counts what is left of them then.
@@ -145,7 +146,7 @@ impl Court {
             return Err(format!("the sweep left something: {left:?}").into());
         }
         self.clean.assert_nothing_new(self.dir.path());
-        let calls: Vec<_> = executors_calls().difference(&self.calls).cloned().collect();
+        let calls: Vec<_> = executors_calls(self.dir.path()).difference(&self.calls).cloned().collect();
         if calls.is_empty() {
             Ok(())
         } else {
@@ -228,14 +229,21 @@ fn last_figures(embedder: &mut Child) -> JoinHandle<Figures> {
     })
 }
 
-/// Calls of a runtime, each by an executor's mark in its environment.
-fn executors_calls() -> BTreeSet<String> {
+/// Calls of a runtime, each by an executor's mark in its environment. Those of executors of other test programs do not count.
+fn executors_calls(stage: &Path) -> BTreeSet<String> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let marked = processes.filter(|process| {
-        let environ = fs::read(process.path().join("environ")).unwrap_or_default();
-        environ.split(|byte| *byte == 0).any(|variable| variable.starts_with(b"LONGSHORE_EXECUTOR="))
-    });
-    marked.map(|process| process.file_name().to_string_lossy().into_owned()).collect()
+    let marked: Vec<_> = processes.filter_map(|process| Some((mark(&process.path())?, process))).collect();
+    let elsewhere = executors_elsewhere(stage);
+    let ours = marked.into_iter().filter(|(executor, _)| !elsewhere.contains(executor));
+    ours.map(|(_, process)| process.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// The executor whose mark a process has.
+fn mark(process: &Path) -> Option<String> {
+    let environ = fs::read(process.join("environ")).ok()?;
+    let mut variables = environ.split(|byte| *byte == 0);
+    let mark = variables.find_map(|variable| variable.strip_prefix(b"LONGSHORE_EXECUTOR="))?;
+    String::from_utf8_lossy(mark).split('.').next().map(str::to_owned)
 }
 
 /// A container of another root, by another embedder.

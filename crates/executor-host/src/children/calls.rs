@@ -5,12 +5,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use executor_core::lifecycle::{ExitStatus, HostPid};
+use executor_core::lifecycle::{ExitStatus, HostPid, Signal};
 use rustix::io::Errno;
 
 use super::waits::Continuation;
 use super::{ChildTable, ClientId, HANDOVER, LeftBy, Role, Watched, push_bounded};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Spawned};
 use crate::seam::{CallId, Command, Event, ImageFate};
 
 impl<K: Kernel> ChildTable<K> {
@@ -36,21 +36,32 @@ impl<K: Kernel> ChildTable<K> {
         let mut add_name = |name| {
             own.names.insert(name);
         };
-        let (pid, image) = self.kernel.spawn(command, fds, &mut add_name)?;
-        let number = self.watch(pid, client, Role::Call(call))?;
+        let Spawned { pid, runtime, image } = self.kernel.spawn(command, fds, &mut add_name)?;
+        let number = self.watch(pid, runtime, client, Role::Call(call))?;
         if let Some(own) = self.clients.get_mut(&client) {
             own.calls.insert(call, number);
-            push_bounded(&mut own.groups, pid);
+            push_bounded(&mut own.groups, runtime);
         }
         Ok((pid, image))
     }
 
     /// Watches our own child. If there is no file descriptor for a pidfd, it is killed at once: it is not
     /// reaped yet, so its pid is certainly its own.
-    fn watch(&mut self, pid: HostPid, client: ClientId, role: Role) -> io::Result<u64> {
+    fn watch(&mut self, pid: HostPid, runtime: HostPid, client: ClientId, role: Role) -> io::Result<u64> {
         let watched = self.kernel.open(pid).and_then(|pidfd| self.watch_by(pid, pidfd, client, role));
-        if watched.as_ref().is_err_and(|error| Errno::from_io_error(error) != Some(Errno::SRCH)) {
-            self.kill_unwatched(pid);
+        match &watched {
+            Ok(number) => {
+                if let Some(watched) = self.watched.get_mut(number) {
+                    watched.runtime = Some(runtime);
+                }
+            }
+            Err(error) if Errno::from_io_error(error) == Some(Errno::SRCH) => {}
+            // A subreaper exits after its runtime.
+            Err(_) if runtime != pid => {
+                let _gone = self.kernel.send_group(runtime, Signal::KILL);
+                self.unwatched.push(pid);
+            }
+            Err(_) => self.kill_unwatched(pid),
         }
         watched
     }
@@ -65,7 +76,7 @@ impl<K: Kernel> ChildTable<K> {
         let number = self.next;
         self.kernel.watch(number, &pidfd)?;
         self.next += 1;
-        self.watched.insert(number, Watched { pid, pidfd, client, role, give_up: None });
+        self.watched.insert(number, Watched { pid, pidfd, client, role, runtime: None, give_up: None });
         Ok(number)
     }
 
@@ -82,20 +93,25 @@ impl<K: Kernel> ChildTable<K> {
         now: Instant,
         client: ClientId,
         call: CallId,
-        pid: HostPid,
+        (pid, runtime): (HostPid, HostPid),
         status: Option<ExitStatus>,
     ) {
         let report = self.kernel.report(pid);
         let status = report.status.or(status).unwrap_or(ExitStatus::Unknown);
-        if !report.left.is_empty() {
+        let group = match status {
+            ExitStatus::Code(0) => None,
+            ExitStatus::Code(_) | ExitStatus::Signal(_) | ExitStatus::Unknown => Some(runtime.get()),
+        };
+        if group.is_none() && !report.left.is_empty() {
             push_bounded(&mut self.left, LeftBy { client, call, processes: report.left });
         }
-        let left = match status {
-            ExitStatus::Code(0) => BTreeSet::new(),
-            ExitStatus::Code(_) | ExitStatus::Signal(_) | ExitStatus::Unknown => {
-                self.kill_unadopted(client, |_, _, stat| stat.group == pid.get())
-            }
-        };
-        self.begin_wait(client, left, now, now + HANDOVER, Continuation::CallEnded { call, status });
+        let left = self.kill_group(client, group);
+        self.begin_wait(client, left, now, now + HANDOVER, Continuation::CallEnded { call, status, group });
+    }
+    /// Kills the unknown children in the process group of a call. A child of one of them is ours only when that has exited, so
+    /// there may be more then.
+    pub(super) fn kill_group(&mut self, client: ClientId, group: Option<u32>) -> BTreeSet<u64> {
+        let Some(group) = group else { return BTreeSet::new() };
+        self.kill_unadopted(client, |_, _, stat| stat.group == group)
     }
 }

@@ -32,11 +32,10 @@ use crate::seam::{Containers, Members, Token};
 pub const RUNTIMES: [&str; 4] = ["longshore-runc", "runc", "crun", "youki"];
 
 impl<K: Kernel> ChildTable<K> {
-    /// Children of this process that are neither adopted, nor to be adopted, nor calls, of any executor in it.
+    /// Children of this process that are neither adopted nor calls, of any executor in it.
     pub(super) fn unknown_children(&self) -> Vec<HostPid> {
         let watched = self.watched.values().map(|watched| watched.pid);
-        let left = self.left.iter().flat_map(|left| left.processes.iter().map(|(pid, _)| *pid));
-        let known: HashSet<_> = watched.chain(left).chain(self.unwatched.iter().copied()).collect();
+        let known: HashSet<_> = watched.chain(self.unwatched.iter().copied()).collect();
         let mut children = self.kernel.children();
         children.retain(|pid| !known.contains(pid));
         children
@@ -56,7 +55,10 @@ impl<K: Kernel> ChildTable<K> {
         if self.clients.values().all(|client| client.containers.is_none()) {
             return;
         }
-        for pid in self.unknown_children() {
+        // Those that are to be adopted are reaped then.
+        let left = self.left.iter().flat_map(|left| left.processes.iter().map(|(pid, _)| *pid));
+        let left: HashSet<_> = left.collect();
+        for pid in self.unknown_children().into_iter().filter(|pid| !left.contains(pid)) {
             let Some(stat) = self.kernel.stat(pid).filter(|stat| stat.state == 'Z') else { continue };
             if self.clients.values().any(|client| self.is_ours(client, pid, &stat)) {
                 self.reap_orphan(pid);

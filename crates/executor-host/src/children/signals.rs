@@ -93,7 +93,11 @@ impl<K: Kernel> ChildTable<K> {
     pub(super) fn signal_group(&mut self, number: u64, signal: Signal) -> io::Result<Delivery> {
         let Some(watched) = self.watched.get(&number) else { return Ok(Delivery::Gone) };
         let own_group = self.kernel.stat(self.kernel.own_pid()).map(|stat| stat.group);
-        let its_group = self.kernel.stat(watched.pid).map(|stat| stat.group);
+        let its_group = self.kernel.stat(watched.pid).map(|stat| match watched.runtime {
+            // A subreaper reaps its runtime, whose group may then be another's, just before it exits.
+            Some(runtime) if !stat.is_ending() => runtime.get(),
+            Some(_) | None => stat.group,
+        });
         let alone = its_group == own_group || watched.is_reaped_by_monitor();
         let Some(group) = its_group.filter(|_| !alone).and_then(HostPid::new) else {
             return self.kernel.send(&watched.pidfd, signal);

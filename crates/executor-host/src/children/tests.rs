@@ -9,6 +9,7 @@ use executor_core::lifecycle::{ExecId, Signal, SignalScope};
 use rustix::io::Errno;
 
 use super::*;
+use crate::kernel::Spawned;
 use crate::procfs::Stat;
 use crate::seam::{Command, Delivered, ImageFate, Members, OsError, StdioSource};
 use crate::subreaper::Report;
@@ -50,6 +51,12 @@ struct World {
     /// What calls below a subreaper have left behind.
     reports: HashMap<u32, Report<u64>>,
     robbed: u32,
+    /// Calls have a subreaper.
+    subreaps: bool,
+    /// A process that does not die yet.
+    immortal: Option<u32>,
+    /// The children of a process are ours when it is reaped.
+    reparents: bool,
     did: Vec<String>,
 }
 
@@ -96,14 +103,18 @@ impl Kernel for World {
         command: &Command,
         _: &[OwnedFd],
         named: &mut dyn FnMut(String),
-    ) -> io::Result<(HostPid, ImageFate)> {
+    ) -> io::Result<Spawned> {
         named(command.program.to_string_lossy().into_owned());
         self.spawned += 1;
         let pid = 100 * self.spawned;
-        Ok((
-            self.add(pid, OWN, |fake| (fake.session, fake.cgroup, fake.nested) = (OWN, "/", false)),
-            ImageFate::None,
-        ))
+        let pid = self.add(pid, OWN, |fake| (fake.session, fake.cgroup, fake.nested) = (OWN, "/", false));
+        let runtime = match self.subreaps {
+            true => self.add(pid.get() + 1, pid.get(), |fake| {
+                (fake.session, fake.cgroup, fake.nested) = (OWN, "/", false);
+            }),
+            false => pid,
+        };
+        Ok(Spawned { pid, runtime, image: ImageFate::None })
     }
 
     fn report(&mut self, call: HostPid) -> Report<u64> {
@@ -133,6 +144,10 @@ impl Kernel for World {
         self.tried += 1;
         if status.is_some() {
             self.processes.remove(&pid);
+            if self.reparents {
+                let orphans = self.processes.values_mut().filter(|fake| fake.parent == pid);
+                orphans.for_each(|fake| fake.parent = OWN);
+            }
             self.did.push(format!("reap {pid}"));
         }
         Ok(status)
@@ -151,15 +166,18 @@ impl Kernel for World {
         let Some((pid, _)) = self.by_serial(*pidfd) else { return Ok(Delivery::Gone) };
         self.did.push(format!("{signal} {pid}"));
         if signal == Signal::KILL {
+            let is_immortal = self.immortal == Some(pid);
             let fake = self.processes.get_mut(&pid).unwrap();
-            fake.ended.get_or_insert(ExitStatus::Signal(signal));
+            fake.ended = fake.ended.or((!is_immortal).then_some(ExitStatus::Signal(signal)));
         }
         Ok(Delivery::Sent)
     }
 
     fn send_group(&mut self, group: HostPid, signal: Signal) -> io::Result<()> {
         self.did.push(format!("{signal} -{group}"));
-        let members = self.processes.values_mut().filter(|fake| fake.group == group.get());
+        let immortal = self.immortal;
+        let mortal = self.processes.iter_mut().filter(|(pid, _)| immortal != Some(**pid));
+        let members = mortal.map(|(_, fake)| fake).filter(|fake| fake.group == group.get());
         if signal == Signal::KILL {
             members.for_each(|fake| fake.ended = fake.ended.or(Some(ExitStatus::Signal(signal))));
         }
@@ -456,6 +474,76 @@ fn what_a_subreaper_has_left_behind_is_exact() {
     assert_eq!(stage.world().robbed, 1, "the next runtimes are below a subreaper");
     assert!(stage.table.left.is_empty());
     assert!(stage.world().processes.contains_key(&812), "the stranger is left alone");
+}
+
+/// A call is killed: its runtime dies, and its subreaper exits after that. What the runtime leaves is ours only then, one after the
+/// other.
+#[test]
+fn a_killed_call_ends_when_all_of_its_group_has() {
+    for closing in [false, true] {
+        let mut stage = Stage::new();
+        (stage.world().reparents, stage.world().subreaps) = (true, true);
+        let (call, subreaper) = stage.spawn();
+        let runtime = subreaper + 1;
+        stage.world().add(runtime + 1, runtime, |fake| {
+            (fake.group, fake.session, fake.cgroup, fake.nested) = (runtime, OWN, "/", false);
+        });
+        match closing {
+            true => drop(stage.ask(0, |token| Request::Close { token, patience: HANDOVER })),
+            false => drop(stage.ask(0, |_| Request::KillCall { call })),
+        }
+        assert_eq!(stage.did(), [format!("SIGKILL -{runtime}")], "the subreaper is not killed");
+        stage.settle(RETRY);
+        assert!(stage.events().is_empty());
+        // It tells of what the runtime has left, which nobody adopts.
+        let left = HostPid::new(runtime + 1).unwrap();
+        let pidfd = stage.world().open(left).unwrap();
+        let status = Some(ExitStatus::Signal(Signal::KILL));
+        stage.world().reports.insert(subreaper, Report { status, left: vec![(left, pidfd)] });
+        stage.world().end(subreaper, code(1));
+        stage.settle(HANDOVER / 2);
+        assert_eq!(stage.world().processes.len(), 0, "{closing}: {:?}", stage.did());
+        let is_end = |event: &Event| matches!(event, Event::CallEnded { .. });
+        assert_eq!(stage.events().iter().filter(|event| is_end(event)).count(), 1);
+    }
+}
+
+/// Once the subreaper has exited, the runtime's group may be another's.
+#[test]
+fn a_subreaper_that_has_exited_has_no_group_to_be_killed() {
+    let mut stage = Stage::new();
+    stage.world().subreaps = true;
+    let (call, subreaper) = stage.spawn();
+    stage.world().processes.remove(&(subreaper + 1));
+    stage.world().add(subreaper + 1, 1000, |_| {});
+    stage.world().end(subreaper, code(0));
+    stage.ask(0, |_| Request::KillCall { call });
+    assert!(!stage.did().contains(&format!("SIGKILL -{}", subreaper + 1)));
+    assert_eq!(stage.world().processes[&(subreaper + 1)].ended, None);
+}
+
+/// The rest of a killed call takes longer to die than its end is waited for. The client waits for it when it closes.
+#[test]
+fn what_has_not_died_in_time_is_waited_for_at_the_end() {
+    let mut stage = Stage::new();
+    stage.world().reparents = true;
+    let (call, runtime) = stage.spawn();
+    let of_call =
+        |fake: &mut Fake| (fake.group, fake.session, fake.cgroup, fake.nested) = (runtime, OWN, "/", false);
+    stage.world().add(101, runtime, of_call);
+    stage.world().add(102, 101, of_call);
+    stage.world().immortal = Some(101);
+    stage.ask(0, |_| Request::KillCall { call });
+    stage.settle(HANDOVER * 2);
+    assert!(matches!(*stage.events(), [.., Event::CallEnded { .. }]), "it is not waited for ever");
+    stage.ask(0, |token| Request::Close { token, patience: HANDOVER * 4 });
+    stage.settle(HANDOVER);
+    assert_eq!(stage.events(), [], "a child of the runtime is still there");
+    stage.world().immortal = None;
+    stage.world().end(101, ExitStatus::Signal(Signal::KILL));
+    stage.settle(HANDOVER);
+    assert!(matches!(*stage.events(), [Event::Done { .. }]));
+    assert_eq!(stage.world().processes.len(), 0);
 }
 
 #[test]

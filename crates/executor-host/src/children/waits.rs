@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use executor_core::lifecycle::{ContainerId, ExitStatus, Signal};
 
-use super::{CHECK_INTERVAL, ChildTable, ClientId, HANDOVER, push_bounded};
+use super::{CHECK_INTERVAL, ChildTable, ClientId, Role, push_bounded};
 use crate::kernel::Kernel;
 use crate::seam::{CallId, Event, Members, Token};
 
@@ -30,17 +30,16 @@ pub(super) enum Continuation {
     CallEnded {
         call: CallId,
         status: ExitStatus,
+        /// The process group whose rest is killed before, if the call has failed.
+        group: Option<u32>,
     },
     UnadoptedEnded {
         token: Token,
     },
-    /// Next, what is left in these process groups of runtimes is killed.
+    /// What is left in these process groups of runtimes is killed meanwhile.
     Closing {
         token: Token,
         groups: HashSet<u32>,
-    },
-    Closed {
-        token: Token,
     },
     EndAll {
         token: Token,
@@ -53,6 +52,16 @@ pub(super) enum Continuation {
 impl Wait {
     pub(super) fn next_deadline(&self) -> Instant {
         self.next_check.map_or(self.deadline, |check| check.min(self.deadline))
+    }
+
+    /// The process group that is killed before the wait is over.
+    const fn group(&self) -> Option<u32> {
+        match self.then {
+            Continuation::CallEnded { group, .. } => group,
+            Continuation::UnadoptedEnded { .. }
+            | Continuation::Closing { .. }
+            | Continuation::EndAll { .. } => None,
+        }
     }
 
     /// Removes a process that has exited. Whether it was the last one.
@@ -69,7 +78,13 @@ impl<K: Kernel> ChildTable<K> {
         let calls: Vec<_> = own.calls.values().copied().collect();
         let processes: BTreeSet<_> = calls.iter().chain(own.adopted.values()).copied().collect();
         let watched_calls = calls.iter().filter_map(|call| self.watched.get(call));
-        let groups = watched_calls.map(|call| call.pid.get()).collect();
+        let ending = self.waits.values().filter(|wait| wait.client == client).filter_map(Wait::group);
+        let unfinished = own.unfinished.iter().copied();
+        let groups = watched_calls
+            .map(|call| call.runtime.unwrap_or(call.pid).get())
+            .chain(ending)
+            .chain(unfinished)
+            .collect();
         for number in &processes {
             let _gone = self.signal_group(*number, Signal::KILL);
         }
@@ -127,29 +142,48 @@ impl<K: Kernel> ChildTable<K> {
             Continuation::EndAll { container, members, thaw, .. } => {
                 self.end_members(wait.client, container, members, thaw)
             }
-            // An init does not end before the zombies in its pid namespace are reaped.
-            Continuation::Closing { .. } => {
+            Continuation::Closing { groups, .. } => {
+                // An init does not end before the zombies in its pid namespace are reaped.
                 self.reap_orphans();
                 wait.processes.retain(|number| self.watched.contains_key(number));
+                if wait.processes.is_empty() {
+                    self.kill_unadopted(wait.client, |_, _, stat| groups.contains(&stat.group));
+                    wait.processes = self.dying(wait.client);
+                }
                 wait.processes.is_empty()
             }
-            Continuation::CallEnded { .. }
-            | Continuation::UnadoptedEnded { .. }
-            | Continuation::Closed { .. } => wait.processes.is_empty(),
+            Continuation::CallEnded { group, .. } => {
+                if wait.processes.is_empty() && !is_overdue {
+                    wait.processes = self.kill_group(wait.client, *group);
+                }
+                wait.processes.is_empty()
+            }
+            Continuation::UnadoptedEnded { .. } => wait.processes.is_empty(),
         };
         if !is_complete && !is_overdue {
             wait.next_check = wait.next_check.map(|_| now + CHECK_INTERVAL);
             self.waits.insert(number, wait);
             return;
         }
-        self.finish_wait(now, wait);
+        self.finish_wait(wait);
     }
 
-    fn finish_wait(&mut self, now: Instant, wait: Wait) {
-        let Wait { client, then, .. } = wait;
-        match then {
-            Continuation::CallEnded { call, status } => {
+    /// The processes of a client that were killed and have not exited.
+    fn dying(&self, client: ClientId) -> BTreeSet<u64> {
+        let dying = self.watched.iter().filter(|(_, watched)| {
+            watched.client == client && matches!(watched.role, Role::Killed | Role::Call(_))
+        });
+        dying.map(|(number, _)| *number).collect()
+    }
+
+    fn finish_wait(&mut self, wait: Wait) {
+        let client = wait.client;
+        match wait.then {
+            Continuation::CallEnded { call, status, group } => {
                 if let Some(own) = self.clients.get_mut(&client) {
+                    if let Some(group) = group.filter(|_| !wait.processes.is_empty()) {
+                        push_bounded(&mut own.unfinished, group);
+                    }
                     own.calls.remove(&call);
                     push_bounded(&mut own.ended_calls, (call, status));
                 }
@@ -160,11 +194,7 @@ impl<K: Kernel> ChildTable<K> {
                 self.reap_orphans();
                 self.emit(client, Event::Done { token });
             }
-            Continuation::Closing { token, groups } => {
-                let left = self.kill_unadopted(client, |_, _, stat| groups.contains(&stat.group));
-                self.begin_wait(client, left, now, now + HANDOVER, Continuation::Closed { token });
-            }
-            Continuation::Closed { token } => self.emit(client, Event::Done { token }),
+            Continuation::Closing { token, groups: _ } => self.emit(client, Event::Done { token }),
             Continuation::EndAll { token, .. } => {
                 self.reap_remembered();
                 self.emit(client, Event::Done { token });

@@ -291,7 +291,7 @@ fn shared_root_at_the_same_time() {
             // While another thread sweeps what has died, its id is taken.
             let name = format!("{name}-{round}");
             let mut walker = Walker { name: name.clone(), root: None, reservation: None };
-            let steps: &[Step] = if (round + seed) % 2 == 0 { &LIFE } else { &DEATH };
+            let steps: &[Step] = if (round + seed).is_multiple_of(2) { &LIFE } else { &DEATH };
             for step in steps {
                 walker.take(*step, dir.path(), &name);
                 walker.is_whole(dir.path(), &name);
