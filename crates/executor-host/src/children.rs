@@ -274,9 +274,8 @@ impl<K: Kernel> ChildTable<K> {
             Ok(Some(status)) => Some(status),
             // It has exited, and its parent (crun's helper) may still exist.
             Ok(None) => return self.retry_reaping(now, give_up, number),
-            Err(_)
-                if now < give_up && self.kernel.stat(watched.pid).is_some_and(|stat| stat.state == 'Z') =>
-            {
+            // It is another's child yet, or somebody else is just reaping it (state X): its status is known after that.
+            Err(_) if now < give_up && self.kernel.stat(watched.pid).is_some_and(|stat| stat.is_ending()) => {
                 return self.retry_reaping(now, give_up, number);
             }
             Err(error) => {

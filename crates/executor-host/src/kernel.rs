@@ -18,14 +18,15 @@ use rustix::process::{WaitId, WaitIdOptions};
 use crate::procfs::{self, Stat};
 use crate::seam::{Command, FileIdentity, ImageFate, Members};
 use crate::spawn::{Execution, Program, above, execute, path_of};
-use crate::subreaper::{self, Report, Reports, Subreaper};
+use crate::subreaper::{self, Report, Reports, Started, Subreaper};
 use crate::{cgroup, pidfd};
 
 /// A call that was executed.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Spawned {
+pub(crate) struct Spawned<P> {
     /// Our child: the runtime, or its subreaper.
     pub(crate) pid: HostPid,
+    /// Its pidfd, if it is open already.
+    pub(crate) pidfd: Option<P>,
     /// The runtime, which leads a process group.
     pub(crate) runtime: HostPid,
     /// Whether the command's image was executed.
@@ -43,7 +44,7 @@ pub(crate) trait Kernel {
         command: &Command,
         fds: &[OwnedFd],
         named: &mut dyn FnMut(String),
-    ) -> io::Result<Spawned>;
+    ) -> io::Result<Spawned<Self::Pidfd>>;
     /// What a call has left behind, after its exit. Asked once for each.
     fn report(&mut self, call: HostPid) -> Report<Self::Pidfd>;
     /// Somebody else has reaped a child of this process, and may do so again.
@@ -145,7 +146,7 @@ impl Linux {
         program: Program<'_>,
         named: &mut dyn FnMut(String),
         image: ImageFate,
-    ) -> io::Result<Spawned> {
+    ) -> io::Result<Spawned<OwnedFd>> {
         let file = match program {
             Program::Path(path) => path.to_owned(),
             Program::Memory(file) => path_of(file),
@@ -155,9 +156,10 @@ impl Linux {
             match self.subreaper() {
                 Ok(subreaper) => {
                     named(short_name(Path::new(subreaper::FILE)));
-                    let (pid, runtime, reports) = subreaper.execute(command, fds, &program)?;
+                    let Started { pid, pidfd, runtime, reports } =
+                        subreaper.execute(command, fds, &program)?;
                     self.reports.insert(pid, reports);
-                    return Ok(Spawned { pid, runtime, image });
+                    return Ok(Spawned { pid, pidfd: Some(pidfd), runtime, image });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "exit statuses may be lost: somebody else reaps children")
@@ -166,7 +168,7 @@ impl Linux {
         }
         let args = iter::once(&*command.program).chain(command.args.iter().map(|arg| &**arg)).collect();
         let pid = execute(&Execution { program, args, command, more: Vec::new() }, fds)?;
-        Ok(Spawned { pid, runtime: pid, image })
+        Ok(Spawned { pid, pidfd: None, runtime: pid, image })
     }
 
     fn subreaper(&mut self) -> io::Result<&Subreaper> {
@@ -185,7 +187,7 @@ impl Kernel for Linux {
         command: &Command,
         fds: &[OwnedFd],
         named: &mut dyn FnMut(String),
-    ) -> io::Result<Spawned> {
+    ) -> io::Result<Spawned<OwnedFd>> {
         let program = Path::new(&command.program);
         let (file, fate) = match command.image {
             None => (None, ImageFate::None),

@@ -24,8 +24,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketFlags, SocketType, recvmsg,
-    socketpair,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, SocketType,
+    recvmsg, socketpair,
 };
 
 use crate::seam::Command;
@@ -34,6 +34,8 @@ use crate::{pidfd, procfs};
 
 /// The runtime's file as the subreaper sees it, if that is in memory: its descriptor 4.
 pub(crate) const FILE: &str = "/proc/self/fd/4";
+
+const KILL: rustix::process::Signal = rustix::process::Signal::KILL;
 
 /// How long it may take to say whether it has executed the runtime.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -58,6 +60,16 @@ enum Record {
 /// The program, in memory.
 pub(crate) struct Subreaper(OwnedFd);
 
+/// A subreaper that has executed its runtime.
+pub(crate) struct Started {
+    pub(crate) pid: HostPid,
+    /// Its own. It was opened before it could exit.
+    pub(crate) pidfd: OwnedFd,
+    /// The runtime, which leads a process group.
+    pub(crate) runtime: HostPid,
+    pub(crate) reports: Reports,
+}
+
 /// The socket to one subreaper.
 pub(crate) struct Reports(OwnedFd);
 
@@ -75,19 +87,15 @@ impl Subreaper {
         Ok(Self(above(File::open(path)?)?))
     }
 
-    /// Executes a command below a subreaper. Returns the subreaper's pid, and the runtime's, which leads a process group.
+    /// Executes a command below a subreaper.
     pub(crate) fn execute(
         &self,
         command: &Command,
         fds: &[OwnedFd],
         program: &Program<'_>,
-    ) -> io::Result<(HostPid, HostPid, Reports)> {
-        let pair = socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-            None,
-        );
+    ) -> io::Result<Started> {
+        // The subreaper waits for its first record: its end must block.
+        let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
         let (ours, theirs) = pair?;
         let mut more = vec![&theirs];
         let file = match program {
@@ -102,22 +110,19 @@ impl Subreaper {
         let execution = Execution { program: Program::Memory(&self.0), args, command, more };
         let pid = execute(&execution, fds)?;
         drop(theirs);
+        // It exits if our end is closed before it has read its first record.
+        let pidfd = pidfd::open(pid)?;
         let reports = Reports(ours);
         match reports.executed() {
-            Ok(runtime) => Ok((pid, runtime, reports)),
+            Ok(runtime) => Ok(Started { pid, pidfd, runtime, reports }),
             Err(error) => {
                 // Nobody else knows of it. If it has not exited by itself, it may have executed the runtime.
                 for child in procfs::children_of(pid) {
-                    let _gone = rustix::process::kill_process_group(
-                        pidfd::raw(child)?,
-                        rustix::process::Signal::KILL,
-                    );
+                    let _gone = rustix::process::kill_process_group(pidfd::raw(child)?, KILL);
                 }
-                if let Ok(pidfd) = pidfd::open(pid) {
-                    let _gone = pidfd::send(&pidfd, Signal::KILL);
-                    let _ended = wait_for(&pidfd, Instant::now() + PATIENCE);
-                    let _reaped = pidfd::reap(pidfd.as_fd());
-                }
+                let _gone = pidfd::send(&pidfd, Signal::KILL);
+                let _ended = wait_for(&pidfd, Instant::now() + PATIENCE);
+                let _reaped = pidfd::reap(pidfd.as_fd());
                 Err(error)
             }
         }
@@ -125,8 +130,9 @@ impl Subreaper {
 }
 
 impl Reports {
-    /// Waits until it has executed the runtime. Returns the runtime's pid.
+    /// Has it execute the runtime, and waits for that. Returns the runtime's pid.
     fn executed(&self) -> io::Result<HostPid> {
+        rustix::net::send(&self.0, &[0; 8], SendFlags::NOSIGNAL)?;
         wait_for(&self.0, Instant::now() + PATIENCE)?;
         match self.next()? {
             Some(Record::Executed(pid)) => Ok(pid),
@@ -158,7 +164,7 @@ impl Reports {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let mut parts = [IoSliceMut::new(&mut bytes)];
-        match recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC) {
+        match recvmsg(&self.0, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT) {
             Ok(received) if received.bytes == 0 => return Ok(None),
             Ok(_) => {}
             Err(Errno::AGAIN | Errno::CONNRESET) => return Ok(None),

@@ -11,14 +11,14 @@
 
 #![expect(unsafe_code, reason = "system calls that are not in the standard library")]
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::{c_int, c_void};
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, exit};
 
 const SOCKET: RawFd = 3;
 const RUNTIME: RawFd = 4;
@@ -34,7 +34,7 @@ const LEFT: i32 = 3;
 /// The number is the runtime's wait status.
 const ENDED: i32 = 4;
 
-/// The most processes that are looked for.
+/// The most processes that are looked for, those nearest to the runtime first.
 const MOST: usize = 128;
 
 const PR_SET_CHILD_SUBREAPER: c_int = 36;
@@ -84,6 +84,7 @@ struct Rights {
 unsafe extern "C" {
     fn prctl(option: c_int, ...) -> c_int;
     fn fcntl(fd: c_int, command: c_int, ...) -> c_int;
+    fn read(fd: c_int, buffer: *mut c_void, len: usize) -> isize;
     fn waitid(kind: c_int, id: i32, info: *mut SignalInfo, options: c_int) -> c_int;
     fn sendmsg(fd: c_int, message: *const Message, flags: c_int) -> isize;
     fn syscall(number: i64, ...) -> i64;
@@ -98,6 +99,7 @@ fn main() -> ExitCode {
         fcntl(SOCKET, F_SETFD, FD_CLOEXEC);
         fcntl(RUNTIME, F_SETFD, FD_CLOEXEC);
     }
+    wait_for_the_host();
     // Whoever kills the runtime kills its group: this program is in another, and looks at what is left.
     let mut runtime = match Command::new(file).arg0(name).args(args).process_group(0).spawn() {
         Ok(runtime) => runtime,
@@ -118,6 +120,15 @@ fn main() -> ExitCode {
     ExitCode::from(u8::from(!status.success()))
 }
 
+/// Waits for a record of any kind: the host has a pidfd of this process now. If the host is gone, nobody waits for the runtime.
+fn wait_for_the_host() {
+    let mut record = [0; 8];
+    // SAFETY: `record` is as large as it is said to be.
+    if unsafe { read(SOCKET, (&raw mut record).cast(), size_of_val(&record)) } <= 0 {
+        exit(125);
+    }
+}
+
 /// Waits for the runtime and does not reap it.
 fn wait_until_it_has_exited(pid: i32) {
     let mut info = SignalInfo([0; 128]);
@@ -129,17 +140,21 @@ fn wait_until_it_has_exited(pid: i32) {
     }
 }
 
-/// The processes that the runtime has left behind. Some runtimes leave the container's process with a helper that is about to
-/// exit: so children of children count, until no more are found. None of them is reaped here.
+/// The processes that the runtime has left behind, and all below them: some runtimes leave the container's process with a helper
+/// that is about to exit, and that with another. Processes come up while others exit, so this looks until no more are found. None
+/// of them is reaped here.
 fn left() -> Vec<(i32, OwnedFd)> {
     let mut all = BTreeMap::new();
     loop {
-        let own = children_of("thread-self");
-        let below: Vec<_> = own.iter().flat_map(|pid| children_of(&format!("{pid}/task/{pid}"))).collect();
         let before = all.len();
-        for pid in own.into_iter().chain(below) {
-            if all.len() < MOST
-                && let Entry::Vacant(new) = all.entry(pid)
+        let mut next: VecDeque<_> = children_of("thread-self").into();
+        let mut seen = 0;
+        while let Some(pid) = next.pop_front()
+            && seen < MOST
+        {
+            seen += 1;
+            next.extend(children_of(&format!("{pid}/task/{pid}")));
+            if let Entry::Vacant(new) = all.entry(pid)
                 && let Ok(pidfd) = open(pid)
             {
                 new.insert(pidfd);

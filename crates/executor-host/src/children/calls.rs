@@ -36,8 +36,9 @@ impl<K: Kernel> ChildTable<K> {
         let mut add_name = |name| {
             own.names.insert(name);
         };
-        let Spawned { pid, runtime, image } = self.kernel.spawn(command, fds, &mut add_name)?;
-        let number = self.watch(pid, runtime, client, Role::Call(call))?;
+        let spawned = self.kernel.spawn(command, fds, &mut add_name)?;
+        let (pid, runtime, image) = (spawned.pid, spawned.runtime, spawned.image);
+        let number = self.watch(spawned, client, Role::Call(call))?;
         if let Some(own) = self.clients.get_mut(&client) {
             own.calls.insert(call, number);
             push_bounded(&mut own.groups, runtime);
@@ -47,8 +48,10 @@ impl<K: Kernel> ChildTable<K> {
 
     /// Watches our own child. If there is no file descriptor for a pidfd, it is killed at once: it is not
     /// reaped yet, so its pid is certainly its own.
-    fn watch(&mut self, pid: HostPid, runtime: HostPid, client: ClientId, role: Role) -> io::Result<u64> {
-        let watched = self.kernel.open(pid).and_then(|pidfd| self.watch_by(pid, pidfd, client, role));
+    fn watch(&mut self, spawned: Spawned<K::Pidfd>, client: ClientId, role: Role) -> io::Result<u64> {
+        let Spawned { pid, pidfd, runtime, .. } = spawned;
+        let opened = pidfd.map_or_else(|| self.kernel.open(pid), Ok);
+        let watched = opened.and_then(|pidfd| self.watch_by(pid, pidfd, client, role));
         match &watched {
             Ok(number) => {
                 if let Some(watched) = self.watched.get_mut(number) {

@@ -103,7 +103,7 @@ impl Kernel for World {
         command: &Command,
         _: &[OwnedFd],
         named: &mut dyn FnMut(String),
-    ) -> io::Result<Spawned> {
+    ) -> io::Result<Spawned<u64>> {
         named(command.program.to_string_lossy().into_owned());
         self.spawned += 1;
         let pid = 100 * self.spawned;
@@ -114,7 +114,7 @@ impl Kernel for World {
             }),
             false => pid,
         };
-        Ok(Spawned { pid, runtime, image: ImageFate::None })
+        Ok(Spawned { pid, pidfd: None, runtime, image: ImageFate::None })
     }
 
     fn report(&mut self, call: HostPid) -> Report<u64> {
