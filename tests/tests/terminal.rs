@@ -173,6 +173,68 @@ fn tty_never_ends() {
     });
 }
 
+/// Which ends of a terminal are dropped, in order. The handle that resizes is kept.
+#[derive(Clone, Copy, Debug)]
+enum Drops {
+    Output,
+    OutputThenInput,
+    InputThenOutput,
+}
+
+/// Drops ends of a terminal whose program has said that it is ready. Returns the end that is still held.
+async fn drop_ends(io: &longshore::Io, drops: Drops) -> Option<longshore::Input> {
+    let (input, mut output) = (io.take_stdin().unwrap(), io.take_stdout().unwrap());
+    expect(&mut output, "ready").await;
+    let held = match drops {
+        Drops::Output => Some(input),
+        Drops::OutputThenInput => None,
+        Drops::InputThenOutput => {
+            drop(input);
+            None
+        }
+    };
+    drop(output);
+    held
+}
+
+async fn ended(what: String, exit: impl Future<Output = longshore::Exit>) -> ExitStatus {
+    let exit = tokio::time::timeout(Duration::from_secs(10), exit).await;
+    exit.unwrap_or_else(|_| panic!("{what}: it is still alive")).status
+}
+
+/// A terminal whose output is dropped is hung up, whether or not its input is held, and whatever its program does.
+#[test]
+fn hang_up() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let held = executor.run(sleeper()).await.unwrap();
+        let handler = "trap 'exit 7' HUP;";
+        for drops in [Drops::Output, Drops::OutputThenInput, Drops::InputThenOutput] {
+            for busy in ["sleep 0.02", "echo more", "read line"] {
+                let what = format!("{busy}, {drops:?}");
+                let script = format!("echo ready; while :; do {busy}; done");
+                let run = executor.run(on_terminal(&format!("{handler} {script}"))).await.unwrap();
+                let input = drop_ends(run.io(), drops).await;
+                assert_eq!(ended(what.clone(), run.wait()).await, ExitStatus::Code(7), "{what}");
+                if let Some(mut input) = input {
+                    input.write_all("late").await.unwrap_err();
+                }
+                // An exec needs no handler: it is not process 1.
+                let by_default = ExitStatus::Signal(longshore::Signal::HUP);
+                for (handler, status) in [(handler, ExitStatus::Code(7)), ("", by_default)] {
+                    let mut spec = ExecSpec::new(["sh", "-c", &format!("{handler} {script}")]).piped();
+                    spec.stdio.stdin = Stdio::Pipe;
+                    let exec = held.exec(spec.terminal(TerminalSize::default())).await.unwrap();
+                    let _input = drop_ends(exec.io(), drops).await;
+                    assert_eq!(ended(what.clone(), exec.wait()).await, status, "{handler} {what}");
+                }
+            }
+        }
+        held.cancel(Cancel::now()).await;
+        stage.finish(executor).await;
+    });
+}
+
 #[test]
 fn input_and_its_end_reach_the_program_on_a_terminal() {
     on_stage(async |stage| {

@@ -144,6 +144,10 @@ pub struct ProcessSpec {
     pub stdio: StdioSpec,
     /// If present, it has a terminal of this size instead of three streams. Its stdin and stdout must then be pipes
     /// or null, and its stderr comes with stdout.
+    ///
+    /// When the [`Output`](crate::Output) of a pipe is dropped, the terminal is hung up, even if the
+    /// [`Input`](crate::Input) is held: the program gets SIGHUP, and can neither read nor write any more. A program that is
+    /// process 1 of its container is only ended by it if it handles SIGHUP.
     pub terminal: Option<TerminalSize>,
     /// The time after which it is cancelled; see [`ContainerSpec::time_limit`].
     pub time_limit: Option<TimeLimit>,
@@ -183,8 +187,7 @@ pub struct ExecSpec {
     pub user: Option<String>,
     /// What its streams are.
     pub stdio: StdioSpec,
-    /// If present, it has a terminal of this size instead of three streams. Its stdin and stdout must then be pipes
-    /// or null, and its stderr comes with stdout.
+    /// If present, it has a terminal of this size instead of three streams; see [`ProcessSpec::terminal`].
     pub terminal: Option<TerminalSize>,
     /// The time after which it is cancelled; see [`ContainerSpec::time_limit`].
     pub time_limit: Option<TimeLimit>,

@@ -5,9 +5,9 @@
 //!  stdin pipe ──▶ copy_in ──▶ master │ slave ── the process
 //!  stdout pipe ◀── copy_out ◀──────── │
 //! ```
-//! Only this process has the master. It is read until its end, which comes when the last file descriptor of
-//! the slave is closed, or until the reader of the output is gone. Closing the master destroys the terminal,
-//! and hangs up the processes that are left in it.
+//! Only this process has the master, and one task holds it, which copies both ways. The master is read until its end, which
+//! comes when the last file descriptor of the slave is closed, or until the reader of the output is gone. Then the task ends,
+//! even if the input is still open. Closing the master destroys the terminal, and hangs up the processes that are left in it.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -147,16 +147,27 @@ fn begin(master: OwnedFd, stdin: ChildFd, stdout: ChildFd) -> io::Result<Weak<Ow
     rustix::io::ioctl_fionbio(&master, true)?;
     let master = Arc::new(master);
     let terminal = Arc::downgrade(&master);
-    let watched = Arc::new(pidfd::watch(master, Interest::READABLE | Interest::WRITABLE)?);
-    if let ChildFd::Fd(stdin) = stdin {
-        let stdin = pipe::Receiver::from_owned_fd(stdin.try_clone()?)?;
-        tokio::spawn(copy_in(stdin, Arc::clone(&watched)));
-    }
+    let watched = pidfd::watch(master, Interest::READABLE | Interest::WRITABLE)?;
+    let stdin = match stdin {
+        ChildFd::Fd(stdin) => Some(pipe::Receiver::from_owned_fd(stdin.try_clone()?)?),
+        ChildFd::Null | ChildFd::Inherit => None,
+    };
     let stdout = match stdout {
         ChildFd::Fd(stdout) => Some(pipe::Sender::from_owned_fd(stdout.try_clone()?)?),
         ChildFd::Null | ChildFd::Inherit => None,
     };
-    tokio::spawn(copy_out(watched, stdout));
+    tokio::spawn(async move {
+        let copied_in = async {
+            if let Some(stdin) = stdin {
+                copy_in(stdin, &watched).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = copy_out(&watched, stdout) => {}
+            () = copied_in => {}
+        }
+    });
     Ok(terminal)
 }
 
@@ -169,7 +180,7 @@ fn set_size(master: &OwnedFd, size: TerminalSize) -> io::Result<()> {
 }
 
 /// Copies until the end of the terminal, or until the reader of the output is gone.
-async fn copy_out(master: Arc<AsyncFd<Arc<OwnedFd>>>, mut stdout: Option<pipe::Sender>) {
+async fn copy_out(master: &AsyncFd<Arc<OwnedFd>>, mut stdout: Option<pipe::Sender>) {
     let mut chunk = vec![0; CHUNK];
     loop {
         let closed = async {
@@ -203,12 +214,12 @@ async fn copy_out(master: Arc<AsyncFd<Arc<OwnedFd>>>, mut stdout: Option<pipe::S
 }
 
 /// Copies until the end of the input, and then writes [`END_OF_INPUT`] once.
-async fn copy_in(mut stdin: pipe::Receiver, master: Arc<AsyncFd<Arc<OwnedFd>>>) {
+async fn copy_in(mut stdin: pipe::Receiver, master: &AsyncFd<Arc<OwnedFd>>) {
     let mut chunk = vec![0; CHUNK];
     loop {
         let read = stdin.read(&mut chunk).await.unwrap_or_default();
         let bytes = if read == 0 { &[END_OF_INPUT][..] } else { &chunk[..read] };
-        if write_all(&master, bytes).await.is_err() || read == 0 {
+        if write_all(master, bytes).await.is_err() || read == 0 {
             return;
         }
     }
