@@ -1,24 +1,29 @@
 //! The builder of an executor, and the actors and the thread that it starts.
 
 use std::convert::Infallible;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use actix::{Addr, System};
+use actix::{Addr, System, SystemRunner};
 use executor_lifecycle::{Leftover, Timestamp};
 use tokio::sync::watch;
 
 use super::{Executor, Inner, default_root};
 use crate::actors::{ExecutorActor, Reaper, World};
 use crate::clock::Clock;
+use crate::descriptors::{SIGNAL_DESCRIPTORS, check_free_descriptors};
 use crate::events::Bus;
 use crate::handle::Tokens;
 use crate::messages::Stop;
 use crate::metrics::Meters;
 use crate::observe::ObserverSlot;
 use crate::{Error, ExitSource, Observer, Runtime, Swept};
+
+/// How many file descriptors the executor's thread needs: tokio's reactor has three.
+const SYSTEM_DESCRIPTORS: usize = 3 + SIGNAL_DESCRIPTORS;
 
 /// How long the actors may take to end after [`Stop`].
 const ACTORS_END: Duration = Duration::from_secs(1);
@@ -80,10 +85,17 @@ impl ExecutorBuilder {
         let view = bus.view();
         let (ready, address) = mpsc::sync_channel(1);
         let thread = thread::Builder::new().name("longshore".into()).spawn(move || {
-            let system = System::new();
+            let system = match new_system() {
+                Ok(system) => system,
+                Err(error) => {
+                    drop(closing);
+                    let _builder_waits = ready.send(Err(error));
+                    return;
+                }
+            };
             system.block_on(async {
                 let mut actors = self.start_actors(bus);
-                let _builder_waits = ready.send(actors.executor.clone());
+                let _builder_waits = ready.send(Ok(actors.executor.clone()));
                 actors.until_stopped().await;
                 actors.end().await;
             });
@@ -91,7 +103,7 @@ impl ExecutorBuilder {
             drop(closing);
         });
         let thread = Mutex::new(Some(thread.map_err(Error::Thread)?));
-        let address = address.recv().map_err(|_| Error::Stopped)?;
+        let address = address.recv().map_err(|_| Error::Stopped)?.map_err(Error::Thread)?;
         Ok(Executor {
             inner: Arc::new(Inner { address, bus: view, tokens: Tokens::default(), swept, thread, closed }),
         })
@@ -157,6 +169,14 @@ impl ExecutorBuilder {
         let (stop, stopped) = watch::channel(false);
         Actors { executor: ExecutorActor::spawn(world, bus, stop), reaper, stopped, absent }
     }
+}
+
+/// An actix `System` for this thread. `System::new` would panic if there are no file descriptors, and so does tokio when it
+/// first prepares for signals.
+fn new_system() -> io::Result<SystemRunner> {
+    check_free_descriptors(SYSTEM_DESCRIPTORS)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    Ok(System::with_tokio_rt(|| runtime))
 }
 
 /// The actors of an executor, for the task that drives them.
