@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use executor_core::lifecycle::HostPid;
+use executor_core::lifecycle::{HostPid, StartFailureKind};
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, StatxFlags, Uid, fchmod, fchown, fstat,
     mkdirat, openat, openat2, readlinkat, statat, statx,
@@ -64,7 +64,12 @@ impl RootfsDir {
 
     /// The root file system of a process, including its mounts.
     pub(crate) fn of_process(pid: HostPid) -> Result<Self, Error> {
-        Self::at(Path::new(&format!("/proc/{pid}/root"))).map_err(Error::Ended)
+        let path = PathBuf::from(format!("/proc/{pid}/root"));
+        Self::at(&path).map_err(|error| match StartFailureKind::of_io(&error) {
+            // It may be alive.
+            Some(StartFailureKind::NoResources) => Error::io("open", &path)(error),
+            Some(_) | None => Error::Ended(error),
+        })
     }
 
     /// The root file system whose root directory is open. `path` is its path.

@@ -9,7 +9,7 @@ mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -134,6 +134,18 @@ impl Cgroups {
         processes_in(self.dirs())
     }
 
+    /// The same.
+    ///
+    /// # Errors
+    /// When there are too few resources to list them all.
+    pub fn list_processes(&self) -> io::Result<BTreeSet<HostPid>> {
+        let mut pids = BTreeSet::new();
+        for dir in &self.dirs {
+            list_below(dir, &mut pids)?;
+        }
+        Ok(pids)
+    }
+
     /// Kills everything in it and waits for the exits. Returns how many processes there were, and the
     /// directories that are still to be removed. An empty directory is removed right away, which is also the
     /// quickest test for being empty.
@@ -210,7 +222,10 @@ impl Cgroups {
     }
 
     /// The usage so far, as far as the hierarchies have it.
-    pub fn usage(&self) -> Usage {
+    ///
+    /// # Errors
+    /// When there are too few resources to read it.
+    pub fn usage(&self) -> io::Result<Usage> {
         usage::read(&self.dirs)
     }
 }
@@ -223,6 +238,17 @@ pub(crate) fn processes_in<'a>(dirs: impl Iterator<Item = &'a Path>) -> BTreeSet
         pids.extend(list.lines().filter_map(procfs::parse_pid));
     }
     pids
+}
+
+fn list_below(dir: &Path, pids: &mut BTreeSet<HostPid>) -> io::Result<()> {
+    let list = procfs::present(fs::read_to_string(dir.join("cgroup.procs")))?;
+    pids.extend(list.iter().flat_map(|list| list.lines()).filter_map(procfs::parse_pid));
+    let entries = procfs::present(fs::read_dir(dir))?;
+    let below: Vec<_> = entries.into_iter().flatten().flatten().collect();
+    for entry in below.iter().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        list_below(&entry.path(), pids)?;
+    }
+    Ok(())
 }
 
 /// Thaws these cgroup directories and all below, so that killed processes can exit. A container may have made

@@ -1,9 +1,9 @@
 //! Reading `/proc`: processes, their cgroups and namespaces.
 
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 
-use executor_core::lifecycle::{HostPid, NetworkUsage};
+use executor_core::lifecycle::{HostPid, NetworkUsage, StartFailureKind};
 
 /// A part of `/proc/<pid>/stat`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,15 +29,33 @@ pub struct Stat {
 const PF_EXITING: u64 = 4;
 
 impl Stat {
-    /// The stat of a process. `None` if there is no such process.
+    /// The stat of a process. `None` if there is no such process, or it cannot be read.
     pub fn of(pid: HostPid) -> Option<Self> {
-        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-        parse_stat(&String::from_utf8_lossy(&stat))
+        Self::read(pid).ok().flatten()
+    }
+
+    /// The stat of a process. `None` if there is no such process.
+    ///
+    /// # Errors
+    /// When it cannot be read, as for lack of file descriptors. Nothing is known of the process then.
+    pub fn read(pid: HostPid) -> io::Result<Option<Self>> {
+        let stat = present(fs::read(format!("/proc/{pid}/stat")))?;
+        Ok(stat.and_then(|stat| parse_stat(&String::from_utf8_lossy(&stat))))
     }
 
     /// Whether it has exited or is exiting.
     pub const fn is_ending(&self) -> bool {
         self.state == 'Z' || self.state == 'X' || self.flags & PF_EXITING != 0
+    }
+}
+
+/// What was read, or `None` if it does not exist or cannot be read in its state. An error if there are too few resources to
+/// read it: then it may exist.
+pub(crate) fn present<T>(read: io::Result<T>) -> io::Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if StartFailureKind::of_io(&error) == Some(StartFailureKind::NoResources) => Err(error),
+        Err(_) => Ok(None),
     }
 }
 

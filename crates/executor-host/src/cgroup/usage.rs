@@ -1,24 +1,37 @@
 //! A container's usage, read from the files of its cgroups. On v1, each hierarchy has its own files. On v2,
 //! one directory has all of them. If a file does not exist, its value is unknown.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use executor_core::lifecycle::{IoUsage, Pressure, Stall, Usage};
 
 use super::may_have;
+use crate::procfs;
 
 /// The files of a cgroup in all hierarchies.
-struct Files<'a>(&'a BTreeSet<PathBuf>);
+struct Files<'a> {
+    dirs: &'a BTreeSet<PathBuf>,
+    /// Why a file that may exist was not read.
+    short: Cell<Option<io::Error>>,
+}
 
 impl Files<'_> {
     fn text(&self, file: &str) -> Option<String> {
         // Opening only files that may exist matters: there are ten hierarchies and thirty files, and an exit
         // waits for them.
-        let mut dirs = self.0.iter().filter(|dir| may_have(dir, file));
-        dirs.find_map(|dir| fs::read_to_string(dir.join(file)).ok())
+        let mut dirs = self.dirs.iter().filter(|dir| may_have(dir, file));
+        dirs.find_map(|dir| match procfs::present(fs::read_to_string(dir.join(file))) {
+            Ok(text) => text,
+            Err(error) => {
+                self.short.set(Some(error));
+                None
+            }
+        })
     }
 
     fn number(&self, file: &str) -> Option<u64> {
@@ -30,9 +43,14 @@ impl Files<'_> {
     }
 }
 
-/// The usage of the cgroup in these directories.
-pub(super) fn read(dirs: &BTreeSet<PathBuf>) -> Usage {
-    let files = Files(dirs);
+/// The usage of the cgroup in these directories. An error if there are too few resources to read it.
+pub(super) fn read(dirs: &BTreeSet<PathBuf>) -> io::Result<Usage> {
+    let files = Files { dirs, short: Cell::new(None) };
+    let usage = usage(&files);
+    files.short.take().map_or(Ok(usage), Err)
+}
+
+fn usage(files: &Files<'_>) -> Usage {
     let (nanos, micros) = (Duration::from_nanos, Duration::from_micros);
     let number = |file| files.number(file);
     let value = |file, key| files.value(file, key);
@@ -56,8 +74,8 @@ pub(super) fn read(dirs: &BTreeSet<PathBuf>) -> Usage {
             .unwrap_or_default(),
         pids: number("pids.current"),
         pids_peak: number("pids.peak"),
-        io: io_v1(&files).or_else(|| files.text("io.stat").map(|text| io_v2(&text))),
-        pressure: pressure(&files),
+        io: io_v1(files).or_else(|| files.text("io.stat").map(|text| io_v2(&text))),
+        pressure: pressure(files),
         network: None,
     }
 }
@@ -122,7 +140,7 @@ mod tests {
         } else {
             [root].into()
         };
-        read(&dirs)
+        super::read(&dirs).unwrap()
     }
 
     #[test]
@@ -155,7 +173,7 @@ mod tests {
             assert_eq!(usage.pressure.is_some(), pressure, "{kind}");
             assert_eq!(usage.oom_kills, 0, "{kind}");
         }
-        assert_eq!(read(&BTreeSet::new()), Usage::default());
+        assert_eq!(read(&BTreeSet::new()).unwrap(), Usage::default());
     }
 
     #[test]
@@ -163,7 +181,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("io.pressure"), "some avg10=0.00 total=7\n").unwrap();
         let io = Stall { some: Duration::from_micros(7), full: Duration::ZERO };
-        let usage = read(&BTreeSet::from([dir.path().to_owned()]));
+        let usage = read(&BTreeSet::from([dir.path().to_owned()])).unwrap();
         assert_eq!(usage.pressure, Some(Pressure { io: Some(io), ..Pressure::default() }));
     }
 }

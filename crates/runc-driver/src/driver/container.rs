@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
+use std::io;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use executor_core::lifecycle::{HostPid, ProcessId, StartFailure, TerminalSize, Usage};
@@ -160,17 +161,14 @@ impl DriverContainer {
         lock(&self.starts).senders.remove(process);
     }
 
-    /// Its cgroups. Once init runs, they are looked for once and kept. Blocks for a moment.
+    /// Its cgroups. Once init runs, they are kept when they are found. If the runtime's state cannot be read, these are the
+    /// default directories. Blocks for a moment.
     pub(super) fn cgroups(&self) -> Cgroups {
-        match self.init.get() {
-            Some(_) => self.cgroups.get_or_init(|| self.find_cgroups()).clone(),
-            None => self.find_cgroups(),
+        if let Some(known) = self.cgroups.get() {
+            return known.clone();
         }
-    }
-
-    /// Takes the default directories if the runtime's state cannot be read.
-    fn find_cgroups(&self) -> Cgroups {
         match (self.reservation.cgroups(), &self.reservation.cgroup) {
+            (Ok(cgroups), _) if self.init.get().is_some() => self.cgroups.get_or_init(|| cgroups).clone(),
             (Ok(cgroups), _) => cgroups,
             (Err(_), Some(place)) => Cgroups::at(&place.path),
             (Err(_), None) => Cgroups::none(),
@@ -196,15 +194,20 @@ impl DriverContainer {
     }
 
     /// The host pids of its processes, by its cgroup, or by its pid namespace if it has no cgroup. Blocks.
-    pub(super) fn processes(&self) -> BTreeSet<HostPid> {
-        let mut pids: BTreeSet<_> = match (&self.reservation.cgroup, self.init.get()) {
+    pub(super) fn processes(&self) -> io::Result<BTreeSet<HostPid>> {
+        let pids: BTreeSet<_> = match (&self.reservation.cgroup, self.init.get()) {
             (None, Some(init)) => procfs::in_pid_namespace_of(*init).collect(),
-            (Some(_), _) | (None, None) => self.cgroups().processes(),
+            (Some(_), _) | (None, None) => self.cgroups().list_processes()?,
         };
         // An exiting process leaves its cgroup after it has closed its files, so its exit may have been
         // noticed before. If only its first thread has exited, other threads are alive.
-        pids.retain(|pid| Stat::of(*pid).is_some_and(|stat| !stat.is_ending() || stat.threads > 1));
-        pids
+        let mut alive = BTreeSet::new();
+        for pid in pids {
+            if Stat::read(pid)?.is_some_and(|stat| !stat.is_ending() || stat.threads > 1) {
+                alive.insert(pid);
+            }
+        }
+        Ok(alive)
     }
 
     /// What it has run out of, if a runtime may have failed for that. Blocks.
@@ -217,18 +220,19 @@ impl DriverContainer {
     }
 
     /// Whether init has exited, or was never started. Blocks for a moment.
-    pub(super) fn has_ended(&self) -> bool {
-        self.init.get().is_none_or(|init| Stat::of(*init).is_none_or(|stat| stat.is_ending()))
+    pub(super) fn has_ended(&self) -> io::Result<bool> {
+        let Some(init) = self.init.get() else { return Ok(true) };
+        Ok(Stat::read(*init)?.is_none_or(|stat| stat.is_ending()))
     }
 
     /// Its usage so far. The traffic is included while init is alive, unless the network is the host's.
     /// Blocks for a moment.
-    pub(super) fn usage(&self) -> Usage {
+    pub(super) fn usage(&self) -> io::Result<Usage> {
         let has_own_network =
             self.namespace.get().is_some_and(|namespace| *namespace != NetworkNamespace::Host);
-        let init = self.init.get().filter(|_| has_own_network && !self.has_ended());
+        let init = if has_own_network && !self.has_ended()? { self.init.get() } else { None };
         let network = init.and_then(|init| procfs::network_usage(*init));
-        Usage { network, ..self.cgroups().usage() }
+        Ok(Usage { network, ..self.cgroups().usage()? })
     }
 
     /// Calls `work` with the place of its bundle.

@@ -144,7 +144,7 @@ enum StartOutcome {
 fn release_crun_init(state: &Dir, pid: HostPid) -> io::Result<StartOutcome> {
     let mut gate = open(state, OFlags::RDWR)?;
     // This is checked first. After the write, the program may have run and exited already.
-    if Stat::of(pid).is_none_or(|stat| stat.is_ending()) {
+    if Stat::read(pid)?.is_none_or(|stat| stat.is_ending()) {
         return Ok(StartOutcome::Gone);
     }
     gate.write_all(&[0])?;

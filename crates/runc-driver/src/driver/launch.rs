@@ -293,7 +293,8 @@ impl DriverState {
         let is_exec = start.process != ProcessId::Init;
         let own = Arc::clone(&start.container);
         // An exec in a container that has ended fails with one of many messages.
-        if is_exec && self.pools.run(Pool::Reads, move || own.has_ended()).await.unwrap_or(false) {
+        let has_ended = move || own.has_ended().unwrap_or(false);
+        if is_exec && self.pools.run(Pool::Reads, has_ended).await.unwrap_or(false) {
             let words = words.unwrap_or(unexplained.message);
             return gone(format!("the container has ended: {words}"));
         }

@@ -206,7 +206,8 @@ impl Runtime for Runc {
             let failed = |error: Error| error.of("list the processes of", &id);
             let container = shared.container(&id).map_err(failed)?;
             let listed = shared.pools.run(Pool::Reads, move || container.processes()).await;
-            Ok(listed.map_err(failed)?.into_iter().collect())
+            let unread = |error| RuntimeError::failed("list the processes of", &id, error);
+            Ok(listed.map_err(failed)?.map_err(unread)?.into_iter().collect())
         }
         .boxed()
     }
@@ -219,7 +220,8 @@ impl Runtime for Runc {
             let container = shared.container(&id).map_err(failed)?;
             let own = Arc::clone(&container);
             let has_ended = shared.pools.run(Pool::Reads, move || own.has_ended()).await;
-            if has_ended.map_err(failed)? {
+            let unread = |error| RuntimeError::failed(OP, &id, error);
+            if has_ended.map_err(failed)?.map_err(unread)? {
                 return Err(RuntimeError::not_running(OP, &id));
             }
             shared.usage(container).await.map_err(failed)

@@ -51,9 +51,9 @@ impl DriverState {
         let (own, updated) = (Arc::clone(&self), Arc::clone(&container));
         let result = tokio::spawn(async move { own.update_in_turn(&updated, &resources).await }).await;
         let Err(error) = result.map_err(Error::from).flatten() else { return Ok(()) };
-        let has_ended = self.pools.run(Pool::Reads, move || container.has_ended()).await;
+        let has_ended = move || container.has_ended().unwrap_or(false);
         // The runtime's own words for it are many.
-        if has_ended.unwrap_or(false) {
+        if self.pools.run(Pool::Reads, has_ended).await.unwrap_or(false) {
             return Err(RuntimeError::not_running(OP, id));
         }
         Err(error.of(OP, id))

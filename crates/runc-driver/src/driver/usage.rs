@@ -7,7 +7,7 @@ use executor_core::lifecycle::{ExitStatus, ProcessId, ProcessRef, RawExit, Usage
 use super::DriverState;
 use super::container::DriverContainer;
 use super::pools::Pool;
-use crate::Result;
+use crate::{Error, Result};
 
 impl DriverState {
     /// Adds the usage to the exit of an init.
@@ -30,7 +30,12 @@ impl DriverState {
     /// The usage of a container so far. The network's part is absent once it cannot be read any more.
     pub(super) async fn usage(self: &Arc<Self>, container: Arc<DriverContainer>) -> Result<Usage> {
         let own = Arc::clone(&container);
-        let mut usage = self.pools.run(Pool::Reads, move || own.usage()).await?;
+        let read = self.pools.run(Pool::Reads, move || own.usage()).await?;
+        let mut usage = read.map_err(|source| Error::Io {
+            op: "read the usage of".to_owned(),
+            subject: container.reservation.id.to_string(),
+            source,
+        })?;
         if container.network.outlives_processes {
             let own = Arc::clone(self);
             let read = move || {
