@@ -42,6 +42,32 @@ fn emfile() {
     });
 }
 
+/// A library in a process that has as many file descriptors as its limit allows, from the beginning or once its executor runs:
+/// runs, execs, terminals, requests, a shutdown. `few_files` says what is wrong with a result.
+#[test]
+fn emfile_of_a_library() {
+    on_bare_stage(|stage| {
+        let dir = stage.path("");
+        let try_all = |moment: &str, limits: &[String]| -> String {
+            let mut embedder = Command::new(env!("CARGO_BIN_EXE_few_files"));
+            let outcome: Outcome = embedder.arg(moment).arg(&dir).args(limits).output().unwrap().into();
+            assert_eq!(outcome.code, Some(0), "{moment} {limits:?}: {outcome:?}");
+            outcome.stdout
+        };
+        let limits: Vec<_> = (3..=60).map(|limit| limit.to_string()).collect();
+        let built = limits.iter().filter(|limit| {
+            let said = try_all("before", std::slice::from_ref(*limit));
+            said.contains("build: ok")
+        });
+        let built = built.count();
+        assert!((10..50).contains(&built), "{built} were built");
+        let said = try_all("after", &limits);
+        let exits = said.matches(" run: exit code 0").count();
+        assert!((60..160).contains(&exits), "{exits} runs ended well");
+        stage.check();
+    });
+}
+
 /// timeout(1) sends its signal to the command and to the command's process group. The program has its grace.
 #[test]
 fn double_term() {
