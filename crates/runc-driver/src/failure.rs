@@ -41,8 +41,9 @@ fn without_prefaces(words: &str) -> &str {
     rest
 }
 
-/// The kind of a failure, by a part of its message. The first match counts.
-const KINDS: [(&str, StartFailureKind); 22] = [
+/// The kind of a failure, by a part of its message in lower case: runc has Go's words for an error of the system, and crun has the
+/// C library's, which begin with a capital. The first match counts.
+const KINDS: [(&str, StartFailureKind); 24] = [
     ("executable file not found", StartFailureKind::NotFound),
     ("executable file `", StartFailureKind::NotFound),
     ("exec format error", StartFailureKind::NotExecutable),
@@ -55,9 +56,10 @@ const KINDS: [(&str, StartFailureKind); 22] = [
     ("is not running", StartFailureKind::ContainerGone),
     ("cannot allocate memory", StartFailureKind::NoResources),
     ("no space left on device", StartFailureKind::NoResources),
+    ("disk quota exceeded", StartFailureKind::NoResources),
     ("too many open files", StartFailureKind::NoResources),
     ("resource temporarily unavailable", StartFailureKind::NoResources),
-    ("container init was OOM-killed", StartFailureKind::NoResources),
+    ("container init was oom-killed", StartFailureKind::NoResources),
     ("memory limit too low", StartFailureKind::NoResources),
     ("chdir to cwd", StartFailureKind::BadConfig),
     ("error mounting", StartFailureKind::BadConfig),
@@ -65,6 +67,7 @@ const KINDS: [(&str, StartFailureKind); 22] = [
     ("cannot set", StartFailureKind::BadConfig),
     ("operation not permitted", StartFailureKind::PermissionDenied),
     ("permission denied", StartFailureKind::PermissionDenied),
+    ("read-only file system", StartFailureKind::PermissionDenied),
 ];
 
 /// Classifies the runtime's words.
@@ -72,13 +75,14 @@ const KINDS: [(&str, StartFailureKind); 22] = [
 /// If `permission denied` is about the container's program, the program cannot be executed. Otherwise this
 /// user lacks a permission.
 pub(crate) fn classify(words: String) -> StartFailure {
-    let of_program =
-        words.contains("exec: \"") || words.contains("exec /") || words.contains("open executable");
-    let kind = KINDS.iter().find(|(text, _)| words.contains(text)).map(|(_, kind)| *kind);
+    let lower = words.to_lowercase();
+    let says = |text: &str| lower.contains(text);
+    let of_program = says("exec: \"") || says("exec /") || says("open executable");
+    let kind = KINDS.iter().find(|(text, _)| says(text)).map(|(_, kind)| *kind);
     let kind = match kind {
         Some(StartFailureKind::PermissionDenied) if of_program => StartFailureKind::NotExecutable,
         Some(kind) => kind,
-        None if of_program && words.contains("no such file or directory") => StartFailureKind::NotFound,
+        None if of_program && says("no such file or directory") => StartFailureKind::NotFound,
         None => StartFailureKind::RuntimeBroken,
     };
     StartFailure::new(kind, words)
@@ -128,6 +132,9 @@ mod tests {
             ("exec failed: cannot exec in a stopped container", StartFailureKind::ContainerGone),
             ("fork/exec /proc/self/exe: resource temporarily unavailable", StartFailureKind::NoResources),
             ("mkdir /run/x: permission denied", StartFailureKind::PermissionDenied),
+            ("openat2 `sys/firmware`: Too many open files", StartFailureKind::NoResources),
+            ("write file `x`: No space left on device", StartFailureKind::NoResources),
+            ("open executable: Permission denied", StartFailureKind::NotExecutable),
             ("an unknown message", StartFailureKind::RuntimeBroken),
         ] {
             assert_eq!(classify(words.to_owned()).kind, kind, "{words}");
