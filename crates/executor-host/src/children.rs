@@ -47,6 +47,10 @@ use crate::seam::{CallId, Containers, Event, EventSink, Parent, Request, Token};
 /// How long a process may take to become our child after its runtime has exited, and a killed child to exit.
 const HANDOVER: Duration = Duration::from_millis(100);
 
+/// How much longer it may take if the process is known to be a zombie: its status is kept for as long, and on a busy machine
+/// the helper of a runtime may not run for a while.
+const LATE_HANDOVER: Duration = Duration::from_secs(5);
+
 /// The time between two attempts to reap a process that has exited.
 const RETRY: Duration = Duration::from_millis(1);
 
@@ -275,7 +279,10 @@ impl<K: Kernel> ChildTable<K> {
             // It has exited, and its parent (crun's helper) may still exist.
             Ok(None) => return self.retry_reaping(now, give_up, number),
             // It is another's child yet, or somebody else is just reaping it (state X): its status is known after that.
-            Err(_) if now < give_up && self.kernel.stat(watched.pid).is_some_and(|stat| stat.is_ending()) => {
+            Err(_)
+                if now < give_up + LATE_HANDOVER
+                    && self.kernel.stat(watched.pid).is_some_and(|stat| stat.is_ending()) =>
+            {
                 return self.retry_reaping(now, give_up, number);
             }
             Err(error) => {

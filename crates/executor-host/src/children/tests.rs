@@ -600,11 +600,11 @@ fn a_process_that_is_handed_over_late_is_waited_for() {
     let pid = stage.world().add(812, 811, |_| {});
     stage.adopt(init(), pid, Parent::Us);
     stage.world().end(812, code(9));
-    stage.settle(HANDOVER / 2);
+    stage.settle(LATE_HANDOVER);
     assert_eq!(stage.exits(), []);
     stage.world().end(811, code(0));
     stage.world().processes.get_mut(&812).unwrap().parent = OWN;
-    stage.settle(RETRY * 2);
+    stage.settle(SLOW_RETRY);
     assert_eq!(stage.exits(), [("c/init".into(), code(9))]);
     // The helper is an orphan by its name.
     stage.sigchld();
@@ -612,7 +612,7 @@ fn a_process_that_is_handed_over_late_is_waited_for() {
 
     let pid = stage.world().add(812, 811, |fake| fake.ended = Some(code(9)));
     stage.adopt(init(), pid, Parent::Us);
-    stage.settle(HANDOVER + RETRY);
+    stage.settle(HANDOVER + LATE_HANDOVER + SLOW_RETRY);
     assert_eq!(stage.exits(), [("c/init".into(), ExitStatus::Unknown)], "it never came");
 }
 
