@@ -6,18 +6,30 @@
 //!
 //! The journal is a file in the container's own directory, with one line for each process. Pids are reused,
 //! so each line also has what distinguishes its process from every other process with the same pid.
+//!
+//! A container may have thousands of execs. When the journal has become twice as long as it was, the lines of processes that
+//! have ended are removed from it.
 
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Mutex;
 
 use executor_core::lifecycle::{HostPid, Signal};
 use executor_disk::Dir;
 use serde::Deserialize;
 
-use crate::{Error, Result, pidfd, procfs};
+use rustix::io::Errno;
+
+use crate::{Error, Result, lock, pidfd, procfs};
 
 const FILE: &str = "journal";
+
+/// Its name while it is written anew.
+const NEW: &str = "journal.new";
+
+/// No lines are removed from a shorter journal: some hundred lines.
+const SHORT: u64 = 4 << 10;
 
 /// The most bytes of a journal that are read: some ten million lines.
 const READ_LIMIT: u64 = 1 << 30;
@@ -25,15 +37,62 @@ const READ_LIMIT: u64 = 1 << 30;
 /// The most bytes of the runtime's own state that are read. A large filter makes it a megabyte.
 pub(crate) const STATE_LIMIT: u64 = 16 << 20;
 
-/// Records that the process `pid` belongs to the container in `dir`. A process that is gone is not an error.
-///
-/// # Errors
-/// When it cannot be written.
-pub fn record(dir: &Dir, pid: HostPid) -> Result<()> {
-    let Some(line) = pidfd::open(pid).ok().and_then(|pidfd| identity(pid, &pidfd)) else { return Ok(()) };
-    // One write for the whole line. If the machine stops meanwhile, the line is incomplete and is ignored.
-    let written = dir.append(FILE).and_then(|mut file| file.write_all(line.as_bytes()));
-    written.map_err(Error::file("write", &dir.path_of(FILE)))
+/// The writer of a container's journal.
+#[derive(Debug)]
+pub struct Journal {
+    /// The length at which lines are removed. Locked while the file is written.
+    full: Mutex<u64>,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        Self { full: Mutex::new(SHORT) }
+    }
+}
+
+impl Journal {
+    /// Records that the process `pid` belongs to the container in `dir`. A process that is gone is not an error.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn record(&self, dir: &Dir, pid: HostPid) -> Result<()> {
+        let Some(line) = pidfd::open(pid).ok().and_then(|pidfd| identity(pid, &pidfd)) else { return Ok(()) };
+        let mut full = lock(&self.full);
+        // One write for the whole line. If the machine stops meanwhile, the line is incomplete and is ignored.
+        let written = dir.append(FILE).and_then(|mut file| {
+            file.write_all(line.as_bytes())?;
+            Ok(file.metadata()?.len())
+        });
+        let length = written.map_err(Error::file("write", &dir.path_of(FILE)))?;
+        if length > *full {
+            let rest = remove_ended(dir).unwrap_or_else(|error| {
+                tracing::debug!(dir = %dir.path().display(), %error, "a journal was not shortened");
+                length
+            });
+            *full = SHORT.max(rest.saturating_mul(2));
+        }
+        Ok(())
+    }
+}
+
+/// Removes the lines of processes that have ended. Returns the journal's length.
+fn remove_ended(dir: &Dir) -> io::Result<u64> {
+    let mut rest = dir.read_text(FILE, READ_LIMIT)?;
+    rest = rest.split_inclusive('\n').filter(|line| !has_ended(line)).collect();
+    let replaced = dir.replace(FILE, NEW, rest.as_bytes());
+    if replaced.is_err() {
+        let _may_not_exist = dir.remove_file(NEW);
+    }
+    replaced.map(|()| u64::try_from(rest.len()).unwrap_or(u64::MAX))
+}
+
+/// Whether the process of a line is known to have ended. One that cannot be looked at counts as alive.
+fn has_ended(line: &str) -> bool {
+    let Some(pid) = parse_line(line) else { return true };
+    match pidfd::open(pid) {
+        Ok(pidfd) => identity(pid, &pidfd).is_some_and(|known| known != line),
+        Err(error) => error.raw_os_error() == Some(Errno::SRCH.raw_os_error()),
+    }
 }
 
 /// Kills the recorded processes that are still alive, and returns their pidfds.
@@ -145,7 +204,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (own, journal) = (Dir::open_checked(dir.path()).unwrap(), dir.path().join(FILE));
         let (mut stranger, pid) = sleeper();
-        record(&own, pid).unwrap();
+        Journal::default().record(&own, pid).unwrap();
         let line = fs::read_to_string(&journal).unwrap();
         // The same pid with another start time, with another pidfd, and after another boot; and an incomplete
         // line, as a crash leaves it.
@@ -163,7 +222,35 @@ mod tests {
         assert_eq!(kill(&own).len(), 1);
         assert!(!stranger.wait().unwrap().success());
         assert!(kill(&own).is_empty(), "it is gone");
-        record(&own, pid).unwrap();
+        Journal::default().record(&own, pid).unwrap();
         assert_eq!(fs::read_to_string(&journal).unwrap(), line);
+    }
+
+    #[test]
+    fn processes_that_have_ended_are_removed_from_a_long_journal() {
+        let dir = tempfile::tempdir().unwrap();
+        let (own, file) = (Dir::open_checked(dir.path()).unwrap(), dir.path().join(FILE));
+        let (journal, length) = (Journal::default(), || fs::metadata(&file).unwrap().len());
+        let (mut first, pid) = sleeper();
+        journal.record(&own, pid).unwrap();
+        let line = fs::read_to_string(&file).unwrap();
+        let (mut ended, gone) = sleeper();
+        while length() <= SHORT {
+            journal.record(&own, gone).unwrap();
+        }
+        assert!(fs::read_to_string(&file).unwrap().contains(&format!("\n{gone} ")), "it is alive");
+        ended.kill().unwrap();
+        ended.wait().unwrap();
+        let (mut last, pid) = sleeper();
+        for _ in 0..200 {
+            journal.record(&own, pid).unwrap();
+        }
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(text.starts_with(&line), "a process that is alive is kept");
+        assert!(!text.contains(&format!("\n{gone} ")), "{text}");
+        assert!(!dir.path().join(NEW).exists());
+        assert!(kill(&own).len() > 1);
+        first.wait().unwrap();
+        last.wait().unwrap();
     }
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use executor_core::lifecycle::{HostPid, ProcessId, StartFailure, TerminalSize, Usage};
 use executor_core::{ContainerSpec, NetworkNamespace, NetworkTraits};
 use executor_host::cgroup::Cgroups;
+use executor_host::journal::Journal;
 use executor_host::procfs::{self, Stat};
 use executor_host::terminal::Terminal;
 use executor_host::{Ended, Members, Place, Reservation};
@@ -28,6 +29,8 @@ pub(super) struct DriverContainer {
     pub(super) ended: OnceLock<Ended>,
     /// How a created init waits for its start.
     pub(super) layout: OnceLock<Layout>,
+    /// Its processes, on disk.
+    pub(super) journal: Journal,
     /// Found while init runs, so that its exit does not wait for it.
     cgroups: OnceLock<Cgroups>,
     starts: Mutex<Starts>,
@@ -63,6 +66,7 @@ impl DriverContainer {
             init: OnceLock::new(),
             ended: OnceLock::new(),
             layout: OnceLock::new(),
+            journal: Journal::default(),
             cgroups: OnceLock::new(),
             starts: Mutex::default(),
             terminals: Mutex::default(),

@@ -15,7 +15,7 @@ use executor_core::{BoxFuture, ChildStdio};
 use executor_disk::Dir;
 use executor_host::cgroup::PATIENCE;
 use executor_host::cgroup::place::CgroupPlace;
-use executor_host::{Adopted, CallEnd, Parent, journal};
+use executor_host::{Adopted, CallEnd, Parent};
 
 use super::console::Console;
 use super::container::{DriverContainer, PendingStart, stem};
@@ -241,7 +241,7 @@ impl DriverState {
             let dir = own.reservation.open().map_err(|error| Error::from(error).start_failure())?;
             let pid = files.take(&dir);
             if let Some(pid) = pid
-                && let Err(error) = journal::record(&dir, pid)
+                && let Err(error) = own.journal.record(&dir, pid)
             {
                 tracing::warn!(%pid, %error, "a process is not in the journal");
             }
