@@ -9,6 +9,7 @@ pub mod chaos;
 pub mod command;
 pub mod contract;
 pub mod leftovers;
+pub mod soak;
 
 use std::fs;
 use std::os::unix::fs::symlink;

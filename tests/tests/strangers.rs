@@ -8,8 +8,11 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use longshore::{ContainerSpec, ExecSpec, ExitReason, ExitStatus, IdMap, Mount, Rootfs, StartFailureKind};
+use longshore::{
+    ContainerSpec, ExecSpec, ExitReason, ExitStatus, IdMap, Mount, Rootfs, StartFailureKind, TerminalSize,
+};
 use longshore_tests::command::{Outcome, longshore};
+use longshore_tests::soak::{Plan, Sample, soak};
 use longshore_tests::{on_bare_stage, on_stage, says, shell, sleeper, text};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
@@ -432,6 +435,128 @@ fn full_disk() {
             assert_eq!(outcome.code, Some(125), "{options}: {outcome:?}");
         }
         stage.check();
+    });
+}
+
+/// Execs in one container and runs in one process: the same descriptors and threads before and after, and a journal that does not
+/// grow with them. Neither does an embedder cost anything that never waits, or keeps every handle.
+#[test]
+fn exec_fd_leak() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let root = stage.root();
+        let mut samples = Vec::new();
+        let warm = Plan { execs: 20, runs: 10, every: 20 };
+        soak(&executor, &root, warm, drop).await.unwrap();
+        let plan = Plan { execs: 300, runs: 100, every: 50 };
+        soak(&executor, &root, plan, |sample| samples.push(sample)).await.unwrap();
+        for what in ["execs", "runs"] {
+            let of: Vec<_> = samples.iter().filter(|sample| sample.what == what).collect();
+            let first = of[0];
+            for sample in &of {
+                let (descriptors, threads) = (first.descriptors + 2, first.threads + 4);
+                assert!(sample.descriptors <= descriptors && sample.threads <= threads, "{of:#?}");
+                assert!(sample.journals <= 5 << 10 && sample.files == first.files, "{of:#?}");
+            }
+            let grown = of[of.len() - 1].resident.saturating_sub(of[1].resident);
+            assert!(grown < 8 << 10, "{grown} KiB more: {of:#?}");
+        }
+
+        let held = executor.run(sleeper()).await.unwrap();
+        held.started().await.unwrap();
+        let before = Sample::take("kept", 0, &root);
+        let mut kept = Vec::new();
+        for number in 0..80 {
+            let spec = ExecSpec::new(["true"]).piped();
+            let spec = if number % 4 == 0 { spec.terminal(TerminalSize::default()) } else { spec };
+            kept.push(held.exec(spec).await.unwrap());
+        }
+        longshore_tests::until("the descriptors of execs that have ended", || {
+            Sample::take("kept", 0, &root).descriptors <= before.descriptors + 2
+        })
+        .await;
+        for exec in &kept {
+            assert!(exec.wait().await.is_success());
+        }
+        held.cancel(longshore::Cancel::now()).await;
+        stage.finish(executor).await;
+    });
+}
+
+/// The most resident memory of this process since the last call, in bytes.
+fn peak_memory() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = line.split_whitespace().next().unwrap().parse().unwrap();
+    // proc_pid_clear_refs(5): the peak is what there is now.
+    fs::write("/proc/self/clear_refs", "5").unwrap();
+    peak << 10
+}
+
+/// A million writes of one byte to an output that is kept: as much memory as is to be kept, and not as much for each write.
+#[test]
+fn tape_memory() {
+    on_stage(async |stage| {
+        const WRITES: usize = 1_000_000;
+        let executor = stage.executor();
+        for (replay, kept) in [(1 << 20, WRITES), (64 << 10, 64 << 10)] {
+            let mut spec = shell(&format!("exec dd if=/dev/zero bs=1 count={WRITES} 2>/dev/null"));
+            spec.process.stdio.stdout = longshore::Stdio::Shared { replay };
+            peak_memory();
+            let before = peak_memory();
+            let container = executor.run(spec).await.unwrap();
+            let mut reader = container.io().attach_stdout().unwrap();
+            assert!(container.wait().await.is_success());
+            let began = std::time::Instant::now();
+            let (mut read, mut missed) = (0, 0);
+            while let Some(chunk) = reader.next().await {
+                match chunk {
+                    longshore::Chunk::Bytes(bytes) => read += bytes.len(),
+                    longshore::Chunk::Gap { missed: more } => missed += usize::try_from(more).unwrap(),
+                }
+            }
+            let grown = peak_memory().saturating_sub(before);
+            assert!(grown < (8 << 20) + 2 * replay as u64, "{replay}: {grown} bytes");
+            // The last chunk stays even if it exceeds the limit.
+            assert!(read + missed == WRITES && read >= kept && read <= kept + (64 << 10), "{read}, {missed}");
+            assert!(began.elapsed().as_secs() < 5, "{replay}: {:?}", began.elapsed());
+        }
+        stage.finish(executor).await;
+    });
+}
+
+/// Readers that do not read, or read a byte now and then: of events, and of outputs that are written without an end.
+#[test]
+fn slow_readers_cost_no_memory() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let held = executor.run(sleeper()).await.unwrap();
+        held.started().await.unwrap();
+        let (mut of_one, mut of_all) = (held.events(), executor.events());
+        let mut spec = shell("yes & exec yes >&2").piped();
+        spec.process.stdio.stderr = longshore::Stdio::Shared { replay: 64 << 10 };
+        let loud = executor.run(spec).await.unwrap();
+        let (mut alone, mut shared) = (loud.io().take_stdout().unwrap(), loud.io().attach_stderr().unwrap());
+        loud.started().await.unwrap();
+        peak_memory();
+        let before = peak_memory();
+        for _ in 0..120 {
+            held.exec(ExecSpec::new(["true"])).await.unwrap().wait().await;
+            let mut byte = [0];
+            tokio::io::AsyncReadExt::read_exact(&mut alone, &mut byte).await.unwrap();
+        }
+        let grown = peak_memory().saturating_sub(before);
+        assert!(grown < 16 << 20, "{grown} bytes");
+        loud.cancel(longshore::Cancel::now()).await;
+        assert!(matches!(shared.next().await, Some(longshore::Chunk::Gap { missed }) if missed > 1 << 20));
+        // What is left in its pipe could be read.
+        drop(alone);
+        // The last 256 events of a container are kept for a subscriber, and the last 4,096 of an executor.
+        assert!(matches!(of_one.next().await, Some(longshore::Notice::Snapshot(_))));
+        assert!(matches!(of_one.next().await, Some(longshore::Notice::Gap { missed }) if missed > 60));
+        assert!(matches!(of_all.next().await, Some(longshore::Notice::Event(_))));
+        held.cancel(longshore::Cancel::now()).await;
+        stage.finish(executor).await;
     });
 }
 

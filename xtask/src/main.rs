@@ -16,6 +16,7 @@ cargo xtask doc       build the documentation
 cargo xtask examples  run every example, on the simulator and on the runtime
 cargo xtask bench     measure against the bare runtimes, in the same run: see --help of it; --quick, --json FILE, --plot FILE
 cargo xtask chaos     make embedders suffer, and count what is left: --seconds N (60), --seed S
+cargo xtask soak      thousands of execs and runs in one process, and what it has then: --execs N, --runs N (10000)
 cargo xtask attack    the hostile tests, each race for longer: --seconds N (60)
 cargo xtask crun      the tests on the real runtime with crun in runc's place, where it can run
 cargo xtask model     walk all of the lifecycle's state space: minutes, and some gigabytes";
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         "examples" => examples(),
         "bench" => bench(&env::args().skip(2).collect::<Vec<_>>()),
         "chaos" => chaos(&env::args().skip(2).collect::<Vec<_>>()),
+        "soak" => soak(&env::args().skip(2).collect::<Vec<_>>()),
         "attack" => attack(&env::args().skip(2).collect::<Vec<_>>()),
         "crun" => crun(),
         "model" => model(),
@@ -99,6 +101,13 @@ fn chaos(args: &[String]) -> Done {
     let mut command =
         cargo_command(&["run", "--quiet", "--package", "longshore-tests", "--bin", "chaos", "--"]);
     run(command.args(args))
+}
+
+/// `test` runs a few hundred of each.
+fn soak(args: &[String]) -> Done {
+    setup::setup("soak")?;
+    let soak = ["run", "--quiet", "--release", "--package", "longshore-tests", "--bin", "soak", "--"];
+    run(cargo_command(&soak).args(args))
 }
 
 /// `test` runs the same with races of two seconds.
