@@ -14,6 +14,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use crate::faults::{Op, change};
 use crate::{tree, trust};
 
 /// How an entry is found: no link is followed, no mount is crossed.
@@ -134,6 +135,7 @@ impl Dir {
     /// When the name exists, or the directory cannot be made.
     pub fn make_dir(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<Self> {
         let name = single(name.as_ref())?;
+        change(Op::MakeDir, &self.path, name)?;
         mkdirat(&self.fd, name, Mode::RWXU)?;
         let made = Self {
             fd: self.open(name, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty())?,
@@ -159,6 +161,7 @@ impl Dir {
     /// # Errors
     /// When the system refuses it.
     pub fn set_mode(&self, mode: u32) -> io::Result<()> {
+        change(Op::Set, &self.path, "")?;
         Ok(fchmod(&self.fd, Mode::from_raw_mode(mode))?)
     }
 
@@ -167,6 +170,7 @@ impl Dir {
     /// # Errors
     /// When the system refuses it.
     pub fn set_group(&self, gid: u32) -> io::Result<()> {
+        change(Op::Set, &self.path, "")?;
         Ok(fchown(&self.fd, None, Some(Gid::from_raw(gid)))?)
     }
 
@@ -257,8 +261,9 @@ impl Dir {
     /// # Errors
     /// When the name exists, or the file cannot be written.
     pub fn write_new(&self, name: impl AsRef<OsStr>, contents: &[u8], mode: u32) -> io::Result<File> {
-        let mut file = self.make_file(name, mode)?;
-        file.write_all(contents)?;
+        let name = name.as_ref();
+        let file = self.make_file(name, mode)?;
+        write(&file, &self.path_of(name), contents)?;
         Ok(file)
     }
 
@@ -268,7 +273,10 @@ impl Dir {
     /// When the name exists, or the file cannot be made.
     pub fn make_file(&self, name: impl AsRef<OsStr>, mode: u32) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
-        let file = self.open(single(name.as_ref())?, flags, Mode::RUSR | Mode::WUSR)?;
+        let name = single(name.as_ref())?;
+        change(Op::MakeFile, &self.path, name)?;
+        let file = self.open(name, flags, Mode::RUSR | Mode::WUSR)?;
+        change(Op::Set, &self.path, name)?;
         // The umask has cleared bits.
         fchmod(&file, Mode::from_raw_mode(mode))?;
         Ok(file.into())
@@ -280,6 +288,7 @@ impl Dir {
     /// When it cannot be opened.
     pub fn append(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
         let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE;
+        change(Op::MakeFile, &self.path, name.as_ref())?;
         Ok(self.open(single(name.as_ref())?, flags, Mode::RUSR | Mode::WUSR)?.into())
     }
 
@@ -289,8 +298,10 @@ impl Dir {
     /// When it cannot be written.
     pub fn replace(&self, name: impl AsRef<OsStr>, new: &str, contents: &[u8]) -> io::Result<()> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC;
-        let mut file: File = self.open(single(OsStr::new(new))?, flags, Mode::RUSR | Mode::WUSR)?.into();
-        file.write_all(contents)?;
+        change(Op::MakeFile, &self.path, new)?;
+        let file: File = self.open(single(OsStr::new(new))?, flags, Mode::RUSR | Mode::WUSR)?.into();
+        write(&file, &self.path_of(new), contents)?;
+        change(Op::Rename, &self.path, name.as_ref())?;
         Ok(renameat(&self.fd, new, &self.fd, single(name.as_ref())?)?)
     }
 
@@ -300,6 +311,7 @@ impl Dir {
     /// When the new name exists, or the system refuses it.
     pub fn rename_new(&self, name: impl AsRef<OsStr>, new: impl AsRef<OsStr>) -> io::Result<()> {
         let (name, new) = (single(name.as_ref())?, single(new.as_ref())?);
+        change(Op::Rename, &self.path, name)?;
         Ok(renameat_with(&self.fd, name, &self.fd, new, RenameFlags::NOREPLACE)?)
     }
 
@@ -308,6 +320,7 @@ impl Dir {
     /// # Errors
     /// When the name exists, or the system refuses it.
     pub fn link_to(&self, target: &Path, name: impl AsRef<OsStr>) -> io::Result<()> {
+        change(Op::MakeFile, &self.path, name.as_ref())?;
         Ok(rustix::fs::symlinkat(target, &self.fd, single(name.as_ref())?)?)
     }
 
@@ -316,6 +329,7 @@ impl Dir {
     /// # Errors
     /// When it does not exist, or the system refuses it.
     pub fn remove_file(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
+        change(Op::Remove, &self.path, name.as_ref())?;
         Ok(unlinkat(&self.fd, single(name.as_ref())?, AtFlags::empty())?)
     }
 
@@ -324,6 +338,7 @@ impl Dir {
     /// # Errors
     /// When it does not exist, is not empty, or the system refuses it.
     pub fn remove_dir(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
+        change(Op::Remove, &self.path, name.as_ref())?;
         Ok(unlinkat(&self.fd, single(name.as_ref())?, AtFlags::REMOVEDIR)?)
     }
 
@@ -333,14 +348,9 @@ impl Dir {
         tree::remove(self, name.as_ref(), what, None)
     }
 
-    /// The same, but the file `last` in it is removed only after everything else.
-    pub fn remove_tree_with_last(
-        &self,
-        name: impl AsRef<OsStr>,
-        what: LeftoverKind,
-        last: &str,
-    ) -> Vec<Leftover> {
-        tree::remove(self, name.as_ref(), what, Some(last))
+    /// The same, but the directory stays, with the file `kept` in it.
+    pub fn clear_tree(&self, name: impl AsRef<OsStr>, what: LeftoverKind, kept: &str) -> Vec<Leftover> {
+        tree::remove(self, name.as_ref(), what, Some(kept))
     }
 
     fn open(&self, name: &OsStr, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {
@@ -361,6 +371,15 @@ impl AsFd for Dir {
 /// When the system refuses it.
 pub fn give(file: impl AsFd, uid: u32, gid: u32) -> io::Result<()> {
     Ok(fchown(file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?)
+}
+
+/// Writes to an open file, whose path is for messages.
+///
+/// # Errors
+/// When not everything can be written.
+pub fn write(mut file: &File, path: &Path, contents: &[u8]) -> io::Result<()> {
+    change(Op::Write, path, "")?;
+    file.write_all(contents)
 }
 
 /// Checks that a name is a single one.

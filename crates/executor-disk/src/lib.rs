@@ -19,10 +19,11 @@
 //! runtime. System calls that take paths only get [`Dir::by_descriptor`].
 
 mod dir;
+pub mod faults;
 mod lock;
 pub mod mount_table;
 mod tree;
 mod trust;
 
-pub use dir::{Dir, give};
+pub use dir::{Dir, give, write};
 pub use lock::lock_within;

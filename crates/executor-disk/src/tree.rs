@@ -6,15 +6,14 @@
 //! reported.
 //!
 //! # Example
-//! `top` contains `a/mounted`, on which `/home` is mounted, and `owner`, which is to be removed last. The removal enters
-//! `top` and notes `a`. It enters `a`, where opening `mounted` fails with `EXDEV`, and reports the mount as left. `a` is not
-//! empty and stays, so `owner` and `top` stay too.
+//! `top` contains `a/mounted`, on which `/home` is mounted. The removal enters `top` and notes `a`. It enters `a`, where opening
+//! `mounted` fails with `EXDEV`, and reports the mount as left. `a` is not empty and stays, so `top` stays too.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use executor_lifecycle::{Leftover, LeftoverKind};
 use rustix::fs::{
@@ -23,15 +22,16 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use crate::Dir;
+use crate::faults::{self, Op};
 
 /// How many leftovers are reported, at most.
 const REPORTED: usize = 32;
 
-/// Removes the directory `name` in `above` and everything in it; the file `last` in it after everything else. Returns what
-/// could not be removed. A missing directory is not an error.
-pub(crate) fn remove(above: &Dir, name: &OsStr, what: LeftoverKind, last: Option<&str>) -> Vec<Leftover> {
+/// Removes everything in the directory `name` in `above`, and then the directory itself. If there is something to keep, that file
+/// in it stays, and so does the directory. Returns what could not be removed. A missing directory is not an error.
+pub(crate) fn remove(above: &Dir, name: &OsStr, what: LeftoverKind, kept: Option<&str>) -> Vec<Leftover> {
     let removal =
-        Removal { above, name, what, last: last.map(OsStr::new), levels: Vec::new(), left: Vec::new() };
+        Removal { above, name, what, kept: kept.map(OsStr::new), levels: Vec::new(), left: Vec::new() };
     removal.run()
 }
 
@@ -39,7 +39,7 @@ struct Removal<'a> {
     above: &'a Dir,
     name: &'a OsStr,
     what: LeftoverKind,
-    last: Option<&'a OsStr>,
+    kept: Option<&'a OsStr>,
     levels: Vec<Level>,
     left: Vec<Leftover>,
 }
@@ -61,7 +61,7 @@ impl Removal<'_> {
             Err(error) => return self.reported(OsStr::new(""), error),
         };
         match self.enter(&top, name).and_then(|()| self.walk(top)) {
-            Ok(top) => self.remove_top(&top),
+            Ok(_top) => self.remove_top(),
             Err(error) => self.report(OsStr::new(""), error),
         }
         self.left
@@ -104,7 +104,7 @@ impl Removal<'_> {
         });
         for entry in entries {
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if name == "." || name == ".." || is_top && self.last == Some(name) {
+            if name == "." || name == ".." || is_top && self.kept == Some(name) {
                 continue;
             }
             if is_directory(dir, name, entry.file_type()) {
@@ -113,7 +113,7 @@ impl Removal<'_> {
                 }
                 continue;
             }
-            match unlinkat(dir, name, AtFlags::empty()) {
+            match unlink(dir, name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(error) => self.report(name, error),
             }
@@ -131,7 +131,7 @@ impl Removal<'_> {
         if self.levels.last().is_none_or(|level| level.identity != (stat.st_dev, stat.st_ino)) {
             return Err(Errno::XDEV);
         }
-        match unlinkat(&above, &done.name, AtFlags::REMOVEDIR) {
+        match unlink(&above, &done.name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => {}
             // What is left in it was reported.
             Err(Errno::NOTEMPTY) if !self.left.is_empty() => {}
@@ -140,19 +140,11 @@ impl Removal<'_> {
         Ok(above)
     }
 
-    fn remove_top(&mut self, top: &OwnedFd) {
-        if !self.left.is_empty() {
+    fn remove_top(&mut self) {
+        if !self.left.is_empty() || self.kept.is_some() {
             return;
         }
-        let last_removed = match self.last {
-            Some(last) => unlinkat(top, last, AtFlags::empty()),
-            None => Ok(()),
-        };
-        let removed = match last_removed {
-            Ok(()) | Err(Errno::NOENT) => unlinkat(self.above, self.name, AtFlags::REMOVEDIR),
-            Err(error) => Err(error),
-        };
-        match removed {
+        match unlink(self.above, self.name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(error) => self.report(OsStr::new(""), error),
         }
@@ -174,6 +166,12 @@ impl Removal<'_> {
             self.left.push(Leftover::new(what, path, &io::Error::from(error)));
         }
     }
+}
+
+fn unlink(dir: impl AsFd, name: &OsStr, flags: AtFlags) -> Result<(), Errno> {
+    faults::change(Op::Remove, Path::new(""), name)
+        .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    unlinkat(dir, name, flags)
 }
 
 /// Opens a directory in `dir`, on the same mount. If its mode denies access to its owner, the mode is changed
@@ -249,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_behind_a_mount_is_touched_and_the_last_file_stays() {
+    fn nothing_behind_a_mount_is_touched_and_what_is_kept_stays() {
         let dir = tempfile::tempdir().unwrap();
         let above = Dir::open_checked(dir.path()).unwrap();
         let (kept, top) = (dir.path().join("kept"), dir.path().join("top"));
@@ -261,12 +259,12 @@ mod tests {
         let Ok(()) = rustix::mount::mount_bind(&kept, top.join("a/mounted")) else {
             return eprintln!("this user cannot mount");
         };
-        let left = above.remove_tree_with_last("top", LeftoverKind::File, "owner");
+        let left = above.clear_tree("top", LeftoverKind::File, "owner");
         rustix::mount::unmount(top.join("a/mounted"), rustix::mount::UnmountFlags::DETACH).unwrap();
         assert_eq!(left.len(), 1, "{left:?}");
         assert_eq!((left[0].what, &left[0].path), (LeftoverKind::Mount, &top.join("a/mounted")));
         assert!(kept.join("file").exists() && top.join("owner").exists() && !top.join("other").exists());
-        assert_eq!(above.remove_tree_with_last("top", LeftoverKind::File, "owner"), []);
-        assert!(!top.exists());
+        assert_eq!(above.clear_tree("top", LeftoverKind::File, "owner"), []);
+        assert!(!top.join("a").exists() && top.join("owner").exists());
     }
 }

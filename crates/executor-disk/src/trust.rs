@@ -25,6 +25,7 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use crate::Dir;
+use crate::faults::{Op, change};
 
 /// How many links are followed, at most; the kernel's own limit.
 const LINKS: usize = 40;
@@ -140,6 +141,7 @@ impl Walk {
 
     fn make(&mut self, name: &OsStr, last: Mode) -> io::Result<()> {
         let mode = if self.rest.is_empty() { last } else { Mode::from_raw_mode(0o755) };
+        change(Op::MakeDir, &self.path, name)?;
         match mkdirat(&self.current, name, mode) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(error) => return Err(error.into()),

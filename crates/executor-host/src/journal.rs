@@ -11,7 +11,7 @@
 //! have ended are removed from it.
 
 use std::fs;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Mutex;
 
@@ -59,8 +59,8 @@ impl Journal {
         let Some(line) = pidfd::open(pid).ok().and_then(|pidfd| identity(pid, &pidfd)) else { return Ok(()) };
         let mut full = lock(&self.full);
         // One write for the whole line. If the machine stops meanwhile, the line is incomplete and is ignored.
-        let written = dir.append(FILE).and_then(|mut file| {
-            file.write_all(line.as_bytes())?;
+        let written = dir.append(FILE).and_then(|file| {
+            executor_disk::write(&file, &dir.path_of(FILE), line.as_bytes())?;
             Ok(file.metadata()?.len())
         });
         let length = written.map_err(Error::file("write", &dir.path_of(FILE)))?;

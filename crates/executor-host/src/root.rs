@@ -17,7 +17,7 @@
 //!
 //! 1. `executors/e` is not locked. `f` locks it, so that no third executor sweeps the same containers.
 //! 2. `containers/c/owner` names `e`. The processes in `c`'s cgroup and journal are killed, then its cgroups, its
-//!    runtime state and its files are removed, `owner` last.
+//!    runtime state and its files are removed. The directory with `owner` loses the name `c`, and is removed last.
 //! 3. `executors/e` is removed.
 //!
 //! If something of `c` cannot be removed, `owner` and `executors/e` stay, and the next sweep tries again.
@@ -29,14 +29,14 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use executor_core::lifecycle::{ContainerId, Leftover, LeftoverKind};
 use executor_core::{CgroupParent, Swept, check_free_descriptors};
-use executor_disk::{Dir, lock_within};
+use executor_disk::{Dir, lock_within, write};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use uuid::Uuid;
@@ -171,8 +171,9 @@ impl Root {
             line += &format!("\t{}\t{}", missing.hierarchy, missing.topmost);
         }
         line.push('\n');
-        let written = (&self.lock_file).write_all(line.as_bytes());
-        written.map_err(Error::file("write", &self.dirs.executors.path_of(&self.executor)))?;
+        let path = self.dirs.executors.path_of(&self.executor);
+        let written = write(&self.lock_file, &path, line.as_bytes());
+        written.map_err(Error::file("write", &path))?;
         drop(root_lock);
         place::make_parent(parent, &self.executor);
         parents.insert(parent.to_owned());
@@ -213,13 +214,11 @@ impl Root {
     /// When its directory cannot be made, or this user may make no cgroups below `parent`.
     pub fn reserve(&self, id: &ContainerId, parent: Option<&CgroupParent>) -> Result<Option<Reservation>> {
         let (cgroup, dirs) = (self.place(parent, id)?, Arc::clone(&self.dirs));
-        let reservation = Reservation { id: id.clone(), cgroup, dirs };
+        let reservation = Reservation { id: id.clone(), cgroup, executor: self.executor.clone(), dirs };
         let containers = &self.dirs.containers;
         let path = reservation.path();
         let failed = Error::file("make", &path);
-        // No id begins with a dot. The executor's name in it lets a sweep remove it if this process dies
-        // before the rename.
-        let unnamed = format!(".{}.{}", self.executor, short_uuid());
+        let unnamed = unnamed(&self.executor);
         let made = match containers.make_dir(&unnamed, 0o700) {
             Ok(made) => made,
             Err(error) => return Err(failed(error)),
@@ -260,9 +259,9 @@ fn register_executor(root: Arc<Dir>, executor: &str, mark: &str) -> Result<(Root
 fn register(dirs: &RootDirs, executor: &str, mark: &str) -> Result<File> {
     let path = dirs.executors.path_of(executor);
     let made = dirs.executors.make_file(executor, 0o600);
-    let mut file = made.map_err(Error::file("make", &path))?;
+    let file = made.map_err(Error::file("make", &path))?;
     let locked = flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(io::Error::from);
-    let written = locked.and_then(|()| file.write_all(sweep::mark_record(mark).as_bytes()));
+    let written = locked.and_then(|()| write(&file, &path, sweep::mark_record(mark).as_bytes()));
     if let Err(error) = written {
         let _stays_for_a_sweep = dirs.executors.remove_file(executor);
         return Err(Error::file("write", &path)(error));
@@ -308,6 +307,12 @@ fn lock_root(root: &Dir) -> Result<File> {
 
 /// How many hexadecimal digits an executor's name has.
 const NAME_LENGTH: usize = 12;
+
+/// The name of a container's directory before it has the id, and when it loses it. No id begins with a dot. The executor's name
+/// in it lets a sweep remove it if this process dies.
+fn unnamed(executor: &str) -> String {
+    format!(".{executor}.{}", short_uuid())
+}
 
 fn short_uuid() -> String {
     let mut name = Uuid::new_v4().simple().to_string();

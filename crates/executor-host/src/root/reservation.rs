@@ -1,7 +1,7 @@
 //! One container's reservation in a root: where its parts are, and how all of them are removed.
 //!
 //! ```text
-//!  end: processes, cgroups, runtime state ──▶ Bundles::detach: network ──▶ remove: mounts, files, `owner` last
+//!  end: processes, cgroups, runtime state ──▶ Bundles::detach: network ──▶ remove: mounts, files, the name, `owner`
 //! ```
 //! No directory of a container is kept open: a thousand containers would need a thousand descriptors more.
 
@@ -16,7 +16,7 @@ use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
-use super::{OWNER, RootDirs};
+use super::{OWNER, RootDirs, unnamed};
 use crate::cgroup::place::CgroupPlace;
 use crate::cgroup::{self, Cgroups};
 use crate::seam::Members;
@@ -29,6 +29,8 @@ pub struct Reservation {
     pub id: ContainerId,
     /// The place of its cgroup. `None` if this user may make no cgroups.
     pub cgroup: Option<CgroupPlace>,
+    /// The executor that it belongs to.
+    pub(super) executor: String,
     pub(super) dirs: Arc<RootDirs>,
 }
 
@@ -118,13 +120,23 @@ impl Reservation {
         }));
         // If anything is left, `owner` must stay: the next sweep reads it.
         if left.is_empty() {
-            left.extend(self.dirs.containers.remove_tree_with_last(
-                self.id.as_str(),
-                LeftoverKind::File,
-                OWNER,
-            ));
+            left.extend(self.dirs.containers.clear_tree(self.id.as_str(), LeftoverKind::File, OWNER));
+        }
+        if left.is_empty() {
+            left.extend(self.remove_dir());
         }
         left
+    }
+
+    /// Removes the directory, in which there is only `owner` by now. It is given another name first, by which a sweep knows
+    /// whose it is without `owner`: this process may die half way, and the disk may fail.
+    fn remove_dir(&self) -> Vec<Leftover> {
+        let (containers, unnamed) = (&self.dirs.containers, unnamed(&self.executor));
+        match containers.rename_new(self.id.as_str(), &unnamed) {
+            Ok(()) => containers.remove_tree(&unnamed, LeftoverKind::File),
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            Err(error) => vec![Leftover::new(LeftoverKind::File, self.path(), &error)],
+        }
     }
 
     /// Calls `remove` with the container's directory, unless that is gone.

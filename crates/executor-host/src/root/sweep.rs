@@ -67,6 +67,9 @@ pub(super) fn sweep_dir(root: &Arc<Dir>, bundles: &dyn Bundles) -> Result<Vec<Sw
         }
         drop(lock);
     }
+    // An executor that could not open the root, or not remove them when it left, has left them empty.
+    let _root_lock = lock_root(root)?;
+    remove_shared_dirs_if_last(root);
     Ok(swept)
 }
 
@@ -84,6 +87,7 @@ pub(super) fn leave_root(
         left.extend(place::remove_parent(parent, executor, &made));
     }
     left.extend(bundles.close(&dirs.root, executor));
+    left.extend(remove_unfinished(dirs, executor)?);
     let _root_lock = lock_root(&dirs.root)?;
     remove_logs(&dirs.runtime, executor)?;
     if left.is_empty() && reservations_of(dirs, executor)?.is_empty() {
@@ -161,20 +165,21 @@ fn dead_executors(root: &Arc<Dir>) -> Result<Option<(RootDirs, Vec<DeadExecutor>
     Ok(Some((dirs, dead)))
 }
 
-/// The reservations of an executor. Removes directories that were not renamed to an id yet: nothing in them
-/// was in use.
+/// The reservations of an executor.
 fn reservations_of(dirs: &Arc<RootDirs>, executor: &str) -> Result<Vec<Reservation>> {
     let mut reservations = Vec::new();
     for name in names(&dirs.containers)? {
-        if name.starts_with(&format!(".{executor}.")) {
-            for left in dirs.containers.remove_tree(&name, LeftoverKind::File) {
-                tracing::warn!(%left, "part of an unfinished reservation was not removed");
-            }
-        } else {
-            reservations.extend(read_reservation(dirs, &name, executor)?);
-        }
+        reservations.extend(read_reservation(dirs, &name, executor)?);
     }
     Ok(reservations)
+}
+
+/// Removes an executor's directories that were not renamed to an id yet, or have lost it: nothing in them is in use. Returns
+/// what could not be removed.
+fn remove_unfinished(dirs: &RootDirs, executor: &str) -> Result<Vec<Leftover>> {
+    let prefix = format!(".{executor}.");
+    let unfinished = names(&dirs.containers)?.into_iter().filter(|name| name.starts_with(&prefix));
+    Ok(unfinished.flat_map(|name| dirs.containers.remove_tree(&name, LeftoverKind::File)).collect())
 }
 
 /// Reads a container's `owner` file. `None` if the container is not this executor's. What cannot be read may be: then the
@@ -186,7 +191,10 @@ fn read_reservation(dirs: &Arc<RootDirs>, name: &str, executor: &str) -> Result<
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
         text => text.map_err(Error::file("read the owner of", &dirs.containers.path_of(name)))?,
     };
-    let reservation = |cgroup| Reservation { id: id.clone(), cgroup, dirs: Arc::clone(dirs) };
+    let reservation = |cgroup| {
+        let (executor, dirs) = (executor.to_owned(), Arc::clone(dirs));
+        Reservation { id: id.clone(), cgroup, executor, dirs }
+    };
     Ok(parse_owner(&text, executor, &id).map(reservation))
 }
 
@@ -243,11 +251,18 @@ pub(super) fn names(dir: &Dir) -> Result<BTreeSet<String>> {
 }
 
 /// Removes the directories that all executors share, if there is no other executor. The caller has locked the
-/// root.
+/// root. The directory of the executors goes last: as long as it is there, a sweep tries again.
 pub(super) fn remove_shared_dirs_if_last(root: &Dir) {
-    if root.remove_dir(EXECUTORS).is_ok() {
-        for part in [CONTAINERS, RUNTIME] {
-            let _not_empty = root.remove_dir(part);
+    let executors = root.open_dir(EXECUTORS).and_then(|executors| executors.names());
+    if !executors.is_ok_and(|names| names.is_empty()) {
+        return;
+    }
+    for part in [CONTAINERS, RUNTIME, EXECUTORS] {
+        match root.remove_dir(part) {
+            Ok(()) => {}
+            // What else is in it is not ours.
+            Err(error) if [ErrorKind::NotFound, ErrorKind::DirectoryNotEmpty].contains(&error.kind()) => {}
+            Err(error) => return tracing::warn!(part, %error, "an empty directory was not removed"),
         }
     }
 }
