@@ -75,15 +75,6 @@ pub enum Error {
     /// The container of an exec has ended.
     #[error("the container has ended: the root directory of its init cannot be opened")]
     Ended(#[source] io::Error),
-    /// The system refuses a mount of the root file system.
-    #[error("rootfs: cannot mount {what} it")]
-    Mount {
-        /// Which mount.
-        what: &'static str,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
     /// Another operation on a file failed.
     #[error("{op} {}", path.display())]
     Io {
@@ -144,7 +135,7 @@ impl Error {
             Self::NotExecutable { .. } => StartFailureKind::NotExecutable,
             Self::Ended(_) => StartFailureKind::ContainerGone,
             // A lack of resources or permissions comes first. Otherwise the specification is at fault.
-            Self::File { source, .. } | Self::Mount { source, .. } | Self::Io { source, .. } => {
+            Self::File { source, .. } | Self::Io { source, .. } => {
                 StartFailureKind::of_io(source).unwrap_or(StartFailureKind::BadConfig)
             }
         }

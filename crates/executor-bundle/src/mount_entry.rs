@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 
 use executor_core::lifecycle::{Leftover, LeftoverKind};
 use executor_disk::Dir;
+use executor_disk::faults::{Op, change};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
 use serde_json::{Value, json};
@@ -65,6 +66,7 @@ pub(crate) fn copy_mount(dir: impl AsFd, path: &Path) -> rustix::io::Result<Owne
 
 /// Attaches a copy at `name` in `dir`.
 pub(crate) fn attach(copy: &OwnedFd, dir: &Dir, name: &str) -> rustix::io::Result<()> {
+    change(Op::Mount, dir.path(), name).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     move_mount(copy, "", dir, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
 }
 

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use executor_core::lifecycle::Leftover;
 use executor_core::{ContainerSpec, Rootfs, Security, UpperLayer};
 use executor_disk::Dir;
+use executor_disk::faults::{Op, change};
 use rustix::mount::{MountFlags, mount};
 use serde_json::Value;
 
@@ -224,11 +225,12 @@ fn make_points(dir: &Dir) -> Result<(Dir, Dir), Error> {
 
 /// Mounts a tmpfs for temporary layers. Returns its root directory.
 fn mount_layers(dir: &Dir) -> Result<Dir, Error> {
-    let failed = |source| Error::Mount { what: "a tmpfs for", source };
+    let failed = Error::io::<io::Error>("mount a tmpfs at", &dir.path_of(LAYERS));
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
-    mount("longshore", dir.by_descriptor(LAYERS), "tmpfs", flags, c"mode=0700")
-        .map_err(|error| failed(error.into()))?;
-    dir.open_mounted_dir(LAYERS).map_err(failed)
+    change(Op::Mount, dir.path(), LAYERS)
+        .and_then(|()| Ok(mount("longshore", dir.by_descriptor(LAYERS), "tmpfs", flags, c"mode=0700")?))
+        .and_then(|()| dir.open_mounted_dir(LAYERS))
+        .map_err(failed)
 }
 
 /// The directories of the host that are on another file system than its root.
@@ -287,9 +289,10 @@ fn overlay(
 ) -> Result<(), Error> {
     let mount = || {
         let options = CString::new(overlay_options(lower, upper))?;
+        change(Op::Mount, dir.path(), point)?;
         Ok(mount("longshore", dir.by_descriptor(point), "overlay", flags, options.as_c_str())?)
     };
-    mount().map_err(|source| Error::Mount { what: "an overlay of", source })
+    mount().map_err(Error::io::<io::Error>("mount an overlay at", &dir.path_of(point)))
 }
 
 /// Escapes a path in overlay options, where a comma ends an option and a colon ends a path.

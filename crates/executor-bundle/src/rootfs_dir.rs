@@ -13,6 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use executor_core::lifecycle::{HostPid, StartFailureKind};
+use executor_disk::faults::{Op, change};
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Stat, StatxFlags, Uid, fchmod, fchown, fstat,
     mkdirat, openat, openat2, readlinkat, statat, statx,
@@ -137,6 +138,7 @@ impl RootfsDir {
         owner: Owner,
         mode: u32,
     ) -> io::Result<()> {
+        change(if dir { Op::MakeDir } else { Op::MakeFile }, &self.path, name)?;
         let new = if dir {
             make_dir(parent, name)?
         } else {

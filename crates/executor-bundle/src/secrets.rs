@@ -4,13 +4,13 @@
 //! cannot mount one: the root directory has to be on a file system in memory then, as `$XDG_RUNTIME_DIR` is. A tmpfs may be
 //! swapped out.
 
-use std::io::Write;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use executor_core::lifecycle::Leftover;
 use executor_core::{IdMap, Secret};
 use executor_disk::Dir;
+use executor_disk::faults::{Op, change};
 use rustix::fs::{Mode, fchmod, fstatfs};
 use rustix::mount::{MountFlags, mount};
 
@@ -44,8 +44,8 @@ pub(crate) fn write(
     }
     let place = open(dir, ids)?;
     let name = number.to_string();
-    let written = place.make_file(&name, 0o600).and_then(|mut file| {
-        file.write_all(secret.expose())?;
+    let written = place.make_file(&name, 0o600).and_then(|file| {
+        executor_disk::write(&file, &place.path_of(&name), secret.expose())?;
         owner.give(&file)?;
         Ok(fchmod(&file, Mode::from_raw_mode(mode))?)
     });
@@ -71,8 +71,9 @@ fn open(dir: &Dir, ids: &Ids) -> Result<Dir, Error> {
         return Ok(made);
     }
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount("longshore", dir.by_descriptor(SECRETS), "ramfs", flags, None)
-        .map_err(|error| Error::Mount { what: "a ramfs for secrets", source: error.into() })?;
+    change(Op::Mount, dir.path(), SECRETS)
+        .and_then(|()| Ok(mount("longshore", dir.by_descriptor(SECRETS), "ramfs", flags, None)?))
+        .map_err(failed("mount a ramfs at"))?;
     let place = open().map_err(failed("open"))?;
     place.set_mode(0o700).and_then(|()| ids.root.give(&place)).map_err(failed("set the owner of"))?;
     Ok(place)
