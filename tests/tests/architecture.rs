@@ -121,6 +121,20 @@ fn dependencies_point_inward() {
     }
 }
 
+/// Only tests make changes of files fail.
+#[test]
+fn no_program_of_ours_injects_faults() {
+    let mut enabled = Vec::new();
+    for package in packages() {
+        for dependency in package["dependencies"].as_array().unwrap() {
+            if dependency["features"].as_array().unwrap().iter().any(|feature| feature == "faults") {
+                enabled.push((short(&package["name"]).to_owned(), dependency["kind"].clone()));
+            }
+        }
+    }
+    assert_eq!(enabled, [("tests".to_owned(), Value::from("dev"))]);
+}
+
 /// The files at the top of a crate, each with those that it imports, what lies in its directory included; tests apart.
 fn imports(source: &Path) -> BTreeMap<String, BTreeSet<String>> {
     fn read(path: &Path, text: &mut String) {
