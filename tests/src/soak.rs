@@ -103,7 +103,7 @@ pub async fn soak(
     let held = executor.run(sleeper()).await?;
     held.started().await?;
     for number in 0..=plan.execs {
-        if number % plan.every == 0 {
+        if number.is_multiple_of(plan.every) {
             sampled(Sample::take("execs", number, root));
         }
         if number < plan.execs {
@@ -113,7 +113,7 @@ pub async fn soak(
     held.cancel(Cancel::now()).await;
     held.released().await?;
     for number in 0..=plan.runs {
-        if number % plan.every == 0 {
+        if number.is_multiple_of(plan.every) {
             sampled(Sample::take("runs", number, root));
         }
         if number < plan.runs {
@@ -129,7 +129,7 @@ pub async fn soak(
 /// One exec, to its end. The ends of its streams are held until then.
 async fn exec(held: &ContainerHandle, number: u64) -> Result<(), Error> {
     let mut spec = ExecSpec::new(["true"]).piped();
-    if number % TERMINAL_EVERY == 0 {
+    if number.is_multiple_of(TERMINAL_EVERY) {
         spec.stdio.stdin = Stdio::Pipe;
         spec = spec.terminal(TerminalSize::default());
     }

@@ -55,11 +55,11 @@ impl Told {
     }
 
     fn exit(&mut self, doing: &str, exit: &Exit) {
-        match &exit.reason {
-            ExitReason::StartFailed(failure) => self.error(doing, failure.message.clone()),
-            ExitReason::Cancelled { .. } => {}
-            _ => assert!(exit.is_success(), "{}: {doing}: an exit was invented: {exit:?}", self.what),
+        if let ExitReason::StartFailed(failure) = &exit.reason {
+            return self.error(doing, failure.message.clone());
         }
+        let is_true = exit.is_success() || matches!(exit.reason, ExitReason::Cancelled { .. });
+        assert!(is_true, "{}: {doing}: an exit was invented: {exit:?}", self.what);
     }
 }
 

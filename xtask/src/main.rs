@@ -126,11 +126,12 @@ fn attack(args: &[String]) -> Done {
 
 /// The tests that other runtimes must pass as well. crun 1.8 refuses hybrid cgroups, so the unified hierarchy is
 /// hidden from it in a mount namespace.
-const ON_CRUN: [&str; 15] = [
+const ON_CRUN: [&str; 16] = [
     "behaviour",
     "command",
     "contract",
     "failure_modes",
+    "faults",
     "hostile",
     "ids",
     "lifecycle",

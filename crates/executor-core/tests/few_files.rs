@@ -1,7 +1,5 @@
 //! An executor that is built in a process without file descriptors: an error, and no panic.
 
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use executor_core::lifecycle::Cancel;

@@ -8,7 +8,6 @@
 /// # Errors
 /// The one that a test injects.
 #[cfg(not(feature = "faults"))]
-#[expect(clippy::unnecessary_wraps, reason = "a test injects errors")]
 pub fn change(_op: Op, _dir: &std::path::Path, _name: impl AsRef<std::path::Path>) -> std::io::Result<()> {
     Ok(())
 }
@@ -58,10 +57,12 @@ mod injected {
         pub removals: bool,
     }
 
-    /// The fault, and the changes since it was injected.
-    static INJECTED: Mutex<Option<(Fault, Vec<(Op, PathBuf)>)>> = Mutex::new(None);
+    /// The changes since a fault was injected.
+    type Changes = Vec<(Op, PathBuf)>;
 
-    fn injected() -> MutexGuard<'static, Option<(Fault, Vec<(Op, PathBuf)>)>> {
+    static INJECTED: Mutex<Option<(Fault, Changes)>> = Mutex::new(None);
+
+    fn injected() -> MutexGuard<'static, Option<(Fault, Changes)>> {
         INJECTED.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

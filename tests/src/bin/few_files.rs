@@ -3,7 +3,6 @@
 //! does, prints what came of it, and fails if something panicked, hung, or is wrong. When the limit is raised again, the same
 //! executor has to work.
 
-use std::error::Error as _;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, abort};
@@ -170,10 +169,12 @@ fn report<T>(limit: u64, what: &str, result: Result<T, Error>) -> Option<T> {
     };
     let sentence = with_causes(&error).to_string();
     println!("{limit} {what}: {sentence}");
-    let is_known = match &error {
-        Error::NotReady(failure) => is_shortage(failure),
-        Error::NotStarted { exit, .. } => is_for_want_of_files(exit),
-        _ => error.source().is_some() || matches!(error, Error::Runtime(_) | Error::Refused { .. }),
+    let is_known = if let Error::NotReady(failure) = &error {
+        is_shortage(failure)
+    } else if let Error::NotStarted { exit, .. } = &error {
+        is_for_want_of_files(exit)
+    } else {
+        matches!(error, Error::Pipe(_) | Error::Runtime(_) | Error::Thread(_))
     };
     if !is_known || !says_why(&sentence) {
         wrong(what, format!("{limit}: {sentence}: {error:?}"));
