@@ -54,7 +54,8 @@ fn emfile_of_a_library() {
         let try_all = |moment: &str, limits: &[String]| -> String {
             let mut embedder = Command::new(env!("CARGO_BIN_EXE_few_files"));
             let outcome: Outcome = embedder.arg(moment).arg(&dir).args(limits).output().unwrap().into();
-            assert_eq!(outcome.code, Some(0), "{moment} {limits:?}: {outcome:?}");
+            let wrong: Vec<_> = outcome.stdout.lines().filter(|line| line.starts_with("WRONG")).collect();
+            assert_eq!(outcome.code, Some(0), "{moment} {limits:?}: {wrong:#?}\n{}", outcome.stderr);
             outcome.stdout
         };
         let limits: Vec<_> = (3..=60).map(|limit| limit.to_string()).collect();

@@ -4,8 +4,9 @@ use std::io;
 use std::sync::Arc;
 
 use executor_core::ChildStdio;
-use executor_core::lifecycle::ProcessId;
+use executor_core::lifecycle::{ProcessId, StartFailure, StartFailureKind};
 use executor_host::terminal::{self, ConsoleSocket, Terminal};
+use futures::FutureExt;
 use tokio::task::JoinHandle;
 
 use super::DriverState;
@@ -18,6 +19,15 @@ use crate::{Error, Result};
 pub(super) struct Console {
     pub(super) path: String,
     received: JoinHandle<executor_host::Result<()>>,
+}
+
+impl Console {
+    /// If there were too few resources to receive the terminal: that. The runtime then fails as well, and does not know why.
+    pub(super) fn shortage(mut self) -> Option<StartFailure> {
+        let received = (&mut self.received).now_or_never()?.ok()?;
+        let failure = Error::from(received.err()?).start_failure();
+        (failure.kind == StartFailureKind::NoResources).then_some(failure)
+    }
 }
 
 impl Drop for Console {

@@ -124,7 +124,10 @@ impl DriverState {
                 drop(call);
                 self.with_terminal(container, console, adopted?).await
             }
-            Err(failure) => Err(self.clean_up_failed_launch(start, files, failure).await),
+            Err(failure) => {
+                let failure = self.clean_up_failed_launch(start, files, failure).await;
+                Err(console.and_then(Console::shortage).unwrap_or(failure))
+            }
         }
     }
 
