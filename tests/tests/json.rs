@@ -10,8 +10,8 @@ use std::time::Duration;
 use longshore::{
     Cancel, CancelCause, ContainerId, ContainerSpec, Device, DeviceRights, Event, EventKind, ExecId,
     ExecSpec, Exit, ExitReason, ExitStatus, HostPid, IdMap, IdRange, KeepExited, Leftover, LeftoverKind,
-    Mount, Network, Notice, Pressure, Rootfs, Seccomp, Selinux, Signal, Snapshot, StartFailure,
-    StartFailureKind, Stdio, StdioSpec, Swept, TerminalSize, Timestamp, Usage,
+    Mount, Network, Notice, OomKill, Pressure, ProcessId, Rootfs, Seccomp, Selinux, Signal, Snapshot,
+    StartFailure, StartFailureKind, Stdio, StdioSpec, Swept, TerminalSize, Timestamp, Usage,
 };
 use longshore_tests::{on_stage, shell};
 use proptest::prelude::*;
@@ -148,6 +148,14 @@ fn kind() -> impl Strategy<Value = EventKind> {
         exec_id().prop_map(|exec| EventKind::ExecAdded { exec }),
         (exec_id(), pid()).prop_map(|(exec, pid)| EventKind::ExecStarted { exec, pid }),
         (exec_id(), exit()).prop_map(|(exec, exit)| EventKind::ExecExited { exec, exit }),
+        (
+            prop::option::of(prop_oneof![Just(ProcessId::Init), exec_id().prop_map(ProcessId::Exec)]),
+            prop::option::of(pid()),
+            1..u64::MAX
+        )
+            .prop_map(|(process, pid, kills)| EventKind::OutOfMemory(
+                OomKill::new(kills).of(process).pid(pid)
+            )),
         Just(EventKind::Paused),
         Just(EventKind::Resumed),
         exit().prop_map(|exit| EventKind::Exited { exit }),

@@ -126,7 +126,7 @@ fn attack(args: &[String]) -> Done {
 
 /// The tests that other runtimes must pass as well. crun 1.8 refuses hybrid cgroups, so the unified hierarchy is
 /// hidden from it in a mount namespace.
-const ON_CRUN: [&str; 16] = [
+const ON_CRUN: [&str; 17] = [
     "behaviour",
     "command",
     "contract",
@@ -136,6 +136,7 @@ const ON_CRUN: [&str; 16] = [
     "ids",
     "lifecycle",
     "network",
+    "oom",
     "output",
     "ready",
     "rootfs",

@@ -189,7 +189,7 @@ impl Snapshot {
     fn apply(&mut self, event: &Event) {
         self.seq = event.seq;
         match &event.kind {
-            EventKind::Registered => {}
+            EventKind::Registered | EventKind::OutOfMemory(_) => {}
             EventKind::Created { pid } => {
                 self.phase = Phase::Created;
                 self.pid = Some(*pid);

@@ -12,7 +12,7 @@ use actix::{Message, Recipient, WeakAddr};
 use executor_lifecycle::process::{LaunchStep, ProcessTraits, Terms};
 use executor_lifecycle::registry::RequestToken;
 use executor_lifecycle::{
-    ContainerId, Exit, HostPid, ProcessId, ProcessRef, RawExit, Refused, SignalScope, StartFailure,
+    ContainerId, Exit, HostPid, OomKill, ProcessId, ProcessRef, RawExit, Refused, SignalScope, StartFailure,
     TerminalSize, Timestamp, Usage,
 };
 
@@ -254,6 +254,12 @@ pub struct Exited {
     /// How and why.
     pub exit: Exit,
 }
+
+/// The OOM killer has killed a process of the container. From the executor, which has it from the exit source, to the
+/// container. If the container's actor has ended, it is not published.
+#[derive(Clone, Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct OomKilled(pub(crate) OomKill);
 
 /// A process was killed a while ago and has not ended: it may be frozen. From a process to its container, which thaws
 /// and kills again. It is repeated while the process does not end.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use executor_lifecycle::process::Kill;
 use executor_lifecycle::{
-    ContainerId, ExecId, HostPid, Leftover, ProcessRef, RawExit, Signal, SignalScope, StartFailure,
+    ContainerId, ExecId, HostPid, Leftover, OomKill, ProcessRef, RawExit, Signal, SignalScope, StartFailure,
     StartFailureKind, TerminalSize, Usage,
 };
 use futures::channel::mpsc;
@@ -159,35 +159,67 @@ pub trait ExitSource: Send + Sync + 'static {
     /// started, each once. The exit of a process must not wait for another container, nor that of an exec for its
     /// init. It is called once. The stream ends with the source.
     fn exits(&self) -> BoxStream<'static, (ProcessRef, RawExit)>;
+
+    /// A stream of the kills of the OOM killer, each when it happens, those of a container in their order. It is called
+    /// once. By default it is empty: then a kill is published with the exit that shows it.
+    fn oom_kills(&self) -> BoxStream<'static, (ContainerId, OomKill)> {
+        stream::empty().boxed()
+    }
 }
 
-/// A queue of exits on their way to the reaper, for an [`ExitSource`] that sends each exit itself. Clones share the
-/// queue.
-#[derive(Clone, Debug)]
+/// A queue of exits on their way to the reaper, and one of kills, for an [`ExitSource`] that sends each itself. Clones
+/// share the queues.
+#[derive(Clone, Debug, Default)]
 pub struct ExitQueue {
-    sender: mpsc::UnboundedSender<(ProcessRef, RawExit)>,
-    receiver: Arc<Mutex<Option<Exits>>>,
+    exits: Queue<(ProcessRef, RawExit)>,
+    oom_kills: Queue<(ContainerId, OomKill)>,
 }
 
-type Exits = mpsc::UnboundedReceiver<(ProcessRef, RawExit)>;
+#[derive(Debug)]
+struct Queue<T> {
+    sender: mpsc::UnboundedSender<T>,
+    receiver: Arc<Mutex<Option<mpsc::UnboundedReceiver<T>>>>,
+}
 
-impl Default for ExitQueue {
+impl<T> Default for Queue<T> {
     fn default() -> Self {
         let (sender, receiver) = mpsc::unbounded();
         Self { sender, receiver: Arc::new(Mutex::new(Some(receiver))) }
     }
 }
 
+impl<T> Clone for Queue<T> {
+    fn clone(&self) -> Self {
+        Self { sender: self.sender.clone(), receiver: Arc::clone(&self.receiver) }
+    }
+}
+
+impl<T: Send + 'static> Queue<T> {
+    fn take(&self) -> BoxStream<'static, T> {
+        let receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take();
+        receiver.map_or_else(|| stream::empty().boxed(), StreamExt::boxed)
+    }
+}
+
 impl ExitQueue {
     /// Sends the end of a process to the reaper. If the executor has stopped, it is dropped.
     pub fn send(&self, process: ProcessRef, exit: RawExit) {
-        drop(self.sender.unbounded_send((process, exit)));
+        drop(self.exits.sender.unbounded_send((process, exit)));
     }
 
     /// The stream for [`ExitSource::exits`]. It is empty if it was taken before.
     pub fn take(&self) -> BoxStream<'static, (ProcessRef, RawExit)> {
-        let receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner).take();
-        receiver.map_or_else(|| stream::empty().boxed(), StreamExt::boxed)
+        self.exits.take()
+    }
+
+    /// Sends a kill of the OOM killer to the executor. If that has stopped, it is dropped.
+    pub fn send_oom_kill(&self, container: ContainerId, kill: OomKill) {
+        drop(self.oom_kills.sender.unbounded_send((container, kill)));
+    }
+
+    /// The stream for [`ExitSource::oom_kills`]. It is empty if it was taken before.
+    pub fn take_oom_kills(&self) -> BoxStream<'static, (ContainerId, OomKill)> {
+        self.oom_kills.take()
     }
 }
 

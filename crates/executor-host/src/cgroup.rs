@@ -5,7 +5,7 @@
 //! that is itself delegated), so the paths in its `state.json` are taken as well.
 
 pub mod place;
-mod usage;
+pub(crate) mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, OpenOptions};
@@ -75,7 +75,7 @@ fn hierarchies() -> impl Iterator<Item = &'static PathBuf> {
 
 /// Whether a cgroup in `dir` can have a file of this name, decided by the controllers of its hierarchy. This
 /// saves opening files that do not exist.
-fn may_have(dir: &Path, file: &str) -> bool {
+pub(crate) fn may_have(dir: &Path, file: &str) -> bool {
     let controller = file.split('.').next().unwrap_or_default();
     let hierarchy =
         HIERARCHIES.get().into_iter().flatten().find(|hierarchy| dir.starts_with(&hierarchy.point));

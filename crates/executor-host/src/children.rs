@@ -25,6 +25,7 @@
 
 mod adoption;
 mod calls;
+mod oom;
 mod orphans;
 mod others;
 mod signals;
@@ -39,6 +40,7 @@ use std::time::{Duration, Instant};
 
 use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, ProcessRef};
 
+use self::oom::OomWatch;
 pub use self::orphans::RUNTIMES;
 use self::waits::{Continuation, Wait};
 use crate::kernel::Kernel;
@@ -95,6 +97,8 @@ pub(crate) struct ChildTable<K: Kernel> {
     orphan_checks: Vec<(ClientId, Token)>,
     /// When they are carried out even if other requests are waiting.
     orphan_check_by: Option<Instant>,
+    /// What the OOM killer has killed.
+    oom: OomWatch,
     /// Whether this process was a subreaper before we made it one.
     was_subreaper: bool,
 }
@@ -179,6 +183,7 @@ impl<K: Kernel> ChildTable<K> {
             unwatched: Vec::new(),
             orphan_checks: Vec::new(),
             orphan_check_by: None,
+            oom: OomWatch::default(),
             was_subreaper: false,
         }
     }
@@ -211,6 +216,7 @@ impl<K: Kernel> ChildTable<K> {
         self.waits.retain(|_, wait| wait.client != client);
         self.remembered.retain(|remembered| remembered.client != client);
         self.left.retain(|left| left.client != client);
+        self.forget_kills(|other, _| other == client);
         if let Err(error) = self.subreap(client, false) {
             tracing::warn!(%error, "this process stays a subreaper");
         }
@@ -222,7 +228,9 @@ impl<K: Kernel> ChildTable<K> {
         let retry = self.retries.first().map(|(at, _)| *at);
         let unwatched = (!self.unwatched.is_empty()).then(|| now + CHECK_INTERVAL);
         let wait = self.waits.values().map(Wait::next_deadline).min();
-        [retry, unwatched, wait, self.orphan_check_by, self.next_other()].into_iter().flatten().min()
+        let own =
+            [retry, unwatched, wait, self.orphan_check_by, self.next_other(), self.next_oom_deadline(now)];
+        own.into_iter().flatten().min()
     }
 
     /// Carries a request out.
@@ -257,6 +265,9 @@ impl<K: Kernel> ChildTable<K> {
                 self.orphan_checks.push((client, token));
                 self.orphan_check_by.get_or_insert(now + RETRY);
             }
+            Request::TrackKills { process, has_program } => self.track_kills(client, process, has_program),
+            Request::UntrackKills { process } => self.untrack_kills(client, &process),
+            Request::WatchKills { container, members } => self.watch_kills(client, container, &members),
             Request::Subreap { token, on } => {
                 let done = self.subreap(client, on);
                 self.done(client, token, done);
@@ -334,6 +345,7 @@ impl<K: Kernel> ChildTable<K> {
             self.retries.remove(&(at, number));
             self.ended(now, number);
         }
+        self.oom_tick(now);
         self.advance_due_waits(now);
         self.reap_others(now);
         self.unwatched.retain(|pid| matches!(self.kernel.reap_unwatched(*pid), Ok(None)));

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, ProcessRef, Signal, SignalScope};
+use executor_core::lifecycle::{ContainerId, HostPid, OomKill, ProcessRef, Signal, SignalScope};
 use executor_core::{
     BoxFuture, BoxStream, ChildFd, ChildStdio, Delivery, SIGNAL_DESCRIPTORS, check_free_descriptors,
 };
@@ -28,7 +28,7 @@ use self::handles::exit_future;
 pub use self::handles::{Adopted, Call, CallEnd, Ended};
 use crate::local::LocalHost;
 use crate::seam::{
-    CallId, Command, Containers, Image, Members, Parent, ProcessHost, Request, StdioSource, Token,
+    CallId, Command, Containers, Image, Members, Parent, ProcessEnd, ProcessHost, Request, StdioSource, Token,
 };
 use crate::{Error, Result, lock};
 
@@ -44,7 +44,9 @@ struct Connection {
     /// The next token or call id.
     next: AtomicU64,
     /// Taken by the first call of [`HostClient::exits`].
-    exits: Mutex<Option<UnboundedReceiver<(ProcessRef, ExitStatus)>>>,
+    exits: Mutex<Option<UnboundedReceiver<(ProcessRef, ProcessEnd)>>>,
+    /// Taken by the first call of [`HostClient::oom_kills`].
+    oom_kills: Mutex<Option<UnboundedReceiver<(ContainerId, OomKill)>>>,
 }
 
 impl HostClient {
@@ -62,11 +64,13 @@ impl HostClient {
     /// # Errors
     /// When `connect` fails.
     pub fn connect(connect: impl FnOnce(ClientSink) -> io::Result<Box<dyn ProcessHost>>) -> io::Result<Self> {
-        let (exits, receiver) = unbounded();
-        let pending = Arc::new(Pending { answers: Mutex::new(Some(PendingAnswers::default())), exits });
+        let ((exits, receiver), (oom_kills, kills)) = (unbounded(), unbounded());
+        let answers = Mutex::new(Some(PendingAnswers::default()));
+        let pending = Arc::new(Pending { answers, exits, oom_kills });
         let host = connect(ClientSink(Arc::clone(&pending)))?;
-        let exits = Mutex::new(Some(receiver));
-        Ok(Self { shared: Arc::new(Connection { host, pending, next: AtomicU64::new(0), exits }) })
+        let (exits, oom_kills) = (Mutex::new(Some(receiver)), Mutex::new(Some(kills)));
+        let next = AtomicU64::new(0);
+        Ok(Self { shared: Arc::new(Connection { host, pending, next, exits, oom_kills }) })
     }
 
     /// Executes a runtime.
@@ -233,9 +237,31 @@ impl HostClient {
     }
 
     /// The exits of adopted processes. A second call returns an empty stream.
-    pub fn exits(&self) -> BoxStream<'static, (ProcessRef, ExitStatus)> {
+    pub fn exits(&self) -> BoxStream<'static, (ProcessRef, ProcessEnd)> {
         let exits = lock(&self.shared.exits).take();
         exits.map_or_else(|| stream::empty().boxed(), StreamExt::boxed)
+    }
+
+    /// The kills for lack of memory in the containers that are tracked. A second call returns an empty stream.
+    pub fn oom_kills(&self) -> BoxStream<'static, (ContainerId, OomKill)> {
+        let kills = lock(&self.shared.oom_kills).take();
+        kills.map_or_else(|| stream::empty().boxed(), StreamExt::boxed)
+    }
+
+    /// Looks for a process that is going to be started, in a container with a memory limit, among the processes that are
+    /// killed for lack of memory. `has_program` if it is an init that reports the end of its program as its own.
+    pub fn track_kills(&self, process: ProcessRef, has_program: bool) {
+        self.shared.host.request(Request::TrackKills { process, has_program }, Vec::new());
+    }
+
+    /// The process was not started.
+    pub fn untrack_kills(&self, process: ProcessRef) {
+        self.shared.host.request(Request::UntrackKills { process }, Vec::new());
+    }
+
+    /// Watches the cgroup of a container with a memory limit, and looks for its adopted processes as well.
+    pub fn watch_kills(&self, container: ContainerId, members: Members) {
+        self.shared.host.request(Request::WatchKills { container, members }, Vec::new());
     }
 
     /// Makes the host a child subreaper, or stops that. Blocks.

@@ -5,6 +5,7 @@ use std::path::{Component, Path};
 use executor_core::lifecycle::ContainerId;
 use executor_disk::mount_table::parse_mount;
 
+use crate::oom::KillReader;
 use crate::root::sweep::{parse_owner, parse_record};
 use crate::{cgroup, journal, procfs};
 
@@ -110,6 +111,29 @@ pub fn mountinfo(bytes: &[u8]) {
     assert_eq!((&*mount.kind, &*mount.super_options), ("cgroup", "rw,cpu"));
 }
 
+/// Records of `/dev/kmsg`. A process chooses its name, and its cgroup below that of its container. Both decide nothing: the
+/// pid is that of the kernel, and the cgroup begins with that of the container.
+///
+/// # Panics
+/// When the property does not hold.
+pub fn kernel_log(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let mut reader = KillReader::default();
+    for record in text.split_inclusive('\n') {
+        drop(reader.read(record));
+    }
+    let chosen: String = text.chars().filter(|char| !matches!(char, '\n' | ';')).collect();
+    let record = format!(
+        "6,1,1,-;oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=/c{chosen},task_memcg=/c{chosen},task={chosen},pid=812,uid=0\n"
+    );
+    drop(reader.read(&record));
+    let record =
+        format!("3,2,2000000,-;Memory cgroup out of memory: Killed process 812 ({chosen}) total-vm:1kB\n");
+    let Some(kill) = reader.read(&record) else { panic!("{record:?}") };
+    assert_eq!(kill.pid.get(), 812, "{record:?}");
+    assert!(kill.cgroup.is_some_and(|cgroup| cgroup.starts_with("/c")), "{record:?}");
+}
+
 /// `/proc/<pid>/environ`. Only a whole entry is the variable, not a part of another one.
 ///
 /// # Panics
@@ -156,6 +180,7 @@ mod tests {
                 super::stat,
                 super::mountinfo,
                 super::environ,
+                super::kernel_log,
             ] {
                 property(&bytes);
             }
@@ -187,6 +212,11 @@ mod tests {
         #[test]
         fn mounts(text in "( |\t|\n|\\\\|040| - |/|cgroup|\u{e4}){0,8}") {
             super::mountinfo(text.as_bytes());
+        }
+
+        #[test]
+        fn kernel_logs(text in "(6,1,1,-;|oom-kill:|oom_memcg=|,task_memcg=|/c|,task=|,pid=|,uid=|0|7|,global_oom|Killed process |\\(|\n){0,14}") {
+            super::kernel_log(text.as_bytes());
         }
 
         #[test]

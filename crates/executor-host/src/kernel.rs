@@ -15,6 +15,7 @@ use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions};
 
+use crate::oom::{KernelLog, LogNews, Notices};
 use crate::procfs::{self, Stat};
 use crate::seam::{Command, FileIdentity, ImageFate, Members};
 use crate::spawn::{Execution, Program, above, execute, path_of};
@@ -81,6 +82,18 @@ pub(crate) trait Kernel {
     fn members(&self, members: &Members) -> Vec<HostPid>;
     /// Thaws the freezers in these directories and in all below them.
     fn thaw(&mut self, dirs: &[OsString]);
+    /// The first child of a process.
+    fn first_child(&self, pid: HostPid) -> Option<HostPid>;
+    /// Opens the kernel's log, whose news are reported under [`OOM`].
+    fn open_log(&mut self) -> io::Result<()>;
+    /// What is new in the log. `None` if it is not open.
+    fn read_log(&mut self) -> Option<LogNews>;
+    /// Reports kills in these cgroups under [`OOM`]. The counters say what was killed, now or in a moment.
+    fn notice_kills(&mut self, dirs: &[OsString]) -> io::Result<()>;
+    /// Stops reporting under [`OOM`].
+    fn ignore_kills(&mut self);
+    /// How many processes were killed for lack of memory in the cgroup in these directories.
+    fn count_kills(&self, dirs: &[OsString]) -> Option<u64>;
     /// Whether this process is a child subreaper.
     fn is_subreaper(&self) -> io::Result<bool>;
     /// Makes this process a child subreaper, or stops that.
@@ -96,10 +109,15 @@ pub(crate) struct Linux {
     subreaper: Option<Subreaper>,
     /// The calls that are below a subreaper.
     reports: HashMap<HostPid, Reports>,
+    log: Option<KernelLog>,
+    notices: Notices,
 }
 
 /// The number under which the eventfd is watched.
 const WAKE: u64 = u64::MAX;
+
+/// The number under which [`Linux::wait`] reports that a process may have been killed for lack of memory.
+pub(crate) const OOM: u64 = u64::MAX - 1;
 
 impl Linux {
     pub(crate) fn new(wake: &OwnedFd) -> io::Result<Self> {
@@ -107,14 +125,16 @@ impl Linux {
         epoll::add(&epoll, wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
         Ok(Self {
             epoll,
-            was_robbed: std::env::var_os("LS_FORCE").is_some(),
+            was_robbed: false,
             subreaper: None,
             reports: HashMap::new(),
+            log: None,
+            notices: Notices::default(),
         })
     }
 
     /// Waits until watched processes have exited, the thread is woken, or the timeout has passed. Returns the
-    /// numbers of the exited processes.
+    /// numbers of the exited processes, and perhaps [`OOM`].
     pub(crate) fn wait(&self, wake: &OwnedFd, timeout: Option<Duration>) -> Vec<u64> {
         let mut events = Vec::with_capacity(64);
         let timeout = timeout.and_then(|timeout| Timespec::try_from(whole_milliseconds(timeout)).ok());
@@ -130,7 +150,12 @@ impl Linux {
                 WAKE => {
                     let _how_often = rustix::io::read(wake, &mut [0; 8]);
                 }
-                number => ended.push(number),
+                number => {
+                    if number == OOM {
+                        self.notices.take();
+                    }
+                    ended.push(number);
+                }
             }
         }
         ended
@@ -289,6 +314,38 @@ impl Kernel for Linux {
 
     fn thaw(&mut self, dirs: &[OsString]) {
         cgroup::thaw(dirs.iter().map(Path::new));
+    }
+
+    fn first_child(&self, pid: HostPid) -> Option<HostPid> {
+        procfs::first_child(pid)
+    }
+
+    fn open_log(&mut self) -> io::Result<()> {
+        let log = KernelLog::open()?;
+        epoll::add(&self.epoll, &log, epoll::EventData::new_u64(OOM), epoll::EventFlags::IN)?;
+        self.log = Some(log);
+        Ok(())
+    }
+
+    fn read_log(&mut self) -> Option<LogNews> {
+        let news = self.log.as_mut()?.read();
+        if news.has_ended {
+            self.log = None;
+        }
+        Some(news)
+    }
+
+    fn notice_kills(&mut self, dirs: &[OsString]) -> io::Result<()> {
+        let dirs = dirs.iter().map(Path::new).filter(|dir| cgroup::may_have(dir, "memory.events"));
+        dirs.map(|dir| self.notices.watch(&self.epoll, OOM, dir)).collect()
+    }
+
+    fn ignore_kills(&mut self) {
+        (self.log, self.notices) = (None, Notices::default());
+    }
+
+    fn count_kills(&self, dirs: &[OsString]) -> Option<u64> {
+        cgroup::usage::oom_kills(dirs.iter().map(Path::new))
     }
 
     fn is_subreaper(&self) -> io::Result<bool> {

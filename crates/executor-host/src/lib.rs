@@ -3,6 +3,7 @@
 //! ```text
 //!  driver ──▶ client ──▶ seam: values and file descriptors ──▶ local: the embedder's process, one thread
 //!    │                                                            └──▶ children (decides) ──▶ kernel (does)
+//!    │                                                                  └──▶ oom: the kernel's log, notices of cgroups
 //!    ├──▶ root: which executor owns which container, sweeping what dead executors left ──▶ journal, tree
 //!    ├──▶ cgroup: a container's processes and usage, killing and removing ──▶ procfs, pidfd
 //!    └──▶ terminal: the console socket, and copying between terminal and pipes
@@ -23,6 +24,7 @@ pub mod journal;
 mod kernel;
 mod local;
 mod null;
+mod oom;
 mod pidfd;
 pub mod procfs;
 mod root;
@@ -41,7 +43,7 @@ pub use pidfd::watch;
 pub use root::{EXECUTOR_VARIABLE, Reservation, Root, default_cgroup_parent, log_prefix, sweep};
 pub use seam::{
     CallId, Command, Containers, Delivered, Event, EventSink, FileIdentity, Image, ImageFate, Members,
-    OsError, Parent, ProcessHost, Request, StdioSource, Token,
+    OsError, Parent, ProcessEnd, ProcessHost, Request, StdioSource, Token,
 };
 pub use subreaper::memory_file;
 

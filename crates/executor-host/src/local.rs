@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::children::{ChildTable, ClientId};
-use crate::kernel::Linux;
+use crate::kernel::{Linux, OOM};
 use crate::lock;
 use crate::seam::{EventSink, ProcessHost, Request};
 
@@ -117,7 +117,10 @@ impl Queue {
             let until_due = table.next_deadline(now).map(|at| at.saturating_duration_since(now));
             let timeout = if was_empty { until_due } else { Some(Duration::ZERO) };
             for number in table.kernel().wait(&self.wake, timeout) {
-                table.ended(Instant::now(), number);
+                match number {
+                    OOM => table.kills_noticed(Instant::now()),
+                    number => table.ended(Instant::now(), number),
+                }
             }
             table.tick(Instant::now());
         }

@@ -87,6 +87,12 @@ pub(crate) fn children_of(pid: HostPid) -> Vec<HostPid> {
     list.split_whitespace().filter_map(parse_pid).collect()
 }
 
+/// The first child of a process that is still alive: of those that its first thread has started, then of those that it got.
+pub fn first_child(pid: HostPid) -> Option<HostPid> {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    list.split_whitespace().find_map(parse_pid)
+}
+
 /// All processes that this process can see.
 pub fn processes() -> impl Iterator<Item = HostPid> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();

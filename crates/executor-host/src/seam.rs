@@ -19,7 +19,9 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use executor_core::Delivery;
-use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, ProcessRef, Signal, SignalScope};
+use executor_core::lifecycle::{
+    ContainerId, ExitStatus, HostPid, OomEvidence, OomKill, ProcessRef, Signal, SignalScope,
+};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -146,6 +148,26 @@ pub enum Request {
         /// The time limit.
         patience: Duration,
     },
+    /// A process is going to be started in a container with a memory limit. From now on, look for it among the
+    /// processes that are killed for lack of memory.
+    TrackKills {
+        /// The process.
+        process: ProcessRef,
+        /// Whether it is an init that starts the program and reports its end as its own.
+        has_program: bool,
+    },
+    /// The process of a [`TrackKills`](Self::TrackKills) was not started.
+    UntrackKills {
+        /// The process.
+        process: ProcessRef,
+    },
+    /// A container with a memory limit runs: watch its cgroup, and look for its adopted processes as well.
+    WatchKills {
+        /// The container.
+        container: ContainerId,
+        /// The evidence that a process is in it.
+        members: Members,
+    },
     /// Make the host a child subreaper, or stop that. Answered with [`Event::Done`] or [`Event::Failed`].
     Subreap {
         /// Identifies the answer.
@@ -235,8 +257,16 @@ pub enum Event {
     Exited {
         /// The process.
         process: ProcessRef,
-        /// Its exit status.
-        status: ExitStatus,
+        /// How it has ended.
+        end: ProcessEnd,
+    },
+    /// A process of a container with a memory limit was killed for lack of memory. Comes before the exit of that
+    /// process.
+    OomKilled {
+        /// The container.
+        container: ContainerId,
+        /// What was killed.
+        kill: OomKill,
     },
     /// A request was carried out.
     Done {
@@ -250,6 +280,15 @@ pub enum Event {
         /// The cause.
         error: OsError,
     },
+}
+
+/// The end of an adopted process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessEnd {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// Whether it was killed for lack of memory. Absent if nobody has looked.
+    pub oom: Option<OomEvidence>,
 }
 
 /// A runtime to be executed, in a process group of its own.

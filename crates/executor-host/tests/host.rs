@@ -11,7 +11,7 @@ use executor_core::lifecycle::{ContainerId, ExecId, ExitStatus, HostPid, Process
 use executor_core::{ChildFd, ChildStdio, Delivery};
 use executor_host::{
     CallEnd, Command, Ended, Event, FileIdentity, HostClient, Image, ImageFate, Members, OsError, Parent,
-    ProcessHost, Request, StdioSource, Token,
+    ProcessEnd, ProcessHost, Request, StdioSource, Token,
 };
 use futures::StreamExt;
 
@@ -97,6 +97,10 @@ fn child(script: &str) -> (std::process::Child, HostPid) {
     (child, pid)
 }
 
+fn ended_with(status: ExitStatus) -> ProcessEnd {
+    ProcessEnd { status, oom: None }
+}
+
 async fn adopted(host: &HostClient, pid: HostPid) -> Ended {
     host.adopt(process(1), pid, Parent::Us, anywhere()).await.unwrap().ended()
 }
@@ -111,7 +115,7 @@ async fn exits_are_exact_and_signals_end_with_them() {
     let signal = || host.signal(process(1), term, SignalScope::Process);
     assert_eq!(signal().await.unwrap(), Delivery::Sent);
     assert_eq!(ended.await, ExitStatus::Signal(term));
-    assert_eq!(exits.next().await.unwrap(), (process(1), ExitStatus::Signal(term)));
+    assert_eq!(exits.next().await.unwrap(), (process(1), ended_with(ExitStatus::Signal(term))));
     assert_eq!(signal().await.unwrap(), Delivery::Gone);
     assert_eq!(host.kill(process(1), None, Vec::new()).await.unwrap(), Delivery::Gone);
 }
@@ -213,7 +217,7 @@ fn what_crosses_the_seam_can_be_written_and_read() {
         assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);
     }
     for event in [
-        Event::Exited { process: process(1), status: ExitStatus::Signal(Signal::KILL) },
+        Event::Exited { process: process(1), end: ended_with(ExitStatus::Signal(Signal::KILL)) },
         Event::Failed { token: Token(3), error: OsError(24) },
     ] {
         let text = serde_json::to_string(&event).unwrap();
@@ -240,7 +244,7 @@ async fn an_exit_is_held_until_the_start_is_known_and_a_disowned_one_is_not_repo
         "it is not known whether it has started"
     );
     adopted.report();
-    assert_eq!(exits.next().await.unwrap(), (process(1), ExitStatus::Code(4)));
+    assert_eq!(exits.next().await.unwrap(), (process(1), ended_with(ExitStatus::Code(4))));
 }
 
 #[tokio::test]

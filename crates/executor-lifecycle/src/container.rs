@@ -29,15 +29,17 @@
 //! | `freeze` | pause and resume |
 //! | `request` | what a caller asks of a container that exists |
 //! | `exit` | from init's end to the release |
+//! | `oom` | kills of the OOM killer, each published once |
 
 mod exec;
 mod exit;
 mod freeze;
+mod oom;
 mod request;
 mod start;
 mod vocabulary;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use self::vocabulary::{ContainerEffect, ContainerEvent, ContainerTraits, KeepExited, Phase};
 
@@ -74,6 +76,12 @@ pub struct Container {
     is_cancelled: bool,
     /// Something in it was killed while the runtime was freezing it: it is thawed as soon as it is frozen.
     is_thaw_wanted: bool,
+    /// How many kills of the OOM killer were published.
+    oom_kills: u64,
+    /// How many of them were of an unknown process, and no exit has explained yet.
+    oom_unnamed: u64,
+    /// The processes alive whose kill was published.
+    oom_killed: BTreeSet<ProcessId>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -159,6 +167,9 @@ impl Container {
             is_start_wanted: false,
             is_cancelled: false,
             is_thaw_wanted: false,
+            oom_kills: 0,
+            oom_unnamed: 0,
+            oom_killed: BTreeSet::new(),
         }
     }
 
@@ -233,6 +244,7 @@ impl Container {
             ContainerEvent::ProcessExited { process: ProcessId::Exec(exec), exit } => {
                 self.exec_exited(now, exec, exit)
             }
+            ContainerEvent::OomKilled(kill) => self.oom_killed(now, kill),
             ContainerEvent::StillAlive(process) => self.still_alive(process),
             ContainerEvent::Exec(id) => self.exec(now, id),
             ContainerEvent::Cancel(cancel) => Ok(self.cancel(cancel)),

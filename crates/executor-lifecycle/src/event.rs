@@ -3,6 +3,7 @@
 //! ```text
 //! Registered < Created? < Started? < Exited < Released
 //! ExecAdded < ExecStarted? < ExecExited, after Registered and before Exited; started after Started
+//! OutOfMemory, after Registered and before Exited; each kill once, and before the exit of the process that was killed
 //! ```
 //! Each is published once, and sequence numbers have no gaps. `Created` is published only for a container that was
 //! held at created. If a start fails, there is no `Started` (or no `ExecStarted`), and the exit has the reason.
@@ -12,7 +13,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{ContainerId, ExecId, Exit, HostPid, Leftover, Timestamp};
+use crate::{ContainerId, ExecId, Exit, HostPid, Leftover, OomKill, Timestamp};
 
 /// Something that happened to a container.
 ///
@@ -70,6 +71,8 @@ pub enum EventKind {
         /// How and why.
         exit: Exit,
     },
+    /// The OOM killer has killed a process of the container, which may run on.
+    OutOfMemory(OomKill),
     /// All processes are frozen.
     Paused,
     /// All processes run again.
@@ -106,6 +109,7 @@ pub struct EventOrder {
     released: bool,
     added: BTreeSet<ExecId>,
     running: BTreeSet<ExecId>,
+    oom_kills: u64,
 }
 
 /// An event that breaks the order.
@@ -145,6 +149,7 @@ impl EventOrder {
             EventKind::ExecAdded { exec } => self.exec_added(exec),
             EventKind::ExecStarted { exec, .. } => self.exec_started(exec),
             EventKind::ExecExited { exec, exit } => self.exec_exited(exec, exit),
+            EventKind::OutOfMemory(kill) => self.oom_killed(kill),
             EventKind::Paused | EventKind::Resumed => {
                 unless(self.started && !self.exited, "a container is paused while it runs")
             }
@@ -187,6 +192,13 @@ impl EventOrder {
                 let ran = self.running.remove(exec);
                 unless(ran == exit.started_at.is_some(), "an exec that ran has started")
             })
+    }
+
+    fn oom_killed(&mut self, kill: &OomKill) -> Option<&'static str> {
+        let is_new = kill.kills > self.oom_kills;
+        self.oom_kills = kill.kills;
+        unless(self.registered && !self.exited, "OutOfMemory comes between Registered and Exited")
+            .or_else(|| unless(is_new, "a kill is published once"))
     }
 
     fn exited(&mut self, exit: &Exit) -> Option<&'static str> {
@@ -256,6 +268,10 @@ mod tests {
         EventKind::Exited { exit: exit(ran) }
     }
 
+    fn killed(kills: u64) -> EventKind {
+        EventKind::OutOfMemory(OomKill::new(kills))
+    }
+
     const RELEASED: EventKind = EventKind::Released { left: Vec::new() };
 
     #[test]
@@ -266,15 +282,17 @@ mod tests {
             started(),
             exec_added(),
             exec_started(),
+            killed(1),
             exec_exited(true),
             exec_added(),
             exec_exited(false),
+            killed(3),
             exited(true),
             RELEASED,
         ];
         assert_eq!(check(&whole), Ok(true));
         assert_eq!(check(&[Registered, exec_added(), exec_exited(false), exited(false), RELEASED]), Ok(true));
-        assert_eq!(check(&whole[..9]), Ok(false));
+        assert_eq!(check(&whole[..11]), Ok(false));
     }
 
     #[test]
@@ -302,6 +320,12 @@ mod tests {
             ),
             (vec![Registered, exited(true)], "a container that ran has started"),
             (vec![Registered, RELEASED], "Released comes after Exited"),
+            (vec![killed(1)], "OutOfMemory comes between Registered and Exited"),
+            (
+                vec![Registered, started(), exited(true), killed(1)],
+                "OutOfMemory comes between Registered and Exited",
+            ),
+            (vec![Registered, started(), killed(2), killed(2)], "a kill is published once"),
             (
                 vec![Registered, started(), exited(true), exec_started()],
                 "ExecStarted comes between Started and Exited",

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use thiserror::Error as ThisError;
 
-use crate::{CancelCause, Signal, Timestamp, Usage, json};
+use crate::{CancelCause, OomEvidence, Signal, Timestamp, Usage, json};
 
 /// The end of a process.
 ///
@@ -157,12 +157,14 @@ pub struct RawExit {
     pub status: ExitStatus,
     /// What the container had used, if known.
     pub usage: Option<Box<Usage>>,
+    /// Whether the OOM killer has killed it. If absent, the kills in `usage` stand for it.
+    pub oom: Option<OomEvidence>,
 }
 
 impl RawExit {
     /// An exit of which only the status is known.
     pub const fn with(status: ExitStatus) -> Self {
-        Self { status, usage: None }
+        Self { status, usage: None, oom: None }
     }
 }
 

@@ -21,6 +21,7 @@
 //! | [`ready`] | the machine of the containers that are kept ready for one specification |
 //! | [`registry`] | the machine of an executor's containers: ids, pools, draining and shutdown |
 //! | [`event`] | the events of a container, and their order |
+//! | [`oom`] | kills of the kernel's OOM killer |
 //! | [`usage`] | what a container uses |
 //! | [`terminal`] | the size of a terminal |
 //! | [`json`] | how spans and paths are written as JSON |
@@ -33,6 +34,7 @@ pub mod exit;
 pub mod exit_router;
 pub mod id;
 pub mod json;
+pub mod oom;
 pub mod process;
 pub mod ready;
 pub mod registry;
@@ -48,6 +50,7 @@ pub use exit::{
     with_causes,
 };
 pub use id::{ContainerId, ExecId, HostPid, InvalidId, ProcessId, ProcessRef};
+pub use oom::{OomEvidence, OomKill};
 pub use signal::{InvalidSignal, Signal, SignalScope};
 pub use step::{Effects, InvalidTimestamp, Refusal, Refused, Timestamp};
 pub use terminal::TerminalSize;

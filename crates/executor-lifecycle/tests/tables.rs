@@ -36,6 +36,11 @@ fn exit(code: u8) -> Exit {
     Exit::new(ExitStatus::Code(code), ExitReason::Normal, &BTreeSet::new(), Some(at(1)), at(2))
 }
 
+/// Ended by SIGKILL.
+fn killed(oom: Option<OomEvidence>) -> RawExit {
+    RawExit { oom, ..RawExit::with(ExitStatus::Signal(Signal::KILL)) }
+}
+
 fn compare(name: &str, table: &str) {
     let path = format!("{}/tests/{name}.table", env!("CARGO_MANIFEST_DIR"));
     if std::env::var_os("LONGSHORE_WRITE_TABLES").is_some() {
@@ -126,7 +131,21 @@ fn process_table() {
         ("", 1, ended()),
         (" Signal(KILL) with OOM", 1, {
             let usage = Some(Box::new(Usage { oom_kills: 1, ..Usage::default() }));
-            ProcessEvent::Ended(RawExit { status: ExitStatus::Signal(Signal::KILL), usage })
+            ProcessEvent::Ended(RawExit { usage, ..killed(None) })
+        }),
+        (" Signal(KILL), the log has it", 1, ProcessEvent::Ended(killed(Some(OomEvidence::Killed)))),
+        (" Signal(KILL), a child's kill", 1, {
+            let usage = Some(Box::new(Usage { oom_kills: 1, ..Usage::default() }));
+            ProcessEvent::Ended(RawExit { usage, ..killed(Some(OomEvidence::NotKilled)) })
+        }),
+        (" Signal(KILL), counted", 1, ProcessEvent::Ended(killed(Some(OomEvidence::Counted(1))))),
+        (" 137, the log has it", 1, {
+            let oom = Some(OomEvidence::Killed);
+            ProcessEvent::Ended(RawExit { oom, ..RawExit::with(ExitStatus::Code(137)) })
+        }),
+        (" 137, counted", 1, {
+            let oom = Some(OomEvidence::Counted(1));
+            ProcessEvent::Ended(RawExit { oom, ..RawExit::with(ExitStatus::Code(137)) })
         }),
         (" Unknown", 1, ProcessEvent::Ended(RawExit::with(ExitStatus::Unknown))),
         (" now", 1, cancel(Cancel::now())),
@@ -199,6 +218,12 @@ fn container_table() {
     let init_exited = |code| E::ProcessExited { process: ProcessId::Init, exit: exit(code) };
     let exec_started = || E::ProcessStarted { process: exec(), pid: pid() };
     let exec_exited = || E::ProcessExited { process: exec(), exit: exit(5) };
+    let killed = |process: ProcessId| {
+        let (status, reason) = (ExitStatus::Signal(Signal::KILL), ExitReason::OutOfMemory);
+        let exit = Exit::new(status, reason, &BTreeSet::new(), Some(at(1)), at(2));
+        E::ProcessExited { process, exit }
+    };
+    let kill = |process: Option<ProcessId>, kills| E::OomKilled(OomKill::new(kills).of(process));
     let cancel = || E::Cancel(Cancel::now());
     let frozen = |frozen| E::PauseEnded { frozen };
     let running = || with(created(), vec![E::Prepared, init_started()]);
@@ -213,6 +238,12 @@ fn container_table() {
         ("running", running()),
         ("running, exec launched", with(running(), vec![E::Exec(None)])),
         ("running, exec running", with(running(), vec![E::Exec(None), exec_started()])),
+        ("running, OOM kill of a child", with(running(), vec![kill(None, 1)])),
+        ("running, OOM kill of init", with(running(), vec![kill(Some(ProcessId::Init), 1)])),
+        (
+            "running, OOM kill of an exec",
+            with(running(), vec![E::Exec(None), exec_started(), kill(Some(exec()), 1)]),
+        ),
         ("running, cancelled", with(running(), vec![cancel()])),
         ("pause awaits an exec's start", with(running(), vec![E::Exec(None), E::Pause])),
         ("freezing", with(running(), vec![E::Pause])),
@@ -241,6 +272,11 @@ fn container_table() {
         (" init", init_exited(0)),
         (" exec", exec_started()),
         (" exec", exec_exited()),
+        (" init, OOM-killed", killed(ProcessId::Init)),
+        (" exec, OOM-killed", killed(exec())),
+        (" init", kill(Some(ProcessId::Init), 1)),
+        (" exec", kill(Some(exec()), 1)),
+        (" child, the second", kill(None, 2)),
         (" init", E::StillAlive(ProcessId::Init)),
         (" exec", E::StillAlive(exec())),
         ("", E::Exec(None)),

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use executor_core::lifecycle::{
-    ContainerId, ExitStatus, HostPid, ProcessId, ProcessRef, RawExit, Signal, Usage,
+    ContainerId, ExitStatus, HostPid, OomEvidence, ProcessId, ProcessRef, RawExit, Signal, Usage,
 };
 use executor_core::{ChildStdio, Delivery, ExitQueue};
 use tokio::sync::{oneshot, watch};
@@ -100,9 +100,8 @@ impl Processes {
     ) -> (HostPid, oneshot::Receiver<()>) {
         let (ended, until_ended) = oneshot::channel();
         let mut table = lock(&self.table);
-        table.last_pid += 1;
         #[expect(clippy::expect_used, reason = "pids count from 1")]
-        let pid = HostPid::new(table.last_pid).expect("a pid");
+        let pid = table.next_pid().expect("a pid");
         let alive = Alive {
             pid,
             stdio,
@@ -150,6 +149,7 @@ impl Processes {
         if table.alive.remove(process).is_none() {
             return Delivery::Gone;
         }
+        ending.oom.get_or_insert(OomEvidence::NotKilled);
         let mut ended = Vec::new();
         if process.process == ProcessId::Init {
             let others = table.alive.range(ProcessRef::all_of(&process.container));
@@ -206,6 +206,11 @@ impl Processes {
 }
 
 impl Table {
+    fn next_pid(&mut self) -> Option<HostPid> {
+        self.last_pid += 1;
+        HostPid::new(self.last_pid)
+    }
+
     /// Changes what a container has used to the values that are present in `change`. Returns the result.
     fn change_usage(&mut self, container: &ContainerId, change: &Usage) -> Usage {
         let usage = self.usages.entry(container.clone()).or_default();

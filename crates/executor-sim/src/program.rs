@@ -33,6 +33,8 @@ pub(crate) enum Step {
     Exit(u8),
     Die(Signal),
     OutOfMemory,
+    /// A child in the background is killed by the OOM killer.
+    ChildOutOfMemory,
 }
 
 /// What a signal does to a program that has a handler for it, or ignores it.
@@ -222,6 +224,12 @@ impl Program {
     #[must_use]
     pub fn runs_out_of_memory(self) -> Self {
         self.then(Step::OutOfMemory)
+    }
+
+    /// Loses a child to the OOM killer, and goes on. The child's pid is one that no process has.
+    #[must_use]
+    pub fn loses_a_child_to_memory(self) -> Self {
+        self.then(Step::ChildOutOfMemory)
     }
 
     /// Adds a fault.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use executor_core::lifecycle::{
-    ContainerId, ExecId, ExitStatus, HostPid, Leftover, ProcessRef, RawExit, Signal, SignalScope,
+    ContainerId, ExecId, ExitStatus, HostPid, Leftover, OomKill, ProcessRef, RawExit, Signal, SignalScope,
     StartFailure, StartFailureKind, TerminalSize, Usage,
 };
 use executor_core::{
@@ -378,5 +378,9 @@ impl Runtime for SimRuntime {
 impl ExitSource for SimRuntime {
     fn exits(&self) -> BoxStream<'static, (ProcessRef, RawExit)> {
         self.shared.exits.take()
+    }
+
+    fn oom_kills(&self) -> BoxStream<'static, (ContainerId, OomKill)> {
+        self.shared.exits.take_oom_kills()
     }
 }

@@ -7,10 +7,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use executor_core::lifecycle::{
-    Cancel, CancelCause, ContainerId, Exit, ExitReason, ExitStatus, Leftover, LeftoverKind, Signal,
-    StartFailure, StartFailureKind, Usage,
+    Cancel, CancelCause, ContainerId, Event, EventKind, Exit, ExitReason, ExitStatus, Leftover, LeftoverKind,
+    Signal, StartFailure, StartFailureKind, Usage,
 };
-use executor_core::{ContainerSpec, Error, ExecSpec, Resources, Stdio};
+use executor_core::{ContainerSpec, Error, ExecSpec, Notice, Resources, Stdio};
 use executor_sim::{Fault, Program, Record, Request, Sim, SimRuntime, Simulation, What};
 
 const fn secs(seconds: u64) -> Duration {
@@ -59,6 +59,22 @@ fn programs_do_what_they_say() {
         let exit = exit_of(sim, it()).await;
         assert_eq!((exit.status, exit.reason), (ExitStatus::Signal(Signal::KILL), ExitReason::OutOfMemory));
         assert_eq!(sim.elapsed(), secs(1));
+    });
+    let parent = Program::new().runs_for(secs(1)).loses_a_child_to_memory().runs_forever();
+    simulate(parent, async |sim| {
+        let container = sim.executor.run(it()).await.unwrap();
+        let mut events = container.events();
+        let kill = loop {
+            match events.next().await.unwrap() {
+                Notice::Event(Event { kind: EventKind::OutOfMemory(kill), .. }) => break kill,
+                _ => {}
+            }
+        };
+        assert_eq!((kill.process, kill.pid.is_some(), kill.kills), (None, true, 1));
+        assert_eq!(sim.elapsed(), secs(1), "it is published when it happens");
+        container.signal(Signal::KILL).await.unwrap();
+        let exit = container.wait().await;
+        assert_eq!((exit.status, exit.reason), (ExitStatus::Signal(Signal::KILL), ExitReason::Normal));
     });
     let holder = Program::new().prints("out").prints_to_stderr("err").forks(secs(3600)).exits(0);
     simulate(holder, async |sim| {

@@ -40,8 +40,8 @@ pub use executor_core::lifecycle::container::Phase;
 pub use executor_core::lifecycle::{
     Cancel, CancelCause, ContainerId, Event, EventKind, EventOrder, ExecId, Exit, ExitReason, ExitStatus,
     HostPid, InvalidId, InvalidSignal, InvalidTimestamp, IoUsage, Leftover, LeftoverKind, NetworkUsage,
-    OutOfOrder, Pressure, ProcessId, ProcessRef, Refusal, Refused, Signal, SignalScope, Stall, StartFailure,
-    StartFailureKind, TerminalSize, Timestamp, Usage, with_causes,
+    OomKill, OutOfOrder, Pressure, ProcessId, ProcessRef, Refusal, Refused, Signal, SignalScope, Stall,
+    StartFailure, StartFailureKind, TerminalSize, Timestamp, Usage, with_causes,
 };
 #[cfg(feature = "metrics")]
 pub use executor_core::metrics;
@@ -63,7 +63,7 @@ use self::runtime::{Runc, RuncBuilder};
 /// For authors of runtimes: the two ports below an [`Executor`], the types that they use, and the parts of the runtime that
 /// [`runc`] makes.
 pub mod runtime {
-    pub use executor_core::lifecycle::RawExit;
+    pub use executor_core::lifecycle::{OomEvidence, RawExit};
     pub use executor_core::{
         BoxFuture, BoxStream, ChildFd, ChildStdio, Delivery, ExitQueue, ExitSource, Kill, NetworkAttachment,
         NetworkNamespace, NetworkTraits, Runtime, check_free_descriptors,

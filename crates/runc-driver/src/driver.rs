@@ -16,6 +16,7 @@ mod console;
 mod container;
 mod created;
 mod launch;
+mod oom;
 mod pid_file;
 mod pools;
 mod ports;

@@ -261,6 +261,11 @@ impl Container {
             EventKind::ExecExited { exec, exit } => {
                 exec_span(exec).inspect(|span| exited(span, exit));
             }
+            EventKind::OutOfMemory(kill) => {
+                let init = span(&ProcessId::Init);
+                let pid = kill.pid.map(tracing::field::display);
+                init.inspect(|span| span.in_scope(|| tracing::warn!(pid, kills = kill.kills, "OOM kill")));
+            }
             EventKind::Created { .. }
             | EventKind::ExecAdded { .. }
             | EventKind::Paused

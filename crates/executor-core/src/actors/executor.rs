@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Recipient, WrapFuture};
+use actix::{
+    Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Recipient, StreamHandler, WrapFuture,
+};
 use executor_lifecycle::registry::{
     PoolId, PublishedState, Registry, RegistryEffect, RegistryEvent, RequestToken, RunRequest, StartOutcome,
 };
-use executor_lifecycle::{ContainerId, Effects, Refused};
+use executor_lifecycle::{ContainerId, Effects, OomKill, Refused};
 use tokio::sync::{oneshot, watch};
 use tracing::Span;
 
@@ -20,10 +22,12 @@ use super::{World, apart};
 use crate::events::{Bus, Hub};
 use crate::executor::generated_id;
 use crate::io::{self, Connected, SharedOutputs, Streams};
-use crate::messages::{ContainerParts, Create, End, Forget, ProcessStreams, Run, RunAccepted, Start};
+use crate::messages::{
+    ContainerParts, Create, End, Forget, OomKilled, ProcessStreams, Run, RunAccepted, Start,
+};
 use crate::metrics::StartKind;
 use crate::observe::ObservedMessage;
-use crate::{ContainerSpec, Error, Snapshot, StdioSpec};
+use crate::{ContainerSpec, Error, ExitSource, Snapshot, StdioSpec};
 
 /// After a ready container is given to a run, its replacement is made this much later, or when the container exits. Made
 /// at once, it would compete with the program's start for the processors.
@@ -80,19 +84,29 @@ impl Registered {
 }
 
 impl ExecutorActor {
-    pub(crate) fn spawn(world: World, bus: Bus, stopped: watch::Sender<bool>) -> Addr<Self> {
-        world.observer_slot.clone().begin(|_| Self {
-            world,
-            registry: Registry::default(),
-            bus,
-            containers: BTreeMap::new(),
-            kept_ready: BTreeMap::new(),
-            last_pool: 0,
-            incoming: None,
-            waiting: HashMap::new(),
-            drains: Vec::new(),
-            shutdowns: Vec::new(),
-            stopped,
+    /// Starts it on the kills of `source`.
+    pub(crate) fn spawn(
+        world: World,
+        bus: Bus,
+        stopped: watch::Sender<bool>,
+        source: &dyn ExitSource,
+    ) -> Addr<Self> {
+        let oom_kills = source.oom_kills();
+        world.observer_slot.clone().begin(|context| {
+            context.add_stream(oom_kills);
+            Self {
+                world,
+                registry: Registry::default(),
+                bus,
+                containers: BTreeMap::new(),
+                kept_ready: BTreeMap::new(),
+                last_pool: 0,
+                incoming: None,
+                waiting: HashMap::new(),
+                drains: Vec::new(),
+                shutdowns: Vec::new(),
+                stopped,
+            }
         })
     }
 
@@ -316,6 +330,15 @@ fn story(known: Snapshot) -> PublishedState {
     let Snapshot { seq, started_at, execs, exit, .. } = known;
     let execs = execs.into_iter().map(|(exec, pid)| (exec, pid.is_some())).collect();
     PublishedState { seq, started_at, execs, exit }
+}
+
+impl StreamHandler<(ContainerId, OomKill)> for ExecutorActor {
+    fn handle(&mut self, (id, kill): (ContainerId, OomKill), _: &mut Context<Self>) {
+        self.command(&id, OomKilled(kill));
+    }
+
+    /// It does not end the executor: a source need not know of kills.
+    fn finished(&mut self, _: &mut Context<Self>) {}
 }
 
 impl Actor for ExecutorActor {

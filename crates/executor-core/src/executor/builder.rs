@@ -167,7 +167,7 @@ impl ExecutorBuilder {
             present,
         };
         let (stop, stopped) = watch::channel(false);
-        Actors { executor: ExecutorActor::spawn(world, bus, stop), reaper, stopped, absent }
+        Actors { executor: ExecutorActor::spawn(world, bus, stop, &*self.exits), reaper, stopped, absent }
     }
 }
 

@@ -130,6 +130,9 @@ pub(super) const EXITS: Metric = Metric::counter("longshore_exits_total")
     ])
     .shows("Exits of containers (process init) and of execs.");
 
+pub(super) const OOM_KILLS: Metric = Metric::counter("longshore_oom_kills_total")
+    .shows("Processes of containers that the OOM killer has killed, children included.");
+
 pub(super) const RUN_DURATION: Metric = Metric::seconds("longshore_run_duration_seconds")
     .labels(&[PROCESS])
     .shows("From the start of a program to its exit.");
@@ -179,6 +182,7 @@ pub const METRICS: &[Metric] = &[
     START_DURATION,
     EXEC_START_DURATION,
     EXITS,
+    OOM_KILLS,
     RUN_DURATION,
     CANCEL_DURATION,
     RELEASE_DURATION,

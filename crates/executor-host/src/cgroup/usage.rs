@@ -5,12 +5,13 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use executor_core::lifecycle::{IoUsage, Pressure, Stall, Usage};
 
-use super::may_have;
+use super::{may_have, tree};
 use crate::procfs;
 
 /// The files of a cgroup in all hierarchies.
@@ -69,15 +70,32 @@ fn usage(files: &Files<'_>) -> Usage {
         memory: number("memory.usage_in_bytes").or_else(|| number("memory.current")),
         memory_peak: number("memory.max_usage_in_bytes").or_else(|| number("memory.peak")),
         swap: swap_v1().or_else(|| number("memory.swap.current")),
-        oom_kills: value("memory.oom_control", "oom_kill")
-            .or_else(|| value("memory.events", "oom_kill"))
-            .unwrap_or_default(),
+        oom_kills: oom_kills(files.dirs.iter().map(PathBuf::as_path)).unwrap_or_default(),
         pids: number("pids.current"),
         pids_peak: number("pids.peak"),
         io: io_v1(files).or_else(|| files.text("io.stat").map(|text| io_v2(&text))),
         pressure: pressure(files),
         network: None,
     }
+}
+
+/// How many processes were killed for lack of memory in the cgroup in these directories. A cgroup of v1 does not count those
+/// below it, so they are added, as far as they still exist.
+pub(crate) fn oom_kills<'a>(dirs: impl Iterator<Item = &'a Path>) -> Option<u64> {
+    let count = |dir: &Path, file: &str| keyed(&fs::read_to_string(dir.join(file)).ok()?, "oom_kill");
+    let mut dirs = dirs.filter(|dir| may_have(dir, "memory.events"));
+    dirs.find_map(|dir| match count(dir, "memory.oom_control") {
+        Some(own) if has_dirs(dir) => {
+            Some(tree(dir).iter().filter_map(|dir| count(dir, "memory.oom_control")).sum::<u64>().max(own))
+        }
+        Some(own) => Some(own),
+        None => count(dir, "memory.events"),
+    })
+}
+
+/// Whether there are cgroups below this one: a directory has a link from each.
+fn has_dirs(dir: &Path) -> bool {
+    fs::metadata(dir).is_ok_and(|meta| meta.nlink() > 2)
 }
 
 /// The number after `key` in a file of lines `key number`.
@@ -174,6 +192,20 @@ mod tests {
             assert_eq!(usage.oom_kills, 0, "{kind}");
         }
         assert_eq!(read(&BTreeSet::new()).unwrap(), Usage::default());
+    }
+
+    #[test]
+    fn kills_below_a_cgroup_of_v1_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let count = || oom_kills([dir.path()].into_iter());
+        assert_eq!(count(), None);
+        fs::write(dir.path().join("memory.oom_control"), "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
+            .unwrap();
+        assert_eq!(count(), Some(2));
+        fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        fs::write(dir.path().join("a/b/memory.oom_control"), "oom_kill 3\n").unwrap();
+        assert_eq!(count(), Some(5));
+        assert_eq!(read(&BTreeSet::from([dir.path().to_owned()])).unwrap().oom_kills, 5);
     }
 
     #[test]

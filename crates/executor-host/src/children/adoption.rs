@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::{ChildTable, ClientId, Role, Watched};
 use crate::kernel::Kernel;
-use crate::seam::{CallId, Event, Members, Parent, Token};
+use crate::seam::{CallId, Event, Members, Parent, ProcessEnd, Token};
 
 impl<K: Kernel> ChildTable<K> {
     pub(super) fn adopt(
@@ -22,6 +22,7 @@ impl<K: Kernel> ChildTable<K> {
         if let Some(own) = self.clients.get_mut(&client) {
             own.sessions.entry(process.container.clone()).or_default().insert(pid);
         }
+        self.track_pid(client, &process, pid, members);
         let opened = match self.take_left(client, parent, pid) {
             Some(pidfd) => Ok(Some(pidfd)),
             None => self.open_unless_gone(pid, members),
@@ -32,7 +33,10 @@ impl<K: Kernel> ChildTable<K> {
                 self.emit(client, Event::Adopted { token });
                 self.adopt_gone(client, process, pid, parent);
             }
-            Err(error) => self.adopt_failed(client, token, pid, error),
+            Err(error) => {
+                self.untrack_kills(client, &process);
+                self.adopt_failed(client, token, pid, error);
+            }
         }
     }
 
@@ -69,7 +73,10 @@ impl<K: Kernel> ChildTable<K> {
         let role = Role::Adopted { process: process.clone(), parent };
         let number = match self.watch_by(pid, pidfd, client, role) {
             Ok(number) => number,
-            Err(error) => return self.adopt_failed(client, token, pid, error),
+            Err(error) => {
+                self.untrack_kills(client, &process);
+                return self.adopt_failed(client, token, pid, error);
+            }
         };
         if let Some(own) = self.clients.get_mut(&client) {
             own.adopted.insert(process, number);
@@ -138,11 +145,13 @@ impl<K: Kernel> ChildTable<K> {
         if let Some(own) = self.clients.get_mut(&client) {
             own.adopted.remove(&process);
         }
-        self.emit(client, Event::Exited { process, status });
+        let oom = self.oom_evidence(client, &process, status);
+        self.emit(client, Event::Exited { process, end: ProcessEnd { status, oom } });
     }
 
     /// Forgets the processes of a container. A remembered one is reaped first if it has exited.
     pub(super) fn forget(&mut self, client: ClientId, container: &ContainerId) {
+        self.forget_kills(|other, forgotten| other == client && forgotten == container);
         self.reap_remembered();
         self.remembered.retain(|one| one.client != client || one.container != *container);
         let Some(own) = self.clients.get_mut(&client) else { return };

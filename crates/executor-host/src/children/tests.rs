@@ -1,5 +1,7 @@
 //! Orphans, adoption races and stolen statuses, on a kernel that does what a test wants.
 
+mod oom;
+
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::sync::mpsc;
@@ -10,6 +12,7 @@ use rustix::io::Errno;
 
 use super::*;
 use crate::kernel::Spawned;
+use crate::oom::LogNews;
 use crate::procfs::Stat;
 use crate::seam::{Command, Delivered, ImageFate, Members, OsError, StdioSource};
 use crate::subreaper::Report;
@@ -58,6 +61,12 @@ struct World {
     /// The children of a process are ours when it is reaped.
     reparents: bool,
     did: Vec<String>,
+    /// The kernel's log can be read.
+    has_log: bool,
+    log: Option<LogNews>,
+    counted: u64,
+    noticed: Vec<OsString>,
+    first_children: HashMap<u32, u32>,
 }
 
 impl World {
@@ -242,6 +251,32 @@ impl Kernel for World {
         self.did.push(format!("thaw {dirs:?}"));
     }
 
+    fn first_child(&self, pid: HostPid) -> Option<HostPid> {
+        self.first_children.get(&pid.get()).copied().and_then(HostPid::new)
+    }
+
+    fn open_log(&mut self) -> io::Result<()> {
+        self.log = self.has_log.then(LogNews::default);
+        self.log.as_ref().map(|_| ()).ok_or_else(|| Errno::PERM.into())
+    }
+
+    fn read_log(&mut self) -> Option<LogNews> {
+        self.log.as_mut().map(std::mem::take)
+    }
+
+    fn notice_kills(&mut self, dirs: &[OsString]) -> io::Result<()> {
+        self.noticed = dirs.to_vec();
+        Ok(())
+    }
+
+    fn ignore_kills(&mut self) {
+        self.log = None;
+    }
+
+    fn count_kills(&self, _: &[OsString]) -> Option<u64> {
+        Some(self.counted)
+    }
+
     fn is_subreaper(&self) -> io::Result<bool> {
         Ok(self.subreaper)
     }
@@ -322,8 +357,8 @@ impl Stage {
 
     fn exits(&self) -> Vec<(String, ExitStatus)> {
         let exit = |event| {
-            let Event::Exited { process, status } = event else { return None };
-            Some((process.to_string(), status))
+            let Event::Exited { process, end } = event else { return None };
+            Some((process.to_string(), end.status))
         };
         self.events().into_iter().filter_map(exit).collect()
     }
@@ -403,7 +438,9 @@ fn an_orphan_may_have_been_reaped_for_another_executor() {
     let adopt =
         |token| Request::Adopt { token, process: init(), pid, parent: Parent::Us, members: members() };
     stage.ask(7, adopt);
-    assert!(others.try_iter().any(|event| event == Event::Exited { process: init(), status: code(3) }));
+    assert!(others.try_iter().any(
+        |event| matches!(event, Event::Exited { process, end } if process == init() && end.status == code(3))
+    ));
 }
 
 #[test]

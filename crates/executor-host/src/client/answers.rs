@@ -3,18 +3,19 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, mpsc};
 
-use executor_core::lifecycle::{ExitStatus, HostPid, ProcessRef};
+use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, OomKill, ProcessRef};
 use futures::channel::mpsc::UnboundedSender;
 use futures::channel::oneshot;
 
-use crate::seam::{CallId, Delivered, Event, EventSink, ImageFate, OsError, Token};
+use crate::seam::{CallId, Delivered, Event, EventSink, ImageFate, OsError, ProcessEnd, Token};
 use crate::{Error, Result, lock};
 
 /// Answers that have not arrived, and the stream of exits.
 pub(super) struct Pending {
     /// `None` once the host has ended.
     pub(super) answers: Mutex<Option<PendingAnswers>>,
-    pub(super) exits: UnboundedSender<(ProcessRef, ExitStatus)>,
+    pub(super) exits: UnboundedSender<(ProcessRef, ProcessEnd)>,
+    pub(super) oom_kills: UnboundedSender<(ContainerId, OomKill)>,
 }
 
 pub(super) type Spawned = std::result::Result<(HostPid, ImageFate), OsError>;
@@ -25,8 +26,8 @@ pub(super) struct PendingAnswers {
     pub(super) spawned: HashMap<CallId, oneshot::Sender<Spawned>>,
     pub(super) call_exits: HashMap<CallId, oneshot::Sender<ExitStatus>>,
     pub(super) process_exits: HashMap<ProcessRef, oneshot::Sender<ExitStatus>>,
-    /// Adopted processes whose exits must not be reported yet. The status is there once the process has exited.
-    pub(super) unreported: HashMap<ProcessRef, Option<ExitStatus>>,
+    /// Adopted processes whose exits must not be reported yet. The end is there once the process has exited.
+    pub(super) unreported: HashMap<ProcessRef, Option<ProcessEnd>>,
 }
 
 pub(super) enum PendingAnswer {
@@ -63,14 +64,17 @@ impl EventSink for ClientSink {
                     send_answer(Some(awaits), delivery);
                 }
             }
-            Event::Exited { process, status } => {
-                send_answer(answers.process_exits.remove(&process), status);
+            Event::Exited { process, end } => {
+                send_answer(answers.process_exits.remove(&process), end.status);
                 match answers.unreported.get_mut(&process) {
-                    Some(kept) => *kept = Some(status),
+                    Some(kept) => *kept = Some(end),
                     None => {
-                        let _stream_dropped = self.0.exits.unbounded_send((process, status));
+                        let _stream_dropped = self.0.exits.unbounded_send((process, end));
                     }
                 }
+            }
+            Event::OomKilled { container, kill } => {
+                let _stream_dropped = self.0.oom_kills.unbounded_send((container, kill));
             }
         }
     }
@@ -103,5 +107,6 @@ impl Drop for ClientSink {
     fn drop(&mut self) {
         lock(&self.0.answers).take();
         self.0.exits.close_channel();
+        self.0.oom_kills.close_channel();
     }
 }

@@ -116,9 +116,9 @@ impl Drop for Adopted {
         let mut answers = lock(&self.client.shared.pending.answers);
         let kept = answers.as_mut().and_then(|answers| answers.unreported.remove(&self.process));
         drop(answers);
-        if let Some(Some(status)) = kept {
+        if let Some(Some(end)) = kept {
             let _stream_dropped =
-                self.client.shared.pending.exits.unbounded_send((self.process.clone(), status));
+                self.client.shared.pending.exits.unbounded_send((self.process.clone(), end));
         }
     }
 }

@@ -64,7 +64,8 @@ impl Container {
         if self.execs.remove(&exec).is_none() {
             return Err(Refusal::Stale);
         }
-        let mut effects = vec![self.publish(now, EventKind::ExecExited { exec, exit })];
+        let mut effects = self.publish_missed_kills(now, &ProcessId::Exec(exec.clone()), &exit);
+        effects.push(self.publish(now, EventKind::ExecExited { exec, exit }));
         effects.extend(self.freeze_if_no_exec_starts());
         effects.extend(self.publish_exit_if_empty(now));
         Ok(effects)

@@ -21,7 +21,7 @@ impl Container {
         let gone =
             StartFailure::new(StartFailureKind::ContainerGone, format!("the container has ended: {exit}"));
         let kill = Cancel::now().cause(CancelCause::ContainerExited);
-        let mut effects = Vec::new();
+        let mut effects = self.publish_missed_kills(now, &ProcessId::Init, &exit);
         for (exec, state) in &self.execs {
             let process = ProcessId::Exec(exec.clone());
             effects.push(match state {

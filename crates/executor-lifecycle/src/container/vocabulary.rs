@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::event::Event;
 use crate::process::{Kill, Terms};
 use crate::{
-    Cancel, ExecId, Exit, HostPid, Leftover, ProcessId, Signal, SignalScope, StartFailure, TerminalSize,
+    Cancel, ExecId, Exit, HostPid, Leftover, OomKill, ProcessId, Signal, SignalScope, StartFailure,
+    TerminalSize,
 };
 
 /// Where a container is in its life, as a caller sees it.
@@ -107,6 +108,8 @@ pub enum ContainerEvent {
         /// How it ended and why.
         exit: Exit,
     },
+    /// The OOM killer has killed one of its processes.
+    OomKilled(OomKill),
     /// One of its processes was killed a while ago and has not ended.
     StillAlive(ProcessId),
     /// A caller wants another process in it. Without an id the machine generates one. The `AddExec` effect carries the id.

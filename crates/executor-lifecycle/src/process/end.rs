@@ -1,7 +1,7 @@
 //! The end of a process, and the reason that its exit gives.
 
 use super::{CancelStage, Cancelling, Process, ProcessEffect, START_PATIENCE, State};
-use crate::{CancelCause, Exit, ExitReason, ExitStatus, RawExit, Refusal, Signal, Timestamp};
+use crate::{CancelCause, Exit, ExitReason, ExitStatus, OomEvidence, RawExit, Refusal, Signal, Timestamp};
 
 impl Process {
     pub(super) fn ended(&mut self, now: Timestamp, raw: RawExit) -> Result<Vec<ProcessEffect>, Refusal> {
@@ -44,7 +44,7 @@ impl Process {
         raw: RawExit,
     ) -> ProcessEffect {
         self.state = State::Exited;
-        let RawExit { status, usage } = raw;
+        let RawExit { status, usage, oom: _ } = raw;
         ProcessEffect::ReportExited(Exit::new(status, reason, &self.valid_codes, None, now).with_usage(usage))
     }
 
@@ -59,7 +59,7 @@ impl Process {
             return self.ended_unstarted(now, reason, raw);
         }
         self.state = State::Exited;
-        let RawExit { status, usage } = raw;
+        let RawExit { status, usage, oom: _ } = raw;
         ProcessEffect::ReportExited(
             Exit::new(status, reason, &self.valid_codes, started_at, now).with_usage(usage),
         )
@@ -72,13 +72,28 @@ impl Process {
             Some((cause, CancelStage::Killed { .. })) => return cancelled(cause, true),
             None | Some((_, CancelStage::Pending { .. } | CancelStage::Abandoning)) => {}
         }
-        let oom_kills = raw.usage.as_ref().map_or(0, |usage| usage.oom_kills);
         match raw.status {
             ExitStatus::Unknown => ExitReason::Lost,
-            ExitStatus::Signal(Signal::KILL) if oom_kills > 0 && !self.sent_sigkill => {
+            ExitStatus::Code(_) | ExitStatus::Signal(_) if self.was_oom_killed(raw) => {
                 ExitReason::OutOfMemory
             }
             ExitStatus::Code(_) | ExitStatus::Signal(_) => ExitReason::Normal,
+        }
+    }
+
+    /// Whether the OOM killer has ended it. A count of kills decides only if nothing else is known to have sent the
+    /// SIGKILL. Code 137 is SIGKILL too, if whoever reports the exit has evidence for it: a process 1 that reports the end
+    /// of its program, or a monitor.
+    const fn was_oom_killed(&self, raw: &RawExit) -> bool {
+        let may_be_sigkill = matches!(raw.status, ExitStatus::Signal(Signal::KILL) | ExitStatus::Code(137));
+        match (raw.oom, &raw.usage) {
+            (Some(OomEvidence::Killed), _) => true,
+            (Some(OomEvidence::NotKilled), _) | (None, None) => false,
+            (Some(OomEvidence::Counted(kills)), _) => kills > 0 && may_be_sigkill && !self.sent_sigkill,
+            (None, Some(usage)) => {
+                let is_sigkill = matches!(raw.status, ExitStatus::Signal(Signal::KILL));
+                usage.oom_kills > 0 && is_sigkill && !self.sent_sigkill
+            }
         }
     }
 }

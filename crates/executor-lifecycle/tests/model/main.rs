@@ -69,7 +69,7 @@ impl Model for Walk {
                 ]
             };
         }
-        never_broken!(EXITED_ONCE ORDER TRUTHFUL NOTHING_RUNS NO_SIGNAL STARTED_ONCE RELEASED_ONCE HELD SIZED KEPT ID_FREE REMEMBERED)
+        never_broken!(EXITED_ONCE ORDER TRUTHFUL NOTHING_RUNS NO_SIGNAL STARTED_ONCE RELEASED_ONCE HELD SIZED KILLS KEPT ID_FREE REMEMBERED)
     }
 }
 
@@ -138,6 +138,8 @@ const CALM: Budget = Budget {
     dead_actors: 0,
     dead_containers: 0,
     copies: 0,
+    oom_kills: 0,
+    foreign_kills: 0,
 };
 
 /// It is held at created until the user starts it.
@@ -203,6 +205,17 @@ fn an_exec() {
         "init and an exec, an actor dies",
         Budget { execs: 1, cancels: 1, signals: 1, dead_actors: 1, ..CALM },
     );
+}
+
+#[test]
+fn kills_for_lack_of_memory() {
+    let kills = Budget { oom_kills: 2, foreign_kills: 1, ..CALM };
+    walk("OOM kills", Budget { cancels: 1, signals: 1, copies: 1, drops: 1, ..kills });
+    walk("OOM kills, an exec", Budget { execs: 1, exec_cancels: 1, copies: 1, ..kills });
+    let shared = ContainerTraits { shares_pids: true, ..PLAIN };
+    walk("OOM kills, shared pids", Budget { traits: shared, execs: 1, cancels: 1, ..kills });
+    let lost = Budget { dead_actors: 1, dead_containers: 1, oom_kills: 1, execs: 1, ..CALM };
+    walk("OOM kills, actors die", lost);
 }
 
 #[test]

@@ -9,11 +9,12 @@ use executor_lifecycle::exit_router::{ExitRouter, ExitRouterEffect, ExitRouterEv
 use executor_lifecycle::process::{Kill, Process, ProcessEffect, ProcessEvent};
 use executor_lifecycle::registry::{Registry, RegistryEffect, RegistryEvent};
 use executor_lifecycle::{
-    Effects, EventKind, Exit, ExitReason, ExitStatus, ProcessId, Refused, Signal, Timestamp,
+    ContainerId, Effects, Event, EventKind, Exit, ExitReason, ExitStatus, ProcessId, RawExit, Refused,
+    Signal, Timestamp,
 };
 
 use crate::world::{
-    Budget, EXITED_ONCE, HELD, ID_FREE, KEPT, NO_SIGNAL, NO_STUCK, NOTHING_RUNS, ORDER, RELEASED_ONCE,
+    Budget, EXITED_ONCE, HELD, ID_FREE, KEPT, KILLS, NO_SIGNAL, NO_STUCK, NOTHING_RUNS, ORDER, RELEASED_ONCE,
     REMEMBERED, Rules, SIZED, TRUTHFUL,
 };
 use crate::{CALM, HELD_AT_CREATED, PLAIN, REAL};
@@ -25,9 +26,10 @@ pub(crate) type Mutant = (&'static str, Rules, Budget, &'static str);
 
 const USER: Budget = Budget { execs: 1, cancels: 1, stalls: 1, refused_kills: 1, ..CALM };
 const HOLDER: Budget = Budget { cancels: 1, stalls: 1, ..HELD_AT_CREATED };
+const HUNGRY: Budget = Budget { oom_kills: 1, foreign_kills: 1, execs: 1, ..CALM };
 const LOSER: Budget = Budget { dead_containers: 1, execs: 1, ..CALM };
 
-pub(crate) const ALL: [Mutant; 20] = [
+pub(crate) const ALL: [Mutant; 23] = [
     (
         "a cancel that comes before the pid is known is forgotten",
         Rules { process: forgets_early_cancels, ..REAL },
@@ -100,6 +102,19 @@ pub(crate) const ALL: [Mutant; 20] = [
         "the exit of a lost container is not published",
         Rules { registry: hides_lost_exits, ..REAL },
         LOSER,
+        ORDER,
+    ),
+    ("the counter of kills decides", Rules { process: believes_the_counter, ..REAL }, HUNGRY, TRUTHFUL),
+    (
+        "a kill that has not arrived by the exit is not published",
+        Rules { container: ignores_usage, ..REAL },
+        HUNGRY,
+        KILLS,
+    ),
+    (
+        "a kill that arrives late is published again",
+        Rules { container: repeats_kills, ..REAL },
+        HUNGRY,
         ORDER,
     ),
     ("exits are not remembered", Rules { registry: remembers_nothing, ..REAL }, USER, REMEMBERED),
@@ -284,6 +299,44 @@ fn keeps_nothing(
             effects.push(ContainerEffect::Release);
         }
     })
+}
+
+/// As it was before the kernel's log was read.
+fn believes_the_counter(process: &mut Process, now: Timestamp, event: ProcessEvent) -> Answer<ProcessEffect> {
+    let event = match event {
+        ProcessEvent::Ended(raw) => ProcessEvent::Ended(RawExit { oom: None, ..raw }),
+        other => other,
+    };
+    process.step(now, event)
+}
+
+fn ignores_usage(
+    container: &mut Container,
+    now: Timestamp,
+    event: ContainerEvent,
+) -> Answer<ContainerEffect> {
+    let event = match event {
+        ContainerEvent::ProcessExited { process, exit } => {
+            ContainerEvent::ProcessExited { process, exit: exit.with_usage(None) }
+        }
+        other => other,
+    };
+    container.step(now, event)
+}
+
+fn repeats_kills(
+    container: &mut Container,
+    now: Timestamp,
+    event: ContainerEvent,
+) -> Answer<ContainerEffect> {
+    let kill = match &event {
+        ContainerEvent::OomKilled(kill) => Some(kill.clone()),
+        _ => None,
+    };
+    let answer = container.step(now, event);
+    let (Some(kill), Err(_), "running") = (kill, &answer, container.state()) else { return answer };
+    let event = Event::new(1, ContainerId::new("c").expect("an id"), now, EventKind::OutOfMemory(kill));
+    Ok(vec![ContainerEffect::Publish(event)].into())
 }
 
 fn keeps_lost_ids(registry: &mut Registry, now: Timestamp, event: RegistryEvent) -> Answer<RegistryEffect> {

@@ -56,6 +56,9 @@ pub(crate) struct Budget {
     pub(crate) dead_actors: u8,
     pub(crate) dead_containers: u8,
     pub(crate) copies: u8,
+    pub(crate) oom_kills: u8,
+    /// Kills from outside.
+    pub(crate) foreign_kills: u8,
 }
 
 /// What the kernel knows of a process.
@@ -88,6 +91,8 @@ pub(crate) enum Completion {
     LaunchEnded(ProcessId, Answer, bool),
     /// From the kernel to the reaper.
     Ended(ProcessId, bool),
+    /// From the kernel's log: the process, or a child, and how many there were.
+    OomKill(Option<ProcessId>, u64),
     PauseEnded(bool),
     ResumeEnded(bool),
     RemainingEnded,
@@ -140,6 +145,8 @@ struct Member {
     /// What the actor that would take its place is told.
     remains: OrphanState,
     to_end: bool,
+    /// The OOM killer has killed it.
+    was_oom_killed: bool,
     exit: Option<Exit>,
 }
 
@@ -163,6 +170,7 @@ struct Published {
     started: bool,
     execs: BTreeMap<ExecId, bool>,
     exit: Option<Exit>,
+    oom_kills: u64,
 }
 
 /// One state of everything.
@@ -186,6 +194,8 @@ pub(crate) struct World {
     rest_alive: bool,
     frozen: bool,
     kernel_refuses: bool,
+    /// What the OOM killer has killed.
+    oom_kills: u64,
     order: EventOrder,
     budget: Budget,
     /// The rule that was broken on the way here.
@@ -217,6 +227,9 @@ pub(crate) enum Action {
     RuntimeDies(ProcessId),
     RuntimeStalls(ProcessId),
     Exits(ProcessId),
+    /// A process, or a child of init.
+    OomKills(Option<ProcessId>),
+    KilledFromOutside(ProcessId),
     Arrives(Completion),
     ArrivesAgain(Completion),
     Up(ProcessId),
@@ -237,6 +250,7 @@ pub(crate) const SIZED: &str = "a program finds the size that was accepted befor
 pub(crate) const KEPT: &str = "what is kept is not released before it may go";
 pub(crate) const ID_FREE: &str = "an id is free when Released is published";
 pub(crate) const REMEMBERED: &str = "an exit is known after the release";
+pub(crate) const KILLS: &str = "every kill of the OOM killer is published once, before the exit";
 pub(crate) const NO_STUCK: &str = "what was asked for comes about";
 
 const NOW: Timestamp = Timestamp::from_epoch(Duration::ZERO);
@@ -280,6 +294,7 @@ impl Member {
             sizes: 0,
             remains: OrphanState::default(),
             to_end: false,
+            was_oom_killed: false,
             exit: None,
         }
     }
@@ -309,6 +324,7 @@ impl World {
             rest_alive: false,
             frozen: false,
             kernel_refuses: false,
+            oom_kills: 0,
             order: EventOrder::default(),
             budget,
             broken: None,
@@ -424,6 +440,11 @@ impl World {
             Action::Exits(process) => {
                 let killed = self.member(process).real == Real::Created;
                 self.dies(process, killed);
+            }
+            Action::OomKills(process) => self.oom_kills(process.as_ref()),
+            Action::KilledFromOutside(process) => {
+                self.budget.foreign_kills -= 1;
+                self.dies(process, true);
             }
             Action::Arrives(completion) => {
                 if self.budget.copies > 0 && !matches!(completion, Completion::Watch(_)) {

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use executor_core::lifecycle::{ContainerId, ExitStatus, ProcessRef, RawExit, Signal};
+use executor_core::lifecycle::{ContainerId, ExitStatus, OomEvidence, ProcessRef, RawExit, Signal};
 use executor_core::{BoxFuture, ChildFd, ChildStdio};
 use futures::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -89,8 +89,12 @@ impl Processes {
             }
             Step::Use(usage) => self.set_usage(&process.container, usage),
             Step::OutOfMemory => {
-                let usage = Some(Box::new(self.count_oom_kill(&process.container)));
-                return Some(RawExit { status: ExitStatus::Signal(Signal::KILL), usage });
+                let usage = Some(Box::new(self.oom_kill(process, Some(process.process.clone()))));
+                let oom = Some(OomEvidence::Killed);
+                return Some(RawExit { usage, oom, ..RawExit::with(ExitStatus::Signal(Signal::KILL)) });
+            }
+            Step::ChildOutOfMemory => {
+                self.oom_kill(process, None);
             }
         }
         None

@@ -3,7 +3,7 @@
 //! A container without a script has used nothing that is known, and its exit has no usage. The number of its processes is
 //! known in any case.
 
-use executor_core::lifecycle::{ContainerId, ProcessRef, Usage};
+use executor_core::lifecycle::{ContainerId, OomKill, ProcessId, ProcessRef, Usage};
 
 use super::Processes;
 use crate::lock;
@@ -17,11 +17,18 @@ impl Processes {
         }
     }
 
-    /// Counts one more kill of the OOM killer. Returns what the container has used.
-    pub(super) fn count_oom_kill(&self, container: &ContainerId) -> Usage {
+    /// Counts and reports a kill of the OOM killer: of a process, or of a child of it if `victim` is absent. Returns what
+    /// the container has used.
+    pub(super) fn oom_kill(&self, process: &ProcessRef, victim: Option<ProcessId>) -> Usage {
+        let container = &process.container;
         let mut table = lock(&self.table);
-        let kills = table.usages.get(container).map_or(0, |usage| usage.oom_kills);
-        table.change_usage(container, &Usage { oom_kills: kills + 1, ..Usage::default() })
+        let kills = table.usages.get(container).map_or(0, |usage| usage.oom_kills) + 1;
+        let pid = match &victim {
+            Some(_) => table.alive.get(process).map(|alive| alive.pid),
+            None => table.next_pid(),
+        };
+        self.exits.send_oom_kill(container.clone(), OomKill::new(kills).of(victim).pid(pid));
+        table.change_usage(container, &Usage { oom_kills: kills, ..Usage::default() })
     }
 
     /// What a container has used so far.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use executor_core::lifecycle::{HostPid, ProcessId, StartFailure, TerminalSize, Usage};
@@ -36,6 +37,8 @@ pub(super) struct DriverContainer {
     starts: Mutex<Starts>,
     terminals: Mutex<Terminals>,
     pub(super) updates: Updates,
+    /// Whether it has a memory limit of its own.
+    has_memory_limit: AtomicBool,
 }
 
 /// The starts in progress.
@@ -58,6 +61,7 @@ struct Terminals {
 
 impl DriverContainer {
     pub(super) fn new(reservation: Reservation, spec: Arc<ContainerSpec>, network: NetworkTraits) -> Self {
+        let has_memory_limit = reservation.cgroup.is_some() && limits_memory(&spec);
         Self {
             reservation,
             spec,
@@ -71,6 +75,7 @@ impl DriverContainer {
             starts: Mutex::default(),
             terminals: Mutex::default(),
             updates: Updates::default(),
+            has_memory_limit: has_memory_limit.into(),
         }
     }
 
@@ -189,6 +194,16 @@ impl DriverContainer {
         self.reservation.members(self.cgroups.get(), self.init.get().copied())
     }
 
+    /// Whether it has a memory limit of its own. Then what is killed in it for lack of memory is looked for.
+    pub(super) fn has_memory_limit(&self) -> bool {
+        self.has_memory_limit.load(Ordering::Relaxed)
+    }
+
+    /// It has a memory limit from now on.
+    pub(super) fn set_memory_limit(&self) {
+        self.has_memory_limit.store(true, Ordering::Relaxed);
+    }
+
     /// The directories of its freezers.
     pub(super) fn freezers(&self) -> Vec<OsString> {
         match self.members() {
@@ -247,6 +262,12 @@ impl DriverContainer {
         let dir = self.reservation.open().map_err(|error| Error::from(error).start_failure())?;
         work(&self.reservation.place(&dir))
     }
+}
+
+/// Whether a specification, or the configuration in it, limits the memory.
+fn limits_memory(spec: &ContainerSpec) -> bool {
+    let configured = || spec.config.as_ref()?.json().pointer("/linux/resources/memory/limit")?.as_i64();
+    spec.resources.memory.is_some() || configured().is_some_and(|limit| limit > 0)
 }
 
 /// A start in progress.

@@ -69,7 +69,11 @@ impl DriverState {
         };
         tokio::select! {
             biased;
-            started = self.open_exec_fifo(container) => started,
+            started = self.open_exec_fifo(container) => {
+                // A program of init can be found from now on.
+                self.watch_kills(container);
+                started
+            }
             message = timed_out => Err(StartFailure::new(StartFailureKind::RuntimeTimedOut, message)),
         }
     }

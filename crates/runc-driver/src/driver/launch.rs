@@ -85,8 +85,14 @@ impl DriverState {
         let launched = self.launch(start, kind, stdio).await?;
         // The cgroups are found now, so that the exit does not wait for it.
         let (own, container) = (Arc::clone(self), Arc::clone(&start.container));
-        tokio::spawn(async move { own.pools.run(Pool::Reads, move || drop(container.cgroups())).await });
+        tokio::spawn(async move { own.find_cgroups(container).await });
         Ok(launched)
+    }
+
+    async fn find_cgroups(&self, container: Arc<DriverContainer>) {
+        let own = Arc::clone(&container);
+        let _closed = self.pools.run(Pool::Reads, move || drop(own.cgroups())).await;
+        self.watch_kills(&container);
     }
 
     /// Has the runtime start a process, and adopts it.
@@ -118,6 +124,7 @@ impl DriverState {
             LaunchKind::Create | LaunchKind::Run => None,
         };
         let files = LaunchFiles { pid: pid_file, process: process_file };
+        self.track_kills(container, process);
         match self.call_runtime(start, &kind, launch, &files.pid, stdio).await {
             Ok((parent, call)) => {
                 let adopted = self.adopt(container, process, files, parent).await;
@@ -125,6 +132,7 @@ impl DriverState {
                 self.with_terminal(container, console, adopted?).await
             }
             Err(failure) => {
+                self.untrack_kills(container, process);
                 let failure = self.clean_up_failed_launch(start, files, failure).await;
                 Err(console.and_then(Console::shortage).unwrap_or(failure))
             }

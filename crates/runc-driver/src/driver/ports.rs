@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use executor_core::lifecycle::{
-    ContainerId, ExecId, HostPid, Leftover, ProcessId, ProcessRef, RawExit, Signal, SignalScope,
+    ContainerId, ExecId, HostPid, Leftover, OomKill, ProcessId, ProcessRef, RawExit, Signal, SignalScope,
     StartFailure, StartFailureKind, TerminalSize, Usage,
 };
 use executor_core::metrics::RuntimeCalls;
@@ -274,9 +274,13 @@ impl ExitSource for Runc {
             tracing::error!(%error, "orphans are reaped only when their container is released");
         }
         let exits = shared.host.exits();
-        let with_usage = move |(process, status)| Arc::clone(&shared).exit(process, status);
+        let with_usage = move |(process, end)| Arc::clone(&shared).exit(process, end);
         // Unordered, so that no exit waits for the usage of another container.
         exits.map(with_usage).buffer_unordered(usize::MAX).boxed()
+    }
+
+    fn oom_kills(&self) -> BoxStream<'static, (ContainerId, OomKill)> {
+        self.shared.host.oom_kills()
     }
 }
 

@@ -49,8 +49,15 @@ impl DriverState {
             return Err(RuntimeError::unsupported(OP, id));
         }
         let (own, updated) = (Arc::clone(&self), Arc::clone(&container));
+        let limits_memory = resources.memory.is_some();
         let result = tokio::spawn(async move { own.update_in_turn(&updated, &resources).await }).await;
-        let Err(error) = result.map_err(Error::from).flatten() else { return Ok(()) };
+        let Err(error) = result.map_err(Error::from).flatten() else {
+            if limits_memory {
+                container.set_memory_limit();
+                self.watch_kills(&container);
+            }
+            return Ok(());
+        };
         let has_ended = move || container.has_ended().unwrap_or(false);
         // The runtime's own words for it are many.
         if self.pools.run(Pool::Reads, has_ended).await.unwrap_or(false) {

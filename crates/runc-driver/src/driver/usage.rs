@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use executor_core::lifecycle::{ExitStatus, ProcessId, ProcessRef, RawExit, Usage};
+use executor_core::lifecycle::{ProcessId, ProcessRef, RawExit, Usage};
+use executor_host::ProcessEnd;
 
 use super::DriverState;
 use super::container::DriverContainer;
@@ -14,7 +15,7 @@ impl DriverState {
     pub(super) async fn exit(
         self: Arc<Self>,
         process: ProcessRef,
-        status: ExitStatus,
+        ProcessEnd { status, oom }: ProcessEnd,
     ) -> (ProcessRef, RawExit) {
         let container = self.container(&process.container).ok();
         if let Some(container) = &container {
@@ -24,7 +25,7 @@ impl DriverState {
             (ProcessId::Init, Some(container)) => self.usage(container).await.ok().map(Box::new),
             (ProcessId::Init | ProcessId::Exec(_), _) => None,
         };
-        (process, RawExit { status, usage })
+        (process, RawExit { status, usage, oom })
     }
 
     /// The usage of a container so far. The network's part is absent once it cannot be read any more.

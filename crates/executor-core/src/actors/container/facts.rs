@@ -6,7 +6,7 @@ use executor_lifecycle::{ProcessId, ProcessRef};
 
 use super::{Container, owner};
 use crate::actors::process::Process;
-use crate::messages::{Created, Exited, LaunchEnded, ProcessLost, Started, StillAlive};
+use crate::messages::{Created, Exited, LaunchEnded, OomKilled, ProcessLost, Started, StillAlive};
 
 impl Handler<Created> for Container {
     type Result = ();
@@ -37,6 +37,14 @@ impl Handler<Exited> for Container {
         if process != ProcessId::Init {
             self.bury(&process);
         }
+    }
+}
+
+impl Handler<OomKilled> for Container {
+    type Result = ();
+
+    fn handle(&mut self, OomKilled(kill): OomKilled, context: &mut Context<Self>) {
+        self.take(ContainerEvent::OomKilled(kill), context);
     }
 }
 

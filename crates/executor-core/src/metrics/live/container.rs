@@ -32,6 +32,8 @@ struct Known {
     start_requested_at: Timestamp,
     counted: Option<Counted>,
     execs: BTreeMap<ExecId, Exec>,
+    /// The kills of the OOM killer that are counted.
+    oom_kills: u64,
     /// The exit of one that no caller sees. It counts if it is given to a run nevertheless.
     withheld: Option<Exit>,
 }
@@ -52,6 +54,7 @@ impl ContainerMeter {
             start_requested_at: requested_at,
             counted: None,
             execs: BTreeMap::new(),
+            oom_kills: 0,
             withheld: None,
         };
         known.count(&handles);
@@ -119,6 +122,10 @@ impl ContainerMeter {
             EventKind::ExecExited { exec, exit } => {
                 known.execs.remove(exec);
                 self.handles.exited(EXEC, EXEC, exit);
+            }
+            EventKind::OutOfMemory(kill) => {
+                self.handles.oom_kills.add([], kill.kills.saturating_sub(known.oom_kills));
+                known.oom_kills = kill.kills;
             }
             EventKind::Paused => known.enter(Phase::Paused, &self.handles),
             EventKind::Resumed => known.enter(Phase::Running, &self.handles),

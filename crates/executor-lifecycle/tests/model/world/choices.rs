@@ -19,7 +19,7 @@ impl World {
         due.extend(ending_rest.then(|| arrives(Completion::RemainingEnded)));
         due.extend(releasing.then(|| arrives(Completion::ReleaseEnded)));
         due.extend(releasing_lost.then(|| arrives(Completion::LostReleased)));
-        due.extend(self.network.iter().cloned().map(Action::Arrives));
+        due.extend(self.network.iter().filter(|one| self.is_next(one)).cloned().map(Action::Arrives));
         for (id, member) in &self.members {
             if member.request.is_some_and(|request| !request.stalled || request.abandoned) {
                 due.extend(
@@ -36,6 +36,16 @@ impl World {
         }
         let deadline = self.container.as_ref().and_then(Container::next_deadline);
         due.extend(deadline.map(|_| Action::ContainerDeadline));
+    }
+
+    /// Kills arrive in their order.
+    fn is_next(&self, completion: &Completion) -> bool {
+        let number = |completion: &Completion| match completion {
+            Completion::OomKill(_, number) => Some(*number),
+            _ => None,
+        };
+        let first = self.network.iter().filter_map(number).min();
+        number(completion).is_none_or(|number| Some(number) == first)
     }
 
     /// What may happen, or not.
@@ -68,6 +78,11 @@ impl World {
             let may_stall = member.request.is_some_and(|request| !request.stalled && !request.abandoned);
             add(budget.stalls > 0 && may_stall, Action::RuntimeStalls(id()));
             add(matches!(member.real, Real::Alive | Real::Created) && !self.frozen, Action::Exits(id()));
+            let may_be_killed = member.real == Real::Alive && !self.frozen;
+            add(may_be_killed && budget.oom_kills > 0, Action::OomKills(Some(id())));
+            let has_child = may_be_killed && id() == ProcessId::Init;
+            add(has_child && budget.oom_kills > 0, Action::OomKills(None));
+            add(may_be_killed && budget.foreign_kills > 0, Action::KilledFromOutside(id()));
         }
         if budget.copies > 0 {
             possible.extend(self.arrived.iter().cloned().map(Action::ArrivesAgain));

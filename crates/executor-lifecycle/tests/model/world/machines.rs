@@ -109,7 +109,10 @@ impl World {
             _ if member.exit.is_some() => Some(EXITED_ONCE),
             _ if member.began != exit.started_at.is_some() => Some(TRUTHFUL),
             Real::Alive | Real::Created | Real::Making => Some(NOTHING_RUNS),
-            Real::Dead(status) => (status != exit.status).then_some(TRUTHFUL),
+            Real::Dead(status) => {
+                let says_killed = exit.reason == ExitReason::OutOfMemory;
+                (status != exit.status || says_killed && !member.was_oom_killed).then_some(TRUTHFUL)
+            }
             Real::Unasked | Real::Never => (exit.status != ExitStatus::Unknown).then_some(TRUTHFUL),
         };
         member.exit = Some(exit.clone());
@@ -216,6 +219,17 @@ impl World {
         self.member(process).down.push_back(down);
     }
 
+    /// Before an exit is published, its own kill is, and before the last one every kill.
+    fn check_kills(&mut self, exit: &Exit, is_last: bool) {
+        let published = self.published.oom_kills;
+        let is_own_missing = exit.reason == ExitReason::OutOfMemory && published == 0;
+        // Without a pid namespace others may be killed after init.
+        let is_complete = is_last && !self.is_lost() && !self.budget.traits.shares_pids;
+        if is_own_missing || is_complete && published != self.oom_kills {
+            self.breaks(KILLS);
+        }
+    }
+
     pub(super) fn publish(&mut self, rules: &Rules, event: &Event) {
         if self.order.check(event).is_err() {
             self.breaks(ORDER);
@@ -223,11 +237,13 @@ impl World {
         self.published.seq = event.seq;
         let running = match &event.kind {
             EventKind::Exited { exit } => {
+                self.check_kills(exit, true);
                 self.published.exit = Some(exit.clone());
                 let is_lost = self.is_lost();
                 !is_lost && (self.rest_alive || self.members.values().any(Member::may_run))
             }
-            EventKind::ExecExited { exec, .. } => {
+            EventKind::ExecExited { exec, exit } => {
+                self.check_kills(exit, false);
                 self.published.execs.remove(exec);
                 let exec = &self.members[&ProcessId::Exec(exec.clone())];
                 !self.is_lost() && exec.may_run()
@@ -238,6 +254,13 @@ impl World {
             }
             EventKind::ExecStarted { exec, .. } => {
                 self.published.execs.insert(exec.clone(), true);
+                false
+            }
+            EventKind::OutOfMemory(kill) => {
+                if kill.kills <= self.published.oom_kills || kill.kills > self.oom_kills {
+                    self.breaks(KILLS);
+                }
+                self.published.oom_kills = kill.kills;
                 false
             }
             EventKind::Started { .. } => {

@@ -48,6 +48,27 @@ impl World {
         }
     }
 
+    /// A process, or a child of init. The log names it, and the counter of the cgroup counts it.
+    pub(super) fn oom_kills(&mut self, process: Option<&ProcessId>) {
+        self.budget.oom_kills -= 1;
+        self.oom_kills += 1;
+        self.network.insert(Completion::OomKill(process.cloned(), self.oom_kills));
+        if let Some(process) = process {
+            self.member(process).was_oom_killed = true;
+            self.dies(process, true);
+        }
+    }
+
+    /// An exit as the driver reports it: that of init has the usage.
+    fn raw_exit(&mut self, process: &ProcessId, killed: bool) -> RawExit {
+        let oom_kills = self.oom_kills;
+        let was_killed = self.member(process).was_oom_killed;
+        let evidence = if was_killed { OomEvidence::Killed } else { OomEvidence::NotKilled };
+        let has_usage = *process == ProcessId::Init && oom_kills > 0;
+        let usage = has_usage.then(|| Box::new(Usage { oom_kills, ..Usage::default() }));
+        RawExit { usage, oom: Some(evidence), ..RawExit::with(status(killed)) }
+    }
+
     pub(super) fn arrives(&mut self, rules: &Rules, completion: Completion) {
         match completion {
             Completion::Prepared(well) => {
@@ -96,8 +117,12 @@ impl World {
                 self.process(rules, &process, NOW, event);
             }
             Completion::Ended(process, killed) => {
-                let raw = RawExit::with(status(killed));
+                let raw = self.raw_exit(&process, killed);
                 self.router(rules, ExitRouterEvent::Ended(reference(process), raw));
+            }
+            Completion::OomKill(process, kills) => {
+                let kill = OomKill::new(kills).of(process);
+                self.container(rules, ContainerEvent::OomKilled(kill));
             }
             Completion::Watch(process) => self.router(rules, ExitRouterEvent::Watch(reference(process))),
         }
@@ -113,7 +138,7 @@ impl World {
                 member.real = Real::Never;
             }
         }
-        let Published { seq, started, execs, exit } = self.published.clone();
+        let Published { seq, started, execs, exit, .. } = self.published.clone();
         let story = PublishedState {
             seq,
             started_at: started.then_some(NOW),

@@ -1,0 +1,246 @@
+//! Which process the OOM killer has killed: for the reason of an exit, and for an event of its container.
+//!
+//! ```text
+//!  TrackKills ── a mark in the log ──▶ Adopt: its pid ──▶ its exit: does the log have the pid after the mark?
+//!  the log or a notice fires ──▶ OomKilled, for each kill in a container
+//! ```
+//! Pids are used again, so only the kills after the mark count, and only those in the container's cgroup. If the log cannot
+//! be read, or records are missing, the counters of the cgroup stand for it: they say that something was killed, and not
+//! what.
+//!
+//! # Example
+//! The program of an init is killed. Its pid is 813, that of init 812.
+//!
+//! 1. The log fires: 813 was killed, in the cgroup of the container. 813 is known as the first child of 812, so `OomKilled`
+//!    names init.
+//! 2. 812 exits with code 137. 813 was killed after the mark, so the evidence is `Killed`.
+
+mod watch;
+
+use std::time::{Duration, Instant};
+
+use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, OomEvidence, OomKill, ProcessRef};
+
+pub(super) use self::watch::OomWatch;
+use self::watch::{ContainerKey, Program, Tracked};
+use super::{ChildTable, ClientId, HANDOVER, RETRY};
+use crate::kernel::Kernel;
+use crate::seam::{Event, Members};
+
+/// When the counters are read after a notice: a notice of v1 comes before the kill.
+const CHECKS: [Duration; 4] =
+    [Duration::from_millis(1), Duration::from_millis(10), Duration::from_millis(100), Duration::from_secs(1)];
+
+impl<K: Kernel> ChildTable<K> {
+    pub(super) fn track_kills(&mut self, client: ClientId, process: ProcessRef, has_program: bool) {
+        let container = (client, process.container.clone());
+        self.oom.containers.entry(container.clone()).or_default();
+        self.open_log();
+        self.look_for_kills();
+        let since = self.oom.mark(self.count(&container));
+        let program = if has_program { Program::Awaited(None) } else { Program::Itself };
+        self.oom.processes.insert((client, process), Tracked { pid: None, program, since });
+    }
+
+    /// A log that cannot be opened is tried again with the next process.
+    fn open_log(&mut self) {
+        if self.oom.log_is_open {
+            return;
+        }
+        match self.kernel.open_log() {
+            Ok(()) => self.oom.log_is_open = true,
+            Err(error) => tracing::debug!(%error, "the kernel's log is not used"),
+        }
+        self.oom.lost += 1;
+    }
+
+    pub(super) fn untrack_kills(&mut self, client: ClientId, process: &ProcessRef) {
+        self.oom.processes.remove(&(client, process.clone()));
+        self.report_waiting(&(client, process.container.clone()));
+    }
+
+    /// The pid of a process is known.
+    pub(super) fn track_pid(
+        &mut self,
+        client: ClientId,
+        process: &ProcessRef,
+        pid: HostPid,
+        members: &Members,
+    ) {
+        let key = (client, process.clone());
+        let Some(tracked) = self.oom.processes.get_mut(&key) else { return };
+        tracked.pid = Some(pid);
+        let has_program = tracked.program != Program::Itself;
+        let container = (client, process.container.clone());
+        self.oom.place(&container, members);
+        if has_program {
+            self.oom.programs.push(key);
+            self.find_programs(Instant::now());
+        }
+        self.report_waiting(&container);
+    }
+
+    pub(super) fn watch_kills(&mut self, client: ClientId, container: ContainerId, members: &Members) {
+        let key = (client, container);
+        self.track_adopted(&key, members);
+        self.oom.place(&key, members);
+        if !self.oom.log_is_open
+            && let Some(limited) = self.oom.containers.get(&key)
+            && let Err(error) = self.kernel.notice_kills(&limited.dirs)
+        {
+            tracing::debug!(%error, "kills are noticed when a process exits");
+        }
+        // An init that was held has only now started its program.
+        let init = (client, ProcessRef::init(key.1));
+        if let Some(tracked) = self.oom.processes.get_mut(&init)
+            && tracked.program == Program::Unknown
+        {
+            tracked.program = Program::Awaited(None);
+            self.oom.programs.push(init);
+            self.find_programs(Instant::now());
+        }
+        self.look_for_kills();
+        // Before its cgroup was known, it could not be counted.
+        if self.oom.has_unknown_kills() {
+            self.count_all();
+        }
+    }
+
+    /// Tracks the processes that were adopted before their container had a limit.
+    fn track_adopted(&mut self, (client, container): &ContainerKey, members: &Members) {
+        let Some(own) = self.clients.get(client) else { return };
+        let adopted = own.adopted.iter().filter(|(process, _)| process.container == *container);
+        let pids = adopted.filter_map(|(process, number)| {
+            let is_new = !self.oom.processes.contains_key(&(*client, process.clone()));
+            let watched = self.watched.get(number).filter(|_| is_new)?;
+            Some((process.clone(), watched.pid))
+        });
+        for (process, pid) in pids.collect::<Vec<_>>() {
+            self.track_kills(*client, process.clone(), false);
+            self.track_pid(*client, &process, pid, members);
+        }
+    }
+
+    /// Looks for the programs of inits. An init starts it first, and other children come after it.
+    fn find_programs(&mut self, now: Instant) {
+        for key in std::mem::take(&mut self.oom.programs) {
+            let Some(tracked) = self.oom.processes.get_mut(&key) else { continue };
+            let until = match tracked.program {
+                Program::Awaited(until) => until.unwrap_or(now + HANDOVER),
+                Program::Itself | Program::Known(_) | Program::Unknown => continue,
+            };
+            tracked.program = match tracked.pid.and_then(|pid| self.kernel.first_child(pid)) {
+                Some(program) => Program::Known(program),
+                None if now < until => Program::Awaited(Some(until)),
+                None => Program::Unknown,
+            };
+            let container = (key.0, key.1.container.clone());
+            if matches!(tracked.program, Program::Awaited(_)) {
+                self.oom.programs.push(key);
+            }
+            self.report_waiting(&container);
+        }
+    }
+
+    /// The log or a notice has fired.
+    pub(crate) fn kills_noticed(&mut self, now: Instant) {
+        self.look_for_kills();
+        if !self.oom.log_is_open {
+            self.oom.checks.extend(CHECKS.map(|later| now + later));
+            self.count_all();
+        }
+    }
+
+    pub(super) fn next_oom_deadline(&self, now: Instant) -> Option<Instant> {
+        let program = (!self.oom.programs.is_empty()).then(|| now + RETRY);
+        [self.oom.checks.first().copied(), program].into_iter().flatten().min()
+    }
+
+    pub(super) fn oom_tick(&mut self, now: Instant) {
+        if !self.oom.programs.is_empty() {
+            self.find_programs(now);
+        }
+        if self.oom.checks.first().is_some_and(|at| *at <= now) {
+            self.oom.checks.retain(|at| *at > now);
+            self.count_all();
+        }
+    }
+
+    /// Reads what is new in the log, and reports it.
+    fn look_for_kills(&mut self) {
+        let Some(news) = self.kernel.read_log() else { return };
+        self.oom.log_is_open &= !news.has_ended;
+        self.oom.lost += u64::from(news.is_incomplete);
+        let mut is_unknown = news.is_incomplete;
+        for logged in &news.kills {
+            let place = self.oom.record(logged);
+            is_unknown |= place.is_unknown();
+            if let Some(container) = place.container() {
+                if let Some(limited) = self.oom.containers.get_mut(&container) {
+                    limited.waiting.push(logged.pid);
+                }
+                self.report_waiting(&container);
+            }
+        }
+        if is_unknown {
+            self.count_all();
+        }
+    }
+
+    /// Reports the kills of a container whose pids are known, unless one may be of a process whose pid is not known yet.
+    fn report_waiting(&mut self, container: &ContainerKey) {
+        for kill in self.oom.take_waiting(container) {
+            self.emit(container.0, Event::OomKilled { container: container.1.clone(), kill });
+        }
+    }
+
+    /// Reports what the counters have, and the log has not.
+    fn count_all(&mut self) {
+        for container in self.oom.containers.keys().cloned().collect::<Vec<_>>() {
+            let counted = self.count(&container);
+            let Some(limited) = self.oom.containers.get_mut(&container) else { continue };
+            let waiting = u64::try_from(limited.waiting.len()).unwrap_or_default();
+            if counted > limited.reported + waiting {
+                limited.reported = counted - waiting;
+                let kill = OomKill::new(limited.reported);
+                self.emit(container.0, Event::OomKilled { container: container.1, kill });
+            }
+        }
+    }
+
+    fn count(&self, container: &ContainerKey) -> u64 {
+        let limited = self.oom.containers.get(container).filter(|limited| !limited.dirs.is_empty());
+        limited.and_then(|limited| self.kernel.count_kills(&limited.dirs)).unwrap_or_default()
+    }
+
+    /// Whether a process that has exited was killed. `None` if it is not tracked. What was killed before is reported.
+    pub(super) fn oom_evidence(
+        &mut self,
+        client: ClientId,
+        process: &ProcessRef,
+        status: ExitStatus,
+    ) -> Option<OomEvidence> {
+        let key = (client, process.clone());
+        let container = (client, process.container.clone());
+        let tracked = self.oom.processes.get_mut(&key)?;
+        if let Program::Awaited(_) = tracked.program {
+            tracked.program = Program::Unknown;
+        }
+        self.look_for_kills();
+        if !self.oom.log_is_open {
+            self.count_all();
+        }
+        self.report_waiting(&container);
+        let counted = self.count(&container);
+        let tracked = self.oom.processes.remove(&key)?;
+        Some(self.oom.evidence(&tracked, &container, status, counted))
+    }
+
+    pub(super) fn forget_kills(&mut self, is_forgotten: impl Fn(ClientId, &ContainerId) -> bool) {
+        let was_empty = self.oom.containers.is_empty();
+        self.oom.forget(is_forgotten);
+        if !was_empty && self.oom.containers.is_empty() {
+            self.kernel.ignore_kills();
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! What the kernel reports of its OOM killer: its log, and notices of cgroups.
+//!
+//! | source | says | needs |
+//! |---|---|---|
+//! | `log` | the pid of each process that was killed, and most of the time its cgroup | `/dev/kmsg`, and the host's pid namespace |
+//! | `notices` | that something was killed; the counters of the cgroups say how much | cgroups |
+//!
+//! There is one descriptor for each source, however many containers there are.
+
+mod log;
+mod notices;
+
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use self::log::KillReader;
+pub(crate) use self::log::{KernelLog, LogNews, LoggedKill};
+pub(crate) use self::notices::Notices;
