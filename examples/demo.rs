@@ -53,6 +53,7 @@ fn describe(kind: &EventKind) -> String {
         EventKind::Started { pid } => format!("started, pid {pid} on the host"),
         EventKind::ExecStarted { exec, pid } => format!("{exec} started, pid {pid} on the host"),
         EventKind::ExecExited { exec, exit } => format!("{exec} exited: {exit}"),
+        EventKind::OutOfMemory(kill) => format!("{} processes killed for lack of memory", kill.kills),
         EventKind::Paused => "paused".into(),
         EventKind::Resumed => "resumed".into(),
         EventKind::Exited { exit } => format!("exited: {exit}"),

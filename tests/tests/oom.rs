@@ -8,7 +8,7 @@ use std::process::Command;
 
 use longshore::{
     ContainerHandle, ContainerSpec, Event, EventKind, ExecSpec, Exit, ExitReason, ExitStatus, HostPid,
-    OomKill, ProcessId, Resources, Signal,
+    Notice, OomKill, ProcessId, Resources, Signal,
 };
 use longshore_tests::command::{Outcome, longshore};
 use longshore_tests::{cgroup_of, on_bare_stage, on_stage, run_recorded, shell, sleeper, until};
@@ -39,14 +39,13 @@ fn kills(events: &[Event]) -> Vec<OomKill> {
     let mut ended = Vec::new();
     let mut kills = Vec::new();
     for event in events {
-        match &event.kind {
-            EventKind::OutOfMemory(kill) => {
-                assert!(kill.process.as_ref().is_none_or(|process| !ended.contains(process)), "{events:#?}");
-                kills.push(kill.clone());
-            }
-            EventKind::ExecExited { exec, .. } => ended.push(ProcessId::Exec(exec.clone())),
-            EventKind::Exited { .. } => ended.push(ProcessId::Init),
-            _ => {}
+        if let EventKind::OutOfMemory(kill) = &event.kind {
+            assert!(kill.process.as_ref().is_none_or(|process| !ended.contains(process)), "{events:#?}");
+            kills.push(kill.clone());
+        } else if let EventKind::ExecExited { exec, .. } = &event.kind {
+            ended.push(ProcessId::Exec(exec.clone()));
+        } else if let EventKind::Exited { .. } = &event.kind {
+            ended.push(ProcessId::Init);
         }
     }
     assert!(kills.iter().map(|kill| kill.kills).eq(1..=kills.len() as u64), "{kills:?}");
@@ -57,10 +56,10 @@ fn kills(events: &[Event]) -> Vec<OomKill> {
 async fn killed(container: &ContainerHandle) -> OomKill {
     let mut events = container.events();
     loop {
-        match events.next().await.unwrap() {
-            longshore::Notice::Event(Event { kind: EventKind::OutOfMemory(kill), .. }) => return kill,
-            longshore::Notice::Event(Event { kind: EventKind::Exited { exit }, .. }) => panic!("{exit:?}"),
-            _ => {}
+        let Notice::Event(event) = events.next().await.unwrap() else { continue };
+        assert!(!matches!(event.kind, EventKind::Exited { .. }), "{event:?}");
+        if let EventKind::OutOfMemory(kill) = event.kind {
+            return kill;
         }
     }
 }
@@ -169,6 +168,7 @@ fn oom_of_two_containers_at_once() {
             for container in [&one, &two] {
                 assert_eq!(end(&container.wait().await), (KILLED, &ExitReason::OutOfMemory));
             }
+            three.started().await.unwrap();
             while three.usage().await.unwrap().oom_kills == 0 {
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             }

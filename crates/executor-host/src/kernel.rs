@@ -336,8 +336,8 @@ impl Kernel for Linux {
     }
 
     fn notice_kills(&mut self, dirs: &[OsString]) -> io::Result<()> {
-        let dirs = dirs.iter().map(Path::new).filter(|dir| cgroup::may_have(dir, "memory.events"));
-        dirs.map(|dir| self.notices.watch(&self.epoll, OOM, dir)).collect()
+        let mut dirs = dirs.iter().map(Path::new).filter(|dir| cgroup::may_have(dir, "memory.events"));
+        dirs.try_for_each(|dir| self.notices.watch(&self.epoll, OOM, dir))
     }
 
     fn ignore_kills(&mut self) {

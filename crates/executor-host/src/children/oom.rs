@@ -99,8 +99,8 @@ impl<K: Kernel> ChildTable<K> {
             self.oom.programs.push(init);
             self.find_programs(Instant::now());
         }
-        self.look_for_kills();
-        // Before its cgroup was known, it could not be counted.
+        // Something may have been killed before its cgroup was known.
+        self.kills_noticed(Instant::now());
         if self.oom.has_unknown_kills() {
             self.count_all();
         }

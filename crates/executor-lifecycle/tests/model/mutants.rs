@@ -9,8 +9,8 @@ use executor_lifecycle::exit_router::{ExitRouter, ExitRouterEffect, ExitRouterEv
 use executor_lifecycle::process::{Kill, Process, ProcessEffect, ProcessEvent};
 use executor_lifecycle::registry::{Registry, RegistryEffect, RegistryEvent};
 use executor_lifecycle::{
-    ContainerId, Effects, Event, EventKind, Exit, ExitReason, ExitStatus, ProcessId, RawExit, Refused,
-    Signal, Timestamp,
+    ContainerId, Effects, Event, EventKind, Exit, ExitReason, ExitStatus, ProcessId, Refused, Signal,
+    Timestamp,
 };
 
 use crate::world::{
@@ -302,25 +302,25 @@ fn keeps_nothing(
 }
 
 /// As it was before the kernel's log was read.
-fn believes_the_counter(process: &mut Process, now: Timestamp, event: ProcessEvent) -> Answer<ProcessEffect> {
-    let event = match event {
-        ProcessEvent::Ended(raw) => ProcessEvent::Ended(RawExit { oom: None, ..raw }),
-        other => other,
-    };
+fn believes_the_counter(
+    process: &mut Process,
+    now: Timestamp,
+    mut event: ProcessEvent,
+) -> Answer<ProcessEffect> {
+    if let ProcessEvent::Ended(raw) = &mut event {
+        raw.oom = None;
+    }
     process.step(now, event)
 }
 
 fn ignores_usage(
     container: &mut Container,
     now: Timestamp,
-    event: ContainerEvent,
+    mut event: ContainerEvent,
 ) -> Answer<ContainerEffect> {
-    let event = match event {
-        ContainerEvent::ProcessExited { process, exit } => {
-            ContainerEvent::ProcessExited { process, exit: exit.with_usage(None) }
-        }
-        other => other,
-    };
+    if let ContainerEvent::ProcessExited { exit, .. } = &mut event {
+        exit.usage = None;
+    }
     container.step(now, event)
 }
 
@@ -329,12 +329,10 @@ fn repeats_kills(
     now: Timestamp,
     event: ContainerEvent,
 ) -> Answer<ContainerEffect> {
-    let kill = match &event {
-        ContainerEvent::OomKilled(kill) => Some(kill.clone()),
-        _ => None,
+    let answer = container.step(now, event.clone());
+    let (ContainerEvent::OomKilled(kill), Err(_), "running") = (event, &answer, container.state()) else {
+        return answer;
     };
-    let answer = container.step(now, event);
-    let (Some(kill), Err(_), "running") = (kill, &answer, container.state()) else { return answer };
     let event = Event::new(1, ContainerId::new("c").expect("an id"), now, EventKind::OutOfMemory(kill));
     Ok(vec![ContainerEffect::Publish(event)].into())
 }

@@ -174,6 +174,10 @@ fn without_the_log_the_counters_decide() {
     let mut stage = Stage::new();
     stage.start_limited(init(), 812, false);
     assert_eq!(stage.world().noticed, [OsString::from("/memory")]);
+    // Something is killed before the cgroup is watched.
+    stage.world().counted = 1;
+    stage.ask(0, |_| Request::WatchKills { container: container(), members: limited() });
+    assert_eq!(stage.kills(), [OomKill::new(1)]);
     // A notice of v1 comes before the kill.
     stage.table.kills_noticed(stage.now);
     assert_eq!(stage.kills(), []);

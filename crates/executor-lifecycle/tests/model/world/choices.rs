@@ -40,9 +40,9 @@ impl World {
 
     /// Kills arrive in their order.
     fn is_next(&self, completion: &Completion) -> bool {
-        let number = |completion: &Completion| match completion {
-            Completion::OomKill(_, number) => Some(*number),
-            _ => None,
+        let number = |completion: &Completion| {
+            let Completion::OomKill(_, number) = completion else { return None };
+            Some(*number)
         };
         let first = self.network.iter().filter_map(number).min();
         number(completion).is_none_or(|number| Some(number) == first)
