@@ -265,7 +265,9 @@ impl<K: Kernel> ChildTable<K> {
                 self.orphan_checks.push((client, token));
                 self.orphan_check_by.get_or_insert(now + RETRY);
             }
-            Request::TrackKills { process, has_program } => self.track_kills(client, process, has_program),
+            Request::TrackKills { process, has_program, members } => {
+                self.track_kills(client, process, has_program, &members);
+            }
             Request::UntrackKills { process } => self.untrack_kills(client, &process),
             Request::WatchKills { container, members } => self.watch_kills(client, container, &members),
             Request::Subreap { token, on } => {

@@ -250,8 +250,8 @@ impl HostClient {
 
     /// Looks for a process that is going to be started, in a container with a memory limit, among the processes that are
     /// killed for lack of memory. `has_program` if it is an init that reports the end of its program as its own.
-    pub fn track_kills(&self, process: ProcessRef, has_program: bool) {
-        self.shared.host.request(Request::TrackKills { process, has_program }, Vec::new());
+    pub fn track_kills(&self, process: ProcessRef, has_program: bool, members: Members) {
+        self.shared.host.request(Request::TrackKills { process, has_program, members }, Vec::new());
     }
 
     /// The process was not started.

@@ -159,6 +159,8 @@ pub enum Request {
         process: ProcessRef,
         /// Whether it is an init that starts the program and reports its end as its own.
         has_program: bool,
+        /// Its container, which need not exist yet.
+        members: Members,
     },
     /// The process of a [`TrackKills`](Self::TrackKills) was not started.
     UntrackKills {

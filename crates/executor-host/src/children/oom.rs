@@ -32,9 +32,16 @@ const CHECKS: [Duration; 4] =
     [Duration::from_millis(1), Duration::from_millis(10), Duration::from_millis(100), Duration::from_secs(1)];
 
 impl<K: Kernel> ChildTable<K> {
-    pub(super) fn track_kills(&mut self, client: ClientId, process: ProcessRef, has_program: bool) {
+    pub(super) fn track_kills(
+        &mut self,
+        client: ClientId,
+        process: ProcessRef,
+        has_program: bool,
+        members: &Members,
+    ) {
         let container = (client, process.container.clone());
         self.oom.containers.entry(container.clone()).or_default();
+        self.oom.place(&container, members);
         self.open_log();
         self.look_for_kills();
         let since = self.oom.mark(self.count(&container));
@@ -116,7 +123,7 @@ impl<K: Kernel> ChildTable<K> {
             Some((process.clone(), watched.pid))
         });
         for (process, pid) in pids.collect::<Vec<_>>() {
-            self.track_kills(*client, process.clone(), false);
+            self.track_kills(*client, process.clone(), false, members);
             self.track_pid(*client, &process, pid, members);
         }
     }

@@ -10,7 +10,7 @@ impl DriverState {
     pub(super) fn track_kills(&self, container: &DriverContainer, process: &ProcessId) {
         if container.has_memory_limit() {
             let has_program = *process == ProcessId::Init && container.spec.init;
-            self.host.track_kills(named(container, process), has_program);
+            self.host.track_kills(named(container, process), has_program, container.members());
         }
     }
 

@@ -10,7 +10,7 @@ const SIGKILL: ExitStatus = ExitStatus::Signal(Signal::KILL);
 impl Stage {
     /// The runtime starts a process in a container with a memory limit.
     fn start_limited(&mut self, process: ProcessRef, pid: u32, has_program: bool) {
-        self.ask(0, |_| Request::TrackKills { process: process.clone(), has_program });
+        self.ask(0, |_| Request::TrackKills { process: process.clone(), has_program, members: limited() });
         let pid = self.world().add(pid, OWN, |_| {});
         self.adopt(process.clone(), pid, Parent::Us);
         self.ask(0, |_| Request::WatchKills { container: process.container, members: limited() });
@@ -111,15 +111,22 @@ fn only_kills_since_the_start_and_in_the_container_count() {
 fn a_kill_before_the_pid_is_known_waits_for_it() {
     let mut stage = readable();
     stage.start_limited(init(), 812, false);
-    stage.ask(0, |_| Request::TrackKills { process: exec(), has_program: false });
+    stage.ask(0, |_| Request::TrackKills { process: exec(), has_program: false, members: limited() });
     stage.oom_kill(813, Some(OURS));
     assert_eq!(stage.kills(), []);
     let pid = stage.world().add(813, OWN, |fake| fake.ended = Some(SIGKILL));
     stage.adopt(exec(), pid, Parent::Us);
     assert_eq!(stage.kills(), [kill(1, Some(exec().process), 813)]);
     stage.settle(RETRY);
+    // A child of an init that is not adopted yet.
+    let mut early = readable();
+    early.ask(0, |_| Request::TrackKills { process: init(), has_program: false, members: limited() });
+    early.oom_kill(900, Some(OURS));
+    let pid = early.world().add(812, OWN, |_| {});
+    early.adopt(init(), pid, Parent::Us);
+    assert_eq!(early.kills(), [kill(1, None, 900)]);
     // One that does not start is waited for no longer.
-    stage.ask(0, |_| Request::TrackKills { process: exec(), has_program: false });
+    stage.ask(0, |_| Request::TrackKills { process: exec(), has_program: false, members: limited() });
     stage.oom_kill(900, Some(OURS));
     assert_eq!(stage.kills(), []);
     stage.ask(0, |_| Request::UntrackKills { process: exec() });
@@ -221,7 +228,8 @@ fn records_that_are_missing_are_not_missed() {
     assert_eq!(stage.evidence(813, SIGKILL), OomEvidence::Killed);
     // The container's cgroup is not known yet.
     let mut stage = readable();
-    stage.ask(0, |_| Request::TrackKills { process: init(), has_program: false });
+    let nowhere = Members::Cgroup { path: OURS.into(), dirs: Vec::new() };
+    stage.ask(0, |_| Request::TrackKills { process: init(), has_program: false, members: nowhere });
     stage.oom_kill(900, None);
     let pid = stage.world().add(812, OWN, |_| {});
     stage.adopt(init(), pid, Parent::Us);
@@ -255,9 +263,10 @@ fn a_neighbour_cannot_be_named() {
     let mut stage = readable();
     stage.start_limited(init(), 812, false);
     let other = ProcessRef::init(ContainerId::new("d").unwrap());
-    stage.ask(0, |_| Request::TrackKills { process: other.clone(), has_program: false });
-    let pid = stage.world().add(820, OWN, |fake| fake.cgroup = "/longshore/e/d");
     let members = Members::Cgroup { path: "/longshore/e/d".into(), dirs: Vec::new() };
+    let own = members.clone();
+    stage.ask(0, |_| Request::TrackKills { process: other.clone(), has_program: false, members: own });
+    let pid = stage.world().add(820, OWN, |fake| fake.cgroup = "/longshore/e/d");
     stage.ask(0, |token| Request::Adopt { token, process: other, pid, parent: Parent::Us, members });
     stage.events();
     // Container c has made cgroups below its own.
