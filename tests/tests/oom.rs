@@ -123,7 +123,7 @@ fn oom_false() {
         {
             let container = executor.run(spec).await.unwrap();
             let kill = killed(&container).await;
-            assert_eq!((kill.process, kill.pid.is_some(), kill.kills), (None, true, 1));
+            assert_eq!((kill.process, kill.kills), (None, 1));
             kill_from_outside(container.started().await.unwrap());
             let exit = container.wait().await;
             assert_eq!(end(&exit), (KILLED, &ExitReason::Normal));
@@ -143,11 +143,9 @@ fn oom_of_an_execs_child() {
         assert_eq!(end(&exec.wait().await), (ExitStatus::Code(5), &ExitReason::Normal));
         container.signal(Signal::KILL).await.unwrap();
         assert_eq!(container.wait().await.reason, ExitReason::Normal);
+        // Its pid is not known if the kernel has written ten records in the last five seconds.
         let kills = kills(&events.await.unwrap());
-        assert_eq!(
-            kills.iter().map(|kill| (&kill.process, kill.pid.is_some())).collect::<Vec<_>>(),
-            [(&None, true)]
-        );
+        assert_eq!(kills.into_iter().map(|kill| kill.process).collect::<Vec<_>>(), [None]);
         stage.finish(executor).await;
     });
 }
