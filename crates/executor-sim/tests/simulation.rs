@@ -65,9 +65,10 @@ fn programs_do_what_they_say() {
         let container = sim.executor.run(it()).await.unwrap();
         let mut events = container.events();
         let kill = loop {
-            match events.next().await.unwrap() {
-                Notice::Event(Event { kind: EventKind::OutOfMemory(kill), .. }) => break kill,
-                _ => {}
+            if let Notice::Event(Event { kind: EventKind::OutOfMemory(kill), .. }) =
+                events.next().await.unwrap()
+            {
+                break kill;
             }
         };
         assert_eq!((kill.process, kill.pid.is_some(), kill.kills), (None, true, 1));

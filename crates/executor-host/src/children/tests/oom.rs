@@ -28,9 +28,9 @@ impl Stage {
     }
 
     fn kills(&mut self) -> Vec<OomKill> {
-        let kill = |event| match event {
-            Event::OomKilled { kill, .. } => Some(kill),
-            _ => None,
+        let kill = |event| {
+            let Event::OomKilled { kill, .. } = event else { return None };
+            Some(kill)
         };
         self.events().into_iter().filter_map(kill).collect()
     }
@@ -39,9 +39,9 @@ impl Stage {
     fn evidence(&mut self, pid: u32, status: ExitStatus) -> OomEvidence {
         self.world().end(pid, status);
         self.settle(RETRY);
-        let evidence = |event| match event {
-            Event::Exited { end, .. } => end.oom,
-            _ => None,
+        let evidence = |event| {
+            let Event::Exited { end, .. } = event else { return None };
+            end.oom
         };
         self.events().into_iter().find_map(evidence).unwrap()
     }
