@@ -1,6 +1,7 @@
 //! The commands of the project. `demo` and `test` set up a machine that has nothing but Rust; the others are parts of
 //! `test`.
 
+mod guest;
 mod setup;
 
 use std::env;
@@ -38,8 +39,9 @@ fn main() -> ExitCode {
         "soak" => soak(&env::args().skip(2).collect::<Vec<_>>()),
         "attack" => attack(&env::args().skip(2).collect::<Vec<_>>()),
         "crun" => crun(),
+        "guest" => guest::guest(&env::args().skip(2).collect::<Vec<_>>()),
         "model" => model(),
-        _ => Err(USAGE.into()),
+        _ => Err(format!("{USAGE}\n{}", guest::USAGE)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -61,6 +63,7 @@ fn test() -> Done {
     cargo(&["build", "--workspace", "--bins", "--examples"])?;
     cargo(&["test", "--workspace", "--lib", "--bins", "--tests"])?;
     crun()?;
+    guest::guest_in_ci()?;
     cargo(&["test", "--workspace", "--doc"])?;
     check()
 }
@@ -204,14 +207,19 @@ fn cargo_command(args: &[&str]) -> Command {
 fn run(command: &mut Command) -> Done {
     let shown = format!("{command:?}").replace('"', "");
     eprintln!("+ {shown}");
-    // Build scripts would run again if these variables of cargo changed.
-    let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    for name in names.filter(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
-        command.env_remove(name);
-    }
+    without_variables_of_ours(command);
     match command.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("{shown}: {status}")),
         Err(error) => Err(format!("{shown}: {error}")),
     }
+}
+
+/// Build scripts would run again if these variables of cargo changed.
+fn without_variables_of_ours(command: &mut Command) -> &mut Command {
+    let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for name in names.filter(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")) {
+        command.env_remove(name);
+    }
+    command
 }

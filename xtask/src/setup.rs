@@ -43,10 +43,15 @@ const FOR_TESTS: [(&str, &str); 4] = [
 /// Does as `setup`, and installs what tests need.
 pub(crate) fn setup_for_tests(task: &str) -> Done {
     setup(task)?;
-    let missing: Vec<_> = FOR_TESTS.into_iter().filter(|(program, _)| find(&[program]).is_none()).collect();
+    install_missing(&FOR_TESTS)
+}
+
+/// Installs the packages of those programs that are not here.
+pub(crate) fn install_missing(programs: &[(&str, &str)]) -> Done {
+    let missing: Vec<_> = programs.iter().filter(|(program, _)| find(&[program]).is_none()).collect();
     match missing.is_empty() {
         true => Ok(()),
-        false => install(&missing.into_iter().map(|(_, package)| package).collect::<Vec<_>>()),
+        false => install(&missing.into_iter().map(|(_, package)| *package).collect::<Vec<_>>()),
     }
 }
 
