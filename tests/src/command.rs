@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
+/// The variable with the directory of the programs that were built before: `cargo xtask guest` sets it.
+pub const PROGRAMS_VARIABLE: &str = "LONGSHORE_TEST_PROGRAMS";
+
 /// The command's program, built from this workspace.
 pub fn program() -> PathBuf {
     built().join("longshore")
@@ -15,7 +18,8 @@ pub fn example(name: &str) -> PathBuf {
 }
 
 /// Where the programs of this workspace are, of the same profile as this test. They are built just as `cargo xtask test`
-/// has built them: asked for one by one, the crates would have other features, and be built again.
+/// has built them: asked for one by one, the crates would have other features, and be built again. Where there is no cargo,
+/// [`PROGRAMS_VARIABLE`] names the directory.
 ///
 /// # Panics
 /// When they cannot be built.
@@ -23,6 +27,9 @@ pub fn example(name: &str) -> PathBuf {
 fn built() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
+        if let Some(programs) = std::env::var_os(PROGRAMS_VARIABLE) {
+            return programs.into();
+        }
         // This test's own program is target/debug/deps/….
         let own = std::env::current_exe().expect("a path of our own");
         let profile = own.ancestors().nth(2).expect("a target directory");

@@ -173,6 +173,15 @@ pub fn attack_time() -> Duration {
     Duration::from_secs(seconds.unwrap_or(2))
 }
 
+/// The variable that says how much slower this machine is than others: 1 without it.
+pub const SLOWNESS_VARIABLE: &str = "LONGSHORE_TEST_SLOWNESS";
+
+/// How often a test does something, or how much of it, where `usual` is right for other machines.
+pub fn amount(usual: u64) -> u64 {
+    let slowness = std::env::var(SLOWNESS_VARIABLE).ok().and_then(|slowness| slowness.parse().ok());
+    usual / slowness.filter(|slowness| *slowness > 0).unwrap_or(1)
+}
+
 /// The variable that names the runtime to test with, in place of the first that is found.
 pub const RUNTIME_VARIABLE: &str = "LONGSHORE_TEST_RUNTIME";
 
