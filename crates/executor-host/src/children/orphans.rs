@@ -10,6 +10,9 @@
 //! | its cgroup, or its pid namespace, is a container's | a process of a container |
 //! | its session is that of a known process of a container | no pid namespace, and v1 hierarchies only |
 //!
+//! A child in the embedder's session is the embedder's to reap, wherever the embedder has put it, unless a runtime
+//! has made it. What is in a container is killed all the same.
+//!
 //! # Example
 //! A container has no pid namespace, and its init 40 has started 41. Init exits, and 41 becomes our child. On
 //! a host with a v2 hierarchy, `/proc/41/cgroup` names our executor even when 41 is a zombie. On a host with
@@ -86,14 +89,12 @@ impl<K: Kernel> ChildTable<K> {
         }
         let was_led_by_ours =
             |leader: HostPid| client.groups.contains(&leader) && self.kernel.stat(leader).is_none();
-        stat.session != self.own_session() || HostPid::new(stat.group).is_some_and(was_led_by_ours)
+        !self.is_in_own_session(stat) || HostPid::new(stat.group).is_some_and(was_led_by_ours)
     }
 
-    /// Whether it is in a container. A runtime gives every process a session of its own. A process in the
-    /// embedder's session is therefore the embedder's, even if the embedder has put it into a cgroup or a pid
-    /// namespace.
+    /// Whether it is in a container.
     fn is_in(&self, containers: &Containers, pid: HostPid, stat: &Stat) -> bool {
-        if stat.session == self.own_session() {
+        if self.is_in_own_session(stat) {
             return false;
         }
         match containers {
@@ -104,6 +105,21 @@ impl<K: Kernel> ChildTable<K> {
             // v1 hierarchies no longer have a process that is exiting.
             Containers::Of(_) | Containers::InNestedNamespaces => self.kernel.is_in_nested_pid_namespace(pid),
         }
+    }
+
+    /// A runtime gives every process a session of its own. A process in the embedder's session is therefore the
+    /// embedder's, even if the embedder has put it into a cgroup or a pid namespace.
+    fn is_in_own_session(&self, stat: &Stat) -> bool {
+        stat.session == self.own_session()
+    }
+
+    /// Whether it is the embedder's to reap, even in a container. A process that a runtime is making is in our
+    /// session for a moment: it has a name that says so, or is in the runtime's group.
+    fn is_embedders(&self, client: ClientId, stat: &Stat) -> bool {
+        let groups = self.clients.get(&client).map(|client| &client.groups);
+        let is_of_a_runtime =
+            HostPid::new(stat.group).zip(groups).is_some_and(|(group, groups)| groups.contains(&group));
+        self.is_in_own_session(stat) && !is_runtime_init(stat) && !is_of_a_runtime
     }
 
     fn own_session(&self) -> u32 {
@@ -195,7 +211,8 @@ impl<K: Kernel> ChildTable<K> {
             // Unless all are to be killed, a process that runs the container's program is left: another call
             // may have started it, and it may be adopted in a moment.
             killed.extend(self.kill_unadopted(client, |table, pid, stat| {
-                (all || is_runtime_init(stat)) && table.is_member(pid, members)
+                let is_left = is_runtime_init(stat) || all && !table.is_embedders(client, stat);
+                is_left && table.is_member(pid, members)
             }));
         }
         // `started` may be an init, which exits only after its whole pid namespace.
@@ -213,6 +230,7 @@ impl<K: Kernel> ChildTable<K> {
             }
             if let Ok(pidfd) = self.kernel.open(pid)
                 && self.is_member(pid, members)
+                && self.kernel.stat(pid).is_some_and(|stat| !self.is_embedders(client, &stat))
             {
                 self.remembered.push(Remembered { client, container: container.clone(), pid, pidfd });
             }

@@ -740,6 +740,36 @@ fn children_of_the_embedders_own_are_never_touched() {
     }
 }
 
+/// The embedder has put a child of its own into a container's cgroup, and waits for it.
+#[test]
+fn a_child_of_the_embedders_in_a_container_is_the_embedders_to_reap() {
+    for v1_only in [false, true] {
+        let mut stage = Stage::new();
+        stage.world().v1_only = v1_only;
+        let (_, runtime) = stage.spawn();
+        stage.world().end(runtime, code(0));
+        stage.settle(RETRY);
+        stage.world().add(20, OWN, |fake| (fake.session, fake.nested) = (OWN, false));
+        // Those of the container: one that a runtime is making, and one that it has made.
+        stage.world().add(21, OWN, |fake| {
+            (fake.session, fake.group, fake.nested) = (OWN, runtime, false);
+        });
+        stage.world().add(22, OWN, |_| {});
+        stage.did();
+        stage.ask(0, |_| Request::Remember { container: container(), members: members() });
+        stage.ask(0, |token| Request::EndUnadopted { token, members: members(), all: true, started: None });
+        stage.settle(HANDOVER);
+        // A release kills it by its cgroup, and then looks for what is left.
+        stage.world().end(20, ExitStatus::Signal(Signal::KILL));
+        stage.ask(0, |token| Request::EndUnadopted { token, members: members(), all: true, started: None });
+        stage.settle(HANDOVER);
+        stage.sigchld();
+        let mut did = stage.did();
+        did.sort();
+        assert_eq!(did, ["SIGKILL 21", "SIGKILL 22", "reap 21", "reap 22"], "v1 only: {v1_only}");
+    }
+}
+
 #[test]
 fn what_runtimes_leave_is_known_by_name_session_and_group() {
     let mut stage = Stage::new();
