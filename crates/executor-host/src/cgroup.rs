@@ -165,6 +165,7 @@ impl Cgroups {
                 return killed.len();
             }
             thaw(self.dirs());
+            kill_at_once(self.dirs());
             let ending: Vec<_> = pids.iter().filter_map(|pid| self.kill_one(*pid)).collect();
             killed.extend(pids);
             // The wait is short, because an init may exit late. It exits only after the processes in its pid
@@ -270,6 +271,20 @@ pub(crate) fn thaw<'a>(dirs: impl Iterator<Item = &'a Path>) {
     }
 }
 
+/// Kills everything in these cgroup directories and below, also what is forked meanwhile. v2 hierarchies can, from Linux
+/// 5.14 on. Elsewhere this does nothing, and each process is killed by itself.
+fn kill_at_once<'a>(dirs: impl Iterator<Item = &'a Path>) {
+    for dir in dirs.filter(|dir| may_have(dir, "cgroup.kill")) {
+        let opened = OpenOptions::new().write(true).open(dir.join("cgroup.kill"));
+        let written = opened.and_then(|mut file| file.write_all(b"1"));
+        if let Err(error) = written
+            && error.kind() != ErrorKind::NotFound
+        {
+            tracing::debug!(dir = %dir.display(), %error, "a cgroup was not killed at once");
+        }
+    }
+}
+
 /// `dir` and every directory below it, the deepest first.
 fn tree(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
@@ -295,6 +310,19 @@ pub(crate) fn wait_for_exits<Fd: std::os::fd::AsFd>(pidfds: &[Fd], patience: Dur
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cgroup_that_can_be_killed_at_once_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (v2, v1) = (dir.path().join("v2"), dir.path().join("v1"));
+        for dir in [&v2, &v1] {
+            fs::create_dir(dir).unwrap();
+        }
+        fs::write(v2.join("cgroup.kill"), "").unwrap();
+        kill_at_once([v2.as_path(), &v1].into_iter());
+        assert_eq!(fs::read_to_string(v2.join("cgroup.kill")).unwrap(), "1");
+        assert_eq!(fs::read_dir(v1).unwrap().count(), 0, "a file was made");
+    }
 
     #[test]
     fn only_paths_of_our_own_are_taken_from_the_runtimes_state() {
