@@ -50,15 +50,15 @@ impl Kernel {
         let modules = [unpacked.join("lib/modules"), unpacked.join("usr/lib/modules")];
         let modules = modules.into_iter().find(|modules| modules.join(&version).is_dir());
         let modules = modules.ok_or_else(|| format!("{}: no lib/modules/{version}", unpacked.display()))?;
-        let initramfs = dir.join(format!("initramfs-{version}"));
+        let initramfs = dir.join(format!("{version}.initramfs"));
         let kernel = Self { version, image, modules, initramfs };
-        kernel.make_initramfs(dir)?;
+        kernel.make_initramfs()?;
         Ok(kernel)
     }
 
     /// busybox, the modules, and the script that mounts this machine's root.
-    fn make_initramfs(&self, dir: &Path) -> Done {
-        let root = dir.join("initramfs");
+    fn make_initramfs(&self) -> Done {
+        let root = self.initramfs.with_extension("files");
         let _none = fs::remove_dir_all(&root);
         let own = self.modules.join(&self.version);
         let list = own.join("modules.dep");
