@@ -13,6 +13,7 @@ mod pauses;
 mod runs;
 mod shutdowns;
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use longshore::{
@@ -180,6 +181,23 @@ fn requested(killed: bool) -> ExitReason {
 }
 
 const KILLED: ExitStatus = ExitStatus::Signal(Signal::KILL);
+
+thread_local! {
+    static SIGNALS_ARE_CODES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says that on this thread an end by a signal may be reported as the runtime reports it: in the foreground, 128 and
+/// the signal's number, on kernels that do not know the status of a process that was reaped.
+pub fn signals_are_codes(are: bool) {
+    SIGNALS_ARE_CODES.set(are);
+}
+
+/// The status of a process that a signal has ended, however it is reported here.
+fn told(status: ExitStatus) -> ExitStatus {
+    let ExitStatus::Code(code @ 129..) = status else { return status };
+    let signal = Signal::new(code - 128).filter(|_| SIGNALS_ARE_CODES.get());
+    signal.map_or(status, ExitStatus::Signal)
+}
 
 fn start_failure(exit: Exit) -> StartFailureKind {
     let ExitReason::StartFailed(failure) = exit.reason else { panic!("{exit:?}") };

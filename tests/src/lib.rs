@@ -178,8 +178,17 @@ pub const SLOWNESS_VARIABLE: &str = "LONGSHORE_TEST_SLOWNESS";
 
 /// How often a test does something, or how much of it, where `usual` is right for other machines.
 pub fn amount(usual: u64) -> u64 {
+    usual / u64::from(slowness())
+}
+
+/// How long something may take that takes less than `usual` on other machines.
+pub fn patience(usual: Duration) -> Duration {
+    usual * slowness()
+}
+
+fn slowness() -> u32 {
     let slowness = std::env::var(SLOWNESS_VARIABLE).ok().and_then(|slowness| slowness.parse().ok());
-    usual / slowness.filter(|slowness| *slowness > 0).unwrap_or(1)
+    slowness.filter(|slowness| *slowness > 0).unwrap_or(1)
 }
 
 /// The variable that names the runtime to test with, in place of the first that is found.
@@ -214,6 +223,13 @@ pub fn runtime_program() -> PathBuf {
 /// Whether tests run on runc: some of what they expect is its own.
 pub fn on_runc() -> bool {
     runtime_program().file_name().is_some_and(|name| name == "runc")
+}
+
+/// Whether the kernel still knows the status of a process that somebody else has reaped: from 6.15 on.
+pub fn kernel_keeps_exits() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or_default());
+    (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default()) >= (6, 15)
 }
 
 /// A container that does nothing until it is ended.

@@ -3,8 +3,8 @@
 
 use executor_sim::{SimRuntime, Simulation};
 use longshore::Executor;
-use longshore_tests::contract::clauses;
-use longshore_tests::{Stage, for_each_clause, on_stage};
+use longshore_tests::contract::{clauses, signals_are_codes};
+use longshore_tests::{Stage, for_each_clause, kernel_keeps_exits, on_stage};
 
 macro_rules! simulated {
     ($($name:ident)*) => {
@@ -33,6 +33,7 @@ macro_rules! real {
         $(
             #[test]
             fn $name() {
+                signals_are_codes(false);
                 on_runc(Stage::executor, clauses::$name);
             }
         )*
@@ -44,6 +45,7 @@ macro_rules! real_in_the_foreground {
         $(
             #[test]
             fn $name() {
+                signals_are_codes(!kernel_keeps_exits());
                 on_runc(Stage::foreground_executor, clauses::$name);
             }
         )*

@@ -7,13 +7,15 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use longshore::{
-    ContainerSpec, ExecSpec, ExitReason, ExitStatus, IdMap, Mount, Rootfs, StartFailureKind, TerminalSize,
+    Cancel, ContainerSpec, ExecSpec, ExitReason, ExitStatus, IdMap, Mount, Rootfs, Security, StartFailureKind,
+    TerminalSize,
 };
-use longshore_tests::command::{Outcome, longshore};
+use longshore_tests::command::{Outcome, call, longshore};
 use longshore_tests::soak::{Plan, Sample, soak};
-use longshore_tests::{on_bare_stage, on_stage, says, shell, sleeper, text};
+use longshore_tests::{kernel_keeps_exits, on_bare_stage, on_stage, says, shell, sleeper, text};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 /// The command, with as many file descriptors as a shell's `ulimit -n` allows.
@@ -266,13 +268,6 @@ fn signal_mask() {
         blocked.thread_unblock().unwrap();
         stage.check();
     });
-}
-
-/// Whether the kernel still knows the status of a process that somebody else has reaped: from 6.15 on.
-fn kernel_keeps_exits() -> bool {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or_default());
-    (numbers.next().unwrap(), numbers.next().unwrap()) >= (6, 15)
 }
 
 /// Runs and execs programs that end at once, by a code or a signal. Every exit is exact where the kernel keeps it, and lost
@@ -609,5 +604,77 @@ fn idmap_layers() {
         assert_eq!(says(&executor, spec).await, "2\n0\n");
         assert!(!layer.join("etc/hosts").exists() && !layer.join("data").exists(), "the layer was changed");
         stage.finish(executor).await;
+    });
+}
+
+/// Makes two cgroups in one another below the container's own, freezes both with a process in the inner one, and says so.
+const FREEZES_A_PART: &str = "set -e
+    top=/sys/fs/cgroup; file=cgroup.freeze; frozen=1
+    if [ -d $top/freezer ]; then top=$top/freezer; file=freezer.state; frozen=FROZEN; fi
+    mkdir $top/outer $top/outer/inner
+    sleep 1000 & echo $! > $top/outer/inner/cgroup.procs
+    for dir in $top/outer/inner $top/outer; do
+        echo $frozen > $dir/$file
+        until grep -qE '^(FROZEN|frozen 1)$' $dir/freezer.state $dir/cgroup.events 2>/dev/null; do sleep 0.01; done
+    done
+    echo frozen; ";
+
+/// How long what is frozen may keep its container from ending. It was for ever.
+const THAWED_WITHIN: Duration = Duration::from_secs(20);
+
+/// An insecure container freezes a part of itself, and exits, or is cancelled with this grace.
+fn ends_with_a_frozen_part(rest: &'static str, grace: Option<Duration>) {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let mut spec = shell(&format!("{FREEZES_A_PART}{rest}")).piped();
+        spec.security = Security::Insecure;
+        let container = executor.run(spec).await.unwrap();
+        let said = container.io().take_stdout().unwrap().next_chunk().await;
+        assert_eq!(said.as_deref(), Some(&b"frozen\n"[..]));
+        let begun = Instant::now();
+        let (exit, expected) = match grace {
+            None => (container.wait().await, ExitStatus::Code(3)),
+            Some(grace) => {
+                let killed = ExitStatus::Signal(longshore::Signal::KILL);
+                (container.cancel(Cancel::with_grace(grace)).await, killed)
+            }
+        };
+        assert_eq!(exit.status, expected, "{exit:?}");
+        assert_eq!(container.released().await.unwrap(), []);
+        assert!(begun.elapsed() < THAWED_WITHIN, "{:?}", begun.elapsed());
+        stage.finish(executor).await;
+    });
+}
+
+#[test]
+fn nested_freeze() {
+    ends_with_a_frozen_part("exit 3", None);
+}
+
+#[test]
+fn nested_freeze_cancelled() {
+    for grace in [Duration::ZERO, Duration::from_secs(1)] {
+        ends_with_a_frozen_part("exec sleep 1000", Some(grace));
+    }
+}
+
+/// The same when the embedder is killed: the next sweep ends it.
+#[test]
+fn nested_freeze_swept() {
+    on_bare_stage(|stage| {
+        let mut command = longshore(&stage.root());
+        command.args(["run", "--security", "insecure", "--", "sh", "-c"]);
+        command.arg(format!("{FREEZES_A_PART}sleep 1000"));
+        let mut command = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(command.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert_eq!(line, "frozen\n");
+        command.kill().unwrap();
+        command.wait().unwrap();
+        let begun = Instant::now();
+        let swept = call(&stage.root(), &["sweep"]);
+        assert_eq!(swept.code, Some(0), "{swept:?}");
+        assert!(begun.elapsed() < THAWED_WITHIN, "{:?}", begun.elapsed());
+        stage.check();
     });
 }

@@ -8,7 +8,7 @@ use longshore::{
     Signal, SignalScope,
 };
 
-use super::{GRACE, KILLED, QUIET, chunk, exec, id, ready, refusal, requested, run, started};
+use super::{GRACE, KILLED, QUIET, chunk, exec, id, ready, refusal, requested, run, started, told};
 use crate::{run_recorded, shell, sleeper};
 
 pub(super) async fn signals_come_in_order(executor: &Executor) {
@@ -29,7 +29,7 @@ pub(super) async fn signals_wait_for_the_start(executor: &Executor) {
     assert!(container.signal(Signal::KILL).await.is_ok());
     let exit = container.wait().await;
     // It was not a cancel.
-    assert_eq!((exit.status, exit.reason), (KILLED, ExitReason::Normal));
+    assert_eq!((told(exit.status), exit.reason), (KILLED, ExitReason::Normal));
 }
 
 pub(super) async fn cancel_with_grace_lets_the_program_end(executor: &Executor) {
@@ -45,13 +45,13 @@ pub(super) async fn cancel_kills_what_does_not_end(executor: &Executor) {
     let container = run(executor, sleeper()).await;
     started(&container).await;
     let exit = container.cancel(Cancel::with_grace(Duration::from_millis(50))).await;
-    assert_eq!((exit.status, exit.reason), (KILLED, requested(true)));
+    assert_eq!((told(exit.status), exit.reason), (KILLED, requested(true)));
 
     let container =
         run(executor, shell("trap '' TERM; echo ready; while :; do sleep 0.01; done").piped()).await;
     ready(&container).await;
     let exit = container.cancel(Cancel::now()).await;
-    assert_eq!((exit.status, exit.reason), (KILLED, requested(true)));
+    assert_eq!((told(exit.status), exit.reason), (KILLED, requested(true)));
 }
 
 pub(super) async fn cancel_before_the_start(executor: &Executor) {
@@ -60,7 +60,7 @@ pub(super) async fn cancel_before_the_start(executor: &Executor) {
         tokio::time::sleep(Duration::from_millis(moment)).await;
         let exit = container.cancel(Cancel::now()).await;
         let ran = exit.started_at.is_some();
-        assert_eq!(exit.status, if ran { KILLED } else { ExitStatus::Unknown });
+        assert_eq!(told(exit.status), if ran { KILLED } else { ExitStatus::Unknown });
         assert_eq!(exit.reason, requested(ran));
         assert_eq!(container.processes().await.unwrap_or_default(), []);
         let story = recorded.await.unwrap_or_default();
@@ -73,7 +73,7 @@ pub(super) async fn cancel_while_paused_thaws(executor: &Executor) {
     started(&container).await;
     assert!(container.pause().await.is_ok());
     let exit = container.cancel(Cancel::now()).await;
-    assert_eq!((exit.status, exit.reason), (KILLED, requested(true)));
+    assert_eq!((told(exit.status), exit.reason), (KILLED, requested(true)));
 }
 
 pub(super) async fn cancel_after_the_end_is_satisfied(executor: &Executor) {
@@ -91,7 +91,7 @@ pub(super) async fn cancel_twice_keeps_the_first_cause_and_the_sooner_end(execut
     let now = container.cancel(Cancel::now().cause(CancelCause::Shutdown));
     let (one, other) = tokio::join!(slow, now);
     assert_eq!(one, other);
-    assert_eq!((one.status, one.reason), (KILLED, requested(true)));
+    assert_eq!((told(one.status), one.reason), (KILLED, requested(true)));
 }
 
 pub(super) async fn cancel_of_an_exec_leaves_the_container(executor: &Executor) {
@@ -99,7 +99,7 @@ pub(super) async fn cancel_of_an_exec_leaves_the_container(executor: &Executor) 
     let running = exec(&container, "sleep 1000").await;
     assert!(running.started().await.is_ok());
     let exit = running.cancel(Cancel::now()).await;
-    assert_eq!((exit.status, exit.reason), (KILLED, requested(true)));
+    assert_eq!((told(exit.status), exit.reason), (KILLED, requested(true)));
 
     // Before it has started, and with a handler for the signal.
     let early = exec(&container, "sleep 1000").await;
@@ -132,7 +132,7 @@ pub(super) async fn signals_reach_groups_and_whole_containers(executor: &Executo
     assert!(container.signal_to(Signal::USR1, SignalScope::Container).await.is_ok());
     assert_eq!(container.wait().await.status, ExitStatus::Code(6));
     // Init may have ended, and the exec with it, before the exec's trap was run.
-    let status = exec.wait().await.status;
+    let status = told(exec.wait().await.status);
     assert!([ExitStatus::Code(7), KILLED].contains(&status), "{status:?}");
 
     // A child that a shell has left behind holds its output; the group's signal reaches it too.
@@ -141,7 +141,7 @@ pub(super) async fn signals_reach_groups_and_whole_containers(executor: &Executo
     let mut stdout = holder.io().take_stdout().unwrap_or_else(|| panic!("there is no pipe"));
     assert_eq!(chunk(&mut stdout).await, "ready\n");
     assert!(holder.signal_to(Signal::TERM, SignalScope::Group).await.is_ok());
-    assert_eq!(holder.wait().await.status, ExitStatus::Signal(Signal::TERM));
+    assert_eq!(told(holder.wait().await.status), ExitStatus::Signal(Signal::TERM));
     assert_eq!(chunk(&mut stdout).await, "", "no process holds the pipe");
     container.cancel(Cancel::now()).await;
 }

@@ -5,7 +5,7 @@ use longshore::{
     StartFailureKind, Stdio,
 };
 
-use super::{KILLED, all, exec, id, ready, refusal, requested, run, start_failure};
+use super::{KILLED, all, exec, id, ready, refusal, requested, run, start_failure, told};
 use crate::{run_recorded, shell, sleeper};
 
 pub(super) async fn execs_have_the_containers_environment_and_their_own(executor: &Executor) {
@@ -58,7 +58,7 @@ pub(super) async fn execs_end_with_their_container(executor: &Executor) {
     drop(container.signal(Signal::TERM).await);
     assert_eq!(container.wait().await.status, ExitStatus::Code(5));
     let exit = futures::FutureExt::now_or_never(exec.wait());
-    assert_eq!(exit.map(|exit| exit.status), Some(KILLED), "it is known when the container's is");
+    assert_eq!(exit.map(|exit| told(exit.status)), Some(KILLED), "it is known when the container's is");
     assert_eq!(recorded.await.map(|story| story.len()).ok(), Some(7));
 }
 

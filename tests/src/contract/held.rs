@@ -7,7 +7,7 @@ use longshore::{
     Notice, Phase, Refusal, Signal, StartFailureKind,
 };
 
-use super::{GRACE, KILLED, QUIET, all, chunk, exec, id, kept_ready, refusal, requested, run, started};
+use super::{GRACE, KILLED, QUIET, all, chunk, exec, id, kept_ready, refusal, requested, run, started, told};
 use crate::{run_recorded, shell, sleeper};
 
 /// A container that is held at created. In the foreground none can be, and its start says so.
@@ -64,12 +64,12 @@ pub(super) async fn what_is_held_ends_at_once(executor: &Executor) {
     let Some(cancelled) = held(executor, sleeper()).await else { return };
     // There is no program that could do something with a grace.
     let exit = cancelled.cancel(Cancel::with_grace(GRACE)).await;
-    assert_eq!((exit.status, exit.reason, exit.started_at), (KILLED, requested(true), None));
+    assert_eq!((told(exit.status), exit.reason, exit.started_at), (KILLED, requested(true), None));
     assert!(!exit.success);
     let Some(killed) = held(executor, sleeper()).await else { return };
     assert!(killed.signal(Signal::KILL).await.is_ok());
     let exit = killed.wait().await;
-    assert_eq!((exit.status, exit.reason, exit.started_at), (KILLED, ExitReason::Normal, None));
+    assert_eq!((told(exit.status), exit.reason, exit.started_at), (KILLED, ExitReason::Normal, None));
     assert!(matches!(killed.started().await, Err(Error::NotStarted { .. })));
     // The time limit counts from the start.
     let Some(limited) = held(executor, sleeper().time_limit(QUIET / 4, Cancel::now())).await else { return };
@@ -84,7 +84,7 @@ pub(super) async fn what_is_held_ends_at_once(executor: &Executor) {
         assert!(container.start().await.is_ok());
         assert!(container.signal(Signal::KILL).await.is_ok());
         let exit = container.wait().await;
-        assert_eq!((exit.status, exit.reason), (KILLED, ExitReason::Normal));
+        assert_eq!((told(exit.status), exit.reason), (KILLED, ExitReason::Normal));
     }
     // At every moment of its creation, and of its start.
     for moment in 0..10 {

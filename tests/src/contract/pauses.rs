@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use longshore::{Cancel, Error, ExecSpec, Executor, Phase, Refusal, Signal, Stdio, TerminalSize};
 
-use super::{KILLED, QUIET, chunk, exec, refusal, requested, run, started};
+use super::{KILLED, QUIET, chunk, exec, refusal, requested, run, started, told};
 use crate::{shell, sleeper};
 
 pub(super) async fn without_a_terminal_there_is_no_resize(executor: &Executor) {
@@ -43,7 +43,7 @@ pub(super) async fn kills_reach_what_is_being_paused(executor: &Executor) {
             assert!(container.signal(Signal::KILL).await.is_ok());
         };
         let (_paused_or_over, ()) = futures::join!(container.pause(), killed);
-        assert_eq!(container.wait().await.status, KILLED);
+        assert_eq!(told(container.wait().await.status), KILLED);
     }
     let container = run(executor, sleeper()).await;
     started(&container).await;

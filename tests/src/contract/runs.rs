@@ -5,7 +5,7 @@ use longshore::{
     StartFailureKind, Stdio,
 };
 
-use super::{KILLED, QUIET, all, exec, id, ready, run, start_failure};
+use super::{KILLED, QUIET, all, exec, id, ready, run, start_failure, told};
 use crate::{HUNG, run_recorded, shell, sleeper};
 
 pub(super) async fn a_run_is_told_from_created_to_released(executor: &Executor) {
@@ -31,7 +31,7 @@ pub(super) async fn exit_codes_and_signals_are_what_the_kernel_said(executor: &E
     let container = run(executor, sleeper()).await;
     // A runtime kept in the foreground is no witness for what ends before its pid file is read.
     let killed = exec(&container, "sleep 0.2; kill -USR1 $$; sleep 1000").await.wait().await;
-    assert_eq!((killed.status, killed.reason), (ExitStatus::Signal(Signal::USR1), ExitReason::Normal));
+    assert_eq!((told(killed.status), killed.reason), (ExitStatus::Signal(Signal::USR1), ExitReason::Normal));
     container.cancel(Cancel::now()).await;
 }
 
@@ -55,7 +55,7 @@ pub(super) async fn what_cannot_start_says_why(executor: &Executor) {
 pub(super) async fn time_limits_end_programs(executor: &Executor) {
     let limited = |limit| sleeper().time_limit(limit, Cancel::now());
     let exit = run(executor, limited(QUIET)).await.wait().await;
-    assert_eq!((exit.status, exit.reason), (KILLED, ExitReason::TimedOut { killed: true }));
+    assert_eq!((told(exit.status), exit.reason), (KILLED, ExitReason::TimedOut { killed: true }));
     let exit =
         run(executor, ContainerSpec::host(["true"]).time_limit(HUNG, Cancel::now())).await.wait().await;
     assert_eq!(exit.reason, ExitReason::Normal);

@@ -2,7 +2,7 @@
 
 use longshore::{Cancel, CancelCause, Error, Executor, ExitReason, ExitStatus};
 
-use super::{KILLED, QUIET, exec, kept_ready, ready, run};
+use super::{KILLED, QUIET, exec, kept_ready, ready, run, told};
 use crate::{HUNG, shell, sleeper};
 
 pub(super) async fn a_drain_waits_for_what_is_there(executor: &Executor) {
@@ -34,7 +34,7 @@ pub(super) async fn shutdown_gives_programs_their_grace(executor: &Executor) {
     let exit = polite.wait().await;
     assert_eq!((exit.status, exit.reason), (ExitStatus::Code(7), cancelled(false)));
     let exit = deaf.wait().await;
-    assert_eq!((exit.status, exit.reason), (KILLED, cancelled(true)));
+    assert_eq!((told(exit.status), exit.reason), (KILLED, cancelled(true)));
 }
 
 pub(super) async fn shutdown_ends_everything(executor: &Executor) {
