@@ -28,7 +28,7 @@ fn a_sandbox_has_the_usual_rights_and_a_filter() {
         spec.process.cap_drop = vec!["KILL".parse().unwrap(), "CHOWN".parse().unwrap()];
         assert_eq!(says(&executor, spec).await, "CapEff: 00000000a80435da NoNewPrivs: 1 Seccomp: 2 ");
         // Nothing of the host's can be changed, and what tells of it is hidden.
-        let script = "for file in /proc/sys/kernel/hostname /sys/kernel/uevent_seqnum /sys/fs/cgroup/pids/cgroup.procs; do
+        let script = "for file in /proc/sys/kernel/hostname /sys/kernel/uevent_seqnum /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/pids/cgroup.procs; do
             ( echo x > $file ) 2>/dev/null && echo $file is writable; done; cat /proc/keys /proc/timer_list | wc -c; ls /dev/kmsg 2>&1 | grep -c 'No such'";
         assert_eq!(says(&executor, shell(script)).await, "0\n1\n");
         stage.finish(executor).await;
@@ -68,7 +68,7 @@ fn an_insecure_container_has_every_right_and_device() {
         let all = own.lines().find_map(|line| line.strip_prefix("CapBnd:\t")).unwrap().to_owned();
         let script = format!(
             "{STATUS}; mkdir /m && mount -t tmpfs none /m && echo mounted; test -c /dev/kmsg && echo kmsg; \
-             mkdir /sys/fs/cgroup/pids/below && rmdir /sys/fs/cgroup/pids/below && echo cgroups; head -c 1 /proc/timer_list | wc -c"
+             dir=/sys/fs/cgroup; [ -d $dir/pids ] && dir=$dir/pids; mkdir $dir/below && rmdir $dir/below && echo cgroups; head -c 1 /proc/timer_list | wc -c"
         );
         let mut spec = shell(&script);
         spec.security = Security::Insecure;

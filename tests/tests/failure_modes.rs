@@ -12,7 +12,7 @@ use longshore::{
     Cancel, CancelCause, ContainerSpec, Error, ExecSpec, Exit, ExitReason, ExitStatus, ProcessMode, Security,
     Signal, StartFailureKind, Stdio,
 };
-use longshore_tests::{on_stage, run_recorded, shell, sleeper, until};
+use longshore_tests::{on_stage, patience, run_recorded, shell, sleeper, until};
 
 const KILLED: ExitStatus = ExitStatus::Signal(Signal::KILL);
 
@@ -27,7 +27,7 @@ fn start_failure(exit: &Exit) -> (StartFailureKind, &str) {
 fn exit_before_watch() {
     on_stage(async |stage| {
         let executor = stage.executor();
-        for _ in 0..50 {
+        for _ in 0..longshore_tests::amount(50) {
             let runs = (0..20_u8).map(|code| {
                 let executor = executor.clone();
                 async move {
@@ -153,8 +153,8 @@ fn cancel_mid_start() {
 fn helper_hangs() {
     on_stage(async |stage| {
         let wrapper = stage.wrapper(r#"[[ " $* " == *" exec "* ]] && sleep 1000; exec $RUNC "$@""#);
-        let runtime =
-            longshore::runc().runtime(wrapper.to_str().unwrap()).start_deadline(Duration::from_secs(1));
+        let deadline = patience(Duration::from_secs(1));
+        let runtime = longshore::runc().runtime(wrapper.to_str().unwrap()).start_deadline(deadline);
         let executor = stage.executor_on(runtime);
         let container = executor.run(sleeper()).await.unwrap();
         container.started().await.unwrap();
@@ -163,11 +163,11 @@ fn helper_hangs() {
         let asked = Instant::now();
         let other = executor.run(shell("exit 4")).await.unwrap();
         assert_eq!(other.wait().await.status, ExitStatus::Code(4));
-        assert!(asked.elapsed() < Duration::from_millis(900), "another container waited for it");
+        assert!(asked.elapsed() < patience(Duration::from_millis(900)), "another container waited for it");
         let exit = exec.wait().await;
         let (kind, message) = start_failure(&exit);
         assert_eq!(kind, StartFailureKind::RuntimeTimedOut);
-        assert!(message.contains("wrapper exec gave no answer within 1s"), "{message}");
+        assert!(message.contains(&format!("wrapper exec gave no answer within {deadline:?}")), "{message}");
         container.cancel(Cancel::now()).await;
         stage.finish(executor).await;
     });
@@ -292,7 +292,7 @@ fn zombie_exec_wedge_by_a_stray() {
         assert_eq!(container.processes().await.unwrap(), [init], "what was said not to run does");
         let asked = Instant::now();
         assert_eq!(container.cancel(Cancel::now()).await.status, KILLED);
-        assert!(asked.elapsed() < Duration::from_secs(5), "init waited for a zombie");
+        assert!(asked.elapsed() < patience(Duration::from_secs(5)), "init waited for a zombie");
         stage.finish(executor).await;
     });
 }

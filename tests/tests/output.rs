@@ -8,10 +8,16 @@ use std::process::{Command, Stdio as Std};
 use std::time::{Duration, Instant};
 
 use longshore::{Chunk, ContainerSpec, Error, ExecSpec, ExitReason, Stdio};
-use longshore_tests::{HUNG, on_bare_stage, on_stage, shell};
+use longshore_tests::{HUNG, amount, on_bare_stage, on_stage, shell};
 
-const BULK: u64 = 1 << 30;
-const WRITER: &str = "head -c 1073741824 /dev/zero";
+/// How much is written in bulk: a gibibyte.
+fn bulk() -> u64 {
+    amount(1 << 30)
+}
+
+fn writer() -> String {
+    format!("head -c {} /dev/zero", bulk())
+}
 
 /// Memory of this process that is not backed by files, in bytes.
 fn memory() -> u64 {
@@ -22,13 +28,13 @@ fn memory() -> u64 {
 
 fn plain_pipe() -> Duration {
     let began = Instant::now();
-    let mut child = Command::new("sh").args(["-c", WRITER]).stdout(Std::piped()).spawn().unwrap();
+    let mut child = Command::new("sh").args(["-c", &writer()]).stdout(Std::piped()).spawn().unwrap();
     let (mut pipe, mut chunk, mut all) = (child.stdout.take().unwrap(), vec![0; 64 << 10], 0);
     while let Ok(read @ 1..) = pipe.read(&mut chunk) {
         all += read as u64;
     }
     child.wait().unwrap();
-    assert_eq!(all, BULK);
+    assert_eq!(all, bulk());
     began.elapsed()
 }
 
@@ -39,7 +45,7 @@ fn output_in_bulk() {
         let (mut ratios, before) = (Vec::new(), memory());
         for _ in 0..3 {
             let plain = plain_pipe();
-            let container = executor.run(shell(WRITER).piped()).await.unwrap();
+            let container = executor.run(shell(&writer()).piped()).await.unwrap();
             let mut stdout = container.io().take_stdout().unwrap();
             container.started().await.unwrap();
             let (began, mut all, mut most) = (Instant::now(), 0, 0);
@@ -50,7 +56,7 @@ fn output_in_bulk() {
                     most = most.max(memory());
                 }
             }
-            assert_eq!(all, BULK);
+            assert_eq!(all, bulk());
             assert!(container.wait().await.is_success());
             assert!(most < before + (32 << 20), "{} MiB more", (most - before) >> 20);
             ratios.push(plain.as_secs_f64() / began.elapsed().as_secs_f64());
