@@ -18,5 +18,8 @@ doc:
 examples:
     cargo xtask examples
 
+guest:
+    cargo xtask guest
+
 model:
     cargo xtask model

@@ -12,7 +12,7 @@ use longshore::{
     Cancel, CancelCause, ContainerSpec, Error, ExecSpec, Exit, ExitReason, ExitStatus, ProcessMode, Security,
     Signal, StartFailureKind, Stdio,
 };
-use longshore_tests::{on_stage, patience, run_recorded, shell, sleeper, until};
+use longshore_tests::{amount, on_stage, patience, run_recorded, shell, sleeper, until};
 
 const KILLED: ExitStatus = ExitStatus::Signal(Signal::KILL);
 
@@ -27,7 +27,7 @@ fn start_failure(exit: &Exit) -> (StartFailureKind, &str) {
 fn exit_before_watch() {
     on_stage(async |stage| {
         let executor = stage.executor();
-        for _ in 0..longshore_tests::amount(50) {
+        for _ in 0..amount(50) {
             let runs = (0..20_u8).map(|code| {
                 let executor = executor.clone();
                 async move {
@@ -45,13 +45,13 @@ fn exit_before_watch() {
 fn foreign_wait() {
     on_stage(async |stage| {
         let executor = stage.executor();
-        let ours = (0..30).map(|_| async {
+        let ours = (0..amount(30).max(4)).map(|_| async {
             let container = executor.run(shell("exit 7")).await.unwrap();
             let exit = container.wait().await;
             assert_eq!(exit.status, ExitStatus::Code(7), "{exit:?}");
         });
-        let theirs = (0..200).map(|number: i32| async move {
-            let code = number % 200;
+        let theirs = (0..amount(200).max(20)).map(|number| async move {
+            let code = i32::try_from(number % 200).unwrap();
             let status = tokio::process::Command::new("sh").args(["-c", &format!("exit {code}")]).status();
             assert_eq!(status.await.unwrap().code(), Some(code));
         });

@@ -53,7 +53,9 @@ pub(super) fn run(kernel: &Kernel, script: &Path, dir: &Path, silence: Duration)
 }
 
 fn qemu(kernel: &Kernel, script: &Path, dir: &Path) -> Command {
-    let mut command = Command::new("qemu-system-x86_64");
+    // It ends with this process, however that ends.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "qemu-system-x86_64"]);
     command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-m", "8192", "-smp", "2"]);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&kernel.initramfs);

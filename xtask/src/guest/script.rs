@@ -42,7 +42,8 @@ exec /bin/busybox switch_root /root /bin/busybox sh \"$script\"
     )
 }
 
-/// What runs the suites. Its first part makes the guest a machine on which containers can run.
+/// What runs the suites. Its first part makes the guest a machine on which containers can run. /tmp stays a part of the root, as on
+/// this machine, and the tests' own files are on a tmpfs: an overlay on an overlay has no writable layer.
 ///
 /// The directory `built` has the programs. It is mounted where they were built, as they name each other by such paths.
 pub(super) fn suites(
@@ -53,13 +54,14 @@ pub(super) fn suites(
     target: &Path,
 ) -> String {
     let mut script = format!(
-        "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TMPDIR=/tmp
+        "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TMPDIR=/run/tmp
 exec < /dev/null > {RESULTS} 2>&1
 busybox stty -F {RESULTS} raw
 mkdir -p /dev/pts /dev/shm /lib/modules
 mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
-for dir in /dev/shm /tmp; do mount -t tmpfs -o mode=1777 tmpfs $dir; done
+mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mount -t tmpfs -o mode=755 tmpfs /run
+mkdir -m 1777 /run/tmp
 mount --bind {modules} /lib/modules
 mount --bind {built} {target}/debug
 ln -s \"$(command -v busybox)\" /run/modprobe
