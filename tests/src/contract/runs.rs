@@ -6,7 +6,7 @@ use longshore::{
 };
 
 use super::{KILLED, QUIET, all, exec, id, ready, run, start_failure, told};
-use crate::{HUNG, run_recorded, shell, sleeper};
+use crate::{HUNG, patience, run_recorded, shell, sleeper};
 
 pub(super) async fn a_run_is_told_from_created_to_released(executor: &Executor) {
     let (container, recorded) = run_recorded(executor, shell("sleep 0.01; exit 3")).await;
@@ -122,7 +122,7 @@ pub(super) async fn success_is_the_programs_own(executor: &Executor) {
         (ExitStatus::Code(0), false, true),
         "{exit:?}"
     );
-    let limited = run(executor, polite().time_limit(QUIET, Cancel::with_grace(HUNG))).await;
+    let limited = run(executor, polite().time_limit(patience(QUIET), Cancel::with_grace(HUNG))).await;
     let _stdout = ready(&limited).await;
     let exit = limited.wait().await;
     assert_eq!(exit.reason, ExitReason::TimedOut { killed: false });

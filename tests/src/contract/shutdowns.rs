@@ -3,7 +3,7 @@
 use longshore::{Cancel, CancelCause, Error, Executor, ExitReason, ExitStatus};
 
 use super::{KILLED, QUIET, exec, kept_ready, ready, run, told};
-use crate::{HUNG, shell, sleeper};
+use crate::{HUNG, patience, shell, sleeper};
 
 pub(super) async fn a_drain_waits_for_what_is_there(executor: &Executor) {
     let container = run(executor, shell("sleep 0.2; exit 2")).await;
@@ -28,7 +28,7 @@ pub(super) async fn shutdown_gives_programs_their_grace(executor: &Executor) {
     let _stdout = ready(&polite).await;
     let deaf = run(executor, sleeper()).await;
     assert!(deaf.started().await.is_ok());
-    let report = executor.shutdown(Cancel::with_grace(QUIET), HUNG).await;
+    let report = executor.shutdown(Cancel::with_grace(patience(QUIET)), HUNG).await;
     assert_eq!(report, longshore::ShutdownReport::default());
     let cancelled = |killed| ExitReason::Cancelled { cause: CancelCause::Shutdown, killed };
     let exit = polite.wait().await;
