@@ -223,12 +223,12 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<14} {:>6} {:>6} {:>7} {:>7}", "suite", "passed", "failed", "skipped", "seconds")?;
+        writeln!(f, "{:<28} {:>6} {:>6} {:>7} {:>7}", "suite", "passed", "failed", "skipped", "seconds")?;
         for (suite, skipped) in &self.rows {
             let (passed, failed) = (suite.passed, suite.failed.len());
             writeln!(
                 f,
-                "{:<14} {passed:>6} {failed:>6} {:>7} {:>7}",
+                "{:<28} {passed:>6} {failed:>6} {:>7} {:>7}",
                 suite.name,
                 skipped.len(),
                 suite.seconds
@@ -239,7 +239,7 @@ impl fmt::Display for Table {
         });
         let skipped: usize = self.rows.iter().map(|(_, skipped)| skipped.len()).sum();
         let seconds: u64 = self.rows.iter().map(|(suite, _)| suite.seconds).sum();
-        writeln!(f, "{:<14} {passed:>6} {failed:>6} {skipped:>7} {seconds:>7}", "all")?;
+        writeln!(f, "{:<28} {passed:>6} {failed:>6} {skipped:>7} {seconds:>7}", "all")?;
         for (suite, skipped) in &self.rows {
             for test in &suite.failed {
                 writeln!(f, "failed: {}::{test}", suite.name)?;
@@ -320,7 +320,7 @@ mod tests {
         let table = Table::new(&options(), &results);
         assert!(table.is_good(), "{table}");
         let shown = table.to_string();
-        assert!(shown.contains("ready               2      0       0       6"), "{shown}");
+        assert!(shown.contains("ready                             2      0       0       6"), "{shown}");
     }
 
     #[test]
