@@ -8,7 +8,7 @@ use longshore::{
     Cancel, ContainerHandle, ContainerSpec, ExecId, ExecSpec, ExitReason, ExitStatus, Output,
     StartFailureKind, Stdio, TerminalSize,
 };
-use longshore_tests::{on_stage, sleeper, text};
+use longshore_tests::{on_stage, patience, sleeper, text};
 
 fn on_terminal(script: &str) -> ContainerSpec {
     let mut spec = ContainerSpec::host(["sh", "-c", script]).piped();
@@ -545,14 +545,19 @@ fn a_terminals_reader_that_never_reads() {
             rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
             signals += 1;
             // Two at once are one.
-            std::thread::sleep(Duration::from_millis(1500));
+            let next = std::time::Instant::now() + patience(Duration::from_millis(1500));
+            while child.try_wait().unwrap().is_none() && std::time::Instant::now() < next {
+                std::thread::sleep(Duration::from_millis(20));
+            }
         }
         assert_eq!(child.wait().unwrap().code(), Some(137));
         drop(stdout);
 
-        let (mut child, stdout, begun) = start(&["--timeout", "2s", "--grace", "0s"]);
+        let limit = patience(Duration::from_secs(2));
+        let (mut child, stdout, begun) =
+            start(&["--timeout", &format!("{}s", limit.as_secs()), "--grace", "0s"]);
         while child.try_wait().unwrap().is_none() {
-            assert!(begun.elapsed() < Duration::from_secs(10), "the timeout does not end it");
+            assert!(begun.elapsed() < limit * 5, "the timeout does not end it");
             std::thread::sleep(Duration::from_millis(20));
         }
         assert_eq!(child.wait().unwrap().code(), Some(124));
