@@ -35,8 +35,15 @@ const SUITES: [&str; 19] = [
     "examples",
 ];
 
-/// What `--quick` runs: what depends on the kernel most.
-const QUICK: [&str; 4] = ["lifecycle", "shutdown", "failure_modes", "strangers:nested_freeze"];
+/// What `--quick` runs: what depends on the kernel and the hierarchies most.
+const QUICK: [&str; 6] = [
+    "lifecycle",
+    "shutdown",
+    "strangers:nested_freeze",
+    "failure_modes:cgroup_busy",
+    "failure_modes:frozen",
+    "failure_modes:oom",
+];
 
 /// A test that the guest does not run: its suite, its name, and why.
 pub(super) type Absent = (&'static str, &'static str, &'static str);
