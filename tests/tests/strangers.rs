@@ -607,15 +607,17 @@ fn idmap_layers() {
     });
 }
 
-/// Makes two cgroups in one another below the container's own, freezes both with a process in the inner one, and says so.
+/// Makes two cgroups in one another below the container's own, freezes both with a process in the inner one, and says so. A freezer of v1
+/// may stay at FREEZING until it is written to again.
 const FREEZES_A_PART: &str = "set -e
     top=/sys/fs/cgroup; file=cgroup.freeze; frozen=1
     if [ -d $top/freezer ]; then top=$top/freezer; file=freezer.state; frozen=FROZEN; fi
     mkdir $top/outer $top/outer/inner
     sleep 1000 & echo $! > $top/outer/inner/cgroup.procs
     for dir in $top/outer/inner $top/outer; do
-        echo $frozen > $dir/$file
-        until grep -qE '^(FROZEN|frozen 1)$' $dir/freezer.state $dir/cgroup.events 2>/dev/null; do sleep 0.01; done
+        until echo $frozen > $dir/$file
+            grep -qE '^(FROZEN|frozen 1)$' $dir/freezer.state $dir/cgroup.events 2>/dev/null
+        do sleep 0.01; done
     done
     echo frozen; ";
 
