@@ -32,6 +32,9 @@ pub(super) struct Kernel {
 impl Kernel {
     /// The kernel that was asked for, downloaded if it is not here yet.
     pub(super) fn get(choice: &Choice, dir: &Path) -> Result<Self, String> {
+        if std::env::consts::ARCH != "x86_64" {
+            return Err("the guest is an amd64 machine, and the tests' programs are not".into());
+        }
         let unpacked = match choice {
             Choice::Directory(unpacked) => unpacked.clone(),
             Choice::Version(version) => download(version, dir)?,
