@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use longshore::{
-    Cancel, ContainerSpec, ExecSpec, ExitReason, ExitStatus, IdMap, Mount, Rootfs, Security, StartFailureKind,
-    TerminalSize,
+    Cancel, ContainerSpec, ExecSpec, ExitReason, ExitStatus, IdMap, Mount, Rootfs, Security,
+    StartFailureKind, TerminalSize,
 };
 use longshore_tests::command::{Outcome, call, longshore};
 use longshore_tests::soak::{Plan, Sample, soak};

@@ -15,6 +15,7 @@ mod builder;
 mod console;
 mod container;
 mod created;
+mod frozen;
 mod launch;
 mod oom;
 mod pid_file;

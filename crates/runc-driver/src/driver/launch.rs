@@ -93,6 +93,7 @@ impl DriverState {
         let own = Arc::clone(&container);
         let _closed = self.pools.run(Pool::Reads, move || drop(own.cgroups())).await;
         self.watch_kills(&container);
+        self.thaw_its_exit(container).await;
     }
 
     /// Has the runtime start a process, and adopts it.
