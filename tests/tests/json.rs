@@ -340,7 +340,7 @@ fn what_is_published_fits_the_schema() {
     on_stage(async |stage| {
         let executor = stage.executor();
         let mut events = executor.events();
-        let container = executor.run(shell("sleep 0.1; exit 3").label("build", "17")).await.unwrap();
+        let container = executor.run(shell("sleep 1; exit 3").label("build", "17")).await.unwrap();
         container.exec(ExecSpec::new(["true"])).await.unwrap();
         container.started().await.unwrap();
         let now = container.snapshot();

@@ -174,10 +174,9 @@ fn oom_of_two_containers_at_once() {
             assert_eq!(end(&three.wait().await), (KILLED, &ExitReason::Normal));
             for events in [ones, twos] {
                 let kills = kills(&events.await.unwrap());
-                assert_eq!(
-                    kills.iter().map(|kill| &kill.process).collect::<Vec<_>>(),
-                    [&Some(ProcessId::Init)]
-                );
+                let processes: Vec<_> = kills.iter().map(|kill| &kill.process).collect();
+                // A kill that is only counted has no process.
+                assert!(matches!(*processes, [None | Some(ProcessId::Init)]), "{processes:?}");
             }
             assert_eq!(kills(&threes.await.unwrap()).len(), 1);
         }
