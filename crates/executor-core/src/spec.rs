@@ -259,11 +259,16 @@ impl ContainerSpec {
     pub(crate) fn traits(&self) -> ContainerTraits {
         ContainerTraits {
             has_terminal: self.process.terminal.is_some(),
-            shares_pids: match &self.config {
-                Some(config) => !config.has_own_pids(),
-                None => self.process_mode == ProcessMode::NoSandbox,
-            },
+            shares_pids: self.shares_pids(),
             keep_exited: self.keep_exited,
+        }
+    }
+
+    /// Whether it has no pid namespace of its own: what its init leaves behind does not end with init.
+    pub fn shares_pids(&self) -> bool {
+        match &self.config {
+            Some(config) => !config.has_own_pids(),
+            None => self.process_mode == ProcessMode::NoSandbox,
         }
     }
 

@@ -178,6 +178,7 @@ fn a_run_and_its_execs_are_counted() {
         ("exits_total{process=init,reason=cancelled,success=false}", 1),
         ("exits_total{process=init,reason=normal,success=true}", 1),
         ("exits_total{process=init,reason=out_of_memory,success=false}", 1),
+        ("oom_kills_total", 1),
         ("starts_total{kind=exec,outcome=not_found}", 1),
         ("starts_total{kind=exec,outcome=started}", 2),
         ("starts_total{kind=run,outcome=started}", 3),

@@ -19,7 +19,7 @@ use crate::oom::{KernelLog, LogNews, Notices};
 use crate::procfs::{self, Stat};
 use crate::seam::{Command, FileIdentity, ImageFate, Members};
 use crate::spawn::{Execution, Program, above, execute, path_of};
-use crate::subreaper::{self, Report, Reports, Started, Subreaper};
+use crate::subreaper::{self, Failed, Report, Reports, Started, Subreaper};
 use crate::{cgroup, pidfd};
 
 /// A call that was executed.
@@ -178,17 +178,17 @@ impl Linux {
         };
         named(short_name(&file));
         if self.was_robbed || pidfd::children_are_reaped_by_the_kernel() {
-            match self.subreaper() {
-                Ok(subreaper) => {
-                    named(short_name(Path::new(subreaper::FILE)));
-                    let Started { pid, pidfd, runtime, reports } =
-                        subreaper.execute(command, fds, &program)?;
+            named(short_name(Path::new(subreaper::FILE)));
+            let executed = self.subreaper().map_err(Failed::NoSubreaper);
+            match executed.and_then(|subreaper| subreaper.execute(command, fds, &program)) {
+                Ok(Started { pid, pidfd, runtime, reports }) => {
                     self.reports.insert(pid, reports);
                     return Ok(Spawned { pid, pidfd: Some(pidfd), runtime, image });
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "exit statuses may be lost: somebody else reaps children")
+                Err(Failed::NoSubreaper(error)) if is_of_the_file(&error) => {
+                    tracing::warn!(%error, "exit statuses may be lost: somebody else reaps children");
                 }
+                Err(Failed::NoSubreaper(error) | Failed::NotExecuted(error)) => return Err(error),
             }
         }
         let args = iter::once(&*command.program).chain(command.args.iter().map(|arg| &**arg)).collect();

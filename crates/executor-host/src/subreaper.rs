@@ -27,6 +27,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, SocketType,
     recvmsg, socketpair,
 };
+use rustix::process::{WaitId, WaitIdOptions};
 
 use crate::seam::Command;
 use crate::spawn::{Execution, Program, above, execute};
@@ -59,6 +60,20 @@ enum Record {
 
 /// The program, in memory.
 pub(crate) struct Subreaper(OwnedFd);
+
+/// Why a runtime was not executed below a subreaper.
+pub(crate) enum Failed {
+    /// The subreaper was not executed.
+    NoSubreaper(io::Error),
+    /// The subreaper has not executed the runtime, or there is too little for both.
+    NotExecuted(io::Error),
+}
+
+impl From<io::Error> for Failed {
+    fn from(error: io::Error) -> Self {
+        Self::NotExecuted(error)
+    }
+}
 
 /// A subreaper that has executed its runtime.
 pub(crate) struct Started {
@@ -93,10 +108,10 @@ impl Subreaper {
         command: &Command,
         fds: &[OwnedFd],
         program: &Program<'_>,
-    ) -> io::Result<Started> {
+    ) -> Result<Started, Failed> {
         // The subreaper waits for its first record: its end must block.
         let pair = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
-        let (ours, theirs) = pair?;
+        let (ours, theirs) = pair.map_err(io::Error::from)?;
         let mut more = vec![&theirs];
         let file = match program {
             Program::Path(path) => path,
@@ -108,22 +123,29 @@ impl Subreaper {
         let mut args = vec![OsStr::new("longshore-subreaper"), file.as_os_str(), &command.program];
         args.extend(command.args.iter().map(|arg| &**arg));
         let execution = Execution { program: Program::Memory(&self.0), args, command, more };
-        let pid = execute(&execution, fds)?;
+        let pid = execute(&execution, fds).map_err(Failed::NoSubreaper)?;
         drop(theirs);
-        // It exits if our end is closed before it has read its first record.
-        let pidfd = pidfd::open(pid)?;
+        let pidfd = match pidfd::open(pid) {
+            Ok(pidfd) => pidfd,
+            Err(error) => {
+                // It exits when our end is closed before it has read its first record.
+                drop(ours);
+                let _reaped = rustix::process::waitid(WaitId::Pid(pidfd::raw(pid)?), WaitIdOptions::EXITED);
+                return Err(Failed::NotExecuted(error));
+            }
+        };
         let reports = Reports(ours);
         match reports.executed() {
             Ok(runtime) => Ok(Started { pid, pidfd, runtime, reports }),
             Err(error) => {
                 // Nobody else knows of it. If it has not exited by itself, it may have executed the runtime.
-                for child in procfs::children_of(pid) {
-                    let _gone = rustix::process::kill_process_group(pidfd::raw(child)?, KILL);
+                for child in procfs::children_of(pid).into_iter().filter_map(|child| pidfd::raw(child).ok()) {
+                    let _gone = rustix::process::kill_process_group(child, KILL);
                 }
                 let _gone = pidfd::send(&pidfd, Signal::KILL);
                 let _ended = wait_for(&pidfd, Instant::now() + PATIENCE);
                 let _reaped = pidfd::reap(pidfd.as_fd());
-                Err(error)
+                Err(Failed::NotExecuted(error))
             }
         }
     }

@@ -11,8 +11,7 @@
 
 #![expect(unsafe_code, reason = "system calls that are not in the standard library")]
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::ffi::{c_int, c_void};
 use std::fs;
 use std::io;
@@ -140,28 +139,29 @@ fn wait_until_it_has_exited(pid: i32) {
     }
 }
 
-/// The processes that the runtime has left behind, and all below them: some runtimes leave the container's process with a helper
-/// that is about to exit, and that with another. Processes come up while others exit, so this looks until no more are found. None
-/// of them is reaped here.
+/// The processes that the runtime has left behind, and those below them: some runtimes leave the container's process with a helper
+/// that is about to exit, and that with another. Processes come up while others exit, so this looks until no more are found, or
+/// there are [`MOST`]. None of them is reaped here.
 fn left() -> Vec<(i32, OwnedFd)> {
-    let mut all = BTreeMap::new();
+    let (mut all, mut known) = (Vec::new(), BTreeSet::new());
     loop {
-        let before = all.len();
+        let before = known.len();
         let mut next: VecDeque<_> = children_of("thread-self").into();
-        let mut seen = 0;
-        while let Some(pid) = next.pop_front()
-            && seen < MOST
-        {
-            seen += 1;
+        let mut looked_at = 0;
+        while let Some(pid) = next.pop_front() {
+            if known.len() == MOST || looked_at == MOST {
+                return all;
+            }
+            looked_at += 1;
             next.extend(children_of(&format!("{pid}/task/{pid}")));
-            if let Entry::Vacant(new) = all.entry(pid)
+            if known.insert(pid)
                 && let Ok(pidfd) = open(pid)
             {
-                new.insert(pidfd);
+                all.push((pid, pidfd));
             }
         }
-        if all.len() == before {
-            return all.into_iter().collect();
+        if known.len() == before {
+            return all;
         }
     }
 }

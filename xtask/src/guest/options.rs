@@ -13,7 +13,7 @@ cargo xtask guest     the tests on the real runtime, in a guest with another ker
 
 /// Every suite that a guest can run: those that run containers. The others are the same on every kernel, or call cargo.
 /// `scale`, `chaos` and `embedder` are not among them: under emulation they take hours.
-const SUITES: [&str; 19] = [
+const SUITES: [&str; 22] = [
     "lifecycle",
     "shutdown",
     "ready",
@@ -30,6 +30,9 @@ const SUITES: [&str; 19] = [
     "strangers",
     "command",
     "failure_modes",
+    "oom",
+    "shared",
+    "faults",
     "contract",
     "hostile",
     "examples",

@@ -28,6 +28,11 @@ impl<K: Kernel> ChildTable<K> {
             None => self.open_unless_gone(pid, members),
         };
         match opened {
+            // It was left behind by a call, and reaped as an orphan before that was known.
+            Ok(Some(_)) if self.kernel.stat(pid).is_none() && self.is_recorded(pid) => {
+                self.emit(client, Event::Adopted { token });
+                self.adopt_gone(client, process, pid, parent);
+            }
             Ok(Some(pidfd)) => self.adopt_alive(client, token, process, pid, parent, pidfd),
             Ok(None) => {
                 self.emit(client, Event::Adopted { token });

@@ -62,6 +62,7 @@ impl<K: Kernel> ChildTable<K> {
             // A subreaper exits after its runtime.
             Err(_) if runtime != pid => {
                 let _gone = self.kernel.send_group(runtime, Signal::KILL);
+                drop(self.kernel.report(pid));
                 self.unwatched.push(pid);
             }
             Err(_) => self.kill_unwatched(pid),

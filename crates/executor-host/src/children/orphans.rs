@@ -59,14 +59,18 @@ impl<K: Kernel> ChildTable<K> {
             return;
         }
         // Those that are to be adopted are reaped then.
-        let left = self.left.iter().flat_map(|left| left.processes.iter().map(|(pid, _)| *pid));
-        let left: HashSet<_> = left.collect();
+        let left = self.left_by_calls();
         for pid in self.unknown_children().into_iter().filter(|pid| !left.contains(pid)) {
             let Some(stat) = self.kernel.stat(pid).filter(|stat| stat.state == 'Z') else { continue };
             if self.clients.values().any(|client| self.is_ours(client, pid, &stat)) {
                 self.reap_orphan(pid);
             }
         }
+    }
+
+    /// What calls have left behind and nobody has adopted yet.
+    pub(super) fn left_by_calls(&self) -> HashSet<HostPid> {
+        self.left.iter().flat_map(|left| left.processes.iter().map(|(pid, _)| *pid)).collect()
     }
 
     fn is_ours(&self, client: &Client, pid: HostPid, stat: &Stat) -> bool {
@@ -135,6 +139,11 @@ impl<K: Kernel> ChildTable<K> {
     pub(super) fn record_orphan(&mut self, pid: HostPid, status: ExitStatus) {
         tracing::debug!(%pid, %status, "an orphan was reaped");
         push_bounded(&mut self.reaped_orphans, (pid, status));
+    }
+
+    /// Whether an orphan with this pid was reaped.
+    pub(super) fn is_recorded(&self, pid: HostPid) -> bool {
+        self.reaped_orphans.iter().any(|(orphan, _)| *orphan == pid)
     }
 
     /// The status of an orphan that is being adopted after all.

@@ -24,7 +24,8 @@ impl<K: Kernel> ChildTable<K> {
             return;
         }
         let before = std::mem::take(&mut self.others);
-        for pid in self.unknown_children() {
+        let left = self.left_by_calls();
+        for pid in self.unknown_children().into_iter().filter(|pid| !left.contains(pid)) {
             let Some(stat) = self.kernel.stat(pid).filter(|stat| stat.state == 'Z') else { continue };
             let same = before.get(&pid).filter(|(start, _)| *start == stat.start);
             self.others.insert(pid, same.copied().unwrap_or((stat.start, now)));
@@ -44,7 +45,10 @@ impl<K: Kernel> ChildTable<K> {
         for (pid, (start, _)) in self.others.extract_if(|_, (_, seen)| is_due(*seen)).collect::<Vec<_>>() {
             let Ok(pidfd) = self.kernel.open(pid) else { continue };
             if self.kernel.stat(pid).is_some_and(|stat| stat.state == 'Z' && stat.start == start) {
-                let _taken = self.kernel.reap(&pidfd);
+                // It may be a container's, on a host where an exiting process has no cgroup.
+                if let Ok(Some(status)) = self.kernel.reap(&pidfd) {
+                    self.record_orphan(pid, status);
+                }
             }
         }
     }

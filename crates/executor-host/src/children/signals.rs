@@ -95,7 +95,9 @@ impl<K: Kernel> ChildTable<K> {
         let own_group = self.kernel.stat(self.kernel.own_pid()).map(|stat| stat.group);
         let its_group = self.kernel.stat(watched.pid).map(|stat| match watched.runtime {
             // A subreaper reaps its runtime, whose group may then be another's, just before it exits.
-            Some(runtime) if !stat.is_ending() => runtime.get(),
+            Some(runtime) if runtime != watched.pid && self.is_child_of(runtime, watched.pid) => {
+                runtime.get()
+            }
             Some(_) | None => stat.group,
         });
         let alone = its_group == own_group || watched.is_reaped_by_monitor();
@@ -109,6 +111,10 @@ impl<K: Kernel> ChildTable<K> {
             }
             Err(error) => Err(error),
         }
+    }
+
+    fn is_child_of(&self, child: HostPid, parent: HostPid) -> bool {
+        self.kernel.stat(child).is_some_and(|stat| stat.parent == parent.get())
     }
 
     /// Signals every process in a container. Its pid may have been reused since it was listed, so each

@@ -130,7 +130,8 @@ impl DriverState {
             Ok((parent, call)) => {
                 let adopted = self.adopt(container, process, files, parent).await;
                 drop(call);
-                self.with_terminal(container, console, adopted?).await
+                let adopted = adopted.inspect_err(|_| self.untrack_kills(container, process))?;
+                self.with_terminal(container, console, adopted).await
             }
             Err(failure) => {
                 self.untrack_kills(container, process);

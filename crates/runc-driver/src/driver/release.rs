@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use executor_core::ProcessMode;
 use executor_core::lifecycle::{ContainerId, Leftover, LeftoverKind};
 
 use super::DriverState;
@@ -78,7 +77,7 @@ impl DriverState {
 
     /// Without a pid namespace, the remaining processes become our children, and have to be reaped by us.
     fn remember_rest(&self, container: &DriverContainer) {
-        if container.spec.process_mode == ProcessMode::NoSandbox {
+        if container.spec.shares_pids() {
             self.host.remember(container.reservation.id.clone(), container.members());
         }
     }
