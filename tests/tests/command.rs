@@ -563,3 +563,35 @@ fn driver_killed() {
         stage.check();
     });
 }
+
+/// Where nobody reads what the command says, its exit code is what it would be.
+#[test]
+fn stderr_gone() {
+    on_bare_stage(|stage| {
+        let code = |args: &[&str], stderr: &str| {
+            let mut command = longshore_tests::command::longshore(&stage.root());
+            let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+            command.args(args).stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+            match stderr {
+                "full" => command.stderr(full),
+                _ => {
+                    let (reader, writer) = std::io::pipe().unwrap();
+                    drop(reader);
+                    command.stderr(writer)
+                }
+            };
+            command.status().unwrap().code()
+        };
+        for stderr in ["full", "closed"] {
+            assert_eq!(code(&["run", "--", "/nosuch"], stderr), Some(127), "{stderr}");
+            assert_eq!(code(&["run", "--bogus"], stderr), Some(125), "{stderr}");
+            assert_eq!(
+                code(&["run", "--timeout", "300ms", "--", "sleep", "4"], stderr),
+                Some(124),
+                "{stderr}"
+            );
+            assert_eq!(code(&["run", "--config", "/nosuch", "--", "x"], stderr), Some(125), "{stderr}");
+        }
+        stage.check();
+    });
+}

@@ -575,7 +575,9 @@ fn pids_full() {
                     assert_eq!(failure.kind, StartFailureKind::NoResources, "{limit}: {failure:?}");
                     refused += 1;
                 } else {
-                    assert!(exit.is_success(), "{limit}: {exit:?}");
+                    // runc reports that the process runs before it executes the program. Without a thread, runc ends with 2.
+                    let is_runcs = exit.status == ExitStatus::Code(2);
+                    assert!(exit.is_success() || is_runcs, "{limit}: {exit:?}");
                 }
             }
             container.cancel(longshore::Cancel::now()).await;

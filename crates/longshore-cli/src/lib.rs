@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::ErrorKind;
 use command::args::{Action, Arguments};
-use command::plain::plain;
+use command::plain::say;
 use command::trace::Tracing;
 use command::{hints, status};
 
@@ -28,7 +28,7 @@ pub fn main() -> ExitCode {
         Action::Sweep => command::sweep::sweep(&global),
     });
     done.unwrap_or_else(|failure| {
-        eprintln!("longshore: {}", plain(&failure));
+        say(&failure);
         failure.code.into()
     })
 }
@@ -37,7 +37,7 @@ pub fn main() -> ExitCode {
 fn answer_without_arguments(error: &clap::Error) -> ExitCode {
     let help_instead = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     if error.use_stderr() && !help_instead {
-        eprintln!("longshore: {}", plain(hints::sentence(error)));
+        say(hints::sentence(error));
     } else {
         let _stream_closed = error.print();
     }

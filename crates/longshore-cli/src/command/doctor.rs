@@ -5,13 +5,15 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::process::ExitCode;
 
-use longshore::runtime::{CANDIDATES, Dir, default_cgroup_parent, find_runtime, known_vulnerabilities};
+use longshore::runtime::{
+    CANDIDATES, Dir, check_free_descriptors, default_cgroup_parent, find_runtime, known_vulnerabilities,
+};
 use longshore::{BoxError, with_causes};
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 use rustix::process::{PidfdFlags, geteuid, getpid, pidfd_open};
 
 use super::args::Global;
-use super::plain::plain;
+use super::plain::{plain, print};
 use super::status::{DELEGATE, OWN_ROOT, root_cannot_be_used};
 
 /// The result of a check.
@@ -55,7 +57,7 @@ pub(crate) fn doctor(global: &Global) -> ExitCode {
                 ("FAIL", format!("{what}; {remedy}"))
             }
         };
-        println!("{mark:<5}{name:<16} {}", plain(text));
+        print(format_args!("{mark:<5}{name:<16} {}", plain(text)));
     }
     if works { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -136,8 +138,13 @@ fn vulnerable(version: &str) -> Option<Verdict> {
     (!known.is_empty()).then_some(Verdict::Limited(what, "update it, or look into its package's changelog"))
 }
 
+/// How many file descriptors are needed to call a runtime.
+const DESCRIPTORS: usize = 16;
+
 /// The version of the program. `None` if it is not an OCI runtime.
 fn version(program: &Path) -> Result<Option<String>, BoxError> {
+    // tokio panics if it has too few when it listens for its first signal.
+    check_free_descriptors(DESCRIPTORS)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let runc = longshore::runc().runtime(program.to_string_lossy()).build()?;
     runtime.block_on(async {

@@ -1,7 +1,20 @@
 //! Text from elsewhere, made harmless for a terminal: a specification, a container and a runtime may put anything into it.
 //! The output of the program itself is its own, and is passed on as it is.
 
-use std::fmt::Display;
+use std::fmt::{Arguments, Display};
+use std::io::{self, Write};
+
+/// Says a sentence on stderr. If that is closed, full, or a terminal that is gone, the exit code has to do.
+pub(crate) fn say(sentence: impl Display) {
+    // In one write, so that sentences of several commands do not mix.
+    let line = format!("longshore: {}\n", plain(sentence));
+    let _nobody_reads_it = io::stderr().write_all(line.as_bytes());
+}
+
+/// Prints a line of a command's answer.
+pub(crate) fn print(line: Arguments<'_>) {
+    let _nobody_reads_it = io::stdout().write_all(format!("{line}\n").as_bytes());
+}
 
 /// A sentence in one line: what would move the cursor, change colours or reverse the text is escaped, as in `\u{1b}`.
 pub(crate) fn plain(text: impl Display) -> String {

@@ -12,7 +12,7 @@ use tracing::Instrument;
 
 use super::args::{Global, Run, Streams};
 use super::ordinary::{self, Unmapped};
-use super::plain::plain;
+use super::plain::say;
 use super::relay::Relay;
 use super::relay::copy::write_all;
 use super::signals::{Received, Signals, block_those_of_terminals};
@@ -79,7 +79,7 @@ async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure>
 fn answer(exit: Exit, copied: io::Result<()>, asked: &Asked) -> Code {
     let (code, sentence) = status::of(exit, asked);
     if let Some(sentence) = sentence {
-        eprintln!("longshore: {}", plain(sentence));
+        say(sentence);
     }
     match copied {
         Ok(()) => code,
@@ -148,7 +148,7 @@ async fn hurried(exit: &Exit, signals: &mut Signals) {
 async fn shut_down(executor: &Executor) {
     let report = executor.shutdown(Cancel::now(), RELEASE).await;
     for left in report.left {
-        eprintln!("longshore: {}: could not be removed; `longshore sweep` tries again", plain(left));
+        say(format!("{left}: could not be removed; `longshore sweep` tries again"));
     }
 }
 

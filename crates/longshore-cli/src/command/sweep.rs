@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use longshore::with_causes;
 
 use super::args::Global;
-use super::plain::plain;
+use super::plain::{plain, print, say};
 use super::run::sandbox;
 use super::status::{Failure, OUR_FAILURE, refused_root};
 
@@ -25,14 +25,14 @@ pub(crate) fn sweep(global: &Global) -> Result<ExitCode, Failure> {
             1 => "1 process killed".to_owned(),
             more => format!("{more} processes killed"),
         };
-        println!("swept {}: {killed}", plain(&container.container));
+        print(format_args!("swept {}: {killed}", plain(&container.container)));
         for left in &container.left {
             clean = false;
-            eprintln!("longshore: {}: could not be removed; look who uses it and sweep again", plain(left));
+            say(format!("{left}: could not be removed; look who uses it and sweep again"));
         }
     }
     if swept.is_empty() {
-        println!("nothing to sweep in {}", plain(root.display()));
+        print(format_args!("nothing to sweep in {}", plain(root.display())));
     }
     Ok(if clean { ExitCode::SUCCESS } else { OUR_FAILURE.into() })
 }

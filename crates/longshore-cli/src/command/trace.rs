@@ -116,10 +116,9 @@ mod otlp {
         fn drop(&mut self) {
             let ended = self.provider.shutdown().map_err(|error| error.to_string());
             if let Some(error) = self.failed.get().cloned().or(ended.err()) {
-                let error = crate::command::plain::plain(error);
-                eprintln!(
-                    "longshore: not all spans could be sent: {error}; check the collector that --otlp names"
-                );
+                crate::command::plain::say(format!(
+                    "not all spans could be sent: {error}; check the collector that --otlp names"
+                ));
             }
         }
     }

@@ -16,7 +16,7 @@ use super::container::DriverContainer;
 use super::pools::Pool;
 
 /// The time between two looks.
-const INTERVAL: Duration = Duration::from_millis(500);
+const INTERVAL: Duration = Duration::from_millis(100);
 
 impl DriverState {
     /// Thaws the freezers of a container if its init exits and does not end. Completes when it has ended, or at once if the
