@@ -232,8 +232,7 @@ impl Kernel for Linux {
     }
 
     fn report(&mut self, call: HostPid) -> Report<OwnedFd> {
-        let nothing = Report { status: None, left: Vec::new() };
-        self.reports.remove(&call).map_or(nothing, Reports::read)
+        self.reports.remove(&call).map(Reports::read).unwrap_or_default()
     }
 
     fn was_robbed(&mut self) {

@@ -23,6 +23,7 @@ pub mod fuzzing;
 pub mod journal;
 mod kernel;
 mod local;
+pub mod memory_file;
 mod null;
 mod oom;
 mod pidfd;
@@ -45,7 +46,6 @@ pub use seam::{
     CallId, Command, Containers, Delivered, Event, EventSink, FileIdentity, Image, ImageFate, Members,
     OsError, Parent, ProcessEnd, ProcessHost, Request, StdioSource, Token,
 };
-pub use subreaper::memory_file;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -81,7 +81,7 @@ pub fn children() -> Vec<HostPid> {
     lists.flat_map(|list| list.split_whitespace().filter_map(parse_pid).collect::<Vec<_>>()).collect()
 }
 
-/// The children of another process with a single thread.
+/// The children of the first thread of another process.
 pub(crate) fn children_of(pid: HostPid) -> Vec<HostPid> {
     let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     list.split_whitespace().filter_map(parse_pid).collect()
@@ -89,8 +89,7 @@ pub(crate) fn children_of(pid: HostPid) -> Vec<HostPid> {
 
 /// The first child of a process that is still alive: of those that its first thread has started, then of those that it got.
 pub fn first_child(pid: HostPid) -> Option<HostPid> {
-    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
-    list.split_whitespace().find_map(parse_pid)
+    children_of(pid).into_iter().next()
 }
 
 /// All processes that this process can see.

@@ -14,14 +14,13 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSliceMut, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use executor_core::lifecycle::{ExitStatus, HostPid, Signal};
 use executor_programs::SUBREAPER;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{MemfdFlags, Mode, SealFlags, fchmod, fcntl_add_seals, memfd_create};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, SocketFlags, SocketType,
@@ -31,7 +30,7 @@ use rustix::process::{WaitId, WaitIdOptions};
 
 use crate::seam::Command;
 use crate::spawn::{Execution, Program, above, execute};
-use crate::{pidfd, procfs};
+use crate::{memory_file, pidfd, procfs};
 
 /// The runtime's file as the subreaper sees it, if that is in memory: its descriptor 4.
 pub(crate) const FILE: &str = "/proc/self/fd/4";
@@ -42,12 +41,18 @@ const KILL: rustix::process::Signal = rustix::process::Signal::KILL;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What a call has left behind.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Report<P> {
     /// The exit status of the runtime. `None` if the subreaper was killed.
     pub(crate) status: Option<ExitStatus>,
     /// The processes that the runtime has left behind.
     pub(crate) left: Vec<(HostPid, P)>,
+}
+
+impl<P> Default for Report<P> {
+    fn default() -> Self {
+        Self { status: None, left: Vec::new() }
+    }
 }
 
 /// A record of the program.
@@ -93,13 +98,9 @@ impl Subreaper {
     /// When the library has no such program, or it cannot be kept in memory.
     pub(crate) fn new() -> io::Result<Self> {
         let program = SUBREAPER.ok_or(ErrorKind::Unsupported)?;
-        let mut file = File::from(memory_file("longshore-subreaper")?);
+        let mut file = File::from(memory_file::create("longshore-subreaper")?);
         file.write_all(program)?;
-        fchmod(&file, Mode::RUSR | Mode::XUSR)?;
-        fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
-        // A file that is open for writing cannot be executed.
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        Ok(Self(above(File::open(path)?)?))
+        Ok(Self(above(memory_file::seal(&file)?)?))
     }
 
     /// Executes a command below a subreaper.
@@ -165,7 +166,7 @@ impl Reports {
 
     /// What it has sent, once it has exited.
     pub(crate) fn read(self) -> Report<OwnedFd> {
-        let mut report = Report { status: None, left: Vec::new() };
+        let mut report = Report::default();
         loop {
             match self.next() {
                 Ok(Some(Record::Left(pid, pidfd))) => report.left.push((pid, pidfd)),
@@ -228,18 +229,5 @@ fn record(bytes: [u8; 8], fd: Option<OwnedFd>) -> io::Result<Record> {
         (3, None) => Err(Errno::MFILE.into()),
         (4, _) => Ok(Record::Ended(pidfd::wait_status(number))),
         _ => Err(ErrorKind::InvalidData.into()),
-    }
-}
-
-/// Makes an empty file in memory that can be executed and sealed. Linux before 6.3 does not know `MFD_EXEC`. Later versions may
-/// require it.
-///
-/// # Errors
-/// Those of the system.
-pub fn memory_file(name: &str) -> io::Result<OwnedFd> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    match memfd_create(name, flags | MemfdFlags::EXEC) {
-        Err(Errno::INVAL) => Ok(memfd_create(name, flags)?),
-        made => Ok(made?),
     }
 }

@@ -16,7 +16,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -25,7 +25,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use executor_host::{FileIdentity, Image, ImageFate, RUNTIMES, memory_file};
-use rustix::fs::{Mode, SealFlags, fchmod, fcntl_add_seals, ftruncate};
+use rustix::fs::ftruncate;
 use rustix::io::fcntl_dupfd_cloexec;
 use rustix::mm::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
@@ -59,7 +59,7 @@ pub(crate) struct Images {
     program: PathBuf,
     calls: AtomicU32,
     pause: Mutex<Duration>,
-    /// What the last copy was made of, kept open for the sake of [`read_only`].
+    /// What the last copy was made of, kept open for the same reason as [`hold`].
     source: Mutex<Option<File>>,
     state: Mutex<ImageState>,
 }
@@ -165,7 +165,7 @@ impl Sealed {
         if meta.len() > LARGEST || source.read_exact_at(&mut magic, 0).is_err() || magic != *b"\x7fELF" {
             return Err(unfit("it is a script, or larger than any runtime"));
         }
-        let mut file = File::from(memory_file("longshore-runtime")?);
+        let mut file = File::from(memory_file::create("longshore-runtime")?);
         // Whole huge pages. The zeros behind the program's end are ignored.
         let length = usize::try_from(meta.len()).map_err(io::Error::other)?.next_multiple_of(HUGE_PAGE);
         ftruncate(&file, u64::try_from(length).map_err(io::Error::other)?)?;
@@ -173,23 +173,12 @@ impl Sealed {
         if let Err(error) = move_to_huge_pages(&file, length) {
             tracing::debug!(%error, "the runtime is not in huge pages");
         }
-        // Other users cannot execute it, and so cannot get hold of it.
-        fchmod(&file, Mode::RUSR | Mode::XUSR)?;
-        // Exactly the seals that runc requires: before 1.2 it does not accept one that keeps the mode as well.
-        fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
-        Ok((Self { of: FileIdentity::of(&meta), file: read_only(&file)? }, source))
+        Ok((Self { of: FileIdentity::of(&meta), file: memory_file::seal(&file)? }, source))
     }
 }
 
-/// The same file, opened for reading. As long as there is such a descriptor, the kernel grants no write lease,
-/// which would stop whoever executes the file for 45 seconds. The descriptor that has made a file in memory does
-/// not count. The program's own file is kept open for the same reason: containers can reach it by `/proc/self/exe`.
-fn read_only(file: &File) -> io::Result<OwnedFd> {
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    Ok(fcntl_dupfd_cloexec(File::open(path)?, 3)?)
-}
-
-/// Opens the program on the disk for reading, for the same reason.
+/// Opens the program on the disk for reading, so that the kernel grants no write lease: containers can reach it by
+/// `/proc/self/exe`, and a lease would stop whoever executes it for 45 seconds.
 pub(crate) fn hold(program: &Path) -> io::Result<File> {
     // It may be a FIFO, which is nothing to wait for.
     File::options().read(true).custom_flags(libc::O_NONBLOCK).open(program)
@@ -227,6 +216,7 @@ mod tests {
     use super::*;
     use std::fs;
     use std::io::Write;
+    use std::os::fd::AsRawFd;
     use std::os::unix::fs::PermissionsExt;
     use std::process::Command;
 

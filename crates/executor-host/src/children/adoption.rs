@@ -38,10 +38,7 @@ impl<K: Kernel> ChildTable<K> {
                 self.emit(client, Event::Adopted { token });
                 self.adopt_gone(client, process, pid, parent);
             }
-            Err(error) => {
-                self.untrack_kills(client, &process);
-                self.adopt_failed(client, token, pid, error);
-            }
+            Err(error) => self.adopt_failed(client, token, &process, pid, error),
         }
     }
 
@@ -78,10 +75,7 @@ impl<K: Kernel> ChildTable<K> {
         let role = Role::Adopted { process: process.clone(), parent };
         let number = match self.watch_by(pid, pidfd, client, role) {
             Ok(number) => number,
-            Err(error) => {
-                self.untrack_kills(client, &process);
-                return self.adopt_failed(client, token, pid, error);
-            }
+            Err(error) => return self.adopt_failed(client, token, &process, pid, error),
         };
         if let Some(own) = self.clients.get_mut(&client) {
             own.adopted.insert(process, number);
@@ -94,7 +88,15 @@ impl<K: Kernel> ChildTable<K> {
         }
     }
 
-    fn adopt_failed(&mut self, client: ClientId, token: Token, pid: HostPid, error: io::Error) {
+    fn adopt_failed(
+        &mut self,
+        client: ClientId,
+        token: Token,
+        process: &ProcessRef,
+        pid: HostPid,
+        error: io::Error,
+    ) {
+        self.untrack_kills(client, process);
         self.kill_unwatched(pid);
         self.emit(client, Event::AdoptFailed { token, error: error.into() });
     }
