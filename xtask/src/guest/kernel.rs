@@ -128,11 +128,15 @@ fn find(version: &str, dir: &Path) -> Result<(Vec<String>, Vec<String>), String>
         elsewhere.extend(["-o".to_owned(), format!("{name}={}", path.display())]);
     }
     for options in [common, elsewhere] {
-        output(Command::new("apt-get").args(&options).arg("update"))?;
+        // One source of many may be broken, and the kernel be in another: what is known decides.
+        let update = output(Command::new("apt-get").args(&options).arg("update"));
         let names = output(Command::new("apt-cache").args(&options).args(["pkgnames", "linux-"]))?;
         let packages = choose(&names, version);
         if !packages.is_empty() {
             return Ok((packages, options));
+        }
+        if let Err(error) = update {
+            eprintln!("guest: {error}");
         }
     }
     Err(format!("no source of packages has a linux-image-{version}*-amd64"))

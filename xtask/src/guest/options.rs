@@ -48,12 +48,6 @@ const QUICK: [&str; 6] = [
     "failure_modes:oom",
 ];
 
-/// A test that the guest does not run: its suite, its name, and why.
-pub(super) type Absent = (&'static str, &'static str, &'static str);
-
-/// What cannot be in a guest.
-const ABSENT: [Absent; 0] = [];
-
 /// How long a suite may take, in seconds.
 pub(super) const SUITE_LIMIT: u32 = 1500;
 
@@ -131,11 +125,6 @@ impl Options {
         }
         Ok(options)
     }
-
-    /// What is not run of a suite.
-    pub(super) fn absent<'a>(&self, suite: &'a str) -> impl Iterator<Item = Absent> + use<'a> {
-        ABSENT.into_iter().filter(move |(of, ..)| *of == name_and_filter(suite).0)
-    }
 }
 
 /// The parts of `NAME:TEXT`.
@@ -184,9 +173,5 @@ mod tests {
             assert!(file.with_extension("rs").exists() || file.join("main.rs").exists(), "{suite}");
         }
         assert!(QUICK.iter().all(|suite| SUITES.contains(&name_and_filter(suite).0)));
-        for (suite, test, _) in ABSENT {
-            let path = std::path::Path::new(tests).join(suite).with_extension("rs");
-            assert!(std::fs::read_to_string(path).unwrap().contains(&format!("fn {test}(")), "{test}");
-        }
     }
 }

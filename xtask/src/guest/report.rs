@@ -193,15 +193,15 @@ impl Results {
 
 /// What the command prints at the end.
 pub(super) struct Table {
-    /// A suite each, in the order they were asked for, with the names of what was not run of it, and why.
-    rows: Vec<(Suite, Vec<String>)>,
+    /// A suite each, in the order they were asked for.
+    rows: Vec<Suite>,
 }
 
 impl Table {
     pub(super) fn new(options: &Options, results: &Results) -> Self {
         let of = |name: &String| {
             let suite = results.suites.iter().find(|suite| suite.name == *name);
-            let suite = suite.map_or_else(
+            suite.map_or_else(
                 || Suite { name: name.clone(), trouble: Some("it was not run".into()), ..Suite::default() },
                 |suite| Suite {
                     name: suite.name.clone(),
@@ -209,46 +209,32 @@ impl Table {
                     trouble: suite.trouble.clone(),
                     ..*suite
                 },
-            );
-            let skipped = options.absent(name).map(|(_, test, why)| format!("{test}: {why}")).collect();
-            (suite, skipped)
+            )
         };
         Self { rows: options.suites.iter().map(of).collect() }
     }
 
     pub(super) fn is_good(&self) -> bool {
-        self.rows.iter().all(|(suite, _)| suite.failed.is_empty() && suite.trouble.is_none())
+        self.rows.iter().all(|suite| suite.failed.is_empty() && suite.trouble.is_none())
     }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{:<28} {:>6} {:>6} {:>7} {:>7}", "suite", "passed", "failed", "skipped", "seconds")?;
-        for (suite, skipped) in &self.rows {
-            let (passed, failed) = (suite.passed, suite.failed.len());
-            writeln!(
-                f,
-                "{:<28} {passed:>6} {failed:>6} {:>7} {:>7}",
-                suite.name,
-                skipped.len(),
-                suite.seconds
-            )?;
+        writeln!(f, "{:<28} {:>6} {:>6} {:>7}", "suite", "passed", "failed", "seconds")?;
+        for Suite { name, passed, failed, seconds, .. } in &self.rows {
+            writeln!(f, "{name:<28} {passed:>6} {:>6} {seconds:>7}", failed.len())?;
         }
-        let (passed, failed) = self.rows.iter().fold((0, 0), |(passed, failed), (suite, _)| {
-            (passed + suite.passed, failed + suite.failed.len())
+        let (passed, failed, seconds) = self.rows.iter().fold((0, 0, 0), |(passed, failed, seconds), suite| {
+            (passed + suite.passed, failed + suite.failed.len(), seconds + suite.seconds)
         });
-        let skipped: usize = self.rows.iter().map(|(_, skipped)| skipped.len()).sum();
-        let seconds: u64 = self.rows.iter().map(|(suite, _)| suite.seconds).sum();
-        writeln!(f, "{:<28} {passed:>6} {failed:>6} {skipped:>7} {seconds:>7}", "all")?;
-        for (suite, skipped) in &self.rows {
+        writeln!(f, "{:<28} {passed:>6} {failed:>6} {seconds:>7}", "all")?;
+        for suite in &self.rows {
             for test in &suite.failed {
                 writeln!(f, "failed: {}::{test}", suite.name)?;
             }
             if let Some(trouble) = &suite.trouble {
                 writeln!(f, "failed: {}: {trouble}", suite.name)?;
-            }
-            for why in skipped {
-                writeln!(f, "skipped: {}::{why}", suite.name)?;
             }
         }
         Ok(())
@@ -320,7 +306,7 @@ mod tests {
         let table = Table::new(&options(), &results);
         assert!(table.is_good(), "{table}");
         let shown = table.to_string();
-        assert!(shown.contains("ready                             2      0       0       6"), "{shown}");
+        assert!(shown.contains("ready                             2      0       6"), "{shown}");
     }
 
     #[test]

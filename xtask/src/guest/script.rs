@@ -42,8 +42,7 @@ exec /bin/busybox switch_root /root /bin/busybox sh \"$script\"
     )
 }
 
-/// What runs the suites. Its first part makes the guest a machine on which containers can run. /tmp stays a part of the root, as on
-/// this machine, and the tests' own files are on a tmpfs: an overlay on an overlay has no writable layer.
+/// What runs the suites.
 ///
 /// The directory `built` has the programs. It is mounted where they were built, as they name each other by such paths.
 pub(super) fn suites(
@@ -53,7 +52,20 @@ pub(super) fn suites(
     built: &Path,
     target: &Path,
 ) -> String {
-    let mut script = format!(
+    let mut script = machine(options, kernel, built, target);
+    for (suite, program) in programs {
+        // Writing to a String does not fail.
+        let _done = write!(script, "{}", self::suite(suite, program));
+    }
+    script.push_str(&format!("echo '{MARK} done'\nbusybox sync\nexec busybox poweroff -f\n"));
+    script
+}
+
+/// What makes the guest a machine on which containers can run. /tmp stays a part of the root, as on this machine, and the tests'
+/// own files are on a tmpfs: an overlay on an overlay has no writable layer.
+fn machine(options: &Options, kernel: &Kernel, built: &Path, target: &Path) -> String {
+    let runtime = options.runtime.iter().map(|name| format!(" LONGSHORE_TEST_RUNTIME={name}"));
+    format!(
         "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TMPDIR=/run/tmp
 exec < /dev/null > {RESULTS} 2>&1
 busybox stty -F {RESULTS} raw
@@ -78,24 +90,13 @@ echo '{MARK} up'
         cgroups = cgroups(options.hierarchy),
         tests = quoted(&target.parent().unwrap_or(target).join("tests")),
         target = quoted(target),
-        runtime = options
-            .runtime
-            .as_ref()
-            .map(|name| format!(" LONGSHORE_TEST_RUNTIME={name}"))
-            .unwrap_or_default(),
-    );
-    for (suite, program) in programs {
-        // Writing to a String does not fail.
-        let _done = write!(script, "{}", self::suite(options, suite, program));
-    }
-    script.push_str(&format!("echo '{MARK} done'\nbusybox sync\nexec busybox poweroff -f\n"));
-    script
+        runtime = runtime.collect::<String>(),
+    )
 }
 
-fn suite(options: &Options, suite: &str, program: &Path) -> String {
+fn suite(suite: &str, program: &Path) -> String {
     let mut args = ["--test-threads=1", "--color=never"].map(str::to_owned).to_vec();
     args.extend(name_and_filter(suite).1.map(|filter| quoted(Path::new(filter))));
-    args.extend(options.absent(suite).map(|(_, test, _)| format!("--skip {test}")));
     format!(
         "echo '{MARK} suite' {suite}
 busybox timeout -s KILL {SUITE_LIMIT} {program} {args}
