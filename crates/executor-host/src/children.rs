@@ -63,6 +63,10 @@ const SLOW_RETRY: Duration = Duration::from_millis(100);
 /// The time between two checks of what is left of a container.
 const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
+/// How long a process that a call has left behind waits to be adopted. Its driver adopts it as soon as it has read a file; what
+/// nobody adopts, a helper of the runtime or a program that a hook has started, costs a file descriptor until then.
+const ADOPTION: Duration = Duration::from_mins(1);
+
 /// How many past exits, calls and process groups are kept, of each kind. Far fewer are in flight at once.
 const HISTORY: usize = 1024;
 
@@ -157,6 +161,8 @@ enum Role {
 struct LeftBy<P> {
     client: ClientId,
     call: CallId,
+    /// When the call has ended.
+    since: Instant,
     processes: Vec<(HostPid, P)>,
 }
 
@@ -228,8 +234,9 @@ impl<K: Kernel> ChildTable<K> {
         let retry = self.retries.first().map(|(at, _)| *at);
         let unwatched = (!self.unwatched.is_empty()).then(|| now + CHECK_INTERVAL);
         let wait = self.waits.values().map(Wait::next_deadline).min();
-        let own =
-            [retry, unwatched, wait, self.orphan_check_by, self.next_other(), self.next_oom_deadline(now)];
+        let left = self.left.back().map(|left| left.since + ADOPTION);
+        let oom = self.next_oom_deadline(now);
+        let own = [retry, unwatched, wait, left, self.orphan_check_by, self.next_other(), oom];
         own.into_iter().flatten().min()
     }
 
@@ -350,23 +357,8 @@ impl<K: Kernel> ChildTable<K> {
         self.oom_tick(now);
         self.advance_due_waits(now);
         self.reap_others(now);
+        self.give_up_left(now);
         self.unwatched.retain(|pid| matches!(self.kernel.reap_unwatched(*pid), Ok(None)));
-    }
-
-    fn subreap(&mut self, client: ClientId, on: bool) -> io::Result<()> {
-        let others = self.clients.iter().any(|(other, own)| *other != client && own.subreaps);
-        let Some(own) = self.clients.get_mut(&client) else { return Ok(()) };
-        if !others && own.subreaps != on {
-            if on {
-                self.was_subreaper = self.kernel.is_subreaper()?;
-                self.kernel.set_subreaper(true)?;
-            } else if !self.was_subreaper {
-                // Orphans of the embedder's own go to the system's init again.
-                self.kernel.set_subreaper(false)?;
-            }
-        }
-        own.subreaps = on;
-        Ok(())
     }
 
     fn done(&mut self, client: ClientId, token: Token, done: io::Result<()>) {

@@ -225,9 +225,10 @@ impl fmt::Display for Table {
         for Suite { name, passed, failed, seconds, .. } in &self.rows {
             writeln!(f, "{name:<28} {passed:>6} {:>6} {seconds:>7}", failed.len())?;
         }
-        let (passed, failed, seconds) = self.rows.iter().fold((0, 0, 0), |(passed, failed, seconds), suite| {
-            (passed + suite.passed, failed + suite.failed.len(), seconds + suite.seconds)
-        });
+        let (passed, failed, seconds) =
+            self.rows.iter().fold((0, 0, 0), |(passed, failed, seconds), suite| {
+                (passed + suite.passed, failed + suite.failed.len(), seconds + suite.seconds)
+            });
         writeln!(f, "{:<28} {passed:>6} {failed:>6} {seconds:>7}", "all")?;
         for suite in &self.rows {
             for test in &suite.failed {

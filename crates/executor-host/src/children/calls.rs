@@ -107,7 +107,7 @@ impl<K: Kernel> ChildTable<K> {
             ExitStatus::Code(_) | ExitStatus::Signal(_) | ExitStatus::Unknown => Some(runtime.get()),
         };
         if group.is_none() && !report.left.is_empty() {
-            push_bounded(&mut self.left, LeftBy { client, call, processes: report.left });
+            push_bounded(&mut self.left, LeftBy { client, call, since: now, processes: report.left });
         }
         let left = self.kill_group(client, group);
         self.begin_wait(client, left, now, now + HANDOVER, Continuation::CallEnded { call, status, group });

@@ -21,12 +21,13 @@
 //! its pidfd.
 
 use std::collections::{BTreeSet, HashSet};
+use std::io;
 use std::time::Instant;
 
 use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, Signal};
 
 use super::waits::Continuation;
-use super::{ChildTable, Client, ClientId, HANDOVER, Remembered, Role, push_bounded};
+use super::{ADOPTION, ChildTable, Client, ClientId, HANDOVER, Remembered, Role, push_bounded};
 use crate::kernel::Kernel;
 use crate::procfs::{self, Stat};
 use crate::seam::{Containers, Members, Token};
@@ -42,6 +43,23 @@ impl<K: Kernel> ChildTable<K> {
         let mut children = self.kernel.children();
         children.retain(|pid| !known.contains(pid));
         children
+    }
+
+    /// Makes this process a subreaper, to which orphans go, as long as any client needs it.
+    pub(super) fn subreap(&mut self, client: ClientId, on: bool) -> io::Result<()> {
+        let others = self.clients.iter().any(|(other, own)| *other != client && own.subreaps);
+        let Some(own) = self.clients.get_mut(&client) else { return Ok(()) };
+        if !others && own.subreaps != on {
+            if on {
+                self.was_subreaper = self.kernel.is_subreaper()?;
+                self.kernel.set_subreaper(true)?;
+            } else if !self.was_subreaper {
+                // Orphans of the embedder's own go to the system's init again.
+                self.kernel.set_subreaper(false)?;
+            }
+        }
+        own.subreaps = on;
+        Ok(())
     }
 
     /// From now on reaps the orphans of these containers.
@@ -71,6 +89,15 @@ impl<K: Kernel> ChildTable<K> {
     /// What calls have left behind and nobody has adopted yet.
     pub(super) fn left_by_calls(&self) -> HashSet<HostPid> {
         self.left.iter().flat_map(|left| left.processes.iter().map(|(pid, _)| *pid)).collect()
+    }
+
+    /// Gives up what nobody has adopted in time. It is an orphan as any other then.
+    pub(super) fn give_up_left(&mut self, now: Instant) {
+        let before = self.left.len();
+        self.left.retain(|left| now < left.since + ADOPTION);
+        if self.left.len() < before {
+            self.reap_orphans();
+        }
     }
 
     fn is_ours(&self, client: &Client, pid: HostPid, stat: &Stat) -> bool {

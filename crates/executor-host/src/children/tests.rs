@@ -513,6 +513,23 @@ fn what_a_subreaper_has_left_behind_is_exact() {
     assert!(stage.world().processes.contains_key(&812), "the stranger is left alone");
 }
 
+/// A helper of a runtime, below a subreaper, that no driver knows of.
+#[test]
+fn what_nobody_adopts_costs_no_descriptor_for_ever() {
+    let mut stage = Stage::new();
+    let (_, runtime) = stage.spawn();
+    let pid = stage.world().add(812, OWN, |_| {});
+    let pidfd = stage.world().open(pid).unwrap();
+    stage.world().reports.insert(runtime, Report { status: Some(code(0)), left: vec![(pid, pidfd)] });
+    stage.world().end(runtime, code(0));
+    stage.world().end(812, code(5));
+    stage.settle(ADOPTION / 2);
+    assert!(stage.world().processes.contains_key(&812) && !stage.table.left.is_empty());
+    stage.settle(ADOPTION);
+    assert!(stage.table.left.is_empty());
+    assert!(!stage.world().processes.contains_key(&812), "it is reaped");
+}
+
 /// A call is killed: its runtime dies, and its subreaper exits after that. What the runtime leaves is ours only then, one after the
 /// other.
 #[test]
