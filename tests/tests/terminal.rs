@@ -247,6 +247,7 @@ fn input_and_its_end_reach_the_program_on_a_terminal() {
         drop(stdin);
         expect(&mut stdout, "end\r\n").await;
         assert!(container.wait().await.is_success());
+        drop(stdout);
 
         // Ctrl-C is a signal inside.
         let script = "trap 'echo interrupted; exit 5' INT; echo ready; while :; do sleep 0.01; done";
@@ -256,6 +257,7 @@ fn input_and_its_end_reach_the_program_on_a_terminal() {
         stdin.write_all("\x03").await.unwrap();
         expect(&mut stdout, "interrupted").await;
         assert_eq!(container.wait().await.status, ExitStatus::Code(5));
+        drop((stdin, stdout));
         stage.finish(executor).await;
     });
 }
@@ -486,7 +488,8 @@ fn background_jobs_end_at_a_signal() {
             assert!(!user.is_raw(), "{options}");
         }
         // The program's output waits, as after `stty tostop` a job would.
-        user.types("stty tostop; $L -i -- sh -c 'echo hidden$((1)); exec sleep 1000' & sleep 1; kill %1; wait %1; echo code=$?\n");
+        let started = longshore_tests::patience(Duration::from_secs(1)).as_secs();
+        user.types(&format!("stty tostop; $L -i -- sh -c 'echo hidden$((1)); exec sleep 1000' & sleep {started}; kill %1; wait %1; echo code=$?\n"));
         let said = user.sees("code=137");
         assert!(!said.contains("hidden1"), "{said}");
         user.types("exit\n");

@@ -16,7 +16,7 @@ use longshore::{
     StartFailureKind, Stdio, TerminalSize, with_causes,
 };
 use longshore_tests::leftovers::Leftovers;
-use longshore_tests::{runtime_under_test, sleeper};
+use longshore_tests::{patience, runtime_under_test, sleeper};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// How long one operation may take.
@@ -55,10 +55,10 @@ impl Watch {
         std::thread::spawn(move || {
             let mut now = String::from("the start");
             loop {
-                match operations.recv_timeout(LIMIT) {
+                match operations.recv_timeout(patience(LIMIT)) {
                     Ok(next) => now = next,
                     Err(RecvTimeoutError::Timeout) => {
-                        println!("WRONG {now}: no end within {LIMIT:?}");
+                        println!("WRONG {now}: no end within {:?}", patience(LIMIT));
                         abort();
                     }
                     Err(RecvTimeoutError::Disconnected) => return,

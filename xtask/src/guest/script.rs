@@ -69,15 +69,17 @@ fn machine(options: &Options, kernel: &Kernel, built: &Path, target: &Path) -> S
         "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TMPDIR=/run/tmp
 exec < /dev/null > {RESULTS} 2>&1
 busybox stty -F {RESULTS} raw
-mkdir -p /dev/pts /dev/shm /lib/modules
+mkdir -p /dev/pts /dev/shm
 mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -m 1777 /run/tmp
-mount --bind {modules} /lib/modules
+rm -rf /lib/modules
+ln -s {modules} /lib/modules
 mount --bind {built} {target}/debug
 ln -s \"$(command -v busybox)\" /run/modprobe
 echo /run/modprobe > /proc/sys/kernel/modprobe
+for module in loop bridge veth; do busybox modprobe $module; done
 busybox ip link set lo up
 hostname guest
 {cgroups}ulimit -n {DESCRIPTORS}

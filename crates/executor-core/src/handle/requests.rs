@@ -173,8 +173,8 @@ impl ContainerHandle {
     /// - [`Error::InvalidSpec`] for values that [`Executor::run`](crate::Executor::run) rejects as well. Nothing is changed.
     /// - [`Error::Refused`] if it is not created yet, or has exited. Nothing is changed.
     /// - [`Error::Runtime`] if the runtime or the kernel refuses: for CPUs that the machine does not have, for less memory
-    ///   than is in use, or for more memory than the present limit of memory and swap together (give `memory_swap` as
-    ///   well). If several limits were given, some of them may have been changed.
+    ///   than is in use, or, with cgroup v1, for more memory than the present limit of memory and swap together (give
+    ///   `memory_swap` as well; with v2 the limit of swap stays as it is). If several limits were given, some of them may have been changed.
     ///
     /// # Cancel safety
     /// The request is sent when the future is first polled. From then on the limits are changed even if the future is
