@@ -2,6 +2,7 @@
 //! `test`.
 
 mod guest;
+mod seccomp_profile;
 mod setup;
 
 use std::env;
@@ -40,8 +41,9 @@ fn main() -> ExitCode {
         "attack" => attack(&env::args().skip(2).collect::<Vec<_>>()),
         "crun" => crun(),
         "guest" => guest::guest(&env::args().skip(2).collect::<Vec<_>>()),
+        "seccomp-profile" => seccomp_profile::seccomp_profile(&env::args().skip(2).collect::<Vec<_>>()),
         "model" => model(),
-        _ => Err(format!("{USAGE}\n{}", guest::USAGE)),
+        _ => Err(format!("{USAGE}\n{}\n{}", seccomp_profile::USAGE, guest::USAGE)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

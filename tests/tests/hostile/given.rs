@@ -504,6 +504,42 @@ fn layers_that_are_not_there() {
     });
 }
 
+/// A socket to the hypervisor: refused, also if a bit is set that the kernel does not read. It takes the host's network, or a filter
+/// of the caller's.
+#[test]
+fn vsock() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let number = if cfg!(target_arch = "x86_64") { 41 } else { 198 };
+        let families = format!(
+            "for (40, 40 + (1 << 32), 40 + (1 << 62), 2, 16, 45) {{
+                print(syscall({number}, $_, 2, 0) < 0 ? 0 + $! : 'made', qq(\\n)) }}"
+        );
+        let perl = || {
+            let mut spec = shell("true");
+            spec.process.args = vec!["perl".into(), "-e".into(), families.clone()];
+            spec
+        };
+        let refused = "1\n1\n1\nmade\nmade\n97\n";
+        assert_eq!(says(&executor, perl()).await, refused);
+        let mut dropped = perl();
+        dropped.process.cap_drop = vec!["AUDIT_WRITE".parse().unwrap()];
+        assert_eq!(says(&executor, dropped).await, refused);
+        let asked = |mut spec: ContainerSpec| {
+            spec.network = longshore::Network::Host;
+            spec
+        };
+        // A machine may have no such sockets at all.
+        let own = std::process::Command::new("perl").args(["-e", &families]).output().unwrap();
+        let own = String::from_utf8(own.stdout).unwrap();
+        assert_eq!(says(&executor, asked(perl())).await, own);
+        let mut unconfined = perl();
+        unconfined.seccomp = longshore::Seccomp::Unconfined;
+        assert_eq!(says(&executor, unconfined).await, own);
+        stage.finish(executor).await;
+    });
+}
+
 /// What a specification, a container or a runtime says is shown, not obeyed.
 #[test]
 fn controls() {

@@ -103,7 +103,7 @@ fn filter(config: &mut Value, context: &BundleContext<'_>) -> Result<Option<Filt
         return Ok(None);
     }
     object(config, &["linux"])?.remove("seccomp");
-    seccomp::filter(seccomp, context.capabilities)
+    seccomp::filter(seccomp, context.capabilities, *context.network == NetworkNamespace::Host)
 }
 
 /// A configuration of the caller's keeps its network namespace if no provider has made one and the container is not in the

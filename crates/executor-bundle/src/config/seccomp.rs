@@ -6,6 +6,7 @@
 //! evaluated here.
 
 mod foreign;
+mod ours;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -20,10 +21,6 @@ use serde_json::{Value, json};
 use crate::error::Error;
 
 const DEFAULT: &str = include_str!("../../data/seccomp.json");
-
-/// From linux/sched.h and asm-generic/errno.h. The flag makes a new cgroup namespace.
-const CLONE_NEWCGROUP: u64 = 0x0200_0000;
-const ENOSYS: u32 = 38;
 
 /// The names of this machine's architecture: Go's, which rules use, and libseccomp's.
 const ARCHITECTURE: (&str, &str) = match std::env::consts::ARCH.as_bytes() {
@@ -154,34 +151,6 @@ impl Rule {
     }
 }
 
-impl Profile {
-    /// Refuses new cgroup namespaces. Whoever makes one together with a user namespace may mount the cgroup hierarchies.
-    /// The container's own cgroup is theirs there, and they lift its limits.
-    fn refuse_cgroup_namespaces(&mut self) {
-        let calls = ["clone", "clone3", "unshare"];
-        for rule in &mut self.syscalls {
-            rule.names.retain(|name| !calls.contains(&name.as_str()));
-        }
-        self.syscalls.retain(|rule| !rule.names.is_empty());
-        let rule = |name: &str, action, args: Vec<Argument>, errno_ret| Rule {
-            names: vec![name.to_owned()],
-            action,
-            args: Some(args),
-            errno_ret,
-            includes: Condition::default(),
-            excludes: Condition::default(),
-        };
-        let without = |index| {
-            vec![Argument { index, value: CLONE_NEWCGROUP, value_two: Some(0), op: Operator::MaskedEqual }]
-        };
-        let clone_flags = u32::from(ARCHITECTURE.0 == "s390x");
-        self.syscalls.push(rule("clone", Action::Allow, without(clone_flags), None));
-        self.syscalls.push(rule("unshare", Action::Allow, without(0), None));
-        // The flags of clone3 are in memory, which a filter cannot read. libc takes clone then.
-        self.syscalls.push(rule("clone3", Action::Errno, Vec::new(), Some(ENOSYS)));
-    }
-}
-
 impl<'a> Machine<'a> {
     /// This machine, for processes with these capabilities.
     fn this(capabilities: &'a BTreeSet<Capability>) -> Self {
@@ -215,17 +184,19 @@ fn version(text: &str) -> (u32, u32) {
     (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default())
 }
 
-/// The filter of a container whose processes may have these capabilities. `None` if it is unconfined.
+/// The filter of a container whose processes may have these capabilities. `None` if it is unconfined. The default refuses
+/// AF_VSOCK, unless the container has the host's network.
 ///
 /// # Errors
 /// If the profile cannot be read, or is not a profile.
 pub(crate) fn filter(
     seccomp: &Seccomp,
     capabilities: &BTreeSet<Capability>,
+    has_host_network: bool,
 ) -> Result<Option<Filter>, Error> {
     match seccomp {
         Seccomp::Unconfined => Ok(None),
-        Seccomp::Default => default_filter(capabilities).map(Some),
+        Seccomp::Default => default_filter(capabilities, has_host_network).map(Some),
         Seccomp::Profile(path) => {
             let text = fs::read_to_string(path).map_err(Error::file("seccomp", path))?;
             convert(&text, capabilities).map(Some).map_err(no_profile(path.display()))
@@ -238,15 +209,17 @@ fn no_profile(what: impl Display) -> impl FnOnce(serde_json::Error) -> Error {
 }
 
 /// The filter of the default profile. It is cached for each set of capabilities, of which an executor sees few. The cache is
-/// global: a filter depends on the machine and the capabilities only, so every caller would make the same one.
-fn default_filter(capabilities: &BTreeSet<Capability>) -> Result<Filter, Error> {
-    static KNOWN: Mutex<BTreeMap<BTreeSet<Capability>, Filter>> = Mutex::new(BTreeMap::new());
+/// global: a filter depends on the machine and these arguments only, so every caller would make the same one.
+fn default_filter(capabilities: &BTreeSet<Capability>, has_host_network: bool) -> Result<Filter, Error> {
+    type Known = BTreeMap<(BTreeSet<Capability>, bool), Filter>;
+    static KNOWN: Mutex<Known> = Mutex::new(BTreeMap::new());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(filter) = known.get(capabilities) {
+    let key = (capabilities.clone(), has_host_network);
+    if let Some(filter) = known.get(&key) {
         return Ok(filter.clone());
     }
-    let filter = convert_default(capabilities).map_err(no_profile("the default"))?;
-    known.insert(capabilities.clone(), filter.clone());
+    let filter = convert_default(capabilities, has_host_network).map_err(no_profile("the default"))?;
+    known.insert(key, filter.clone());
     Ok(filter)
 }
 
@@ -255,12 +228,16 @@ fn convert(profile: &str, capabilities: &BTreeSet<Capability>) -> Result<Filter,
     to_raw_value(&filter).map(Filter::from)
 }
 
-fn convert_default(capabilities: &BTreeSet<Capability>) -> Result<Filter, serde_json::Error> {
+fn convert_default(
+    capabilities: &BTreeSet<Capability>,
+    has_host_network: bool,
+) -> Result<Filter, serde_json::Error> {
     let machine = Machine::this(capabilities);
     let mut profile: Profile = serde_json::from_str(DEFAULT)?;
     if !machine.has_capability("CAP_SYS_ADMIN") {
         profile.refuse_cgroup_namespaces();
     }
+    profile.decide_on_sockets(has_host_network, machine.has_capability("CAP_AUDIT_WRITE"));
     to_raw_value(&fitted(&profile, &machine)).map(Filter::from)
 }
 
@@ -277,7 +254,11 @@ fn fitted(profile: &Profile, machine: &Machine<'_>) -> Value {
     let mut syscalls = Vec::new();
     for rule in &profile.syscalls {
         if machine.has_all(&rule.includes) && !machine.has_any(&rule.excludes) {
-            syscalls.push(rule.to_json());
+            // A rule for either of two capabilities is there twice if a container has both.
+            let rule = rule.to_json();
+            if !syscalls.contains(&rule) {
+                syscalls.push(rule);
+            }
         }
     }
     let mut filter = json!({
@@ -331,7 +312,7 @@ mod tests {
     #[test]
     fn the_default_profile_becomes_a_filter() {
         let filter = |names: &[&str]| {
-            let filter = filter(&Seccomp::Default, &capabilities(names)).unwrap().unwrap();
+            let filter = filter(&Seccomp::Default, &capabilities(names), false).unwrap().unwrap();
             serde_json::from_str::<Value>(filter.get()).unwrap()
         };
         let (plain, admin) = (filter(&[]), filter(&["SYS_ADMIN"]));
@@ -345,9 +326,12 @@ mod tests {
             let named = |rule: &&Value| rule["names"].as_array().unwrap().contains(&json!(name));
             rules.iter().filter(named).any(|rule| rule["action"] == "SCMP_ACT_ALLOW")
         };
-        for (name, without, with) in
-            [("openat", true, true), ("bpf", false, true), ("kexec_load", false, false)]
-        {
+        for (name, without, with) in [
+            ("openat", true, true),
+            ("futex_waitv", true, true),
+            ("bpf", false, true),
+            ("kexec_load", false, false),
+        ] {
             assert_eq!((allows(&plain, name), allows(&admin, name)), (without, with), "{name}");
         }
         // Conditions on arguments are kept.
@@ -359,7 +343,7 @@ mod tests {
     #[test]
     fn a_file_that_is_not_a_profile_is_refused() {
         let profile = |path: &str| {
-            filter(&Seccomp::Profile(path.into()), &BTreeSet::new())
+            filter(&Seccomp::Profile(path.into()), &BTreeSet::new(), false)
                 .map(drop)
                 .map_err(StartFailure::from)
                 .unwrap_err()
@@ -372,32 +356,6 @@ mod tests {
         let operator = r#"{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["a"], "action": "SCMP_ACT_ALLOW",
             "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_LIKE"}]}]}"#;
         assert!(wrong(operator).contains("SCMP_CMP_LIKE"));
-        assert!(filter(&Seccomp::Unconfined, &BTreeSet::new()).unwrap().is_none());
-    }
-
-    #[test]
-    fn a_cgroup_namespace_takes_sys_admin() {
-        let rules = |names: &[&str], call: &str| -> Vec<Value> {
-            let filter: Value =
-                serde_json::from_str(convert_default(&capabilities(names)).unwrap().get()).unwrap();
-            let rules = filter["syscalls"].as_array().unwrap().clone();
-            rules
-                .into_iter()
-                .filter(|rule| rule["names"].as_array().unwrap().contains(&json!(call)))
-                .collect()
-        };
-        let without =
-            json!([{"index": 0, "value": CLONE_NEWCGROUP, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}]);
-        let unshare = json!({"names": ["unshare"], "action": "SCMP_ACT_ALLOW", "args": without});
-        assert_eq!(rules(&["KILL"], "unshare"), [unshare]);
-        assert_eq!(
-            rules(&["KILL"], "clone3"),
-            [json!({"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": 38})]
-        );
-        assert_eq!(rules(&["KILL"], "clone").len(), 1);
-        for call in ["unshare", "clone", "clone3"] {
-            let rules = rules(&["SYS_ADMIN"], call);
-            assert!(rules.len() == 1 && rules[0].get("args").is_none(), "{rules:?}");
-        }
+        assert!(filter(&Seccomp::Unconfined, &BTreeSet::new(), false).unwrap().is_none());
     }
 }
