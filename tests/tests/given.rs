@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio as ProcessStdio;
 
-use longshore::{Device, DeviceRights, ExecSpec, IdMap, IdRange, Mount, StartFailureKind};
+use longshore::{ContainerSpec, Device, DeviceRights, ExecSpec, IdMap, IdRange, Mount, StartFailureKind};
 use longshore_tests::command::longshore;
 use longshore_tests::{on_bare_stage, on_stage, says, shell, sleeper, start_failure};
 
@@ -124,6 +124,89 @@ fn a_device_has_the_rights_that_it_is_given() {
             assert_eq!(failure.kind, StartFailureKind::BadConfig, "{failure}");
             assert!(failure.message.contains(wrong), "{failure}");
         }
+        stage.finish(executor).await;
+    });
+}
+
+/// The inheritable, permitted, effective, bounding and ambient sets in a `/proc/PID/status`.
+fn sets(status: &str) -> [u64; 5] {
+    ["CapInh:", "CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"].map(|name| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        u64::from_str_radix(line.unwrap_or_else(|| panic!("{status}")).trim(), 16).unwrap()
+    })
+}
+
+/// Another user than root has the capabilities that were asked for, and no others, also in execs and below `--init`.
+#[test]
+fn caps_non_root() {
+    const BIND: u64 = 1 << 10;
+    const STATUS: [&str; 2] = ["cat", "/proc/self/status"];
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let asked = |user: &str| {
+            let mut spec = shell("exec cat /proc/self/status").user(user);
+            spec.process.cap_add = vec!["NET_BIND_SERVICE".parse().unwrap()];
+            spec
+        };
+        for init in [false, true] {
+            let with_init = |mut spec: ContainerSpec| {
+                spec.init = init;
+                spec
+            };
+            let [.., all, none] = sets(&says(&executor, with_init(asked("0"))).await);
+            assert!(all & BIND != 0 && none == 0);
+            let root = sets(&says(&executor, with_init(asked("0:0"))).await);
+            assert_eq!(root, [0, all, all, all, 0]);
+            let other = sets(&says(&executor, with_init(asked("1000"))).await);
+            assert_eq!(other, [BIND, BIND, BIND, all, BIND]);
+            let plain = with_init(shell("exec cat /proc/self/status").user("1000"));
+            assert_eq!(sets(&says(&executor, plain).await), [0, 0, 0, all, 0]);
+            let mut gains_nothing = with_init(asked("1000"));
+            gains_nothing.process.no_new_privileges = true;
+            assert_eq!(sets(&says(&executor, gains_nothing).await), [BIND, BIND, BIND, all, BIND]);
+            let mut insecure = with_init(asked("1000"));
+            insecure.security = longshore::Security::Insecure;
+            let insecure = sets(&says(&executor, insecure).await);
+            assert!(insecure[3] & !all != 0, "{insecure:x?}");
+            assert_eq!(insecure, [insecure[3]; 5]);
+        }
+
+        // An exec has those of its own user.
+        for (of_container, of_exec, expected) in [
+            ("0", Some("1000"), [BIND, BIND, BIND, BIND]),
+            ("1000", None, [BIND, BIND, BIND, BIND]),
+            ("1000", Some("0"), [0, u64::MAX, u64::MAX, 0]),
+        ] {
+            let mut spec = asked(of_container);
+            spec.process.args = ["sleep", "1000"].map(str::to_owned).to_vec();
+            let container = executor.run(spec).await.unwrap();
+            let mut exec = ExecSpec::new(STATUS).piped();
+            exec.user = of_exec.map(str::to_owned);
+            let output = container.exec(exec).await.unwrap().output().await.unwrap();
+            let [inheritable, permitted, effective, all, ambient] = sets(&output.stdout_lossy());
+            let expected = expected.map(|set| set & all);
+            assert_eq!([inheritable, permitted, effective, ambient], expected, "{of_container} {of_exec:?}");
+        }
+
+        // They are of use.
+        let bind = r#"perl -MIO::Socket::INET -e 'print IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1:80") ? "bound" : "$!"'"#;
+        let mut spec = shell(bind).user("1000");
+        assert_eq!(says(&executor, spec.clone()).await, "Permission denied");
+        spec.process.cap_add = vec!["NET_BIND_SERVICE".parse().unwrap()];
+        assert_eq!(says(&executor, spec).await, "bound");
+
+        // The runtime executes what the user may, and no more.
+        let tools = stage.path("tools");
+        fs::create_dir(&tools).unwrap();
+        fs::copy("/bin/true", tools.join("roots")).unwrap();
+        std::os::unix::fs::chown(tools.join("roots"), Some(0), Some(0)).unwrap();
+        fs::set_permissions(&tools, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        fs::set_permissions(tools.join("roots"), std::os::unix::fs::PermissionsExt::from_mode(0o700))
+            .unwrap();
+        let mut spec = shell("true").user("1000").mount(Mount::bind(&tools, "/tools"));
+        spec.process.args = vec!["/tools/roots".into()];
+        let failure = start_failure(&executor, spec).await;
+        assert_eq!(failure.kind, StartFailureKind::NotExecutable, "{failure}");
         stage.finish(executor).await;
     });
 }

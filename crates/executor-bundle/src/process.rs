@@ -12,7 +12,7 @@ use executor_core::{Capability, Config, ContainerSpec, ExecSpec, ProcessSpec};
 use executor_disk::Dir;
 use serde_json::{Value, json};
 
-use crate::capabilities;
+use crate::capabilities::{self, Sets};
 use crate::error::Error;
 use crate::ids::{Ids, Owner};
 use crate::json::{list, strings};
@@ -79,7 +79,11 @@ pub(crate) fn exec(
     let kept = dir.read(FILE, LIMIT).map_err(Error::io("read", &dir.path_of(FILE)))?;
     let kept = serde_json::from_slice(&kept).map_err(|source| Error::Json { op: "read", source })?;
     let user = users::resolve(view, exec.user.as_deref().or(spec.process.user.as_deref()), &ids)?;
-    let process = changed(kept, &spec.process, exec, exec.user.is_some().then_some(&user));
+    let mut process = changed(kept, &spec.process, exec, exec.user.is_some().then_some(&user));
+    if spec.config.is_none() && exec.user.is_some() {
+        let all = capabilities::of(&spec.process, spec.security)?;
+        process["capabilities"] = Sets::of(&all, &spec.process, spec.security, user.uid).to_json();
+    }
     check_program(view, &process, &user.on_the_host(&ids), &[])?;
     Ok(process)
 }
@@ -104,7 +108,7 @@ pub(crate) fn init(
     let asked = &spec.process;
     let mut process = match &spec.config {
         Some(config) => callers_init(config, asked, user),
-        None => default_init(asked, user, capabilities),
+        None => default_init(spec, user, capabilities),
     };
     process["args"] = json!(asked.args);
     process["cwd"] = json!(asked.cwd);
@@ -131,29 +135,30 @@ fn callers_init(config: &Config, asked: &ProcessSpec, user: &User) -> Value {
     if asked.user != config.user() {
         process["user"] = user_object(user);
     }
-    change_capabilities(&mut process, asked);
+    change_capabilities(&mut process, asked, user);
     process
 }
 
-fn default_init(asked: &ProcessSpec, user: &User, capabilities: &BTreeSet<Capability>) -> Value {
-    let names: Vec<_> = capabilities.iter().map(|capability| capability.name()).collect();
+fn default_init(spec: &ContainerSpec, user: &User, capabilities: &BTreeSet<Capability>) -> Value {
     json!({
-        "capabilities": {
-            "bounding": names, "effective": names, "permitted": names, "inheritable": [], "ambient": [],
-        },
+        "capabilities": Sets::of(capabilities, &spec.process, spec.security, user.uid).to_json(),
         "noNewPrivileges": false,
-        "env": environment(&asked.env, user),
+        "env": environment(&spec.process.env, user),
         "user": user_object(user),
     })
 }
 
-fn change_capabilities(process: &mut Value, asked: &ProcessSpec) {
+/// Adds to what the caller's own configuration has, and takes from it. What is added must outlast the execution of the program, which
+/// takes the inheritable and ambient sets for another user than root.
+fn change_capabilities(process: &mut Value, asked: &ProcessSpec, user: &User) {
     if asked.cap_add.is_empty() && asked.cap_drop.is_empty() {
         return;
     }
-    for set in ["bounding", "effective", "permitted"] {
+    for set in ["bounding", "effective", "permitted", "inheritable", "ambient"] {
         let mut names: BTreeSet<String> = strings(&process["capabilities"][set]).map(str::to_owned).collect();
-        names.extend(asked.cap_add.iter().map(|capability| capability.name().to_owned()));
+        if user.uid != 0 || !["inheritable", "ambient"].contains(&set) {
+            names.extend(asked.cap_add.iter().map(|capability| capability.name().to_owned()));
+        }
         names.retain(|name| asked.cap_drop.iter().all(|dropped| dropped.name() != name));
         process["capabilities"][set] = json!(names);
     }

@@ -65,7 +65,7 @@ const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// How long a process that a call has left behind waits to be adopted. Its driver adopts it as soon as it has read a file; what
 /// nobody adopts, a helper of the runtime or a program that a hook has started, costs a file descriptor until then.
-const ADOPTION: Duration = Duration::from_mins(1);
+const ADOPTION: Duration = Duration::from_secs(60);
 
 /// How many past exits, calls and process groups are kept, of each kind. Far fewer are in flight at once.
 const HISTORY: usize = 1024;
