@@ -4,6 +4,7 @@
 //! differ in the number of hierarchies. The runtime may have put a controller elsewhere (a memory hierarchy
 //! that is itself delegated), so the paths in its `state.json` are taken as well.
 
+mod freezer;
 pub mod place;
 pub(crate) mod usage;
 
@@ -18,6 +19,7 @@ use executor_core::lifecycle::{HostPid, Leftover, LeftoverKind, Signal, Usage};
 use executor_disk::mount_table;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+pub(crate) use self::freezer::thaw;
 use crate::{Error, Result, pidfd, procfs};
 
 /// How long killed processes may take to exit, and directories to become removable.
@@ -199,6 +201,7 @@ impl Cgroups {
                     Ok(()) => break,
                     Err(error) if error.kind() == ErrorKind::NotFound => break,
                     Err(error) if Instant::now() > deadline => {
+                        let error = freezer::explained(&dir, error);
                         left.push(Leftover::new(LeftoverKind::Cgroup, &dir, &error));
                         break;
                     }
@@ -250,25 +253,6 @@ fn list_below(dir: &Path, pids: &mut BTreeSet<HostPid>) -> io::Result<()> {
         list_below(&entry.path(), pids)?;
     }
     Ok(())
-}
-
-/// Thaws these cgroup directories and all below, so that killed processes can exit. A container may have made
-/// and frozen cgroups below its own. A directory that is not frozen stays as it is.
-pub(crate) fn thaw<'a>(dirs: impl Iterator<Item = &'a Path>) {
-    const FREEZERS: [(&str, &str); 2] = [("freezer.state", "THAWED"), ("cgroup.freeze", "0")];
-    let with_freezer = dirs.filter(|dir| may_have(dir, "freezer.state"));
-    // From the top, since a cgroup below a frozen one stays frozen.
-    for dir in with_freezer.flat_map(|dir| tree(dir).into_iter().rev()) {
-        for (file, thawed) in FREEZERS {
-            let opened = OpenOptions::new().write(true).open(dir.join(file));
-            let written = opened.and_then(|mut file| file.write_all(thawed.as_bytes()));
-            if let Err(error) = written
-                && error.kind() != ErrorKind::NotFound
-            {
-                tracing::debug!(dir = %dir.display(), file, %error, "a cgroup was not thawed");
-            }
-        }
-    }
 }
 
 /// Kills everything in these cgroup directories and below, also what is forked meanwhile. v2 hierarchies can, from Linux

@@ -151,7 +151,7 @@ impl HostClient {
         self.request_delivery("kill", |token| Request::Kill { token, process, everything, thaw })
     }
 
-    /// Thaws the freezers in these directories and in all below them.
+    /// Thaws the freezers in these directories of a container, in all below them, and in our own above them.
     pub fn thaw(&self, dirs: Vec<std::ffi::OsString>) -> BoxFuture<'static, Result<()>> {
         self.request_named("thaw", |token| Request::Thaw { token, dirs })
     }

@@ -111,7 +111,7 @@ pub enum Request {
         /// Then thaw the freezers in these directories and in all below them.
         thaw: Vec<OsString>,
     },
-    /// Thaw the freezers in these directories and in all below them. Answered with [`Event::Done`].
+    /// Thaw the freezers in these directories of a container, in all below them, and in our own above them. Answered with [`Event::Done`].
     Thaw {
         /// Identifies the answer.
         token: Token,

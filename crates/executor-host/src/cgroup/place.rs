@@ -95,6 +95,14 @@ pub(crate) fn executor_path(parent: &str, executor: &str) -> String {
     format!("{parent}{OURS}/{executor}")
 }
 
+/// The directories above a container's that belong to executors, from the top: all of ours below the parent, and this
+/// executor's. None if systemd makes the cgroup, whose slices are not ours.
+pub(super) fn ours_above(dir: &Path) -> impl Iterator<Item = &Path> {
+    let executor = dir.parent();
+    let all = executor.and_then(Path::parent).filter(|all| all.ends_with(OURS.trim_start_matches('/')));
+    all.into_iter().chain(executor.filter(|_| all.is_some()))
+}
+
 /// Whether a path within a hierarchy belongs to a container of this executor.
 pub(crate) fn is_of_executor(path: &str, executor: &str) -> bool {
     path.contains(&format!("{OURS}/{executor}/")) || path.contains(&format!("/longshore-{executor}-"))
@@ -225,6 +233,11 @@ mod tests {
             let place = place(parent);
             assert_eq!((place.cgroups_path.as_str(), place.path.as_str()), (asked, path));
             assert_eq!(CgroupPlace::parse(asked, "e", &id), Some(place));
+            let above: Vec<_> = ours_above(Path::new(path)).collect();
+            let ours = path.strip_suffix("/longshore/e/c").map(|parent| format!("{parent}/longshore"));
+            let expected =
+                ours.map_or(Vec::new(), |ours| vec![PathBuf::from(&ours), format!("{ours}/e").into()]);
+            assert_eq!(above, expected);
             assert!(is_of_executor(&format!("{path}/below"), "e"));
             assert!(!is_of_executor(path, "f"));
         }

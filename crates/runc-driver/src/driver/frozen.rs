@@ -1,4 +1,4 @@
-//! A container that has frozen a part of itself, on a freezer of cgroup v1, and whose init exits.
+//! A container that has frozen a part of itself, or our directories above it, on a freezer of cgroup v1, and whose init exits.
 //!
 //! Init ends when all processes of its pid namespace have, and a frozen process does not die. Nothing reports that init waits. So
 //! the init of a container that can reach its freezers is looked at now and then, and its freezers are thawed once it is exiting.
