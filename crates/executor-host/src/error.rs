@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use executor_core::lifecycle::HostPid;
+use executor_core::lifecycle::{ContainerId, HostPid};
 use thiserror::Error;
 
 /// A failed operation on this machine. The cause is in the source, and not in the text.
@@ -46,6 +46,12 @@ pub enum Error {
         /// Its path within the hierarchies.
         parent: String,
     },
+    /// The id is that of a dead executor's container, which a sweep is still removing.
+    #[error("the container id {id} is of a dead executor, which another process is sweeping")]
+    BeingSwept {
+        /// The id.
+        id: ContainerId,
+    },
     /// The process host has ended. It can start and signal nothing any more.
     #[error("the process host has ended")]
     HostGone,
@@ -75,7 +81,7 @@ impl Error {
             Self::File { source, .. } | Self::Process { source, .. } | Self::System { source, .. } => {
                 Some(source)
             }
-            Self::NotDelegated { .. } | Self::HostGone => None,
+            Self::NotDelegated { .. } | Self::BeingSwept { .. } | Self::HostGone => None,
         }
     }
 }

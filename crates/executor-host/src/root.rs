@@ -15,7 +15,8 @@
 //! # Example
 //! Executor `e` is killed while container `c` runs. Executor `f` opens the root:
 //!
-//! 1. `executors/e` is not locked. `f` locks it, so that no third executor sweeps the same containers.
+//! 1. `executors/e` is not locked. `f` locks it, so that no third executor sweeps the same containers, and marks it as being
+//!    swept, so that whoever wants the id `c` or sweeps too knows for what to wait.
 //! 2. `containers/c/owner` names `e`. The processes in `c`'s cgroup and journal are killed, then its cgroups, its
 //!    runtime state and its files are removed. The directory with `owner` loses the name `c`, and is removed last.
 //! 3. `executors/e` is removed.
@@ -26,13 +27,14 @@ mod reservation;
 pub(crate) mod sweep;
 #[cfg(test)]
 mod tests;
+mod underway;
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use executor_core::lifecycle::{ContainerId, Leftover, LeftoverKind};
 use executor_core::{CgroupParent, Swept, check_free_descriptors};
@@ -44,6 +46,7 @@ use uuid::Uuid;
 pub use self::reservation::Reservation;
 pub use self::sweep::sweep;
 use self::sweep::{leave_root, records};
+use self::underway::ID_PATIENCE;
 use crate::cgroup;
 use crate::cgroup::place::{self, CgroupPlace, Missing};
 use crate::seam::Containers;
@@ -114,7 +117,8 @@ impl Root {
         let root = Dir::make_checked(dir).and_then(narrowed).map_err(Error::file("use", dir))?;
         let root = Arc::new(root);
         cgroup::learn_hierarchies()?;
-        let swept = sweep::sweep_dir(&root, bundles)?;
+        // An id that another sweep is about to free is waited for when it is reserved, and not before.
+        let (swept, _by_others) = sweep::sweep_once(&root, bundles)?;
         let executor = short_uuid();
         let mark = format!("{executor}.{}", Uuid::new_v4().simple());
         let (dirs, lock_file) = register_executor(root, &executor, &mark)?;
@@ -211,7 +215,8 @@ impl Root {
     /// Reserves an id for a container whose cgroups are below `parent`. `None` if the id is taken.
     ///
     /// # Errors
-    /// When its directory cannot be made, or this user may make no cgroups below `parent`.
+    /// When its directory cannot be made, or this user may make no cgroups below `parent`. [`Error::BeingSwept`] if a sweep does
+    /// not free the id in time.
     pub fn reserve(&self, id: &ContainerId, parent: Option<&CgroupParent>) -> Result<Option<Reservation>> {
         let (cgroup, dirs) = (self.place(parent, id)?, Arc::clone(&self.dirs));
         let reservation = Reservation { id: id.clone(), cgroup, executor: self.executor.clone(), dirs };
@@ -226,12 +231,42 @@ impl Root {
         let cgroup = reservation.cgroup.as_ref().map_or(NO_CGROUP, |place| &place.cgroups_path);
         let owner = format!("{}\n{cgroup}\n", self.executor);
         let written = made.write_new(OWNER, owner.as_bytes(), 0o600);
-        let named = written.and_then(|_| containers.rename_new(&unnamed, id.as_str()));
+        let named = written.and_then(|_| self.name_when_swept(&unnamed, id));
         let Err(error) = named else { return Ok(Some(reservation)) };
         for left in containers.remove_tree(&unnamed, LeftoverKind::File) {
             tracing::warn!(%left, "part of a failed reservation was not removed");
         }
+        if error.kind() == ErrorKind::WouldBlock {
+            return Err(Error::BeingSwept { id: id.clone() });
+        }
         if error.kind() == ErrorKind::AlreadyExists { Ok(None) } else { Err(failed(error)) }
+    }
+
+    /// Gives a container's directory the name `id`. Waits for a sweep that is about to free it.
+    fn name_when_swept(&self, unnamed: &str, id: &ContainerId) -> io::Result<()> {
+        let (containers, deadline) = (&self.dirs.containers, Instant::now() + ID_PATIENCE);
+        loop {
+            match containers.rename_new(unnamed, id.as_str()) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    // If nobody sweeps, the id may have been freed since it was found taken.
+                    let sweeper = self.sweeper_of(id);
+                    let Some(sweeper) = sweeper else { return containers.rename_new(unnamed, id.as_str()) };
+                    if !underway::wait(vec![sweeper], deadline).is_empty() || Instant::now() > deadline {
+                        return Err(ErrorKind::WouldBlock.into());
+                    }
+                }
+                named => return named,
+            }
+        }
+    }
+
+    /// The dead executor of a container, if somebody sweeps it.
+    fn sweeper_of(&self, id: &ContainerId) -> Option<underway::Underway> {
+        let owner =
+            self.dirs.containers.open_dir(id.as_str()).and_then(|dir| dir.read_text(OWNER, RECORD_LIMIT));
+        let executor = owner.ok()?.lines().next()?.to_owned();
+        let file = self.dirs.executors.open_regular(&executor).ok().filter(|_| is_executor(&executor))?;
+        underway::is_swept(&file).then_some((executor, file))
     }
 
     /// Leaves the root. Returns what could not be removed. If anything is left, the executor's file stays in

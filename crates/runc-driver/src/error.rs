@@ -111,6 +111,7 @@ impl Error {
     pub(crate) fn start_failure(&self) -> StartFailure {
         let kind = match self {
             Self::Host(executor_host::Error::NotDelegated { .. }) => StartFailureKind::PermissionDenied,
+            Self::Host(executor_host::Error::BeingSwept { .. }) => StartFailureKind::IdTaken,
             Self::TimedOut { .. } => StartFailureKind::RuntimeTimedOut,
             Self::Refused { words, .. } => return crate::failure::classify(words.clone()),
             Self::NoContainer(_) => StartFailureKind::ContainerGone,

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use executor_core::lifecycle::{ContainerId, Leftover, LeftoverKind, Signal};
 use executor_core::{CgroupParent, Swept};
@@ -16,6 +17,7 @@ use executor_disk::Dir;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
+use super::underway::{self, Underway};
 use super::{
     CONTAINERS, EXECUTOR_VARIABLE, EXECUTORS, NO_CGROUP, OWNER, RECORD_LIMIT, RUNTIME, Reservation, RootDirs,
     is_executor, lock_root, log_prefix,
@@ -41,11 +43,28 @@ pub fn sweep(root: &Path, bundles: &dyn Bundles) -> Result<Vec<Swept>> {
         opened => opened.map_err(Error::file("use", root))?,
     };
     cgroup::learn_hierarchies()?;
-    sweep_dir(&Arc::new(root), bundles)
+    let (root, mut all) = (Arc::new(root), Vec::new());
+    let deadline = Instant::now() + underway::SWEEP_PATIENCE;
+    loop {
+        let (swept, others) = sweep_once(&root, bundles)?;
+        all.extend(swept);
+        if others.is_empty() {
+            return Ok(all);
+        }
+        // Who asks for a sweep wants to know that all is swept. What the other sweep could not remove is tried again.
+        let others = underway::wait(others, deadline);
+        if !others.is_empty() {
+            let _root_lock = lock_root(&root)?;
+            let dirs = Arc::new(RootDirs::make(Arc::clone(&root))?);
+            all.extend(underway::report(&dirs, &others)?);
+            return Ok(all);
+        }
+    }
 }
 
-pub(super) fn sweep_dir(root: &Arc<Dir>, bundles: &dyn Bundles) -> Result<Vec<Swept>> {
-    let Some((dirs, dead)) = dead_executors(root)? else { return Ok(Vec::new()) };
+/// Sweeps the executors that nobody else sweeps. Returns the others as well.
+pub(super) fn sweep_once(root: &Arc<Dir>, bundles: &dyn Bundles) -> Result<(Vec<Swept>, Vec<Underway>)> {
+    let Some((dirs, Dead { dead, underway })) = dead_executors(root)? else { return Ok(Default::default()) };
     let dirs = Arc::new(dirs);
     let mut swept = Vec::new();
     for (executor, lock) in dead {
@@ -70,7 +89,7 @@ pub(super) fn sweep_dir(root: &Arc<Dir>, bundles: &dyn Bundles) -> Result<Vec<Sw
     // An executor that could not open the root, or not remove them when it left, has left them empty.
     let _root_lock = lock_root(root)?;
     remove_shared_dirs_if_last(root);
-    Ok(swept)
+    Ok((swept, underway))
 }
 
 /// Removes what an executor has besides its containers, and then the executor's file. Returns what could not
@@ -139,34 +158,50 @@ pub(super) fn records(executors: &Dir) -> Result<Vec<(String, Vec<Missing>)>> {
 }
 
 /// The name of an executor, and the lock on its file.
-type DeadExecutor = (String, File);
+pub(super) type DeadExecutor = (String, File);
 
-/// Executors whose files are not locked. This process holds the returned locks, so no other process sweeps
-/// the same. `None` if no executor has ever used the root.
-fn dead_executors(root: &Arc<Dir>) -> Result<Option<(RootDirs, Vec<DeadExecutor>)>> {
+/// The dead executors of a root.
+pub(super) struct Dead {
+    pub(super) dead: Vec<DeadExecutor>,
+    /// Those that somebody else sweeps.
+    pub(super) underway: Vec<Underway>,
+}
+
+/// Executors whose files are not locked, or are locked by another sweep. This process holds the locks of the former, so no
+/// other process sweeps the same. `None` if no executor has ever used the root.
+pub(super) fn dead_executors(root: &Arc<Dir>) -> Result<Option<(RootDirs, Dead)>> {
     let _root_lock = lock_root(root)?;
     if !root.has(EXECUTORS) {
         return Ok(None);
     }
     let dirs = RootDirs::make(Arc::clone(root))?;
-    let mut dead = Vec::new();
+    let (mut dead, mut underway) = (Vec::new(), Vec::new());
     for name in names(&dirs.executors)?.into_iter().filter(|name| is_executor(name)) {
         let path = dirs.executors.path_of(&name);
         let file = match dirs.executors.open_regular(&name) {
             Err(error) if [ErrorKind::NotFound, ErrorKind::InvalidData].contains(&error.kind()) => continue,
             opened => opened.map_err(Error::file("open", &path))?,
         };
+        // Not every file system has such locks. Without the mark, others take the executor for a live one.
+        if let Err(error) = underway::mark(&file) {
+            tracing::debug!(name, %error, "the file of an executor was not marked");
+        }
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => dead.push((name, file)),
-            Err(Errno::WOULDBLOCK) => {}
+            Err(Errno::WOULDBLOCK) => {
+                let _closed_anyway = underway::unmark(&file);
+                if underway::is_swept(&file) {
+                    underway.push((name, file));
+                }
+            }
             Err(error) => return Err(Error::file("lock", &path)(error.into())),
         }
     }
-    Ok(Some((dirs, dead)))
+    Ok(Some((dirs, Dead { dead, underway })))
 }
 
 /// The reservations of an executor.
-fn reservations_of(dirs: &Arc<RootDirs>, executor: &str) -> Result<Vec<Reservation>> {
+pub(super) fn reservations_of(dirs: &Arc<RootDirs>, executor: &str) -> Result<Vec<Reservation>> {
     let mut reservations = Vec::new();
     for name in names(&dirs.containers)? {
         reservations.extend(read_reservation(dirs, &name, executor)?);

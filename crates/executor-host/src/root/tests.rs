@@ -196,6 +196,10 @@ enum Step {
     Crash,
     /// Somebody sweeps.
     Sweep,
+    /// Somebody begins a sweep: he has locked what is dead.
+    Begin,
+    /// He is killed before he has removed anything.
+    Abort,
 }
 
 const LIFE: [Step; 4] = [Step::Open, Step::Reserve, Step::Dispose, Step::Close];
@@ -206,9 +210,15 @@ struct Walker {
     name: String,
     root: Option<Root>,
     reservation: Option<Reservation>,
+    /// What it has begun to sweep.
+    sweeping: Vec<sweep::DeadExecutor>,
 }
 
 impl Walker {
+    fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), root: None, reservation: None, sweeping: Vec::new() }
+    }
+
     fn take(&mut self, step: Step, dir: &Path, order: &str) {
         let root = || self.root.as_ref().unwrap();
         match step {
@@ -226,11 +236,26 @@ impl Walker {
             Step::Close => assert_eq!(self.root.take().unwrap().close(&NoBundles), [], "{order}"),
             Step::Crash => (self.root, self.reservation) = (None, None),
             Step::Sweep => drop(sweep(dir, &NoBundles).unwrap()),
+            Step::Begin => {
+                // Who has never been used has nothing to sweep.
+                let root = Dir::open_checked(dir).map(Arc::new).unwrap();
+                let found = sweep::dead_executors(&root).unwrap();
+                self.sweeping = found.map_or(Vec::new(), |(_, found)| found.dead);
+            }
+            Step::Abort => self.sweeping.clear(),
         }
     }
 
     /// Nothing that it needs is gone.
     fn is_whole(&self, dir: &Path, order: &str) {
+        let root = Dir::open_checked(dir).map(Arc::new).unwrap();
+        if !self.sweeping.is_empty() {
+            let (swept, underway) = sweep::sweep_once(&root, &NoBundles).unwrap();
+            let name = |(name, _): &(String, File)| name.clone();
+            let (underway, begun): (Vec<_>, Vec<_>) =
+                (underway.iter().map(name).collect(), self.sweeping.iter().map(name).collect());
+            assert_eq!((swept.len(), underway), (0, begun), "{order}: a sweep under way is known");
+        }
         let Some(root) = &self.root else { return };
         for shared in ["containers", "runtime"] {
             assert!(dir.join(shared).is_dir(), "{order}: {shared} was removed under {}", self.name);
@@ -260,18 +285,18 @@ fn orders(left: [usize; 3]) -> Vec<Vec<usize>> {
 #[test]
 fn shared_root_in_every_order() {
     let dir = tempfile::tempdir().unwrap();
-    let pairs: [(&[Step], &[Step], &[Step]); 4] = [
+    let pairs: [(&[Step], &[Step], &[Step]); 5] = [
         (&LIFE, &LIFE, &[]),
         (&LIFE, &DEATH, &[Step::Sweep]),
         (&DEATH, &LIFE, &[Step::Sweep]),
         (&DEATH, &DEATH, &[Step::Sweep]),
+        (&[Step::Crash], &DEATH, &[Step::Begin, Step::Abort]),
     ];
     for (one, other, sweeper) in pairs {
         for order in orders([one.len(), other.len(), sweeper.len()]) {
             let text = format!("{one:?} {other:?} {order:?}");
             let mut steps = [one.iter(), other.iter(), sweeper.iter()];
-            let new = |name: &str| Walker { name: name.into(), root: None, reservation: None };
-            let mut walkers = ["one", "other", "sweeper"].map(new);
+            let mut walkers = ["one", "other", "sweeper"].map(Walker::new);
             for who in order {
                 walkers[who].take(*steps[who].next().unwrap(), dir.path(), &text);
                 walkers.iter().for_each(|walker| walker.is_whole(dir.path(), &text));
@@ -288,13 +313,13 @@ fn shared_root_at_the_same_time() {
     let dir = tempfile::tempdir().unwrap();
     let walk = |name: &str, seed: usize| {
         for round in 0..40 {
-            // While another thread sweeps what has died, its id is taken.
-            let name = format!("{name}-{round}");
-            let mut walker = Walker { name: name.clone(), root: None, reservation: None };
+            // The id of the round before: if it died, another thread may still be sweeping it.
+            let mut walker = Walker::new(name);
             let steps: &[Step] = if (round + seed).is_multiple_of(2) { &LIFE } else { &DEATH };
             for step in steps {
-                walker.take(*step, dir.path(), &name);
-                walker.is_whole(dir.path(), &name);
+                let order = format!("{name} {round}");
+                walker.take(*step, dir.path(), &order);
+                walker.is_whole(dir.path(), &order);
             }
         }
     };
@@ -304,5 +329,87 @@ fn shared_root_at_the_same_time() {
         }
     });
     sweep(dir.path(), &NoBundles).unwrap();
+    assert!(names(dir.path()).is_empty());
+}
+
+/// Bundles whose removal waits until the test sends a word.
+struct Slow {
+    entered: std::sync::mpsc::SyncSender<()>,
+    go_on: Mutex<std::sync::mpsc::Receiver<()>>,
+}
+
+impl Bundles for Slow {
+    fn network(&self, spec: &ContainerSpec) -> NetworkTraits {
+        NoBundles.network(spec)
+    }
+
+    fn attach(
+        &self,
+        place: &Place<'_>,
+        spec: &ContainerSpec,
+    ) -> std::result::Result<NetworkAttachment, StartFailure> {
+        NoBundles.attach(place, spec)
+    }
+
+    fn write(
+        &self,
+        place: &Place<'_>,
+        spec: &ContainerSpec,
+        network: &NetworkAttachment,
+    ) -> std::result::Result<Vec<u8>, StartFailure> {
+        NoBundles.write(place, spec, network)
+    }
+
+    fn process(
+        &self,
+        place: &Place<'_>,
+        spec: &ContainerSpec,
+        init: HostPid,
+        exec: &ExecSpec,
+    ) -> std::result::Result<Vec<u8>, StartFailure> {
+        NoBundles.process(place, spec, init, exec)
+    }
+
+    fn unmake(&self, _: &Place<'_>) -> Vec<Leftover> {
+        self.entered.send(()).unwrap();
+        lock(&self.go_on).recv().unwrap();
+        Vec::new()
+    }
+}
+
+/// While one sweep is at work, another is told so, and an id waits for it.
+#[test]
+fn a_sweep_under_way_is_waited_for() {
+    use std::sync::mpsc::{channel, sync_channel};
+    let dir = tempfile::tempdir().unwrap();
+    let (dead, _) = Root::open(dir.path(), &NoBundles).unwrap();
+    let executor = dir.path().join("executors").join(dead.executor());
+    dead.reserve(&id("c"), None).unwrap().unwrap();
+    drop(dead);
+    let (entered, has_entered) = sync_channel(1);
+    let (go, go_on) = channel();
+    let slow = Slow { entered, go_on: Mutex::new(go_on) };
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| sweep(dir.path(), &slow).unwrap());
+        has_entered.recv().unwrap();
+        let (live, swept) = Root::open(dir.path(), &NoBundles).unwrap();
+        assert_eq!(swept, [], "an executor is opened meanwhile");
+        let root = Arc::new(Dir::open_checked(dir.path()).unwrap());
+        let (_, underway) = sweep::sweep_once(&root, &NoBundles).unwrap();
+        let late = underway::wait(underway, Instant::now());
+        assert_eq!(underway::holder(&late[0].1), Some(std::process::id()));
+        let said = underway::report(&live.dirs, &late).unwrap();
+        let who = format!("process {} is sweeping it", std::process::id());
+        assert!(said.len() == 1 && said[0].container == "c" && said[0].left[0].error == who, "{said:?}");
+        let second = scope.spawn(|| (sweep(dir.path(), &NoBundles).unwrap(), executor.exists()));
+        let reserved = scope.spawn(move || (live.reserve(&id("c"), None), live));
+        go.send(()).unwrap();
+        assert_eq!(first.join().unwrap(), [Swept::new("c", 0, vec![])]);
+        assert_eq!(second.join().unwrap(), (vec![], false));
+        let (reserved, live) = reserved.join().unwrap();
+        let reserved = reserved.unwrap().expect("the id is free after the sweep");
+        assert_eq!(reserved.dispose(&NoBundles), (0, vec![]));
+        assert_eq!(live.close(&NoBundles), []);
+    });
     assert!(names(dir.path()).is_empty());
 }
