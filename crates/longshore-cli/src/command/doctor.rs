@@ -14,7 +14,7 @@ use rustix::process::{PidfdFlags, geteuid, getpid, pidfd_open};
 
 use super::args::Global;
 use super::plain::{plain, print};
-use super::status::{DELEGATE, OWN_ROOT, root_cannot_be_used};
+use super::status::{DELEGATE, OWN_ROOT, remedy_of_system, root_cannot_be_used};
 
 /// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +120,8 @@ fn runtime(named: Option<&str>) -> Verdict {
         ),
         Err(error) => {
             let cause = with_causes(&*error);
-            Verdict::Missing(format!("{}: {cause}", program.display()), "reinstall it, or name another")
+            let remedy = remedy_of_system(&*error).unwrap_or("reinstall it, or name another");
+            Verdict::Missing(format!("{}: {cause}", program.display()), remedy)
         }
     }
 }

@@ -42,6 +42,44 @@ impl Unmapped {
     }
 }
 
+/// A score for the OOM killer that is lower than this process's own, without the right to lower it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LoweredOomScore {
+    asked: i32,
+    own: i32,
+}
+
+impl LoweredOomScore {
+    /// That of a specification. It is not asked before the start has failed: a process that has raised its score may lower it
+    /// again.
+    pub(crate) fn find(spec: &ContainerSpec) -> Option<Self> {
+        let asked = spec.process.oom_score_adj?;
+        let own = read("/proc/self/oom_score_adj").trim().parse().ok()?;
+        (asked < own && !may_lower(&read("/proc/self/status"))).then_some(Self { asked, own })
+    }
+
+    /// Whether a failure is what a runtime says of it: crun names the file, and runc's first process ends without a word.
+    pub(crate) fn explains(message: &str) -> bool {
+        ["oom_score_adj", "final child's PID"].iter().any(|words| message.contains(words))
+    }
+
+    /// What has failed, and what to do.
+    pub(crate) fn failure(self) -> Failure {
+        let Self { asked, own } = self;
+        let cause =
+            format!("--oom-score-adj {asked}: to go below this process's own {own} needs CAP_SYS_RESOURCE");
+        Failure::new(cause, "run with that capability, or give a score that is not lower")
+    }
+}
+
+/// Whether a process with this `/proc/PID/status` has CAP_SYS_RESOURCE.
+fn may_lower(status: &str) -> bool {
+    const SYS_RESOURCE: u32 = 24;
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
+    effective.is_some_and(|set| set & (1 << SYS_RESOURCE) != 0)
+}
+
 /// Fails if the specification asks for what only root has.
 pub(crate) fn check(spec: &ContainerSpec) -> Result<(), Failure> {
     if matches!(spec.network, Network::Cni { .. }) && !geteuid().is_root() {
@@ -83,6 +121,21 @@ fn name_of(uid: u32, passwd: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_score_that_needs_a_capability_is_named() {
+        assert!(may_lower("Name:\tx\nCapEff:\t000001ffffffffff\n"));
+        assert!(!may_lower("CapEff:\t000001fffeffffff\n") && !may_lower(""));
+        let said = LoweredOomScore { asked: -500, own: 0 }.failure().to_string();
+        assert!(said.contains("-500") && said.contains("CAP_SYS_RESOURCE"), "{said}");
+        for words in [
+            "write to /proc/self/oom_score_adj: Permission denied",
+            "can't get final child's PID from pipe: EOF",
+        ] {
+            assert!(LoweredOomScore::explains(words), "{words}");
+        }
+        assert!(!LoweredOomScore::explains("no such file"));
+    }
 
     #[test]
     fn ids_outside_the_users_ranges_are_found() {

@@ -11,7 +11,7 @@ use longshore::{Cancel, ContainerHandle, Executor, Exit, ExitReason, Sandbox, Si
 use tracing::Instrument;
 
 use super::args::{Global, Run, Streams};
-use super::ordinary::{self, Unmapped};
+use super::ordinary::{self, LoweredOomScore, Unmapped};
 use super::plain::say;
 use super::relay::Relay;
 use super::relay::copy::write_all;
@@ -58,6 +58,7 @@ async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure>
         grace: arguments.grace,
         memory: spec.resources.memory,
         unmapped: Unmapped::find(&spec),
+        lowered: LoweredOomScore::find(&spec),
         ..Asked::default()
     };
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::ordinary::Unmapped;
+use super::ordinary::{LoweredOomScore, Unmapped};
 
 use longshore::{
     Cancel, Error, Exit, ExitReason, ExitStatus, RuntimeError, Signal, StartFailure, StartFailureKind,
@@ -41,6 +41,9 @@ pub(crate) const DELEGATE: &str =
 
 /// What to do if a root cannot be used.
 pub(crate) const OWN_ROOT: &str = "name a directory with --root to which only you can write";
+
+/// What to do if a part of a root is covered.
+const UNMOUNT: &str = "something is mounted over a directory of the root: unmount it, or name another --root";
 
 /// What to do if there are no more file descriptors.
 pub(crate) const MORE_FILES: &str = "raise the limit of open files (ulimit -n)";
@@ -77,7 +80,7 @@ impl fmt::Display for Failure {
 }
 
 /// What to do if the system has run out of something.
-fn remedy_of_system(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+pub(crate) fn remedy_of_system(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
     let mut cause = Some(error);
     while let Some(error) = cause {
         let system = error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
@@ -90,6 +93,19 @@ fn remedy_of_system(error: &(dyn std::error::Error + 'static)) -> Option<&'stati
         }
     }
     None
+}
+
+/// What to do if a root cannot be used, unless it is the root of somebody else.
+pub(crate) fn remedy_of_root(error: &RuntimeError) -> Option<&'static str> {
+    // What is below a root is opened without crossing a mount.
+    let is_mounted_over = matches!(error, RuntimeError::Root { .. }) && has_error(error, Errno::XDEV);
+    if is_mounted_over { Some(UNMOUNT) } else { remedy_of_system(error) }
+}
+
+fn has_error(error: &(dyn std::error::Error + 'static), wanted: Errno) -> bool {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let mut systems = causes.filter_map(|error| error.downcast_ref::<io::Error>()?.raw_os_error());
+    systems.any(|number| Errno::from_raw_os_error(number) == wanted)
 }
 
 /// Why a root cannot be used, with its path once. `None` if the error is about something else.
@@ -120,7 +136,9 @@ impl From<Error> for Failure {
         if let Some(remedy) = remedy_of_system(&error) {
             return Self::new(with_causes(&error), remedy);
         }
+        let covered = if let Error::Runtime(error) = &error { remedy_of_root(error) } else { None };
         let remedy = match &error {
+            Error::Runtime(RuntimeError::Root { .. }) if covered.is_some() => covered.unwrap_or(OWN_ROOT),
             Error::InvalidSpec(_) => "see `longshore run --help`",
             Error::InvalidId(_) | Error::IdTaken { .. } => "choose another --id",
             Error::Runtime(RuntimeError::NoRuntime { .. }) => {
@@ -232,6 +250,8 @@ pub(crate) struct Asked {
     pub(crate) memory: Option<u64>,
     /// Ids that this user may not map.
     pub(crate) unmapped: Option<Unmapped>,
+    /// A value of `--oom-score-adj` that takes a right which this process lacks.
+    pub(crate) lowered: Option<LoweredOomScore>,
     /// The first signal to this command.
     pub(crate) interrupted: Option<Signal>,
     /// A second signal came, and the program was to be killed at once.
@@ -248,7 +268,9 @@ pub(crate) fn of(exit: Exit, asked: &Asked) -> (Code, Option<String>) {
         ExitReason::StartFailed(failure) => {
             let of_program = [StartFailureKind::NotFound, StartFailureKind::NotExecutable];
             let of_map = asked.unmapped.filter(|_| !of_program.contains(&failure.kind));
-            let failure = of_map.map_or_else(|| failure.into(), Unmapped::failure);
+            let of_score = asked.lowered.filter(|_| LoweredOomScore::explains(&failure.message));
+            let of_score = of_score.map(LoweredOomScore::failure);
+            let failure = of_map.map(Unmapped::failure).or(of_score).unwrap_or_else(|| failure.into());
             (failure.code, Some(failure.to_string()))
         }
         ExitReason::TimedOut { killed } => {

@@ -7,7 +7,7 @@ use longshore::with_causes;
 use super::args::Global;
 use super::plain::{plain, print, say};
 use super::run::sandbox;
-use super::status::{Failure, OUR_FAILURE, refused_root};
+use super::status::{Failure, OUR_FAILURE, refused_root, remedy_of_root};
 
 pub(crate) fn sweep(global: &Global) -> Result<ExitCode, Failure> {
     if global.runtime.is_some() {
@@ -16,7 +16,7 @@ pub(crate) fn sweep(global: &Global) -> Result<ExitCode, Failure> {
     let root = global.root();
     let swept = longshore::sweep_with(&root, &sandbox(global)).map_err(|error| {
         let cause = refused_root(&error).unwrap_or_else(|| with_causes(&error));
-        Failure::new(cause, "sweep as the user whose root it is")
+        Failure::new(cause, remedy_of_root(&error).unwrap_or("sweep as the user whose root it is"))
     })?;
     let mut clean = true;
     for container in &swept {

@@ -54,6 +54,7 @@ mod otlp {
     use std::sync::{Arc, OnceLock};
     use std::time::Duration;
 
+    use longshore::runtime::check_free_descriptors;
     use opentelemetry::trace::TraceContextExt;
     use opentelemetry_otlp::{SpanExporter, WithExportConfig};
     use opentelemetry_sdk::Resource;
@@ -62,7 +63,10 @@ mod otlp {
     use tracing_opentelemetry::OpenTelemetrySpanExt;
     use tracing_subscriber::filter::{LevelFilter, Targets};
 
-    use crate::command::status::Failure;
+    use crate::command::status::{Failure, MORE_FILES};
+
+    /// How many file descriptors the exporter's HTTP client needs.
+    const DESCRIPTORS: usize = 8;
 
     /// Sends spans, and remembers if some could not be: the library's own shutdown does not always say so.
     pub(super) struct Sender {
@@ -96,6 +100,9 @@ mod otlp {
 
     impl Sender {
         pub(super) fn new(endpoint: &str) -> Result<Self, Failure> {
+            // Without, the client panics, or does not say why it is not built.
+            check_free_descriptors(DESCRIPTORS)
+                .map_err(|error| Failure::new(format!("--otlp {endpoint}: {error}"), MORE_FILES))?;
             // The exporter's HTTP client may be built, for another crate's sake, to want one that the program chooses.
             let _chosen_before = rustls::crypto::ring::default_provider().install_default();
             let exporter = SpanExporter::builder().with_http().with_endpoint(endpoint).build();
