@@ -182,6 +182,18 @@ pub fn network_usage(pid: HostPid) -> Option<NetworkUsage> {
     Some(NetworkUsage::of_interfaces(&text))
 }
 
+/// The process that has the exclusive flock on the file with this device and inode. The kernel lists both, the device in
+/// hexadecimal digits.
+pub(crate) fn flock_holder(device: u64, inode: u64) -> Option<HostPid> {
+    let wanted = format!("{:02x}:{:02x}:{inode}", rustix::fs::major(device), rustix::fs::minor(device));
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    locks.lines().find_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, "WRITE", pid, file, ..] = *fields else { return None };
+        if file == wanted { parse_pid(pid) } else { None }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -9,20 +9,20 @@
 //! The lock on the byte belongs to the open file, so it ends with the sweep, however that ends. It is taken before the flock and
 //! under the lock on the root: who looks at it does not take a sweep for a live executor.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use executor_core::Swept;
-use executor_core::lifecycle::{Leftover, LeftoverKind};
+use executor_core::lifecycle::{HostPid, Leftover, LeftoverKind};
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
-use rustix::fs::{fstat, major, minor};
+use rustix::fs::fstat;
 
 use super::sweep::reservations_of;
 use super::{Arc, RootDirs};
-use crate::Result;
+use crate::{Result, procfs};
 
 /// How long a sweep waits for another one that is at work on the same executors.
 pub(super) const SWEEP_PATIENCE: Duration = Duration::from_secs(60);
@@ -84,14 +84,8 @@ pub(super) fn report(dirs: &Arc<RootDirs>, underway: &[Underway]) -> Result<Vec<
     Ok(swept)
 }
 
-/// The process that has the flock on a file. The kernel lists it with the file's device and inode.
-pub(super) fn holder(file: &File) -> Option<u32> {
+/// The process that has the flock on a file.
+pub(super) fn holder(file: &File) -> Option<HostPid> {
     let stat = fstat(file).ok()?;
-    let inode = format!("{:02x}:{:02x}:{}", major(stat.st_dev), minor(stat.st_dev), stat.st_ino);
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    locks.lines().find_map(|line| {
-        let fields: Vec<_> = line.split_whitespace().collect();
-        let [_, "FLOCK", _, "WRITE", pid, of, ..] = *fields else { return None };
-        if of == inode { pid.parse().ok() } else { None }
-    })
+    procfs::flock_holder(stat.st_dev, stat.st_ino)
 }
