@@ -184,6 +184,31 @@ fn oom_of_two_containers_at_once() {
     });
 }
 
+/// More kills than the kernel writes whole records of. The others have no cgroup, but the pid still says which process it was.
+#[test]
+fn oom_false_among_many_kills() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let (container, events) = run_recorded(&executor, sleeper().memory(LIMIT / 2)).await;
+        let bystander = container.exec(ExecSpec::new(["sleep", "1000"])).await.unwrap();
+        let pid = bystander.started().await.unwrap();
+        let script = "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14; do tail /dev/zero; done; exit 5";
+        let many = container.exec(ExecSpec::new(["sh", "-c", script])).await.unwrap();
+        assert_eq!(end(&many.wait().await), (ExitStatus::Code(5), &ExitReason::Normal));
+        kill_from_outside(pid);
+        assert_eq!(end(&bystander.wait().await), (KILLED, &ExitReason::Normal));
+        // One that is killed in such a time.
+        let hungry = container.exec(ExecSpec::new(HUNGRY)).await.unwrap();
+        assert_eq!(end(&hungry.wait().await), (KILLED, &ExitReason::OutOfMemory));
+        kill_from_outside(container.started().await.unwrap());
+        assert_eq!(end(&container.wait().await), (KILLED, &ExitReason::Normal));
+        let kills = kills(&events.await.unwrap());
+        let named: Vec<_> = kills.into_iter().filter_map(|kill| kill.process).collect();
+        assert_eq!(named, [hungry.id().process.clone()]);
+        stage.finish(executor).await;
+    });
+}
+
 #[test]
 fn oom_in_a_nested_memory_cgroup() {
     on_stage(async |stage| {

@@ -84,6 +84,8 @@ pub(crate) trait Kernel {
     fn thaw(&mut self, dirs: &[OsString]);
     /// The first child of a process.
     fn first_child(&self, pid: HostPid) -> Option<HostPid>;
+    /// The process of a thread, if that still exists.
+    fn process_of(&self, thread: HostPid) -> Option<HostPid>;
     /// Opens the kernel's log, whose news are reported under [`OOM`].
     fn open_log(&mut self) -> io::Result<()>;
     /// What is new in the log. `None` if it is not open.
@@ -317,6 +319,10 @@ impl Kernel for Linux {
 
     fn first_child(&self, pid: HostPid) -> Option<HostPid> {
         procfs::first_child(pid)
+    }
+
+    fn process_of(&self, thread: HostPid) -> Option<HostPid> {
+        procfs::process_of(thread)
     }
 
     fn open_log(&mut self) -> io::Result<()> {

@@ -92,6 +92,12 @@ pub fn first_child(pid: HostPid) -> Option<HostPid> {
     children_of(pid).into_iter().next()
 }
 
+/// The process of a thread, if that still exists. The first thread of a process has the same pid.
+pub(crate) fn process_of(thread: HostPid) -> Option<HostPid> {
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    parse_pid(status.lines().find_map(|line| line.strip_prefix("Tgid:"))?)
+}
+
 /// All processes that this process can see.
 pub fn processes() -> impl Iterator<Item = HostPid> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();

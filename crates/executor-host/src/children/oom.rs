@@ -4,9 +4,9 @@
 //!  TrackKills ── a mark in the log ──▶ Adopt: its pid ──▶ its exit: does the log have the pid after the mark?
 //!  the log or a notice fires ──▶ OomKilled, for each kill in a container
 //! ```
-//! Pids are used again, so only the kills after the mark count, and only those in the container's cgroup. If the log cannot
-//! be read, or records are missing, the counters of the cgroup stand for it: they say that something was killed, and not
-//! what.
+//! Pids are used again, so only the kills after the mark count, and only those in the container's cgroup, or without one. What
+//! was found is given to `OomFindings` of the lifecycle crate, which decides. The counters of the cgroup say that something
+//! was killed, and not what. They are for a log that cannot be read, and for a record that cannot be placed.
 //!
 //! # Example
 //! The program of an init is killed. Its pid is 813, that of init 812.
@@ -25,6 +25,7 @@ pub(super) use self::watch::OomWatch;
 use self::watch::{ContainerKey, Program, Tracked};
 use super::{ChildTable, ClientId, HANDOVER, RETRY};
 use crate::kernel::Kernel;
+use crate::oom::LoggedKill;
 use crate::seam::{Event, Members};
 
 /// When the counters are read after a notice: a notice of v1 comes before the kill.
@@ -179,8 +180,9 @@ impl<K: Kernel> ChildTable<K> {
         self.oom.log_is_open &= !news.has_ended;
         self.oom.lost += u64::from(news.is_incomplete);
         let mut is_unknown = news.is_incomplete;
-        for logged in &news.kills {
-            let place = self.oom.record(logged);
+        for mut logged in news.kills {
+            self.find_process_of(&mut logged);
+            let place = self.oom.record(&logged);
             is_unknown |= place.is_unknown();
             if let Some(container) = place.container() {
                 if let Some(limited) = self.oom.containers.get_mut(&container) {
@@ -194,30 +196,55 @@ impl<K: Kernel> ChildTable<K> {
         }
     }
 
+    /// A record without a cgroup may name another thread of the process, if its first one had exited.
+    fn find_process_of(&self, logged: &mut LoggedKill) {
+        if logged.cgroup.is_none()
+            && !self.oom.is_tracked(logged.pid)
+            && let Some(process) = self.kernel.process_of(logged.pid)
+        {
+            logged.pid = process;
+        }
+    }
+
     /// Reports the kills of a container whose pids are known, unless one may be of a process whose pid is not known yet.
     fn report_waiting(&mut self, container: &ContainerKey) {
         for kill in self.oom.take_waiting(container) {
             self.emit(container.0, Event::OomKilled { container: container.1.clone(), kill });
         }
-    }
-
-    /// Reports what the counters have, and the log has not.
-    fn count_all(&mut self) {
-        for container in self.oom.containers.keys().cloned().collect::<Vec<_>>() {
-            let counted = self.count(&container);
-            let Some(limited) = self.oom.containers.get_mut(&container) else { continue };
-            let waiting = u64::try_from(limited.waiting.len()).unwrap_or_default();
-            if counted > limited.reported + waiting {
-                limited.reported = counted - waiting;
-                let kill = OomKill::new(limited.reported);
-                self.emit(container.0, Event::OomKilled { container: container.1, kill });
-            }
+        let limited = self.oom.containers.get(container);
+        if limited.is_some_and(|limited| limited.is_to_be_counted) {
+            self.report_counted(container);
         }
     }
 
-    fn count(&self, container: &ContainerKey) -> u64 {
-        let limited = self.oom.containers.get(container).filter(|limited| !limited.dirs.is_empty());
-        limited.and_then(|limited| self.kernel.count_kills(&limited.dirs)).unwrap_or_default()
+    fn count_all(&mut self) {
+        for container in self.oom.containers.keys().cloned().collect::<Vec<_>>() {
+            self.report_counted(&container);
+        }
+    }
+
+    /// Reports what the counters have, and the log has not. If the log may have the pid of a process that is not adopted
+    /// yet, that is waited for.
+    fn report_counted(&mut self, container: &ContainerKey) {
+        let is_early = self.oom.log_is_open && self.oom.is_awaited(container);
+        let counted = if is_early { None } else { self.count(container) };
+        let Some(limited) = self.oom.containers.get_mut(container) else { return };
+        limited.is_to_be_counted = is_early;
+        let waiting = u64::try_from(limited.waiting.len()).unwrap_or_default();
+        if let Some(counted) = counted.filter(|counted| *counted > limited.reported + waiting) {
+            limited.reported = counted - waiting;
+            let kill = OomKill::new(limited.reported);
+            self.emit(container.0, Event::OomKilled { container: container.1.clone(), kill });
+        }
+    }
+
+    /// What the counters of a container have. `None` if they cannot be read, 0 before it has cgroups.
+    fn count(&self, container: &ContainerKey) -> Option<u64> {
+        let dirs = self.oom.containers.get(container).map(|limited| &limited.dirs);
+        match dirs.filter(|dirs| !dirs.is_empty()) {
+            Some(dirs) => Some(self.kernel.count_kills(dirs).unwrap_or_default()),
+            None => Some(0),
+        }
     }
 
     /// Whether a process that has exited was killed. `None` if it is not tracked. What was killed before is reported.
@@ -240,7 +267,7 @@ impl<K: Kernel> ChildTable<K> {
         self.report_waiting(&container);
         let counted = self.count(&container);
         let tracked = self.oom.processes.remove(&key)?;
-        Some(self.oom.evidence(&tracked, &container, status, counted))
+        self.oom.evidence(&tracked, &container, status, counted)
     }
 
     pub(super) fn forget_kills(&mut self, is_forgotten: impl Fn(ClientId, &ContainerId) -> bool) {

@@ -67,6 +67,8 @@ struct World {
     counted: u64,
     noticed: Vec<OsString>,
     first_children: HashMap<u32, u32>,
+    /// The processes of threads.
+    threads: HashMap<u32, u32>,
 }
 
 impl World {
@@ -253,6 +255,10 @@ impl Kernel for World {
 
     fn first_child(&self, pid: HostPid) -> Option<HostPid> {
         self.first_children.get(&pid.get()).copied().and_then(HostPid::new)
+    }
+
+    fn process_of(&self, thread: HostPid) -> Option<HostPid> {
+        self.threads.get(&thread.get()).copied().and_then(HostPid::new)
     }
 
     fn open_log(&mut self) -> io::Result<()> {

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::OsString;
 use std::time::Instant;
 
-use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, OomEvidence, OomKill, ProcessRef, Signal};
+use executor_core::lifecycle::{
+    ContainerId, ExitStatus, HostPid, OomEvidence, OomFindings, OomKill, ProcessRef, ReportedEnd,
+};
 
 use super::super::{ClientId, HISTORY};
 use crate::oom::LoggedKill;
@@ -12,9 +14,6 @@ use crate::seam::Members;
 
 pub(super) type ContainerKey = (ClientId, ContainerId);
 type ProcessKey = (ClientId, ProcessRef);
-
-/// SIGKILL, as a process 1 or a shell reports it.
-const SIGKILL_CODE: u8 = 137;
 
 /// The containers with a memory limit, and what was killed.
 #[derive(Default)]
@@ -45,6 +44,8 @@ pub(super) struct Limited {
     pub(super) reported: u64,
     /// Kills in it that are not reported yet.
     pub(super) waiting: Vec<HostPid>,
+    /// Whether its counters are to be read once the pids of its processes are known.
+    pub(super) is_to_be_counted: bool,
 }
 
 /// A process that is looked for among the kills.
@@ -72,7 +73,8 @@ pub(super) enum Program {
 pub(super) struct Mark {
     kill: u64,
     lost: u64,
-    counted: u64,
+    /// Absent if the counters could not be read.
+    counted: Option<u64>,
 }
 
 struct Kill {
@@ -89,6 +91,27 @@ pub(super) enum KillPlace {
     Elsewhere,
     /// The log does not say.
     Unknown,
+}
+
+impl Mark {
+    /// How many kills the counters have had since.
+    fn kills_until(self, counted: Option<u64>) -> Option<u64> {
+        match (self.counted, counted?) {
+            (Some(before), now) => Some(now.saturating_sub(before)),
+            (None, 0) => Some(0),
+            (None, _) => None,
+        }
+    }
+}
+
+impl Program {
+    const fn reports(self) -> ReportedEnd {
+        match self {
+            Self::Itself => ReportedEnd::Own,
+            Self::Known(program) => ReportedEnd::OfProgram(Some(program)),
+            Self::Awaited(_) | Self::Unknown => ReportedEnd::OfProgram(None),
+        }
+    }
 }
 
 impl KillPlace {
@@ -117,7 +140,7 @@ impl Tracked {
 
 impl OomWatch {
     /// This moment. `counted` is what the counters of the container have.
-    pub(super) const fn mark(&self, counted: u64) -> Mark {
+    pub(super) const fn mark(&self, counted: Option<u64>) -> Mark {
         Mark { kill: self.next, lost: self.lost, counted }
     }
 
@@ -137,6 +160,10 @@ impl OomWatch {
             self.kills.pop_front();
         }
         place
+    }
+
+    pub(super) fn is_tracked(&self, pid: HostPid) -> bool {
+        self.processes.values().any(|tracked| tracked.has(pid))
     }
 
     /// Whether there are kills that may be of any container.
@@ -178,13 +205,39 @@ impl OomWatch {
         range.map(|((_, process), tracked)| (process, tracked))
     }
 
+    /// Whether a pid that is not known yet may be that of a process of this container.
+    pub(super) fn is_awaited(&self, container: &ContainerKey) -> bool {
+        self.of_container(container).any(|(_, tracked)| tracked.is_awaited())
+    }
+
+    /// Places the kills without a cgroup that were of a process whose pid was not known then.
+    fn place_by_pid(&mut self, container: &ContainerKey) {
+        let is_ours = |kill: &Kill| {
+            let mut tracked = self.of_container(container);
+            tracked.any(|(_, tracked)| tracked.since.kill <= kill.number && tracked.has(kill.pid))
+        };
+        let unknown = self.kills.iter().enumerate().filter(|(_, kill)| kill.place.is_unknown());
+        let ours: Vec<_> = unknown.filter(|(_, kill)| is_ours(kill)).map(|(index, _)| index).collect();
+        for index in ours {
+            let Some(kill) = self.kills.get_mut(index) else { continue };
+            kill.place = KillPlace::Container(container.clone());
+            if let Some(limited) = self.containers.get_mut(container) {
+                limited.waiting.push(kill.pid);
+            }
+        }
+    }
+
     /// The kills of a container that can be reported. None while one may be of a process whose pid is not known.
     pub(super) fn take_waiting(&mut self, container: &ContainerKey) -> Vec<OomKill> {
         let Some(limited) = self.containers.get(container) else { return Vec::new() };
-        if limited.waiting.is_empty() || self.of_container(container).any(|(_, tracked)| tracked.is_awaited())
-        {
+        let is_to_be_counted = limited.is_to_be_counted;
+        if limited.waiting.is_empty() && !is_to_be_counted || self.is_awaited(container) {
             return Vec::new();
         }
+        if is_to_be_counted {
+            self.place_by_pid(container);
+        }
+        let Some(limited) = self.containers.get(container) else { return Vec::new() };
         let named = |pid: HostPid| {
             let mut tracked = self.of_container(container).filter(|(_, tracked)| tracked.has(pid));
             (pid, tracked.next().map(|(process, _)| process.process.clone()))
@@ -205,39 +258,28 @@ impl OomWatch {
         tracked: &Tracked,
         container: &ContainerKey,
         status: ExitStatus,
-        counted: u64,
-    ) -> OomEvidence {
-        let own = match (status, tracked.program) {
-            (ExitStatus::Signal(Signal::KILL), _) | (ExitStatus::Code(SIGKILL_CODE), Program::Itself) => {
-                tracked.pid
-            }
-            (ExitStatus::Code(SIGKILL_CODE), Program::Known(program)) => Some(program),
-            (ExitStatus::Code(SIGKILL_CODE), Program::Awaited(_) | Program::Unknown) => None,
-            (ExitStatus::Code(_) | ExitStatus::Signal(_) | ExitStatus::Unknown, _) => {
-                return OomEvidence::NotKilled;
-            }
-        };
+        counted: Option<u64>,
+    ) -> Option<OomEvidence> {
         let since = tracked.since;
-        let in_container = |kill: &&Kill| match &kill.place {
-            KillPlace::Container(other) => other == container,
-            KillPlace::Elsewhere => false,
-            KillPlace::Unknown => Some(kill.pid) == own,
-        };
-        let kills = self.kills.iter().filter(|kill| kill.number >= since.kill).filter(in_container);
-        let pids: Vec<_> = kills.map(|kill| kill.pid).collect();
-        if own.is_some_and(|own| pids.contains(&own)) {
-            return OomEvidence::Killed;
+        let (mut killed, mut killed_anywhere) = (Vec::new(), Vec::new());
+        for kill in self.kills.iter().filter(|kill| kill.number >= since.kill) {
+            match &kill.place {
+                KillPlace::Container(other) if other == container => killed.push(kill.pid),
+                KillPlace::Container(_) | KillPlace::Elsewhere => {}
+                KillPlace::Unknown => killed_anywhere.push(kill.pid),
+            }
         }
-        let (counted, logged) = (counted.saturating_sub(since.counted), pids.len() as u64);
         let is_kept = self.kills.front().is_none_or(|first| first.number <= since.kill);
-        let is_whole = self.log_is_open && since.lost == self.lost && is_kept;
-        match (status, tracked.program) {
-            // Its code is its own.
-            (ExitStatus::Code(_), Program::Itself) => OomEvidence::NotKilled,
-            _ if is_whole && own.is_some() && counted <= logged => OomEvidence::NotKilled,
-            _ if is_whole && own.is_some() => OomEvidence::Counted(counted - logged),
-            _ => OomEvidence::Counted(counted.max(logged)),
-        }
+        let found = OomFindings {
+            status,
+            pid: tracked.pid,
+            reports: tracked.program.reports(),
+            killed: &killed,
+            killed_anywhere: &killed_anywhere,
+            log_is_whole: self.log_is_open && since.lost == self.lost && is_kept,
+            counted: since.kills_until(counted),
+        };
+        found.evidence()
     }
 
     /// Forgets containers. Without one, nothing is remembered.

@@ -118,6 +118,14 @@ fn a_kill_before_the_pid_is_known_waits_for_it() {
     stage.adopt(exec(), pid, Parent::Us);
     assert_eq!(stage.kills(), [kill(1, Some(exec().process), 813)]);
     stage.settle(RETRY);
+    // Without its cgroup.
+    stage.ask(0, |_| Request::TrackKills { process: exec(), has_program: false, members: limited() });
+    stage.oom_kill(814, None);
+    assert_eq!(stage.kills(), []);
+    let pid = stage.world().add(814, OWN, |fake| fake.ended = Some(SIGKILL));
+    stage.adopt(exec(), pid, Parent::Us);
+    assert_eq!(stage.kills(), [kill(2, Some(exec().process), 814)]);
+    stage.settle(RETRY);
     // A child of an init that is not adopted yet.
     let mut early = readable();
     early.ask(0, |_| Request::TrackKills { process: init(), has_program: false, members: limited() });
@@ -130,7 +138,12 @@ fn a_kill_before_the_pid_is_known_waits_for_it() {
     stage.oom_kill(900, Some(OURS));
     assert_eq!(stage.kills(), []);
     stage.ask(0, |_| Request::UntrackKills { process: exec() });
-    assert_eq!(stage.kills(), [kill(2, None, 900)]);
+    assert_eq!(stage.kills(), [kill(3, None, 900)]);
+    stage.ask(0, |_| Request::TrackKills { process: exec(), has_program: false, members: limited() });
+    stage.oom_kill(901, None);
+    assert_eq!(stage.kills(), []);
+    stage.ask(0, |_| Request::UntrackKills { process: exec() });
+    assert_eq!(stage.kills(), [OomKill::new(4)]);
 }
 
 #[test]
@@ -214,9 +227,8 @@ fn records_that_are_missing_are_not_missed() {
     // Never written.
     let mut stage = readable();
     stage.start_limited(init(), 812, false);
-    stage.oom_kill(900, Some(OURS));
     stage.world().counted = 2;
-    assert_eq!(stage.evidence(812, SIGKILL), OomEvidence::Counted(1));
+    assert_eq!(stage.evidence(812, SIGKILL), OomEvidence::Counted(2));
     // Without the cgroup, the pid says which process it was, and the counters that there was another.
     let mut stage = readable();
     stage.start_limited(init(), 812, false);
@@ -226,6 +238,14 @@ fn records_that_are_missing_are_not_missed() {
     stage.oom_kill(813, None);
     assert_eq!(stage.kills(), [kill(2, Some(exec().process), 813)]);
     assert_eq!(stage.evidence(813, SIGKILL), OomEvidence::Killed);
+    assert_eq!(stage.evidence(812, SIGKILL), OomEvidence::NotKilled);
+    // It may name a thread, whose process is known while that is exiting.
+    let mut stage = readable();
+    stage.start_limited(init(), 812, false);
+    stage.world().threads.insert(815, 812);
+    stage.oom_kill(815, None);
+    assert_eq!(stage.kills(), [kill(1, Some(ProcessId::Init), 812)]);
+    assert_eq!(stage.evidence(812, SIGKILL), OomEvidence::Killed);
     // The container's cgroup is not known yet.
     let mut stage = readable();
     let nowhere = Members::Cgroup { path: OURS.into(), dirs: Vec::new() };
