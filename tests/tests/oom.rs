@@ -279,6 +279,25 @@ fn oom_of_a_limit_that_came_later() {
     });
 }
 
+/// The program of an init is found also if the limit comes while it runs.
+#[test]
+fn oom_under_init_of_a_limit_that_came_later() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let mut spec = shell("read go; exec tail /dev/zero").stdin(longshore::Stdio::Pipe);
+        spec.init = true;
+        let (container, events) = run_recorded(&executor, spec).await;
+        container.started().await.unwrap();
+        container.update(Resources::default().memory(LIMIT)).await.unwrap();
+        container.io().take_stdin().unwrap().write_all(b"go\n").await.unwrap();
+        assert_eq!(end(&container.wait().await), (ExitStatus::Code(137), &ExitReason::OutOfMemory));
+        let kills = kills(&events.await.unwrap());
+        let named: Vec<_> = kills.into_iter().map(|kill| (kill.process, kill.pid.is_some())).collect();
+        assert_eq!(named, [(Some(ProcessId::Init), true)]);
+        stage.finish(executor).await;
+    });
+}
+
 /// One descriptor for the log, however many containers have a limit.
 #[test]
 fn oom_descriptors() {

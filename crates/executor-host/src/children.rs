@@ -276,7 +276,9 @@ impl<K: Kernel> ChildTable<K> {
                 self.track_kills(client, process, has_program, &members);
             }
             Request::UntrackKills { process } => self.untrack_kills(client, &process),
-            Request::WatchKills { container, members } => self.watch_kills(client, container, &members),
+            Request::WatchKills { container, has_program, members } => {
+                self.watch_kills(client, container, has_program, &members);
+            }
             Request::Subreap { token, on } => {
                 let done = self.subreap(client, on);
                 self.done(client, token, done);
@@ -286,9 +288,9 @@ impl<K: Kernel> ChildTable<K> {
         }
     }
 
-    /// Handles the exit of a watched process.
+    /// Handles the exit of a watched process, or the notice of a cgroup.
     pub(crate) fn ended(&mut self, now: Instant, number: u64) {
-        let Some(watched) = self.watched.get_mut(&number) else { return };
+        let Some(watched) = self.watched.get_mut(&number) else { return self.cgroup_noticed(now, number) };
         let give_up = *watched.give_up.get_or_insert(now + HANDOVER);
         // Its monitor reaps it, and the monitor's exit reports its own.
         if matches!(watched.role, Role::Adopted { parent: Parent::Call(_), .. }) {

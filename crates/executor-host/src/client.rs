@@ -259,9 +259,10 @@ impl HostClient {
         self.shared.host.request(Request::UntrackKills { process }, Vec::new());
     }
 
-    /// Watches the cgroup of a container with a memory limit, and looks for its adopted processes as well.
-    pub fn watch_kills(&self, container: ContainerId, members: Members) {
-        self.shared.host.request(Request::WatchKills { container, members }, Vec::new());
+    /// Watches the cgroup of a container with a memory limit, and looks for its adopted processes as well. `has_program` is
+    /// about its init, as in [`track_kills`](Self::track_kills).
+    pub fn watch_kills(&self, container: ContainerId, has_program: bool, members: Members) {
+        self.shared.host.request(Request::WatchKills { container, has_program, members }, Vec::new());
     }
 
     /// Makes the host a child subreaper, or stops that. Blocks.

@@ -90,9 +90,12 @@ pub(crate) trait Kernel {
     fn open_log(&mut self) -> io::Result<()>;
     /// What is new in the log. `None` if it is not open.
     fn read_log(&mut self) -> Option<LogNews>;
-    /// Reports kills in these cgroups under [`OOM`]. The counters say what was killed, now or in a moment.
-    fn notice_kills(&mut self, dirs: &[OsString]) -> io::Result<()>;
-    /// Stops reporting under [`OOM`].
+    /// Reports kills in the cgroup in these directories under this number. The counters say what was killed, now or in a
+    /// moment.
+    fn notice_kills(&mut self, number: u64, dirs: &[OsString]) -> io::Result<()>;
+    /// Stops reporting under this number.
+    fn ignore_notices(&mut self, number: u64);
+    /// Stops reporting kills.
     fn ignore_kills(&mut self);
     /// How many processes were killed for lack of memory in the cgroup in these directories.
     fn count_kills(&self, dirs: &[OsString]) -> Option<u64>;
@@ -118,7 +121,7 @@ pub(crate) struct Linux {
 /// The number under which the eventfd is watched.
 const WAKE: u64 = u64::MAX;
 
-/// The number under which [`Linux::wait`] reports that a process may have been killed for lack of memory.
+/// The number under which [`Linux::wait`] reports that there is news in the kernel's log.
 pub(crate) const OOM: u64 = u64::MAX - 1;
 
 impl Linux {
@@ -136,7 +139,7 @@ impl Linux {
     }
 
     /// Waits until watched processes have exited, the thread is woken, or the timeout has passed. Returns the
-    /// numbers of the exited processes, and perhaps [`OOM`].
+    /// numbers of the exited processes and of notices, and perhaps [`OOM`].
     pub(crate) fn wait(&self, wake: &OwnedFd, timeout: Option<Duration>) -> Vec<u64> {
         let mut events = Vec::with_capacity(64);
         let timeout = timeout.and_then(|timeout| Timespec::try_from(whole_milliseconds(timeout)).ok());
@@ -152,12 +155,7 @@ impl Linux {
                 WAKE => {
                     let _how_often = rustix::io::read(wake, &mut [0; 8]);
                 }
-                number => {
-                    if number == OOM {
-                        self.notices.take();
-                    }
-                    ended.push(number);
-                }
+                number => ended.extend(self.notices.take(number)),
             }
         }
         ended
@@ -340,9 +338,13 @@ impl Kernel for Linux {
         Some(news)
     }
 
-    fn notice_kills(&mut self, dirs: &[OsString]) -> io::Result<()> {
+    fn notice_kills(&mut self, number: u64, dirs: &[OsString]) -> io::Result<()> {
         let mut dirs = dirs.iter().map(Path::new).filter(|dir| cgroup::may_have(dir, "memory.events"));
-        dirs.try_for_each(|dir| self.notices.watch(&self.epoll, OOM, dir))
+        dirs.try_for_each(|dir| self.notices.watch(&self.epoll, number, dir))
+    }
+
+    fn ignore_notices(&mut self, number: u64) {
+        self.notices.ignore(number);
     }
 
     fn ignore_kills(&mut self) {

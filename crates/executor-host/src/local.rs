@@ -118,7 +118,7 @@ impl Queue {
             let timeout = if was_empty { until_due } else { Some(Duration::ZERO) };
             for number in table.kernel().wait(&self.wake, timeout) {
                 match number {
-                    OOM => table.kills_noticed(Instant::now()),
+                    OOM => table.log_noticed(),
                     number => table.ended(Instant::now(), number),
                 }
             }

@@ -171,6 +171,8 @@ pub enum Request {
     WatchKills {
         /// The container.
         container: ContainerId,
+        /// Whether its init starts the program and reports its end as its own.
+        has_program: bool,
         /// The evidence that a process is in it.
         members: Members,
     },

@@ -19,7 +19,9 @@ mod watch;
 
 use std::time::{Duration, Instant};
 
-use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, OomEvidence, OomKill, ProcessRef};
+use executor_core::lifecycle::{
+    ContainerId, ExitStatus, HostPid, OomEvidence, OomKill, ProcessId, ProcessRef,
+};
 
 pub(super) use self::watch::OomWatch;
 use self::watch::{ContainerKey, Program, Tracked};
@@ -88,34 +90,54 @@ impl<K: Kernel> ChildTable<K> {
         self.report_waiting(&container);
     }
 
-    pub(super) fn watch_kills(&mut self, client: ClientId, container: ContainerId, members: &Members) {
-        let key = (client, container);
-        self.track_adopted(&key, members);
+    pub(super) fn watch_kills(
+        &mut self,
+        client: ClientId,
+        container: ContainerId,
+        has_program: bool,
+        members: &Members,
+    ) {
+        let (key, now) = ((client, container), Instant::now());
+        self.track_adopted(&key, has_program, members);
         self.oom.place(&key, members);
-        if !self.oom.log_is_open
-            && let Some(limited) = self.oom.containers.get(&key)
-            && let Err(error) = self.kernel.notice_kills(&limited.dirs)
-        {
-            tracing::debug!(%error, "kills are noticed when a process exits");
+        if !self.oom.log_is_open {
+            self.notice_kills(&key);
         }
         // An init that was held has only now started its program.
-        let init = (client, ProcessRef::init(key.1));
+        let init = (client, ProcessRef::init(key.1.clone()));
         if let Some(tracked) = self.oom.processes.get_mut(&init)
             && tracked.program == Program::Unknown
         {
             tracked.program = Program::Awaited(None);
             self.oom.programs.push(init);
-            self.find_programs(Instant::now());
+            self.find_programs(now);
         }
         // Something may have been killed before its cgroup was known.
-        self.kills_noticed(Instant::now());
-        if self.oom.has_unknown_kills() {
-            self.count_all();
+        self.look_for_kills();
+        if !self.oom.log_is_open {
+            self.count_for_a_while(now, &key);
+        } else if self.oom.has_unknown_kills() {
+            self.report_counted(&key);
+        }
+    }
+
+    /// Has the cgroup of a container report kills.
+    fn notice_kills(&mut self, container: &ContainerKey) {
+        let Some(limited) = self.oom.containers.get_mut(container) else { return };
+        if limited.notice.is_some() || limited.dirs.is_empty() {
+            return;
+        }
+        match self.kernel.notice_kills(self.next, &limited.dirs) {
+            Ok(()) => {
+                limited.notice = Some(self.next);
+                self.next += 1;
+            }
+            Err(error) => tracing::debug!(%error, "kills are noticed when a process exits"),
         }
     }
 
     /// Tracks the processes that were adopted before their container had a limit.
-    fn track_adopted(&mut self, (client, container): &ContainerKey, members: &Members) {
+    fn track_adopted(&mut self, (client, container): &ContainerKey, has_program: bool, members: &Members) {
         let Some(own) = self.clients.get(client) else { return };
         let adopted = own.adopted.iter().filter(|(process, _)| process.container == *container);
         let pids = adopted.filter_map(|(process, number)| {
@@ -124,7 +146,8 @@ impl<K: Kernel> ChildTable<K> {
             Some((process.clone(), watched.pid))
         });
         for (process, pid) in pids.collect::<Vec<_>>() {
-            self.track_kills(*client, process.clone(), false, members);
+            let has_program = has_program && process.process == ProcessId::Init;
+            self.track_kills(*client, process.clone(), has_program, members);
             self.track_pid(*client, &process, pid, members);
         }
     }
@@ -150,27 +173,38 @@ impl<K: Kernel> ChildTable<K> {
         }
     }
 
-    /// The log or a notice has fired.
-    pub(crate) fn kills_noticed(&mut self, now: Instant) {
+    /// The log has fired.
+    pub(crate) fn log_noticed(&mut self) {
+        self.look_for_kills();
+    }
+
+    /// The cgroup of a container has fired.
+    pub(super) fn cgroup_noticed(&mut self, now: Instant, number: u64) {
+        let mut containers = self.oom.containers.iter();
+        let noticed = containers.find(|(_, limited)| limited.notice == Some(number));
+        let Some(container) = noticed.map(|(key, _)| key.clone()) else { return };
         self.look_for_kills();
         if !self.oom.log_is_open {
-            self.oom.checks.extend(CHECKS.map(|later| now + later));
-            self.count_all();
+            self.count_for_a_while(now, &container);
         }
+    }
+
+    fn count_for_a_while(&mut self, now: Instant, container: &ContainerKey) {
+        self.oom.checks.extend(CHECKS.map(|later| (now + later, container.clone())));
+        self.report_counted(container);
     }
 
     pub(super) fn next_oom_deadline(&self, now: Instant) -> Option<Instant> {
         let program = (!self.oom.programs.is_empty()).then(|| now + RETRY);
-        [self.oom.checks.first().copied(), program].into_iter().flatten().min()
+        [self.oom.checks.first().map(|(at, _)| *at), program].into_iter().flatten().min()
     }
 
     pub(super) fn oom_tick(&mut self, now: Instant) {
         if !self.oom.programs.is_empty() {
             self.find_programs(now);
         }
-        if self.oom.checks.first().is_some_and(|at| *at <= now) {
-            self.oom.checks.retain(|at| *at > now);
-            self.count_all();
+        for container in self.oom.take_due_checks(now) {
+            self.report_counted(&container);
         }
     }
 
@@ -178,6 +212,9 @@ impl<K: Kernel> ChildTable<K> {
     fn look_for_kills(&mut self) {
         let Some(news) = self.kernel.read_log() else { return };
         self.oom.log_is_open &= !news.has_ended;
+        if news.has_ended {
+            self.notice_all();
+        }
         self.oom.lost += u64::from(news.is_incomplete);
         let mut is_unknown = news.is_incomplete;
         for mut logged in news.kills {
@@ -214,6 +251,13 @@ impl<K: Kernel> ChildTable<K> {
         let limited = self.oom.containers.get(container);
         if limited.is_some_and(|limited| limited.is_to_be_counted) {
             self.report_counted(container);
+        }
+    }
+
+    /// The log has ended: from now on the cgroups report kills.
+    fn notice_all(&mut self) {
+        for container in self.oom.containers.keys().cloned().collect::<Vec<_>>() {
+            self.notice_kills(&container);
         }
     }
 
@@ -262,7 +306,7 @@ impl<K: Kernel> ChildTable<K> {
         }
         self.look_for_kills();
         if !self.oom.log_is_open {
-            self.count_all();
+            self.report_counted(&container);
         }
         self.report_waiting(&container);
         let counted = self.count(&container);
@@ -272,7 +316,9 @@ impl<K: Kernel> ChildTable<K> {
 
     pub(super) fn forget_kills(&mut self, is_forgotten: impl Fn(ClientId, &ContainerId) -> bool) {
         let was_empty = self.oom.containers.is_empty();
-        self.oom.forget(is_forgotten);
+        for notice in self.oom.forget(is_forgotten) {
+            self.kernel.ignore_notices(notice);
+        }
         if !was_empty && self.oom.containers.is_empty() {
             self.kernel.ignore_kills();
         }

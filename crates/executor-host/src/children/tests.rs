@@ -65,7 +65,11 @@ struct World {
     has_log: bool,
     log: Option<LogNews>,
     counted: u64,
-    noticed: Vec<OsString>,
+    noticed: BTreeMap<u64, Vec<OsString>>,
+    /// The log cannot be read any more.
+    log_has_ended: bool,
+    /// The directories whose counters were read.
+    counters_read: std::cell::RefCell<Vec<OsString>>,
     first_children: HashMap<u32, u32>,
     /// The processes of threads.
     threads: HashMap<u32, u32>,
@@ -267,19 +271,29 @@ impl Kernel for World {
     }
 
     fn read_log(&mut self) -> Option<LogNews> {
-        self.log.as_mut().map(std::mem::take)
+        let news = self.log.as_mut().map(std::mem::take)?;
+        if self.log_has_ended {
+            self.log = None;
+            return Some(LogNews { is_incomplete: true, has_ended: true, ..news });
+        }
+        Some(news)
     }
 
-    fn notice_kills(&mut self, dirs: &[OsString]) -> io::Result<()> {
-        self.noticed = dirs.to_vec();
+    fn notice_kills(&mut self, number: u64, dirs: &[OsString]) -> io::Result<()> {
+        self.noticed.insert(number, dirs.to_vec());
         Ok(())
+    }
+
+    fn ignore_notices(&mut self, number: u64) {
+        self.noticed.remove(&number);
     }
 
     fn ignore_kills(&mut self) {
         self.log = None;
     }
 
-    fn count_kills(&self, _: &[OsString]) -> Option<u64> {
+    fn count_kills(&self, dirs: &[OsString]) -> Option<u64> {
+        self.counters_read.borrow_mut().extend_from_slice(dirs);
         Some(self.counted)
     }
 

@@ -89,7 +89,10 @@ impl KernelLog {
         let mut record = [0; RECORD];
         for _ in 0..AT_ONCE {
             match self.file.read(&mut record) {
-                Ok(0) => return news,
+                Ok(0) => {
+                    tracing::debug!("the kernel's log has ended");
+                    return LogNews { is_incomplete: true, has_ended: true, ..news };
+                }
                 Ok(length) => {
                     let record = record.get(..length).unwrap_or_default();
                     news.kills.extend(self.reader.read(&String::from_utf8_lossy(record)));

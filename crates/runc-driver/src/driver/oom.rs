@@ -24,7 +24,8 @@ impl DriverState {
     /// Its cgroups are known, its program was started, or it has a limit now.
     pub(super) fn watch_kills(&self, container: &DriverContainer) {
         if container.has_memory_limit() {
-            self.host.watch_kills(container.reservation.id.clone(), container.members());
+            let id = container.reservation.id.clone();
+            self.host.watch_kills(id, container.spec.init, container.members());
         }
     }
 }

@@ -29,8 +29,8 @@ pub(in super::super) struct OomWatch {
     pub(super) log_is_open: bool,
     /// How often records of the log were lost, or the log was opened.
     pub(super) lost: u64,
-    /// When the counters are to be read.
-    pub(super) checks: BTreeSet<Instant>,
+    /// When the counters of a container are to be read.
+    pub(super) checks: BTreeSet<(Instant, ContainerKey)>,
 }
 
 /// A container with a memory limit.
@@ -40,6 +40,8 @@ pub(super) struct Limited {
     path: Option<String>,
     /// Its directories.
     pub(super) dirs: Vec<OsString>,
+    /// The number under which its cgroup reports kills.
+    pub(super) notice: Option<u64>,
     /// How many kills were reported.
     pub(super) reported: u64,
     /// Kills in it that are not reported yet.
@@ -282,9 +284,22 @@ impl OomWatch {
         found.evidence()
     }
 
-    /// Forgets containers. Without one, nothing is remembered.
-    pub(super) fn forget(&mut self, is_forgotten: impl Fn(ClientId, &ContainerId) -> bool) {
+    /// The containers whose counters are to be read now.
+    pub(super) fn take_due_checks(&mut self, now: Instant) -> BTreeSet<ContainerKey> {
+        let mut due = BTreeSet::new();
+        while self.checks.first().is_some_and(|(at, _)| *at <= now) {
+            due.extend(self.checks.pop_first().map(|(_, container)| container));
+        }
+        due
+    }
+
+    /// Forgets containers, and returns the numbers of their notices. Without a container, nothing is remembered.
+    pub(super) fn forget(&mut self, is_forgotten: impl Fn(ClientId, &ContainerId) -> bool) -> Vec<u64> {
+        let forgotten =
+            self.containers.iter().filter(|((client, container), _)| is_forgotten(*client, container));
+        let notices = forgotten.filter_map(|(_, limited)| limited.notice).collect();
         self.containers.retain(|(client, container), _| !is_forgotten(*client, container));
+        self.checks.retain(|(_, (client, container))| !is_forgotten(*client, container));
         self.processes.retain(|(client, process), _| !is_forgotten(*client, &process.container));
         self.programs.retain(|(client, process)| !is_forgotten(*client, &process.container));
         if self.containers.is_empty() {
@@ -292,5 +307,6 @@ impl OomWatch {
             self.checks.clear();
             self.log_is_open = false;
         }
+        notices
     }
 }

@@ -13,7 +13,11 @@ impl Stage {
         self.ask(0, |_| Request::TrackKills { process: process.clone(), has_program, members: limited() });
         let pid = self.world().add(pid, OWN, |_| {});
         self.adopt(process.clone(), pid, Parent::Us);
-        self.ask(0, |_| Request::WatchKills { container: process.container, members: limited() });
+        self.ask(0, |_| Request::WatchKills {
+            container: process.container,
+            has_program,
+            members: limited(),
+        });
         self.events();
     }
 
@@ -24,7 +28,14 @@ impl Stage {
             let cgroup = cgroup.map(|cgroup| format!("{cgroup},task=x"));
             log.kills.push(LoggedKill { pid: HostPid::new(pid).unwrap(), cgroup, group: None });
         }
-        self.table.kills_noticed(self.now);
+        self.table.log_noticed();
+    }
+
+    /// The cgroups fire.
+    fn notice(&mut self) {
+        for number in self.world().noticed.keys().copied().collect::<Vec<_>>() {
+            self.table.ended(self.now, number);
+        }
     }
 
     fn kills(&mut self) -> Vec<OomKill> {
@@ -193,13 +204,13 @@ fn a_code_of_the_programs_own_is_no_kill() {
 fn without_the_log_the_counters_decide() {
     let mut stage = Stage::new();
     stage.start_limited(init(), 812, false);
-    assert_eq!(stage.world().noticed, [OsString::from("/memory")]);
+    assert!(stage.world().noticed.values().eq([&vec![OsString::from("/memory")]]));
     // Something is killed before the cgroup is watched.
     stage.world().counted = 1;
-    stage.ask(0, |_| Request::WatchKills { container: container(), members: limited() });
+    stage.ask(0, |_| Request::WatchKills { container: container(), has_program: false, members: limited() });
     assert_eq!(stage.kills(), [OomKill::new(1)]);
     // A notice of v1 comes before the kill.
-    stage.table.kills_noticed(stage.now);
+    stage.notice();
     assert_eq!(stage.kills(), []);
     stage.world().counted = 2;
     stage.settle(Duration::from_millis(20));
@@ -221,7 +232,7 @@ fn records_that_are_missing_are_not_missed() {
     stage.start_limited(init(), 812, false);
     stage.world().log.as_mut().unwrap().is_incomplete = true;
     stage.world().counted = 1;
-    stage.table.kills_noticed(stage.now);
+    stage.table.log_noticed();
     assert_eq!(stage.kills(), [OomKill::new(1)]);
     assert_eq!(stage.evidence(812, SIGKILL), OomEvidence::Counted(1));
     // Never written.
@@ -253,7 +264,7 @@ fn records_that_are_missing_are_not_missed() {
     stage.oom_kill(900, None);
     let pid = stage.world().add(812, OWN, |_| {});
     stage.adopt(init(), pid, Parent::Us);
-    stage.ask(0, |_| Request::WatchKills { container: container(), members: limited() });
+    stage.ask(0, |_| Request::WatchKills { container: container(), has_program: false, members: limited() });
     assert_eq!(stage.kills(), [OomKill::new(1)]);
 }
 
@@ -270,7 +281,7 @@ fn a_group_is_killed_together() {
     };
     stage.world().log.as_mut().unwrap().kills =
         vec![logged(900, Some(OURS), None), logged(812, None, Some(OURS)), logged(813, None, Some(OURS))];
-    stage.table.kills_noticed(stage.now);
+    stage.table.log_noticed();
     let expected =
         [kill(1, None, 900), kill(2, Some(ProcessId::Init), 812), kill(3, Some(exec().process), 813)];
     assert_eq!(stage.kills(), expected);
@@ -304,4 +315,57 @@ fn the_log_is_open_while_a_container_has_a_limit() {
     stage.start_limited(init(), 813, false);
     stage.table.leave(0);
     assert!(stage.world().log.is_none());
+}
+
+#[test]
+fn the_cgroups_take_over_when_the_log_ends() {
+    let mut stage = readable();
+    stage.start_limited(init(), 812, false);
+    assert!(stage.world().noticed.is_empty());
+    stage.world().log_has_ended = true;
+    stage.table.log_noticed();
+    assert_eq!(stage.world().noticed.len(), 1);
+    stage.world().counted = 1;
+    stage.notice();
+    assert_eq!(stage.kills(), [OomKill::new(1)]);
+    // It is not registered twice.
+    let members = limited();
+    stage.ask(0, |_| Request::WatchKills { container: container(), has_program: false, members });
+    assert_eq!(stage.world().noticed.len(), 1);
+    stage.ask(0, |_| Request::Forget { container: container() });
+    assert!(stage.world().noticed.is_empty());
+}
+
+#[test]
+fn an_exit_reads_the_counters_of_its_own_container() {
+    let mut stage = Stage::new();
+    stage.start_limited(init(), 812, false);
+    let other = ContainerId::new("d").unwrap();
+    let members = Members::Cgroup { path: "/longshore/e/d".into(), dirs: vec!["/other".into()] };
+    let (process, of_other) = (ProcessRef::init(other.clone()), members.clone());
+    stage.ask(0, |_| Request::TrackKills { process, has_program: false, members: of_other });
+    stage.ask(0, |_| Request::WatchKills { container: other, has_program: false, members });
+    // What is looked at for a while after the start.
+    stage.settle(Duration::from_secs(2));
+    stage.world().counters_read.borrow_mut().clear();
+    assert_eq!(stage.evidence(812, SIGKILL), OomEvidence::Counted(0));
+    let read = stage.world().counters_read.take();
+    assert!(!read.is_empty() && read.iter().all(|dir| dir == "/memory"), "{read:?}");
+    let last = *stage.world().noticed.keys().last().unwrap();
+    stage.table.ended(stage.now, last);
+    assert_eq!(stage.world().counters_read.take(), [OsString::from("/other")]);
+}
+
+#[test]
+fn a_limit_that_comes_later_finds_the_program_of_an_init() {
+    let mut stage = readable();
+    let pid = stage.world().add(812, OWN, |_| {});
+    stage.adopt(init(), pid, Parent::Us);
+    stage.world().first_children.insert(812, 813);
+    let members = limited();
+    stage.ask(0, |_| Request::WatchKills { container: container(), has_program: true, members });
+    stage.events();
+    stage.oom_kill(813, Some(OURS));
+    assert_eq!(stage.kills(), [kill(1, Some(ProcessId::Init), 813)]);
+    assert_eq!(stage.evidence(812, code(137)), OomEvidence::Killed);
 }
