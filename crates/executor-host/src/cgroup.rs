@@ -15,7 +15,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use executor_core::lifecycle::{HostPid, Leftover, LeftoverKind, Signal, Usage};
+use executor_core::lifecycle::{HostPid, Leftover, LeftoverKind, SeenKills, Signal, Usage};
 use executor_disk::mount_table;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -225,12 +225,12 @@ impl Cgroups {
         (failed > 0 && current + THREADS >= most).then_some((current, most))
     }
 
-    /// The usage so far, as far as the hierarchies have it.
+    /// The usage so far, as far as the hierarchies have it. `seen` is what was seen of the kills before.
     ///
     /// # Errors
     /// When there are too few resources to read it.
-    pub fn usage(&self) -> io::Result<Usage> {
-        usage::read(&self.dirs)
+    pub fn usage(&self, seen: &mut SeenKills) -> io::Result<Usage> {
+        usage::read(&self.dirs, seen)
     }
 }
 

@@ -1,6 +1,6 @@
 //! The system calls of the child table: the [`Kernel`] trait, and its implementation for Linux.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -97,8 +97,9 @@ pub(crate) trait Kernel {
     fn ignore_notices(&mut self, number: u64);
     /// Stops reporting kills.
     fn ignore_kills(&mut self);
-    /// How many processes were killed for lack of memory in the cgroup in these directories.
-    fn count_kills(&self, dirs: &[OsString]) -> Option<u64>;
+    /// The counters of processes that were killed for lack of memory, by the inode of each cgroup in these directories. An
+    /// error if they cannot be read now.
+    fn count_kills(&self, dirs: &[OsString]) -> io::Result<BTreeMap<u64, u64>>;
     /// Whether this process is a child subreaper.
     fn is_subreaper(&self) -> io::Result<bool>;
     /// Makes this process a child subreaper, or stops that.
@@ -351,7 +352,7 @@ impl Kernel for Linux {
         (self.log, self.notices) = (None, Notices::default());
     }
 
-    fn count_kills(&self, dirs: &[OsString]) -> Option<u64> {
+    fn count_kills(&self, dirs: &[OsString]) -> io::Result<BTreeMap<u64, u64>> {
         cgroup::usage::oom_kills(dirs.iter().map(Path::new))
     }
 

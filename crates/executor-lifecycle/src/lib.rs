@@ -50,7 +50,7 @@ pub use exit::{
     with_causes,
 };
 pub use id::{ContainerId, ExecId, HostPid, InvalidId, ProcessId, ProcessRef};
-pub use oom::{OomEvidence, OomFindings, OomKill, ReportedEnd};
+pub use oom::{OomEvidence, OomFindings, OomKill, ReportedEnd, SeenKills};
 pub use signal::{InvalidSignal, Signal, SignalScope};
 pub use step::{Effects, InvalidTimestamp, Refusal, Refused, Timestamp};
 pub use terminal::TerminalSize;

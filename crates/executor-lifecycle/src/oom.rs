@@ -4,6 +4,8 @@
 //! killed, and one that it has not was not. The counters of the cgroups say how many were killed, and not which. They decide
 //! only where the log cannot be read.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{ExitStatus, HostPid, ProcessId, Signal};
@@ -144,6 +146,40 @@ impl OomFindings<'_> {
             Some(counted) => Some(counted.max(logged)),
             None => (logged > 0).then_some(logged),
         }
+    }
+}
+
+/// The kills that the counters of a container's cgroups have had.
+///
+/// A cgroup that is removed takes its counter with it. What was seen of it is remembered, so the sum never falls.
+///
+/// ```
+/// # use executor_lifecycle::SeenKills;
+/// let mut seen = SeenKills::default();
+/// assert_eq!(seen.see([(1, 1), (2, 3)].into()), 4);
+/// // The cgroup 2 is gone.
+/// assert_eq!(seen.see([(1, 2)].into()), 5);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeenKills {
+    /// The counters of the cgroups that there were at last.
+    present: BTreeMap<u64, u64>,
+    /// The sum of those that are gone.
+    gone: u64,
+}
+
+impl SeenKills {
+    /// Takes the counter of each cgroup, all read at one time. A cgroup is identified by its inode. Returns the sum of all
+    /// that there ever were.
+    pub fn see(&mut self, mut counters: BTreeMap<u64, u64>) -> u64 {
+        for (cgroup, before) in &self.present {
+            match counters.get_mut(cgroup) {
+                Some(now) => *now = (*now).max(*before),
+                None => self.gone += before,
+            }
+        }
+        self.present = counters;
+        self.gone + self.present.values().sum::<u64>()
     }
 }
 

@@ -1,5 +1,7 @@
 //! What is decided about kills for lack of memory, against a kernel that kills at random and writes down what it likes.
 
+use std::collections::BTreeMap;
+
 use executor_lifecycle::*;
 use proptest::prelude::*;
 
@@ -62,5 +64,27 @@ proptest! {
             (false, _) => can_count.then_some(OomEvidence::Counted(counted)),
         };
         prop_assert_eq!(found.evidence(), expected, "{:?}", found);
+    }
+
+    /// Cgroups are made, count, and are removed. Nothing is missed that was there when it was looked at.
+    #[test]
+    fn what_was_seen_is_kept(steps in prop::collection::vec((0..6_u64, 0..4_u64, any::<bool>()), 0..40)) {
+        let (mut seen, mut present, mut gone, mut next) = (SeenKills::default(), BTreeMap::new(), 0, 0);
+        for (cgroup, kills, is_removed) in steps {
+            if is_removed {
+                let index = usize::try_from(cgroup).unwrap_or_default();
+                let removed = present.keys().nth(index).copied().and_then(|inode| present.remove(&inode));
+                gone += removed.unwrap_or_default();
+            } else {
+                let index = usize::try_from(cgroup).unwrap_or_default();
+                match present.values_mut().nth(index) {
+                    Some(counter) => *counter += kills,
+                    None => drop(present.insert(next, kills)),
+                }
+                next += 1;
+            }
+            let sum = gone + present.values().sum::<u64>();
+            prop_assert_eq!(seen.see(present.clone()), sum);
+        }
     }
 }

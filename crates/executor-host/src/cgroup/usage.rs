@@ -2,16 +2,16 @@
 //! one directory has all of them. If a file does not exist, its value is unknown.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use executor_core::lifecycle::{IoUsage, Pressure, Stall, Usage};
+use executor_core::lifecycle::{IoUsage, Pressure, SeenKills, Stall, Usage};
 
-use super::{may_have, tree};
+use super::may_have;
 use crate::procfs;
 
 /// The files of a cgroup in all hierarchies.
@@ -45,10 +45,14 @@ impl Files<'_> {
 }
 
 /// The usage of the cgroup in these directories. An error if there are too few resources to read it.
-pub(super) fn read(dirs: &BTreeSet<PathBuf>) -> io::Result<Usage> {
+pub(super) fn read(dirs: &BTreeSet<PathBuf>, seen: &mut SeenKills) -> io::Result<Usage> {
     let files = Files { dirs, short: Cell::new(None) };
     let usage = usage(&files);
-    files.short.take().map_or(Ok(usage), Err)
+    if let Some(error) = files.short.take() {
+        return Err(error);
+    }
+    let oom_kills = seen.see(oom_kills(dirs.iter().map(PathBuf::as_path))?);
+    Ok(Usage { oom_kills, ..usage })
 }
 
 fn usage(files: &Files<'_>) -> Usage {
@@ -70,7 +74,7 @@ fn usage(files: &Files<'_>) -> Usage {
         memory: number("memory.usage_in_bytes").or_else(|| number("memory.current")),
         memory_peak: number("memory.max_usage_in_bytes").or_else(|| number("memory.peak")),
         swap: swap_v1().or_else(|| number("memory.swap.current")),
-        oom_kills: oom_kills(files.dirs.iter().map(PathBuf::as_path)).unwrap_or_default(),
+        oom_kills: 0,
         pids: number("pids.current"),
         pids_peak: number("pids.peak"),
         io: io_v1(files).or_else(|| files.text("io.stat").map(|text| io_v2(&text))),
@@ -79,23 +83,54 @@ fn usage(files: &Files<'_>) -> Usage {
     }
 }
 
-/// How many processes were killed for lack of memory in the cgroup in these directories. A cgroup of v1 does not count those
-/// below it, so they are added, as far as they still exist.
-pub(crate) fn oom_kills<'a>(dirs: impl Iterator<Item = &'a Path>) -> Option<u64> {
-    let count = |dir: &Path, file: &str| keyed(&fs::read_to_string(dir.join(file)).ok()?, "oom_kill");
-    let mut dirs = dirs.filter(|dir| may_have(dir, "memory.events"));
-    dirs.find_map(|dir| match count(dir, "memory.oom_control") {
-        Some(own) if has_dirs(dir) => {
-            Some(tree(dir).iter().filter_map(|dir| count(dir, "memory.oom_control")).sum::<u64>().max(own))
+/// The counters of processes that were killed for lack of memory, by the inode of each cgroup in these directories. A cgroup
+/// of v1 does not count those below it, so they have theirs. Empty if there are none.
+///
+/// # Errors
+/// When there are too few resources to read one.
+pub(crate) fn oom_kills<'a>(dirs: impl Iterator<Item = &'a Path>) -> io::Result<BTreeMap<u64, u64>> {
+    let mut counters = BTreeMap::new();
+    for dir in dirs.filter(|dir| may_have(dir, "memory.events")) {
+        let mut v1 = vec![dir.to_owned()];
+        while let Some(dir) = v1.pop() {
+            if let Some(counter) = oom_counter(&dir, "memory.oom_control")? {
+                counters.extend(inode(&dir)?.map(|inode| (inode, counter)));
+                v1.extend(dirs_in(&dir)?);
+            }
         }
-        Some(own) => Some(own),
-        None => count(dir, "memory.events"),
-    })
+        if counters.is_empty()
+            && let Some(counter) = oom_counter(dir, "memory.events")?
+        {
+            counters.extend(inode(dir)?.map(|inode| (inode, counter)));
+        }
+        if !counters.is_empty() {
+            break;
+        }
+    }
+    Ok(counters)
 }
 
-/// Whether there are cgroups below this one: a directory has a link from each.
-fn has_dirs(dir: &Path) -> bool {
-    fs::metadata(dir).is_ok_and(|meta| meta.nlink() > 2)
+fn oom_counter(dir: &Path, file: &str) -> io::Result<Option<u64>> {
+    let text = procfs::present(fs::read_to_string(dir.join(file)))?;
+    Ok(text.and_then(|text| keyed(&text, "oom_kill")))
+}
+
+fn inode(dir: &Path) -> io::Result<Option<u64>> {
+    Ok(procfs::present(fs::metadata(dir))?.map(|meta| meta.ino()))
+}
+
+/// The cgroups right below this one. A directory has a link from each.
+fn dirs_in(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    if procfs::present(fs::metadata(dir))?.is_none_or(|meta| meta.nlink() <= 2) {
+        return Ok(Vec::new());
+    }
+    let entries = procfs::present(fs::read_dir(dir))?.into_iter().flatten();
+    let mut dirs = Vec::new();
+    for entry in entries {
+        let entry = procfs::present(entry)?.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        dirs.extend(entry.map(|entry| entry.path()));
+    }
+    Ok(dirs)
 }
 
 /// The number after `key` in a file of lines `key number`.
@@ -158,7 +193,7 @@ mod tests {
         } else {
             [root].into()
         };
-        super::read(&dirs).unwrap()
+        super::read(&dirs, &mut SeenKills::default()).unwrap()
     }
 
     #[test]
@@ -191,21 +226,28 @@ mod tests {
             assert_eq!(usage.pressure.is_some(), pressure, "{kind}");
             assert_eq!(usage.oom_kills, 0, "{kind}");
         }
-        assert_eq!(read(&BTreeSet::new()).unwrap(), Usage::default());
+        assert_eq!(read(&BTreeSet::new(), &mut SeenKills::default()).unwrap(), Usage::default());
     }
 
     #[test]
     fn kills_below_a_cgroup_of_v1_count() {
         let dir = tempfile::tempdir().unwrap();
-        let count = || oom_kills([dir.path()].into_iter());
-        assert_eq!(count(), None);
+        let mut seen = SeenKills::default();
+        let mut count = || seen.see(oom_kills([dir.path()].into_iter()).unwrap());
+        assert_eq!(count(), 0);
         fs::write(dir.path().join("memory.oom_control"), "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
             .unwrap();
-        assert_eq!(count(), Some(2));
+        assert_eq!(count(), 2);
         fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        fs::write(dir.path().join("a/memory.oom_control"), "oom_kill 0\n").unwrap();
         fs::write(dir.path().join("a/b/memory.oom_control"), "oom_kill 3\n").unwrap();
-        assert_eq!(count(), Some(5));
-        assert_eq!(read(&BTreeSet::from([dir.path().to_owned()])).unwrap().oom_kills, 5);
+        assert_eq!(count(), 5);
+        let read =
+            |seen: &mut SeenKills| read(&BTreeSet::from([dir.path().to_owned()]), seen).unwrap().oom_kills;
+        assert_eq!(read(&mut SeenKills::default()), 5);
+        fs::remove_dir_all(dir.path().join("a")).unwrap();
+        assert_eq!(read(&mut SeenKills::default()), 2);
+        assert_eq!(count(), 5, "what was seen");
     }
 
     #[test]
@@ -213,7 +255,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("io.pressure"), "some avg10=0.00 total=7\n").unwrap();
         let io = Stall { some: Duration::from_micros(7), full: Duration::ZERO };
-        let usage = read(&BTreeSet::from([dir.path().to_owned()])).unwrap();
+        let usage = read(&BTreeSet::from([dir.path().to_owned()]), &mut SeenKills::default()).unwrap();
         assert_eq!(usage.pressure, Some(Pressure { io: Some(io), ..Pressure::default() }));
     }
 }

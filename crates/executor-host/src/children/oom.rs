@@ -47,7 +47,8 @@ impl<K: Kernel> ChildTable<K> {
         self.oom.place(&container, members);
         self.open_log();
         self.look_for_kills();
-        let since = self.oom.mark(self.count(&container));
+        let counted = self.count(&container);
+        let since = self.oom.mark(counted);
         let program = if has_program { Program::Awaited(None) } else { Program::Itself };
         self.oom.processes.insert((client, process), Tracked { pid: None, program, since });
     }
@@ -282,12 +283,15 @@ impl<K: Kernel> ChildTable<K> {
         }
     }
 
-    /// What the counters of a container have. `None` if they cannot be read, 0 before it has cgroups.
-    fn count(&self, container: &ContainerKey) -> Option<u64> {
-        let dirs = self.oom.containers.get(container).map(|limited| &limited.dirs);
-        match dirs.filter(|dirs| !dirs.is_empty()) {
-            Some(dirs) => Some(self.kernel.count_kills(dirs).unwrap_or_default()),
-            None => Some(0),
+    /// The kills that the counters of a container have had. `None` if they cannot be read, 0 before it has cgroups.
+    fn count(&mut self, container: &ContainerKey) -> Option<u64> {
+        let Some(limited) = self.oom.containers.get_mut(container) else { return Some(0) };
+        match self.kernel.count_kills(&limited.dirs) {
+            Ok(counters) => Some(limited.seen.see(counters)),
+            Err(error) => {
+                tracing::debug!(%error, container = %container.1, "it is unknown what was killed for lack of memory");
+                None
+            }
         }
     }
 

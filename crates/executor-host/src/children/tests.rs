@@ -65,6 +65,8 @@ struct World {
     has_log: bool,
     log: Option<LogNews>,
     counted: u64,
+    /// The inode of the cgroup that has them.
+    counted_in: u64,
     noticed: BTreeMap<u64, Vec<OsString>>,
     /// The log cannot be read any more.
     log_has_ended: bool,
@@ -292,9 +294,13 @@ impl Kernel for World {
         self.log = None;
     }
 
-    fn count_kills(&self, dirs: &[OsString]) -> Option<u64> {
+    fn count_kills(&self, dirs: &[OsString]) -> io::Result<BTreeMap<u64, u64>> {
         self.counters_read.borrow_mut().extend_from_slice(dirs);
-        Some(self.counted)
+        if self.out_of_files {
+            return Err(Errno::MFILE.into());
+        }
+        let counters = [(self.counted_in, self.counted)].into_iter();
+        Ok(counters.filter(|_| !dirs.is_empty()).collect())
     }
 
     fn is_subreaper(&self) -> io::Result<bool> {

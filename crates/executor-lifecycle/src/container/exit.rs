@@ -71,7 +71,11 @@ impl Container {
             }
             Rest::Unasked | Rest::Ended => {}
         }
-        let exit = exit.clone();
+        let mut exit = exit.clone();
+        if let Some(usage) = &mut exit.usage {
+            // A counter may be gone together with its cgroup.
+            usage.oom_kills = usage.oom_kills.max(self.oom_kills);
+        }
         let kept = match self.traits.keep_exited {
             KeepExited::No => Kept::No,
             KeepExited::For(time) => Kept::Until(now.after(time)),

@@ -53,6 +53,11 @@ impl Container {
         vec![published]
     }
 
+    /// How many kills were published. The usage of the container has no fewer.
+    pub const fn oom_kills(&self) -> u64 {
+        self.oom_kills
+    }
+
     fn publish_kill(&mut self, now: Timestamp, kill: OomKill) -> ContainerEffect {
         let named = u64::from(kill.process.is_some() || kill.pid.is_some());
         self.oom_unnamed += kill.kills.saturating_sub(self.oom_kills + named);

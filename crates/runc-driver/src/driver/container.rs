@@ -6,7 +6,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use executor_core::lifecycle::{HostPid, ProcessId, StartFailure, TerminalSize, Usage};
+use executor_core::lifecycle::{HostPid, ProcessId, SeenKills, StartFailure, TerminalSize, Usage};
 use executor_core::{ContainerSpec, NetworkNamespace, NetworkTraits};
 use executor_host::cgroup::Cgroups;
 use executor_host::journal::Journal;
@@ -39,6 +39,8 @@ pub(super) struct DriverContainer {
     pub(super) updates: Updates,
     /// Whether it has a memory limit of its own.
     has_memory_limit: AtomicBool,
+    /// The kills for lack of memory that its usage has had so far.
+    seen_kills: Mutex<SeenKills>,
 }
 
 /// The starts in progress.
@@ -76,6 +78,7 @@ impl DriverContainer {
             terminals: Mutex::default(),
             updates: Updates::default(),
             has_memory_limit: has_memory_limit.into(),
+            seen_kills: Mutex::default(),
         }
     }
 
@@ -251,7 +254,9 @@ impl DriverContainer {
             self.namespace.get().is_some_and(|namespace| *namespace != NetworkNamespace::Host);
         let init = if has_own_network && !self.has_ended()? { self.init.get() } else { None };
         let network = init.and_then(|init| procfs::network_usage(*init));
-        Ok(Usage { network, ..self.cgroups().usage()? })
+        // Held while the counters are read: of two readings, the later one is seen last.
+        let mut seen = lock(&self.seen_kills);
+        Ok(Usage { network, ..self.cgroups().usage(&mut seen)? })
     }
 
     /// Calls `work` with the place of its bundle.

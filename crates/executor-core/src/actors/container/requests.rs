@@ -160,7 +160,11 @@ impl Handler<ReadUsage> for Container {
 
     fn handle(&mut self, _: ReadUsage, context: &mut Context<Self>) -> Self::Result {
         match self.on(ContainerEvent::ReadUsage, context) {
-            Ok(()) => self.world.runtime.usage(&self.id).map_err(RequestError::from).boxed(),
+            Ok(()) => {
+                let kills = self.machine.oom_kills();
+                let usage = self.world.runtime.usage(&self.id).map_err(RequestError::from);
+                usage.map_ok(move |usage| Usage { oom_kills: usage.oom_kills.max(kills), ..usage }).boxed()
+            }
             Err(refused) => future::ready(Err(refused.into())).boxed(),
         }
     }

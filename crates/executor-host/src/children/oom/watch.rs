@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::time::Instant;
 
 use executor_core::lifecycle::{
-    ContainerId, ExitStatus, HostPid, OomEvidence, OomFindings, OomKill, ProcessRef, ReportedEnd,
+    ContainerId, ExitStatus, HostPid, OomEvidence, OomFindings, OomKill, ProcessRef, ReportedEnd, SeenKills,
 };
 
 use super::super::{ClientId, HISTORY};
@@ -40,6 +40,8 @@ pub(super) struct Limited {
     path: Option<String>,
     /// Its directories.
     pub(super) dirs: Vec<OsString>,
+    /// What its counters have had.
+    pub(super) seen: SeenKills,
     /// The number under which its cgroup reports kills.
     pub(super) notice: Option<u64>,
     /// How many kills were reported.
@@ -149,7 +151,10 @@ impl OomWatch {
     pub(super) fn place(&mut self, container: &ContainerKey, members: &Members) {
         if let (Some(limited), Members::Cgroup { path, dirs }) = (self.containers.get_mut(container), members)
         {
-            (limited.path, limited.dirs) = (Some(path.clone()), dirs.clone());
+            limited.path = Some(path.clone());
+            if !dirs.is_empty() {
+                limited.dirs = dirs.clone();
+            }
         }
     }
 

@@ -369,3 +369,43 @@ fn a_limit_that_comes_later_finds_the_program_of_an_init() {
     assert_eq!(stage.kills(), [kill(1, Some(ProcessId::Init), 813)]);
     assert_eq!(stage.evidence(812, code(137)), OomEvidence::Killed);
 }
+
+#[test]
+fn a_count_is_not_made_up() {
+    // It cannot be read when the process exits.
+    let mut stage = Stage::new();
+    stage.start_limited(init(), 812, false);
+    stage.world().counted = 1;
+    stage.world().out_of_files = true;
+    stage.world().end(812, SIGKILL);
+    stage.settle(RETRY);
+    let end = crate::seam::ProcessEnd { status: SIGKILL, oom: None };
+    assert_eq!(stage.events(), [Event::Exited { process: init(), end }]);
+    // It could not be read before an exec was started: what was killed before is not counted as killed in its time.
+    let mut stage = Stage::new();
+    stage.start_limited(init(), 812, false);
+    stage.world().counted = 1;
+    stage.world().out_of_files = true;
+    stage.ask(0, |_| Request::TrackKills { process: exec(), has_program: false, members: limited() });
+    stage.world().out_of_files = false;
+    let pid = stage.world().add(813, OWN, |_| {});
+    stage.adopt(exec(), pid, Parent::Us);
+    stage.world().end(813, SIGKILL);
+    stage.settle(RETRY);
+    let end = crate::seam::ProcessEnd { status: SIGKILL, oom: None };
+    assert_eq!(stage.events().last(), Some(&Event::Exited { process: exec(), end }));
+}
+
+#[test]
+fn kills_in_a_cgroup_that_is_removed_still_count() {
+    let mut stage = Stage::new();
+    stage.start_limited(init(), 812, false);
+    stage.world().counted = 1;
+    stage.notice();
+    assert_eq!(stage.kills(), [OomKill::new(1)]);
+    // The counter of another cgroup is all that is left.
+    stage.world().counted_in = 2;
+    stage.notice();
+    assert_eq!(stage.kills(), [OomKill::new(2)]);
+    assert_eq!(stage.evidence(812, SIGKILL), OomEvidence::Counted(2));
+}
