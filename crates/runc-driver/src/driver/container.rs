@@ -13,6 +13,7 @@ use executor_host::journal::Journal;
 use executor_host::procfs::{self, Stat};
 use executor_host::terminal::Terminal;
 use executor_host::{Ended, Members, Place, Reservation};
+use serde_json::Value;
 use tokio::sync::watch;
 
 use super::created::Layout;
@@ -269,10 +270,15 @@ impl DriverContainer {
     }
 }
 
-/// Whether a specification, or the configuration in it, limits the memory.
+/// Whether a specification, or the configuration in it, limits the memory. A `memory.high` of v2 is no limit in this sense:
+/// it slows processes down, and nothing is killed.
 fn limits_memory(spec: &ContainerSpec) -> bool {
-    let configured = || spec.config.as_ref()?.json().pointer("/linux/resources/memory/limit")?.as_i64();
-    spec.resources.memory.is_some() || configured().is_some_and(|limit| limit > 0)
+    let configured = |pointer| spec.config.as_ref()?.json().pointer(pointer);
+    let limit = configured("/linux/resources/memory/limit").and_then(Value::as_i64);
+    let raw = configured("/linux/resources/unified/memory.max").and_then(Value::as_str);
+    spec.resources.memory.is_some()
+        || limit.is_some_and(|limit| limit > 0)
+        || raw.is_some_and(|raw| raw.trim() != "max")
 }
 
 /// A start in progress.
@@ -302,5 +308,32 @@ pub(super) fn stem(process: &ProcessId) -> String {
     match process {
         ProcessId::Init => "init".to_owned(),
         ProcessId::Exec(exec) => format!("exec.{exec}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_of_a_configuration() {
+        let dir = tempfile::tempdir().unwrap();
+        let limits = |resources: &str| {
+            let config = format!(r#"{{"root":{{"path":"rootfs"}},"linux":{{"resources":{resources}}}}}"#);
+            std::fs::write(dir.path().join("config.json"), config).unwrap();
+            limits_memory(&ContainerSpec::from_config(dir.path()).unwrap())
+        };
+        for (resources, expected) in [
+            ("{}", false),
+            (r#"{"memory":{"limit":4096}}"#, true),
+            (r#"{"memory":{"limit":-1}}"#, false),
+            (r#"{"unified":{"memory.max":"33554432"}}"#, true),
+            (r#"{"unified":{"memory.max":"32M"}}"#, true),
+            (r#"{"unified":{"memory.max":"max"}}"#, false),
+            (r#"{"unified":{"memory.high":"4096"}}"#, false),
+            (r#"{"memory":{"limit":-1},"unified":{"memory.max":"4096"}}"#, true),
+        ] {
+            assert_eq!(limits(resources), expected, "{resources}");
+        }
     }
 }
