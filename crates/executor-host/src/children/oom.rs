@@ -25,7 +25,7 @@ use executor_core::lifecycle::{
 
 pub(super) use self::watch::OomWatch;
 use self::watch::{ContainerKey, Program, Tracked};
-use super::{ChildTable, ClientId, HANDOVER, RETRY};
+use super::{ChildTable, ClientId, RETRY};
 use crate::kernel::Kernel;
 use crate::oom::LoggedKill;
 use crate::seam::{Event, Members};
@@ -33,6 +33,9 @@ use crate::seam::{Event, Members};
 /// When the counters are read after a notice: a notice of v1 comes before the kill.
 const CHECKS: [Duration; 4] =
     [Duration::from_millis(1), Duration::from_millis(10), Duration::from_millis(100), Duration::from_secs(1)];
+
+/// How long an init may take to start its program. On a busy machine that is more than a moment.
+pub(super) const PROGRAM_PATIENCE: Duration = Duration::from_secs(1);
 
 impl<K: Kernel> ChildTable<K> {
     pub(super) fn track_kills(
@@ -158,7 +161,7 @@ impl<K: Kernel> ChildTable<K> {
         for key in std::mem::take(&mut self.oom.programs) {
             let Some(tracked) = self.oom.processes.get_mut(&key) else { continue };
             let until = match tracked.program {
-                Program::Awaited(until) => until.unwrap_or(now + HANDOVER),
+                Program::Awaited(until) => until.unwrap_or(now + PROGRAM_PATIENCE),
                 Program::Itself | Program::Known(_) | Program::Unknown => continue,
             };
             tracked.program = match tracked.pid.and_then(|pid| self.kernel.first_child(pid)) {

@@ -3,6 +3,7 @@
 use executor_core::lifecycle::{OomEvidence, OomKill, ProcessId};
 
 use super::*;
+use crate::children::oom::PROGRAM_PATIENCE;
 use crate::oom::LoggedKill;
 
 const SIGKILL: ExitStatus = ExitStatus::Signal(Signal::KILL);
@@ -160,9 +161,9 @@ fn a_kill_before_the_pid_is_known_waits_for_it() {
 #[test]
 fn the_program_of_an_init_stands_for_it() {
     let mut stage = readable();
-    // Init starts its program a moment later.
+    // Init starts its program later, on a busy machine.
     stage.start_limited(init(), 812, true);
-    stage.settle(RETRY * 3);
+    stage.settle(HANDOVER * 3);
     stage.world().first_children.insert(812, 813);
     stage.settle(RETRY * 3);
     stage.oom_kill(814, Some(OURS));
@@ -186,7 +187,7 @@ fn the_program_of_an_init_stands_for_it() {
     // Its program is not found.
     let mut stage = readable();
     stage.start_limited(init(), 812, true);
-    stage.settle(HANDOVER + RETRY);
+    stage.settle(PROGRAM_PATIENCE + RETRY);
     stage.oom_kill(813, Some(OURS));
     assert_eq!(stage.kills(), [kill(1, None, 813)]);
     assert_eq!(stage.evidence(812, code(137)), OomEvidence::Counted(1));
