@@ -84,7 +84,7 @@ const MAY_DEPEND: [(&str, &[&str]); 10] = [
     ),
     ("executor-network", &["executor-core", "executor-disk", "nix", "rustix", "serde_json", "thiserror"]),
     ("executor-sim", &["actix-rt", "executor-core", "fastrand", "futures", "tokio"]),
-    ("xtask", &[]),
+    ("xtask", &["serde_json"]),
 ];
 
 fn packages() -> Vec<Value> {

@@ -447,9 +447,10 @@ fn exec_fd_leak() {
         let executor = stage.executor();
         let root = stage.root();
         let mut samples = Vec::new();
-        let warm = Plan { execs: 20, runs: 10, every: 20 };
+        let few = |usual| longshore_tests::amount(usual).max(3);
+        let warm = Plan { execs: few(20), runs: few(10), every: few(20) };
         soak(&executor, &root, warm, drop).await.unwrap();
-        let plan = Plan { execs: 300, runs: 100, every: 50 };
+        let plan = Plan { execs: few(300), runs: few(100), every: few(50) };
         soak(&executor, &root, plan, |sample| samples.push(sample)).await.unwrap();
         for what in ["execs", "runs"] {
             let of: Vec<_> = samples.iter().filter(|sample| sample.what == what).collect();
@@ -467,7 +468,7 @@ fn exec_fd_leak() {
         held.started().await.unwrap();
         let before = Sample::take("kept", 0, &root);
         let mut kept = Vec::new();
-        for number in 0..80 {
+        for number in 0..longshore_tests::amount(80) {
             let spec = ExecSpec::new(["true"]).piped();
             let spec = if number % 4 == 0 { spec.terminal(TerminalSize::default()) } else { spec };
             kept.push(held.exec(spec).await.unwrap());
