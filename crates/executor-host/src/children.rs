@@ -40,6 +40,7 @@ use std::time::{Duration, Instant};
 
 use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, ProcessRef};
 
+use self::adoption::Reaped;
 use self::oom::OomWatch;
 pub use self::orphans::RUNTIMES;
 use self::waits::{Continuation, Wait};
@@ -87,7 +88,7 @@ pub(crate) struct ChildTable<K: Kernel> {
     /// Orphans that were reaped before they were adopted, the latest first. A runtime may report the pid of
     /// one of them a moment later. Their executor is not recorded: on a host with v1 hierarchies only, it is
     /// unknown.
-    reaped_orphans: VecDeque<(HostPid, ExitStatus)>,
+    reaped_orphans: VecDeque<(HostPid, Reaped)>,
     /// What calls below a subreaper have left behind, the latest first, until it is adopted.
     left: VecDeque<LeftBy<K::Pidfd>>,
     /// Processes of containers without a pid namespace, which may become our children.
@@ -145,11 +146,14 @@ struct Watched<P> {
     give_up: Option<Instant>,
 }
 
+#[derive(Clone)]
 enum Role {
     Call(CallId),
     Adopted {
         process: ProcessRef,
         parent: Parent,
+        /// Whether it had executed its program when it was adopted.
+        has_executed: bool,
     },
     /// It was killed, and is reaped when it exits.
     Killed,
@@ -296,8 +300,11 @@ impl<K: Kernel> ChildTable<K> {
         if matches!(watched.role, Role::Adopted { parent: Parent::Call(_), .. }) {
             return;
         }
-        let status = match self.kernel.reap(&watched.pidfd) {
-            Ok(Some(status)) => Some(status),
+        // What is reaped can be looked at no more.
+        let known = watched.role.is_known_to_have_executed();
+        let seen = known.or_else(|| self.kernel.stat(watched.pid).map(|stat| stat.has_executed()));
+        let (status, has_executed) = match self.kernel.reap(&watched.pidfd) {
+            Ok(Some(status)) => (Some(status), seen),
             // It has exited, and its parent (crun's helper) may still exist.
             Ok(None) => return self.retry_reaping(now, give_up, number),
             // It is another's child yet, or somebody else is just reaping it (state X): its status is known after that.
@@ -310,18 +317,20 @@ impl<K: Kernel> ChildTable<K> {
             Err(error) => {
                 tracing::debug!(pid = %watched.pid, %error, "somebody else has reaped this process");
                 self.kernel.was_robbed();
-                self.kernel.status_of_reaped(&watched.pidfd)
+                // By now, another process may have the pid that was looked at.
+                (self.kernel.status_of_reaped(&watched.pidfd), known)
             }
         };
         let Some(Watched { pid, client, role, runtime, .. }) = self.watched.remove(&number) else { return };
         match role {
             Role::Call(call) => self.call_ended(now, client, call, (pid, runtime.unwrap_or(pid)), status),
             Role::Adopted { process, .. } => {
-                self.exited(client, process, status.unwrap_or(ExitStatus::Unknown));
+                let status = status.unwrap_or(ExitStatus::Unknown);
+                self.exited(client, process, Reaped { status, has_executed });
             }
             Role::Killed => {
                 if let Some(status) = status {
-                    self.record_orphan(pid, status);
+                    self.record_orphan(pid, Reaped { status, has_executed });
                 }
             }
             Role::Abandoned => drop(self.kernel.report(pid)),

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use executor_core::lifecycle::{ContainerId, HostPid, OomKill, ProcessRef, Signal, SignalScope};
+use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, OomKill, ProcessRef, Signal, SignalScope};
 use executor_core::{
     BoxFuture, BoxStream, ChildFd, ChildStdio, Delivery, SIGNAL_DESCRIPTORS, check_free_descriptors,
 };
@@ -94,7 +94,7 @@ impl HostClient {
         });
         let program = PathBuf::from(command.program.clone());
         self.shared.host.request(Request::Spawn { call, command }, fds);
-        let (client, ended) = (self.clone(), exit_future(ended.1));
+        let (client, ended) = (self.clone(), exit_future(ended.1, ExitStatus::Unknown));
         async move {
             match receive_answer(spawned.1).await? {
                 Ok((_, image)) => Ok(Call { id: call, image, ended, client }),
@@ -118,11 +118,18 @@ impl HostClient {
             answers.process_exits.insert(process.clone(), ended.0);
             answers.unreported.insert(process.clone(), None);
         });
+        let (token, (answer, adopted)) = (Token(self.number()), oneshot::channel());
+        self.register(|answers| drop(answers.tokens.insert(token, PendingAnswer::Adopted(answer))));
         let named = process.clone();
-        let adopted = self.request(|token| Request::Adopt { token, process, pid, parent, members });
-        let adopted_as =
-            Adopted { process: named, ended: exit_future(ended.1), reports: true, client: self.clone() };
-        async move { adopted.await?.map(|()| adopted_as).map_err(Error::process("watch", pid)) }.boxed()
+        self.shared.host.request(Request::Adopt { token, process, pid, parent, members }, Vec::new());
+        let unknown = ProcessEnd { status: ExitStatus::Unknown, oom: None, has_executed: None };
+        let (ended, client) = (exit_future(ended.1, unknown), self.clone());
+        async move {
+            let adopted = receive_answer(adopted).await?.map_err(io::Error::from);
+            let has_executed = adopted.map_err(Error::process("watch", pid))?;
+            Ok(Adopted { process: named, ended, has_executed, reports: true, client })
+        }
+        .boxed()
     }
 
     /// Signals an adopted process, alone or with its group.

@@ -28,6 +28,9 @@ pub struct Stat {
 /// From linux/sched.h: the process is exiting.
 const PF_EXITING: u64 = 4;
 
+/// The same: it was forked and has executed nothing since. Process accounting has it as AFORK.
+pub(crate) const PF_FORKNOEXEC: u64 = 0x40;
+
 impl Stat {
     /// The stat of a process. `None` if there is no such process, or it cannot be read.
     pub fn of(pid: HostPid) -> Option<Self> {
@@ -41,6 +44,11 @@ impl Stat {
     pub fn read(pid: HostPid) -> io::Result<Option<Self>> {
         let stat = present(fs::read(format!("/proc/{pid}/stat")))?;
         Ok(stat.and_then(|stat| parse_stat(&String::from_utf8_lossy(&stat))))
+    }
+
+    /// Whether it has executed a program since it was forked. Also known of a process that has exited and is not reaped.
+    pub const fn has_executed(&self) -> bool {
+        self.flags & PF_FORKNOEXEC == 0
     }
 
     /// Whether it has exited or is exiting.

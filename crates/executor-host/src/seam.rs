@@ -246,6 +246,8 @@ pub enum Event {
     Adopted {
         /// The request's token.
         token: Token,
+        /// Whether it has executed its program: until then it is a part of the runtime.
+        has_executed: bool,
     },
     /// A process cannot be watched. It was killed.
     AdoptFailed {
@@ -297,6 +299,8 @@ pub struct ProcessEnd {
     pub status: ExitStatus,
     /// Whether it was killed for lack of memory. Absent if nobody has looked.
     pub oom: Option<OomEvidence>,
+    /// Whether it has executed its program. Absent if it was not known before, and somebody else has reaped it.
+    pub has_executed: Option<bool>,
 }
 
 /// The parent of an adopted process.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use executor_core::lifecycle::{ContainerId, ExecId, ExitStatus, HostPid, ProcessRef, Signal, SignalScope};
 use executor_core::{ChildFd, ChildStdio, Delivery};
 use executor_host::{
-    CallEnd, Command, Ended, Event, FileIdentity, HostClient, Image, ImageFate, Members, OsError, Parent,
+    CallEnd, Command, Event, FileIdentity, HostClient, Image, ImageFate, Members, OsError, Parent,
     ProcessEnd, ProcessHost, Request, StdioSource, Token,
 };
 use futures::StreamExt;
@@ -98,11 +98,12 @@ fn child(script: &str) -> (std::process::Child, HostPid) {
 }
 
 fn ended_with(status: ExitStatus) -> ProcessEnd {
-    ProcessEnd { status, oom: None }
+    ProcessEnd { status, oom: None, has_executed: Some(true) }
 }
 
-async fn adopted(host: &HostClient, pid: HostPid) -> Ended {
-    host.adopt(process(1), pid, Parent::Us, anywhere()).await.unwrap().ended()
+async fn adopted(host: &HostClient, pid: HostPid) -> impl Future<Output = ExitStatus> {
+    let ended = host.adopt(process(1), pid, Parent::Us, anywhere()).await.unwrap().ended();
+    async { ended.await.status }
 }
 
 #[tokio::test]
@@ -237,7 +238,7 @@ async fn an_exit_is_held_until_the_start_is_known_and_a_disowned_one_is_not_repo
     // The name is free.
     let (_child, pid) = child("exit 4");
     let adopted = host.adopt(process(1), pid, Parent::Us, anywhere()).await.unwrap();
-    assert_eq!(adopted.ended().await, ExitStatus::Code(4));
+    assert_eq!(adopted.ended().await, ended_with(ExitStatus::Code(4)));
     host.thaw(Vec::new()).await.unwrap();
     assert!(
         futures::FutureExt::now_or_never(exits.next()).is_none(),

@@ -1,13 +1,26 @@
 //! A small process 1. It starts the program that its arguments name, passes signals on to it, reaps orphans, and exits with
 //! the program's exit code.
 //!
+//! The driver learns from its name whether the program was executed, since nothing else of it can be seen from outside, also
+//! when it has no streams:
+//!
+//! ```text
+//!  longshore-init ── the program runs ──▶ init
+//!        └────────── execve fails ──────▶ no program: ERRNO ── a signal, or 1 s ──▶ says why, and exits
+//! ```
+//! A process can change its own name only, so the program cannot pretend either.
+//!
 //! `build.rs` builds it as a static program, because it runs in root file systems that have no libraries. Beside the standard
-//! library it needs seven functions of the C library.
+//! library it needs eleven functions of the C library.
 
 #![expect(unsafe_code, reason = "signals and waiting for any child are not in the standard library")]
 
+use std::ffi::{CStr, CString, OsStr, OsString, c_char};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, exit};
+use std::ptr;
 
 /// Large enough for glibc and musl. The kernel's own signal set is smaller.
 #[repr(C, align(8))]
@@ -16,8 +29,26 @@ struct SignalSet([u8; 128]);
 const SIG_SETMASK: i32 = 2;
 const SIGCHLD: i32 = 17;
 const WNOHANG: i32 = 1;
+const PR_SET_NAME: i32 = 15;
+const ENOENT: i32 = 2;
+const EACCES: i32 = 13;
+const ENODEV: i32 = 19;
+const ENOTDIR: i32 = 20;
+const ETIMEDOUT: i32 = 110;
+const ESTALE: i32 = 116;
+
+/// Where a program is looked for if there is no PATH.
+const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
+
+/// How long the driver has to see that there is no program.
+const ONE_SECOND: [i64; 2] = [1, 0];
 
 unsafe extern "C" {
+    static environ: *const *const c_char;
+    fn execve(path: *const c_char, args: *const *const c_char, env: *const *const c_char) -> i32;
+    fn prctl(option: i32, name: *const c_char, ...) -> i32;
+    fn sigdelset(set: *mut SignalSet, signal: i32) -> i32;
+    fn sigtimedwait(set: *const SignalSet, info: *mut u8, timeout: *const [i64; 2]) -> i32;
     fn sigfillset(set: *mut SignalSet) -> i32;
     fn sigprocmask(how: i32, set: *const SignalSet, old: *mut SignalSet) -> i32;
     fn sigwait(set: *const SignalSet, signal: *mut i32) -> i32;
@@ -37,20 +68,13 @@ fn main() -> ExitCode {
     // SAFETY: `all` is as large as the C library's sets; both calls write no more than that.
     unsafe {
         sigfillset(&raw mut all);
-        sigprocmask(SIG_SETMASK, &raw const all, std::ptr::null_mut());
+        sigprocmask(SIG_SETMASK, &raw const all, ptr::null_mut());
     }
-    // The program gets a process group of its own, so that a terminal's signals reach it only once.
-    let mut command = Command::new(&program);
-    command.args(args).process_group(0);
-    // SAFETY: the function does not allocate, and sigprocmask(2) may be called between fork and exec.
-    unsafe { command.pre_exec(unblock_signals) };
-    let child = match command.spawn() {
-        Ok(child) => child.id() as i32,
-        Err(error) => {
-            eprintln!("longshore-init: {}: {error}", program.display());
-            return ExitCode::from(if error.kind() == std::io::ErrorKind::NotFound { 127 } else { 126 });
-        }
+    let child = match start(&program, args) {
+        Ok(child) => child,
+        Err(error) => return no_program(&program, &error, &mut all),
     };
+    set_name(c"init");
     // SAFETY: these take numbers only.
     unsafe {
         if isatty(0) == 1 {
@@ -72,11 +96,82 @@ fn main() -> ExitCode {
     }
 }
 
+/// Starts the program. The error is that of execve(2): the standard library hands it over from the child.
+///
+/// The C library's execvp(3) would give a file of an unknown format to the shell.
+fn start(program: &OsStr, args: impl Iterator<Item = OsString>) -> io::Result<i32> {
+    let c_string = |word: &OsStr| CString::new(word.as_bytes());
+    let all = [program.to_owned()].into_iter().chain(args);
+    let words = all.map(|word| c_string(&word)).collect::<Result<Vec<_>, _>>()?;
+    let mut pointers: Vec<_> = words.iter().map(|word| word.as_ptr() as usize).collect();
+    pointers.push(0);
+    let paths = paths_of(program).iter().map(|path| c_string(path)).collect::<Result<Vec<_>, _>>()?;
+    // The program gets a process group of its own, so that a terminal's signals reach it only once.
+    let mut command = Command::new(program);
+    command.process_group(0);
+    let execute = move || {
+        unblock_signals()?;
+        let _alive = &words;
+        Err(execute(&paths, &pointers))
+    };
+    // SAFETY: the closure does not allocate, and calls sigprocmask(2) and execve(2) only.
+    unsafe { command.pre_exec(execute) };
+    Ok(command.spawn()?.id() as i32)
+}
+
+/// The paths at which the program may be, as execvp(3) looks for it. An empty element of PATH is the working directory.
+fn paths_of(program: &OsStr) -> Vec<OsString> {
+    if program.is_empty() || program.as_bytes().contains(&b'/') {
+        return vec![program.to_owned()];
+    }
+    let path = std::env::var_os("PATH").map_or(DEFAULT_PATH.to_vec(), OsString::into_vec);
+    let dirs = path.split(|byte| *byte == b':');
+    let below = dirs.map(|dir| [dir, if dir.is_empty() { b"" } else { b"/" }, program.as_bytes()].concat());
+    below.map(OsString::from_vec).collect()
+}
+
+/// Executes the first of these files that can be executed. Returns why there is none. `args` are pointers, and end with 0.
+fn execute(paths: &[CString], args: &[usize]) -> io::Error {
+    let mut why = io::Error::from_raw_os_error(ENOENT);
+    for path in paths {
+        // SAFETY: all are strings and lists that end with 0, and that exist until the call has returned.
+        unsafe { execve(path.as_ptr(), args.as_ptr().cast(), environ) };
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(EACCES) => why = error,
+            Some(ENOENT | ENOTDIR | ENODEV | ETIMEDOUT | ESTALE) => {}
+            _ => return error,
+        }
+    }
+    why
+}
+
+fn set_name(name: &CStr) {
+    // SAFETY: the call reads 16 bytes at most, and not beyond the string's end.
+    unsafe { prctl(PR_SET_NAME, name.as_ptr()) };
+}
+
+/// There is no program to wait for. The driver sees it by our name, and kills us. If nobody does, it is said here.
+fn no_program(program: &OsStr, error: &io::Error, signals: &mut SignalSet) -> ExitCode {
+    let name = format!("no program: {}\0", error.raw_os_error().unwrap_or_default());
+    if let Ok(name) = CStr::from_bytes_with_nul(name.as_bytes()) {
+        set_name(name);
+    }
+    // SAFETY: the set is initialised, and the time is a `timespec` of two longs. No other information is asked for.
+    unsafe {
+        // The child that could not execute the program has just ended.
+        sigdelset(signals, SIGCHLD);
+        sigtimedwait(signals, ptr::null_mut(), &ONE_SECOND);
+    }
+    eprintln!("longshore-init: {}: {error}", program.display());
+    ExitCode::from(if error.raw_os_error() == Some(ENOENT) { 127 } else { 126 })
+}
+
 /// Clears the signal mask, which the program would inherit from us.
-fn unblock_signals() -> std::io::Result<()> {
+fn unblock_signals() -> io::Result<()> {
     let none = SignalSet([0; 128]);
     // SAFETY: `none` is the empty set, and nothing is written.
-    unsafe { sigprocmask(SIG_SETMASK, &raw const none, std::ptr::null_mut()) };
+    unsafe { sigprocmask(SIG_SETMASK, &raw const none, ptr::null_mut()) };
     Ok(())
 }
 

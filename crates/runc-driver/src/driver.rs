@@ -22,6 +22,7 @@ mod pid_file;
 mod pools;
 mod ports;
 mod prepare;
+mod program;
 mod release;
 mod update;
 mod usage;

@@ -3,7 +3,10 @@
 //! runc and crun write a JSON object on each line of their log. The last line of level `error` has the cause.
 //! The known messages are those of runc 1.1 and crun 1.8.
 
+use std::io;
+
 use executor_core::lifecycle::{StartFailure, StartFailureKind};
+use rustix::io::Errno;
 
 /// The runtime's own words: the last error in its log, or its last line if no line is an error.
 pub(crate) fn words(log: &[u8]) -> Option<String> {
@@ -88,6 +91,56 @@ pub(crate) fn classify(words: String) -> StartFailure {
     StartFailure::new(kind, words)
 }
 
+/// Errors of execve(2), with the words of Go and of the C library in lower case, and what they say of a program.
+const NOT_EXECUTED: [(Errno, &str, &str); 9] = [
+    (Errno::NOENT, "no such file or directory", "it, its interpreter or its loader does not exist"),
+    (Errno::NOTDIR, "not a directory", "its path, or that of its interpreter, leads through a file"),
+    (
+        Errno::ACCESS,
+        "permission denied",
+        "permission denied: it, or its interpreter, is not executable for this user or on its mount",
+    ),
+    (Errno::PERM, "operation not permitted", "it has capabilities that the container does not have"),
+    (Errno::NOEXEC, "exec format error", "exec format error: this machine cannot execute it"),
+    (Errno::TXTBSY, "text file busy", "text file busy: it is open for writing"),
+    (
+        Errno::TOOBIG,
+        "argument list too long",
+        "argument list too long: the arguments and the environment are larger than the kernel takes",
+    ),
+    (Errno::LOOP, "too many levels of symbolic links", "too many links or interpreters lead to it"),
+    (Errno::LIBBAD, "accessing a corrupted shared library", "its loader cannot be executed"),
+];
+
+/// The error of execve(2) in the words of a runtime's init. They begin with the call, and end with the error.
+pub(crate) fn errno_of(words: &str) -> Option<Errno> {
+    if !words.starts_with("exec ") {
+        return None;
+    }
+    let lower = words.trim_end().to_lowercase();
+    let known = NOT_EXECUTED.iter().find(|(_, text, _)| lower.ends_with(text)).map(|(errno, ..)| *errno);
+    known.or_else(|| lower.ends_with("cannot allocate memory").then_some(Errno::NOMEM))
+}
+
+/// A program that the kernel has not executed, for this reason if it is known.
+pub(crate) fn not_executed(program: &str, errno: Option<Errno>) -> StartFailure {
+    let system = |errno: Errno| io::Error::from(errno);
+    let shortage =
+        errno.filter(|errno| StartFailureKind::of_io(&system(*errno)) == Some(StartFailureKind::NoResources));
+    let kind = match (shortage, errno) {
+        (Some(_), _) => StartFailureKind::NoResources,
+        (None, Some(Errno::NOENT | Errno::NOTDIR)) => StartFailureKind::NotFound,
+        (None, _) => StartFailureKind::NotExecutable,
+    };
+    let known = NOT_EXECUTED.iter().find(|(known, ..)| Some(*known) == errno);
+    let why = match (known, errno) {
+        (Some((_, _, why)), _) => (*why).to_owned(),
+        (None, Some(errno)) => system(errno).to_string(),
+        (None, None) => "the kernel did not execute it".to_owned(),
+    };
+    StartFailure::new(kind, format!("{program}: {why}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +158,28 @@ mod tests {
         assert_eq!(words(b" \n"), None);
         let wrapped = br#"{"level":"error","msg":"runc run failed: unable to start container process: the cause: details"}"#;
         assert_eq!(words(wrapped).as_deref(), Some("the cause: details"));
+    }
+
+    #[test]
+    fn why_a_program_was_not_executed() {
+        for (log, errno, kind) in [
+            ("exec /bin/x: text file busy\n", Some(Errno::TXTBSY), StartFailureKind::NotExecutable),
+            ("before\nexec /x: no such file or directory\n", Some(Errno::NOENT), StartFailureKind::NotFound),
+            ("exec /x: cannot allocate memory\n", Some(Errno::NOMEM), StartFailureKind::NoResources),
+            (
+                "{\"msg\":\"exec container process `/x`: Argument list too long\",\"level\":\"error\"}\n",
+                Some(Errno::TOOBIG),
+                StartFailureKind::NotExecutable,
+            ),
+            ("another process: no such file or directory\n", None, StartFailureKind::NotExecutable),
+        ] {
+            let known = errno_of(&words(log.as_bytes()).unwrap());
+            assert_eq!((known, not_executed("x", known).kind), (errno, kind), "{log}");
+        }
+        assert_eq!(
+            not_executed("x", Some(Errno::TXTBSY)).message,
+            "x: text file busy: it is open for writing"
+        );
     }
 
     #[test]

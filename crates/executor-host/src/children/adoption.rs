@@ -9,6 +9,24 @@ use super::{ChildTable, ClientId, Role, Watched};
 use crate::kernel::Kernel;
 use crate::seam::{CallId, Event, Members, Parent, ProcessEnd, Token};
 
+/// How a process was when it was reaped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Reaped {
+    pub(super) status: ExitStatus,
+    /// Whether it had executed a program, if that is known.
+    pub(super) has_executed: Option<bool>,
+}
+
+impl Role {
+    /// `None` if it has to be looked at. What is not adopted is not asked about.
+    pub(super) fn is_known_to_have_executed(&self) -> Option<bool> {
+        match self {
+            Self::Adopted { has_executed, .. } => has_executed.then_some(true),
+            Self::Call(_) | Self::Killed | Self::Abandoned => Some(true),
+        }
+    }
+}
+
 impl<K: Kernel> ChildTable<K> {
     pub(super) fn adopt(
         &mut self,
@@ -27,17 +45,19 @@ impl<K: Kernel> ChildTable<K> {
             Some(pidfd) => Ok(Some(pidfd)),
             None => self.open_unless_gone(pid, members),
         };
+        let seen = self.kernel.stat(pid);
         match opened {
             // It was left behind by a call, and reaped as an orphan before that was known.
-            Ok(Some(_)) if self.kernel.stat(pid).is_none() && self.is_recorded(pid) => {
-                self.emit(client, Event::Adopted { token });
-                self.adopt_gone(client, process, pid, parent);
+            Ok(Some(_)) if seen.is_none() && self.is_recorded(pid) => {
+                self.adopt_gone(client, token, process, pid, parent);
             }
-            Ok(Some(pidfd)) => self.adopt_alive(client, token, process, pid, parent, pidfd),
-            Ok(None) => {
-                self.emit(client, Event::Adopted { token });
-                self.adopt_gone(client, process, pid, parent);
+            Ok(Some(pidfd)) => {
+                // If nothing is known, nothing is waited for.
+                let has_executed = seen.is_none_or(|stat| stat.has_executed());
+                let role = Role::Adopted { process, parent, has_executed };
+                self.adopt_alive(client, token, role, pid, pidfd);
             }
+            Ok(None) => self.adopt_gone(client, token, process, pid, parent),
             Err(error) => self.adopt_failed(client, token, &process, pid, error),
         }
     }
@@ -62,17 +82,9 @@ impl<K: Kernel> ChildTable<K> {
         left.processes.into_iter().find(|(of, _)| *of == pid).map(|(_, pidfd)| pidfd)
     }
 
-    fn adopt_alive(
-        &mut self,
-        client: ClientId,
-        token: Token,
-        process: ProcessRef,
-        pid: HostPid,
-        parent: Parent,
-        pidfd: K::Pidfd,
-    ) {
+    fn adopt_alive(&mut self, client: ClientId, token: Token, role: Role, pid: HostPid, pidfd: K::Pidfd) {
         self.forget_pid(pid);
-        let role = Role::Adopted { process: process.clone(), parent };
+        let Role::Adopted { process, parent, has_executed } = role.clone() else { return };
         let number = match self.watch_by(pid, pidfd, client, role) {
             Ok(number) => number,
             Err(error) => return self.adopt_failed(client, token, &process, pid, error),
@@ -80,7 +92,7 @@ impl<K: Kernel> ChildTable<K> {
         if let Some(own) = self.clients.get_mut(&client) {
             own.adopted.insert(process, number);
         }
-        self.emit(client, Event::Adopted { token });
+        self.emit(client, Event::Adopted { token, has_executed });
         if let Parent::Call(call) = parent
             && let Some(status) = self.status_of_call(client, call)
         {
@@ -103,16 +115,27 @@ impl<K: Kernel> ChildTable<K> {
 
     /// Reports the exit of a process that was reaped before it was adopted, or has its monitor's exit report
     /// it.
-    fn adopt_gone(&mut self, client: ClientId, process: ProcessRef, pid: HostPid, parent: Parent) {
-        let status = match parent {
-            Parent::Us | Parent::LeftBy(_) => Some(self.take_orphan_status(pid).unwrap_or_else(|| {
+    fn adopt_gone(
+        &mut self,
+        client: ClientId,
+        token: Token,
+        process: ProcessRef,
+        pid: HostPid,
+        parent: Parent,
+    ) {
+        let reaped = match parent {
+            Parent::Us | Parent::LeftBy(_) => Some(self.take_orphan(pid).unwrap_or_else(|| {
                 self.kernel.was_robbed();
-                ExitStatus::Unknown
+                Reaped { status: ExitStatus::Unknown, has_executed: None }
             })),
-            Parent::Call(call) => self.status_of_call(client, call),
+            Parent::Call(call) => {
+                self.status_of_call(client, call).map(|status| Reaped { status, has_executed: None })
+            }
         };
-        match (status, parent) {
-            (Some(status), _) => self.exited(client, process, status),
+        let has_executed = reaped.and_then(|reaped| reaped.has_executed).unwrap_or(true);
+        self.emit(client, Event::Adopted { token, has_executed });
+        match (reaped, parent) {
+            (Some(reaped), _) => self.exited(client, process, reaped),
             (None, Parent::Call(call)) => {
                 if let Some(own) = self.clients.get_mut(&client) {
                     own.awaiting_monitor.push((process, call));
@@ -139,21 +162,23 @@ impl<K: Kernel> ChildTable<K> {
         for (_, Watched { pidfd, role, .. }) in monitored.collect::<Vec<_>>() {
             let Role::Adopted { process, .. } = role else { continue };
             let own_status = self.kernel.status_of_reaped(&pidfd);
-            self.exited(client, process, own_status.unwrap_or(status));
+            let status = own_status.unwrap_or(status);
+            self.exited(client, process, Reaped { status, has_executed: None });
         }
         let Some(own) = self.clients.get_mut(&client) else { return };
         let gone = own.awaiting_monitor.extract_if(.., |(_, monitor)| *monitor == call);
         for (process, _) in gone.collect::<Vec<_>>() {
-            self.exited(client, process, status);
+            self.exited(client, process, Reaped { status, has_executed: None });
         }
     }
 
-    pub(super) fn exited(&mut self, client: ClientId, process: ProcessRef, status: ExitStatus) {
+    pub(super) fn exited(&mut self, client: ClientId, process: ProcessRef, reaped: Reaped) {
         if let Some(own) = self.clients.get_mut(&client) {
             own.adopted.remove(&process);
         }
+        let Reaped { status, has_executed } = reaped;
         let oom = self.oom_evidence(client, &process, status);
-        self.emit(client, Event::Exited { process, end: ProcessEnd { status, oom } });
+        self.emit(client, Event::Exited { process, end: ProcessEnd { status, oom, has_executed } });
     }
 
     /// Forgets the processes of a container. A remembered one is reaped first if it has exited.

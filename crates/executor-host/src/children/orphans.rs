@@ -24,10 +24,10 @@ use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::time::Instant;
 
-use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, Signal};
+use executor_core::lifecycle::{ContainerId, HostPid, Signal};
 
 use super::waits::Continuation;
-use super::{ADOPTION, ChildTable, Client, ClientId, HANDOVER, Remembered, Role, push_bounded};
+use super::{ADOPTION, ChildTable, Client, ClientId, HANDOVER, Reaped, Remembered, Role, push_bounded};
 use crate::kernel::Kernel;
 use crate::procfs::{self, Stat};
 use crate::seam::{Containers, Members, Token};
@@ -81,7 +81,7 @@ impl<K: Kernel> ChildTable<K> {
         for pid in self.unknown_children().into_iter().filter(|pid| !left.contains(pid)) {
             let Some(stat) = self.kernel.stat(pid).filter(|stat| stat.state == 'Z') else { continue };
             if self.clients.values().any(|client| self.is_ours(client, pid, &stat)) {
-                self.reap_orphan(pid);
+                self.reap_orphan(pid, &stat);
             }
         }
     }
@@ -157,15 +157,15 @@ impl<K: Kernel> ChildTable<K> {
         self.kernel.stat(self.kernel.own_pid()).map_or(0, |stat| stat.session)
     }
 
-    fn reap_orphan(&mut self, pid: HostPid) {
+    fn reap_orphan(&mut self, pid: HostPid, stat: &Stat) {
         if let Ok(Some(status)) = self.kernel.open(pid).and_then(|pidfd| self.kernel.reap(&pidfd)) {
-            self.record_orphan(pid, status);
+            self.record_orphan(pid, Reaped { status, has_executed: Some(stat.has_executed()) });
         }
     }
 
-    pub(super) fn record_orphan(&mut self, pid: HostPid, status: ExitStatus) {
-        tracing::debug!(%pid, %status, "an orphan was reaped");
-        push_bounded(&mut self.reaped_orphans, (pid, status));
+    pub(super) fn record_orphan(&mut self, pid: HostPid, reaped: Reaped) {
+        tracing::debug!(%pid, status = %reaped.status, "an orphan was reaped");
+        push_bounded(&mut self.reaped_orphans, (pid, reaped));
     }
 
     /// Whether an orphan with this pid was reaped.
@@ -173,10 +173,10 @@ impl<K: Kernel> ChildTable<K> {
         self.reaped_orphans.iter().any(|(orphan, _)| *orphan == pid)
     }
 
-    /// The status of an orphan that is being adopted after all.
-    pub(super) fn take_orphan_status(&mut self, pid: HostPid) -> Option<ExitStatus> {
+    /// The end of an orphan that is being adopted after all.
+    pub(super) fn take_orphan(&mut self, pid: HostPid) -> Option<Reaped> {
         let index = self.reaped_orphans.iter().position(|(orphan, _)| *orphan == pid)?;
-        self.reaped_orphans.remove(index).map(|(_, status)| status)
+        self.reaped_orphans.remove(index).map(|(_, reaped)| reaped)
     }
 
     /// Forgets earlier processes that had this pid. Called when a process with the pid is adopted.

@@ -30,6 +30,7 @@ struct Fake {
     comm: &'static str,
     cgroup: &'static str,
     nested: bool,
+    has_executed: bool,
     ended: Option<ExitStatus>,
 }
 
@@ -88,6 +89,7 @@ impl World {
             comm: "program",
             cgroup: OURS,
             nested: true,
+            has_executed: true,
             ended: None,
         };
         change(&mut fake);
@@ -228,7 +230,9 @@ impl Kernel for World {
         }
         let fake = self.processes.get(&pid.get())?;
         let state = if fake.ended.is_some() { 'Z' } else { 'S' };
-        Some(stat(fake.comm, state, fake.parent, fake.group, fake.session, fake.serial))
+        let flags = if fake.has_executed { 0 } else { crate::procfs::PF_FORKNOEXEC };
+        let stat = stat(fake.comm, state, fake.parent, fake.group, fake.session, fake.serial);
+        Some(Stat { flags, ..stat })
     }
 
     fn own_pid(&self) -> HostPid {
@@ -451,6 +455,49 @@ fn an_orphan_that_was_reaped_before_it_is_adopted_has_its_status() {
     // It is reported once.
     stage.adopt(exec(), pid, Parent::Us);
     assert_eq!(stage.exits(), [("c/exec-1".into(), ExitStatus::Unknown)]);
+}
+
+/// Whether a process has executed its program: at its adoption, and at its exit.
+#[test]
+fn whether_a_program_was_executed_is_known_at_each_exit() {
+    let forked = |fake: &mut Fake| fake.has_executed = false;
+    let seen = |stage: &Stage| {
+        let seen = |event: Event| {
+            if let Event::Adopted { has_executed, .. } = event {
+                return Some(Some(has_executed));
+            }
+            let Event::Exited { end, .. } = event else { return None };
+            Some(end.has_executed)
+        };
+        stage.events().into_iter().filter_map(seen).collect::<Vec<_>>()
+    };
+    // It executes its program after its adoption, never, or before.
+    for (at_first, at_last) in [(false, true), (false, false), (true, true)] {
+        let mut stage = Stage::new();
+        let pid = stage.world().add(812, OWN, |fake| fake.has_executed = at_first);
+        stage.adopt(init(), pid, Parent::Us);
+        stage.world().processes.get_mut(&812).unwrap().has_executed = at_last;
+        stage.world().end(812, code(1));
+        stage.settle(RETRY);
+        assert_eq!(seen(&stage), [Some(at_first), Some(at_last)]);
+    }
+    // It was reaped as an orphan before.
+    let mut stage = Stage::new();
+    let pid = stage.world().add(812, OWN, forked);
+    stage.world().end(812, code(1));
+    stage.sigchld();
+    stage.adopt(init(), pid, Parent::Us);
+    assert_eq!(seen(&stage), [Some(false); 2]);
+    // Somebody else has reaped it: nothing is known, unless it was known before.
+    for (at_first, expected) in [(false, None), (true, Some(true))] {
+        let mut stage = Stage::new();
+        let pid = stage.world().add(812, OWN, |fake| fake.has_executed = at_first);
+        stage.adopt(init(), pid, Parent::Us);
+        stage.world().end(812, code(1));
+        stage.world().steal(812);
+        stage.settle(HANDOVER);
+        assert_eq!(seen(&stage), [Some(at_first), expected]);
+    }
 }
 
 #[test]

@@ -25,13 +25,15 @@ pub(super) struct PendingAnswers {
     pub(super) tokens: HashMap<Token, PendingAnswer>,
     pub(super) spawned: HashMap<CallId, oneshot::Sender<Spawned>>,
     pub(super) call_exits: HashMap<CallId, oneshot::Sender<ExitStatus>>,
-    pub(super) process_exits: HashMap<ProcessRef, oneshot::Sender<ExitStatus>>,
+    pub(super) process_exits: HashMap<ProcessRef, oneshot::Sender<ProcessEnd>>,
     /// Adopted processes whose exits must not be reported yet. The end is there once the process has exited.
     pub(super) unreported: HashMap<ProcessRef, Option<ProcessEnd>>,
 }
 
 pub(super) enum PendingAnswer {
     Done(oneshot::Sender<std::result::Result<(), OsError>>),
+    /// Whether the process had executed its program.
+    Adopted(oneshot::Sender<std::result::Result<bool, OsError>>),
     /// A thread blocks until it arrives.
     Blocking(mpsc::Sender<std::result::Result<(), OsError>>),
     Signalled(oneshot::Sender<std::result::Result<Delivered, OsError>>),
@@ -55,7 +57,12 @@ impl EventSink for ClientSink {
             Event::CallEnded { call, status } => {
                 send_answer(answers.call_exits.remove(&call), status);
             }
-            Event::Adopted { token } | Event::Done { token } => answers.done(token, Ok(())),
+            Event::Adopted { token, has_executed } => {
+                if let Some(PendingAnswer::Adopted(awaits)) = answers.tokens.remove(&token) {
+                    send_answer(Some(awaits), Ok(has_executed));
+                }
+            }
+            Event::Done { token } => answers.done(token, Ok(())),
             Event::AdoptFailed { token, error } | Event::Failed { token, error } => {
                 answers.done(token, Err(error))
             }
@@ -65,7 +72,7 @@ impl EventSink for ClientSink {
                 }
             }
             Event::Exited { process, end } => {
-                send_answer(answers.process_exits.remove(&process), end.status);
+                send_answer(answers.process_exits.remove(&process), end);
                 match answers.unreported.get_mut(&process) {
                     Some(kept) => *kept = Some(end),
                     None => {
@@ -87,6 +94,7 @@ impl PendingAnswers {
             Some(PendingAnswer::Blocking(awaits)) => {
                 let _gave_up_waiting = awaits.send(outcome);
             }
+            Some(PendingAnswer::Adopted(awaits)) => send_answer(Some(awaits), outcome.map(|()| true)),
             Some(PendingAnswer::Signalled(_)) | None => {}
         }
     }

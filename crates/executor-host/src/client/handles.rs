@@ -10,10 +10,10 @@ use futures::future::Shared;
 
 use super::HostClient;
 use crate::lock;
-use crate::seam::{CallId, ImageFate, Request};
+use crate::seam::{CallId, ImageFate, ProcessEnd, Request};
 
-/// Completes with the exit status of a call or of an adopted process.
-pub type Ended = Shared<BoxFuture<'static, ExitStatus>>;
+/// Completes with the exit status of a call, or with the end of an adopted process.
+pub type Ended<T = ExitStatus> = Shared<BoxFuture<'static, T>>;
 
 /// A runtime that was executed. It is reaped whether or not its end is awaited. If it fails, what it has left
 /// in its process group is killed before the call ends.
@@ -28,7 +28,9 @@ pub struct Call {
 /// An adopted process. Its exit is reported in [`HostClient::exits`] once this is dropped.
 pub struct Adopted {
     pub(super) process: ProcessRef,
-    pub(super) ended: Ended,
+    pub(super) ended: Ended<ProcessEnd>,
+    /// Whether it had executed its program when it was adopted.
+    pub(super) has_executed: bool,
     /// Whether dropping it reports the exit.
     pub(super) reports: bool,
     pub(super) client: HostClient,
@@ -81,8 +83,13 @@ impl Call {
 
 impl Adopted {
     /// Its exit.
-    pub fn ended(&self) -> Ended {
+    pub fn ended(&self) -> Ended<ProcessEnd> {
         self.ended.clone()
+    }
+
+    /// Whether it had executed its program when it was adopted.
+    pub const fn has_executed(&self) -> bool {
+        self.has_executed
     }
 
     /// Has its exit reported from now on.
@@ -123,6 +130,10 @@ impl Drop for Adopted {
     }
 }
 
-pub(super) fn exit_future(ended: oneshot::Receiver<ExitStatus>) -> Ended {
-    ended.map(|status| status.unwrap_or(ExitStatus::Unknown)).boxed().shared()
+/// `unknown` stands for an end that is never delivered.
+pub(super) fn exit_future<T: Clone + Send + Sync + 'static>(
+    ended: oneshot::Receiver<T>,
+    unknown: T,
+) -> Ended<T> {
+    ended.map(|end| end.unwrap_or(unknown)).boxed().shared()
 }

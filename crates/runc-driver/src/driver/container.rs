@@ -12,7 +12,7 @@ use executor_host::cgroup::Cgroups;
 use executor_host::journal::Journal;
 use executor_host::procfs::{self, Stat};
 use executor_host::terminal::Terminal;
-use executor_host::{Ended, Members, Place, Reservation};
+use executor_host::{Ended, Members, Place, ProcessEnd, Reservation};
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -27,8 +27,8 @@ pub(super) struct DriverContainer {
     /// The namespace of its network, once it is attached.
     pub(super) namespace: OnceLock<NetworkNamespace>,
     pub(super) init: OnceLock<HostPid>,
-    /// Completes with init's exit status.
-    pub(super) ended: OnceLock<Ended>,
+    /// Completes with init's end.
+    pub(super) ended: OnceLock<Ended<ProcessEnd>>,
     /// How a created init waits for its start.
     pub(super) layout: OnceLock<Layout>,
     /// Its processes, on disk.
@@ -103,6 +103,11 @@ impl DriverContainer {
             starts.senders.insert(process.clone(), abandon);
         }
         Some(PendingStart { container: self, process, abandoned })
+    }
+
+    /// The program of its init.
+    pub(super) fn program(&self) -> &str {
+        self.spec.process.args.first().map_or("", String::as_str)
     }
 
     pub(super) fn abandon(&self, process: &ProcessId) {

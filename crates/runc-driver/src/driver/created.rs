@@ -17,7 +17,7 @@ use executor_core::ChildStdio;
 use executor_core::lifecycle::{HostPid, StartFailure, StartFailureKind};
 use executor_disk::Dir;
 use executor_host::procfs::Stat;
-use executor_host::{Adopted, Ended};
+use executor_host::{Adopted, Ended, ProcessEnd};
 use futures::FutureExt;
 use rustix::fs::OFlags;
 use tokio::net::unix::pipe;
@@ -25,6 +25,7 @@ use tokio::net::unix::pipe;
 use super::container::{DriverContainer, PendingStart};
 use super::launch::LaunchKind;
 use super::pools::Pool;
+use super::program::{Stderr, await_program};
 use super::{DriverState, gone};
 use crate::Error;
 
@@ -69,13 +70,20 @@ impl DriverState {
         };
         tokio::select! {
             biased;
-            started = self.open_exec_fifo(container) => {
+            started = self.start_program(start) => {
                 // A program of init can be found from now on.
                 self.watch_kills(container);
                 started
             }
             message = timed_out => Err(StartFailure::new(StartFailureKind::RuntimeTimedOut, message)),
         }
+    }
+
+    async fn start_program(&self, start: &PendingStart) -> Result<(), StartFailure> {
+        let container = &start.container;
+        self.open_exec_fifo(container).await?;
+        let (Some(pid), Some(ended)) = (container.init.get(), container.ended.get()) else { return Ok(()) };
+        await_program(start, container.program(), *pid, false, ended.clone(), Stderr::unknown()).await
     }
 
     async fn open_exec_fifo(&self, container: &Arc<DriverContainer>) -> Result<(), StartFailure> {
@@ -158,8 +166,8 @@ fn release_crun_init(state: &Dir, pid: HostPid) -> io::Result<StartOutcome> {
 
 /// Opens the fifo for runc's init, and removes it once the program is executed: while it exists, the runtime reports the
 /// container as created.
-async fn release_runc_init(state: &Dir, ended: Ended) -> io::Result<StartOutcome> {
-    let outcome = await_program(open(state, OFlags::RDONLY)?, ended).await?;
+async fn release_runc_init(state: &Dir, ended: Ended<ProcessEnd>) -> io::Result<StartOutcome> {
+    let outcome = await_byte(open(state, OFlags::RDONLY)?, ended).await?;
     if outcome == StartOutcome::Executed {
         state.remove_file(FIFO)?;
     }
@@ -168,7 +176,7 @@ async fn release_runc_init(state: &Dir, ended: Ended) -> io::Result<StartOutcome
 
 /// Waits for the byte of runc's init. Init continues as soon as the fifo is open. If it exits without writing
 /// the byte, it has not executed the program.
-async fn await_program(fifo: File, ended: Ended) -> io::Result<StartOutcome> {
+async fn await_byte(fifo: File, ended: Ended<ProcessEnd>) -> io::Result<StartOutcome> {
     let gate = pipe::Receiver::from_owned_fd(fifo.into())?;
     loop {
         tokio::select! {

@@ -21,6 +21,7 @@ use super::console::Console;
 use super::container::{DriverContainer, PendingStart, stem};
 use super::pid_file::{PidFile, read_pid};
 use super::pools::Pool;
+use super::program::{Stderr, await_program};
 use super::{DriverState, Mode, OpenedRoot, gone};
 use crate::oci::{Launch, RuntimeCall};
 use crate::{Error, failure};
@@ -34,6 +35,7 @@ pub(super) enum LaunchKind {
     /// `process` is the file in the bundle that describes the process. It is removed afterwards.
     Exec {
         process: String,
+        program: String,
     },
 }
 
@@ -121,22 +123,47 @@ impl DriverState {
             systemd_cgroup: reservation.cgroup.as_ref().is_some_and(CgroupPlace::is_made_by_systemd),
         };
         let process_file = match &kind {
-            LaunchKind::Exec { process } => Some(process.clone()),
+            LaunchKind::Exec { process, .. } => Some(process.clone()),
             LaunchKind::Create | LaunchKind::Run => None,
         };
         let files = LaunchFiles { pid: pid_file, process: process_file };
+        let stderr = Stderr::of(&stdio);
         self.track_kills(container, process);
         match self.call_runtime(start, &kind, launch, &files.pid, stdio).await {
             Ok((parent, call)) => {
                 let adopted = self.adopt(container, process, files, parent).await;
                 drop(call);
                 let adopted = adopted.inspect_err(|_| self.untrack_kills(container, process))?;
+                let adopted = self.with_program(start, &kind, stderr, adopted).await?;
                 self.with_terminal(container, console, adopted).await
             }
             Err(failure) => {
                 self.untrack_kills(container, process);
                 let failure = self.clean_up_failed_launch(start, files, failure).await;
                 Err(console.and_then(Console::shortage).unwrap_or(failure))
+            }
+        }
+    }
+
+    /// Waits until a process has executed its program, unless it is held before. Otherwise the process has not started.
+    async fn with_program(
+        &self,
+        start: &PendingStart,
+        kind: &LaunchKind,
+        stderr: Stderr,
+        (pid, adopted): (HostPid, Adopted),
+    ) -> StartResult<(HostPid, Adopted)> {
+        let program = match kind {
+            LaunchKind::Create => return Ok((pid, adopted)),
+            LaunchKind::Run => start.container.program(),
+            LaunchKind::Exec { program, .. } => program,
+        };
+        match await_program(start, program, pid, adopted.has_executed(), adopted.ended(), stderr).await {
+            Ok(()) => Ok((pid, adopted)),
+            Err(failure) => {
+                adopted.disown(PATIENCE).await;
+                self.untrack_kills(&start.container, &start.process);
+                Err(failure)
             }
         }
     }
@@ -343,7 +370,7 @@ fn begin_call(
     match kind {
         LaunchKind::Create => opened.runtime.create(id, bundle, launch, stdio),
         LaunchKind::Run => opened.runtime.run(id, bundle, launch, stdio),
-        LaunchKind::Exec { process } => opened.runtime.exec(id, &bundle.join(process), launch, stdio),
+        LaunchKind::Exec { process, .. } => opened.runtime.exec(id, &bundle.join(process), launch, stdio),
     }
 }
 

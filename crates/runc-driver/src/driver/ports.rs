@@ -105,6 +105,7 @@ impl Runtime for Runc {
         self.shared.with_kick(async move {
             let (worker, container, path) = (Arc::clone(&shared), Arc::clone(&start.container), file.clone());
             let process = start.process.clone();
+            let program = spec.args.first().cloned().unwrap_or_default();
             let write = move || worker.write_process(&container, &process, spec, &path);
             if let Err(failure) = shared.work(Pool::Bundles, write).await {
                 let own = Arc::clone(&start.container);
@@ -112,7 +113,7 @@ impl Runtime for Runc {
                 let _left_to_release = shared.pools.run(Pool::Bundles, remove).await;
                 return Err(failure);
             }
-            shared.launch(&start, LaunchKind::Exec { process: file }, stdio).await.map(reported)
+            shared.launch(&start, LaunchKind::Exec { process: file, program }, stdio).await.map(reported)
         })
     }
 

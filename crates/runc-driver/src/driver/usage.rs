@@ -15,7 +15,7 @@ impl DriverState {
     pub(super) async fn exit(
         self: Arc<Self>,
         process: ProcessRef,
-        ProcessEnd { status, oom }: ProcessEnd,
+        ProcessEnd { status, oom, .. }: ProcessEnd,
     ) -> (ProcessRef, RawExit) {
         let container = self.container(&process.container).ok();
         if let Some(container) = &container {

@@ -96,7 +96,8 @@ fn a_record_that_is_read_with_the_exit_is_reported_before_it() {
     stage.world().log.as_mut().unwrap().kills.push(logged);
     stage.world().end(812, SIGKILL);
     stage.settle(RETRY);
-    let end = crate::seam::ProcessEnd { status: SIGKILL, oom: Some(OomEvidence::Killed) };
+    let end =
+        crate::seam::ProcessEnd { status: SIGKILL, oom: Some(OomEvidence::Killed), has_executed: Some(true) };
     let kill = kill(1, Some(ProcessId::Init), 812);
     assert_eq!(
         stage.events(),
