@@ -61,8 +61,8 @@ pub enum Error {
     NotFound {
         /// The program, as the specification names it.
         program: String,
-        /// Where it was searched for.
-        why: &'static str,
+        /// Where it was searched for, or what else is missing.
+        why: String,
     },
     /// The program exists, but cannot be executed.
     #[error("{program}: {why}")]
@@ -70,7 +70,7 @@ pub enum Error {
         /// The program, as the specification names it.
         program: String,
         /// What is wrong with it.
-        why: &'static str,
+        why: String,
     },
     /// The container of an exec has ended.
     #[error("the container has ended: the root directory of its init cannot be opened")]

@@ -7,7 +7,8 @@
 //!        │              └──────▶ kernel_fs: what a sandbox does not get
 //!        ├─────────▶ process ──▶ users: uid, gid, groups, home   (both by rootfs_dir: looked at from
 //!        │              ├──────▶ program: can it be executed      inside, links never followed out)
-//!        │              └──────▶ files: what runtimes read of the container's
+//!        │              ├──────▶ files: what runtimes read of the container's
+//!        │              └──────▶ seen: its files where mounts will show them, for the two above
 //!        ├─────────▶ names: its own hosts and resolv.conf, read-only
 //!        ▼
 //!     context ──▶ config ──▶ defaults, or the caller's own
@@ -45,11 +46,13 @@ use std::path::Path;
 use executor_core::lifecycle::{HostPid, Leftover};
 use executor_core::{ContainerSpec, ExecSpec, NetworkAttachment, NetworkNamespace};
 use executor_disk::Dir;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::config::{Configuration, host, labels};
 use crate::context::BundleContext;
 use crate::ids::{Ids, Owner};
+use crate::process::check_program;
+use crate::process::seen::Seen;
 use crate::rootfs_dir::RootfsDir;
 
 pub use context::Request;
@@ -78,12 +81,6 @@ pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> R
     let view = RootfsDir::open(&rootfs.seen)?;
     view.check_dev()?;
     let process = process::of_init(&view, spec, &ids)?;
-    process.check_program(&view, &ids, &mounts.covered)?;
-    // The runtime would make it too, but owned by the container's root instead of the process's user.
-    let cwd = &spec.process.cwd;
-    if rootfs.mounts.is_empty() && !mounts.cover(cwd) {
-        view.make_dirs(cwd, process.owner).map_err(Error::file("cwd", cwd))?;
-    }
     if spec.init {
         init::write(dir)?;
     }
@@ -102,7 +99,19 @@ pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> R
     };
     let mut config = Configuration::of(&context, process.json)?;
     let is_seen = |mount: &&Value| !rootfs.mounts.contains(mount);
-    process::files::check(&view, &config.mounts().iter().filter(is_seen).collect::<Vec<_>>())?;
+    let seen = Seen::of_new(&view, config.mounts().iter().filter(is_seen))?;
+    process::files::check(&seen)?;
+    let program = spec.process.args.first().map(String::as_str);
+    let found = check_program(&seen, spec, program, &config.json["process"], &process.user, &ids)?;
+    // Our own init looks for the program itself.
+    if let Some(path) = found.filter(|_| !spec.init) {
+        config.json["process"]["args"][0] = json!(path);
+    }
+    // The runtime would make it too, but owned by the container's root instead of the process's user.
+    let cwd = &spec.process.cwd;
+    if rootfs.mounts.is_empty() && !mounts.cover(cwd) {
+        view.make_dirs(cwd, process.owner).map_err(Error::file("cwd", cwd))?;
+    }
     if let Some(mounts) = config.json["mounts"].as_array_mut() {
         nested::make(dir, mounts, spec.remove_stub_parents, &ids)?;
     }

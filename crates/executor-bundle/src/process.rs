@@ -2,13 +2,14 @@
 
 pub(crate) mod files;
 pub(crate) mod program;
+pub(crate) mod seen;
 pub(crate) mod users;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use executor_core::lifecycle::TerminalSize;
-use executor_core::{Capability, Config, ContainerSpec, ExecSpec, ProcessSpec};
+use executor_core::{Capability, Config, ContainerSpec, ExecSpec, ProcessSpec, Security};
 use executor_disk::Dir;
 use serde_json::{Value, json};
 
@@ -17,7 +18,8 @@ use crate::error::Error;
 use crate::ids::{Ids, Owner};
 use crate::json::{list, strings};
 use crate::rootfs_dir::RootfsDir;
-use program::Subject;
+use program::{Rights, Subject};
+use seen::Seen;
 use users::User;
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -36,7 +38,7 @@ pub(crate) struct Init {
     pub(crate) capabilities: BTreeSet<Capability>,
     /// Its user and group on the host.
     pub(crate) owner: Owner,
-    user: User,
+    pub(crate) user: User,
 }
 
 /// The init that the specification asks for. Its user is looked up in the root file system.
@@ -46,19 +48,6 @@ pub(crate) fn of_init(view: &RootfsDir, spec: &ContainerSpec, ids: &Ids) -> Resu
     let json = init(spec, &user, &capabilities)?;
     let owner = ids.on_the_host(user.uid, user.gid);
     Ok(Init { json, capabilities, owner, user })
-}
-
-impl Init {
-    /// Fails if its program does not exist or cannot be executed. `covered` are the paths where mounts will be, whose files
-    /// `view` does not show.
-    pub(crate) fn check_program(
-        &self,
-        view: &RootfsDir,
-        ids: &Ids,
-        covered: &[PathBuf],
-    ) -> Result<(), Error> {
-        check_program(view, &self.json, &self.user.on_the_host(ids), covered)
-    }
 }
 
 /// Keeps the `process` object of init for [`exec`].
@@ -84,19 +73,52 @@ pub(crate) fn exec(
         let all = capabilities::of(&spec.process, spec.security)?;
         process["capabilities"] = Sets::of(&all, &spec.process, spec.security, user.uid).to_json();
     }
-    check_program(view, &process, &user.on_the_host(&ids), &[])?;
+    let program = exec.args.first().map(String::as_str);
+    let found = check_program(&Seen::of_running(view), spec, program, &process, &user, &ids)?;
+    if let Some(path) = found {
+        process["args"][0] = json!(path);
+    }
     Ok(process)
 }
 
-fn check_program(view: &RootfsDir, process: &Value, user: &User, covered: &[PathBuf]) -> Result<(), Error> {
+/// Fails if a program does not exist or cannot be executed by `process`. Returns its path if the runtime would try another
+/// file than execvp(3).
+pub(crate) fn check_program(
+    seen: &Seen<'_>,
+    spec: &ContainerSpec,
+    program: Option<&str>,
+    process: &Value,
+    user: &User,
+    ids: &Ids,
+) -> Result<Option<PathBuf>, Error> {
     let variables: Vec<_> = strings(&process["env"]).collect();
-    let Some(path) = variables.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")) else {
-        // Then the runtime decides where it looks for the program.
-        return Ok(());
-    };
-    let program = strings(&process["args"]).next();
+    let path = variables.iter().rev().find_map(|entry| entry.strip_prefix("PATH="));
+    // Without a PATH, the runtime decides where it looks for the program.
+    let (Some(program), Some(path)) = (program, path) else { return Ok(None) };
+    let mut user = user.clone();
+    let more = process["user"]["additionalGids"].as_array().into_iter().flatten();
+    user.groups.extend(more.filter_map(|gid| u32::try_from(gid.as_u64()?).ok()));
     let cwd = Path::new(process["cwd"].as_str().unwrap_or("/"));
-    program::check(view, &Subject { program, cwd, path, user }, covered)
+    let rights = rights(process, spec, user.uid, ids);
+    program::check(seen, &Subject { program, cwd, path, user: &user.on_the_host(ids), rights })
+}
+
+/// What a process may execute and search beside what the modes of files allow.
+fn rights(process: &Value, spec: &ContainerSpec, uid: u32, ids: &Ids) -> Rights {
+    let sets = &process["capabilities"];
+    if !sets.is_object() || uid == 0 && ids.map.is_some() {
+        return Rights { overrides: true, searches: true };
+    }
+    // An ordinary user has what it is given, and not what root has by default.
+    let is_given = |name: &str| {
+        let asked = spec.process.cap_add.iter().any(|capability| capability.name() == name);
+        uid == 0 || asked || spec.config.is_some() || spec.security == Security::Insecure
+    };
+    let has = |name: &str| {
+        let in_set = |set: &str| strings(&sets[set]).any(|one| one == name);
+        in_set("ambient") || is_given(name) && in_set("effective")
+    };
+    Rights { overrides: has("CAP_DAC_OVERRIDE"), searches: has("CAP_DAC_READ_SEARCH") }
 }
 
 /// The `process` object of a container's init.

@@ -243,6 +243,27 @@ impl Found {
         FileType::from_raw_mode(self.stat.st_mode) == kind
     }
 
+    /// Whether it has an extended attribute.
+    pub(crate) fn has_attribute(&self, name: &str) -> bool {
+        rustix::fs::getxattr(self.link(), name, &mut [0_u8; 0][..]).is_ok()
+    }
+
+    /// Reads `length` bytes at an offset; fewer at the end of the file.
+    pub(crate) fn read_at(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::open(self.link(), flags, Mode::empty())?);
+        let mut bytes = vec![0; length];
+        let mut read = 0;
+        while let Some(rest) = bytes.get_mut(read..).filter(|rest| !rest.is_empty()) {
+            match std::os::unix::fs::FileExt::read_at(&file, rest, offset + read as u64)? {
+                0 => break,
+                more => read += more,
+            }
+        }
+        bytes.truncate(read);
+        Ok(bytes)
+    }
+
     /// Reads at most `limit` bytes from the beginning of the file.
     pub(crate) fn read(&self, limit: u64) -> io::Result<Vec<u8>> {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;

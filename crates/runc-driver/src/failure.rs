@@ -101,7 +101,11 @@ const NOT_EXECUTED: [(Errno, &str, &str); 9] = [
         "permission denied: it, or its interpreter, is not executable for this user or on its mount",
     ),
     (Errno::PERM, "operation not permitted", "it has capabilities that the container does not have"),
-    (Errno::NOEXEC, "exec format error", "exec format error: this machine cannot execute it"),
+    (
+        Errno::NOEXEC,
+        "exec format error",
+        "exec format error: neither a program for this machine nor a script that begins with #!",
+    ),
     (Errno::TXTBSY, "text file busy", "text file busy: it is open for writing"),
     (
         Errno::TOOBIG,
@@ -114,7 +118,7 @@ const NOT_EXECUTED: [(Errno, &str, &str); 9] = [
 
 /// The error of execve(2) in the words of a runtime's init. They begin with the call, and end with the error.
 pub(crate) fn errno_of(words: &str) -> Option<Errno> {
-    if !words.starts_with("exec ") {
+    if !words.starts_with("exec ") && !words.starts_with("exec: ") {
         return None;
     }
     let lower = words.trim_end().to_lowercase();
@@ -136,7 +140,10 @@ pub(crate) fn not_executed(program: &str, errno: Option<Errno>) -> StartFailure 
     let why = match (known, errno) {
         (Some((_, _, why)), _) => (*why).to_owned(),
         (None, Some(errno)) => system(errno).to_string(),
-        (None, None) => "the kernel did not execute it".to_owned(),
+        (None, None) => {
+            let causes = "it is not for this machine, it is open for writing, or its arguments are too long";
+            format!("the kernel did not execute it: {causes}")
+        }
     };
     StartFailure::new(kind, format!("{program}: {why}"))
 }
@@ -171,6 +178,7 @@ mod tests {
                 Some(Errno::TOOBIG),
                 StartFailureKind::NotExecutable,
             ),
+            ("exec: Exec format error\n", Some(Errno::NOEXEC), StartFailureKind::NotExecutable),
             ("another process: no such file or directory\n", None, StartFailureKind::NotExecutable),
         ] {
             let known = errno_of(&words(log.as_bytes()).unwrap());

@@ -1,187 +1,224 @@
 //! Checks that a container's program exists and can be executed, before the container is made.
 //!
-//! The runtime checks this too, but partly too late: if the file is not a binary, the runtime has already reported that the
-//! container runs, and the container ends with exit code 1. Some programs cannot be checked from outside and are left to
-//! the runtime: those in a mount that does not exist yet, and those with an interpreter registered with `binfmt_misc`.
+//! The runtime checks some of it too, and the kernel all of it, but after the start was reported. What is certain is said here,
+//! with its reason. The rest is left to the kernel, whose refusal the driver notices: docs/adr/0004 and 0019.
+//!
+//! ```text
+//!  the paths that execvp(3) would try ──▶ seen: which file is there ──▶ may this user execute it ──▶ format
+//!                                              ▲                                                       │
+//!                                              └──────── its interpreter, its loader ◀─────────────────┘
+//! ```
 
-use std::fs;
+mod format;
+
 use std::path::{Path, PathBuf};
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, StatVfsMountFlags, fstatvfs};
 
+use self::format::Format;
+use super::seen::{Seen, What};
 use super::users::User;
 use crate::error::Error;
-use crate::rootfs_dir::{Found, RootfsDir};
+use crate::rootfs_dir::Found;
+
+/// The attribute of a file whose mode is not all that decides.
+const ACL: &str = "system.posix_acl_access";
 
 /// Whether the file at a path can be executed.
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Verdict {
     Executable,
-    Missing,
-    /// It exists, and cannot be executed for this reason.
-    NotExecutable(&'static str),
-    /// The kernel does not know its format. execvp(3) stops its search at such a file.
-    UnknownFormat,
-    /// It cannot be judged: the container will see something else at this path.
-    Hidden,
+    /// Only the kernel knows.
+    Unknown,
+    /// There is no such file. With a reason if it is the interpreter that is missing. execvp(3) goes on.
+    Missing(Option<String>),
+    /// This user may not execute it. execvp(3) goes on, and remembers it.
+    Denied(String),
+    /// The kernel cannot execute it. execvp(3) stops.
+    Unfit(String),
 }
 
 /// The parts of a process that decide whether its program can be executed.
 pub(crate) struct Subject<'a> {
-    pub(crate) program: Option<&'a str>,
+    pub(crate) program: &'a str,
     pub(crate) cwd: &'a Path,
     pub(crate) path: &'a str,
+    /// With the ids of the host.
     pub(crate) user: &'a User,
+    pub(crate) rights: Rights,
 }
 
-/// Checks the program of `process`. `mounts` are the paths where mounts will be, whose files `rootfs` does not show.
-pub(crate) fn check(rootfs: &RootfsDir, process: &Subject<'_>, mounts: &[PathBuf]) -> Result<(), Error> {
-    let Some(program) = process.program else {
-        return Ok(());
-    };
-    let on_path = !program.contains('/');
-    for candidate in candidates(program, process) {
-        match judge(rootfs, &candidate, process, mounts) {
-            Verdict::Executable | Verdict::Hidden => return Ok(()),
-            // On PATH, files that are missing or not executable are skipped, as by execvp(3).
-            Verdict::Missing => {}
-            Verdict::NotExecutable(_) if on_path => {}
-            Verdict::NotExecutable(why) => {
-                return Err(Error::NotExecutable { program: program.to_owned(), why });
+/// What capabilities of a process stand for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rights {
+    /// `CAP_DAC_OVERRIDE`: whatever anybody may execute, and all directories.
+    pub(crate) overrides: bool,
+    /// `CAP_DAC_READ_SEARCH`: all directories.
+    pub(crate) searches: bool,
+}
+
+/// Checks a program. Returns the path to execute if the runtime would try another file of the same name first: it skips less
+/// than execvp(3) does.
+pub(crate) fn check(seen: &Seen<'_>, process: &Subject<'_>) -> Result<Option<PathBuf>, Error> {
+    let program = || process.program.to_owned();
+    if process.program.contains('/') {
+        return match judge(seen, &process.cwd.join(process.program), process, 0) {
+            Verdict::Executable | Verdict::Unknown => Ok(None),
+            Verdict::Missing(why) => Err(Error::NotFound {
+                program: program(),
+                why: why.unwrap_or_else(|| "no such file in the container".to_owned()),
+            }),
+            Verdict::Denied(why) | Verdict::Unfit(why) => {
+                Err(Error::NotExecutable { program: program(), why })
             }
-            Verdict::UnknownFormat => {
-                let why = "exec format error: neither a binary nor a script that begins with #!";
-                return Err(Error::NotExecutable { program: program.to_owned(), why });
-            }
+        };
+    }
+    let (mut denied, mut missing, mut runtimes) = (None, None, None);
+    for dir in process.path.split(':') {
+        let path = process.cwd.join(dir).join(process.program);
+        if runtimes.is_none() && dir.starts_with('/') && would_be_tried(seen, &path) {
+            runtimes = Some(path.clone());
+        }
+        match judge(seen, &path, process, 0) {
+            Verdict::Executable => return Ok((runtimes.as_ref() != Some(&path)).then_some(path)),
+            Verdict::Unknown => return Ok(None),
+            Verdict::Missing(why) => missing = missing.or(why),
+            Verdict::Denied(why) => denied = denied.or(Some(why)),
+            Verdict::Unfit(why) => return Err(Error::NotExecutable { program: program(), why }),
         }
     }
-    let why = match (mounts.is_empty(), on_path) {
-        (false, _) => return Ok(()),
-        (true, true) => "not found on the container's PATH",
-        (true, false) => "no such file in the container",
-    };
-    Err(Error::NotFound { program: program.to_owned(), why })
+    match denied {
+        Some(why) => Err(Error::NotExecutable { program: program(), why }),
+        None => {
+            let why = missing.unwrap_or_else(|| "not found on the container's PATH".to_owned());
+            Err(Error::NotFound { program: program(), why })
+        }
+    }
 }
 
-fn candidates(program: &str, process: &Subject<'_>) -> Vec<PathBuf> {
-    if program.contains('/') {
-        return vec![process.cwd.join(program)];
+/// Whether a runtime that looks for a program on PATH would take this file: a regular one that anybody may execute.
+fn would_be_tried(seen: &Seen<'_>, path: &Path) -> bool {
+    match seen.resolve(path, &|_| true) {
+        Ok((_, What::File(found))) => found.is(FileType::RegularFile) && found.stat.st_mode & 0o111 != 0,
+        Ok((_, What::Runtimes | What::Unknown)) | Err(_) => true,
+        Ok((_, What::Missing | What::Barred)) => false,
     }
-    process
-        .path
-        .split(':')
-        .filter(|dir| dir.starts_with('/'))
-        .map(|dir| Path::new(dir).join(program))
-        .collect()
 }
 
-fn judge(rootfs: &RootfsDir, path: &Path, process: &Subject<'_>, mounts: &[PathBuf]) -> Verdict {
-    let is_hidden = |path: &Path| mounts.iter().any(|mount| path.starts_with(mount));
-    if is_hidden(path) {
-        return Verdict::Hidden;
-    }
-    let found = match rootfs.find(path) {
-        Ok(Some(found)) => found,
-        Ok(None) => return Verdict::Missing,
-        Err(_) => return Verdict::Hidden,
+/// Judges a file. `above` is how many scripts it is the interpreter of.
+fn judge(seen: &Seen<'_>, path: &Path, process: &Subject<'_>, above: u32) -> Verdict {
+    let found = match find(seen, path, process) {
+        Ok(found) => found,
+        Err(verdict) => return verdict,
     };
-    if !mounts.is_empty() && rootfs.path_of(&found).is_none_or(|path| is_hidden(&path)) {
-        return Verdict::Hidden;
+    let verdict = match Format::of(&found) {
+        Format::Native => Verdict::Executable,
+        Format::Unknown => Verdict::Unknown,
+        Format::Foreign(_) if !format::others_are_known() => Verdict::Unknown,
+        Format::Foreign(why) | Format::Broken(why) => Verdict::Unfit(format!("exec format error: {why}")),
+        Format::Script(_) if above >= format::MOST_SCRIPTS => {
+            Verdict::Unfit("too many interpreters are scripts themselves".to_owned())
+        }
+        Format::Script(name) => {
+            let verdict = judge(seen, &process.cwd.join(&name), process, above + 1);
+            of_interpreter("interpreter", &name, verdict)
+        }
+        Format::Loaded(name) => {
+            of_interpreter("loader", &name, judge_loader(seen, &process.cwd.join(&name), process))
+        }
+    };
+    // A registered format may be one that begins as a script or a program does.
+    if verdict != Verdict::Executable && format::has_registered() { Verdict::Unknown } else { verdict }
+}
+
+/// A loader is executed with the same rights, and has to be a program of this machine.
+fn judge_loader(seen: &Seen<'_>, path: &Path, process: &Subject<'_>) -> Verdict {
+    let found = match find(seen, path, process) {
+        Ok(found) => found,
+        Err(verdict) => return verdict,
+    };
+    match Format::of(&found) {
+        Format::Native | Format::Loaded(_) => Verdict::Executable,
+        Format::Unknown => Verdict::Unknown,
+        Format::Script(_) => Verdict::Unfit("is a script".to_owned()),
+        Format::Foreign(why) | Format::Broken(why) => Verdict::Unfit(why),
     }
+}
+
+/// The file at a path, if this user may execute it.
+fn find(seen: &Seen<'_>, path: &Path, process: &Subject<'_>) -> Result<Found, Verdict> {
+    let denied = |why: &str| Err(Verdict::Denied(why.to_owned()));
+    let may_search = |dir: &Found| {
+        let Rights { overrides, searches } = process.rights;
+        overrides || searches || has_bit(dir, process.user) || dir.has_attribute(ACL)
+    };
+    let (at, found) = match seen.resolve(path, &may_search) {
+        Ok((at, What::File(found))) => (at, found),
+        Ok((_, What::Missing)) => return Err(Verdict::Missing(None)),
+        Ok((at, What::Barred)) => {
+            let whose = by(process);
+            return denied(&format!("permission denied: {} may not be searched{whose}", at.display()));
+        }
+        Ok((_, What::Runtimes | What::Unknown)) | Err(_) => return Err(Verdict::Unknown),
+    };
     if found.is(FileType::Directory) {
-        return Verdict::NotExecutable("is a directory");
+        return denied("is a directory");
     }
     if !found.is(FileType::RegularFile) {
-        return Verdict::NotExecutable("is not a regular file");
+        return denied("is not a regular file");
     }
-    if !may_execute(&found, process.user) {
-        return Verdict::NotExecutable("permission denied: it is not executable");
+    if !may_execute(&found, process) {
+        return denied(&format!("permission denied: it is not executable{}", by(process)));
     }
-    if has_known_format(&found) { Verdict::Executable } else { Verdict::UnknownFormat }
+    let is_without_exec = match seen.is_running {
+        true => fstatvfs(found.as_fd()).is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::NOEXEC)),
+        false => seen.is_without_exec(&at),
+    };
+    if is_without_exec {
+        denied("permission denied: its mount allows no programs (noexec)")
+    } else {
+        Ok(found)
+    }
 }
 
-/// Whether the file's mode lets this user execute it. For root, one execute bit is enough.
-fn may_execute(found: &Found, user: &User) -> bool {
+/// What the verdict on an interpreter says of the program.
+fn of_interpreter(what: &str, name: &Path, verdict: Verdict) -> Verdict {
+    let shown = name.display();
+    match verdict {
+        Verdict::Executable | Verdict::Unknown => verdict,
+        Verdict::Missing(None) if name.as_os_str().as_encoded_bytes().ends_with(b"\r") => {
+            let shown = shown.to_string();
+            let shown = shown.trim_end();
+            let why = format!("its {what} {shown} is not found: its first line ends with a carriage return");
+            Verdict::Missing(Some(format!("{why}, as files of Windows do")))
+        }
+        Verdict::Missing(None) => Verdict::Missing(Some(format!("its {what} {shown} does not exist"))),
+        Verdict::Missing(Some(why)) => Verdict::Missing(Some(format!("its {what} {shown}: {why}"))),
+        Verdict::Denied(why) => Verdict::Denied(format!("its {what} {shown}: {why}")),
+        Verdict::Unfit(why) => Verdict::Unfit(format!("its {what} {shown}: {why}")),
+    }
+}
+
+/// Who may not execute it, if that is not root.
+fn by(process: &Subject<'_>) -> &'static str {
+    if process.user.uid == 0 { "" } else { " for this user" }
+}
+
+fn may_execute(found: &Found, process: &Subject<'_>) -> bool {
+    let by_anybody = found.stat.st_mode & 0o111 != 0;
+    process.rights.overrides && by_anybody || has_bit(found, process.user) || found.has_attribute(ACL)
+}
+
+/// Whether the mode lets this user execute a file, or search a directory.
+fn has_bit(found: &Found, user: &User) -> bool {
     let stat = &found.stat;
-    let bits = match (user.uid, user.gid) {
-        (0, _) => 0o111,
+    let bit = match (user.uid, user.gid) {
         (uid, _) if uid == stat.st_uid => 0o100,
         (_, gid) if gid == stat.st_gid || user.groups.contains(&stat.st_gid) => 0o010,
         _ => 0o001,
     };
-    stat.st_mode & bits != 0
-}
-
-/// Whether the kernel may know the file's format. If we cannot read the file, or interpreters are registered for other
-/// formats, only the kernel knows: then the answer is yes.
-fn has_known_format(found: &Found) -> bool {
-    let Ok(start) = found.read(4) else { return true };
-    start.starts_with(b"\x7fELF") || start.starts_with(b"#!") || has_registered_formats()
-}
-
-fn has_registered_formats() -> bool {
-    let entries = fs::read_dir("/proc/sys/fs/binfmt_misc").into_iter().flatten().flatten();
-    entries.map(|entry| entry.file_name()).any(|name| name != "register" && name != "status")
+    stat.st_mode & bit != 0
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ids::Ids;
-    use crate::process::users;
-    use executor_core::lifecycle::{StartFailure, StartFailureKind};
-    use std::os::unix::fs::{PermissionsExt, symlink};
-
-    fn kind(program: &str, user: &str, mounts: &[PathBuf]) -> Option<StartFailureKind> {
-        let dir = tempfile::tempdir().unwrap();
-        let write = |name: &str, bytes: &[u8], mode| {
-            let path = dir.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(&path, bytes).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-        };
-        write("bin/elf", b"\x7fELF...", 0o755);
-        write("usr/bin/script", b"#!/bin/sh\n", 0o755);
-        write("bin/garbage", b"\0\0\0\0", 0o755);
-        write("bin/plain", b"\x7fELF", 0o644);
-        write("bin/private", b"\x7fELF", 0o700);
-        symlink("/mnt/tool", dir.path().join("bin/mounted")).unwrap();
-        let rootfs = RootfsDir::open(dir.path()).unwrap();
-        let user = users::resolve(&rootfs, Some(user), &Ids::new(None)).unwrap();
-        let path = "/usr/local/bin:/usr/bin:/bin";
-        let subject = Subject { program: Some(program), cwd: Path::new("/"), path, user: &user };
-        check(&rootfs, &subject, mounts).err().map(|error| StartFailure::from(error).kind)
-    }
-
-    #[test]
-    fn not_found_and_not_executable() {
-        for (program, expected) in [
-            ("elf", None),
-            ("/bin/elf", None),
-            ("bin/elf", None),
-            ("../bin/elf", None),
-            ("script", None),
-            ("nope", Some(StartFailureKind::NotFound)),
-            ("/nope", Some(StartFailureKind::NotFound)),
-            ("/bin/elf/x", Some(StartFailureKind::NotFound)),
-            ("/bin", Some(StartFailureKind::NotExecutable)),
-            ("/bin/plain", Some(StartFailureKind::NotExecutable)),
-            ("plain", Some(StartFailureKind::NotFound)),
-        ] {
-            assert_eq!(kind(program, "0:0", &[]), expected, "{program}");
-        }
-        if !has_registered_formats() {
-            assert_eq!(kind("/bin/garbage", "0:0", &[]), Some(StartFailureKind::NotExecutable));
-            assert_eq!(kind("garbage", "0:0", &[]), Some(StartFailureKind::NotExecutable));
-        }
-        assert_eq!(kind("/bin/private", "0:0", &[]), None);
-        assert_eq!(kind("/bin/private", "1000:1000", &[]), Some(StartFailureKind::NotExecutable));
-    }
-
-    #[test]
-    fn programs_in_mounts_are_not_judged() {
-        let mount = PathBuf::from("/mnt");
-        assert_eq!(kind("/mnt/tool", "0:0", std::slice::from_ref(&mount)), None);
-        assert_eq!(kind("mounted", "0:0", std::slice::from_ref(&mount)), None);
-        assert_eq!(kind("/bin/plain", "0:0", &[mount]), Some(StartFailureKind::NotExecutable));
-    }
-}
+mod tests;

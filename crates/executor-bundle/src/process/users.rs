@@ -25,6 +25,12 @@ struct Account<'a> {
     home: &'a str,
 }
 
+impl Account<'_> {
+    fn home(&self) -> Option<String> {
+        Some(self.home.to_owned()).filter(|home| home.starts_with('/'))
+    }
+}
+
 /// A line of group(5).
 struct Group<'a> {
     name: &'a str,
@@ -80,7 +86,10 @@ pub(crate) fn resolve(rootfs: &RootfsDir, user: Option<&str>, ids: &Ids) -> Resu
 fn in_container(rootfs: &RootfsDir, user: &str) -> Result<User, Error> {
     let (name, group) = user.split_once(':').map_or((user, None), |(name, group)| (name, Some(group)));
     if let (Ok(uid), Some(Ok(gid))) = (name.parse(), group.map(str::parse)) {
-        return Ok(User { uid, gid, groups: [gid].into(), home: None });
+        // Only the home is looked up, so that a passwd that cannot be read does no harm.
+        let passwd = read(rootfs, "/etc/passwd").unwrap_or_default();
+        let account = accounts(&passwd).find(|account| account.uid == uid);
+        return Ok(User { uid, gid, groups: [gid].into(), home: account.and_then(|account| account.home()) });
     }
     look_up(user, &read(rootfs, "/etc/passwd")?, || read(rootfs, "/etc/group"))
 }
@@ -107,7 +116,7 @@ pub(crate) fn look_up(
         (None, None) => (primary, BTreeSet::new()),
     };
     groups.insert(gid);
-    let home = account.map(|account| account.home.to_owned()).filter(|home| home.starts_with('/'));
+    let home = account.and_then(|account| account.home());
     Ok(User { uid, gid, groups, home })
 }
 
@@ -189,6 +198,7 @@ mod tests {
         assert_eq!(resolved(Some("ann:wheel")), user(1000, 10, &[10], Some("/home/ann")));
         assert_eq!(resolved(Some("ann:7")), user(1000, 7, &[7], Some("/home/ann")));
         assert_eq!(resolved(Some("7:8")), user(7, 8, &[8], None));
+        assert_eq!(resolved(Some("1000:7")), user(1000, 7, &[7], Some("/home/ann")));
         assert_eq!(resolved(Some("7")), user(7, 0, &[0], None));
         for (unknown, error) in [
             ("bob", "user: \"bob\" is not in the container's /etc/passwd"),
