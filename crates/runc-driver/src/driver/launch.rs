@@ -163,7 +163,7 @@ impl DriverState {
             Err(failure) => {
                 adopted.disown(PATIENCE).await;
                 self.untrack_kills(&start.container, &start.process);
-                Err(failure)
+                Err(self.gone_instead(start, &failure.message).await.unwrap_or(failure))
             }
         }
     }
@@ -322,6 +322,15 @@ impl DriverState {
         }
     }
 
+    /// An exec in a container that has ended fails with one of many messages. `None` if that is not the reason.
+    async fn gone_instead(&self, start: &PendingStart, words: &str) -> Option<StartFailure> {
+        let own = Arc::clone(&start.container);
+        let has_ended = move || own.has_ended().unwrap_or(false);
+        let is_exec = start.process != ProcessId::Init;
+        let is_gone = is_exec && self.pools.run(Pool::Reads, has_ended).await.unwrap_or(false);
+        is_gone.then(|| gone(format!("the container has ended: {words}")))
+    }
+
     /// Why the runtime has failed, from its log.
     async fn explain(
         &self,
@@ -330,13 +339,8 @@ impl DriverState {
         unexplained: StartFailure,
     ) -> StartFailure {
         let words = call.words().await;
-        let is_exec = start.process != ProcessId::Init;
-        let own = Arc::clone(&start.container);
-        // An exec in a container that has ended fails with one of many messages.
-        let has_ended = move || own.has_ended().unwrap_or(false);
-        if is_exec && self.pools.run(Pool::Reads, has_ended).await.unwrap_or(false) {
-            let words = words.unwrap_or(unexplained.message);
-            return gone(format!("the container has ended: {words}"));
+        if let Some(gone) = self.gone_instead(start, words.as_ref().unwrap_or(&unexplained.message)).await {
+            return gone;
         }
         let failure = words.map_or(unexplained, failure::classify);
         if failure.kind != StartFailureKind::RuntimeBroken {

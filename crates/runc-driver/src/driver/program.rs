@@ -16,7 +16,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use executor_core::lifecycle::{HostPid, ProcessId, StartFailure};
+use executor_core::lifecycle::{ExitStatus, HostPid, ProcessId, StartFailure};
 use executor_core::{ChildFd, ChildStdio};
 use executor_host::procfs::Stat;
 use executor_host::{Ended, ProcessEnd};
@@ -114,11 +114,17 @@ async fn executes(pid: HostPid, has_init: bool, ended: Ended<ProcessEnd>) -> See
         }
         tokio::select! {
             biased;
-            end = ended.clone() => {
-                return if end.has_executed == Some(false) { Seen::Failed(None) } else { Seen::Executed };
-            }
+            end = ended.clone() => return how_it_ended(end),
             () = tokio::time::sleep(PAUSE) => {}
         }
+    }
+}
+
+/// A process that was killed has not failed to execute its program. Its exit says what happened.
+fn how_it_ended(end: ProcessEnd) -> Seen {
+    match (end.has_executed, end.status) {
+        (Some(false), ExitStatus::Code(1..)) => Seen::Failed(None),
+        (Some(_) | None, ExitStatus::Code(_) | ExitStatus::Signal(_) | ExitStatus::Unknown) => Seen::Executed,
     }
 }
 
