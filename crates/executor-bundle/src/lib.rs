@@ -53,6 +53,8 @@ use crate::context::BundleContext;
 use crate::ids::{Ids, Owner};
 use crate::process::check_program;
 use crate::process::seen::Seen;
+use crate::process::users::User;
+use crate::rootfs::BundleRootfs;
 use crate::rootfs_dir::RootfsDir;
 
 pub use context::Request;
@@ -98,15 +100,7 @@ pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> R
         capabilities: &process.capabilities,
     };
     let mut config = Configuration::of(&context, process.json)?;
-    let is_seen = |mount: &&Value| !rootfs.mounts.contains(mount);
-    let seen = Seen::of_new(&view, config.mounts().iter().filter(is_seen))?;
-    process::files::check(&seen)?;
-    let program = spec.process.args.first().map(String::as_str);
-    let found = check_program(&seen, spec, program, &config.json["process"], &process.user, &ids)?;
-    // Our own init looks for the program itself.
-    if let Some(path) = found.filter(|_| !spec.init) {
-        config.json["process"]["args"][0] = json!(path);
-    }
+    look_inside(&mut config, &view, &rootfs, spec, &process.user, &ids)?;
     // The runtime would make it too, but owned by the container's root instead of the process's user.
     let cwd = &spec.process.cwd;
     if rootfs.mounts.is_empty() && !mounts.cover(cwd) {
@@ -124,6 +118,27 @@ pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> R
     host::note_mounts(dir, &config.json)?;
     process::keep(dir, &config.json["process"])?;
     config.text()
+}
+
+/// Looks at the files of a container as it will see them: what the runtime will read, and the program.
+fn look_inside(
+    config: &mut Configuration,
+    view: &RootfsDir,
+    rootfs: &BundleRootfs,
+    spec: &ContainerSpec,
+    user: &User,
+    ids: &Ids,
+) -> Result<(), Error> {
+    let is_seen = |mount: &&Value| !rootfs.mounts.contains(mount);
+    let seen = Seen::of_new(view, config.mounts().iter().filter(is_seen))?;
+    process::files::check(&seen)?;
+    let program = spec.process.args.first().map(String::as_str);
+    let found = check_program(&seen, spec, program, &config.json["process"], user, ids)?;
+    // Our own init looks for the program itself.
+    if let Some(path) = found.filter(|_| !spec.init) {
+        config.json["process"]["args"][0] = json!(path);
+    }
+    Ok(())
 }
 
 /// What [`write()`] would return, as indented JSON, without making anything. Users and paths are looked up in the

@@ -91,16 +91,12 @@ impl<'a> Seen<'a> {
                     left.extend(parts(&target));
                 }
                 What::File(_) if left.is_empty() => {}
-                What::File(found) if found.is(FileType::Directory) => {
-                    if !may_search(found) {
-                        return Ok((at, What::Barred));
-                    }
-                }
+                What::File(found) if found.is(FileType::Directory) && may_search(found) => {}
+                What::File(found) if found.is(FileType::Directory) => return Ok((at, What::Barred)),
                 What::Runtimes => {}
                 What::File(_) | What::Missing | What::Unknown | What::Barred => {
                     at.extend(left.into_iter().rev());
-                    let is_unknown = matches!(what, What::Unknown);
-                    return Ok((at, if is_unknown { What::Unknown } else { What::Missing }));
+                    return Ok((at, if matches!(what, What::Unknown) { what } else { What::Missing }));
                 }
             }
         }

@@ -106,18 +106,7 @@ fn elf(start: &[u8], read: impl Fn(u64, usize) -> io::Result<Vec<u8>>) -> io::Re
     let Some(native) = native() else { return Ok(Format::Unknown) };
     let (is_64, machine) = (header[4] == 2, u16_at(&header, 18));
     if machine != native || !is_64 && start.len() >= HEADER {
-        // A kernel may also execute programs of its machine's smaller brothers, and 64-bit ones with 32-bit pointers.
-        let is_related = matches!((native, machine), (62, 3 | 62) | (183, 40) | (21, 20) | (22, 22));
-        if is_related {
-            return Ok(Format::Unknown);
-        }
-        if start.len() < HEADER {
-            return Ok(Format::Broken("it is cut off".to_owned()));
-        }
-        let named = |number| NAMES.iter().find(|(known, _)| *known == number).map(|(_, name)| *name);
-        let other = named(machine).map_or_else(|| format!("machine {machine}"), str::to_owned);
-        let why = format!("it is for {other}, and this machine is {}", named(native).unwrap_or("another"));
-        return Ok(Format::Foreign(why));
+        return Ok(if start.len() < HEADER { cut_off() } else { of_machine(machine, native) });
     }
     if ![ET_EXEC, ET_DYN].contains(&u16_at(&header, 16)) {
         return Ok(Format::Broken("it is no program, as object files are".to_owned()));
@@ -129,7 +118,7 @@ fn elf(start: &[u8], read: impl Fn(u64, usize) -> io::Result<Vec<u8>>) -> io::Re
     }
     let table = read(u64_at(&header, 32), size)?;
     if table.len() < size {
-        return Ok(Format::Broken("it is cut off".to_owned()));
+        return Ok(cut_off());
     }
     let Some(segment) = table.chunks_exact(ENTRY).find(|entry| u32_at(entry, 0) == PT_INTERP) else {
         return Ok(Format::Native);
@@ -143,8 +132,23 @@ fn elf(start: &[u8], read: impl Fn(u64, usize) -> io::Result<Vec<u8>>) -> io::Re
         Some(end) if name.len() as u64 == length && name.ends_with(&[0]) => {
             Format::Loaded(OsStr::from_bytes(name.get(..end).unwrap_or_default()).into())
         }
-        Some(_) | None => Format::Broken("it is cut off".to_owned()),
+        Some(_) | None => cut_off(),
     })
+}
+
+fn cut_off() -> Format {
+    Format::Broken("it is cut off".to_owned())
+}
+
+/// A program of another machine, or with another size of words. A kernel may also execute those of its machine's smaller brothers, and 64-bit ones with 32-bit
+/// pointers.
+fn of_machine(machine: u16, native: u16) -> Format {
+    if machine == native || matches!((native, machine), (62, 3) | (183, 40) | (21, 20)) {
+        return Format::Unknown;
+    }
+    let named = |number| NAMES.iter().find(|(known, _)| *known == number).map(|(_, name)| *name);
+    let other = named(machine).map_or_else(|| format!("machine {machine}"), str::to_owned);
+    Format::Foreign(format!("it is for {other}, and this machine is {}", named(native).unwrap_or("another")))
 }
 
 /// This kernel's machine. `None` if it is none of those that we know.
@@ -182,4 +186,25 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_ne_bytes(bytes_at(bytes, at))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever is in a file, it has a format.
+        #[test]
+        fn anything(mut bytes: Vec<u8>, machine in any::<bool>(), rest: Vec<u8>) {
+            bytes.resize(bytes.len().max(64), 0);
+            bytes[..5].copy_from_slice(b"\x7fELF\x02");
+            if let (true, Some(native)) = (machine, super::native()) {
+                bytes[16..20].copy_from_slice(&[2_u16.to_ne_bytes(), native.to_ne_bytes()].concat());
+                bytes[54..58].copy_from_slice(&[56_u16.to_ne_bytes(), 1_u16.to_ne_bytes()].concat());
+            }
+            let read = |_, length: usize| Ok(rest.iter().copied().chain([0; 64]).take(length).collect());
+            prop_assert!(super::elf(&bytes, read).is_ok());
+            super::script(&[b"#!", &rest[..]].concat());
+        }
+    }
 }
