@@ -164,7 +164,7 @@ fn a_network_that_cannot_be_had_is_told_and_taken_back() {
 #[test]
 fn networks_are_ready_before_they_are_asked_for() {
     on_a_network_of_its_own(async |stage| {
-        let executor = executor(stage, 2, Duration::from_secs(2));
+        let executor = executor(stage, 2, longshore_tests::patience(Duration::from_secs(2)));
         let own_address = || bridged(shell("tail -n 1 /etc/hosts | cut -f1"));
         assert_eq!(networks(stage), 0, "nobody has asked");
         let first = says(&executor, own_address()).await;
@@ -193,7 +193,9 @@ fn networks_are_ready_before_they_are_asked_for() {
         says(&executor, own_address()).await;
         until("the pool", || networks(stage) == 2).await;
         assert_eq!(
-            executor.shutdown(longshore::Cancel::now(), Duration::from_secs(20)).await,
+            executor
+                .shutdown(longshore::Cancel::now(), longshore_tests::patience(Duration::from_secs(20)))
+                .await,
             longshore::ShutdownReport::default()
         );
         assert_eq!(networks(stage), 0);
