@@ -146,26 +146,21 @@ fn directories(dir: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// The executors that live on the stages of other test programs: `longshore-…/ROOT/executors/NAME` among the temporary files.
+/// The executors of others, as of other test programs: `DIR/ROOT/executors/NAME` among the temporary files.
 pub(crate) fn executors_elsewhere(stage: &Path) -> BTreeSet<String> {
-    let stages =
-        entries(std::env::temp_dir()).filter(|entry| is_a_stage(&entry.path()) && entry.path() != stage);
+    let stages = entries(std::env::temp_dir()).filter(|entry| entry.path() != stage);
     let roots = stages.flat_map(|other| entries(other.path()));
     let executors = roots.flat_map(|root| entries(root.path().join("executors")));
     executors.map(|executor| executor.file_name().to_string_lossy().into_owned()).collect()
 }
 
-fn is_a_stage(dir: &Path) -> bool {
-    dir.file_name().is_some_and(|name| name.to_string_lossy().starts_with("longshore-"))
-}
-
-/// Those below the stage, and the parts of overlays that are on no other stage.
+/// Those below the stage, and the parts of overlays that are below no other directory of temporary files.
 fn mounts(stage: &Path) -> BTreeSet<String> {
     let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let stage = stage.to_string_lossy();
     let elsewhere = |line: &str| {
         let point = Path::new(line.split(' ').nth(4).unwrap_or_default());
-        point.ancestors().any(|dir| dir.parent() == Some(&std::env::temp_dir()) && is_a_stage(dir))
+        point.ancestors().any(|dir| dir.parent() == Some(&std::env::temp_dir()))
     };
     let ours = |line: &&str| line.contains(&*stage) || line.contains(" longshore ") && !elsewhere(line);
     text.lines().filter(ours).map(str::to_owned).collect()
