@@ -146,12 +146,18 @@ fn directories(dir: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// The executors of others, as of other test programs: `DIR/ROOT/executors/NAME` among the temporary files.
+/// The executors of others, as of other test programs: `DIR/ROOT/executors/NAME` among the temporary files, dead ones too, and
+/// whatever living process has such a file open.
 pub(crate) fn executors_elsewhere(stage: &Path) -> BTreeSet<String> {
     let stages = entries(std::env::temp_dir()).filter(|entry| entry.path() != stage);
     let roots = stages.flat_map(|other| entries(other.path()));
     let executors = roots.flat_map(|root| entries(root.path().join("executors")));
-    executors.map(|executor| executor.file_name().to_string_lossy().into_owned()).collect()
+    let files = entries("/proc").flat_map(|process| entries(process.path().join("fd")));
+    let open = files.filter_map(|file| fs::read_link(file.path()).ok()).filter(|file| {
+        !file.starts_with(stage) && file.parent().is_some_and(|dir| dir.ends_with("executors"))
+    });
+    let names = executors.map(|executor| executor.path()).chain(open);
+    names.filter_map(|file| Some(file.file_name()?.to_string_lossy().into_owned())).collect()
 }
 
 /// Those below the stage, and the parts of overlays that are below no other directory of temporary files.
