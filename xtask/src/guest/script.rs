@@ -70,6 +70,8 @@ fn machine(options: &Options, kernel: &Kernel, built: &Path, target: &Path) -> S
 exec < /dev/null > {RESULTS} 2>&1
 busybox stty -F {RESULTS} raw
 mkdir -p /dev/pts /dev/shm
+ln -s /proc/self/fd /dev/fd
+for stream in 0:stdin 1:stdout 2:stderr; do ln -s /proc/self/fd/${{stream%:*}} /dev/${{stream#*:}}; done
 mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mount -t tmpfs -o mode=755 tmpfs /run
