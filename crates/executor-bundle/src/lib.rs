@@ -12,6 +12,7 @@
 //!        ▼
 //!     context ──▶ config ──▶ defaults, or the caller's own
 //!                    └─────▶ edit: limits, network, seccomp, labels, cdi, init, ids ──▶ config.json
+//!                                       ├──▶ seen: links to mount points, as the container will see them
 //!                                       ├──▶ nested: mounts below a volume, put together by us
 //!                                       └──▶ stubs: mount points that are missing in a kept rootfs
 //! ```
@@ -38,6 +39,7 @@ mod process;
 mod rootfs;
 mod rootfs_dir;
 mod secrets;
+mod seen;
 mod stubs;
 
 use std::path::Path;
@@ -101,13 +103,21 @@ pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> R
         capabilities: &process.capabilities,
     };
     let mut config = Configuration::of(&context, process.json)?;
-    let is_seen = |mount: &&Value| !rootfs.mounts.contains(mount);
-    process::files::check(&view, &config.mounts().iter().filter(is_seen).collect::<Vec<_>>())?;
+    let is_shown = |mount: &Value| rootfs.mounts.contains(mount);
+    let mut asked = Vec::new();
+    if let Some(all) = config.json["mounts"].as_array_mut() {
+        asked = seen::resolve_points(&view, all, is_shown, &mounts.covered, spec.config.is_some())?;
+    }
+    process::files::check(
+        &view,
+        &config.mounts().iter().filter(|mount| !is_shown(mount)).collect::<Vec<_>>(),
+    )?;
+    let stays_below = |point: &Path| !spec.remove_stub_parents && asked.iter().any(|asked| asked == point);
     if let Some(mounts) = config.json["mounts"].as_array_mut() {
-        nested::make(dir, mounts, spec.remove_stub_parents, &ids)?;
+        nested::make(dir, mounts, &stays_below, &ids)?;
     }
     if rootfs.is_kept {
-        stubs::make_missing(dir, &rootfs.root, config.mounts(), spec.remove_stub_parents, ids.root)?;
+        stubs::make_missing(dir, &rootfs.root, config.mounts(), &stays_below, ids.root)?;
     } else if ids.root != Owner::ROOT && rootfs.mounts.is_empty() {
         // The runtime would make them as the container's root, who may not write to what is the host's root's.
         stubs::make_all(&rootfs.root, config.mounts(), ids.root)?;

@@ -45,14 +45,19 @@ fn knows_mount_setattr(release: &str) -> bool {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (5, 12)
 }
 
-/// Adds a mount. It replaces an earlier one with the same destination.
+/// Adds a mount. It replaces an earlier one with the same destination, and comes before those with a destination below its
+/// own, which it would hide.
 pub(crate) fn put(mounts: &mut Vec<Value>, mount: Value) {
-    let destination_of = |mount: &Value| {
-        let destination = mount["destination"].as_str().unwrap_or_default();
-        Path::new(destination).components().collect::<PathBuf>()
-    };
-    mounts.retain(|other| destination_of(other) != destination_of(&mount));
-    mounts.push(mount);
+    let point = destination(&mount);
+    mounts.retain(|other| destination(other) != point);
+    let below = mounts.iter().position(|other| destination(other).starts_with(&point));
+    mounts.insert(below.unwrap_or(mounts.len()), mount);
+}
+
+/// The destination of an entry, without `.` and repeated slashes.
+pub(crate) fn destination(entry: &Value) -> PathBuf {
+    let destination = entry["destination"].as_str().unwrap_or_default();
+    Path::new(destination).components().collect()
 }
 
 /// A copy of what is mounted at a path, or at an open file if the path is empty, with all that is mounted below.
@@ -94,6 +99,24 @@ mod tests {
         }
         let sources: Vec<_> = mounts.iter().map(|mount| mount["source"].as_str().unwrap()).collect();
         assert_eq!(sources, ["/2", "/3"]);
+    }
+
+    #[test]
+    fn volume_order() {
+        for order in [
+            ["/x", "/x/y", "/x/y/z", "/xy"],
+            ["/x/y/z", "/xy", "/x/y", "/x"],
+            ["/x/y", "/x/", "/xy", "/x/y/z"],
+        ] {
+            let mut mounts = Vec::new();
+            for point in order {
+                put(&mut mounts, bind_own(Path::new("/etc"), Path::new(point), &["rw"]));
+            }
+            let mut nested: Vec<_> = mounts.iter().map(destination).collect();
+            nested.retain(|point| point != Path::new("/xy"));
+            assert_eq!(nested, ["/x", "/x/y", "/x/y/z"].map(PathBuf::from));
+            assert_eq!(mounts.len(), order.len());
+        }
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use executor_core::{Config, ContainerSpec, Dns, ExtraHost, NetworkAttachment, NetworkNamespace};
+use executor_core::{Config, ContainerSpec, Dns, ExtraHost, Mount, NetworkAttachment, NetworkNamespace};
 use executor_disk::Dir;
+use rustix::fs::{Access, access};
 use serde_json::Value;
 
 use crate::error::Error;
@@ -28,7 +29,8 @@ const RESOLVED_CONF: &str = "/run/systemd/resolve/resolv.conf";
 /// The paths of the two files, each with its path in the container.
 ///
 /// Empty if the caller's own configuration brings them: the specification asks for nothing that would be in them, no
-/// provider has made a network, and the configuration is not a preview of ours, which mounts these very files.
+/// provider has made a network, and the configuration is not a preview of ours, which mounts these very files. Without the
+/// files for which a volume at `/etc` has no place, if nothing is asked of them.
 pub(crate) fn places(
     dir: &Path,
     spec: &ContainerSpec,
@@ -39,7 +41,21 @@ pub(crate) fn places(
     if asks_for_none && spec.config.as_ref().is_some_and(|config| !is_preview(config)) {
         return Vec::new();
     }
-    [HOSTS, RESOLV_CONF].map(|(file, place)| (dir.join(file), place.into())).into()
+    let can_be_made =
+        |(_, place): &(&str, &str)| !asks_for_none || !is_missing_for_ever(spec, Path::new(place));
+    let files = [HOSTS, RESOLV_CONF].into_iter().filter(can_be_made);
+    files.map(|(file, place)| (dir.join(file), place.into())).collect()
+}
+
+/// Whether a volume is above this path that does not have it, and in which nothing can be made.
+fn is_missing_for_ever(spec: &ContainerSpec, place: &Path) -> bool {
+    let inside =
+        |mount: &Mount| Some((mount.host_path()?.to_owned(), place.strip_prefix(&mount.destination).ok()?));
+    spec.mounts.iter().filter_map(inside).any(|(volume, inside)| {
+        !inside.as_os_str().is_empty()
+            && fs::symlink_metadata(volume.join(inside)).is_err()
+            && access(&volume, Access::WRITE_OK).is_err()
+    })
 }
 
 /// Whether a configuration mounts our file of hosts from the directory that it is in, as a preview does.

@@ -37,7 +37,13 @@ use crate::stubs;
 const STUBS: &str = "nested";
 
 /// Makes the mount points below volumes, and mounts what we can there. What is mounted is taken out of `mounts`.
-pub(crate) fn make(dir: &Dir, mounts: &mut Vec<Value>, parents: bool, ids: &Ids) -> Result<(), Error> {
+/// `stays_below` are the mount points with directories above them that are not removed with them.
+pub(crate) fn make(
+    dir: &Dir,
+    mounts: &mut Vec<Value>,
+    stays_below: &dyn Fn(&Path) -> bool,
+    ids: &Ids,
+) -> Result<(), Error> {
     let covers: Vec<_> = (0..mounts.len()).map(|number| cover(mounts, number)).collect();
     for (number, volume) in mounts.iter().enumerate() {
         let inside = || covers.iter().enumerate().filter(|(_, cover)| **cover == Some(number));
@@ -45,7 +51,10 @@ pub(crate) fn make(dir: &Dir, mounts: &mut Vec<Value>, parents: bool, ids: &Ids)
         let Some(source) = directory(volume).filter(|_| !points.is_empty()) else { continue };
         let place = dir.open_or_make_dir(STUBS).and_then(|stubs| stubs.make_dir(number.to_string(), 0o700));
         let place = place.map_err(Error::io("make", &dir.path_of(STUBS)))?;
-        stubs::make_missing(&place, &source, &points, parents, ids.root)?;
+        let stays = |inside: &Path| {
+            stays_below(&destination(volume).join(inside.strip_prefix("/").unwrap_or(inside)))
+        };
+        stubs::make_missing(&place, &source, &points, &stays, ids.root)?;
     }
     if ids::rootless() {
         return Ok(());

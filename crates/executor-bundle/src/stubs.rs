@@ -130,12 +130,12 @@ fn identity(root: &OwnedFd) -> io::Result<Identity> {
 }
 
 /// Makes the mount points of `mounts` that are missing in `root`, and writes down which of them [`remove`] removes: the
-/// mount points themselves, and with `parents` also the directories that had to be made above them.
+/// mount points themselves, and the directories that had to be made above them, except above those for which `stays_below`.
 pub(crate) fn make_missing(
     dir: &Dir,
     root: &Path,
     mounts: &[Value],
-    parents: bool,
+    stays_below: &dyn Fn(&Path) -> bool,
     owner: Owner,
 ) -> Result<(), Error> {
     let opened = rootfs_dir::open_root(root).map_err(Error::io("open", root))?;
@@ -148,16 +148,14 @@ pub(crate) fn make_missing(
         .map_err(Error::io("lock", root))?;
     let rootfs = RootfsDir::of_opened(&opened, root).map_err(Error::io("open", root))?;
     roots().in_use.insert(dir.path().to_owned(), InUse { identity, root: opened });
-    let missing = missing(&rootfs, mounts)?;
+    let missing = missing(&rootfs, mounts, stays_below)?;
     if missing.is_empty() {
         return Ok(());
     }
     let mut stubs = Stubs { root: root.to_owned(), identity, made: Vec::new() };
     // What is made while somebody else holds a lock stays.
-    for point in missing.iter().filter(|_| is_ours) {
-        if parents || point.is_target {
-            stubs.made.push(Stub { path: point.path.clone(), device: point.device });
-        }
+    for point in missing.iter().filter(|point| is_ours && !point.stays) {
+        stubs.made.push(Stub { path: point.path.clone(), device: point.device });
     }
     stubs.write(dir).map_err(Error::io("write", &dir.path_of(FILE)))?;
     for point in &missing {
@@ -169,7 +167,7 @@ pub(crate) fn make_missing(
 /// Makes the mount points that are missing in a root file system that is thrown away.
 pub(crate) fn make_all(root: &Path, mounts: &[Value], owner: Owner) -> Result<(), Error> {
     let rootfs = RootfsDir::open(root)?;
-    for point in missing(&rootfs, mounts)? {
+    for point in missing(&rootfs, mounts, &|_| true)? {
         make(&rootfs, &point, owner).map_err(Error::io("make the mount point", &point.path))?;
     }
     Ok(())

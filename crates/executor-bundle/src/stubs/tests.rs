@@ -23,7 +23,7 @@ impl Stage {
                 mount(Path::new(destination), "bind", Path::new(source), &["rbind", "rw"])
             })
             .collect();
-        make_missing(&self.dir(), self.root.path(), &mounts, parents, Owner::ROOT)
+        make_missing(&self.dir(), self.root.path(), &mounts, &|_| !parents, Owner::ROOT)
     }
 
     fn dir(&self) -> Dir {
@@ -138,7 +138,7 @@ fn many_may_begin_and_end_at_once() {
                     let bundle = tempfile::tempdir().unwrap();
                     let dir = Dir::open_checked(bundle.path()).unwrap();
                     let mounts = [mount(Path::new("/a/b"), "bind", Path::new("/etc"), &["rbind", "rw"])];
-                    make_missing(&dir, root.path(), &mounts, true, Owner::ROOT).unwrap();
+                    make_missing(&dir, root.path(), &mounts, &|_| false, Owner::ROOT).unwrap();
                     assert!(root.path().join("a/b").is_dir());
                     remove(&dir);
                 }
@@ -155,7 +155,7 @@ fn what_another_container_uses_stays_until_its_end() {
     stage.make(&[("/etc", "/a")], false).unwrap();
     let mounts = [("/etc", "/a"), ("/etc", "/b")]
         .map(|(source, place)| mount(Path::new(place), "bind", Path::new(source), &["rbind", "rw"]));
-    make_missing(&other.dir(), stage.root.path(), &mounts, false, Owner::ROOT).unwrap();
+    make_missing(&other.dir(), stage.root.path(), &mounts, &|_| true, Owner::ROOT).unwrap();
     remove(&stage.dir());
     assert!(stage.has("a") && stage.has("b"));
     // Another process that has a container there.

@@ -1,0 +1,154 @@
+//! The files of a container that does not exist yet, and where its mounts are among them.
+//!
+//! Before the container exists, nothing shows its files together. So links are followed here, through the root file system
+//! and the mounts on it. That need not be safe against changes meanwhile: whoever can make them can do it later as well.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::FileType;
+use rustix::io::Errno;
+use serde_json::{Value, json};
+
+use crate::error::Error;
+use crate::mount_entry;
+use crate::rootfs_dir::{Found, RootfsDir};
+
+/// How many links are followed; as the kernel does.
+const LINKS: usize = 40;
+
+/// Replaces the destinations of mounts by their mount points, in which no links are left. Otherwise a mount point that a
+/// link leads to would be made by the runtime, and a mount could hide another one although neither is named below the other.
+///
+/// `view` has the files of the root file system, with the mounts for which `is_shown`. Returns the mount points of those
+/// with a destination in `asked`. In an `ordered` list, which the caller has written, the order stays.
+pub(crate) fn resolve_points(
+    view: &RootfsDir,
+    mounts: &mut Vec<Value>,
+    is_shown: impl Fn(&Value) -> bool,
+    asked: &[PathBuf],
+    ordered: bool,
+) -> Result<Vec<PathBuf>, Error> {
+    let named = std::mem::take(mounts);
+    let mut seen = Seen::of(view);
+    let mut points = Vec::new();
+    for mount in &named {
+        let destination = mount_entry::destination(mount);
+        let found = match is_shown(mount) {
+            true => destination.clone(),
+            false => {
+                seen.mount(&destination, mount).map_err(Error::io("find the mount point", &destination))?
+            }
+        };
+        // A path through something that is missing stays as it is: the runtime says what is wrong with it.
+        let is_clear =
+            found.to_str().is_some() && !found.components().any(|part| part == Component::ParentDir);
+        let point = if is_clear { found } else { destination.clone() };
+        if asked.iter().any(|asked| asked.components().eq(destination.components())) {
+            points.push(point.clone());
+        }
+        let mut entry = mount.clone();
+        if point != destination {
+            entry["destination"] = json!(point);
+        }
+        match ordered {
+            true => mounts.push(entry),
+            false => mount_entry::put(mounts, entry),
+        }
+    }
+    Ok(points)
+}
+
+/// The files of a container that does not exist yet.
+pub(crate) struct Seen<'a> {
+    view: &'a RootfsDir,
+    /// In the order in which they are made, with their mount points, in which no links are left.
+    mounts: Vec<(PathBuf, &'a Value)>,
+}
+
+pub(crate) enum What {
+    Missing,
+    /// The runtime or the kernel will make it, if it is there at all.
+    Runtimes,
+    File(Found),
+}
+
+impl<'a> Seen<'a> {
+    /// Those of a root file system without mounts on it.
+    pub(crate) fn of(view: &'a RootfsDir) -> Self {
+        Self { view, mounts: Vec::new() }
+    }
+
+    /// Adds a mount. Returns its mount point.
+    pub(crate) fn mount(&mut self, destination: &Path, mount: &'a Value) -> io::Result<PathBuf> {
+        let (point, _) = self.resolve(destination)?;
+        self.mounts.push((point.clone(), mount));
+        Ok(point)
+    }
+
+    /// Follows all links. Returns the path without them, and what is there.
+    pub(crate) fn resolve(&self, path: &Path) -> io::Result<(PathBuf, What)> {
+        let mut left = parts(path);
+        let (mut at, mut what, mut links) = (PathBuf::from("/"), What::Missing, 0);
+        while let Some(part) = left.pop() {
+            if part == ".." {
+                at.pop();
+                continue;
+            }
+            at.push(part);
+            what = self.lookup(&at)?;
+            match &what {
+                What::File(found) if found.is(FileType::Symlink) => {
+                    links += 1;
+                    if links > LINKS {
+                        return Err(Errno::LOOP.into());
+                    }
+                    let target = found.target()?;
+                    at.pop();
+                    if target.is_absolute() {
+                        at = PathBuf::from("/");
+                    }
+                    left.extend(parts(&target));
+                }
+                What::File(found) if left.is_empty() || found.is(FileType::Directory) => {}
+                What::Runtimes => {}
+                What::File(_) | What::Missing => {
+                    at.extend(left.into_iter().rev());
+                    return Ok((at, What::Missing));
+                }
+            }
+        }
+        Ok((at, what))
+    }
+
+    /// What is at a path whose directories are no links.
+    fn lookup(&self, path: &Path) -> io::Result<What> {
+        let on =
+            self.mounts.iter().rev().find_map(|(point, mount)| Some((path.strip_prefix(point).ok()?, mount)));
+        let of = |found: Option<Found>| found.map_or(What::Missing, What::File);
+        let Some((inside, mount)) = on else { return Ok(of(self.view.find_itself(path)?)) };
+        let source = Path::new(mount["source"].as_str().unwrap_or_default());
+        if mount["type"] != "bind" {
+            // Another file system is new. Only in these does the runtime or the kernel make something.
+            let is_made = ["/dev", "/proc", "/sys"].iter().any(|own| path.starts_with(own));
+            return Ok(if is_made { What::Runtimes } else { What::Missing });
+        }
+        if inside.as_os_str().is_empty() {
+            return Ok(of(Found::on_the_host(source)?));
+        }
+        match RootfsDir::at(source) {
+            Ok(volume) => Ok(of(volume.find_itself(&Path::new("/").join(inside))?)),
+            Err(error) if [io::ErrorKind::NotADirectory, io::ErrorKind::NotFound].contains(&error.kind()) => {
+                Ok(What::Missing)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The parts of a path, the last one first.
+fn parts(path: &Path) -> Vec<OsString> {
+    let is_part = |part: &Component<'_>| matches!(part, Component::Normal(_) | Component::ParentDir);
+    path.components().rev().filter(is_part).map(|part| part.as_os_str().to_owned()).collect()
+}
