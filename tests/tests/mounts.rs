@@ -7,8 +7,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use longshore::Mount;
-use longshore_tests::{Stage, on_stage, says, shell};
+use longshore::{Cancel, ContainerSpec, Mount, Rootfs, UpperLayer};
+use longshore_tests::{Stage, on_stage, says, shell, sleeper};
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 
 /// A directory of the stage with a file in it that holds the directory's name.
 fn volume(stage: &Stage, name: &str) -> PathBuf {
@@ -16,6 +17,32 @@ fn volume(stage: &Stage, name: &str) -> PathBuf {
     fs::create_dir(&dir).unwrap();
     fs::write(dir.join("name"), name).unwrap();
     dir
+}
+
+/// Mounts of the test's own on the host.
+struct OnHost(Vec<PathBuf>);
+
+impl OnHost {
+    /// Mounts a file system in memory at a directory of the stage, with a file in it.
+    fn tmpfs(&mut self, point: &Path, name: &str) {
+        fs::create_dir_all(point).unwrap();
+        mount("longshore-test", point, "tmpfs", MountFlags::empty(), None).unwrap();
+        self.0.push(point.to_owned());
+        fs::write(point.join(name), name).unwrap();
+    }
+
+    fn bind(&mut self, source: &Path, point: &Path) {
+        mount_bind(source, point).unwrap();
+        self.0.push(point.to_owned());
+    }
+}
+
+impl Drop for OnHost {
+    fn drop(&mut self) {
+        for point in self.0.iter().rev() {
+            unmount(point, UnmountFlags::DETACH).unwrap();
+        }
+    }
 }
 
 /// Whichever order they are given in, no mount hides another one.
@@ -53,6 +80,133 @@ fn volume_order() {
         longshore_tests::until("the stubs", || [&a, &b, &c].iter().all(|dir| names(dir) == 1)).await;
         longshore_tests::until("the stubs", || names(&etc) == 2).await;
         assert_eq!(fs::read(etc.join("hosts")).unwrap(), b"mine");
+        stage.finish(executor).await;
+    });
+}
+
+/// A view of the host has what is mounted on the host, and lets no writes out.
+#[test]
+fn host_mounts() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let mut on_host = OnHost(Vec::new());
+        let dir = stage.path("dir");
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("beneath"), "beneath").unwrap();
+        on_host.tmpfs(&dir, "outer");
+        std::os::unix::fs::chown(&dir, Some(1000), Some(1001)).unwrap();
+        on_host.tmpfs(&dir.join("in/ner"), "inner");
+        let (file, over) = (stage.path("file"), dir.join("over"));
+        fs::write(&file, "file").unwrap();
+        fs::write(&over, "beneath").unwrap();
+        on_host.bind(&file, &over);
+        // One at which two are mounted.
+        on_host.tmpfs(&stage.path("twice"), "first");
+        on_host.tmpfs(&stage.path("twice"), "second");
+        // A container of another executor has secrets.
+        let other =
+            executor.run(sleeper().mount(Mount::secret("secret", "/token", 0o400, (0, 0)))).await.unwrap();
+        other.started().await.unwrap();
+        let script = format!(
+            "cd {0}; ls; stat -c %u:%g .; cat in/ner/inner over; echo; ls ../twice
+             echo x > in/ner/new && echo x > outer && cat in/ner/new outer; echo x 2>/dev/null > over || echo read-only
+             ls {1} 2>/dev/null || true",
+            dir.display(),
+            stage.root().display()
+        );
+        let said = says(&executor, shell(&script)).await;
+        assert_eq!(said, "in\nouter\nover\n1000:1001\ninnerfile\nsecond\nx\nx\nread-only\n");
+        assert_eq!(fs::read(dir.join("outer")).unwrap(), b"outer");
+        assert!(!dir.join("in/ner/new").exists());
+        let script = format!(
+            "cd {}; for at in . in in/ner ../twice; do touch $at/x 2>/dev/null || echo read-only; done; cat v/name",
+            dir.display()
+        );
+        let spec = shell(&script).read_only().mount(Mount::bind(volume(&stage, "v"), dir.join("v")));
+        assert_eq!(says(&executor, spec).await, "read-only\nread-only\nread-only\nread-only\nv");
+        other.cancel(Cancel::now()).await;
+        other.released().await.unwrap();
+        drop((other, on_host));
+        stage.finish(executor).await;
+    });
+}
+
+/// What is read-only is so all the way down.
+#[test]
+fn ro_below() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let mut on_host = OnHost(Vec::new());
+        let volume = volume(&stage, "volume");
+        on_host.tmpfs(&volume.join("below"), "a");
+        on_host.tmpfs(&volume.join("below/further"), "b");
+        let script = |dir: &str| {
+            format!(
+                "cd {dir}; cat below/a below/further/b
+                 for at in . below below/further; do touch $at/x 2>/dev/null && echo wrote || echo -n ' read-only'; done"
+            )
+        };
+        let all = "ab read-only read-only read-only";
+        let spec = |script: &str| shell(script).mount(Mount::bind(&volume, "/v").read_only());
+        assert_eq!(says(&executor, spec(&script("/v"))).await, all);
+        let nested = spec(&script("/v")).mount(Mount::tmpfs("/v/below/t"));
+        assert_eq!(says(&executor, nested).await, all);
+        let selected = shell(script("/v/.").as_str())
+            .mount(Mount::bind_below(stage.path(""), "volume", "/v").read_only());
+        assert_eq!(says(&executor, selected).await, all);
+        let writable = shell("touch /v/x /v/below/x /v/below/further/x && rm /v/x /v/below/x && echo wrote");
+        assert_eq!(says(&executor, writable.mount(Mount::bind(&volume, "/v"))).await, "wrote\n");
+
+        let mut spec = stage.directory_spec(["sh", "-c", script("/").as_str()]).read_only();
+        on_host.tmpfs(&stage.path("rootfs/below"), "a");
+        on_host.tmpfs(&stage.path("rootfs/below/further"), "b");
+        let one = stage.path("rootfs/one");
+        fs::write(&one, "").unwrap();
+        on_host.bind(&volume.join("name"), &one);
+        assert_eq!(says(&executor, spec.clone()).await, all);
+        // A volume is writable if it is not asked to be otherwise, also there.
+        spec.process.args = [
+            "sh",
+            "-c",
+            "echo x > /below/new/x && echo wrote; cat /below/a; echo x > /one || echo -n ' read-only'",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        let spec = spec.mount(Mount::bind(stage.path("volume"), "/below/new"));
+        assert_eq!(says(&executor, spec).await, "wrote\na read-only");
+        assert_eq!(fs::read(volume.join("name")).unwrap(), b"volume");
+        longshore_tests::until("the stubs", || !stage.path("rootfs/below/new").exists()).await;
+        drop(on_host);
+        stage.finish(executor).await;
+    });
+}
+
+/// No layer is left out, however many there are and whatever their names.
+#[test]
+fn layers() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let base = stage.path("rootfs");
+        drop(stage.directory_spec(["true"]));
+        let strange = |name: &str| stage.path(&format!("a,b:c\\\\{}", name.repeat(20)));
+        let mut lower: Vec<_> = (0..299).map(|number| strange(&format!("layer-{number:03}"))).collect();
+        for (number, layer) in lower.iter().enumerate() {
+            fs::create_dir(layer).unwrap();
+            fs::write(layer.join(format!("of-{number:03}")), "").unwrap();
+        }
+        fs::write(base.join("of-the-lowest"), "").unwrap();
+        lower.push(base);
+        let (upper, work) = (strange("upper"), strange("work"));
+        fs::create_dir(&upper).unwrap();
+        fs::create_dir(&work).unwrap();
+        for upper in [None, Some(UpperLayer { dir: upper.clone(), work })] {
+            let rootfs = Rootfs::Overlay { lower: lower.clone(), upper };
+            let script = "ls / | grep -c ^of-; ls /of-the-lowest; echo written > /written";
+            let mut spec = ContainerSpec::new(rootfs, ["sh", "-c", script]);
+            spec.mounts.push(Mount::bind("/usr", "/usr").read_only());
+            assert_eq!(says(&executor, spec).await, "300\n/of-the-lowest\n");
+        }
+        assert_eq!(fs::read(upper.join("written")).unwrap(), b"written\n");
         stage.finish(executor).await;
     });
 }

@@ -125,8 +125,13 @@ mod tests {
         let capabilities = capabilities::of(&spec.process, spec.security).unwrap();
         let process = process::init(&spec, &user, &capabilities).unwrap();
         let id = ContainerId::new("c").unwrap();
-        let rootfs =
-            BundleRootfs { root: "/b/rootfs".into(), seen: "/".into(), mounts: Vec::new(), is_kept: false };
+        let rootfs = BundleRootfs {
+            root: "/b/rootfs".into(),
+            seen: "/".into(),
+            mounts: Vec::new(),
+            is_kept: false,
+            is_complete: true,
+        };
         let mounts = mounts::requested(None, &spec, &crate::ids::Ids::of(&spec)).unwrap().entries;
         let context = BundleContext {
             id: &id,

@@ -83,7 +83,7 @@ pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> R
     process.check_program(&view, &ids, &mounts.covered)?;
     // The runtime would make it too, but owned by the container's root instead of the process's user.
     let cwd = &spec.process.cwd;
-    if rootfs.mounts.is_empty() && !mounts.cover(cwd) {
+    if rootfs.is_complete && !mounts.cover(cwd) {
         view.make_dirs(cwd, process.owner).map_err(Error::file("cwd", cwd))?;
     }
     if spec.init {
@@ -118,9 +118,14 @@ pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> R
     }
     if rootfs.is_kept {
         stubs::make_missing(dir, &rootfs.root, config.mounts(), &stays_below, ids.root)?;
-    } else if ids.root != Owner::ROOT && rootfs.mounts.is_empty() {
-        // The runtime would make them as the container's root, who may not write to what is the host's root's.
+    } else if rootfs.is_complete && (ids.root != Owner::ROOT || rootfs.has_mounts_to_restrict(spec)) {
+        // The runtime would make them as the container's root, who may not write to what is the host's root's, or when they
+        // cannot be made any more.
         stubs::make_all(&rootfs.root, config.mounts(), ids.root)?;
+    }
+    if rootfs.has_mounts_to_restrict(spec) {
+        let failed = Error::io("make read-only what is mounted below", &rootfs.root);
+        mount_entry::restrict_below(&rootfs.root).map_err(failed)?;
     }
     host::note_mounts(dir, &config.json)?;
     process::keep(dir, &config.json["process"])?;

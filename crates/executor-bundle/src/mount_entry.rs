@@ -1,15 +1,18 @@
 //! The entries of `mounts` in `config.json`, and how a mount of ours goes away.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use executor_core::lifecycle::{Leftover, LeftoverKind};
-use executor_disk::Dir;
 use executor_disk::faults::{Op, change};
+use executor_disk::{Dir, mount_table};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, StatVfsMountFlags, fstatvfs, openat2, statvfs};
 use rustix::io::Errno;
-use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
+use rustix::mount::{
+    MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_remount, move_mount, open_tree, unmount,
+};
 use serde_json::{Value, json};
 
 use crate::error::Error;
@@ -31,6 +34,9 @@ pub(crate) fn mount(destination: &Path, kind: &str, source: &Path, options: &[&s
 pub(crate) fn bind_own(source: &Path, destination: &Path, options: &[&str]) -> Value {
     mount(destination, "bind", source, &[&["bind", "nosuid", "nodev"], options].concat())
 }
+
+/// Why something is refused that should be read-only with all that is mounted below it.
+pub(crate) const NOT_READ_ONLY: &str = "something is mounted below it, which this kernel cannot make read-only for an ordinary user (Linux 5.12 can)";
 
 /// The option that makes the mounts below a bind mount read-only as well, beside `ro`, which is for the mount itself.
 /// `None` if the kernel has no such call (before Linux 5.12). runc knows the option since 1.1; an older one would ignore it.
@@ -85,6 +91,68 @@ pub(crate) fn unmount_point(dir: &Dir, name: &str) -> Option<Leftover> {
         Ok(()) | Err(Errno::INVAL | Errno::NOENT) => None,
         Err(error) => Some(Leftover::new(LeftoverKind::Mount, dir.path_of(name), &io::Error::from(error))),
     }
+}
+
+/// The mount flags of `source` that a user namespace cannot clear. The kernel refuses a remount without them, and setting
+/// the access is a remount.
+pub(crate) fn locked_flags(source: &Path) -> impl Iterator<Item = &'static str> {
+    let flags = statvfs(source).map_or(StatVfsMountFlags::empty(), |stat| stat.f_flag);
+    let names = [
+        (StatVfsMountFlags::NOSUID, "nosuid"),
+        (StatVfsMountFlags::NODEV, "nodev"),
+        (StatVfsMountFlags::NOEXEC, "noexec"),
+    ];
+    names.into_iter().filter(move |(flag, _)| flags.contains(*flag)).map(|(_, name)| name)
+}
+
+/// Adds flags to the mount at `point`, a path of ours; read-only also to the mounts below it.
+pub(crate) fn restrict(point: &Path, flags: MountFlags) -> rustix::io::Result<()> {
+    if !flags.is_empty() {
+        add_flags_at(point, flags)?;
+    }
+    if flags.contains(MountFlags::RDONLY) { restrict_below(point) } else { Ok(()) }
+}
+
+/// Makes the mounts below `point` read-only, but not the one at it.
+pub(crate) fn restrict_below(point: &Path) -> rustix::io::Result<()> {
+    let all = mount_table::mounts().map_err(|_| Errno::IO)?;
+    let mut below = all.into_iter().map(|mounted| mounted.point);
+    below.try_for_each(|other| match other != point && other.starts_with(point) {
+        true => add_flags_at(&other, MountFlags::RDONLY),
+        false => Ok(()),
+    })
+}
+
+fn add_flags_at(point: &Path, flags: MountFlags) -> rustix::io::Result<()> {
+    // Somebody may replace a directory by a link meanwhile. Then it is not followed, and nothing else is changed.
+    let open = OFlags::PATH | OFlags::CLOEXEC;
+    let fd: OwnedFd = openat2(CWD, point, open, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
+    add_flags(fd.as_fd(), flags)
+}
+
+/// Adds flags to an open mount.
+pub(crate) fn add_flags(mounted: BorrowedFd<'_>, flags: MountFlags) -> rustix::io::Result<()> {
+    mount_remount(by_descriptor(mounted), MountFlags::BIND | flags | present(mounted)?, "")
+}
+
+/// A path that leads to an open file, whatever its own path leads to by now.
+pub(crate) fn by_descriptor(file: impl AsFd) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd()).into()
+}
+
+/// The flags that a mount has: a remount would clear the others.
+fn present(mounted: BorrowedFd<'_>) -> rustix::io::Result<MountFlags> {
+    let has = fstatvfs(mounted)?.f_flag;
+    let all = [
+        (StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
+        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (StatVfsMountFlags::NODEV, MountFlags::NODEV),
+        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+        (StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
+        (StatVfsMountFlags::NODIRATIME, MountFlags::NODIRATIME),
+        (StatVfsMountFlags::RELATIME, MountFlags::RELATIME),
+    ];
+    Ok(all.into_iter().filter(|(flag, _)| has.contains(*flag)).map(|(_, flag)| flag).collect())
 }
 
 #[cfg(test)]

@@ -10,25 +10,26 @@
 //! 2. What is mounted below it is mounted in the bundle too, with its options, and moved to the mount point by descriptor.
 //! 3. The runtime gets the volume with all below it as one mount, and never hears of the destinations inside.
 //!
+//! A read-only volume with mounts of the host below it is put together as well: only the newest runtimes, on the newest
+//! kernels, make these read-only too.
+//!
 //! A file system of another kind than tmpfs is left to the runtime, and so is everything of an ordinary user, who may not
 //! mount: there the runtime can be made to follow a link, with the rights of that user.
 //!
 //! While the container lives, the mount point is busy for the host: it can be neither renamed nor removed.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use executor_disk::{Dir, mount_table};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, StatVfsMountFlags, fstatvfs, openat2};
+use rustix::fs::CWD;
 use rustix::io::Errno;
-use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, mount, mount_change, mount_remount, move_mount,
-};
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, mount, mount_change, move_mount};
 use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::ids::{self, Ids};
-use crate::mount_entry::{self, copy_mount};
+use crate::mount_entry::{self, copy_mount, restrict};
 use crate::mounts::SELECTED;
 use crate::rootfs_dir::RootfsDir;
 use crate::stubs;
@@ -56,6 +57,7 @@ pub(crate) fn make(
         };
         stubs::make_missing(&place, &source, &points, &stays, ids.root)?;
     }
+    read_only_below(dir, mounts, ids, mount_entry::read_only_below().is_some())?;
     if ids::rootless() {
         return Ok(());
     }
@@ -79,6 +81,34 @@ pub(crate) fn make(
     }
     let mut number = 0..;
     mounts.retain(|_| number.next().is_none_or(|number| !attached.contains(&number)));
+    Ok(())
+}
+
+/// Makes read-only what is mounted below read-only volumes. `rro` is an option for the runtime only if the kernel `knows` it.
+fn read_only_below(dir: &Dir, mounts: &mut [Value], ids: &Ids, knows: bool) -> Result<(), Error> {
+    let is_asked = |entry: &Value| {
+        let has = |option: &str| entry["options"].as_array().is_some_and(|all| all.contains(&json!(option)));
+        has("ro") && has("rro")
+    };
+    for (number, volume) in mounts.iter_mut().enumerate().filter(|(_, volume)| is_asked(volume)) {
+        let Some(source) = directory(volume) else { continue };
+        let source = source.canonicalize().map_err(Error::file("mount source", &source))?;
+        let below =
+            mount_table::mounts_below(&source).map_err(Error::io("list the mounts below", &source))?;
+        if below.iter().any(|point| *point != source) {
+            if !ids::rootless() && Options::of(volume, ids).is_some() {
+                stage(dir, number, volume)?;
+            } else if !knows {
+                return Err(Error::field(
+                    "mount",
+                    format!("{}: {}", source.display(), mount_entry::NOT_READ_ONLY),
+                ));
+            }
+        }
+        if let Some(options) = volume["options"].as_array_mut().filter(|_| !knows) {
+            options.retain(|option| option != "rro");
+        }
+    }
     Ok(())
 }
 
@@ -225,39 +255,6 @@ fn attach(
 
 fn make_private(point: &Path) -> rustix::io::Result<()> {
     mount_change(point, MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-}
-
-/// Adds flags to the mount at `point`, a path of ours; read-only also to the mounts below it.
-fn restrict(point: &Path, flags: MountFlags) -> rustix::io::Result<()> {
-    if flags.is_empty() {
-        return Ok(());
-    }
-    let all = mount_table::mounts().map_err(|_| Errno::IO)?;
-    let below = all.into_iter().map(|mounted| mounted.point).filter(|other| other.starts_with(point));
-    for mounted in below.filter(|other| other == point || flags.contains(MountFlags::RDONLY)) {
-        // Somebody may replace a directory by a link meanwhile. Then it is not followed, and nothing else is changed.
-        let open = OFlags::PATH | OFlags::CLOEXEC;
-        let fd: OwnedFd = openat2(CWD, &mounted, open, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
-        let added = if mounted == point { flags } else { MountFlags::RDONLY };
-        let itself = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        mount_remount(itself, MountFlags::BIND | added | present(&fd)?, "")?;
-    }
-    Ok(())
-}
-
-/// The flags that a mount has: a remount would clear the others.
-fn present(mounted: &OwnedFd) -> rustix::io::Result<MountFlags> {
-    let has = fstatvfs(mounted)?.f_flag;
-    let all = [
-        (StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
-        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
-        (StatVfsMountFlags::NODEV, MountFlags::NODEV),
-        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
-        (StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
-        (StatVfsMountFlags::NODIRATIME, MountFlags::NODIRATIME),
-        (StatVfsMountFlags::RELATIME, MountFlags::RELATIME),
-    ];
-    Ok(all.into_iter().filter(|(flag, _)| has.contains(*flag)).map(|(_, flag)| flag).collect())
 }
 
 #[cfg(test)]
