@@ -4,11 +4,14 @@
 #![expect(clippy::unwrap_used, reason = "a test may fail")]
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
 
 use longshore::{Cancel, ContainerSpec, Mount, Rootfs, UpperLayer};
-use longshore_tests::{Stage, on_stage, says, shell, sleeper};
+use longshore_tests::command::longshore;
+use longshore_tests::{Stage, on_bare_stage, on_stage, says, shell, sleeper};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
 
 /// A directory of the stage with a file in it that holds the directory's name.
@@ -208,5 +211,78 @@ fn layers() {
         }
         assert_eq!(fs::read(upper.join("written")).unwrap(), b"written\n");
         stage.finish(executor).await;
+    });
+}
+
+/// The paths in a root file system.
+fn all_in(dir: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir).unwrap().flatten() {
+        if entry.file_type().unwrap().is_dir() {
+            all.extend(all_in(&entry.path()));
+        }
+        all.push(entry.path());
+    }
+    all.sort();
+    all
+}
+
+/// Nothing is left of mount points, whichever process ends last, and wherever links lead.
+#[test]
+fn stubs_left() {
+    on_bare_stage(|stage| {
+        drop(stage.directory_spec(["true"]));
+        let rootfs = stage.path("rootfs");
+        symlink("../run/systemd/resolve/stub-resolv.conf", rootfs.join("etc/resolv.conf")).unwrap();
+        let data = volume(&stage, "data");
+        let before = [all_in(&rootfs), all_in(&data)];
+        let begin = |root: &str, go: &str, volumes: &[&str]| -> Child {
+            let mut command = longshore(&stage.path(root));
+            command.args(["run", "--remove-stub-parents", "-v", "/usr:/usr:ro", "--rootfs"]).arg(&rootfs);
+            for point in volumes {
+                command.arg("-v").arg(format!("{}:{point}", data.display()));
+            }
+            let script = format!(
+                "grep -c localhost /etc/hosts && : < /etc/resolv.conf; until test -e /{go}; do sleep 0.02; done; test -d /proc/self"
+            );
+            let mut child = command.args(["--", "sh", "-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
+            child.stdout.as_mut().unwrap().read_exact(&mut [0; 2]).unwrap();
+            child
+        };
+        let end = |mut child: Child, go: &str| {
+            fs::write(rootfs.join(go), "").unwrap();
+            assert!(child.wait().unwrap().success(), "{go}");
+        };
+        for other_root in ["root", "other"] {
+            for is_first_last in [false, true] {
+                let first = begin("root", "a", &["/x/of/first", "/both"]);
+                let second = begin(other_root, "b", &["/x/of/second", "/both", "/link"]);
+                let third = begin(other_root, "c", &["/etc"]);
+                let ends = if is_first_last {
+                    [(second, "b"), (third, "c"), (first, "a")]
+                } else {
+                    [(first, "a"), (second, "b"), (third, "c")]
+                };
+                for (child, go) in ends {
+                    end(child, go);
+                }
+                for go in ["a", "b", "c"] {
+                    fs::remove_file(rootfs.join(go)).unwrap();
+                }
+                assert_eq!([all_in(&rootfs), all_in(&data)], before, "{other_root} {is_first_last}");
+            }
+        }
+        // Without being asked to remove more, too, where nobody has asked for the mount.
+        let mut command = longshore(&stage.root());
+        command
+            .args(["run", "-v", "/usr:/usr:ro", "--mount", "type=tmpfs,dst=/dev,mode=755", "--rootfs"])
+            .arg(&rootfs);
+        let said = command
+            .args(["--", "sh", "-c", "test -c /dev/null && test -d /dev/pts && ls /dev/shm"])
+            .output()
+            .unwrap();
+        assert_eq!((said.stdout, said.stderr), (Vec::new(), Vec::new()));
+        assert_eq!([all_in(&rootfs), all_in(&data)], before);
+        stage.check();
     });
 }

@@ -77,7 +77,9 @@ fn entry(
             bind(dir, number, (path, selector.as_deref()), requested, spec, ids)?
         }
         MountSource::Tmpfs => {
-            options.splice(0..0, ["nosuid", "nodev", access]);
+            // The runtime makes the container's devices in the one that is at /dev.
+            let is_dev = requested.destination.components().eq(Path::new("/dev").components());
+            options.splice(0..0, ["nosuid"].into_iter().chain((!is_dev).then_some("nodev")).chain([access]));
             mount(&requested.destination, "tmpfs", Path::new("tmpfs"), &options)
         }
         MountSource::FileSystem { kind, source } => {
