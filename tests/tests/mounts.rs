@@ -214,6 +214,51 @@ fn layers() {
     });
 }
 
+/// A working directory that is missing belongs to the user of the process, wherever it is.
+#[test]
+fn cwd_owner() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let src = volume(&stage, "src");
+        let in_layers = Rootfs::Overlay { lower: vec![stage.path("rootfs")], upper: None };
+        let script = "pwd; stat -c %u:%g:%a . ..; touch x && echo written";
+        for (cwd, above) in
+            [("/src/new", "0:0:755"), ("/src/a/b", "1000:1001:755"), ("/tmpfs/new", "0:0:1777")]
+        {
+            for rootfs in [Rootfs::Host, stage.directory_spec(["true"]).rootfs, in_layers.clone()] {
+                let mut spec = ContainerSpec::new(rootfs, ["sh", "-c", script]).user("1000:1001");
+                if spec.rootfs != Rootfs::Host {
+                    spec.mounts.push(Mount::bind("/usr", "/usr").read_only());
+                }
+                let tmpfs = Mount::tmpfs("/tmpfs").option("size=1m");
+                spec.mounts.extend([Mount::bind(&src, "/src"), tmpfs, Mount::bind(&src, "/tmpfs/v")]);
+                spec.process.cwd = cwd.into();
+                let expected = format!("{cwd}\n1000:1001:755\n{above}\nwritten\n");
+                assert_eq!(says(&executor, spec).await, expected, "{cwd}");
+            }
+            let made = fs::read_dir(&src).unwrap().flatten().map(|entry| entry.path());
+            made.filter(|path| path.is_dir()).for_each(|dir| fs::remove_dir_all(dir).unwrap());
+        }
+        // A link in the root file system leads into the volume.
+        symlink("/src/in", stage.path("rootfs/link")).unwrap();
+        let mut linked =
+            stage.directory_spec(["sh", "-c", script]).user("1000:1001").mount(Mount::bind(&src, "/src"));
+        linked.process.cwd = "/link/new".into();
+        let expected = "/src/in/new\n1000:1001:755\n1000:1001:755\nwritten\n";
+        assert_eq!(says(&executor, linked).await, expected);
+        // What is there stays as it is.
+        let mut there = shell("stat -c %u .").mount(Mount::bind(&src, "/src")).user("1000:1001");
+        there.process.cwd = "/src".into();
+        assert_eq!(says(&executor, there.clone()).await, "0\n");
+        // Nothing is made in a volume that is read-only.
+        there.mounts = vec![Mount::bind(&src, "/src").read_only()];
+        there.process.cwd = "/src/new".into();
+        longshore_tests::start_failure(&executor, there).await;
+        assert!(!src.join("new").exists());
+        stage.finish(executor).await;
+    });
+}
+
 /// The paths in a root file system.
 fn all_in(dir: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();

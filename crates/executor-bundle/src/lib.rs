@@ -13,6 +13,7 @@
 //!     context ──▶ config ──▶ defaults, or the caller's own
 //!                    └─────▶ edit: limits, network, seccomp, labels, cdi, init, ids ──▶ config.json
 //!                                       ├──▶ seen: links to mount points, as the container will see them
+//!                                       ├──▶ cwd: a working directory that is missing
 //!                                       ├──▶ nested: mounts below a volume, put together by us
 //!                                       └──▶ stubs: mount points that are missing in a kept rootfs
 //! ```
@@ -23,6 +24,7 @@
 mod capabilities;
 mod config;
 mod context;
+mod cwd;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -42,7 +44,7 @@ mod secrets;
 mod seen;
 mod stubs;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use executor_core::lifecycle::{HostPid, Leftover};
 use executor_core::{ContainerSpec, ExecSpec, NetworkAttachment, NetworkNamespace};
@@ -81,11 +83,6 @@ pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> R
     view.check_dev()?;
     let process = process::of_init(&view, spec, &ids)?;
     process.check_program(&view, &ids, &mounts.covered)?;
-    // The runtime would make it too, but owned by the container's root instead of the process's user.
-    let cwd = &spec.process.cwd;
-    if rootfs.is_complete && !mounts.cover(cwd) {
-        view.make_dirs(cwd, process.owner).map_err(Error::file("cwd", cwd))?;
-    }
     if spec.init {
         init::write(dir)?;
     }
@@ -103,33 +100,46 @@ pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> R
         capabilities: &process.capabilities,
     };
     let mut config = Configuration::of(&context, process.json)?;
-    let is_shown = |mount: &Value| rootfs.mounts.contains(mount);
-    let mut asked = Vec::new();
     if let Some(all) = config.json["mounts"].as_array_mut() {
-        asked = seen::resolve_points(&view, all, is_shown, &mounts.covered, spec.config.is_some())?;
+        place(dir, &context, &view, &mounts.covered, &ids, process.owner, all)?;
     }
-    process::files::check(
-        &view,
-        &config.mounts().iter().filter(|mount| !is_shown(mount)).collect::<Vec<_>>(),
-    )?;
+    host::note_mounts(dir, &config.json)?;
+    process::keep(dir, &config.json["process"])?;
+    config.text()
+}
+
+/// Makes what `mounts` need: their mount points, and the working directory among them. What we can mount ourselves is taken
+/// out.
+fn place(
+    dir: &Dir,
+    context: &BundleContext<'_>,
+    view: &RootfsDir,
+    asked: &[PathBuf],
+    ids: &Ids,
+    owner: Owner,
+    mounts: &mut Vec<Value>,
+) -> Result<(), Error> {
+    let BundleContext { spec, rootfs, .. } = *context;
+    let is_shown = |mount: &Value| rootfs.mounts.contains(mount);
+    let asked = seen::resolve_points(view, mounts, is_shown, asked, spec.config.is_some())?;
+    process::files::check(view, &mounts.iter().filter(|mount| !is_shown(mount)).collect::<Vec<_>>())?;
+    if rootfs.is_complete {
+        cwd::make(dir, view, mounts, &is_shown, &spec.process.cwd, owner, ids)?;
+    }
     let stays_below = |point: &Path| !spec.remove_stub_parents && asked.iter().any(|asked| asked == point);
-    if let Some(mounts) = config.json["mounts"].as_array_mut() {
-        nested::make(dir, mounts, &stays_below, &ids)?;
-    }
+    nested::make(dir, mounts, &stays_below, ids)?;
     if rootfs.is_kept {
-        stubs::make_missing(dir, &rootfs.root, config.mounts(), &stays_below, ids.root)?;
+        stubs::make_missing(dir, &rootfs.root, mounts, &stays_below, ids.root)?;
     } else if rootfs.is_complete && (ids.root != Owner::ROOT || rootfs.has_mounts_to_restrict(spec)) {
         // The runtime would make them as the container's root, who may not write to what is the host's root's, or when they
         // cannot be made any more.
-        stubs::make_all(&rootfs.root, config.mounts(), ids.root)?;
+        stubs::make_all(&rootfs.root, mounts, ids.root)?;
     }
     if rootfs.has_mounts_to_restrict(spec) {
         let failed = Error::io("make read-only what is mounted below", &rootfs.root);
         mount_entry::restrict_below(&rootfs.root).map_err(failed)?;
     }
-    host::note_mounts(dir, &config.json)?;
-    process::keep(dir, &config.json["process"])?;
-    config.text()
+    Ok(())
 }
 
 /// What [`write()`] would return, as indented JSON, without making anything. Users and paths are looked up in the

@@ -33,14 +33,6 @@ pub(crate) struct RequestedMounts {
     pub(crate) covered: Vec<PathBuf>,
 }
 
-impl RequestedMounts {
-    /// Whether a mount, instead of the root file system, is at this path.
-    pub(crate) fn cover(&self, path: &Path) -> bool {
-        let always = ["/proc", "/dev", "/sys"].map(Path::new);
-        self.covered.iter().map(PathBuf::as_path).chain(always).any(|covered| path.starts_with(covered))
-    }
-}
-
 /// The mounts that a specification asks for. With `dir`, selectors are resolved and mounted there. Without it, as for a
 /// preview, a selector is only appended to its source, and a secret is not written.
 pub(crate) fn requested(

@@ -18,6 +18,7 @@
 //!
 //! While the container lives, the mount point is busy for the host: it can be neither renamed nor removed.
 
+use std::ffi::CString;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -152,15 +153,20 @@ fn within(volume: &Value, entry: &Value) -> Option<Value> {
 }
 
 /// How a mount is made by us instead of the runtime.
-struct Options {
-    flags: MountFlags,
+pub(crate) struct Options {
+    pub(crate) flags: MountFlags,
     /// The options of the file system.
     data: Vec<String>,
 }
 
 impl Options {
+    /// The options of the file system, in the form of mount(2).
+    pub(crate) fn data(&self) -> CString {
+        CString::new(self.data.join(",")).unwrap_or_default()
+    }
+
     /// `None` if it is left to the runtime.
-    fn of(entry: &Value, ids: &Ids) -> Option<Self> {
+    pub(crate) fn of(entry: &Value, ids: &Ids) -> Option<Self> {
         let is_tmpfs = entry["type"] == "tmpfs";
         if !is_tmpfs && entry["type"] != "bind" {
             return None;
@@ -237,8 +243,7 @@ fn attach(
     };
     made.map_err(Error::io("make", &selected.path_of(&name)))?;
     let mounted = if entry["type"] == "tmpfs" {
-        let data = std::ffi::CString::new(options.data.join(",")).unwrap_or_default();
-        mount("tmpfs", &staged, "tmpfs", options.flags, data.as_c_str())
+        mount("tmpfs", &staged, "tmpfs", options.flags, options.data().as_c_str())
     } else {
         copy_mount(CWD, source).and_then(|copy| mount_entry::attach(&copy, &selected, &name))
     };
@@ -253,7 +258,7 @@ fn attach(
         .map_err(|error| failed()(error.into()))
 }
 
-fn make_private(point: &Path) -> rustix::io::Result<()> {
+pub(crate) fn make_private(point: &Path) -> rustix::io::Result<()> {
     mount_change(point, MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
 }
 
