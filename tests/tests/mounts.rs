@@ -259,6 +259,42 @@ fn cwd_owner() {
     });
 }
 
+/// The host's resolv.conf has what resolv.conf(5) allows, and more.
+#[test]
+fn resolv() {
+    on_bare_stage(|stage| {
+        let conf = stage.path("resolv.conf");
+        let script = format!(
+            "mount --make-rprivate / && mount --bind {} /etc/resolv.conf && exec \"$@\"",
+            conf.display()
+        );
+        let said = |text: &[u8]| {
+            fs::write(&conf, text).unwrap();
+            let mut command = std::process::Command::new("unshare");
+            command.args(["--mount", "sh", "-c", &script, "sh"]).arg(longshore(&stage.root()).get_program());
+            command.arg("--root").arg(stage.root()).args([
+                "run",
+                "--net",
+                "none",
+                "--",
+                "cat",
+                "/etc/resolv.conf",
+            ]);
+            let output = command.output().unwrap();
+            assert_eq!((output.stderr, output.status.code()), (Vec::new(), Some(0)));
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let host = b"; caf\xe9\nnameserver 10.0.0.1 # primary\ndomain d\nsearch a b\nsearch c\nnameserver 127.0.0.1\n";
+        assert_eq!(said(host), "nameserver 10.0.0.1\nsearch c\n");
+        let none = said(b"nameserver 127.0.0.1\ndomain d\n");
+        assert!(
+            none.starts_with("# No server") && none.ends_with("search d\n") && !none.contains("nameserver"),
+            "{none}"
+        );
+        stage.check();
+    });
+}
+
 /// The paths in a root file system.
 fn all_in(dir: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
