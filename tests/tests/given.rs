@@ -210,3 +210,31 @@ fn caps_non_root() {
         stage.finish(executor).await;
     });
 }
+
+/// A variable that cannot be passed on is an error.
+#[test]
+fn non_utf8() {
+    use std::os::unix::ffi::OsStrExt;
+    on_bare_stage(|stage| {
+        let run = |env: &[&str], value: &[u8]| {
+            let mut command = longshore(&stage.root());
+            command.arg("run").args(env).args(["--", "sh", "-c", "echo ${FOO-none}"]);
+            longshore_tests::command::Outcome::from(
+                command.env("FOO", std::ffi::OsStr::from_bytes(value)).output().unwrap(),
+            )
+        };
+        assert_eq!(run(&["-e", "FOO"], "ä".as_bytes()).stdout, "ä\n");
+        // One that is not asked for, and one that is not set.
+        assert_eq!(run(&["-e", "NO_SUCH_VARIABLE"], b"\xff").stdout, "none\n");
+        for (env, why) in [
+            (["-e", "FOO"], "its value is not UTF-8"),
+            (["-e", ""], "give NAME=VALUE"),
+            (["-e", "=x"], "cannot be a variable's name"),
+        ] {
+            let outcome = run(&env, b"\xff");
+            assert_eq!((outcome.code, outcome.stderr.lines().count()), (Some(125), 1), "{outcome:?}");
+            assert!(outcome.stderr.contains(why), "{outcome:?}");
+        }
+        stage.check();
+    });
+}

@@ -11,7 +11,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use longshore::{CgroupParent, ContainerId, Device, ExtraHost, IdRange, Mount, Network, Ulimit};
 
 use self::values::{
-    Capabilities, capabilities, duration, mount, network, pids, secret, size, swap, timeout, volume,
+    Capabilities, Variable, capabilities, duration, mount, network, pids, secret, size, swap, timeout,
+    variable, volume,
 };
 
 /// Run programs in containers, and never lose track of one.
@@ -123,8 +124,8 @@ pub(crate) struct Container {
     #[arg(long, value_name = "DIR", conflicts_with = "rootfs")]
     pub(crate) layer: Vec<PathBuf>,
     /// Set a variable; without a value it is passed on as it is here
-    #[arg(short, long, value_name = "K=V")]
-    pub(crate) env: Vec<String>,
+    #[arg(short, long, value_name = "K=V", value_parser = variable)]
+    pub(crate) env: Vec<Variable>,
     /// Working directory in the container; created if it does not exist [default: /]
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<PathBuf>,
