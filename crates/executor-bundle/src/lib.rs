@@ -47,7 +47,7 @@ mod stubs;
 use std::path::{Path, PathBuf};
 
 use executor_core::lifecycle::{HostPid, Leftover};
-use executor_core::{ContainerSpec, ExecSpec, NetworkAttachment, NetworkNamespace};
+use executor_core::{ContainerSpec, ExecSpec, Mount, MountSource, NetworkAttachment, NetworkNamespace};
 use executor_disk::Dir;
 use serde_json::Value;
 
@@ -148,26 +148,67 @@ fn place(
 /// # Errors
 /// As [`write()`].
 pub fn preview(request: &Request<'_>, network: &NetworkNamespace) -> Result<String, Error> {
+    describe(None, request, network)
+}
+
+/// Makes a bundle in `dir`, which a runtime runs without us. What takes a mount of ours is an error: layers, selectors and
+/// secrets. A view of the host is that of an ordinary user, and what is written to it stays in `dir`.
+///
+/// # Errors
+/// As [`write()`]; also if `dir` has such files already.
+pub fn export(dir: &Dir, request: &Request<'_>, network: &NetworkNamespace) -> Result<(), Error> {
+    let needs_us = |mount: &Mount| {
+        matches!(mount.source, MountSource::Secret { .. } | MountSource::Bind { selector: Some(_), .. })
+    };
+    if let Some(mount) = request.spec.mounts.iter().find(|mount| needs_us(mount)) {
+        return Err(Error::field("mount", format!("{mount}: this takes a mount that no bundle can have")));
+    }
+    if matches!(network, NetworkNamespace::At(_)) {
+        return Err(Error::field(
+            "network",
+            "a bundle cannot have one that is made for a container; give none or host",
+        ));
+    }
+    // An ordinary user may make no cgroup.
+    let request = Request { cgroup: request.cgroup.filter(|_| !ids::rootless()), ..*request };
+    let config = describe(Some(dir), &request, network)?;
+    let written = dir.write_new("config.json", config.as_bytes(), 0o600);
+    written.map(drop).map_err(Error::io("write", &dir.path_of("config.json")))
+}
+
+/// The configuration as indented JSON. With `dir`, the files that it names are made there.
+fn describe(dir: Option<&Dir>, request: &Request<'_>, network: &NetworkNamespace) -> Result<String, Error> {
     let spec = request.spec;
-    let dir = Path::new("");
+    let place = dir.map_or(Path::new(""), Dir::path);
+    mount_entry::utf8("bundle", place)?;
     let ids = Ids::of(spec);
     ids.check(spec)?;
-    let rootfs = rootfs::preview(&spec.rootfs)?;
+    let rootfs = match dir {
+        Some(dir) => rootfs::export(dir, &spec.rootfs, request.root)?,
+        None => rootfs::preview(&spec.rootfs)?,
+    };
     let process = process::of_init(&RootfsDir::open(&rootfs.seen)?, spec, &ids)?;
+    let files = match dir {
+        Some(dir) => names::write(dir, spec, &network.clone().into(), ids.root)?,
+        None => names::places(place, spec, network),
+    };
+    if let Some(dir) = dir.filter(|_| spec.init) {
+        init::write(dir)?;
+    }
     let context = BundleContext {
         id: request.id,
         spec,
-        dir,
+        dir: place,
         cgroup: request.cgroup,
         rootfs: &rootfs,
         mounts: &mounts::requested(None, spec, &ids)?.entries,
-        files: &names::places(dir, spec, network),
+        files: &files,
         network,
         map: ids.map.as_ref(),
         capabilities: &process.capabilities,
     };
     let config = Configuration::of(&context, process.json);
-    labels::release(dir);
+    labels::release(place);
     config?.pretty()
 }
 

@@ -146,6 +146,23 @@ pub(crate) fn preview(rootfs: &Rootfs) -> Result<BundleRootfs, Error> {
     Ok(BundleRootfs { root, seen, mounts: Vec::new(), is_kept: true, is_complete: true })
 }
 
+/// One for a bundle in `dir` that is used without us, so that no mount of ours can be in it.
+pub(crate) fn export(dir: &Dir, rootfs: &Rootfs, own: &Path) -> Result<BundleRootfs, Error> {
+    match rootfs {
+        Rootfs::Dir(_) => preview(rootfs),
+        Rootfs::Host => {
+            let mut hidden = Hidden::roots(own)?;
+            hidden.add(dir.path());
+            host::view(dir, &hidden)
+        }
+        Rootfs::Overlay { .. } => {
+            let why = "layers take a mount that no bundle can have; give a directory, or host";
+            Err(Error::field("rootfs", why))
+        }
+        other => Err(unknown(other)),
+    }
+}
+
 /// The real path of a directory that may be used as a root file system or a layer; `field` says which.
 fn directory(field: &'static str, path: &Path) -> Result<PathBuf, Error> {
     let real = path.canonicalize().map_err(Error::file(field, path))?;

@@ -59,6 +59,11 @@ impl Hidden {
         Ok(Self { mounts, places })
     }
 
+    /// Hides another directory.
+    pub(super) fn add(&mut self, dir: &Path) {
+        self.places.extend(Place::of(dir, &self.mounts));
+    }
+
     /// What an overlay of `lower` may show.
     pub(super) fn in_overlay_of(&self, lower: &Path) -> Shown {
         let Some(shown) = Place::of(lower, &self.mounts) else { return Shown::But(Vec::new()) };

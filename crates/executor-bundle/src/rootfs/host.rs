@@ -199,7 +199,8 @@ pub(super) fn view(dir: &Dir, hidden: &Hidden) -> Result<BundleRootfs, Error> {
             fs::read_link(&lower).and_then(|to| root.link_to(&to, name)).map_err(failed())?;
         } else if meta.is_dir() {
             root.make_dir(name, 0o755).map_err(failed())?;
-            if has_mounts_below(&lower, &hidden.mounts) {
+            // The kernel refuses an upper layer within the lower one.
+            if has_mounts_below(&lower, &hidden.mounts) || dir.path().starts_with(&lower) {
                 mounts.extend(read_only(&lower, hidden)?);
                 continue;
             }

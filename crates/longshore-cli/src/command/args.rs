@@ -68,7 +68,9 @@ pub(crate) enum Action {
     ///
     /// Written to a directory as config.json, it can be given to `run --config`, with --rootfs host if it was made for
     /// that. What needs files or a network of its own is not in it and is given to `run`: --init, --add-host, --dns and
-    /// --net cni. With --json, the whole specification is printed in the library's JSON form, and `run --spec` reads it.
+    /// --net cni. A runtime by itself cannot run it, since the files that `run` makes are missing; with --bundle, a bundle
+    /// is made that has them. With --json, the whole specification is printed in the library's JSON form, and `run --spec`
+    /// reads it.
     Spec(Box<Spec>),
     /// Remove what dead executors left under --root, and only that
     ///
@@ -83,6 +85,12 @@ pub(crate) struct Spec {
     /// Print the specification instead, in the library's JSON form, which `run --spec` reads
     #[arg(long)]
     pub(crate) json: bool,
+    /// Make a bundle in this directory instead, which a runtime can run: `runc run --bundle DIR ID`
+    ///
+    /// Without --rootfs, what its program writes stays in DIR, and directories of this machine with mounts below them are
+    /// read-only.
+    #[arg(long, value_name = "DIR", conflicts_with = "json")]
+    pub(crate) bundle: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
