@@ -36,7 +36,8 @@ pub(crate) fn bind_own(source: &Path, destination: &Path, options: &[&str]) -> V
 }
 
 /// Why something is refused that should be read-only with all that is mounted below it.
-pub(crate) const NOT_READ_ONLY: &str = "something is mounted below it, which this kernel cannot make read-only for an ordinary user (Linux 5.12 can)";
+pub(crate) const NOT_READ_ONLY: &str =
+    "something is mounted below it, which this kernel cannot make read-only here (Linux 5.12 can)";
 
 /// The option that makes the mounts below a bind mount read-only as well, beside `ro`, which is for the mount itself.
 /// `None` if the kernel has no such call (before Linux 5.12). runc knows the option since 1.1; an older one would ignore it.

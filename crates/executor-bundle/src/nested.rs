@@ -10,8 +10,8 @@
 //! 2. What is mounted below it is mounted in the bundle too, with its options, and moved to the mount point by descriptor.
 //! 3. The runtime gets the volume with all below it as one mount, and never hears of the destinations inside.
 //!
-//! A read-only volume with mounts of the host below it is put together as well: only the newest runtimes, on the newest
-//! kernels, make these read-only too.
+//! A read-only volume with mounts of the host below it is put together as well on a kernel that does not know the option that
+//! makes these read-only too.
 //!
 //! A file system of another kind than tmpfs is left to the runtime, and so is everything of an ordinary user, who may not
 //! mount: there the runtime can be made to follow a link, with the rights of that user.
@@ -85,11 +85,11 @@ pub(crate) fn make(
     Ok(())
 }
 
-/// Makes read-only what is mounted below read-only volumes. `rro` is an option for the runtime only if the kernel `knows` it.
+/// Makes read-only what is mounted below read-only volumes, unless the kernel `knows` the option `rro`: then the runtime does.
 fn read_only_below(dir: &Dir, mounts: &mut [Value], ids: &Ids, knows: bool) -> Result<(), Error> {
     let is_asked = |entry: &Value| {
         let has = |option: &str| entry["options"].as_array().is_some_and(|all| all.contains(&json!(option)));
-        has("ro") && has("rro")
+        !knows && has("ro") && has("rro")
     };
     for (number, volume) in mounts.iter_mut().enumerate().filter(|(_, volume)| is_asked(volume)) {
         let Some(source) = directory(volume) else { continue };
@@ -97,16 +97,13 @@ fn read_only_below(dir: &Dir, mounts: &mut [Value], ids: &Ids, knows: bool) -> R
         let below =
             mount_table::mounts_below(&source).map_err(Error::io("list the mounts below", &source))?;
         if below.iter().any(|point| *point != source) {
-            if !ids::rootless() && Options::of(volume, ids).is_some() {
-                stage(dir, number, volume)?;
-            } else if !knows {
-                return Err(Error::field(
-                    "mount",
-                    format!("{}: {}", source.display(), mount_entry::NOT_READ_ONLY),
-                ));
+            if ids::rootless() || Options::of(volume, ids).is_none() {
+                let why = format!("{}: {}", source.display(), mount_entry::NOT_READ_ONLY);
+                return Err(Error::field("mount", why));
             }
+            stage(dir, number, volume)?;
         }
-        if let Some(options) = volume["options"].as_array_mut().filter(|_| !knows) {
+        if let Some(options) = volume["options"].as_array_mut() {
             options.retain(|option| option != "rro");
         }
     }
@@ -265,6 +262,32 @@ pub(crate) fn make_private(point: &Path) -> rustix::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// On a kernel without the option.
+    #[test]
+    fn ro_below() {
+        if ids::rootless() {
+            return;
+        }
+        let (bundle, volume) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let below = volume.path().join("below");
+        std::fs::create_dir(&below).unwrap();
+        mount("longshore-test", &below, "tmpfs", MountFlags::empty(), None).unwrap();
+        let entry =
+            |source: &Path| mount_entry::mount(Path::new("/v"), "bind", source, &["rbind", "ro", "rro"]);
+        let mut mounts = [entry(volume.path()), entry(Path::new("/usr/bin"))];
+        let dir = Dir::open_checked(bundle.path()).unwrap();
+        read_only_below(&dir, &mut mounts, &Ids::new(None), false).unwrap();
+        let staged = bundle.path().join(SELECTED).join("volume-0");
+        assert_eq!(mounts[0]["source"], json!(staged));
+        assert_eq!(mounts[1]["source"], "/usr/bin");
+        assert!(mounts.iter().all(|mount| mount["options"] == json!(["rbind", "ro"])));
+        let refused = std::fs::write(staged.join("below/x"), "").unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+        std::fs::write(below.join("x"), "").unwrap();
+        assert_eq!(crate::mounts::unmount_selected(&dir), []);
+        rustix::mount::unmount(&below, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
 
     #[test]
     fn the_deepest_mount_before_it_has_the_mount_point() {
