@@ -210,3 +210,70 @@ fn caps_non_root() {
         stage.finish(executor).await;
     });
 }
+
+/// A variable that cannot be passed on is an error.
+#[test]
+fn non_utf8() {
+    use std::os::unix::ffi::OsStrExt;
+    on_bare_stage(|stage| {
+        let run = |env: &[&str], value: &[u8]| {
+            let mut command = longshore(&stage.root());
+            command.arg("run").args(env).args(["--", "sh", "-c", "echo ${FOO-none}"]);
+            longshore_tests::command::Outcome::from(
+                command.env("FOO", std::ffi::OsStr::from_bytes(value)).output().unwrap(),
+            )
+        };
+        assert_eq!(run(&["-e", "FOO"], "ä".as_bytes()).stdout, "ä\n");
+        // One that is not asked for, and one that is not set.
+        assert_eq!(run(&["-e", "NO_SUCH_VARIABLE"], b"\xff").stdout, "none\n");
+        for (env, why) in [
+            (["-e", "FOO"], "its value is not UTF-8"),
+            (["-e", ""], "give NAME=VALUE"),
+            (["-e", "=x"], "cannot be a variable's name"),
+        ] {
+            let outcome = run(&env, b"\xff");
+            assert_eq!((outcome.code, outcome.stderr.lines().count()), (Some(125), 1), "{outcome:?}");
+            assert!(outcome.stderr.contains(why), "{outcome:?}");
+        }
+        stage.check();
+    });
+}
+
+/// The bundle that `spec` makes is one that a runtime runs by itself.
+#[test]
+fn spec_runs() {
+    on_bare_stage(|stage| {
+        drop(stage.directory_spec(["true"]));
+        let (rootfs, data) = (stage.path("rootfs"), stage.path("data"));
+        fs::create_dir(&data).unwrap();
+        let (rootfs, volume) = (rootfs.to_str().unwrap(), format!("{}:/data", data.display()));
+        let script = "grep -c localhost /etc/hosts; touch /data/x && touch /usr/share/x 2>/dev/null; id -u; cat /proc/1/comm";
+        let cases: [(&str, &[&str], &str); 3] = [
+            ("host", &[], "2\n0\nsh\n"),
+            ("init", &["--init", "--memory", "64m"], "2\n0\nlongshore-init\n"),
+            ("dir", &["--rootfs", rootfs, "-v", "/usr:/usr:ro", "-u", "0:0"], "2\n0\nsh\n"),
+        ];
+        for (name, options, expected) in cases {
+            let bundle = stage.path(name);
+            let bundle = bundle.to_str().unwrap();
+            let command = ["spec", "--bundle", bundle, "-v", &volume];
+            let made = [&command[..], options, &["--", "sh", "-c", script]].concat();
+            let made = longshore_tests::command::call(&stage.root(), &made);
+            assert_eq!((made.code, made.stdout, made.stderr), (Some(0), String::new(), String::new()));
+            let mut runtime = std::process::Command::new(longshore_tests::runtime_program());
+            runtime.arg("--root").arg(stage.path("runtime")).args(["run", "--bundle", bundle]);
+            let said = runtime.arg(format!("longshore-test-{name}")).output().unwrap();
+            let said = (String::from_utf8(said.stdout).unwrap(), String::from_utf8(said.stderr).unwrap());
+            assert_eq!(said, (expected.to_owned(), String::new()), "{name}");
+            assert!(data.join("x").exists() && !Path::new("/usr/share/x").exists());
+            let again = longshore_tests::command::call(&stage.root(), &["spec", "--bundle", bundle, "true"]);
+            assert_eq!(again.code, Some(125), "{again:?}");
+        }
+        let nowhere = stage.path("nowhere");
+        let secret = ["spec", "--bundle", nowhere.to_str().unwrap(), "--secret", "/etc/hostname:/x", "true"];
+        let refused = longshore_tests::command::call(&stage.root(), &secret);
+        assert_eq!(refused.code, Some(125), "{refused:?}");
+        assert!(!nowhere.join("config.json").exists());
+        stage.check();
+    });
+}

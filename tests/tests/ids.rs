@@ -206,6 +206,23 @@ fn rootless_on_a_view_of_the_host() {
     });
 }
 
+/// An overlay of a directory cannot be had with mounts below it. It is shown nevertheless, and nothing is written to it.
+#[test]
+fn host_mounts_of_an_ordinary_user() {
+    as_an_ordinary_user(|user| {
+        let script = "ls /usr/share/misc; touch /usr/share/misc/x 2>/dev/null || echo read-only
+            touch /usr/x 2>/dev/null || echo read-only; touch /etc/new && echo written";
+        let run = user.command(&["run", "--", "sh", "-c", script]);
+        let mounted = "mount --make-rprivate / && mount -t tmpfs none /usr/share/misc && touch /usr/share/misc/seen && exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", mounted, "sh"]).arg(run.get_program()).args(run.get_args());
+        command.env("HOME", user.stage.path("home")).env_remove("XDG_RUNTIME_DIR").current_dir("/");
+        let outcome = Outcome::from(command.output().unwrap());
+        let expected = "seen\nread-only\nread-only\nwritten\n".to_owned();
+        assert_eq!((outcome.stdout, outcome.stderr, outcome.code), (expected, String::new(), Some(0)));
+    });
+}
+
 #[test]
 fn rootless_in_a_directory_with_subordinate_ids() {
     as_an_ordinary_user(|user| {

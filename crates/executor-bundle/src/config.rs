@@ -43,11 +43,6 @@ impl Configuration {
         Ok(Self { json, filter })
     }
 
-    /// The entries of `mounts`, including those that make up the root file system.
-    pub(crate) fn mounts(&self) -> &[Value] {
-        self.json["mounts"].as_array().map(Vec::as_slice).unwrap_or_default()
-    }
-
     /// The contents of `config.json`.
     pub(crate) fn text(&self) -> Result<Vec<u8>, Error> {
         serde_json::to_vec(self).map_err(|source| Error::Json { op: "write", source })
@@ -125,8 +120,13 @@ mod tests {
         let capabilities = capabilities::of(&spec.process, spec.security).unwrap();
         let process = process::init(&spec, &user, &capabilities).unwrap();
         let id = ContainerId::new("c").unwrap();
-        let rootfs =
-            BundleRootfs { root: "/b/rootfs".into(), seen: "/".into(), mounts: Vec::new(), is_kept: false };
+        let rootfs = BundleRootfs {
+            root: "/b/rootfs".into(),
+            seen: "/".into(),
+            mounts: Vec::new(),
+            is_kept: false,
+            is_complete: true,
+        };
         let mounts = mounts::requested(None, &spec, &crate::ids::Ids::of(&spec)).unwrap().entries;
         let context = BundleContext {
             id: &id,

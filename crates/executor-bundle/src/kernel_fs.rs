@@ -283,6 +283,11 @@ impl Source {
     }
 }
 
+/// Whether file systems of this kind show or change the kernel.
+pub(crate) fn is_kernel_kind(kind: &str) -> bool {
+    KINDS.contains(&kind)
+}
+
 /// Whether a file is on one of the kernel's file systems. Their regular files may block, or have no end.
 pub(crate) fn is_kernel(file: impl AsFd) -> io::Result<bool> {
     Ok(MAGICS.contains(&fstatfs(file)?.f_type.cast_unsigned()))

@@ -13,6 +13,8 @@
 //!        ▼
 //!     context ──▶ config ──▶ defaults, or the caller's own
 //!                    └─────▶ edit: limits, network, seccomp, labels, cdi, init, ids ──▶ config.json
+//!                                       ├──▶ seen: links to mount points, as the container will see them
+//!                                       ├──▶ cwd: a working directory that is missing
 //!                                       ├──▶ nested: mounts below a volume, put together by us
 //!                                       └──▶ stubs: mount points that are missing in a kept rootfs
 //! ```
@@ -23,6 +25,7 @@
 mod capabilities;
 mod config;
 mod context;
+mod cwd;
 mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
@@ -39,12 +42,13 @@ mod process;
 mod rootfs;
 mod rootfs_dir;
 mod secrets;
+mod seen;
 mod stubs;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use executor_core::lifecycle::{HostPid, Leftover};
-use executor_core::{ContainerSpec, ExecSpec, NetworkAttachment, NetworkNamespace};
+use executor_core::{ContainerSpec, ExecSpec, Mount, MountSource, NetworkAttachment, NetworkNamespace};
 use executor_disk::Dir;
 use serde_json::{Value, json};
 
@@ -52,10 +56,10 @@ use crate::config::{Configuration, host, labels};
 use crate::context::BundleContext;
 use crate::ids::{Ids, Owner};
 use crate::process::check_program;
-use crate::process::seen::Seen;
 use crate::process::users::User;
 use crate::rootfs::BundleRootfs;
 use crate::rootfs_dir::RootfsDir;
+use crate::seen::Seen;
 
 pub use context::Request;
 pub use error::Error;
@@ -100,20 +104,14 @@ pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> R
         capabilities: &process.capabilities,
     };
     let mut config = Configuration::of(&context, process.json)?;
+    let is_shown = |mount: &Value| rootfs.mounts.contains(mount);
+    let mut asked = Vec::new();
+    if let Some(all) = config.json["mounts"].as_array_mut() {
+        asked = seen::resolve_points(&view, all, is_shown, &mounts.covered, spec.config.is_some())?;
+    }
     look_inside(&mut config, &view, &rootfs, spec, &process.user, &ids)?;
-    // The runtime would make it too, but owned by the container's root instead of the process's user.
-    let cwd = &spec.process.cwd;
-    if rootfs.mounts.is_empty() && !mounts.cover(cwd) {
-        view.make_dirs(cwd, process.owner).map_err(Error::file("cwd", cwd))?;
-    }
-    if let Some(mounts) = config.json["mounts"].as_array_mut() {
-        nested::make(dir, mounts, spec.remove_stub_parents, &ids)?;
-    }
-    if rootfs.is_kept {
-        stubs::make_missing(dir, &rootfs.root, config.mounts(), spec.remove_stub_parents, ids.root)?;
-    } else if ids.root != Owner::ROOT && rootfs.mounts.is_empty() {
-        // The runtime would make them as the container's root, who may not write to what is the host's root's.
-        stubs::make_all(&rootfs.root, config.mounts(), ids.root)?;
+    if let Some(all) = config.json["mounts"].as_array_mut() {
+        place(dir, &context, &view, &asked, &ids, process.owner, all)?;
     }
     host::note_mounts(dir, &config.json)?;
     process::keep(dir, &config.json["process"])?;
@@ -130,7 +128,8 @@ fn look_inside(
     ids: &Ids,
 ) -> Result<(), Error> {
     let is_seen = |mount: &&Value| !rootfs.mounts.contains(mount);
-    let seen = Seen::of_new(view, config.mounts().iter().filter(is_seen))?;
+    let seen =
+        Seen::of(view).with_mounts(config.json["mounts"].as_array().into_iter().flatten().filter(is_seen))?;
     process::files::check(&seen)?;
     let program = spec.process.args.first().map(String::as_str);
     let found = check_program(&seen, spec, program, &config.json["process"], user, ids)?;
@@ -141,32 +140,105 @@ fn look_inside(
     Ok(())
 }
 
+/// Makes what `mounts` need: their mount points, and the working directory among them. What we can mount ourselves is taken
+/// out.
+fn place(
+    dir: &Dir,
+    context: &BundleContext<'_>,
+    view: &RootfsDir,
+    asked: &[PathBuf],
+    ids: &Ids,
+    owner: Owner,
+    mounts: &mut Vec<Value>,
+) -> Result<(), Error> {
+    let BundleContext { spec, rootfs, .. } = *context;
+    let is_shown = |mount: &Value| rootfs.mounts.contains(mount);
+    if rootfs.is_complete {
+        cwd::make(dir, view, mounts, &is_shown, &spec.process.cwd, owner, ids)?;
+    }
+    let stays_below = |point: &Path| !spec.remove_stub_parents && asked.iter().any(|asked| asked == point);
+    nested::make(dir, mounts, &stays_below, ids)?;
+    if rootfs.is_kept {
+        stubs::make_missing(dir, &rootfs.root, mounts, &stays_below, ids.root)?;
+    } else if rootfs.is_complete && (ids.root != Owner::ROOT || rootfs.has_mounts_to_restrict(spec)) {
+        // The runtime would make them as the container's root, who may not write to what is the host's root's, or when they
+        // cannot be made any more.
+        stubs::make_all(&rootfs.root, mounts, ids.root)?;
+    }
+    if rootfs.has_mounts_to_restrict(spec) {
+        let failed = Error::io("make read-only what is mounted below", &rootfs.root);
+        mount_entry::restrict_below(&rootfs.root).map_err(failed)?;
+    }
+    Ok(())
+}
+
 /// What [`write()`] would return, as indented JSON, without making anything. Users and paths are looked up in the
 /// directories that would be mounted.
 ///
 /// # Errors
 /// As [`write()`].
 pub fn preview(request: &Request<'_>, network: &NetworkNamespace) -> Result<String, Error> {
+    describe(None, request, network)
+}
+
+/// Makes a bundle in `dir`, which a runtime runs without us. What takes a mount of ours is an error: layers, selectors and
+/// secrets. A view of the host is that of an ordinary user, and what is written to it stays in `dir`.
+///
+/// # Errors
+/// As [`write()`]; also if `dir` has such files already.
+pub fn export(dir: &Dir, request: &Request<'_>, network: &NetworkNamespace) -> Result<(), Error> {
+    let needs_us = |mount: &Mount| {
+        matches!(mount.source, MountSource::Secret { .. } | MountSource::Bind { selector: Some(_), .. })
+    };
+    if let Some(mount) = request.spec.mounts.iter().find(|mount| needs_us(mount)) {
+        return Err(Error::field("mount", format!("{mount}: this takes a mount that no bundle can have")));
+    }
+    if matches!(network, NetworkNamespace::At(_)) {
+        return Err(Error::field(
+            "network",
+            "a bundle cannot have one that is made for a container; give none or host",
+        ));
+    }
+    // An ordinary user may make no cgroup.
+    let request = Request { cgroup: request.cgroup.filter(|_| !ids::rootless()), ..*request };
+    let config = describe(Some(dir), &request, network)?;
+    let written = dir.write_new("config.json", config.as_bytes(), 0o600);
+    written.map(drop).map_err(Error::io("write", &dir.path_of("config.json")))
+}
+
+/// The configuration as indented JSON. With `dir`, the files that it names are made there.
+fn describe(dir: Option<&Dir>, request: &Request<'_>, network: &NetworkNamespace) -> Result<String, Error> {
     let spec = request.spec;
-    let dir = Path::new("");
+    let place = dir.map_or(Path::new(""), Dir::path);
+    mount_entry::utf8("bundle", place)?;
     let ids = Ids::of(spec);
     ids.check(spec)?;
-    let rootfs = rootfs::preview(&spec.rootfs)?;
+    let rootfs = match dir {
+        Some(dir) => rootfs::export(dir, &spec.rootfs, request.root)?,
+        None => rootfs::preview(&spec.rootfs)?,
+    };
     let process = process::of_init(&RootfsDir::open(&rootfs.seen)?, spec, &ids)?;
+    let files = match dir {
+        Some(dir) => names::write(dir, spec, &network.clone().into(), ids.root)?,
+        None => names::places(place, spec, network),
+    };
+    if let Some(dir) = dir.filter(|_| spec.init) {
+        init::write(dir)?;
+    }
     let context = BundleContext {
         id: request.id,
         spec,
-        dir,
+        dir: place,
         cgroup: request.cgroup,
         rootfs: &rootfs,
         mounts: &mounts::requested(None, spec, &ids)?.entries,
-        files: &names::places(dir, spec, network),
+        files: &files,
         network,
         map: ids.map.as_ref(),
         capabilities: &process.capabilities,
     };
     let config = Configuration::of(&context, process.json);
-    labels::release(dir);
+    labels::release(place);
     config?.pretty()
 }
 

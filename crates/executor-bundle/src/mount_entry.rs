@@ -1,15 +1,18 @@
 //! The entries of `mounts` in `config.json`, and how a mount of ours goes away.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use executor_core::lifecycle::{Leftover, LeftoverKind};
-use executor_disk::Dir;
 use executor_disk::faults::{Op, change};
+use executor_disk::{Dir, mount_table};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, StatVfsMountFlags, fstatvfs, openat2, statvfs};
 use rustix::io::Errno;
-use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount};
+use rustix::mount::{
+    MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_remount, move_mount, open_tree, unmount,
+};
 use serde_json::{Value, json};
 
 use crate::error::Error;
@@ -32,6 +35,10 @@ pub(crate) fn bind_own(source: &Path, destination: &Path, options: &[&str]) -> V
     mount(destination, "bind", source, &[&["bind", "nosuid", "nodev"], options].concat())
 }
 
+/// Why something is refused that should be read-only with all that is mounted below it.
+pub(crate) const NOT_READ_ONLY: &str =
+    "something is mounted below it, which this kernel cannot make read-only here (Linux 5.12 can)";
+
 /// The option that makes the mounts below a bind mount read-only as well, beside `ro`, which is for the mount itself.
 /// `None` if the kernel has no such call (before Linux 5.12). runc knows the option since 1.1; an older one would ignore it.
 pub(crate) fn read_only_below() -> Option<&'static str> {
@@ -45,14 +52,19 @@ fn knows_mount_setattr(release: &str) -> bool {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (5, 12)
 }
 
-/// Adds a mount. It replaces an earlier one with the same destination.
+/// Adds a mount. It replaces an earlier one with the same destination, and comes before those with a destination below its
+/// own, which it would hide.
 pub(crate) fn put(mounts: &mut Vec<Value>, mount: Value) {
-    let destination_of = |mount: &Value| {
-        let destination = mount["destination"].as_str().unwrap_or_default();
-        Path::new(destination).components().collect::<PathBuf>()
-    };
-    mounts.retain(|other| destination_of(other) != destination_of(&mount));
-    mounts.push(mount);
+    let point = destination(&mount);
+    mounts.retain(|other| destination(other) != point);
+    let below = mounts.iter().position(|other| destination(other).starts_with(&point));
+    mounts.insert(below.unwrap_or(mounts.len()), mount);
+}
+
+/// The destination of an entry, without `.` and repeated slashes.
+pub(crate) fn destination(entry: &Value) -> PathBuf {
+    let destination = entry["destination"].as_str().unwrap_or_default();
+    Path::new(destination).components().collect()
 }
 
 /// A copy of what is mounted at a path, or at an open file if the path is empty, with all that is mounted below.
@@ -82,6 +94,68 @@ pub(crate) fn unmount_point(dir: &Dir, name: &str) -> Option<Leftover> {
     }
 }
 
+/// The mount flags of `source` that a user namespace cannot clear. The kernel refuses a remount without them, and setting
+/// the access is a remount.
+pub(crate) fn locked_flags(source: &Path) -> impl Iterator<Item = &'static str> {
+    let flags = statvfs(source).map_or(StatVfsMountFlags::empty(), |stat| stat.f_flag);
+    let names = [
+        (StatVfsMountFlags::NOSUID, "nosuid"),
+        (StatVfsMountFlags::NODEV, "nodev"),
+        (StatVfsMountFlags::NOEXEC, "noexec"),
+    ];
+    names.into_iter().filter(move |(flag, _)| flags.contains(*flag)).map(|(_, name)| name)
+}
+
+/// Adds flags to the mount at `point`, a path of ours; read-only also to the mounts below it.
+pub(crate) fn restrict(point: &Path, flags: MountFlags) -> rustix::io::Result<()> {
+    if !flags.is_empty() {
+        add_flags_at(point, flags)?;
+    }
+    if flags.contains(MountFlags::RDONLY) { restrict_below(point) } else { Ok(()) }
+}
+
+/// Makes the mounts below `point` read-only, but not the one at it.
+pub(crate) fn restrict_below(point: &Path) -> rustix::io::Result<()> {
+    let all = mount_table::mounts().map_err(|_| Errno::IO)?;
+    let mut below = all.into_iter().map(|mounted| mounted.point);
+    below.try_for_each(|other| match other != point && other.starts_with(point) {
+        true => add_flags_at(&other, MountFlags::RDONLY),
+        false => Ok(()),
+    })
+}
+
+fn add_flags_at(point: &Path, flags: MountFlags) -> rustix::io::Result<()> {
+    // Somebody may replace a directory by a link meanwhile. Then it is not followed, and nothing else is changed.
+    let open = OFlags::PATH | OFlags::CLOEXEC;
+    let fd: OwnedFd = openat2(CWD, point, open, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
+    add_flags(fd.as_fd(), flags)
+}
+
+/// Adds flags to an open mount.
+pub(crate) fn add_flags(mounted: BorrowedFd<'_>, flags: MountFlags) -> rustix::io::Result<()> {
+    mount_remount(by_descriptor(mounted), MountFlags::BIND | flags | present(mounted)?, "")
+}
+
+/// A path that leads to an open file, whatever its own path leads to by now.
+pub(crate) fn by_descriptor(file: impl AsFd) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_fd().as_raw_fd()).into()
+}
+
+/// The flags that a mount has: a remount would clear the others.
+fn present(mounted: BorrowedFd<'_>) -> rustix::io::Result<MountFlags> {
+    let has = fstatvfs(mounted)?.f_flag;
+    let all = [
+        (StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
+        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (StatVfsMountFlags::NODEV, MountFlags::NODEV),
+        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+        (StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
+        (StatVfsMountFlags::NODIRATIME, MountFlags::NODIRATIME),
+        (StatVfsMountFlags::RELATIME, MountFlags::RELATIME),
+    ];
+    Ok(all.into_iter().filter(|(flag, _)| has.contains(*flag)).map(|(_, flag)| flag).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,6 +168,24 @@ mod tests {
         }
         let sources: Vec<_> = mounts.iter().map(|mount| mount["source"].as_str().unwrap()).collect();
         assert_eq!(sources, ["/2", "/3"]);
+    }
+
+    #[test]
+    fn volume_order() {
+        for order in [
+            ["/x", "/x/y", "/x/y/z", "/xy"],
+            ["/x/y/z", "/xy", "/x/y", "/x"],
+            ["/x/y", "/x/", "/xy", "/x/y/z"],
+        ] {
+            let mut mounts = Vec::new();
+            for point in order {
+                put(&mut mounts, bind_own(Path::new("/etc"), Path::new(point), &["rw"]));
+            }
+            let mut nested: Vec<_> = mounts.iter().map(destination).collect();
+            nested.retain(|point| point != Path::new("/xy"));
+            assert_eq!(nested, ["/x", "/x/y", "/x/y/z"].map(PathBuf::from));
+            assert_eq!(mounts.len(), order.len());
+        }
     }
 
     #[test]

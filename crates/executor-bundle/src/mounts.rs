@@ -11,14 +11,14 @@ use std::path::{Path, PathBuf};
 use executor_core::lifecycle::Leftover;
 use executor_core::{ContainerSpec, Mount, MountSource};
 use executor_disk::Dir;
-use rustix::fs::{FileType, StatVfsMountFlags, statvfs};
+use rustix::fs::FileType;
 use rustix::io::Errno;
 use serde_json::Value;
 
 use crate::error::Error;
 use crate::ids::{self, Ids};
 use crate::kernel_fs;
-use crate::mount_entry::{attach, copy_mount, mount, read_only_below, unmount_point};
+use crate::mount_entry::{attach, copy_mount, locked_flags, mount, read_only_below, unmount_point};
 use crate::rootfs_dir::RootfsDir;
 use crate::secrets;
 
@@ -31,14 +31,6 @@ pub(crate) struct RequestedMounts {
     pub(crate) entries: Vec<Value>,
     /// Their destinations, and those in the caller's own configuration: the root file system does not show what is there.
     pub(crate) covered: Vec<PathBuf>,
-}
-
-impl RequestedMounts {
-    /// Whether a mount, instead of the root file system, is at this path.
-    pub(crate) fn cover(&self, path: &Path) -> bool {
-        let always = ["/proc", "/dev", "/sys"].map(Path::new);
-        self.covered.iter().map(PathBuf::as_path).chain(always).any(|covered| path.starts_with(covered))
-    }
 }
 
 /// The mounts that a specification asks for. With `dir`, selectors are resolved and mounted there. Without it, as for a
@@ -77,7 +69,9 @@ fn entry(
             bind(dir, number, (path, selector.as_deref()), requested, spec, ids)?
         }
         MountSource::Tmpfs => {
-            options.splice(0..0, ["nosuid", "nodev", access]);
+            // The runtime makes the container's devices in the one that is at /dev.
+            let is_dev = requested.destination.components().eq(Path::new("/dev").components());
+            options.splice(0..0, ["nosuid"].into_iter().chain((!is_dev).then_some("nodev")).chain([access]));
             mount(&requested.destination, "tmpfs", Path::new("tmpfs"), &options)
         }
         MountSource::FileSystem { kind, source } => {
@@ -113,7 +107,9 @@ fn bind(
     let mut options = if requested.read_only { vec!["rbind", "ro"] } else { vec!["rbind", "rw"] };
     // Nothing is below a file, and crun takes the option for directories only.
     let is_dir = fs::metadata(&source).is_ok_and(|meta| meta.is_dir());
-    options.extend(read_only_below().filter(|_| requested.read_only && is_dir));
+    // What a bundle is made of has the option always: `nested` makes of it what the kernel knows.
+    let below = if dir.is_some() { Some("rro") } else { read_only_below() };
+    options.extend(below.filter(|_| requested.read_only && is_dir));
     options.extend(requested.options.iter().map(String::as_str));
     if ids.map.is_some() {
         for flag in locked_flags(&source) {
@@ -127,18 +123,6 @@ fn bind(
 
 fn below(source: &Path, selector: &Path) -> PathBuf {
     source.join(selector.strip_prefix("/").unwrap_or(selector))
-}
-
-/// The mount flags of `source` that a user namespace cannot clear. The kernel refuses a remount without them, and setting
-/// the access is a remount.
-fn locked_flags(source: &Path) -> impl Iterator<Item = &'static str> {
-    let flags = statvfs(source).map_or(StatVfsMountFlags::empty(), |stat| stat.f_flag);
-    let names = [
-        (StatVfsMountFlags::NOSUID, "nosuid"),
-        (StatVfsMountFlags::NODEV, "nodev"),
-        (StatVfsMountFlags::NOEXEC, "noexec"),
-    ];
-    names.into_iter().filter(move |(flag, _)| flags.contains(*flag)).map(|(_, name)| name)
 }
 
 /// Finds the file or directory of a selector, and mounts it in the bundle. Returns the mount point.

@@ -10,25 +10,27 @@
 //! 2. What is mounted below it is mounted in the bundle too, with its options, and moved to the mount point by descriptor.
 //! 3. The runtime gets the volume with all below it as one mount, and never hears of the destinations inside.
 //!
+//! A read-only volume with mounts of the host below it is put together as well on a kernel that does not know the option that
+//! makes these read-only too.
+//!
 //! A file system of another kind than tmpfs is left to the runtime, and so is everything of an ordinary user, who may not
 //! mount: there the runtime can be made to follow a link, with the rights of that user.
 //!
 //! While the container lives, the mount point is busy for the host: it can be neither renamed nor removed.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::ffi::CString;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use executor_disk::{Dir, mount_table};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, StatVfsMountFlags, fstatvfs, openat2};
+use rustix::fs::CWD;
 use rustix::io::Errno;
-use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, mount, mount_change, mount_remount, move_mount,
-};
+use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, mount, mount_change, move_mount};
 use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::ids::{self, Ids};
-use crate::mount_entry::{self, copy_mount};
+use crate::mount_entry::{self, copy_mount, restrict};
 use crate::mounts::SELECTED;
 use crate::rootfs_dir::RootfsDir;
 use crate::stubs;
@@ -37,7 +39,13 @@ use crate::stubs;
 const STUBS: &str = "nested";
 
 /// Makes the mount points below volumes, and mounts what we can there. What is mounted is taken out of `mounts`.
-pub(crate) fn make(dir: &Dir, mounts: &mut Vec<Value>, parents: bool, ids: &Ids) -> Result<(), Error> {
+/// `stays_below` are the mount points with directories above them that are not removed with them.
+pub(crate) fn make(
+    dir: &Dir,
+    mounts: &mut Vec<Value>,
+    stays_below: &dyn Fn(&Path) -> bool,
+    ids: &Ids,
+) -> Result<(), Error> {
     let covers: Vec<_> = (0..mounts.len()).map(|number| cover(mounts, number)).collect();
     for (number, volume) in mounts.iter().enumerate() {
         let inside = || covers.iter().enumerate().filter(|(_, cover)| **cover == Some(number));
@@ -45,8 +53,12 @@ pub(crate) fn make(dir: &Dir, mounts: &mut Vec<Value>, parents: bool, ids: &Ids)
         let Some(source) = directory(volume).filter(|_| !points.is_empty()) else { continue };
         let place = dir.open_or_make_dir(STUBS).and_then(|stubs| stubs.make_dir(number.to_string(), 0o700));
         let place = place.map_err(Error::io("make", &dir.path_of(STUBS)))?;
-        stubs::make_missing(&place, &source, &points, parents, ids.root)?;
+        let stays = |inside: &Path| {
+            stays_below(&destination(volume).join(inside.strip_prefix("/").unwrap_or(inside)))
+        };
+        stubs::make_missing(&place, &source, &points, &stays, ids.root)?;
     }
+    read_only_below(dir, mounts, ids, mount_entry::read_only_below().is_some())?;
     if ids::rootless() {
         return Ok(());
     }
@@ -70,6 +82,31 @@ pub(crate) fn make(dir: &Dir, mounts: &mut Vec<Value>, parents: bool, ids: &Ids)
     }
     let mut number = 0..;
     mounts.retain(|_| number.next().is_none_or(|number| !attached.contains(&number)));
+    Ok(())
+}
+
+/// Makes read-only what is mounted below read-only volumes, unless the kernel `knows` the option `rro`: then the runtime does.
+fn read_only_below(dir: &Dir, mounts: &mut [Value], ids: &Ids, knows: bool) -> Result<(), Error> {
+    let is_asked = |entry: &Value| {
+        let has = |option: &str| entry["options"].as_array().is_some_and(|all| all.contains(&json!(option)));
+        !knows && has("ro") && has("rro")
+    };
+    for (number, volume) in mounts.iter_mut().enumerate().filter(|(_, volume)| is_asked(volume)) {
+        let Some(source) = directory(volume) else { continue };
+        let source = source.canonicalize().map_err(Error::file("mount source", &source))?;
+        let below =
+            mount_table::mounts_below(&source).map_err(Error::io("list the mounts below", &source))?;
+        if below.iter().any(|point| *point != source) {
+            if ids::rootless() || Options::of(volume, ids).is_none() {
+                let why = format!("{}: {}", source.display(), mount_entry::NOT_READ_ONLY);
+                return Err(Error::field("mount", why));
+            }
+            stage(dir, number, volume)?;
+        }
+        if let Some(options) = volume["options"].as_array_mut() {
+            options.retain(|option| option != "rro");
+        }
+    }
     Ok(())
 }
 
@@ -113,15 +150,20 @@ fn within(volume: &Value, entry: &Value) -> Option<Value> {
 }
 
 /// How a mount is made by us instead of the runtime.
-struct Options {
-    flags: MountFlags,
+pub(crate) struct Options {
+    pub(crate) flags: MountFlags,
     /// The options of the file system.
     data: Vec<String>,
 }
 
 impl Options {
+    /// The options of the file system, in the form of mount(2).
+    pub(crate) fn data(&self) -> CString {
+        CString::new(self.data.join(",")).unwrap_or_default()
+    }
+
     /// `None` if it is left to the runtime.
-    fn of(entry: &Value, ids: &Ids) -> Option<Self> {
+    pub(crate) fn of(entry: &Value, ids: &Ids) -> Option<Self> {
         let is_tmpfs = entry["type"] == "tmpfs";
         if !is_tmpfs && entry["type"] != "bind" {
             return None;
@@ -198,8 +240,7 @@ fn attach(
     };
     made.map_err(Error::io("make", &selected.path_of(&name)))?;
     let mounted = if entry["type"] == "tmpfs" {
-        let data = std::ffi::CString::new(options.data.join(",")).unwrap_or_default();
-        mount("tmpfs", &staged, "tmpfs", options.flags, data.as_c_str())
+        mount("tmpfs", &staged, "tmpfs", options.flags, options.data().as_c_str())
     } else {
         copy_mount(CWD, source).and_then(|copy| mount_entry::attach(&copy, &selected, &name))
     };
@@ -214,46 +255,39 @@ fn attach(
         .map_err(|error| failed()(error.into()))
 }
 
-fn make_private(point: &Path) -> rustix::io::Result<()> {
+pub(crate) fn make_private(point: &Path) -> rustix::io::Result<()> {
     mount_change(point, MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-}
-
-/// Adds flags to the mount at `point`, a path of ours; read-only also to the mounts below it.
-fn restrict(point: &Path, flags: MountFlags) -> rustix::io::Result<()> {
-    if flags.is_empty() {
-        return Ok(());
-    }
-    let all = mount_table::mounts().map_err(|_| Errno::IO)?;
-    let below = all.into_iter().map(|mounted| mounted.point).filter(|other| other.starts_with(point));
-    for mounted in below.filter(|other| other == point || flags.contains(MountFlags::RDONLY)) {
-        // Somebody may replace a directory by a link meanwhile. Then it is not followed, and nothing else is changed.
-        let open = OFlags::PATH | OFlags::CLOEXEC;
-        let fd: OwnedFd = openat2(CWD, &mounted, open, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
-        let added = if mounted == point { flags } else { MountFlags::RDONLY };
-        let itself = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        mount_remount(itself, MountFlags::BIND | added | present(&fd)?, "")?;
-    }
-    Ok(())
-}
-
-/// The flags that a mount has: a remount would clear the others.
-fn present(mounted: &OwnedFd) -> rustix::io::Result<MountFlags> {
-    let has = fstatvfs(mounted)?.f_flag;
-    let all = [
-        (StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
-        (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
-        (StatVfsMountFlags::NODEV, MountFlags::NODEV),
-        (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
-        (StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
-        (StatVfsMountFlags::NODIRATIME, MountFlags::NODIRATIME),
-        (StatVfsMountFlags::RELATIME, MountFlags::RELATIME),
-    ];
-    Ok(all.into_iter().filter(|(flag, _)| has.contains(*flag)).map(|(_, flag)| flag).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// On a kernel without the option.
+    #[test]
+    fn ro_below() {
+        if ids::rootless() {
+            return;
+        }
+        let (bundle, volume) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let below = volume.path().join("below");
+        std::fs::create_dir(&below).unwrap();
+        mount("longshore-test", &below, "tmpfs", MountFlags::empty(), None).unwrap();
+        let entry =
+            |source: &Path| mount_entry::mount(Path::new("/v"), "bind", source, &["rbind", "ro", "rro"]);
+        let mut mounts = [entry(volume.path()), entry(Path::new("/usr/bin"))];
+        let dir = Dir::open_checked(bundle.path()).unwrap();
+        read_only_below(&dir, &mut mounts, &Ids::new(None), false).unwrap();
+        let staged = bundle.path().join(SELECTED).join("volume-0");
+        assert_eq!(mounts[0]["source"], json!(staged));
+        assert_eq!(mounts[1]["source"], "/usr/bin");
+        assert!(mounts.iter().all(|mount| mount["options"] == json!(["rbind", "ro"])));
+        let refused = std::fs::write(staged.join("below/x"), "").unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+        std::fs::write(below.join("x"), "").unwrap();
+        assert_eq!(crate::mounts::unmount_selected(&dir), []);
+        rustix::mount::unmount(&below, rustix::mount::UnmountFlags::DETACH).unwrap();
+    }
 
     #[test]
     fn the_deepest_mount_before_it_has_the_mount_point() {

@@ -2,7 +2,6 @@
 
 pub(crate) mod files;
 pub(crate) mod program;
-pub(crate) mod seen;
 pub(crate) mod users;
 
 use std::collections::BTreeSet;
@@ -18,8 +17,8 @@ use crate::error::Error;
 use crate::ids::{Ids, Owner};
 use crate::json::{list, strings};
 use crate::rootfs_dir::RootfsDir;
+use crate::seen::Seen;
 use program::{Rights, Subject};
-use seen::Seen;
 use users::User;
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -3,43 +3,37 @@
 //!
 //! The upper layer of a temporary overlay is on a tmpfs that is mounted in the bundle. The kernel refuses an upper layer
 //! that lies within the lower one, and a tmpfs disappears when it is unmounted. Files that are written there count against
-//! the container's memory. Where the host's `/usr`, `/home` and the like are file systems of their own, each gets an overlay
-//! of its own. The host's `/proc`, `/sys` and `/dev` are not shown, and `/run` is not if it is a file system of its own. The
-//! roots of executors are hidden.
+//! the container's memory.
+//!
+//! A root file system that is read-only is so with all that is mounted below it. The runtime does that for its root only.
 
 mod hidden;
+mod host;
+mod overlay;
 
-use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use executor_core::lifecycle::Leftover;
-use executor_core::{ContainerSpec, Rootfs, Security, UpperLayer};
+use executor_core::{ContainerSpec, Rootfs, UpperLayer};
 use executor_disk::Dir;
 use executor_disk::faults::{Op, change};
+use executor_disk::mount_table::{self, is_visible};
 use rustix::mount::{MountFlags, mount};
 use serde_json::Value;
 
-use self::hidden::{Hidden, Shown};
+use self::hidden::Hidden;
+use self::overlay::Layers;
 use crate::error::Error;
 use crate::ids::{self, Owner};
 use crate::kernel_fs;
-use crate::mount_entry;
-use crate::mount_entry::unmount_point;
+use crate::mount_entry::{self, locked_flags, read_only_below, unmount_point};
 
 /// The directory in the bundle where the root file system is mounted.
 pub(crate) const MOUNT_POINT: &str = "rootfs";
 const LAYERS: &str = "layers";
-
-/// Directories of a host that may be file systems of their own and hold programs or data.
-const MAY_BE_MOUNTS: [&str; 12] =
-    ["bin", "etc", "gnu", "home", "lib", "lib64", "nix", "opt", "root", "sbin", "srv", "usr"];
-
-/// The directories of the host that an ordinary user's container shows, each as an overlay.
-const SHOWN: [&str; 13] =
-    ["bin", "etc", "gnu", "home", "lib", "lib64", "nix", "opt", "root", "sbin", "srv", "usr", "var"];
 
 /// The root file system of one container.
 pub(crate) struct BundleRootfs {
@@ -47,16 +41,23 @@ pub(crate) struct BundleRootfs {
     pub(crate) root: PathBuf,
     /// A directory that has the files that the container will see.
     pub(crate) seen: PathBuf,
-    /// The mounts that the runtime has to make in it, as entries of `config.json`.
+    /// The mounts that the runtime has to make in it, as entries of `config.json`. What they show is in `seen` already.
     pub(crate) mounts: Vec<Value>,
     /// Whether files that are made in it outlast the container.
     pub(crate) is_kept: bool,
+    /// Whether its files are below `root` before the runtime makes the mounts.
+    pub(crate) is_complete: bool,
 }
 
 impl BundleRootfs {
     /// A root file system that is complete without mounts of the runtime's.
     fn at(root: PathBuf, is_kept: bool) -> Self {
-        Self { seen: root.clone(), root, mounts: Vec::new(), is_kept }
+        Self { seen: root.clone(), root, mounts: Vec::new(), is_kept, is_complete: true }
+    }
+
+    /// Whether the mounts below its root have to be made read-only by us, when their mount points are there.
+    pub(crate) fn has_mounts_to_restrict(&self, spec: &ContainerSpec) -> bool {
+        spec.rootfs == Rootfs::Host && self.is_complete && is_read_only(spec)
     }
 }
 
@@ -67,13 +68,11 @@ pub(crate) fn make(dir: &Dir, spec: &ContainerSpec, owner: Owner, own: &Path) ->
         Rootfs::Dir(path) => {
             let root = directory("rootfs", path)?;
             kernel_fs::check_root(spec, &root)?;
-            Ok(BundleRootfs::at(root, true))
+            let mounts = if is_read_only(spec) { read_only_mounts(&root)? } else { Vec::new() };
+            Ok(BundleRootfs { mounts, ..BundleRootfs::at(root, true) })
         }
-        Rootfs::Host if ids::rootless() => view_of_host(dir, &Hidden::roots(own)?),
-        Rootfs::Host => {
-            let root = overlay_of_host(dir, devices(spec), owner, &Hidden::roots(own)?)?;
-            Ok(BundleRootfs::at(root, false))
-        }
+        Rootfs::Host if ids::rootless() => host::view(dir, &Hidden::roots(own)?),
+        Rootfs::Host => host::overlay(dir, spec, owner, &Hidden::roots(own)?),
         Rootfs::Overlay { .. } if ids::rootless() => {
             let why = "an overlay takes a mount, which an ordinary user cannot make; give a directory";
             Err(Error::field("rootfs", why))
@@ -85,16 +84,43 @@ pub(crate) fn make(dir: &Dir, spec: &ContainerSpec, owner: Owner, own: &Path) ->
     }
 }
 
-/// The flag of the overlay of the host's root. The container's devices are on a tmpfs of its own at /dev, so none in the
-/// host's own directories has to work: a device node that somebody has left there would.
-///
-/// An insecure container may make device nodes anywhere. So may the layers of a caller be meant for: a build makes them with
-/// debootstrap. A configuration of the caller's may have no such tmpfs, and the runtime makes the nodes in the overlay.
-fn devices(spec: &ContainerSpec) -> MountFlags {
-    match spec.security {
-        Security::Sandbox if spec.config.is_none() => MountFlags::NODEV,
-        Security::Sandbox | Security::Insecure => MountFlags::empty(),
+/// Whether nothing may be written to the root file system.
+fn is_read_only(spec: &ContainerSpec) -> bool {
+    let asked = spec.config.as_ref().map(|config| &config.json()["root"]["readonly"]);
+    spec.read_only || asked.is_some_and(|asked| asked == true)
+}
+
+/// The mounts below a root directory, as mounts that are read-only. What the container's own file systems cover is left out.
+fn read_only_mounts(root: &Path) -> Result<Vec<Value>, Error> {
+    let all = mount_table::mounts().map_err(Error::io("list the mounts below", root))?;
+    let mut below: Vec<_> = all
+        .iter()
+        .filter_map(|mounted| Some((mounted.point.strip_prefix(root).ok()?, mounted)))
+        .filter(|(inside, mounted)| {
+            let is_covered = ["proc", "sys", "dev"].iter().any(|own| inside.starts_with(own));
+            !is_covered && !inside.as_os_str().is_empty() && is_visible(mounted, &all)
+        })
+        .map(|(inside, _)| inside)
+        .collect();
+    below.sort_by_key(|inside| inside.components().count());
+    let mut mounts: Vec<Value> = Vec::new();
+    for inside in below {
+        let (source, point) = (root.join(inside), Path::new("/").join(inside));
+        // A mount of a directory has what is below that, too.
+        if mounts.iter().any(|mount| point.starts_with(mount_entry::destination(mount))) {
+            continue;
+        }
+        mount_entry::utf8("rootfs", &source)?;
+        let is_dir = source.is_dir();
+        if is_dir && ids::rootless() && read_only_below().is_none() {
+            return Err(Error::field("rootfs", mount_entry::NOT_READ_ONLY));
+        }
+        let mut options = vec!["rbind", "ro"];
+        options.extend(is_dir.then_some("rro"));
+        options.extend(locked_flags(&source));
+        mounts.push(mount_entry::mount(&point, "bind", &source, &options));
     }
+    Ok(mounts)
 }
 
 /// A kind of root file system that was added to the specification and is missing here.
@@ -117,7 +143,24 @@ pub(crate) fn preview(rootfs: &Rootfs) -> Result<BundleRootfs, Error> {
         }
         other => return Err(unknown(other)),
     };
-    Ok(BundleRootfs { root, seen, mounts: Vec::new(), is_kept: true })
+    Ok(BundleRootfs { root, seen, mounts: Vec::new(), is_kept: true, is_complete: true })
+}
+
+/// One for a bundle in `dir` that is used without us, so that no mount of ours can be in it.
+pub(crate) fn export(dir: &Dir, rootfs: &Rootfs, own: &Path) -> Result<BundleRootfs, Error> {
+    match rootfs {
+        Rootfs::Dir(_) => preview(rootfs),
+        Rootfs::Host => {
+            let mut hidden = Hidden::roots(own)?;
+            hidden.add(dir.path());
+            host::view(dir, &hidden)
+        }
+        Rootfs::Overlay { .. } => {
+            let why = "layers take a mount that no bundle can have; give a directory, or host";
+            Err(Error::field("rootfs", why))
+        }
+        other => Err(unknown(other)),
+    }
 }
 
 /// The real path of a directory that may be used as a root file system or a layer; `field` says which.
@@ -132,24 +175,6 @@ fn directory(field: &'static str, path: &Path) -> Result<PathBuf, Error> {
         return Err(Error::field(field, why));
     }
     Ok(real)
-}
-
-/// Mounts the overlay below `dir`. Returns its mount point.
-fn overlay_of_host(dir: &Dir, flags: MountFlags, owner: Owner, hidden: &Hidden) -> Result<PathBuf, Error> {
-    make_points(dir)?;
-    let layers = mount_layers(dir)?;
-    let host_root = Path::new("/");
-    let upper = upper_of_host(&layers, "0", host_root, owner, hidden)?;
-    let upper =
-        upper.ok_or_else(|| Error::field("rootfs", "the host's root is the executor's root as well"))?;
-    overlay(&[host_root], &upper, dir, MOUNT_POINT, flags)?;
-    let mounted = dir.open_mounted_dir(MOUNT_POINT).map_err(Error::io("open", &dir.path_of(MOUNT_POINT)))?;
-    for (name, lower) in own_file_systems() {
-        if let Some(upper) = upper_of_host(&layers, name, &lower, owner, hidden)? {
-            overlay(&[&lower], &upper, &mounted, name, flags)?;
-        }
-    }
-    Ok(dir.path_of(MOUNT_POINT))
 }
 
 fn overlay_of_layers(
@@ -171,49 +196,8 @@ fn overlay_of_layers(
             temporary_upper(&layers, "0", lower.first().copied().unwrap_or(Path::new("/")), owner)?
         }
     };
-    overlay(&lower, &upper, dir, MOUNT_POINT, MountFlags::empty())?;
+    Layers { lower: &lower, upper: &upper }.mount_at(dir, MOUNT_POINT, MountFlags::empty())?;
     Ok(dir.path_of(MOUNT_POINT))
-}
-
-/// The temporary view of the host for an ordinary user: an empty root directory, on which the runtime mounts an overlay of
-/// each of the host's directories. An ordinary user may mount overlays in his own user namespace, if he owns the upper
-/// layers.
-fn view_of_host(dir: &Dir, hidden: &Hidden) -> Result<BundleRootfs, Error> {
-    let (layers, root) = make_points(dir)?;
-    let mut mounts = Vec::new();
-    for name in SHOWN {
-        let lower = Path::new("/").join(name);
-        let failed = || Error::io("make", &root.path_of(name));
-        let Ok(meta) = fs::symlink_metadata(&lower) else { continue };
-        if meta.is_symlink() {
-            fs::read_link(&lower).and_then(|to| root.link_to(&to, name)).map_err(failed())?;
-        } else if meta.is_dir() {
-            root.make_dir(name, 0o755).map_err(failed())?;
-            let upper = upper_of_host(&layers, name, &lower, Owner::ROOT, hidden)?;
-            let Some(upper) = upper else { continue };
-            let options = format!("userxattr,{}", overlay_options(&[&lower], &upper));
-            let options: Vec<_> = split_options(&options);
-            mounts.push(mount_entry::mount(&lower, "overlay", Path::new("overlay"), &options));
-        }
-    }
-    let tmp = ["nosuid", "nodev", "mode=1777"];
-    mounts.push(mount_entry::mount(Path::new("/tmp"), "tmpfs", Path::new("tmpfs"), &tmp));
-    Ok(BundleRootfs { root: root.path().to_owned(), seen: PathBuf::from("/"), mounts, is_kept: false })
-}
-
-/// Splits mount options at their commas. The commas of a path are escaped.
-fn split_options(options: &str) -> Vec<&str> {
-    let mut all = Vec::new();
-    let (mut start, mut escaped) = (0, false);
-    for (index, character) in options.char_indices() {
-        if character == ',' && !escaped {
-            all.extend(options.get(start..index));
-            start = index + 1;
-        }
-        escaped = character == '\\' && !escaped;
-    }
-    all.extend(options.get(start..));
-    all
 }
 
 /// Makes the directories of the layers and of the root file system.
@@ -233,16 +217,6 @@ fn mount_layers(dir: &Dir) -> Result<Dir, Error> {
         .map_err(failed)
 }
 
-/// The directories of the host that are on another file system than its root.
-fn own_file_systems() -> impl Iterator<Item = (&'static str, PathBuf)> {
-    let device =
-        |path: &Path| fs::symlink_metadata(path).ok().filter(fs::Metadata::is_dir).map(|meta| meta.dev());
-    let root = device(Path::new("/"));
-    (MAY_BE_MOUNTS.into_iter())
-        .map(|name| (name, Path::new("/").join(name)))
-        .filter(move |(_, path)| device(path).is_some_and(|device| Some(device) != root))
-}
-
 /// Makes an upper layer in the directory `name` of `layers`. Its root directory has the mode of `lower`, and belongs to
 /// `owner`.
 fn temporary_upper(layers: &Dir, name: &str, lower: &Path, owner: Owner) -> Result<UpperLayer, Error> {
@@ -254,57 +228,6 @@ fn temporary_upper(layers: &Dir, name: &str, lower: &Path, owner: Owner) -> Resu
         Ok(UpperLayer { dir: upper.path().to_owned(), work: work.path().to_owned() })
     };
     make().map_err(Error::io::<io::Error>("make a layer in", layers.path()))
-}
-
-/// An upper layer for a view of the host's directory `lower`, which does not show what is hidden. `None` if all of it is.
-fn upper_of_host(
-    layers: &Dir,
-    name: &str,
-    lower: &Path,
-    owner: Owner,
-    hidden: &Hidden,
-) -> Result<Option<UpperLayer>, Error> {
-    let Shown::But(inside) = hidden.in_overlay_of(lower) else { return Ok(None) };
-    let layer = temporary_upper(layers, name, lower, owner)?;
-    let hide = || {
-        let upper = layers.open_any_dir(name)?.open_any_dir("upper")?;
-        inside.iter().try_for_each(|inside| hidden::hide(&upper, lower, inside))
-    };
-    hide().map_err(Error::io::<io::Error>("hide the executor's root in", layers.path()))?;
-    Ok(Some(layer))
-}
-
-fn overlay_options(lower: &[&Path], upper: &UpperLayer) -> String {
-    let lower = lower.iter().map(|layer| escaped(layer)).collect::<Vec<_>>().join(":");
-    format!("lowerdir={lower},upperdir={},workdir={}", escaped(&upper.dir), escaped(&upper.work))
-}
-
-/// Mounts an overlay at `point` in `dir`.
-fn overlay(
-    lower: &[&Path],
-    upper: &UpperLayer,
-    dir: &Dir,
-    point: &str,
-    flags: MountFlags,
-) -> Result<(), Error> {
-    let mount = || {
-        let options = CString::new(overlay_options(lower, upper))?;
-        change(Op::Mount, dir.path(), point)?;
-        Ok(mount("longshore", dir.by_descriptor(point), "overlay", flags, options.as_c_str())?)
-    };
-    mount().map_err(Error::io::<io::Error>("mount an overlay at", &dir.path_of(point)))
-}
-
-/// Escapes a path in overlay options, where a comma ends an option and a colon ends a path.
-fn escaped(path: &Path) -> String {
-    let mut text = String::new();
-    for character in path.to_string_lossy().chars() {
-        if matches!(character, '\\' | ',' | ':') {
-            text.push('\\');
-        }
-        text.push(character);
-    }
-    text
 }
 
 /// Unmounts what [`make`] mounted, also if it failed half way. Returns what is still mounted.
@@ -327,12 +250,6 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(directory("rootfs", dir.path()).unwrap(), dir.path().canonicalize().unwrap());
-    }
-
-    #[test]
-    fn paths_do_not_end_options() {
-        assert_eq!(split_options(r"a,lowerdir=/x\,y:/z,b"), ["a", r"lowerdir=/x\,y:/z", "b"]);
-        assert_eq!(escaped(Path::new(r"/a,b:c\d")), r"/a\,b\:c\\d");
     }
 
     #[test]

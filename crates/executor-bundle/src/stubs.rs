@@ -20,11 +20,18 @@
 //! - The container has put something into it, or has replaced it: it is not an empty file or directory any more.
 //! - Something was mounted over it after step 2. Its device is not 2049 then, and nothing is removed through a mount that
 //!   was not there when the stub was made.
-//! - Another container uses the root file system. Every container holds a shared flock(2) on the root directory. If the
-//!   other container belongs to this process, its `stubs.json` takes over the stubs, and its end removes them. If it belongs
-//!   to another process, we do not get the exclusive lock, and the stubs stay.
 //! - Somebody else holds a lock on the root directory, which everybody can who can open it. He is waited for a moment only.
+//!
+//! The last of several containers in a root file system removes the stubs of all. Every container holds a shared flock(2) on
+//! the root directory. The one that ends tries to make its lock exclusive:
+//!
+//! - It succeeds: this is the last one. It removes its own stubs, and those that were left to it.
+//! - Another container of this process is there: the `stubs.json` of that one takes over the stubs.
+//! - A container of another process is there: the stubs are left to it, in attributes of the root directory ([`left`]). Then
+//!   the lock is tried once more, since that container may have ended meanwhile. To try means to lose the shared lock, so the
+//!   last one that tries is alone, and by then all others have left theirs.
 
+mod left;
 mod missing;
 #[cfg(test)]
 mod tests;
@@ -84,6 +91,7 @@ struct InUse {
     identity: Identity,
     /// Holds the shared lock.
     root: OwnedFd,
+    path: PathBuf,
 }
 
 impl Drop for InUse {
@@ -130,12 +138,12 @@ fn identity(root: &OwnedFd) -> io::Result<Identity> {
 }
 
 /// Makes the mount points of `mounts` that are missing in `root`, and writes down which of them [`remove`] removes: the
-/// mount points themselves, and with `parents` also the directories that had to be made above them.
+/// mount points themselves, and the directories that had to be made above them, except above those for which `stays_below`.
 pub(crate) fn make_missing(
     dir: &Dir,
     root: &Path,
     mounts: &[Value],
-    parents: bool,
+    stays_below: &dyn Fn(&Path) -> bool,
     owner: Owner,
 ) -> Result<(), Error> {
     let opened = rootfs_dir::open_root(root).map_err(Error::io("open", root))?;
@@ -147,17 +155,16 @@ pub(crate) fn make_missing(
     let is_ours = lock_within(&opened, FlockOperation::NonBlockingLockShared, LOCK_PATIENCE)
         .map_err(Error::io("lock", root))?;
     let rootfs = RootfsDir::of_opened(&opened, root).map_err(Error::io("open", root))?;
-    roots().in_use.insert(dir.path().to_owned(), InUse { identity, root: opened });
-    let missing = missing(&rootfs, mounts)?;
+    let in_use = InUse { identity, root: opened, path: root.to_owned() };
+    roots().in_use.insert(dir.path().to_owned(), in_use);
+    let missing = missing(&rootfs, mounts, stays_below)?;
     if missing.is_empty() {
         return Ok(());
     }
     let mut stubs = Stubs { root: root.to_owned(), identity, made: Vec::new() };
     // What is made while somebody else holds a lock stays.
-    for point in missing.iter().filter(|_| is_ours) {
-        if parents || point.is_target {
-            stubs.made.push(Stub { path: point.path.clone(), device: point.device });
-        }
+    for point in missing.iter().filter(|point| is_ours && !point.stays) {
+        stubs.made.push(Stub { path: point.path.clone(), device: point.device });
     }
     stubs.write(dir).map_err(Error::io("write", &dir.path_of(FILE)))?;
     for point in &missing {
@@ -169,7 +176,7 @@ pub(crate) fn make_missing(
 /// Makes the mount points that are missing in a root file system that is thrown away.
 pub(crate) fn make_all(root: &Path, mounts: &[Value], owner: Owner) -> Result<(), Error> {
     let rootfs = RootfsDir::open(root)?;
-    for point in missing(&rootfs, mounts)? {
+    for point in missing(&rootfs, mounts, &|_| true)? {
         make(&rootfs, &point, owner).map_err(Error::io("make the mount point", &point.path))?;
     }
     Ok(())
@@ -252,8 +259,8 @@ pub(crate) fn forget(dir: &Path) {
     roots().in_use.retain(|bundle, _| !bundle.starts_with(dir));
 }
 
-/// Removes the stubs that [`make_missing`] made and that are still empty, unless another container uses the root file
-/// system. A stub that cannot be removed stays: it does no harm.
+/// Removes the stubs that [`make_missing`] made and that are still empty, and those that others have left to this container,
+/// unless another one uses the root file system. A stub that cannot be removed stays: it does no harm.
 pub(crate) fn remove(dir: &Dir) {
     let known = roots().in_use.get(dir.path()).map(|own| own.identity);
     let Some(used) = known.or_else(|| Stubs::read(dir).map(|stubs| stubs.identity)) else { return };
@@ -261,7 +268,7 @@ pub(crate) fn remove(dir: &Dir) {
     let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
     let own = roots().in_use.remove(dir.path());
     // Another container may have handed its stubs over until now.
-    let Some(stubs) = Stubs::read(dir) else { return };
+    let stubs = Stubs::read(dir);
     let other = {
         let roots = roots();
         let mut others = roots.in_use.iter().filter(|(_, other)| other.identity == used);
@@ -269,24 +276,45 @@ pub(crate) fn remove(dir: &Dir) {
     };
     if let Some(other) = other {
         // If the file cannot be written, the stubs stay.
-        let _stay = stubs.hand_over(dir, &other);
+        let _stay = stubs.map(|stubs| stubs.hand_over(dir, &other));
         return;
     }
+    let Some(path) = own.as_ref().map(|own| &own.path).or(stubs.as_ref().map(|stubs| &stubs.root)) else {
+        return;
+    };
     let opened = match &own {
         Some(own) => own.root.try_clone(),
-        None => rootfs_dir::open_root(&stubs.root),
+        None => rootfs_dir::open_root(path),
     };
     let Ok(root) = opened else { return };
-    // Somebody may have put another directory in its place. The shared lock of ours becomes an exclusive one.
-    let is_same = identity(&root).is_ok_and(|identity| identity == stubs.identity);
-    if !is_same || flock(&root, FlockOperation::NonBlockingLockExclusive).is_err() {
+    // Somebody may have put another directory in its place.
+    if !identity(&root).is_ok_and(|identity| identity == used) {
         return;
     }
-    let Ok(rootfs) = RootfsDir::of_opened(&root, &stubs.root) else { return };
-    for stub in stubs.made.iter().rev() {
+    let made = stubs.as_ref().map_or(&[][..], |stubs| &stubs.made);
+    if !is_last(&root, made) {
+        return;
+    }
+    let Ok(rootfs) = RootfsDir::of_opened(&root, path) else { return };
+    let left = left::take(&root);
+    let mut all: Vec<_> = made.iter().chain(&left).collect();
+    all.sort_by_key(|stub| std::cmp::Reverse(stub.path.components().count()));
+    for stub in all {
         let _stays =
             unchanged_parent(&rootfs, stub).and_then(|parent| remove_empty(&parent, name_of(&stub.path)));
     }
+}
+
+/// Makes the shared lock on a root directory an exclusive one. If another process has a lock, the stubs are left to it.
+fn is_last(root: &OwnedFd, made: &[Stub]) -> bool {
+    let is_alone = || flock(root, FlockOperation::NonBlockingLockExclusive).is_ok();
+    if is_alone() {
+        return true;
+    }
+    // While we have the shared lock again, nobody else is the last one.
+    let _without = lock_within(root, FlockOperation::NonBlockingLockShared, LOCK_PATIENCE);
+    made.iter().for_each(|stub| left::leave(root, stub));
+    is_alone()
 }
 
 /// The directory in which a stub was made. An error if something was mounted over it since.

@@ -71,7 +71,8 @@ pub struct ContainerSpec {
     pub network: Network,
     /// Lines of its `/etc/hosts`, in addition to those of localhost and of its own name.
     pub extra_hosts: Vec<ExtraHost>,
-    /// How it resolves other names.
+    /// How it resolves other names. The default is the host's resolv.conf, without servers that only the host reaches. If there
+    /// is no other, it has no server.
     pub dns: Dns,
     /// Its limits.
     pub resources: Resources,

@@ -18,6 +18,8 @@ pub struct Mount {
     pub point: PathBuf,
     /// The kernel's name of its kind.
     pub kind: String,
+    /// What it is called in place of a device.
+    pub source: PathBuf,
     /// Its device, as stat(2) has it.
     pub device: u64,
     /// Options of the file system itself, such as the controllers of a cgroup hierarchy.
@@ -85,9 +87,10 @@ pub fn parse_mount(line: &[u8]) -> Option<Mount> {
     let (root, point) = (path()?, path()?);
     let mut of_file_system = fields.skip_while(|field| *field != b"-").skip(1);
     let kind = text(of_file_system.next()?);
-    let super_options = text(of_file_system.nth(1)?);
+    let source = OsString::from_vec(unescaped(of_file_system.next()?)).into();
+    let super_options = text(of_file_system.next()?);
     let device = rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?);
-    Some(Mount { id, parent, root, point, kind, device, super_options })
+    Some(Mount { id, parent, root, point, kind, source, device, super_options })
 }
 
 /// The kernel writes a space, a tab, a newline and a backslash as `\` and three octal digits.
@@ -113,7 +116,8 @@ mod tests {
         let device = rustix::fs::makedev(98, 1);
         let (kind, super_options) = ("cgroup".to_owned(), "rw,cpu,cpuacct".to_owned());
         let (root, point) = ("/mnt1".into(), r"/mnt 2\x".into());
-        let mount = Mount { id: 36, parent: 35, root, point, kind, device, super_options };
+        let source = "cgroup".into();
+        let mount = Mount { id: 36, parent: 35, root, point, kind, source, device, super_options };
         assert_eq!(parse_mount(line), Some(mount));
         assert_eq!(parse_mount(b""), None);
         assert!(mounts().unwrap().iter().any(|mount| mount.point == Path::new("/proc")));
@@ -127,6 +131,7 @@ mod tests {
             root: "/".into(),
             point: point.into(),
             kind: String::new(),
+            source: PathBuf::new(),
             device: 0,
             super_options: String::new(),
         };

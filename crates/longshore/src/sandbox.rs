@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use executor_bundle::Request;
-use executor_core::lifecycle::{ContainerId, HostPid, Leftover, NetworkUsage, StartFailure};
+use executor_core::lifecycle::{
+    ContainerId, HostPid, Leftover, NetworkUsage, StartFailure, StartFailureKind,
+};
 use executor_core::{ContainerSpec, ExecSpec, NetworkAttachment, NetworkTraits};
 use executor_network::{Cni, Networks};
 use runc_driver::{Bundles, Dir, Place, cgroups_path};
@@ -33,6 +35,29 @@ impl Sandbox {
         // Nothing is made, and so nothing has to be hidden.
         let request = Request { id, spec, cgroup: Some(&cgroup), root: Path::new("") };
         Ok(executor_bundle::preview(&request, &network)?)
+    }
+
+    /// Makes a bundle in `dir` that a runtime runs without Longshore, as in `runc run --bundle DIR ID`. The directory is made if
+    /// it is missing, with mode 0700. No process of an executor's is needed, and nothing has to be swept: it is the caller's.
+    ///
+    /// With [`Rootfs::Host`](crate::Rootfs::Host), what is written to the view of the host stays in `dir`. Directories of the host
+    /// with mounts below them are read-only in it.
+    ///
+    /// # Errors
+    /// As of a start. Layers, selectors, secrets and networks that are made for a container cannot be in such a bundle.
+    pub fn export(id: &ContainerId, spec: &ContainerSpec, dir: &Path) -> Result<(), StartFailure> {
+        let failed = |source: io::Error| {
+            let kind = StartFailureKind::of_io(&source).unwrap_or(StartFailureKind::BadConfig);
+            StartFailure::new(kind, format!("bundle: {}: {source}", dir.display()))
+        };
+        let dir = Dir::make_checked(&std::path::absolute(dir).map_err(failed)?).map_err(failed)?;
+        // Nobody removes one above the container's own.
+        let own = || format!("/{id}");
+        let cgroup =
+            spec.cgroup_parent.as_ref().map_or_else(own, |parent| cgroups_path(Some(parent), "executor", id));
+        let network = Networks::default().preview(&spec.network);
+        let request = Request { id, spec, cgroup: Some(&cgroup), root: &crate::default_root() };
+        Ok(executor_bundle::export(&dir, &request, &network)?)
     }
 }
 

@@ -122,12 +122,19 @@ fn network(config: &mut Value, context: &BundleContext<'_>) -> Result<(), Error>
     Ok(())
 }
 
-/// The order decides: a later mount replaces an earlier one with the same destination.
+/// A later mount replaces an earlier one with the same destination.
 fn all_mounts(config: &mut Value, context: &BundleContext<'_>) -> Result<(), Error> {
+    let is_ours = context.spec.config.is_none();
     let mounts = list(config, &["mounts"])?;
-    let configured = std::mem::take(mounts);
-    for mount in context.rootfs.mounts.iter().cloned().chain(configured) {
-        mount_entry::put(mounts, mount);
+    let mut configured = std::mem::take(mounts);
+    // Of a bind mount over /dev or /sys, the container gets what is there, and nothing of ours in it.
+    configured.retain(|mount| !is_ours || !context.mounts.iter().any(|over| binds_above(over, mount)));
+    // Those of a configuration of the caller's are made in the order that they have there.
+    mounts.extend(context.rootfs.mounts.iter().cloned());
+    for mount in configured {
+        let point = mount_entry::destination(&mount);
+        mounts.retain(|other| mount_entry::destination(other) != point);
+        mounts.push(mount);
     }
     for (source, destination) in context.files {
         mount_entry::put(mounts, bind_own(source, destination, &["noexec", "ro"]));
@@ -136,6 +143,12 @@ fn all_mounts(config: &mut Value, context: &BundleContext<'_>) -> Result<(), Err
         mount_entry::put(mounts, mount);
     }
     Ok(())
+}
+
+/// Whether a bind mount has the destination of another mount below its own.
+fn binds_above(bind: &Value, mount: &Value) -> bool {
+    let (above, point) = (mount_entry::destination(bind), mount_entry::destination(mount));
+    bind["type"] == "bind" && above != point && point.starts_with(above)
 }
 
 /// A variable that the specification sets itself keeps its value.

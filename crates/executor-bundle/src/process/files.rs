@@ -10,8 +10,8 @@ use rustix::fs::{FileType, makedev};
 
 use crate::error::Error;
 use crate::kernel_fs;
-use crate::process::seen::{Seen, What};
 use crate::rootfs_dir::{Found, READ_LIMIT, RootfsDir};
+use crate::seen::{Seen, What};
 
 const READ: [&str; 2] = ["/etc/passwd", "/etc/group"];
 

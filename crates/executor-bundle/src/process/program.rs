@@ -16,10 +16,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FileType, StatVfsMountFlags, fstatvfs};
 
 use self::format::Format;
-use super::seen::{Seen, What};
 use super::users::User;
 use crate::error::Error;
 use crate::rootfs_dir::Found;
+use crate::seen::{Seen, What};
 
 /// The attribute of a file whose mode is not all that decides.
 const ACL: &str = "system.posix_acl_access";

@@ -18,7 +18,7 @@ use crate::ids;
 
 /// Directories of the host that no view shows.
 pub(super) struct Hidden {
-    mounts: Vec<Mounted>,
+    pub(super) mounts: Vec<Mounted>,
     places: Vec<Place>,
 }
 
@@ -59,6 +59,11 @@ impl Hidden {
         Ok(Self { mounts, places })
     }
 
+    /// Hides another directory.
+    pub(super) fn add(&mut self, dir: &Path) {
+        self.places.extend(Place::of(dir, &self.mounts));
+    }
+
     /// What an overlay of `lower` may show.
     pub(super) fn in_overlay_of(&self, lower: &Path) -> Shown {
         let Some(shown) = Place::of(lower, &self.mounts) else { return Shown::But(Vec::new()) };
@@ -70,6 +75,22 @@ impl Hidden {
             inside.extend(hidden.path.strip_prefix(&shown.path).ok().map(Path::to_owned));
         }
         Shown::But(inside)
+    }
+
+    /// The paths at and below `dir`, mounts included, that lead to what is hidden.
+    pub(super) fn below(&self, dir: &Path) -> Vec<PathBuf> {
+        let is_seen =
+            |mount: &&Mounted| mount.point.starts_with(dir) && mount_table::is_visible(mount, &self.mounts);
+        let points = self.mounts.iter().filter(is_seen).map(|mount| mount.point.as_path());
+        let of_mount = |point: &Path| match self.in_overlay_of(point) {
+            Shown::Nothing => vec![point.to_owned()],
+            Shown::But(inside) => inside.into_iter().map(|inside| point.join(inside)).collect(),
+        };
+        let mut all: Vec<_> = [dir].into_iter().chain(points).flat_map(of_mount).collect();
+        all.sort();
+        all.dedup();
+        all.retain(|place| place.is_dir());
+        all
     }
 }
 

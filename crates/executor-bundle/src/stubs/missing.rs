@@ -15,8 +15,8 @@ pub(super) struct Missing {
     pub(super) device: u64,
     /// Whether it is to be a directory. Otherwise it is to be a file.
     pub(super) is_dir: bool,
-    /// Whether it is a mount point. Otherwise it is a directory above one.
-    pub(super) is_target: bool,
+    /// Whether it is not removed with the mount point that it was made for.
+    pub(super) stays: bool,
     pub(super) mode: u32,
 }
 
@@ -34,7 +34,11 @@ fn mode(mount: &Value, is_dir: bool) -> u32 {
 }
 
 /// The paths that are missing, in the order in which they can be made.
-pub(super) fn missing(rootfs: &RootfsDir, mounts: &[Value]) -> Result<Vec<Missing>, Error> {
+pub(super) fn missing(
+    rootfs: &RootfsDir,
+    mounts: &[Value],
+    stays_below: &dyn Fn(&Path) -> bool,
+) -> Result<Vec<Missing>, Error> {
     let mut all: Vec<Missing> = Vec::new();
     let root = Path::new("/");
     let root_device = rootfs.device().map_err(Error::io("stat", root))?;
@@ -56,18 +60,15 @@ pub(super) fn missing(rootfs: &RootfsDir, mounts: &[Value]) -> Result<Vec<Missin
         for (name, number) in names.zip(1..) {
             path.push(name);
             let found = rootfs.find(&path).map_err(Error::io("find the mount point", &path))?;
+            let is_target = number == depth;
+            let stays = !is_target && stays_below(destination);
             if let Some(found) = &found {
                 device = found.stat.st_dev;
-            } else if all.iter().all(|stub| stub.path != path) {
-                let is_target = number == depth;
+            } else if let Some(same) = all.iter_mut().find(|stub| stub.path == path) {
+                same.stays |= stays;
+            } else {
                 let mode = if is_target { mode(mount, is_dir) } else { 0o755 };
-                all.push(Missing {
-                    path: path.clone(),
-                    device,
-                    is_dir: is_dir || !is_target,
-                    is_target,
-                    mode,
-                });
+                all.push(Missing { path: path.clone(), device, is_dir: is_dir || !is_target, stays, mode });
             }
         }
     }

@@ -23,7 +23,7 @@ impl Stage {
                 mount(Path::new(destination), "bind", Path::new(source), &["rbind", "rw"])
             })
             .collect();
-        make_missing(&self.dir(), self.root.path(), &mounts, parents, Owner::ROOT)
+        make_missing(&self.dir(), self.root.path(), &mounts, &|_| !parents, Owner::ROOT)
     }
 
     fn dir(&self) -> Dir {
@@ -138,7 +138,7 @@ fn many_may_begin_and_end_at_once() {
                     let bundle = tempfile::tempdir().unwrap();
                     let dir = Dir::open_checked(bundle.path()).unwrap();
                     let mounts = [mount(Path::new("/a/b"), "bind", Path::new("/etc"), &["rbind", "rw"])];
-                    make_missing(&dir, root.path(), &mounts, true, Owner::ROOT).unwrap();
+                    make_missing(&dir, root.path(), &mounts, &|_| false, Owner::ROOT).unwrap();
                     assert!(root.path().join("a/b").is_dir());
                     remove(&dir);
                 }
@@ -155,7 +155,7 @@ fn what_another_container_uses_stays_until_its_end() {
     stage.make(&[("/etc", "/a")], false).unwrap();
     let mounts = [("/etc", "/a"), ("/etc", "/b")]
         .map(|(source, place)| mount(Path::new(place), "bind", Path::new(source), &["rbind", "rw"]));
-    make_missing(&other.dir(), stage.root.path(), &mounts, false, Owner::ROOT).unwrap();
+    make_missing(&other.dir(), stage.root.path(), &mounts, &|_| true, Owner::ROOT).unwrap();
     remove(&stage.dir());
     assert!(stage.has("a") && stage.has("b"));
     // Another process that has a container there.
@@ -166,6 +166,36 @@ fn what_another_container_uses_stays_until_its_end() {
     drop(theirs);
     remove(&other.dir());
     assert!(!stage.has("a") && !stage.has("b"));
+}
+
+/// Those of other processes, of which each has other stubs. Who was there first ends first, or last.
+#[test]
+fn stubs_left() {
+    for is_last_first in [false, true] {
+        let (mine, theirs) = (Stage::new(), Stage::new());
+        let root = mine.root.path();
+        let before = mine.times();
+        let begin = |stage: &Stage, points: [&str; 2]| {
+            let mounts = points.map(|point| mount(Path::new(point), "bind", Path::new("/etc"), &[]));
+            make_missing(&stage.dir(), root, &mounts, &|_| false, Owner::ROOT).unwrap();
+        };
+        begin(&mine, ["/both/x", "/mine"]);
+        begin(&theirs, ["/both/x", "/theirs"]);
+        // As in another process: the container is not in the table of this one.
+        let other = |stage: &Stage| roots().in_use.remove(stage.bundle.path()).unwrap();
+        let mut held = Some(other(if is_last_first { &mine } else { &theirs }));
+        let (first, second) = if is_last_first { (&theirs, &mine) } else { (&mine, &theirs) };
+        remove(&first.dir());
+        for point in ["both/x", "mine", "theirs"] {
+            assert!(mine.has(point), "{point}");
+        }
+        roots().in_use.insert(second.bundle.path().to_owned(), held.take().unwrap());
+        remove(&second.dir());
+        let names: Vec<_> = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["etc"]);
+        assert_eq!(mine.times(), before);
+        assert_eq!(rustix::fs::listxattr(root, &mut [0; 1024][..]).unwrap(), 0);
+    }
 }
 
 /// The directory that the root file system is in belongs to somebody who puts another one in its place meanwhile.

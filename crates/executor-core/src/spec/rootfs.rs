@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 #[serde(deny_unknown_fields)]
 pub enum Rootfs {
-    /// A throw-away overlay of the root directory of the host. What is written there is lost afterwards.
+    /// A throw-away overlay of the root directory of the host, and of each file system that is mounted on it. What is written
+    /// there is lost afterwards. What cannot be in an overlay is read-only. `/proc`, `/sys`, `/dev`, `/run` and the mounts of
+    /// containers are not those of the host.
     Host,
     /// A directory, used as it is. What is written there is kept.
     Dir(PathBuf),

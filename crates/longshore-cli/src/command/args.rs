@@ -11,7 +11,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use longshore::{CgroupParent, ContainerId, Device, ExtraHost, IdRange, Mount, Network, Ulimit};
 
 use self::values::{
-    Capabilities, capabilities, duration, mount, network, pids, secret, size, swap, timeout, volume,
+    Capabilities, Variable, capabilities, duration, mount, network, pids, secret, size, swap, timeout,
+    variable, volume,
 };
 
 /// Run programs in containers, and never lose track of one.
@@ -67,7 +68,9 @@ pub(crate) enum Action {
     ///
     /// Written to a directory as config.json, it can be given to `run --config`, with --rootfs host if it was made for
     /// that. What needs files or a network of its own is not in it and is given to `run`: --init, --add-host, --dns and
-    /// --net cni. With --json, the whole specification is printed in the library's JSON form, and `run --spec` reads it.
+    /// --net cni. A runtime by itself cannot run it, since the files that `run` makes are missing; with --bundle, a bundle
+    /// is made that has them. With --json, the whole specification is printed in the library's JSON form, and `run --spec`
+    /// reads it.
     Spec(Box<Spec>),
     /// Remove what dead executors left under --root, and only that
     ///
@@ -82,6 +85,12 @@ pub(crate) struct Spec {
     /// Print the specification instead, in the library's JSON form, which `run --spec` reads
     #[arg(long)]
     pub(crate) json: bool,
+    /// Make a bundle in this directory instead, which a runtime can run: `runc run --bundle DIR ID`
+    ///
+    /// Without --rootfs, what its program writes stays in DIR, and directories of this machine with mounts below them are
+    /// read-only.
+    #[arg(long, value_name = "DIR", conflicts_with = "json")]
+    pub(crate) bundle: Option<PathBuf>,
 }
 
 #[derive(Args, Debug)]
@@ -123,8 +132,8 @@ pub(crate) struct Container {
     #[arg(long, value_name = "DIR", conflicts_with = "rootfs")]
     pub(crate) layer: Vec<PathBuf>,
     /// Set a variable; without a value it is passed on as it is here
-    #[arg(short, long, value_name = "K=V")]
-    pub(crate) env: Vec<String>,
+    #[arg(short, long, value_name = "K=V", value_parser = variable)]
+    pub(crate) env: Vec<Variable>,
     /// Working directory in the container; created if it does not exist [default: /]
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<PathBuf>,

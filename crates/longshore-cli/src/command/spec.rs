@@ -1,4 +1,4 @@
-//! `longshore spec`: the `config.json` that `run` would use, or the specification that it is made of.
+//! `longshore spec`: the `config.json` that `run` would use, a bundle with it, or the specification that it is made of.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -19,6 +19,10 @@ pub(crate) fn spec(arguments: Box<Spec>) -> Result<ExitCode, Failure> {
     }
     let id = spec.id.clone().map_or_else(|| ContainerId::new("container"), Ok);
     let id = id.map_err(|error| Failure::new(error.to_string(), "choose another --id"))?;
+    if let Some(bundle) = &arguments.bundle {
+        Sandbox::export(&id, &spec, bundle)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let config = Sandbox::preview(&id, &spec)?;
     let _reader_gone = writeln!(io::stdout(), "{}", plain::json(&config));
     Ok(ExitCode::SUCCESS)

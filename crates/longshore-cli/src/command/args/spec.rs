@@ -131,7 +131,7 @@ impl Container {
     fn add_process(&self, spec: &mut ContainerSpec) {
         let process = &mut spec.process;
         replace(&mut process.args, &self.command);
-        process.env.extend(self.env.iter().filter_map(|entry| variable(entry)));
+        process.env.extend(self.env.iter().flatten().cloned());
         if let Some(workdir) = &self.workdir {
             process.cwd.clone_from(workdir);
         }
@@ -172,13 +172,6 @@ fn read_spec(file: &Path) -> Result<ContainerSpec, Failure> {
 fn replace<T: Clone>(list: &mut Vec<T>, given: &[T]) {
     if !given.is_empty() {
         *list = given.to_vec();
-    }
-}
-
-fn variable(entry: &str) -> Option<(String, String)> {
-    match entry.split_once('=') {
-        Some((key, value)) => Some((key.to_owned(), value.to_owned())),
-        None => Some((entry.to_owned(), std::env::var(entry).ok()?)),
     }
 }
 

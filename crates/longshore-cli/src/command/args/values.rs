@@ -1,5 +1,6 @@
 //! How the values of options are read.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +13,23 @@ pub(super) fn capabilities(text: &str) -> Result<Capabilities, String> {
     match text.to_ascii_lowercase().as_str() {
         "all" => Ok(Capability::all().collect()),
         _ => text.parse().map(|one| vec![one]).map_err(|error: InvalidSpec| error.why),
+    }
+}
+
+/// A variable, unless it is passed on and not set here.
+pub(super) type Variable = Option<(String, String)>;
+
+pub(super) fn variable(text: &str) -> Result<Variable, String> {
+    if let Some((name, value)) = text.split_once('=') {
+        return Ok(Some((name.to_owned(), value.to_owned())));
+    }
+    if text.is_empty() {
+        return Err("give NAME=VALUE, or the NAME of a variable that is set here".into());
+    }
+    match std::env::var_os(text).map(OsString::into_string) {
+        None => Ok(None),
+        Some(Ok(value)) => Ok(Some((text.to_owned(), value))),
+        Some(Err(_)) => Err("its value is not UTF-8, and config.json cannot have it".into()),
     }
 }
 

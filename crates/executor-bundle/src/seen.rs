@@ -1,7 +1,7 @@
-//! The files of a container as it will see them, before it exists.
+//! The files of a container that does not exist yet, and where its mounts are among them.
 //!
-//! Nothing shows them together then. So links are followed here, through the root file system and the mounts on it. That need
-//! not be safe against changes meanwhile: whoever can make them can do it later as well.
+//! Before the container exists, nothing shows its files together. So links are followed here, through the root file system
+//! and the mounts on it. That need not be safe against changes meanwhile: whoever can make them can do it later as well.
 
 use std::ffi::OsString;
 use std::io;
@@ -9,14 +9,57 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::FileType;
 use rustix::io::Errno;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::json::strings;
+use crate::mount_entry;
 use crate::rootfs_dir::{Found, RootfsDir};
 
 /// How many links are followed; as the kernel does.
 const LINKS: usize = 40;
+
+/// Replaces the destinations of mounts by their mount points, in which no links are left. Otherwise a mount point that a
+/// link leads to would be made by the runtime, and a mount could hide another one although neither is named below the other.
+///
+/// `view` has the files of the root file system, with the mounts for which `is_shown`. Returns the mount points of those
+/// with a destination in `asked`. In an `ordered` list, which the caller has written, the order stays.
+pub(crate) fn resolve_points(
+    view: &RootfsDir,
+    mounts: &mut Vec<Value>,
+    is_shown: impl Fn(&Value) -> bool,
+    asked: &[PathBuf],
+    ordered: bool,
+) -> Result<Vec<PathBuf>, Error> {
+    let named = std::mem::take(mounts);
+    let mut seen = Seen::of(view);
+    let mut points = Vec::new();
+    for mount in &named {
+        let destination = mount_entry::destination(mount);
+        let found = match is_shown(mount) {
+            true => destination.clone(),
+            false => {
+                seen.mount(&destination, mount).map_err(Error::io("find the mount point", &destination))?
+            }
+        };
+        // A path through something that is missing stays as it is: the runtime says what is wrong with it.
+        let is_clear =
+            found.to_str().is_some() && !found.components().any(|part| part == Component::ParentDir);
+        let point = if is_clear { found } else { destination.clone() };
+        if asked.iter().any(|asked| asked.components().eq(destination.components())) {
+            points.push(point.clone());
+        }
+        let mut entry = mount.clone();
+        if point != destination {
+            entry["destination"] = json!(point);
+        }
+        match ordered {
+            true => mounts.push(entry),
+            false => mount_entry::put(mounts, entry),
+        }
+    }
+    Ok(points)
+}
 
 /// The files of a container.
 pub(crate) struct Seen<'a> {
@@ -40,21 +83,25 @@ pub(crate) enum What {
 }
 
 impl<'a> Seen<'a> {
-    /// The files of a container that does not exist yet. `view` has those of the root file system, `mounts` are the entries of
-    /// `config.json`, but for those that `view` shows already.
-    pub(crate) fn of_new(
-        view: &'a RootfsDir,
-        mounts: impl Iterator<Item = &'a Value>,
-    ) -> Result<Self, Error> {
-        let mut seen = Self { view, is_running: false, mounts: Vec::new() };
+    /// The files of a container that does not exist yet: so far those of the root file system, without mounts on it.
+    pub(crate) const fn of(view: &'a RootfsDir) -> Self {
+        Self { view, is_running: false, mounts: Vec::new() }
+    }
+
+    /// With these mounts, which are entries of `config.json`.
+    pub(crate) fn with_mounts(mut self, mounts: impl Iterator<Item = &'a Value>) -> Result<Self, Error> {
         for mount in mounts {
-            let Some(destination) = mount["destination"].as_str() else { continue };
-            let place = Path::new(destination);
-            let resolved = seen.resolve(place, &|_| true);
-            let (point, _) = resolved.map_err(Error::io("find the mount point", place))?;
-            seen.mounts.push((point, mount));
+            let Some(destination) = mount["destination"].as_str().map(Path::new) else { continue };
+            self.mount(destination, mount).map_err(Error::io("find the mount point", destination))?;
         }
-        Ok(seen)
+        Ok(self)
+    }
+
+    /// Adds a mount. Returns its mount point.
+    pub(crate) fn mount(&mut self, destination: &Path, mount: &'a Value) -> io::Result<PathBuf> {
+        let (point, _) = self.resolve(destination, &|_| true)?;
+        self.mounts.push((point.clone(), mount));
+        Ok(point)
     }
 
     /// Those of a container that runs, whose root directory, with all mounts, is `view`.

@@ -1,0 +1,76 @@
+//! The working directory of a container's init, if it is missing. The runtime would make it too, but owned by the container's
+//! root instead of the process's user.
+//!
+//! Before the container exists it can be made in the root file system and in a volume. A tmpfs is empty until then: as root,
+//! we mount one that has a working directory in the bundle, and the runtime gets that. Elsewhere the runtime makes it.
+
+use std::path::Path;
+
+use executor_disk::Dir;
+use rustix::mount::{MountFlags, mount};
+use serde_json::{Value, json};
+
+use crate::error::Error;
+use crate::ids::{self, Ids, Owner};
+use crate::mount_entry::destination;
+use crate::mounts::SELECTED;
+use crate::nested::{Options, make_private};
+use crate::rootfs_dir::RootfsDir;
+use crate::seen::{Seen, What};
+
+/// The name of a tmpfs with a working directory, in the bundle's directory of prepared mounts.
+const TMPFS: &str = "cwd";
+
+/// Makes `cwd`, owned by `owner`. `view` has the files of the root file system, `mounts` are its mounts, without links in their
+/// destinations; `is_shown` are those that `view` shows already.
+pub(crate) fn make(
+    dir: &Dir,
+    view: &RootfsDir,
+    mounts: &mut [Value],
+    is_shown: &dyn Fn(&Value) -> bool,
+    cwd: &Path,
+    owner: Owner,
+    ids: &Ids,
+) -> Result<(), Error> {
+    let failed = || Error::file("cwd", cwd);
+    let mut seen = Seen::of(view);
+    for mount in mounts.iter().filter(|mount| !is_shown(mount)) {
+        seen.mount(&destination(mount), mount).map_err(failed())?;
+    }
+    let (at, What::Missing) = seen.resolve(cwd, &|_| true).map_err(failed())? else { return Ok(()) };
+    let covers = |mount: &&mut Value| !is_shown(mount) && at.starts_with(destination(mount));
+    let Some(mount) = mounts.iter_mut().rev().find(covers) else {
+        return view.make_dirs(cwd, owner).map_err(failed());
+    };
+    let inside = Path::new("/").join(at.strip_prefix(destination(mount)).unwrap_or(&at));
+    let may_write = mount["options"].as_array().is_none_or(|all| !all.contains(&json!("ro")));
+    match mount["type"].as_str() {
+        Some("bind") if may_write => {
+            let source = Path::new(mount["source"].as_str().unwrap_or_default());
+            RootfsDir::open(source)?.make_dirs(&inside, owner).map_err(failed())
+        }
+        Some("tmpfs") if !ids::rootless() => in_tmpfs(dir, mount, &inside, owner, ids),
+        _ => Ok(()),
+    }
+}
+
+/// Mounts a tmpfs with the working directory in it, unless it has options that only the runtime knows.
+fn in_tmpfs(dir: &Dir, entry: &mut Value, inside: &Path, owner: Owner, ids: &Ids) -> Result<(), Error> {
+    let Some(options) = Options::of(entry, ids) else { return Ok(()) };
+    let failed = || Error::file::<std::io::Error>("cwd", inside);
+    let selected = dir.open_or_make_dir(SELECTED).map_err(Error::io("make", &dir.path_of(SELECTED)))?;
+    let place = selected.path_of(TMPFS);
+    selected.make_dir(TMPFS, 0o700).map_err(Error::io("make", &place))?;
+    let at = selected.by_descriptor(TMPFS);
+    let flags = options.flags.difference(MountFlags::RDONLY);
+    mount("tmpfs", &at, "tmpfs", flags, options.data().as_c_str())
+        .and_then(|()| make_private(&at))
+        .map_err(|error| failed()(error.into()))?;
+    RootfsDir::open(&place)?.make_dirs(inside, owner).map_err(failed())?;
+    let words = entry["options"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let words = words.filter(|word| !word.contains('=') && *word != "rbind");
+    entry["options"] = ["rbind"].into_iter().chain(words).collect();
+    entry["type"] = json!("bind");
+    entry["source"] = json!(place);
+    Ok(())
+}
