@@ -59,6 +59,7 @@ use crate::rootfs_dir::RootfsDir;
 
 pub use context::Request;
 pub use error::Error;
+pub use init::has_init;
 pub use names::DEFAULT_HOSTNAME;
 
 /// Makes the bundle of a container in `dir`, which exists, and returns the text of its `config.json`.
