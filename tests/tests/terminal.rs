@@ -561,7 +561,7 @@ fn a_terminals_reader_that_never_reads() {
             std::io::Read::read_exact(&mut stdout, &mut some).unwrap();
             (child, stdout, std::time::Instant::now())
         };
-        let (mut child, stdout, _) = start(&["--grace", "1000s"]);
+        let (mut child, stdout, _) = start(&["--grace", "1000s", "--no-init"]);
         let pid = rustix::process::Pid::from_child(&child);
         let mut signals = 0;
         while child.try_wait().unwrap().is_none() {
