@@ -14,6 +14,7 @@ pub(crate) mod pages;
 pub(crate) mod plain;
 pub(crate) mod refused;
 pub(crate) mod relay;
+pub(crate) mod remark;
 pub(crate) mod run;
 pub(crate) mod signals;
 pub(crate) mod spec;

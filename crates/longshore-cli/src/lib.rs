@@ -39,7 +39,8 @@ pub fn main() -> ExitCode {
 fn answer_without_arguments(error: &clap::Error) -> ExitCode {
     let help_instead = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     if error.use_stderr() && !help_instead {
-        say(hints::sentence(error));
+        let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+        say(hints::sentence(error, &words.collect::<Vec<_>>()));
     } else {
         let _stream_closed = error.print();
     }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::args::Global;
 use super::plain::{self, plain, print, say};
+use super::remark::Remark;
 
 /// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,9 +40,9 @@ pub(crate) fn doctor(global: &Global, as_json: bool) -> ExitCode {
             print(format_args!("{}", line(check)));
         }
     }
-    let Some((name, what, remedy)) = failed else { return ExitCode::SUCCESS };
+    let Some((check, what, remedy)) = failed else { return ExitCode::SUCCESS };
     if !as_json {
-        say(format!("containers cannot be run here: {name}: {what}; {remedy}"));
+        say(Remark::Doctor { check, what: what.to_owned(), remedy });
     }
     ExitCode::FAILURE
 }

@@ -1,7 +1,9 @@
 //! The sentence on a command line that is wrong, with the option that was probably meant.
 
-use clap::Error;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory, Error};
+
+use super::args::Arguments;
 
 /// Options of other commands that run containers, and what to do instead.
 pub(crate) const HABITS: [(&[&str], &str); 27] = [
@@ -64,11 +66,11 @@ pub(crate) const HABITS: [(&[&str], &str); 27] = [
     (&["--isolation"], "leave it out: there is one kind"),
 ];
 
-/// What is wrong with the command line, and what to do.
-pub(crate) fn sentence(error: &Error) -> String {
+/// What is wrong with the command line of these words, and what to do.
+pub(crate) fn sentence(error: &Error, words: &[String]) -> String {
     let text = error.to_string();
     let cause = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
-    let remedy = remedy(error).unwrap_or_else(|| see_help(&text));
+    let remedy = remedy(error).unwrap_or_else(|| see_help(words));
     // The missing arguments are on the lines below.
     let missing: Vec<_> = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::Strings(all)) if error.kind() == ErrorKind::MissingRequiredArgument => all.clone(),
@@ -80,16 +82,14 @@ pub(crate) fn sentence(error: &Error) -> String {
     }
 }
 
-/// The help of the subcommand that the usage names, if it names one.
-fn see_help(text: &str) -> String {
-    let usage = text.lines().find_map(|line| line.strip_prefix("Usage: longshore "));
-    let command = usage
-        .and_then(|usage| usage.split(' ').next())
-        .filter(|word| !word.is_empty() && word.chars().all(|letter| letter.is_ascii_lowercase()));
-    command.map_or_else(
-        || "see `longshore --help`".into(),
-        |command| format!("see `longshore {command} --help`"),
-    )
+/// The help of the subcommand among these words, if there is one.
+fn see_help(words: &[String]) -> String {
+    let all = Arguments::command();
+    let subcommand = words.iter().find_map(|word| all.find_subcommand(word));
+    match subcommand {
+        Some(subcommand) => format!("see `longshore {} --help`", subcommand.get_name()),
+        None => "see `longshore --help`".into(),
+    }
 }
 
 /// Subcommands of other commands, and what to do instead.
@@ -162,10 +162,10 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::command::args::Arguments;
 
     fn wrong(line: &[&str]) -> String {
-        sentence(&Arguments::try_parse_from([&["longshore"], line].concat()).unwrap_err())
+        let words: Vec<_> = line.iter().map(ToString::to_string).collect();
+        sentence(&Arguments::try_parse_from([&["longshore"], line].concat()).unwrap_err(), &words)
     }
 
     #[test]
@@ -208,7 +208,8 @@ mod tests {
             (&["run", "--stdio", "pip", "true"][..], "is it pipe?"),
             (&["run", "--stdio", "x", "true"], "give pipe or inherit"),
             (&["run", "--gidmap", "0:1:1", "true"], "--uidmap"),
-            (&["run", "--memory"], "see `longshore"),
+            (&["run", "--memory"], "see `longshore run --help`"),
+            (&["--root", "/r", "run", "--pids", "x", "true"], "see `longshore run --help`"),
             (&["completion"], "<SHELL>"),
         ] {
             assert!(wrong(line).contains(hint), "{line:?}: {}", wrong(line));
@@ -218,7 +219,6 @@ mod tests {
     /// A word of another command that this one has as well would never be looked for.
     #[test]
     fn what_is_answered_is_not_taken() {
-        use clap::CommandFactory;
         let mut all = Arguments::command();
         all.build();
         let run = all.find_subcommand("run").unwrap();

@@ -14,6 +14,7 @@ use strum::EnumCount;
 use super::hints::{COMMANDS, HABITS};
 use super::ordinary::{LoweredOomScore, Unmapped};
 use super::refused::Refused;
+use super::remark::Remark;
 use super::status::{self, Asked, Failure, OPTIONS};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/messages.md");
@@ -194,22 +195,22 @@ fn of_habits() -> Table {
 }
 
 fn of_remains() -> Table {
-    let columns = ["sentence", "exit code", "what to do"];
-    let mut table =
-        Table::new("Beside the program's end", "These change the exit code only where it says so.", &columns);
-    table.row(&["output of the program is lost: WHY", "125 in place of 0", "free some space or memory"]);
-    table.row(&["WHAT: could not be removed", "the program's", "`longshore sweep` tries again"]);
-    table.row(&["WHAT: could not be removed (of a sweep)", "125", "look who uses it and sweep again"]);
-    table.row(&[
-        "not all spans could be sent: WHY",
-        "the program's",
-        "check the collector that --otlp names",
-    ]);
-    table.row(&[
-        "containers cannot be run here: CHECK: WHY (of the doctor)",
-        "1",
-        "the remedy of that check",
-    ]);
+    let about = "Exit code: 125 in place of 0 where output is lost, 125 of a sweep, 1 of the doctor, and the program's where something is left \
+                 or spans are lost.";
+    let mut table = Table::new("Beside the program's end", about, &["sentence", "what to do"]);
+    let (why, what) = (|| "WHY".to_owned(), || "WHAT".to_owned());
+    let all = [
+        Remark::OutputLost { why: why() },
+        Remark::Left { what: what() },
+        Remark::LeftBySweep { what: what() },
+        Remark::SpansLost { why: why() },
+        Remark::Doctor { check: "CHECK", what: what(), remedy: "the remedy of that check" },
+    ];
+    assert_eq!(all.len(), Remark::COUNT);
+    for remark in all.map(|remark| remark.to_string()) {
+        let (sentence, remedy) = remark.split_once("; ").unwrap();
+        table.row(&[sentence, remedy]);
+    }
     table
 }
 

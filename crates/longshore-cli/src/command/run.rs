@@ -17,6 +17,7 @@ use super::plain::say;
 use super::refused::Refused;
 use super::relay::Relay;
 use super::relay::copy::write_all;
+use super::remark::Remark;
 use super::signals::{Received, Signals, block_those_of_terminals};
 use super::status::{self, Asked, Code, Failure};
 use super::{events, output_file, terminal, trace};
@@ -166,7 +167,7 @@ async fn hurried(exit: &Exit, signals: &mut Signals) {
 async fn shut_down(executor: &Executor) {
     let report = executor.shutdown(Cancel::now(), RELEASE).await;
     for left in report.left {
-        say(format!("{left}: could not be removed; `longshore sweep` tries again"));
+        say(Remark::Left { what: left.to_string() });
     }
 }
 

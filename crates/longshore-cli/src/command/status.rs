@@ -4,7 +4,7 @@
 //! Longshore failed; 126 when the program cannot be executed; 127 when there is none.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,7 +12,9 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::ordinary::{LoweredOomScore, Unmapped};
+use super::plain::say;
 use super::refused::Refused;
+use super::remark::Remark;
 
 use longshore::{
     Cancel, Error, Exit, ExitReason, ExitStatus, RuntimeError, Signal, StartFailure, StartFailureKind,
@@ -27,10 +29,7 @@ const NOT_FOUND: Code = Code(127);
 /// Says that output of the program could not be written. The code is still the program's own if that has failed.
 pub(crate) fn lost_output(error: &io::Error, code: Code) -> Code {
     // It may be stderr that cannot be written to.
-    let _lost = writeln!(
-        io::stderr(),
-        "longshore: output of the program is lost: {error}; free some space or memory"
-    );
+    say(Remark::OutputLost { why: error.to_string() });
     if code == Code(0) { OUR_FAILURE } else { code }
 }
 

@@ -7,6 +7,7 @@ use longshore::with_causes;
 use super::args::Global;
 use super::plain::{plain, print, say};
 use super::refused::Refused;
+use super::remark::Remark;
 use super::run::sandbox;
 use super::status::{Failure, OUR_FAILURE, refused_root, remedy_of_root};
 
@@ -30,7 +31,7 @@ pub(crate) fn sweep(global: &Global) -> Result<ExitCode, Failure> {
         print(format_args!("swept {}: {killed}", plain(&container.container)));
         for left in &container.left {
             clean = false;
-            say(format!("{left}: could not be removed; look who uses it and sweep again"));
+            say(Remark::LeftBySweep { what: left.to_string() });
         }
     }
     if swept.is_empty() {

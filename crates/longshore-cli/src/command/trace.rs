@@ -64,6 +64,7 @@ mod otlp {
     use tracing_subscriber::filter::{LevelFilter, Targets};
 
     use crate::command::refused::Refused;
+    use crate::command::remark::Remark;
     use crate::command::status::Failure;
 
     /// How many file descriptors the exporter's HTTP client needs.
@@ -124,9 +125,7 @@ mod otlp {
         fn drop(&mut self) {
             let ended = self.provider.shutdown().map_err(|error| error.to_string());
             if let Some(error) = self.failed.get().cloned().or(ended.err()) {
-                crate::command::plain::say(format!(
-                    "not all spans could be sent: {error}; check the collector that --otlp names"
-                ));
+                crate::command::plain::say(Remark::SpansLost { why: error });
             }
         }
     }

@@ -66,11 +66,11 @@ fn pivot_root(is_avoided: bool) -> Verdict {
 
 /// The last of several mounts is the one on top.
 fn root_is_ramdisk(mountinfo: &str) -> bool {
-    let kinds = mountinfo.lines().filter_map(|line| {
+    let mut kinds = mountinfo.lines().rev().filter_map(|line| {
         let (mount, source) = line.split_once(" - ")?;
         (mount.split(' ').nth(4) == Some("/")).then(|| source.split(' ').next())?
     });
-    kinds.last() == Some("rootfs")
+    kinds.next() == Some("rootfs")
 }
 
 fn user() -> Verdict {

@@ -77,9 +77,9 @@ fn verdict(exit: Exit, report: &ShutdownReport, took: &str) -> Verdict {
     }
     if let ExitReason::StartFailed(failure) = exit.reason {
         // A root file system without `true` is one in which all before it works.
-        return match failure.kind {
-            StartFailureKind::NotFound => Verdict::Fine(format!("a container is made and removed in {took}")),
-            _ => missing_for(failure.into()),
+        return match failure.kind == StartFailureKind::NotFound {
+            true => Verdict::Fine(format!("a container is made and removed in {took}")),
+            false => missing_for(failure.into()),
         };
     }
     if exit.is_success() {
