@@ -68,12 +68,20 @@ fn attempt(global: &Global) -> Result<(Exit, ShutdownReport), Failure> {
     })
 }
 
+/// What has failed first comes first: what is left may be left because of that.
 fn verdict(exit: Exit, report: &ShutdownReport, took: &str) -> Verdict {
-    if let Some(left) = report.left.first() {
-        return Verdict::Missing(
+    match (how_it_ran(exit, took), report.left.first()) {
+        (Verdict::Fine(_), Some(left)) => Verdict::Missing(
             format!("{left}: could not be removed"),
             "look who uses it, and `longshore sweep`",
-        );
+        ),
+        (ran, _) => ran,
+    }
+}
+
+fn how_it_ran(exit: Exit, took: &str) -> Verdict {
+    if exit.is_success() {
+        return Verdict::Fine(format!("`true` ran in a container, and nothing is left, in {took}"));
     }
     if let ExitReason::StartFailed(failure) = exit.reason {
         // A root file system without `true` is one in which all before it works.
@@ -81,9 +89,6 @@ fn verdict(exit: Exit, report: &ShutdownReport, took: &str) -> Verdict {
             true => Verdict::Fine(format!("a container is made and removed in {took}")),
             false => missing_for(failure.into()),
         };
-    }
-    if exit.is_success() {
-        return Verdict::Fine(format!("`true` ran in a container, and nothing is left, in {took}"));
     }
     let what = match status::of(exit.clone(), &Asked::default()) {
         (_, Some(sentence)) => sentence,
