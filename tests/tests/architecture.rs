@@ -18,6 +18,7 @@ const MAY_DEPEND: [(&str, &[&str]); 10] = [
         &[
             "actix",
             "actix-rt",
+            "csv",
             "executor-lifecycle",
             "futures",
             "libc",

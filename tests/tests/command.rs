@@ -39,9 +39,17 @@ fn streams_and_codes_are_the_programs_own() {
     on_bare_stage(|stage| {
         let outcome = sh(&stage, "echo out; echo err >&2; exit 3");
         assert_eq!(outcome, Outcome { code: Some(3), stdout: "out\n".into(), stderr: "err\n".into() });
-        for (script, code) in [("exit 0", 0), ("exit 255", 255), ("kill -TERM $$", 0), ("kill -KILL $$", 0)] {
-            // Pid 1 is not ended by signals from within; `sh` goes on and ends well.
-            let outcome = sh(&stage, script);
+        for (options, script, code) in [
+            (&[][..], "exit 0", 0),
+            (&[], "exit 255", 255),
+            (&[], "kill -TERM $$", 143),
+            (&[], "kill -KILL $$", 137),
+            // Process 1 is not ended by signals from within; `sh` goes on and ends well.
+            (&["--no-init"], "kill -TERM $$", 0),
+            (&["--no-init"], "kill -KILL $$", 0),
+        ] {
+            let args = [&["run"], options, &["--", "sh", "-c", script]].concat();
+            let outcome = call(&stage.root(), &args);
             assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(code), ""), "{script}");
         }
         stage.check();
@@ -59,6 +67,158 @@ fn stdin_is_passed_on_only_when_asked_for() {
             let outcome = Outcome::from(child.wait_with_output().unwrap());
             assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), expected));
         }
+        stage.check();
+    });
+}
+
+/// What looks familiar from other commands that run containers.
+#[test]
+fn words() {
+    on_bare_stage(|stage| {
+        let file = stage.path("variables");
+        fs::write(&file, "# ours\nCOLOUR=red\nSIZE=1\n").unwrap();
+        fs::create_dir(stage.path("a,b")).unwrap();
+        fs::write(stage.path("a,b/file"), "with a comma\n").unwrap();
+        let mount = format!("\"src={}\",dst=/mnt,ro", stage.path("a,b").display());
+        let cid = stage.path("cid");
+        let options = [
+            "--rm",
+            "--name",
+            "named",
+            "--network",
+            "none",
+            "-m",
+            "-1",
+            "--pids-limit",
+            "-1",
+            "--cpus",
+            "-1",
+            "--timeout",
+            "0",
+            "--env-file",
+            file.to_str().unwrap(),
+            "-e",
+            "SIZE=2",
+            "--mount",
+            &mount,
+            "--tmpfs",
+            "/srv:size=1m,exec",
+            "--shm-size",
+            "1.5m",
+            "--sysctl",
+            "net.core.somaxconn=77",
+            "--label",
+            "team=blue",
+            "--cidfile",
+            cid.to_str().unwrap(),
+        ];
+        let script = "echo $COLOUR $SIZE; cat /mnt/file /proc/sys/net/core/somaxconn; \
+            grep -E ' /(srv|dev/shm) ' /proc/self/mounts | cut -d ' ' -f 2,4 | sort";
+        let outcome = call(&stage.root(), &[&["run"], &options[..], &["sh", "-c", script]].concat());
+        let expected = "red 2\nwith a comma\n77\n\
+            /dev/shm rw,nosuid,nodev,noexec,relatime,size=1536k\n/srv rw,nosuid,nodev,relatime,size=1024k\n";
+        assert_eq!((outcome.stdout.as_str(), outcome.code), (expected, Some(0)), "{outcome:?}");
+        assert_eq!(fs::read_to_string(cid).unwrap(), "named");
+        let config = call(&stage.root(), &["spec", "--label", "team=blue", "true"]).stdout;
+        let config: Value = serde_json::from_str(&config).unwrap();
+        assert_eq!(config["annotations"]["io.longshore.label.team"], "blue");
+        let outcome = call(&stage.root(), &["run", "--privileged", "sh", "-c", "test -w /sys"]);
+        assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        stage.check();
+    });
+}
+
+/// A program that does not handle SIGTERM is ended by it, and the sentence says that.
+#[test]
+fn pid1_ignores() {
+    on_bare_stage(|stage| {
+        let timed = |options: &[&str], script: &str| {
+            let args =
+                [&["run", "--timeout", "1s", "--grace", "60s"], options, &["sh", "-c", script]].concat();
+            let begun = Instant::now();
+            let outcome = call(&stage.root(), &args);
+            (outcome.code, outcome.stderr, begun.elapsed())
+        };
+        let (code, said, took) = timed(&[], "exec sleep 40");
+        assert_eq!(code, Some(124));
+        assert!(said.contains("was over, and SIGTERM ended the program;"), "{said}");
+        assert!(took < Duration::from_secs(30), "{took:?}");
+        let (_, said, _) = timed(&["--stop-signal", "USR1"], "exec sleep 40");
+        assert!(said.contains("was over, and SIGUSR1 ended the program;"), "{said}");
+        let (_, said, _) = timed(&[], "trap 'exit 7' TERM; while :; do sleep 0.01; done");
+        assert!(said.contains("and the program ended with exit code 7;"), "{said}");
+        let (_, said, _) = timed(&["--quiet"], "exec sleep 40");
+        assert_eq!(said, "");
+        let is_ours = |options: &[&str]| {
+            let read = call(&stage.root(), &[&["run"], options, &["cat", "/proc/1/cmdline"]].concat());
+            read.stdout.starts_with("/dev/longshore-init\0")
+        };
+        assert_eq!((is_ours(&[]), is_ours(&["--no-init"])), (true, false));
+        stage.check();
+    });
+}
+
+/// Keys are passed on from a terminal only. Of a pipe, the program would wait for the end for ever.
+#[test]
+fn tty_piped_stdin() {
+    on_bare_stage(|stage| {
+        let mut command = longshore(&stage.root());
+        command
+            .args(["run", "-it", "cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        drop(command);
+        let outcome = Outcome::from(child.wait_with_output().unwrap());
+        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(125), ""));
+        let sentence =
+            "longshore: stdin is no terminal, and -t with -i passes on the keys of one; leave out -t";
+        assert!(outcome.stderr.starts_with(sentence), "{}", outcome.stderr);
+        stage.check();
+    });
+}
+
+#[test]
+fn term_variable() {
+    on_bare_stage(|stage| {
+        for (own, options, expected) in [
+            (Some("vt220"), &[][..], "vt220"),
+            (None, &[], "xterm"),
+            (Some("vt220"), &["-e", "TERM=dumb"], "dumb"),
+        ] {
+            let mut command = longshore(&stage.root());
+            command.args(["run", "-t"]).args(options).args(["sh", "-c", "echo $TERM"]).stdin(Stdio::null());
+            match own {
+                Some(term) => command.env("TERM", term),
+                None => command.env_remove("TERM"),
+            };
+            let outcome = Outcome::from(command.output().unwrap());
+            assert_eq!(outcome.stdout.trim_end(), expected, "{outcome:?}");
+        }
+        stage.check();
+    });
+}
+
+/// Where a run fails, so does the doctor, and says which step it was.
+#[test]
+fn doctor_says() {
+    on_bare_stage(|stage| {
+        let call = |action: &[&str]| {
+            let mut command = std::process::Command::new("unshare");
+            command.args(["-Ur", longshore_tests::command::program().to_str().unwrap(), "--root"]);
+            Outcome::from(command.arg(stage.path("new/root")).args(action).output().unwrap())
+        };
+        let run = call(&["run", "true"]);
+        assert_eq!(run.code, Some(125), "{run:?}");
+        let doctor = call(&["doctor"]);
+        assert_eq!(doctor.code, Some(1), "{doctor:?}");
+        let sentence = doctor.stderr.strip_prefix("longshore: containers cannot be run here: ").unwrap();
+        let why = run.stderr.lines().last().unwrap().rsplit("; ").next().unwrap();
+        assert!(sentence.trim_end().ends_with(why), "{sentence} {run:?}");
+        let json: Value = serde_json::from_str(&call(&["doctor", "--json"]).stdout).unwrap();
+        let first = json["first_failure"].as_str().unwrap();
+        assert!(json["works"] == false && sentence.starts_with(first), "{json} {sentence}");
         stage.check();
     });
 }
@@ -151,7 +311,7 @@ fn a_timeout_says_so() {
         assert_eq!(outcome.code, Some(124));
         let sentence = "longshore: the timeout of 500ms was over, and the program ended with exit code 7; give it more with --timeout\n";
         assert_eq!(outcome.stderr, sentence);
-        let options = ["run", "--timeout", "300ms", "--grace", "100ms", "--", "sleep", "1000"];
+        let options = ["run", "--timeout", "300ms", "--grace", "100ms", "--no-init", "--", "sleep", "1000"];
         let outcome = call(&stage.root(), &options);
         assert_eq!(outcome.code, Some(124));
         let sentence =
@@ -194,7 +354,7 @@ fn ctrl_c_cancels_with_grace_and_a_second_one_kills() {
 fn bad_input_is_one_clear_sentence_and_nothing_is_made() {
     on_bare_stage(|stage| {
         let root = stage.root();
-        let cases: [(&[&str], i32, &str); 31] = [
+        let cases: [(&[&str], i32, &str); 33] = [
             (&["run"], 125, "args: there is no command to run"),
             (&["run", "--", ""], 125, "args: the command is an empty word"),
             (&["run", "--id", "..", "--", "true"], 125, "an id begins with a letter or a digit"),
@@ -214,22 +374,24 @@ fn bad_input_is_one_clear_sentence_and_nothing_is_made() {
             (&["run", "-w", "relative", "--", "true"], 125, "cwd: \"relative\" is not an absolute path"),
             (&["run", "-v", "/no/such:/x", "--", "true"], 125, "mount source: /no/such: No such file"),
             (&["run", "--memory", "1k", "--", "true"], 125, "memory: less than 6 MiB"),
-            (&["run", "--cpus", "0", "--", "true"], 125, "cpus: give a number of CPUs"),
-            (&["run", "--cpus=-1", "--", "true"], 125, "cpus: give a number of CPUs"),
-            (&["run", "--timeout", "0", "--", "true"], 125, "a timeout must be more than zero"),
-            (&["run", "--rm", "true"], 125, "a container is always removed when it has ended"),
-            (&["run", "--name", "x", "true"], 125, "--id gives a container its id"),
-            (&["run", "--network", "host", "true"], 125, "--net chooses the network"),
+            (&["run", "--cpus", "0.001", "--", "true"], 125, "cpus: give a number of CPUs"),
+            (&["run", "--cpus=-2", "--", "true"], 125, "cpus: give a number of CPUs"),
+            (&["run", "--memory", "-2", "--", "true"], 125, "-1 is no limit"),
+            (&["run", "--network", "bridge", "true"], 125, "there is no bridge of ours"),
             (&["run", "-d", "true"], 125, "the command waits for the program"),
-            (&["run", "--env-file", "x", "true"], 125, "give each variable with -e"),
+            (&["run", "-p", "80:80", "true"], 125, "--net host has the ports of this machine"),
+            (&["run", "--env-file", "/no/such", "true"], 125, "--env-file /no/such: No such file"),
+            (&["run", "-e", "", "true"], 125, "that is no variable's name"),
+            (&["run", "--sysctl", "vm.swappiness=1", "true"], 125, "sysctl: /sysctls/vm.swappiness: "),
+            (&["run", "--cidfile", "/dev/null", "true"], 125, "--cidfile /dev/null: File exists"),
             (&["run", "--cpuset-cpus", "77", "--", "true"], 125, "--cpuset-cpus must name CPUs"),
             (&["run", "--cpuset-mems", "9", "--", "true"], 125, "--cpuset-mems must name memory nodes"),
             (&["run", "-u", "4294967295", "--", "true"], 125, "give --user numbers from 0"),
             (&["ps"], 125, "unrecognized subcommand 'ps'; a call of `longshore run` is one container"),
-            (&["exec", "x", "sh"], 125, "the library does the rest"),
-            (&["logs", "x"], 125, "the library does the rest"),
-            (&["kill", "x"], 125, "the library does the rest"),
-            (&["stop", "x"], 125, "the library does the rest"),
+            (&["exec", "x", "sh"], 125, "start others from it"),
+            (&["logs", "x"], 125, "redirect it"),
+            (&["kill", "x"], 125, "send that process a signal"),
+            (&["pull", "x"], 125, "there are no images"),
             (&["run", "--net", "cni:no-such", "--", "true"], 125, "choose another network with --net"),
             (&["run", "--", "no-such-program"], 127, "no-such-program: not found"),
             (&["run", "--", "/etc/passwd"], 126, "/etc/passwd: permission denied"),
@@ -410,6 +572,10 @@ fn doctor_says_that_containers_can_be_run() {
     on_bare_stage(|stage| {
         let outcome = call(&stage.root(), &["doctor"]);
         assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        assert!(outcome.stdout.contains("ok   run              `true` ran in a container"), "{outcome:?}");
+        assert_eq!(outcome.stderr, "");
+        let json: Value = serde_json::from_str(&call(&stage.root(), &["doctor", "--json"]).stdout).unwrap();
+        assert_eq!((&json["works"], &json["first_failure"]), (&Value::from(true), &Value::Null));
         for check in ["runtime", "cgroups", "subreaper", "pidfd", "overlay", "user namespaces", "id maps"] {
             assert!(outcome.stdout.contains(check), "{check} is not checked: {}", outcome.stdout);
         }
@@ -418,6 +584,12 @@ fn doctor_says_that_containers_can_be_run() {
             Outcome::from(doctor.args(["--runtime", "no-such-runtime", "doctor"]).output().unwrap());
         assert_eq!(outcome.code, Some(1));
         assert!(outcome.stdout.contains("FAIL runtime"), "{}", outcome.stdout);
+        assert!(
+            outcome.stdout.contains("skip run              not tried, because of: runtime"),
+            "{outcome:?}"
+        );
+        let sentence = "longshore: containers cannot be run here: runtime: cannot find an OCI runtime";
+        assert!(outcome.stderr.starts_with(sentence), "{}", outcome.stderr);
         let mut doctor = std::process::Command::new(longshore_tests::command::program());
         let outcome = Outcome::from(doctor.args(["--runtime", "/bin/true", "doctor"]).output().unwrap());
         assert_eq!(outcome.code, Some(1));
@@ -478,10 +650,18 @@ fn a_child_without_memory_is_told() {
                 3,
                 "longshore: 1 of the program's processes was killed for lack of memory; raise --memory\n",
             ),
-            ("tail /dev/zero; exit 0", 0, ""),
+            (
+                "tail /dev/zero; exit 0",
+                0,
+                "longshore: 1 of the program's processes was killed for lack of memory; raise --memory\n",
+            ),
             ("exit 3", 3, ""),
         ] {
-            let outcome = call(&stage.root(), &["run", "--memory", "32m", "--", "sh", "-c", script]);
+            let run = ["run", "--memory", "32m"];
+            let program = ["--", "sh", "-c", script];
+            let quiet = call(&stage.root(), &[&run[..], &["--quiet"], &program].concat());
+            assert_eq!((quiet.code, quiet.stderr.contains("longshore:")), (Some(code), false), "{quiet:?}");
+            let outcome = call(&stage.root(), &[&run[..], &program].concat());
             assert_eq!(outcome.code, Some(code), "{script}: {outcome:?}");
             let ours = outcome.stderr.lines().filter(|line| line.starts_with("longshore: "));
             assert_eq!(ours.map(|line| format!("{line}\n")).collect::<String>(), said, "{script}");

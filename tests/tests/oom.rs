@@ -359,7 +359,7 @@ fn oom_without_the_kernels_log() {
             let lines = outcome.stderr.lines().filter_map(|line| serde_json::from_str(line).ok());
             lines.collect()
         };
-        for (init, code) in [(&[][..], 137), (&["--init"], 137)] {
+        for (init, code) in [(&["--no-init"], 137), (&["--init"], 137)] {
             let outcome = run(init, "exec tail /dev/zero");
             assert_eq!(outcome.code, Some(code), "{outcome:?}");
             assert!(outcome.stderr.contains(r#""reason":"out_of_memory""#), "{outcome:?}");

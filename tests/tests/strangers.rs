@@ -162,7 +162,7 @@ fn other_signals() {
         assert_eq!(ready.code(), Some(9));
 
         let mut command = longshore(&stage.root());
-        command.args(["run", "--", "sh", "-c"]);
+        command.args(["run", "--no-init", "--", "sh", "-c"]);
         command.arg("trap 'echo bye; exit 9' TERM; echo ready; while :; do sleep 0.01; done");
         let mut ready = Ready::start(&mut command);
         for number in numbers.iter().chain(&[34, 40, 64]) {
@@ -211,7 +211,16 @@ fn int_first() {
             assert_eq!(ready.code(), Some(code), "signal {number}");
         }
         let mut command = longshore(&stage.root());
-        command.args(["run", "--grace", "100ms", "--", "sh", "-c", "echo ready; exec sleep 1000"]);
+        command.args([
+            "run",
+            "--grace",
+            "100ms",
+            "--no-init",
+            "--",
+            "sh",
+            "-c",
+            "echo ready; exec sleep 1000",
+        ]);
         let mut ready = Ready::start(command.stderr(Stdio::piped()));
         ready.signal(2);
         let mut said = String::new();

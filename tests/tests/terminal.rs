@@ -484,13 +484,13 @@ fn background_jobs_end_at_a_signal() {
             user.sees(&format!("up{}", 1 + round));
             // What is typed is the shell's: the command may have read it if it was to.
             user.types("kill %1; wait %1; echo code=$?\n");
-            user.sees("code=137");
+            user.sees("code=143");
             assert!(!user.is_raw(), "{options}");
         }
         // The program's output waits, as after `stty tostop` a job would.
         let started = longshore_tests::patience(Duration::from_secs(1)).as_secs();
         user.types(&format!("stty tostop; $L -i -- sh -c 'echo hidden$((1)); exec sleep 1000' & sleep {started}; kill %1; wait %1; echo code=$?\n"));
-        let said = user.sees("code=137");
+        let said = user.sees("code=143");
         assert!(!said.contains("hidden1"), "{said}");
         user.types("exit\n");
         shell.wait().unwrap();
@@ -527,6 +527,27 @@ fn a_job_that_is_fetched_from_the_background_has_the_terminal() {
     });
 }
 
+/// There is no shell inside that would continue a program: Ctrl-Z does not stop it. It may read at once.
+#[test]
+fn suspended() {
+    longshore_tests::on_bare_stage(|stage| {
+        let mut user = User::sit_down(30, 90);
+        for round in 0..3 {
+            let mut command = user.starts(&stage.root(), &["run", "-it", "head", "-n", "2"]);
+            user.waits_until_raw();
+            user.types(&format!("first{round}\r"));
+            user.sees(&format!("first{round}\r\nfirst{round}\r\n"));
+            user.types("\u{1a}");
+            user.sees("^Z");
+            user.types(&format!("second{round}\r"));
+            user.sees(&format!("second{round}\r\nsecond{round}\r\n"));
+            assert_eq!(command.wait().unwrap().code(), Some(0));
+        }
+        drop(user);
+        stage.check();
+    });
+}
+
 /// A reader of the command's that never reads. The program is ended by signals and by its timeout, and so is the command.
 #[test]
 fn a_terminals_reader_that_never_reads() {
@@ -540,7 +561,7 @@ fn a_terminals_reader_that_never_reads() {
             std::io::Read::read_exact(&mut stdout, &mut some).unwrap();
             (child, stdout, std::time::Instant::now())
         };
-        let (mut child, stdout, _) = start(&["--grace", "1000s"]);
+        let (mut child, stdout, _) = start(&["--grace", "1000s", "--no-init"]);
         let pid = rustix::process::Pid::from_child(&child);
         let mut signals = 0;
         while child.try_wait().unwrap().is_none() {

@@ -16,6 +16,7 @@ cargo xtask check     what needs no runtime: format, clippy, features, documenta
 cargo xtask fmt       format everything
 cargo xtask doc       build the documentation
 cargo xtask examples  run every example, on the simulator and on the runtime
+cargo xtask pages     completions for shells and manual pages of the command, in target/pages
 cargo xtask bench     measure against the bare runtimes, in the same run: see --help of it; --quick, --json FILE, --plot FILE
 cargo xtask chaos     make embedders suffer, and count what is left: --seconds N (60), --seed S
 cargo xtask soak      thousands of execs and runs in one process, and what it has then: --execs N, --runs N (10000)
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         "fmt" => cargo(&["fmt", "--all"]),
         "doc" => document(),
         "examples" => examples(),
+        "pages" => pages(),
         "bench" => bench(&env::args().skip(2).collect::<Vec<_>>()),
         "chaos" => chaos(&env::args().skip(2).collect::<Vec<_>>()),
         "soak" => soak(&env::args().skip(2).collect::<Vec<_>>()),
@@ -91,6 +93,19 @@ fn format_check() -> Done {
 
 fn clippy() -> Done {
     cargo(&["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"])
+}
+
+/// As packages of distributions install them: `longshore.bash`, `_longshore`, `longshore.fish`, `longshore-run.1`, …
+fn pages() -> Done {
+    const DIRECTORY: &str = "target/pages";
+    cargo(&["build", "--quiet", "--package", "longshore-cli"])?;
+    run(Command::new("target/debug/longshore").args(["man", DIRECTORY]))?;
+    for (shell, file) in [("bash", "longshore.bash"), ("zsh", "_longshore"), ("fish", "longshore.fish")] {
+        let file = std::path::Path::new(DIRECTORY).join(file);
+        let script = std::fs::File::create(&file).map_err(|error| format!("{}: {error}", file.display()))?;
+        run(Command::new("target/debug/longshore").args(["completion", shell]).stdout(script))?;
+    }
+    Ok(())
 }
 
 /// It is not part of `test`, because figures are no assertions.

@@ -11,6 +11,7 @@ mod defaults;
 mod devices;
 mod edit;
 pub(crate) mod host;
+mod kernel;
 pub(crate) mod labels;
 mod seccomp;
 
@@ -231,6 +232,20 @@ mod tests {
         assert_eq!(resources["cpu"], cpu);
         let resources = config(|spec| spec.resources.pids = Some(u64::MAX))["linux"]["resources"].clone();
         assert_eq!(resources.get("pids"), None);
+    }
+
+    #[test]
+    fn parameters_of_the_kernel_shared_memory_and_labels() {
+        let with = |spec: ContainerSpec| {
+            spec.sysctl("net.core.somaxconn", "7").shm_size(1 << 20).label("run.oci.handler", "x")
+        };
+        let config = config(|spec| *spec = with(spec.clone()));
+        assert_eq!(config["linux"]["sysctl"], json!({"net.core.somaxconn": "7"}));
+        let annotations = json!({"io.longshore.container": "c", "io.longshore.label.run.oci.handler": "x"});
+        assert_eq!(config["annotations"], annotations, "a runtime takes no order from a label");
+        let mounts = config["mounts"].as_array().unwrap();
+        let shm = mounts.iter().find(|mount| mount["destination"] == "/dev/shm").unwrap();
+        assert_eq!(shm["options"], json!(["nosuid", "noexec", "nodev", "mode=1777", "size=1048576"]));
     }
 
     #[test]

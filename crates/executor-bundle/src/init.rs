@@ -16,6 +16,12 @@ const FILE: &str = "init";
 /// Its path in the container: `/dev` is a tmpfs of the container's own, so no stub is needed.
 const PLACE: &str = "/dev/longshore-init";
 
+/// Whether this build has it: it needs a static C library.
+#[must_use]
+pub const fn has_init() -> bool {
+    INIT.is_some()
+}
+
 /// Writes it to the bundle.
 pub(crate) fn write(dir: &Dir) -> Result<(), Error> {
     let why = "this build of longshore has no init program: no static C library was found when it was built";

@@ -63,6 +63,7 @@ use crate::seen::Seen;
 
 pub use context::Request;
 pub use error::Error;
+pub use init::has_init;
 pub use names::DEFAULT_HOSTNAME;
 
 /// Makes the bundle of a container in `dir`, which exists, and returns the text of its `config.json`.

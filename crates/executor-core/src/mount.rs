@@ -162,7 +162,8 @@ impl Mount {
     /// a value.
     ///
     /// Keys are `type` (`bind` when absent), `source` (`src`), `destination` (`dst`, `target`), `selector`;
-    /// `readonly` (`ro`) and `rw` need no value. Every other word is an option of the mount.
+    /// `readonly` (`ro`) and `rw` need no value. Every other word is an option of the mount. A word with a comma in it is
+    /// quoted, as in a line of CSV: `type=bind,"source=/a,b",destination=/c`.
     ///
     /// # Errors
     /// When a path is missing, or does not belong to the type.
@@ -170,7 +171,8 @@ impl Mount {
         let (mut kind, mut source, mut selector) = ("bind", None, None);
         let mut destination = None;
         let (mut read_only, mut options) = (false, Vec::new());
-        for part in text.split(',') {
+        let words = words(text)?;
+        for part in &words {
             match part.split_once('=').unwrap_or((part, "")) {
                 ("type", value) => kind = value,
                 ("source" | "src", value) => source = Some(value),
@@ -308,6 +310,14 @@ impl fmt::Display for Mount {
     }
 }
 
+/// The words between commas, which may be quoted.
+fn words(text: &str) -> Result<csv::StringRecord, InvalidSpec> {
+    let unusable = || invalid("mount", format!("{text:?}: give one line of words between commas"));
+    let mut lines = csv::ReaderBuilder::new().has_headers(false).from_reader(text.as_bytes()).into_records();
+    let words = lines.next().and_then(Result::ok).ok_or_else(unusable)?;
+    if lines.next().is_some() { Err(unusable()) } else { Ok(words) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -333,9 +343,16 @@ mod tests {
         let tmpfs = Mount { options: vec!["size=1m".into(), "noexec".into()], ..Mount::tmpfs("/t") };
         assert_eq!(read("type=tmpfs,destination=/t,size=1m,noexec"), Ok(tmpfs));
         assert_eq!(read("type=proc,dst=/p").map(|mount| mount.to_string()), Ok("proc proc:/p".into()));
-        for bad in
-            ["", "type=bind,dst=/b", "src=/a", "type=tmpfs,src=/a,dst=/b", "type=tmpfs,dst=/b,selector=x"]
-        {
+        assert_eq!(read(r#"type=bind,"src=/a,b",dst=/c"#), Ok(Mount::bind("/a,b", "/c")));
+        assert_eq!(read(r#""src=/a ""b""",dst=/c"#), Ok(Mount::bind(r#"/a "b""#, "/c")));
+        for bad in [
+            "src=/a,dst=/b\nsrc=/c,dst=/d",
+            "",
+            "type=bind,dst=/b",
+            "src=/a",
+            "type=tmpfs,src=/a,dst=/b",
+            "type=tmpfs,dst=/b,selector=x",
+        ] {
             assert!(read(bad).is_err(), "{bad:?} was taken");
         }
     }

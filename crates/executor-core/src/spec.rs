@@ -8,6 +8,7 @@ mod env;
 mod network;
 mod rootfs;
 mod stdio;
+mod sysctl;
 mod validate;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,7 +58,9 @@ use crate::{
 pub struct ContainerSpec {
     /// Its id. The default is a new one of 32 hexadecimal digits.
     pub id: Option<ContainerId>,
-    /// Labels of the caller. They are in its [`Snapshot`](crate::Snapshot) and nowhere else.
+    /// Labels of the caller. They are in its [`Snapshot`](crate::Snapshot), and in its `config.json` as annotations
+    /// `io.longshore.label.NAME`: runtimes take other annotations as orders. A container that was kept ready has no such
+    /// annotations.
     pub labels: Labels,
     /// Its root file system.
     pub rootfs: Rootfs,
@@ -76,6 +79,13 @@ pub struct ContainerSpec {
     pub dns: Dns,
     /// Its limits.
     pub resources: Resources,
+    /// The size of its `/dev/shm`, in bytes. The default is 64 MiB, or what its configuration says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shm_size: Option<u64>,
+    /// Parameters of the kernel, as in `net.core.somaxconn`. Only those that each container has for itself can be set:
+    /// `kernel.shm*`, `kernel.msg*`, `kernel.sem`, `fs.mqueue.*`, and `net.*` if the network is its own.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sysctls: BTreeMap<String, String>,
     /// The cgroup that contains its own. The default is that of the executor.
     pub cgroup_parent: Option<CgroupParent>,
     /// If present, it has a user namespace with these ids of the host. The containers of an ordinary user always have
@@ -212,6 +222,8 @@ impl ContainerSpec {
             extra_hosts: Vec::new(),
             dns: Dns::default(),
             resources: Resources::default(),
+            shm_size: None,
+            sysctls: BTreeMap::new(),
             cgroup_parent: None,
             id_map: None,
             devices: Vec::new(),

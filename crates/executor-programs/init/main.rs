@@ -11,7 +11,7 @@
 //! A process can change its own name only, so the program cannot pretend either.
 //!
 //! `build.rs` builds it as a static program, because it runs in root file systems that have no libraries. Beside the standard
-//! library it needs eleven functions of the C library.
+//! library it needs twelve functions of the C library.
 
 #![expect(unsafe_code, reason = "signals and waiting for any child are not in the standard library")]
 
@@ -28,7 +28,12 @@ struct SignalSet([u8; 128]);
 
 const SIG_SETMASK: i32 = 2;
 const SIGCHLD: i32 = 17;
+const SIGCONT: i32 = 18;
+const SIGTSTP: i32 = 20;
 const WNOHANG: i32 = 1;
+const WUNTRACED: i32 = 2;
+/// In the low byte of a status, if the process was stopped.
+const STOPPED: i32 = 0x7f;
 const PR_SET_NAME: i32 = 15;
 const ENOENT: i32 = 2;
 const EACCES: i32 = 13;
@@ -56,6 +61,7 @@ unsafe extern "C" {
     fn kill(pid: i32, signal: i32) -> i32;
     fn tcsetpgrp(terminal: i32, group: i32) -> i32;
     fn isatty(fd: i32) -> i32;
+    fn getpid() -> i32;
 }
 
 fn main() -> ExitCode {
@@ -75,12 +81,6 @@ fn main() -> ExitCode {
         Err(error) => return no_program(&program, &error, &mut all),
     };
     set_name(c"init");
-    // SAFETY: these take numbers only.
-    unsafe {
-        if isatty(0) == 1 {
-            tcsetpgrp(0, child);
-        }
-    }
     loop {
         let mut signal = 0;
         // SAFETY: `all` is an initialised set, `signal` a number of our own.
@@ -110,11 +110,11 @@ fn start(program: &OsStr, args: impl Iterator<Item = OsString>) -> io::Result<i3
     let mut command = Command::new(program);
     command.process_group(0);
     let execute = move || {
-        unblock_signals()?;
+        begin_program();
         let _alive = &words;
         Err(execute(&paths, &pointers))
     };
-    // SAFETY: the closure does not allocate, and calls sigprocmask(2) and execve(2) only.
+    // SAFETY: the closure does not allocate, and calls what may be called between fork and exec.
     unsafe { command.pre_exec(execute) };
     Ok(command.spawn()?.id() as i32)
 }
@@ -167,12 +167,17 @@ fn no_program(program: &OsStr, error: &io::Error, signals: &mut SignalSet) -> Ex
     ExitCode::from(if error.raw_os_error() == Some(ENOENT) { 127 } else { 126 })
 }
 
-/// Clears the signal mask, which the program would inherit from us.
-fn unblock_signals() -> io::Result<()> {
+/// Puts the program in the foreground of its terminal, before it can read: in the background, a read would stop it. Then
+/// clears the signal mask, which it would inherit from us, and which has kept SIGTTOU from stopping it.
+fn begin_program() {
     let none = SignalSet([0; 128]);
-    // SAFETY: `none` is the empty set, and nothing is written.
-    unsafe { sigprocmask(SIG_SETMASK, &raw const none, ptr::null_mut()) };
-    Ok(())
+    // SAFETY: `none` is the empty set, and nothing is written. The others take numbers only.
+    unsafe {
+        if isatty(0) == 1 {
+            tcsetpgrp(0, getpid());
+        }
+        sigprocmask(SIG_SETMASK, &raw const none, ptr::null_mut());
+    }
 }
 
 /// Reaps all children that have ended. Exits if the program is one of them.
@@ -180,7 +185,14 @@ fn reap(child: i32) {
     loop {
         let mut status = 0;
         // SAFETY: `status` is a number of our own.
-        match unsafe { waitpid(-1, &raw mut status, WNOHANG) } {
+        match unsafe { waitpid(-1, &raw mut status, WNOHANG | WUNTRACED) } {
+            // There is no shell that would continue it: Ctrl-Z is ignored, as process 1 does it.
+            pid if status & 0xff == STOPPED => {
+                if pid == child && status >> 8 == SIGTSTP {
+                    // SAFETY: it takes numbers only. The child has not been reaped, and leads its group.
+                    unsafe { kill(-child, SIGCONT) };
+                }
+            }
             pid if pid == child => match status & 0x7f {
                 0 => exit(status >> 8 & 0xff),
                 // Process 1 cannot kill itself by a signal, so a signal becomes an exit code, as in a shell.

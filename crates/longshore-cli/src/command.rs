@@ -2,13 +2,19 @@
 
 pub(crate) mod args;
 pub(crate) mod background;
+pub(crate) mod cid_file;
 pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod hints;
+#[cfg(test)]
+mod messages;
 pub(crate) mod ordinary;
 pub(crate) mod output_file;
+pub(crate) mod pages;
 pub(crate) mod plain;
+pub(crate) mod refused;
 pub(crate) mod relay;
+pub(crate) mod remark;
 pub(crate) mod run;
 pub(crate) mod signals;
 pub(crate) mod spec;

@@ -1,4 +1,4 @@
-//! The `longshore` command: `run`, `doctor`, `spec` and `sweep`. It is built on the library `longshore` alone.
+//! The `longshore` command: `run`, `doctor`, `spec`, `sweep` and `completion`. It is built on the library `longshore` alone.
 //!
 //! Each subcommand has a module in `command/`; `command::args` is the command line. A failure is one sentence on
 //! stderr: the cause first, then what to do.
@@ -23,9 +23,11 @@ pub fn main() -> ExitCode {
     let Arguments { global, action } = arguments;
     let done = Tracing::begin(&global).and_then(|_tracing| match action {
         Action::Run(run) => command::run::run(&global, run),
-        Action::Doctor => Ok(command::doctor::doctor(&global)),
+        Action::Doctor(doctor) => Ok(command::doctor::doctor(&global, doctor.json)),
         Action::Spec(spec) => command::spec::spec(spec),
         Action::Sweep => command::sweep::sweep(&global),
+        Action::Completion { shell } => Ok(command::pages::completion(shell)),
+        Action::Man { directory } => command::pages::manual(&directory),
     });
     done.unwrap_or_else(|failure| {
         say(&failure);
@@ -37,7 +39,8 @@ pub fn main() -> ExitCode {
 fn answer_without_arguments(error: &clap::Error) -> ExitCode {
     let help_instead = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     if error.use_stderr() && !help_instead {
-        say(hints::sentence(error));
+        let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+        say(hints::sentence(error, &words.collect::<Vec<_>>()));
     } else {
         let _stream_closed = error.print();
     }

@@ -63,6 +63,7 @@ use self::runtime::{Runc, RuncBuilder};
 /// For authors of runtimes: the two ports below an [`Executor`], the types that they use, and the parts of the runtime that
 /// [`runc`] makes.
 pub mod runtime {
+    pub use executor_bundle::has_init;
     pub use executor_core::lifecycle::{OomEvidence, RawExit};
     pub use executor_core::{
         BoxFuture, BoxStream, ChildFd, ChildStdio, Delivery, ExitQueue, ExitSource, Kill, NetworkAttachment,

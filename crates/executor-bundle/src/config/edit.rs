@@ -8,7 +8,7 @@ use executor_core::{IdRange, NetworkNamespace, Resources, Seccomp, Security};
 use serde_json::{Value, json};
 
 use super::seccomp::{self, Filter};
-use super::{cgroup, devices, labels};
+use super::{cgroup, devices, kernel, labels};
 use crate::context::BundleContext;
 use crate::error::Error;
 use crate::json::{list, object};
@@ -34,6 +34,9 @@ pub(crate) fn all(config: &mut Value, context: &BundleContext<'_>) -> Result<Opt
     let filter = filter(config, context)?;
     network(config, context)?;
     labels::add(config, context)?;
+    kernel::add(config, spec)?;
+    // Before the mounts of the specification are added.
+    kernel::shm_size(config, spec)?;
     all_mounts(config, context)?;
     telemetry(config, context)?;
     devices::add(config, &spec.devices)?;

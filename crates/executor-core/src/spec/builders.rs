@@ -98,6 +98,19 @@ impl ContainerSpec {
         self
     }
 
+    /// Sets the size of `/dev/shm`, in bytes.
+    #[must_use]
+    pub fn shm_size(self, bytes: u64) -> Self {
+        Self { shm_size: Some(bytes), ..self }
+    }
+
+    /// Sets a parameter of the kernel that the container has for itself, as in `net.core.somaxconn`.
+    #[must_use]
+    pub fn sysctl(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.sysctls.insert(name.into(), value.into());
+        self
+    }
+
     /// Makes the root file system read-only.
     #[must_use]
     pub fn read_only(self) -> Self {

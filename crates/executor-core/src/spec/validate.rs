@@ -4,7 +4,7 @@ use std::path::Path;
 
 use executor_lifecycle::TerminalSize;
 
-use super::{ContainerSpec, ExecSpec, Network, Rootfs, Stdio, StdioSpec};
+use super::{ContainerSpec, ExecSpec, Network, Rootfs, Stdio, StdioSpec, sysctl};
 use crate::{CgroupParent, Device, ExtraHost, IdMap, InvalidSpec, Mount, Selinux};
 
 impl ContainerSpec {
@@ -35,6 +35,10 @@ impl ContainerSpec {
         if let Some(Selinux::Labels { process, mount }) = &self.selinux {
             [process, mount].into_iter().try_for_each(|label| word("selinux", label))?;
         }
+        if self.shm_size.is_some_and(|bytes| bytes == 0 || i64::try_from(bytes).is_err()) {
+            return Err(invalid("shm size", "give a number of bytes, from 1 on"));
+        }
+        sysctl::validate(&self.sysctls, &self.network)?;
         self.telemetry.validate()?;
         self.extra_hosts.iter().try_for_each(ExtraHost::validate)?;
         self.dns.validate()?;

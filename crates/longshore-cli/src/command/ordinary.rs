@@ -1,11 +1,12 @@
 //! What an ordinary user's containers cannot have, in the words of the options.
 
+use std::fmt;
 use std::fs;
 
 use longshore::{ContainerSpec, IdRange, Network};
 use rustix::process::{getegid, geteuid};
 
-use super::status::Failure;
+use super::refused::Refused;
 
 /// Ids of an id map that this user may probably not map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,15 +31,17 @@ impl Unmapped {
             .or_else(|| find("--gidmap", "/etc/subgid", &map.gids, gid))
     }
 
-    /// What has failed, and what to do.
-    pub(crate) fn failure(self) -> Failure {
+    #[cfg(test)]
+    pub(crate) const fn specimen() -> Self {
+        Self { option: "--uidmap", file: "/etc/subuid", first: 1000, size: 10 }
+    }
+}
+
+impl fmt::Display for Unmapped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { option, file, first, size } = self;
-        let ids = match size {
-            1 => first.to_string(),
-            size => format!("{first} to {}", first.saturating_add(size - 1)),
-        };
-        let cause = format!("{option}: no range of this user's in {file} has {ids}");
-        Failure::new(cause, "name ids of such a range, or leave out --uidmap and --gidmap")
+        write!(f, "{option}: no range of this user's in {file} has {first}")?;
+        if *size > 1 { write!(f, " to {}", first.saturating_add(size - 1)) } else { Ok(()) }
     }
 }
 
@@ -63,12 +66,16 @@ impl LoweredOomScore {
         ["oom_score_adj", "final child's PID"].iter().any(|words| message.contains(words))
     }
 
-    /// What has failed, and what to do.
-    pub(crate) fn failure(self) -> Failure {
+    #[cfg(test)]
+    pub(crate) const fn specimen() -> Self {
+        Self { asked: -500, own: 0 }
+    }
+}
+
+impl fmt::Display for LoweredOomScore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { asked, own } = self;
-        let cause =
-            format!("--oom-score-adj {asked}: to go below this process's own {own} needs CAP_SYS_RESOURCE");
-        Failure::new(cause, "run with that capability, or give a score that is not lower")
+        write!(f, "--oom-score-adj {asked}: to go below this process's own {own} needs CAP_SYS_RESOURCE")
     }
 }
 
@@ -81,12 +88,9 @@ fn may_lower(status: &str) -> bool {
 }
 
 /// Fails if the specification asks for what only root has.
-pub(crate) fn check(spec: &ContainerSpec) -> Result<(), Failure> {
-    if matches!(spec.network, Network::Cni { .. }) && !geteuid().is_root() {
-        let cause = "ordinary users cannot have CNI networks";
-        return Err(Failure::new(cause, "give --net host or none, or run as root"));
-    }
-    Ok(())
+pub(crate) fn check(spec: &ContainerSpec) -> Result<(), Refused> {
+    let is_refused = matches!(spec.network, Network::Cni { .. }) && !geteuid().is_root();
+    if is_refused { Err(Refused::OrdinaryCni) } else { Ok(()) }
 }
 
 /// newuidmap(1) maps a user's own id, and what is within one of the user's ranges.
@@ -126,7 +130,7 @@ mod tests {
     fn a_score_that_needs_a_capability_is_named() {
         assert!(may_lower("Name:\tx\nCapEff:\t000001ffffffffff\n"));
         assert!(!may_lower("CapEff:\t000001fffeffffff\n") && !may_lower(""));
-        let said = LoweredOomScore { asked: -500, own: 0 }.failure().to_string();
+        let said = LoweredOomScore::specimen().to_string();
         assert!(said.contains("-500") && said.contains("CAP_SYS_RESOURCE"), "{said}");
         for words in [
             "write to /proc/self/oom_score_adj: Permission denied",

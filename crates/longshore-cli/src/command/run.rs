@@ -1,7 +1,7 @@
 //! `longshore run`: one container, from start to released.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -10,11 +10,14 @@ use longshore::runtime::{Cni, check_free_descriptors};
 use longshore::{Cancel, ContainerHandle, Executor, Exit, ExitReason, Sandbox, Signal, Stdio, StdioSpec};
 use tracing::Instrument;
 
-use super::args::{Global, Run, Streams};
+use super::args::{DefaultInit, Global, Run, Streams};
+use super::cid_file::CidFile;
 use super::ordinary::{self, LoweredOomScore, Unmapped};
 use super::plain::say;
+use super::refused::Refused;
 use super::relay::Relay;
 use super::relay::copy::write_all;
+use super::remark::Remark;
 use super::signals::{Received, Signals, block_those_of_terminals};
 use super::status::{self, Asked, Code, Failure};
 use super::{events, output_file, terminal, trace};
@@ -40,7 +43,10 @@ pub(crate) fn run(global: &Global, arguments: Box<Run>) -> Result<ExitCode, Fail
 }
 
 async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure> {
-    let mut spec = arguments.spec()?;
+    if arguments.tty && arguments.interactive && !io::stdin().is_terminal() {
+        return Err(Refused::NoTerminal.into());
+    }
+    let mut spec = arguments.spec(DefaultInit::Yes)?;
     ordinary::check(&spec)?;
     let has_terminal = spec.process.terminal.is_some();
     // Before there is another thread.
@@ -55,14 +61,19 @@ async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure>
     let logged = log.map(|out| events::write(executor.events(), out)).transpose().map_err(no_files)?;
     let mut asked = Asked {
         time_limit: spec.process.time_limit,
-        grace: arguments.grace,
         memory: spec.resources.memory,
+        has_init: spec.init,
+        cancel: arguments.cancel(),
         unmapped: Unmapped::find(&spec),
         lowered: LoweredOomScore::find(&spec),
         ..Asked::default()
     };
 
+    let cid_file = arguments.cidfile.as_deref().map(CidFile::create).transpose()?;
     let container = executor.run(spec).await?;
+    if let Some(file) = cid_file {
+        file.write(container.id())?;
+    }
     let terminal = has_terminal.then_some(arguments.interactive);
     let (exit, copied) = follow(&container, terminal, relay, &mut signals, &mut asked).await?;
     shut_down(&executor).await;
@@ -73,13 +84,20 @@ async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure>
             () = signals.hurry() => {}
         }
     }
-    Ok(answer(exit, copied, &asked).into())
+    Ok(answer(exit, copied, &asked, arguments.quiet).into())
 }
 
-/// Prints what there is to say about an end. Returns the command's exit code.
-fn answer(exit: Exit, copied: io::Result<()>, asked: &Asked) -> Code {
+/// Prints what there is to say about an end, unless nobody asked. Returns the command's exit code.
+fn answer(exit: Exit, copied: io::Result<()>, asked: &Asked, quiet: bool) -> Code {
+    let did_run = matches!(
+        exit.reason,
+        ExitReason::Normal
+            | ExitReason::Cancelled { .. }
+            | ExitReason::TimedOut { .. }
+            | ExitReason::OutOfMemory
+    );
     let (code, sentence) = status::of(exit, asked);
-    if let Some(sentence) = sentence {
+    if let Some(sentence) = sentence.filter(|_| !(quiet && did_run)) {
         say(sentence);
     }
     match copied {
@@ -112,7 +130,7 @@ async fn follow(
 }
 
 fn no_files(error: io::Error) -> Failure {
-    Failure::new(error.to_string(), status::MORE_FILES)
+    Refused::Files { cause: error.to_string() }.into()
 }
 
 /// The program's streams, and what copies between them and ours.
@@ -149,7 +167,7 @@ async fn hurried(exit: &Exit, signals: &mut Signals) {
 async fn shut_down(executor: &Executor) {
     let report = executor.shutdown(Cancel::now(), RELEASE).await;
     for left in report.left {
-        say(format!("{left}: could not be removed; `longshore sweep` tries again"));
+        say(Remark::Left { what: left.to_string() });
     }
 }
 
@@ -195,7 +213,7 @@ async fn wait(
 /// Cancels with grace, and the second time at once. Ctrl-C is SIGINT for the program too; a hang-up is a request to end.
 fn end(container: &ContainerHandle, signal: Signal, asked: &mut Asked) {
     asked.hurried = asked.interrupted.is_some();
-    let mut cancel = if asked.hurried { Cancel::now() } else { Cancel::with_grace(asked.grace) };
+    let mut cancel = if asked.hurried { Cancel::now() } else { asked.cancel };
     if signal == Signal::INT && !cancel.is_immediate() {
         cancel.signal = signal;
     }
@@ -223,11 +241,12 @@ pub(crate) fn sandbox(global: &Global) -> Sandbox {
     Sandbox::cni(cni)
 }
 
-fn executor(global: &Global) -> Result<Executor, Failure> {
+pub(crate) fn executor(global: &Global) -> Result<Executor, Failure> {
     let mut runtime = longshore::runc_with(sandbox(global));
     if let Some(command) = &global.runtime {
         runtime = runtime.runtime(command);
     }
+    runtime = runtime.no_pivot(global.no_pivot);
     let executor = Executor::builder(runtime.build()?).root(global.root()).build()?;
     for swept in executor.swept() {
         tracing::info!(container = swept.container, killed = swept.killed, left = ?swept.left, "swept");
@@ -254,11 +273,6 @@ fn open_log(path: &Path) -> Result<Box<dyn Write + Send>, Failure> {
         return Ok(Box::new(io::stderr()));
     }
     let file = output_file::create(path);
-    let file = file.map_err(|error| {
-        Failure::new(
-            format!("--events {}: {error}", path.display()),
-            "name a file of your own, or a FIFO with a reader",
-        )
-    })?;
+    let file = file.map_err(|error| Refused::Events { file: path.to_owned(), why: error.to_string() })?;
     Ok(Box::new(Patient(file)))
 }

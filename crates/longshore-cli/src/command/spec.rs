@@ -3,22 +3,25 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use longshore::{ContainerId, Sandbox};
+use longshore::{ContainerId, Error, Sandbox};
 
-use super::args::Spec;
+use super::args::{DefaultInit, Spec};
 use super::plain;
+use super::refused::Refused;
 use super::status::Failure;
 
 pub(crate) fn spec(arguments: Box<Spec>) -> Result<ExitCode, Failure> {
-    let spec = arguments.run.spec()?;
+    // A specification is run with the files that it needs, a configuration without.
+    let init = if arguments.json { DefaultInit::Yes } else { DefaultInit::No };
+    let spec = arguments.run.spec(init)?;
     if arguments.json {
         let json = serde_json::to_string_pretty(&spec);
-        let json = json.map_err(|error| Failure::new(error.to_string(), "leave out --secret"))?;
+        let json = json.map_err(|error| Refused::SecretInJson { why: error.to_string() })?;
         let _reader_gone = writeln!(io::stdout(), "{}", plain::json(&json));
         return Ok(ExitCode::SUCCESS);
     }
     let id = spec.id.clone().map_or_else(|| ContainerId::new("container"), Ok);
-    let id = id.map_err(|error| Failure::new(error.to_string(), "choose another --id"))?;
+    let id = id.map_err(Error::from)?;
     if let Some(bundle) = &arguments.bundle {
         Sandbox::export(&id, &spec, bundle)?;
         return Ok(ExitCode::SUCCESS);

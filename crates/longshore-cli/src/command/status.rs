@@ -4,7 +4,7 @@
 //! Longshore failed; 126 when the program cannot be executed; 127 when there is none.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,6 +12,9 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::ordinary::{LoweredOomScore, Unmapped};
+use super::plain::say;
+use super::refused::Refused;
+use super::remark::Remark;
 
 use longshore::{
     Cancel, Error, Exit, ExitReason, ExitStatus, RuntimeError, Signal, StartFailure, StartFailureKind,
@@ -26,10 +29,7 @@ const NOT_FOUND: Code = Code(127);
 /// Says that output of the program could not be written. The code is still the program's own if that has failed.
 pub(crate) fn lost_output(error: &io::Error, code: Code) -> Code {
     // It may be stderr that cannot be written to.
-    let _lost = writeln!(
-        io::stderr(),
-        "longshore: output of the program is lost: {error}; free some space or memory"
-    );
+    say(Remark::OutputLost { why: error.to_string() });
     if code == Code(0) { OUR_FAILURE } else { code }
 }
 
@@ -67,8 +67,7 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// A failure of ours.
-    pub(crate) fn new(cause: impl Into<String>, remedy: &'static str) -> Self {
+    fn ours(cause: impl Into<String>, remedy: &'static str) -> Self {
         Self { cause: cause.into(), remedy, code: OUR_FAILURE }
     }
 }
@@ -134,7 +133,7 @@ pub(crate) fn root_cannot_be_used(root: &Path, why: &str) -> String {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         if let Some(remedy) = remedy_of_system(&error) {
-            return Self::new(with_causes(&error), remedy);
+            return Self::ours(with_causes(&error), remedy);
         }
         let covered = if let Error::Runtime(error) = &error { remedy_of_root(error) } else { None };
         let remedy = match &error {
@@ -165,7 +164,7 @@ impl From<Error> for Failure {
             | _ => "`longshore doctor` checks what containers need",
         };
         let refused = if let Error::Runtime(error) = &error { refused_root(error) } else { None };
-        Self::new(refused.unwrap_or_else(|| with_causes(&error)), remedy)
+        Self::ours(refused.unwrap_or_else(|| with_causes(&error)), remedy)
     }
 }
 
@@ -210,7 +209,7 @@ impl From<StartFailure> for Failure {
 }
 
 /// Words of runtimes and the kernel that are about the value of an option, and what to do.
-const OPTIONS: [(&str, &str); 16] = [
+pub(crate) const OPTIONS: [(&str, &str); 17] = [
     (
         "cpuset.cpus",
         "--cpuset-cpus must name CPUs that this machine has (see /sys/devices/system/cpu/online)",
@@ -232,6 +231,10 @@ const OPTIONS: [(&str, &str); 16] = [
     ("uids and gids must be in range", "give --user numbers from 0 to 2147483647"),
     ("oom_score_adj", "give another --oom-score-adj"),
     ("error setting rlimit", "give another --ulimit"),
+    (
+        "pivot_root",
+        "give --no-pivot if the root of this machine is a ramdisk (`longshore doctor` checks that)",
+    ),
     ("apparmor", "give another --apparmor"),
 ];
 
@@ -241,13 +244,15 @@ fn option_at_fault(message: &str) -> Option<&'static str> {
 }
 
 /// What `run` was asked for, as far as the sentence on the end depends on it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
     pub(crate) time_limit: Option<TimeLimit>,
-    /// The value of `--grace`.
-    pub(crate) grace: Duration,
+    /// How the program is asked to end.
+    pub(crate) cancel: Cancel,
     /// The memory limit, in bytes.
     pub(crate) memory: Option<u64>,
+    /// There is a process 1 in front of the program, whose exit code is 128+n if signal n ended the program.
+    pub(crate) has_init: bool,
     /// Ids that this user may not map.
     pub(crate) unmapped: Option<Unmapped>,
     /// A value of `--oom-score-adj` that takes a right which this process lacks.
@@ -258,19 +263,33 @@ pub(crate) struct Asked {
     pub(crate) hurried: bool,
 }
 
+impl Default for Asked {
+    fn default() -> Self {
+        Self {
+            time_limit: None,
+            cancel: Cancel::now(),
+            memory: None,
+            has_init: false,
+            unmapped: None,
+            lowered: None,
+            interrupted: None,
+            hurried: false,
+        }
+    }
+}
+
 /// The exit code for an end. If there is something to say beside it, a sentence: none when only the program failed.
 pub(crate) fn of(exit: Exit, asked: &Asked) -> (Code, Option<String>) {
     let own = if exit.success { Code(0) } else { program(exit.status, asked) };
     let oom_kills = exit.usage.as_deref().map_or(0, |usage| usage.oom_kills);
     match exit.reason {
-        ExitReason::Normal if own != Code(0) => (own, of_children(oom_kills)),
-        ExitReason::Normal => (own, None),
+        ExitReason::Normal => (own, of_children(oom_kills, asked.memory)),
         ExitReason::StartFailed(failure) => {
             let of_program = [StartFailureKind::NotFound, StartFailureKind::NotExecutable];
             let of_map = asked.unmapped.filter(|_| !of_program.contains(&failure.kind));
             let of_score = asked.lowered.filter(|_| LoweredOomScore::explains(&failure.message));
-            let of_score = of_score.map(LoweredOomScore::failure);
-            let failure = of_map.map(Unmapped::failure).or(of_score).unwrap_or_else(|| failure.into());
+            let refused = of_map.map(Refused::Ids).or(of_score.map(Refused::OomScore));
+            let failure = refused.map_or_else(|| failure.into(), Failure::from);
             (failure.code, Some(failure.to_string()))
         }
         ExitReason::TimedOut { killed } => {
@@ -278,7 +297,7 @@ pub(crate) fn of(exit: Exit, asked: &Asked) -> (Code, Option<String>) {
             (Code(TIMED_OUT), Some(timed_out(exit.status, started, killed, asked)))
         }
         ExitReason::Cancelled { killed: true, .. } if exit.status == KILLED => (own, Some(killed_by(asked))),
-        ExitReason::Cancelled { .. } => (own, of_children(oom_kills)),
+        ExitReason::Cancelled { .. } => (own, of_children(oom_kills, asked.memory)),
         ExitReason::OutOfMemory => {
             let limit =
                 asked.memory.map(|bytes| format!(" at its limit of {} MiB", bytes >> 20)).unwrap_or_default();
@@ -292,12 +311,12 @@ pub(crate) fn of(exit: Exit, asked: &Asked) -> (Code, Option<String>) {
     }
 }
 
-/// What has probably made a program fail that was not killed itself.
-fn of_children(oom_kills: u64) -> Option<String> {
+/// That processes were killed, though the program went on. It has probably lost some of its work.
+fn of_children(oom_kills: u64, limit: Option<u64>) -> Option<String> {
     let were = if oom_kills == 1 { "was" } else { "were" };
-    (oom_kills > 0).then(|| {
-        format!("{oom_kills} of the program's processes {were} killed for lack of memory; raise --memory")
-    })
+    let remedy = if limit.is_some() { "raise --memory" } else { "free some memory of this machine" };
+    (oom_kills > 0)
+        .then(|| format!("{oom_kills} of the program's processes {were} killed for lack of memory; {remedy}"))
 }
 
 /// How a program ended that exceeded its time limit.
@@ -315,6 +334,10 @@ fn timed_out(status: ExitStatus, started: bool, killed: bool, asked: &Asked) -> 
         KILLED => {
             format!(", and the program did not end within {grace} of {signal} and was killed with SIGKILL")
         }
+        // A program of its own code 143 has ended as one does that has no handler.
+        ExitStatus::Code(code) if asked.has_init && code == 128 + signal.number() => {
+            format!(", and {signal} ended the program")
+        }
         ExitStatus::Code(code) => format!(", and the program ended with exit code {code}"),
         ExitStatus::Signal(signal) => format!(", and {signal} ended the program"),
         ExitStatus::Unknown => ", and the program has ended".to_owned(),
@@ -324,9 +347,9 @@ fn timed_out(status: ExitStatus, started: bool, killed: bool, asked: &Asked) -> 
 
 /// How a program was killed after a signal to this command.
 fn killed_by(asked: &Asked) -> String {
-    let grace = humantime::format_duration(asked.grace);
-    let signal = asked.interrupted.filter(|first| *first == Signal::INT).unwrap_or(Signal::TERM);
-    match (asked.hurried, asked.grace) {
+    let grace = humantime::format_duration(asked.cancel.grace);
+    let signal = asked.interrupted.filter(|first| *first == Signal::INT).unwrap_or(asked.cancel.signal);
+    match (asked.hurried, asked.cancel.grace) {
         (true, _) => {
             format!("a second signal killed the program before its grace of {grace} was over; wait for it")
         }
@@ -395,7 +418,7 @@ mod tests {
     fn sentences_say_how_the_program_ended() {
         let limited = |grace| Asked {
             time_limit: Some(TimeLimit { after: Duration::from_secs(2), cancel: Cancel::with_grace(grace) }),
-            grace,
+            cancel: Cancel::with_grace(grace),
             ..Asked::default()
         };
         let (second, none) = (Duration::from_secs(1), Duration::ZERO);
@@ -420,17 +443,30 @@ mod tests {
         assert!(said.starts_with("a second signal killed the program"), "{said}");
     }
 
+    /// Process 1 cannot end by a signal, and has a code for it.
     #[test]
-    fn a_child_that_was_killed_for_lack_of_memory_is_said_at_a_failure() {
+    fn a_signal_behind_process_1_is_said_as_one() {
+        let cancel = Cancel::with_grace(Duration::from_secs(5));
+        let limit = TimeLimit { after: Duration::from_secs(1), cancel };
+        let asked = Asked { time_limit: Some(limit), cancel, has_init: true, ..Asked::default() };
+        let said = |code| sentence(ExitStatus::Code(code), ExitReason::TimedOut { killed: false }, asked);
+        assert!(said(143).contains("was over, and SIGTERM ended the program;"), "{}", said(143));
+        assert!(said(0).contains("and the program ended with exit code 0;"), "{}", said(0));
+    }
+
+    #[test]
+    fn a_child_that_was_killed_for_lack_of_memory_is_said() {
         let at = Timestamp::default();
         let said = |code, oom_kills| {
             let status = ExitStatus::Code(code);
             let usage = longshore::Usage { oom_kills, ..longshore::Usage::default() };
             let exit = Exit::new(status, ExitReason::Normal, &BTreeSet::new(), Some(at), at);
-            of(exit.with_usage(Some(Box::new(usage))), &Asked::default()).1.unwrap_or_default()
+            let asked = Asked { memory: Some(1 << 20), ..Asked::default() };
+            of(exit.with_usage(Some(Box::new(usage))), &asked).1.unwrap_or_default()
         };
-        assert_eq!((said(0, 1), said(1, 0)), (String::new(), String::new()));
-        assert!(said(1, 1).starts_with("1 of the program's processes was killed for lack of memory;"));
+        assert_eq!((said(0, 0), said(1, 0)), (String::new(), String::new()));
+        let one = "1 of the program's processes was killed for lack of memory; raise --memory";
+        assert_eq!((said(0, 1).as_str(), said(1, 1).as_str()), (one, one));
         assert!(said(1, 2).starts_with("2 of the program's processes were killed"));
     }
 

@@ -6,17 +6,20 @@ use longshore::with_causes;
 
 use super::args::Global;
 use super::plain::{plain, print, say};
+use super::refused::Refused;
+use super::remark::Remark;
 use super::run::sandbox;
 use super::status::{Failure, OUR_FAILURE, refused_root, remedy_of_root};
 
 pub(crate) fn sweep(global: &Global) -> Result<ExitCode, Failure> {
     if global.runtime.is_some() {
-        return Err(Failure::new("a sweep uses no runtime", "leave out --runtime"));
+        return Err(Refused::SweepRuntime.into());
     }
     let root = global.root();
     let swept = longshore::sweep_with(&root, &sandbox(global)).map_err(|error| {
         let cause = refused_root(&error).unwrap_or_else(|| with_causes(&error));
-        Failure::new(cause, remedy_of_root(&error).unwrap_or("sweep as the user whose root it is"))
+        let refused = Failure::from(Refused::SweepRoot { cause });
+        Failure { remedy: remedy_of_root(&error).unwrap_or(refused.remedy), ..refused }
     })?;
     let mut clean = true;
     for container in &swept {
@@ -28,7 +31,7 @@ pub(crate) fn sweep(global: &Global) -> Result<ExitCode, Failure> {
         print(format_args!("swept {}: {killed}", plain(&container.container)));
         for left in &container.left {
             clean = false;
-            say(format!("{left}: could not be removed; look who uses it and sweep again"));
+            say(Remark::LeftBySweep { what: left.to_string() });
         }
     }
     if swept.is_empty() {

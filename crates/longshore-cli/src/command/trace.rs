@@ -63,7 +63,9 @@ mod otlp {
     use tracing_opentelemetry::OpenTelemetrySpanExt;
     use tracing_subscriber::filter::{LevelFilter, Targets};
 
-    use crate::command::status::{Failure, MORE_FILES};
+    use crate::command::refused::Refused;
+    use crate::command::remark::Remark;
+    use crate::command::status::Failure;
 
     /// How many file descriptors the exporter's HTTP client needs.
     const DESCRIPTORS: usize = 8;
@@ -102,13 +104,13 @@ mod otlp {
         pub(super) fn new(endpoint: &str) -> Result<Self, Failure> {
             // Without, the client panics, or does not say why it is not built.
             check_free_descriptors(DESCRIPTORS)
-                .map_err(|error| Failure::new(format!("--otlp {endpoint}: {error}"), MORE_FILES))?;
+                .map_err(|error| Refused::Files { cause: format!("--otlp {endpoint}: {error}") })?;
             // The exporter's HTTP client may be built, for another crate's sake, to want one that the program chooses.
             let _chosen_before = rustls::crypto::ring::default_provider().install_default();
             let exporter = SpanExporter::builder().with_http().with_endpoint(endpoint).build();
-            let exporter = exporter.map_err(|error| {
-                let remedy = "name one such as http://localhost:4318/v1/traces";
-                Failure::new(format!("--otlp {endpoint}: {error}"), remedy)
+            let exporter = exporter.map_err(|error| Refused::Collector {
+                endpoint: endpoint.to_owned(),
+                why: error.to_string(),
             })?;
             let failed = Arc::new(OnceLock::new());
             let resource = Resource::builder().with_service_name("longshore").build();
@@ -123,9 +125,7 @@ mod otlp {
         fn drop(&mut self) {
             let ended = self.provider.shutdown().map_err(|error| error.to_string());
             if let Some(error) = self.failed.get().cloned().or(ended.err()) {
-                crate::command::plain::say(format!(
-                    "not all spans could be sent: {error}; check the collector that --otlp names"
-                ));
+                crate::command::plain::say(Remark::SpansLost { why: error });
             }
         }
     }

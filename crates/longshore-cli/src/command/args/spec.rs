@@ -3,64 +3,105 @@
 use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
+use std::time::Duration;
 
 use longshore::{
-    Cancel, ContainerSpec, Error, IdMap, ProcessMode, Resources, Rootfs, Seccomp, Security, Selinux,
+    Cancel, ContainerSpec, Error, IdMap, Mount, ProcessMode, ProcessSpec, Rootfs, Seccomp, Security, Selinux,
     TimeLimit,
 };
 
+use super::Run;
+use super::container::{Apart, Container, Files, Identity, Limits, Mode, Net, Process, Rights};
+use super::numbers::Limit;
 use super::values::absolute;
-use super::{Apart, Container, Mode, Run};
+use crate::command::refused::Refused;
 use crate::command::status::Failure;
 use crate::command::terminal;
 
+/// Whether a process 1 is put in front of the program if no option says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DefaultInit {
+    Yes,
+    No,
+}
+
 impl Run {
     /// The specification of these options, without streams.
-    pub(crate) fn spec(&self) -> Result<ContainerSpec, Failure> {
-        let from_stdin = self.container.spec.as_deref() == Some(Path::new("-"));
+    pub(crate) fn spec(&self, init: DefaultInit) -> Result<ContainerSpec, Failure> {
+        let from_stdin = self.container.identity.spec.as_deref() == Some(Path::new("-"));
         if self.interactive && from_stdin {
-            let cause = "the specification is read from stdin, so the program cannot have it";
-            return Err(Failure::new(cause, "leave out -i, or name a file with --spec"));
+            return Err(Refused::StdinTwice.into());
         }
-        let mut spec = self.container.spec()?;
+        let mut spec = self.container.spec(init)?;
+        spec.id = self.id.clone().or(spec.id);
         let process = &mut spec.process;
-        if let Some(after) = self.timeout {
-            process.time_limit = Some(TimeLimit { after, cancel: Cancel::with_grace(self.grace) });
-        }
+        process.time_limit = match self.timeout {
+            Some(Duration::ZERO) => None,
+            Some(after) => Some(TimeLimit { after, cancel: self.cancel() }),
+            None => process.time_limit,
+        };
         // Whether a bundle has a terminal is left to -t: `runc spec` writes `true` into every one.
-        process.terminal = match (self.tty, &self.container.spec) {
+        process.terminal = match (self.tty, &self.container.identity.spec) {
             (true, _) => Some(terminal::size()),
             (false, Some(_)) => process.terminal,
             (false, None) => None,
         };
+        if self.tty && process.env.iter().all(|(name, _)| name != "TERM") {
+            process.env.push(("TERM".into(), term()));
+        }
         spec.validate().map_err(Error::from)?;
         Ok(spec)
     }
+
+    /// How the program is asked to end.
+    pub(crate) fn cancel(&self) -> Cancel {
+        let mut cancel = Cancel::with_grace(self.grace);
+        // Without a grace it is SIGKILL already.
+        if let Some(signal) = self.container.process.stop_signal
+            && !cancel.is_immediate()
+        {
+            cancel.signal = signal;
+        }
+        cancel
+    }
+}
+
+/// The user's terminal, as programs know it.
+fn term() -> String {
+    std::env::var("TERM").ok().filter(|term| !term.is_empty()).unwrap_or_else(|| "xterm".into())
 }
 
 impl Container {
-    fn spec(&self) -> Result<ContainerSpec, Failure> {
-        let mut spec = match (&self.spec, &self.config) {
+    fn spec(&self, init: DefaultInit) -> Result<ContainerSpec, Failure> {
+        let Identity { spec: file, config, label, .. } = &self.identity;
+        let mut spec = match (file, config) {
             (Some(file), _) => read_spec(file)?,
             (None, Some(bundle)) => ContainerSpec::from_config(bundle).map_err(Error::from)?,
             (None, None) => ContainerSpec::host::<String>([]),
         };
-        spec.id = self.id.clone().or(spec.id);
-        spec.hostname = self.hostname.clone().or(spec.hostname);
-        spec.init |= self.init;
-        spec.devices.extend_from_slice(&self.device);
-        if let Some(socket) = &self.tracing_socket {
-            spec.telemetry.socket = Some(absolute(socket));
-        }
-        self.add_files(&mut spec);
-        self.add_network(&mut spec);
-        self.limit(&mut spec.resources);
-        self.add_rights(&mut spec);
-        self.add_process(&mut spec);
+        spec.labels.extend(label.iter().cloned());
+        self.files.add(&mut spec);
+        self.net.add(&mut spec);
+        self.limits.add(&mut spec);
+        self.rights.add(&mut spec);
+        spec.allow_host_namespaces |= self.identity.allow_host_namespaces;
+        replace(&mut spec.process.args, &self.command);
+        self.process.add(&mut spec)?;
+        let is_default = init == DefaultInit::Yes && file.is_none() && config.is_none() && takes_init(&spec);
+        spec.init = !self.process.no_init && (spec.init || self.process.init || is_default);
         Ok(spec)
     }
+}
 
-    fn add_files(&self, spec: &mut ContainerSpec) {
+/// Whether the program can do with a process 1 in front of it. Ours is a file in the container's own /dev, and is of no use
+/// where it is not process 1.
+fn takes_init(spec: &ContainerSpec) -> bool {
+    let is_dev = |mount: &Mount| mount.destination.components().eq(Path::new("/dev").components());
+    longshore::runtime::has_init() && !spec.shares_pids() && !spec.mounts.iter().any(is_dev)
+}
+
+impl Files {
+    fn add(&self, spec: &mut ContainerSpec) {
         if !self.layer.is_empty() {
             let lower = self.layer.iter().map(|layer| absolute(layer)).collect();
             spec.rootfs = Rootfs::Overlay { lower, upper: None };
@@ -70,12 +111,17 @@ impl Container {
             spec.rootfs = if is_host { Rootfs::Host } else { Rootfs::Dir(absolute(rootfs)) };
         }
         spec.read_only |= self.read_only;
-        spec.mounts.extend(self.volume.iter().chain(&self.mount).chain(&self.secret).cloned());
+        let mounts = [&self.volume, &self.mount, &self.tmpfs, &self.secret];
+        spec.mounts.extend(mounts.into_iter().flatten().cloned());
+        spec.shm_size = self.shm_size.or(spec.shm_size);
+        spec.devices.extend_from_slice(&self.device);
         spec.remove_stub_parents |= self.remove_stub_parents;
-        spec.allow_host_namespaces |= self.allow_host_namespaces;
     }
+}
 
-    fn add_network(&self, spec: &mut ContainerSpec) {
+impl Net {
+    fn add(&self, spec: &mut ContainerSpec) {
+        spec.hostname = self.hostname.clone().or(spec.hostname.take());
         if let Some(network) = &self.net {
             spec.network = network.clone();
         }
@@ -86,21 +132,32 @@ impl Container {
         replace(&mut dns.search, &self.dns_search);
         replace(&mut dns.options, &self.dns_option);
     }
+}
 
-    fn limit(&self, resources: &mut Resources) {
-        resources.memory = self.memory.or(resources.memory);
-        resources.memory_swap = self.memory_swap.or(resources.memory_swap);
-        resources.cpus = self.cpus.or(resources.cpus);
-        resources.cpu_quota = self.cpu_quota.or(resources.cpu_quota);
+impl Limits {
+    fn add(&self, spec: &mut ContainerSpec) {
+        let resources = &mut spec.resources;
+        if self.memory == Some(Limit::Unlimited) {
+            // It would be a limit of both.
+            resources.memory_swap = None;
+        }
+        resources.memory = Limit::over(self.memory, resources.memory);
+        resources.memory_swap = Limit::over_default(self.memory_swap, resources.memory_swap);
+        resources.cpus = Limit::over(self.cpus, resources.cpus);
+        resources.cpu_quota = Limit::over(self.cpu_quota, resources.cpu_quota);
         resources.cpu_period = self.cpu_period.or(resources.cpu_period);
         resources.cpu_shares = self.cpu_shares.or(resources.cpu_shares);
         resources.cpuset_cpus = self.cpuset_cpus.clone().or(resources.cpuset_cpus.take());
         resources.cpuset_mems = self.cpuset_mems.clone().or(resources.cpuset_mems.take());
-        resources.pids = self.pids.or(resources.pids);
-    }
-
-    fn add_rights(&self, spec: &mut ContainerSpec) {
+        resources.pids = Limit::over_default(self.pids, resources.pids);
         spec.cgroup_parent = self.cgroup_parent.clone().or(spec.cgroup_parent.take());
+        spec.process.oom_score_adj = self.oom_score_adj.or(spec.process.oom_score_adj);
+    }
+}
+
+impl Rights {
+    fn add(&self, spec: &mut ContainerSpec) {
+        spec.sysctls.extend(self.sysctl.iter().cloned());
         if !self.uidmap.is_empty() {
             let gids = if self.gidmap.is_empty() { &self.uidmap } else { &self.gidmap };
             spec.id_map = Some(IdMap { uids: self.uidmap.clone(), gids: gids.clone() });
@@ -117,6 +174,7 @@ impl Container {
         match self.security {
             Some(Apart::Sandbox) => spec.security = Security::Sandbox,
             Some(Apart::Insecure) => spec.security = Security::Insecure,
+            None if self.privileged => spec.security = Security::Insecure,
             None => {}
         }
         if let Some(profile) = &self.seccomp {
@@ -126,17 +184,10 @@ impl Container {
                 Some(_) | None => Seccomp::Profile(absolute(profile)),
             };
         }
+        self.add_capabilities(&mut spec.process);
     }
 
-    fn add_process(&self, spec: &mut ContainerSpec) {
-        let process = &mut spec.process;
-        replace(&mut process.args, &self.command);
-        process.env.extend(self.env.iter().flatten().cloned());
-        if let Some(workdir) = &self.workdir {
-            process.cwd.clone_from(workdir);
-        }
-        process.user = self.user.clone().or(process.user.take());
-        process.valid_exit_codes.extend(&self.valid_exit_code);
+    fn add_capabilities(&self, process: &mut ProcessSpec) {
         process.cap_add.extend(self.cap_add.iter().flatten());
         // A capability that is added by name stays when all are dropped.
         let by_name: Vec<_> = self.cap_add.iter().filter(|added| added.len() == 1).flatten().collect();
@@ -146,25 +197,39 @@ impl Container {
             process.cap_drop.extend(drops);
         }
         process.no_new_privileges |= self.no_new_privileges;
+    }
+}
+
+impl Process {
+    fn add(&self, spec: &mut ContainerSpec) -> Result<(), Failure> {
+        if let Some(socket) = &self.tracing_socket {
+            spec.telemetry.socket = Some(absolute(socket));
+        }
+        let process = &mut spec.process;
+        process.env.extend(self.variables()?);
+        if let Some(workdir) = &self.workdir {
+            process.cwd.clone_from(workdir);
+        }
+        process.user = self.user.clone().or(process.user.take());
+        process.valid_exit_codes.extend(&self.valid_exit_code);
         process.ulimits.extend_from_slice(&self.ulimit);
-        process.oom_score_adj = self.oom_score_adj.or(process.oom_score_adj);
+        Ok(())
     }
 }
 
 /// Reads a specification in the library's JSON form. An error names the file, the field, and the line.
-fn read_spec(file: &Path) -> Result<ContainerSpec, Failure> {
-    let wrong = |cause: String, remedy| Failure::new(format!("--spec {}: {cause}", file.display()), remedy);
+fn read_spec(file: &Path) -> Result<ContainerSpec, Refused> {
     let mut text = Vec::new();
     let read = match file == Path::new("-") {
         true => io::stdin().lock().read_to_end(&mut text).map(drop),
         false => fs::read(file).map(|bytes| text = bytes),
     };
-    read.map_err(|error| wrong(error.to_string(), "name a file that you may read"))?;
+    read.map_err(|error| Refused::SpecUnreadable { file: file.to_owned(), why: error.to_string() })?;
+    let wrong = |why: String| Refused::SpecWrong { file: file.to_owned(), why };
     let mut json = serde_json::Deserializer::from_slice(&text);
     let spec: Result<ContainerSpec, _> = serde_path_to_error::deserialize(&mut json);
-    let form = "docs/schema/container-spec.json has the form";
-    let spec = spec.map_err(|error| wrong(error.to_string(), form))?;
-    json.end().map_err(|error| wrong(error.to_string(), form))?;
+    let spec = spec.map_err(|error| wrong(error.to_string()))?;
+    json.end().map_err(|error| wrong(error.to_string()))?;
     Ok(spec)
 }
 
@@ -183,6 +248,7 @@ mod tests {
     use longshore::{ContainerSpec, Network, Rootfs, Seccomp};
 
     use super::super::{Action, Arguments};
+    use super::DefaultInit;
 
     #[test]
     fn the_command_line_of_the_manual() {
@@ -190,7 +256,7 @@ mod tests {
                     --read-only -i --timeout 30s --grace 1s --memory 64m --cpus 0.5 --pids 64 --events - -- sh -c true";
         let arguments = Arguments::try_parse_from(line.split_whitespace()).unwrap();
         let Action::Run(run) = arguments.action else { panic!("not run") };
-        let spec = run.spec().unwrap();
+        let spec = run.spec(DefaultInit::Yes).unwrap();
         assert_eq!(spec.validate(), Ok(()));
         assert_eq!(spec.process.args, ["sh", "-c", "true"]);
         assert_eq!(spec.rootfs, Rootfs::Dir("/x".into()));
@@ -202,7 +268,7 @@ mod tests {
     fn spec(line: &[&str]) -> ContainerSpec {
         let line = [&["longshore", "run"], line].concat();
         let Action::Run(run) = Arguments::try_parse_from(line).unwrap().action else { panic!("not run") };
-        run.spec().unwrap()
+        run.spec(DefaultInit::Yes).unwrap()
     }
 
     #[test]
@@ -255,6 +321,82 @@ mod tests {
         assert_eq!((&after.network, &after.seccomp), (&Network::None, &Seccomp::Unconfined));
         assert_eq!(after.process.args, ["true"]);
         assert_eq!(after.process.time_limit, before.process.time_limit);
+    }
+
+    #[test]
+    fn familiar_flags_mean_what_they_mean_elsewhere() {
+        let spec = spec(&[
+            "--rm",
+            "--name",
+            "a",
+            "--network",
+            "host",
+            "-m",
+            "1.5g",
+            "--pids-limit",
+            "-1",
+            "--privileged",
+            "-c",
+            "512",
+            "--tmpfs",
+            "/t:size=1m",
+            "--shm-size",
+            "1g",
+            "--label",
+            "team=blue",
+            "-l",
+            "x",
+            "--sysctl",
+            "kernel.sem=1",
+            "--device",
+            "/dev/fuse:/dev/f:r",
+            "--memory-swap",
+            "-1",
+            "true",
+        ]);
+        assert_eq!(spec.id.as_ref().map(longshore::ContainerId::as_str), Some("a"));
+        assert_eq!((&spec.network, spec.security), (&Network::Host, longshore::Security::Insecure));
+        assert_eq!((spec.resources.memory, spec.resources.pids), (Some(3 << 29), Some(u64::MAX)));
+        assert_eq!((spec.resources.memory_swap, spec.resources.cpu_shares), (Some(u64::MAX), Some(512)));
+        assert_eq!((spec.shm_size, spec.mounts.len(), spec.devices.len()), (Some(1 << 30), 1, 1));
+        assert_eq!(spec.labels["team"], "blue");
+        assert_eq!((spec.labels["x"].as_str(), spec.sysctls["kernel.sem"].as_str()), ("", "1"));
+    }
+
+    #[test]
+    fn minus_one_and_nothing_are_no_limit() {
+        for none in ["-1", "0"] {
+            let spec = spec(&["--memory", none, "--cpus", none, "--pids", none, "--timeout", "0", "true"]);
+            assert_eq!((spec.resources.memory, spec.resources.cpus), (None, None));
+            assert_eq!((spec.resources.pids, spec.process.time_limit), (Some(u64::MAX), None));
+        }
+    }
+
+    #[test]
+    fn the_program_is_process_2_unless_something_says_otherwise() {
+        let init = |line: &[&str]| spec(line).init;
+        let is_default = longshore::runtime::has_init();
+        assert_eq!(init(&["true"]), is_default);
+        assert!(init(&["--init", "true"]) && init(&["--no-init", "--init", "true"]));
+        for without in [
+            &["--no-init", "true"][..],
+            &["--init", "--no-init", "true"],
+            &["--process-mode", "no-sandbox", "true"],
+            &["--privileged", "-v", "/dev:/dev/", "true"],
+        ] {
+            assert!(!init(without), "{without:?}");
+        }
+    }
+
+    #[test]
+    fn a_terminal_has_a_name() {
+        let term = |line: &[&str]| {
+            let env = spec(line).process.env;
+            env.into_iter().find(|(name, _)| name == "TERM").map(|(_, value)| value)
+        };
+        assert_eq!(term(&["true"]), None);
+        assert_eq!(term(&["-t", "-e", "TERM=dumb", "true"]).as_deref(), Some("dumb"));
+        assert!(term(&["-t", "true"]).is_some_and(|term| !term.is_empty()));
     }
 
     #[test]

@@ -1,8 +1,6 @@
 //! How the values of options are read.
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use longshore::{Capability, InvalidSpec, Mount, MountSource, Network};
 
@@ -16,29 +14,15 @@ pub(super) fn capabilities(text: &str) -> Result<Capabilities, String> {
     }
 }
 
-/// A variable, unless it is passed on and not set here.
-pub(super) type Variable = Option<(String, String)>;
-
-pub(super) fn variable(text: &str) -> Result<Variable, String> {
-    if let Some((name, value)) = text.split_once('=') {
-        return Ok(Some((name.to_owned(), value.to_owned())));
-    }
-    if text.is_empty() {
-        return Err("give NAME=VALUE, or the NAME of a variable that is set here".into());
-    }
-    match std::env::var_os(text).map(OsString::into_string) {
-        None => Ok(None),
-        Some(Ok(value)) => Ok(Some((text.to_owned(), value))),
-        Some(Err(_)) => Err("its value is not UTF-8, and config.json cannot have it".into()),
-    }
-}
-
 pub(super) fn network(text: &str) -> Result<Network, String> {
     match text.split_once(':').unwrap_or((text, "")) {
         ("none", "") => Ok(Network::None),
         ("host", "") => Ok(Network::Host),
         ("cni", "") if text == "cni" => Ok(Network::Cni { name: None }),
         ("cni", name) if !name.is_empty() => Ok(Network::Cni { name: Some(name.to_owned()) }),
+        ("bridge" | "default", "") => {
+            Err("there is no bridge of ours; give cni for a network of CNI's, or host".into())
+        }
         _ => Err("give none, host, cni or cni:NAME".into()),
     }
 }
@@ -78,46 +62,40 @@ fn from_here(mut mount: Mount) -> Mount {
     mount
 }
 
-pub(super) fn swap(text: &str) -> Result<u64, String> {
-    if text == "-1" { Ok(u64::MAX) } else { size(text) }
-}
-
-/// A number of processes. In the library `u64::MAX` is no limit.
-pub(super) fn pids(text: &str) -> Result<u64, String> {
-    match text {
-        "-1" | "0" | "unlimited" => Ok(u64::MAX),
-        _ => text.parse().map_err(|_| "give a number of processes; -1 is no limit".into()),
+/// `DST[:OPTIONS]`, with options as words between commas. The kernel takes the last of two that contradict each other.
+pub(super) fn tmpfs(text: &str) -> Result<Mount, String> {
+    let (destination, options) = text.split_once(':').unwrap_or((text, ""));
+    if !destination.starts_with('/') {
+        return Err("give DST or DST:OPTIONS, as in /tmp:size=64m".into());
     }
-}
-
-/// Bytes, or with k, m, g or t for powers of 1024.
-pub(super) fn size(text: &str) -> Result<u64, String> {
-    let lower = text.to_ascii_lowercase();
-    let number = lower.trim_end_matches('b').trim_end_matches('i');
-    let (number, shift) = match number.char_indices().last() {
-        Some((end, unit @ ('k' | 'm' | 'g' | 't'))) => {
-            (number.get(..end).unwrap_or_default(), 10 * (1 + "kmgt".find(unit).unwrap_or_default()))
+    let mut mount = Mount::tmpfs(destination);
+    mount.options = ["nosuid", "nodev", "noexec"].map(String::from).into();
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        match option {
+            "ro" => mount.read_only = true,
+            "rw" => mount.read_only = false,
+            _ => {
+                let opposite = option.strip_prefix("no").map_or_else(|| format!("no{option}"), str::to_owned);
+                mount.options.retain(|other| *other != opposite && other != option);
+                mount.options.push(option.to_owned());
+            }
         }
-        _ => (number, 0),
-    };
-    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
-    bytes.ok_or_else(|| "give a size such as 64m, 1g or a number of bytes".into())
+    }
+    Ok(mount)
 }
 
-/// A number of seconds, or with units.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    match text.parse() {
-        Ok(seconds) => Ok(Duration::from_secs(seconds)),
-        Err(_) => humantime::parse_duration(text).map_err(|_| "give a time such as 500ms, 30s or 2m".into()),
+/// `NAME=VALUE`, or a name without a value.
+pub(super) fn label(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').unwrap_or((text, ""));
+    match name.is_empty() {
+        true => Err("give NAME or NAME=VALUE".into()),
+        false => Ok((name.to_owned(), value.to_owned())),
     }
 }
 
-/// A time that is not zero.
-pub(super) fn timeout(text: &str) -> Result<Duration, String> {
-    match duration(text)? {
-        Duration::ZERO => Err("a timeout must be more than zero".into()),
-        after => Ok(after),
-    }
+pub(super) fn sysctl(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').ok_or("give NAME=VALUE, as in net.core.somaxconn=1024")?;
+    Ok((pair.0.to_owned(), pair.1.to_owned()))
 }
 
 #[cfg(test)]
@@ -125,36 +103,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_times() {
-        for (text, bytes) in
-            [("64m", 64 << 20), ("1GiB", 1 << 30), ("512", 512), ("2k", 2048), ("1gb", 1 << 30)]
-        {
-            assert_eq!(size(text), Ok(bytes), "{text}");
-        }
-        for bad in ["", "m", "-1", "1.5g", "99999999999t", "1x"] {
-            assert!(size(bad).is_err(), "{bad:?} was taken");
-        }
-        assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        for zero in ["0", "0s", "0ms"] {
-            assert!(timeout(zero).is_err() && duration(zero) == Ok(Duration::ZERO), "{zero}");
-        }
-        assert!(duration("-1").is_err() && duration("soon").is_err());
-    }
-
-    #[test]
-    fn no_limit_of_processes_has_three_names() {
-        assert_eq!(pids("7"), Ok(7));
-        for none in ["-1", "0", "unlimited"] {
-            assert_eq!(pids(none), Ok(u64::MAX));
-        }
-        assert!(pids("-2").is_err() && pids("many").is_err() && pids("").is_err());
-    }
-
-    #[test]
     fn volumes_may_be_relative_to_here() {
         assert!(volume("rel:/b").unwrap().host_path().unwrap().is_absolute());
         assert!(mount("src=rel,dst=/b").unwrap().host_path().unwrap().is_absolute());
+        assert!(mount(r#"type=bind,"src=/a,b",dst=/c"#).unwrap() == Mount::bind("/a,b", "/c"));
         assert!(volume("/a").is_err());
+    }
+
+    #[test]
+    fn a_tmpfs_is_harmless_unless_asked_otherwise() {
+        let options = |text| tmpfs(text).map(|mount| (mount.options.join(","), mount.read_only));
+        assert_eq!(options("/t"), Ok(("nosuid,nodev,noexec".into(), false)));
+        assert_eq!(options("/t:size=1m,exec,ro"), Ok(("nosuid,nodev,size=1m,exec".into(), true)));
+        assert!(tmpfs("t").is_err() && tmpfs("").is_err());
     }
 }

@@ -1,0 +1,103 @@
+//! The last check: what `longshore run true` does, with the options of the command line.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use longshore::runtime::check_free_descriptors;
+use longshore::{Cancel, Exit, ExitReason, ShutdownReport, StartFailureKind};
+
+use super::Verdict;
+use crate::command::args::{Action, Arguments, DefaultInit, Global};
+use crate::command::refused::Refused;
+use crate::command::run::executor;
+use crate::command::status::{self, Asked, Failure};
+
+/// A container that takes longer is not waited for.
+const LINE: [&str; 5] = ["longshore", "run", "--timeout", "30s", "true"];
+
+/// How many file descriptors it needs before the library counts them.
+const DESCRIPTORS: usize = 8;
+
+/// How long the end of everything may take.
+const RELEASE: Duration = Duration::from_secs(30);
+
+/// The remedy of a failure that `run` sends to us.
+const MORE: &str = "LONGSHORE_LOG=debug longshore run true says more";
+
+pub(super) fn run(global: &Global) -> Verdict {
+    let made = missing(&global.root());
+    let begun = Instant::now();
+    let ran = attempt(global);
+    let took = humantime::format_duration(Duration::from_millis(
+        u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+    ));
+    for directory in made {
+        // It is another's by now, or was not made.
+        let _kept = fs::remove_dir(directory);
+    }
+    match ran {
+        Ok((exit, report)) => verdict(exit, &report, &took.to_string()),
+        Err(failure) => missing_for(failure),
+    }
+}
+
+/// The directories that are made for a root, the innermost first.
+fn missing(root: &Path) -> Vec<PathBuf> {
+    let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+    root.ancestors().take_while(|above| !above.exists()).map(Path::to_owned).collect()
+}
+
+fn attempt(global: &Global) -> Result<(Exit, ShutdownReport), Failure> {
+    let no_files = |error: io::Error| Refused::Files { cause: error.to_string() };
+    check_free_descriptors(DESCRIPTORS).map_err(no_files)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_files)?;
+    let parsed = Arguments::try_parse_from(LINE).map(|arguments| arguments.action);
+    let Ok(Action::Run(arguments)) = parsed else { unreachable!("the line is a run") };
+    let spec = arguments.spec(DefaultInit::Yes)?;
+    runtime.block_on(async {
+        let executor = executor(global)?;
+        let ran = match executor.run(spec).await {
+            Ok(container) => Ok(container.wait().await),
+            Err(error) => Err(error.into()),
+        };
+        let report = executor.shutdown(Cancel::now(), RELEASE).await;
+        ran.map(|exit| (exit, report))
+    })
+}
+
+/// What has failed first comes first: what is left may be left because of that.
+fn verdict(exit: Exit, report: &ShutdownReport, took: &str) -> Verdict {
+    match (how_it_ran(exit, took), report.left.first()) {
+        (Verdict::Fine(_), Some(left)) => Verdict::Missing(
+            format!("{left}: could not be removed"),
+            "look who uses it, and `longshore sweep`",
+        ),
+        (ran, _) => ran,
+    }
+}
+
+fn how_it_ran(exit: Exit, took: &str) -> Verdict {
+    if exit.is_success() {
+        return Verdict::Fine(format!("`true` ran in a container, and nothing is left, in {took}"));
+    }
+    if let ExitReason::StartFailed(failure) = exit.reason {
+        // A root file system without `true` is one in which all before it works.
+        return match failure.kind == StartFailureKind::NotFound {
+            true => Verdict::Fine(format!("a container is made and removed in {took}")),
+            false => missing_for(failure.into()),
+        };
+    }
+    let what = match status::of(exit.clone(), &Asked::default()) {
+        (_, Some(sentence)) => sentence,
+        (_, None) => format!("`true` ended with {exit}"),
+    };
+    Verdict::Missing(what, MORE)
+}
+
+fn missing_for(failure: Failure) -> Verdict {
+    let remedy = if failure.remedy.contains("`longshore doctor`") { MORE } else { failure.remedy };
+    Verdict::Missing(failure.cause, remedy)
+}
