@@ -37,10 +37,10 @@ fn default_limit_of_processes() {
             // An update of something else leaves it, and an update of it changes it.
             container.update(Resources::default().memory(64 << 20)).await.unwrap();
             assert_eq!(pids_max(pid), expected, "{asked:?}");
-            for (limit, expected) in [(23, "23"), (u64::MAX, "4194304")] {
-                container.update(Resources::default().pids(limit)).await.unwrap();
-                assert_eq!(pids_max(pid), expected);
-            }
+            container.update(Resources::default().pids(23)).await.unwrap();
+            assert_eq!(pids_max(pid), "23");
+            container.update(Resources::default().pids(u64::MAX)).await.unwrap();
+            assert!(["4194304", "max"].contains(&pids_max(pid).as_str()), "{}", pids_max(pid));
         }
         stage.finish(executor).await;
     });
@@ -50,7 +50,12 @@ fn default_limit_of_processes() {
 fn limits_of_processes_on_the_command_line() {
     on_stage(async |stage| {
         // The command shows its own cgroup's limit; its cgroup namespace hides the path.
-        let script = ["--", "cat", "/sys/fs/cgroup/pids/pids.max"];
+        let script = [
+            "--",
+            "sh",
+            "-c",
+            "cat /sys/fs/cgroup/pids/pids.max /sys/fs/cgroup/pids.max 2>/dev/null || true",
+        ];
         for (options, expected) in [
             (&[][..], "4096\n"),
             (&["--pids", "9"], "9\n"),

@@ -35,7 +35,8 @@ const MASKED: [&str; 13] = [
 ];
 
 /// Parts of /proc that would change the host.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READ_ONLY: [&str; 6] =
+    ["/proc/bus", "/proc/dynamic_debug", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// Destination, source, type, options.
 pub(super) type DefaultMount = (&'static str, &'static str, &'static str, &'static [&'static str]);
