@@ -227,9 +227,9 @@ fn non_utf8() {
         // One that is not asked for, and one that is not set.
         assert_eq!(run(&["-e", "NO_SUCH_VARIABLE"], b"\xff").stdout, "none\n");
         for (env, why) in [
-            (["-e", "FOO"], "its value is not UTF-8"),
-            (["-e", ""], "give NAME=VALUE"),
-            (["-e", "=x"], "cannot be a variable's name"),
+            (["-e", "FOO"], "its value here is not UTF-8"),
+            (["-e", ""], "no variable's name"),
+            (["-e", "=x"], "no variable's name"),
         ] {
             let outcome = run(&env, b"\xff");
             assert_eq!((outcome.code, outcome.stderr.lines().count()), (Some(125), 1), "{outcome:?}");
@@ -250,7 +250,7 @@ fn spec_runs() {
         let script = "grep -c localhost /etc/hosts; touch /data/x && touch /usr/share/x 2>/dev/null; id -u; cat /proc/1/comm";
         let cases: [(&str, &[&str], &str); 3] = [
             ("host", &[], "2\n0\nsh\n"),
-            ("init", &["--init", "--memory", "64m"], "2\n0\nlongshore-init\n"),
+            ("init", &["--init", "--memory", "64m"], "2\n0\ninit\n"),
             ("dir", &["--rootfs", rootfs, "-v", "/usr:/usr:ro", "-u", "0:0"], "2\n0\nsh\n"),
         ];
         for (name, options, expected) in cases {
