@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::FileType;
 use rustix::io::{Errno, ioctl_fionread};
 use rustix::pipe::{SpliceFlags, splice};
 
@@ -18,11 +19,11 @@ const DRAIN: Duration = Duration::from_secs(1);
 const ROUNDS: u32 = 16;
 
 /// How much is copied at once.
-const CHUNK: usize = 64 << 10;
+const CHUNK: usize = super::PIPE;
 
 /// Copies a pipe to its end, or until a second after `ended` is closed. What is in the pipe then is copied as well.
 pub(super) fn output(pipe: &impl AsFd, out: &impl AsFd, ended: &impl AsFd) -> io::Result<()> {
-    let mut mover = Mover { pipe: pipe.as_fd(), out: out.as_fd(), buffer: None };
+    let mut mover = Mover::new(pipe.as_fd(), out.as_fd());
     let mut deadline: Option<Instant> = None;
     loop {
         let now = Instant::now();
@@ -101,15 +102,26 @@ fn wait(fd: BorrowedFd<'_>, flags: PollFlags) -> io::Result<()> {
     }
 }
 
+fn is_pipe(fd: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
+}
+
 /// Moves bytes out of a pipe.
 struct Mover<'a> {
     pipe: BorrowedFd<'a>,
     out: BorrowedFd<'a>,
-    /// Set once the kernel cannot move them itself, as to a file that is appended to.
+    /// Set unless the kernel moves them itself.
     buffer: Option<Vec<u8>>,
 }
 
-impl Mover<'_> {
+impl<'a> Mover<'a> {
+    /// The kernel moves them from pipe to pipe. While it moves them to anything else, it keeps the pipe locked: if nobody
+    /// reads a terminal or a socket, the program then waits for the lock of its pipe, and not even SIGKILL ends it.
+    fn new(pipe: BorrowedFd<'a>, out: BorrowedFd<'a>) -> Self {
+        let buffer = if is_pipe(out) { None } else { Some(vec![0; CHUNK]) };
+        Self { pipe, out, buffer }
+    }
+
     /// Copies at most `limit` bytes. `None` if the pipe is empty, 0 if it has ended.
     fn copy_some(&mut self, limit: usize) -> io::Result<Option<usize>> {
         loop {
