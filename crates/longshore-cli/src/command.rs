@@ -3,8 +3,11 @@
 pub(crate) mod args;
 pub(crate) mod background;
 pub(crate) mod doctor;
+pub(crate) mod ending;
 pub(crate) mod events;
 pub(crate) mod hints;
+pub(crate) mod job;
+pub(crate) mod log;
 pub(crate) mod ordinary;
 pub(crate) mod output_file;
 pub(crate) mod plain;

@@ -57,8 +57,9 @@ pub(crate) enum Action {
     ///
     /// The program's output is copied to stdout and stderr, and stdin to the program with -i. Exit status: the program's code;
     /// 128+n when signal n ended it; 124 when --timeout did; 125 when Longshore failed; 126 when the
-    /// program cannot be executed; 127 when there is none. Ctrl-C ends the program with SIGINT,
-    /// SIGTERM and SIGHUP end it with SIGTERM, and SIGKILL follows after --grace; a second one kills it at once. Other
+    /// program cannot be executed; 127 when there is none. SIGINT (Ctrl-C), SIGHUP and
+    /// SIGTERM end the program: it gets the same signal, SIGTERM after half of --grace, and SIGKILL after all of it; a
+    /// second one kills it at once. SIGTSTP freezes the container and stops the command until SIGCONT. Other
     /// signals are passed on. A program that is process 1 is not ended by a signal that it does not handle.
     Run(Box<Run>),
     /// Check whether containers can be run here, and say what to do where not
@@ -103,7 +104,7 @@ pub(crate) struct Run {
     /// End the program after this time, as in 30s or 2m; more than zero
     #[arg(long, value_name = "TIME", value_parser = timeout)]
     pub(crate) timeout: Option<Duration>,
-    /// Time from SIGTERM to SIGKILL when the program is to end; with 0 it is killed at once
+    /// Time from the first signal to SIGKILL when the program is to end; with 0 it is killed at once
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5s")]
     pub(crate) grace: Duration,
     /// Write what happens to this file, a JSON object on each line; - is stderr. A FIFO needs a reader

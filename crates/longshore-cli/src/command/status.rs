@@ -4,7 +4,7 @@
 //! Longshore failed; 126 when the program cannot be executed; 127 when there is none.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,14 +23,10 @@ pub(crate) const OUR_FAILURE: Code = Code(125);
 const NOT_EXECUTABLE: Code = Code(126);
 const NOT_FOUND: Code = Code(127);
 
-/// Says that output of the program could not be written. The code is still the program's own if that has failed.
-pub(crate) fn lost_output(error: &io::Error, code: Code) -> Code {
-    // It may be stderr that cannot be written to.
-    let _lost = writeln!(
-        io::stderr(),
-        "longshore: output of the program is lost: {error}; free some space or memory"
-    );
-    if code == Code(0) { OUR_FAILURE } else { code }
+/// The sentence if output of the program could not be written. The code is still the program's own if that has failed.
+pub(crate) fn lost_output(error: &io::Error, code: Code) -> (Code, String) {
+    let code = if code == Code(0) { OUR_FAILURE } else { code };
+    (code, format!("output of the program is lost: {error}; free some space or memory"))
 }
 
 const KILLED: ExitStatus = ExitStatus::Signal(Signal::KILL);
@@ -325,7 +321,7 @@ fn timed_out(status: ExitStatus, started: bool, killed: bool, asked: &Asked) -> 
 /// How a program was killed after a signal to this command.
 fn killed_by(asked: &Asked) -> String {
     let grace = humantime::format_duration(asked.grace);
-    let signal = asked.interrupted.filter(|first| *first == Signal::INT).unwrap_or(Signal::TERM);
+    let signal = asked.interrupted.unwrap_or(Signal::TERM);
     match (asked.hurried, asked.grace) {
         (true, _) => {
             format!("a second signal killed the program before its grace of {grace} was over; wait for it")
