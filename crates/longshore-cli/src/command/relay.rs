@@ -46,18 +46,18 @@ impl Relay {
         let mut relay = Self::default();
         let stdin = match interactive {
             true => {
-                let (theirs, ours) = io::pipe()?;
+                let (theirs, ours) = large_pipe()?;
                 relay.stdin = Some(ours);
                 OwnedFd::from(theirs).into()
             }
             false => Stdio::Null,
         };
-        let (ours, stderr) = output()?;
+        let (ours, stderr) = large_pipe()?;
         relay.stderr = Some(ours);
         let stdout = match is_same_file(io::stdout(), io::stderr()) {
             true => stderr.try_clone()?,
             false => {
-                let (ours, theirs) = output()?;
+                let (ours, theirs) = large_pipe()?;
                 relay.stdout = Some(ours);
                 theirs
             }
@@ -110,7 +110,7 @@ impl Relay {
     }
 }
 
-fn output() -> io::Result<(PipeReader, PipeWriter)> {
+fn large_pipe() -> io::Result<(PipeReader, PipeWriter)> {
     let (ours, theirs) = io::pipe()?;
     let _it_works_as_it_is = rustix::pipe::fcntl_setpipe_size(&ours, PIPE);
     Ok((ours, theirs))

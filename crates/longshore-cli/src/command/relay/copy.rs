@@ -59,10 +59,28 @@ pub(super) fn output(pipe: &impl AsFd, out: &impl AsFd, ended: &impl AsFd) -> io
 
 /// Copies stdin to the program's until one of both ends.
 pub(super) fn input(from: &impl AsFd, pipe: &impl AsFd) {
+    // Of a terminal and a socket, the kernel would keep the program's pipe locked while it waits for them.
+    if is_pipe(from.as_fd()) {
+        while let Ok(1..) = move_some(from.as_fd(), pipe.as_fd()) {}
+        return;
+    }
     let mut chunk = vec![0; CHUNK];
     while let Ok(read @ 1..) = read(from, &mut chunk) {
         if write_all(pipe, chunk.get(..read).unwrap_or_default()).is_err() {
             return;
+        }
+    }
+}
+
+/// Has the kernel move some bytes from pipe to pipe, and waits for them. 0 is the end.
+fn move_some(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<usize> {
+    loop {
+        match splice(from, None, to, None, super::PIPE, SpliceFlags::MOVE) {
+            // One of both is not ready.
+            Err(Errno::AGAIN) if ioctl_fionread(from)? == 0 => wait(from, PollFlags::IN)?,
+            Err(Errno::AGAIN) => wait(to, PollFlags::OUT)?,
+            Err(Errno::INTR) => {}
+            moved => return Ok(moved?),
         }
     }
 }
@@ -128,7 +146,6 @@ impl<'a> Mover<'a> {
             if let Some(buffer) = &mut self.buffer {
                 return copy_by(buffer, self.pipe, self.out, limit);
             }
-            wait_to_write(self.out);
             let at_once = limit.min(super::PIPE);
             match splice(self.pipe, None, self.out, None, at_once, SpliceFlags::NONBLOCK | SpliceFlags::MOVE)
             {
