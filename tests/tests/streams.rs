@@ -221,3 +221,34 @@ fn kill_9_of_the_command() {
         stage.check();
     });
 }
+
+/// A reader that has gone ends the program as it ends one in a pipeline of a shell: by SIGPIPE, if it writes and does not
+/// handle it, also as process 1.
+#[test]
+fn broken_pipes_of_a_shell() {
+    on_bare_stage(|stage| {
+        let longshore = longshore(&stage.root());
+        let words = std::iter::once(longshore.get_program()).chain(longshore.get_args());
+        let words: Vec<_> = words.map(|word| word.to_str().unwrap()).collect();
+        for (program, reader, code) in [
+            ("yes", "head -1", "141"),
+            ("--init -- yes", "head -1", "141"),
+            ("cat /dev/zero", "head -c 1", "141"),
+            ("sh -c 'while echo x; do :; done'", "head -1", "141"),
+            ("sh -c 'exec yes >&2' 2>&1", "head -1", "141"),
+            // Its child is ended. It goes on.
+            ("sh -c 'yes; exit 5'", "head -1", "5"),
+            ("sh -c 'trap \"\" PIPE; yes 2>/dev/null; exit 6'", "head -1", "6"),
+            // They write no more.
+            ("seq 1 3", "true", "0"),
+            ("sh -c 'echo x; exit 3'", "true", "3"),
+        ] {
+            let script =
+                format!("{} run {program} | {reader} >/dev/null; echo ${{PIPESTATUS[0]}}", words.join(" "));
+            let said = Command::new("bash").args(["-c", &script]).stdin(Stdio::null()).output().unwrap();
+            assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), code, "{script}: {said:?}");
+            assert!(said.stderr.is_empty(), "{script}: {said:?}");
+        }
+        stage.check();
+    });
+}

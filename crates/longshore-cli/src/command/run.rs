@@ -232,13 +232,17 @@ async fn wait(
             biased;
             outcome = &mut started, if starting => {
                 starting = false;
-                if outcome.is_ok() {
-                    relay.start();
+                if let Ok(init) = outcome {
+                    relay.start(init);
                 }
             }
             exit = &mut ended => {
                 (asked.interrupted, asked.hurried) = (ending.first(), ending.is_hurried());
                 return exit;
+            }
+            () = relay.broken() => {
+                asked.broken_pipe = true;
+                drop(container.cancel(Cancel::now()));
             }
             () = until(ending.next_deadline()) => {
                 if let Some(signal) = ending.tick(Instant::now()) {

@@ -20,6 +20,8 @@ use longshore::{
 
 pub(crate) const TIMED_OUT: u8 = 124;
 pub(crate) const OUR_FAILURE: Code = Code(125);
+/// 128 and SIGPIPE.
+const BROKEN_PIPE: Code = Code(141);
 const NOT_EXECUTABLE: Code = Code(126);
 const NOT_FOUND: Code = Code(127);
 
@@ -252,6 +254,8 @@ pub(crate) struct Asked {
     pub(crate) interrupted: Option<Signal>,
     /// A second signal came, and the program was to be killed at once.
     pub(crate) hurried: bool,
+    /// The reader of its output has gone, and it is to end as by SIGPIPE.
+    pub(crate) broken_pipe: bool,
 }
 
 /// The exit code for an end. If there is something to say beside it, a sentence: none when only the program failed.
@@ -273,6 +277,7 @@ pub(crate) fn of(exit: Exit, asked: &Asked) -> (Code, Option<String>) {
             let started = exit.started_at.is_some();
             (Code(TIMED_OUT), Some(timed_out(exit.status, started, killed, asked)))
         }
+        ExitReason::Cancelled { .. } if exit.status == KILLED && asked.broken_pipe => (BROKEN_PIPE, None),
         ExitReason::Cancelled { killed: true, .. } if exit.status == KILLED => (own, Some(killed_by(asked))),
         ExitReason::Cancelled { .. } => (own, of_children(oom_kills)),
         ExitReason::OutOfMemory => {
