@@ -3,6 +3,7 @@
 //! With idle gaps they do so for each call. Back to back they do so in blocks, the first of which does not count: a call
 //! right after one of the other side finds the kernel as that has left it.
 
+pub(crate) mod command;
 pub(crate) mod exec;
 pub(crate) mod plugins;
 pub(crate) mod run;
@@ -48,6 +49,8 @@ pub(crate) enum Case {
     Thousand,
     /// Bytes through stdout
     Output,
+    /// Bytes through the command
+    Command,
     /// Latency by containers running
     Curve,
     /// The simulator
@@ -78,6 +81,7 @@ pub(crate) async fn all(side: &Side, arguments: &Arguments) -> Done<Report> {
             Case::Thousand if quick => {}
             Case::Thousand => scale::thousand(side, report).await?,
             Case::Output => single::output(side, report, if quick { 3 } else { 9 }).await?,
+            Case::Command => command::through_cat(side, report, if quick { 3 } else { 9 })?,
             Case::Curve => scale::curve(side, report, quick).await?,
             Case::Simulated => single::simulated(report, if quick { 5_000 } else { 50_000 }),
         }

@@ -198,11 +198,11 @@ fn ignored_at_entry() {
     });
 }
 
-/// Ctrl-C is SIGINT for the program as well, SIGTERM is SIGTERM, and so is SIGHUP.
+/// What ends the command is what the program gets first: SIGINT, SIGTERM or SIGHUP.
 #[test]
 fn int_first() {
     on_bare_stage(|stage| {
-        for (number, code) in [(2, 3), (15, 4), (1, 4)] {
+        for (number, code) in [(2, 3), (15, 4), (1, 5)] {
             let mut command = longshore(&stage.root());
             command.args(["run", "--", "sh", "-c"]);
             command.arg("trap 'exit 3' INT; trap 'exit 4' TERM; trap 'exit 5' HUP; echo ready; while :; do sleep 0.01; done");

@@ -111,7 +111,7 @@ fn pages() -> Done {
 /// It is not part of `test`, because figures are no assertions.
 fn bench(args: &[String]) -> Done {
     setup::setup_for_tests("bench")?;
-    cargo(&["build", "--release", "--package", "longshore-bench"])?;
+    cargo(&["build", "--release", "--package", "longshore-bench", "--package", "longshore-cli"])?;
     run(Command::new("target/release/longshore-bench").args(args))
 }
 

@@ -33,11 +33,14 @@ const MANAGERS: [Manager; 6] = [
 
 /// What only tests need: a program, and the package that has it. If a package is not available, the tests that need
 /// it say so.
-const FOR_TESTS: [(&str, &str); 4] = [
+const FOR_TESTS: [(&str, &str); 7] = [
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
     ("newuidmap", "uidmap"),
     ("ip", "iproute2"),
     ("crun", "crun"),
+    ("tmux", "tmux"),
+    ("vim", "vim"),
+    ("less", "less"),
 ];
 
 /// Does as `setup`, and installs what tests need.

@@ -4,8 +4,11 @@ pub(crate) mod args;
 pub(crate) mod background;
 pub(crate) mod cid_file;
 pub(crate) mod doctor;
+pub(crate) mod ending;
 pub(crate) mod events;
 pub(crate) mod hints;
+pub(crate) mod job;
+pub(crate) mod log;
 #[cfg(test)]
 mod messages;
 pub(crate) mod ordinary;

@@ -75,9 +75,10 @@ program cannot be executed; 127 when there is none. docs/messages.md has every s
 pub(crate) enum Action {
     /// Run a program in a new container and wait for it
     ///
-    /// The program's output is copied to stdout and stderr, and stdin to the program with -i. Ctrl-C ends the program with
-    /// SIGINT, SIGTERM and SIGHUP end it with SIGTERM or --stop-signal, and SIGKILL follows after --grace; a second one kills
-    /// it at once. Other signals are passed on.
+    /// The program's output is copied to stdout and stderr, and stdin to the program with -i. SIGINT (Ctrl-C), SIGHUP and
+    /// SIGTERM end the program: it gets the same signal, then SIGTERM or --stop-signal after half of --grace, and SIGKILL after
+    /// all of it; a second one kills it at once. SIGTSTP freezes the container and stops the command until SIGCONT. Other
+    /// signals are passed on.
     #[command(
         override_usage = "longshore run [OPTIONS] PROGRAM [ARG]...",
         after_help = ALL_OPTIONS,

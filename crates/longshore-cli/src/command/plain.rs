@@ -2,18 +2,21 @@
 //! The output of the program itself is its own, and is passed on as it is.
 
 use std::fmt::{Arguments, Display};
-use std::io::{self, Write};
+use std::io;
 
-/// Says a sentence on stderr. If that is closed, full, or a terminal that is gone, the exit code has to do.
+use super::relay::copy::write_all;
+
+/// Says a sentence on stderr, and waits for a slow reader. If stderr is closed, full, or a terminal that is gone, the exit
+/// code has to do.
 pub(crate) fn say(sentence: impl Display) {
     // In one write, so that sentences of several commands do not mix.
     let line = format!("longshore: {}\n", plain(sentence));
-    let _nobody_reads_it = io::stderr().write_all(line.as_bytes());
+    let _nobody_reads_it = write_all(&io::stderr(), line.as_bytes());
 }
 
 /// Prints a line of a command's answer.
 pub(crate) fn print(line: Arguments<'_>) {
-    let _nobody_reads_it = io::stdout().write_all(format!("{line}\n").as_bytes());
+    let _nobody_reads_it = write_all(&io::stdout(), format!("{line}\n").as_bytes());
 }
 
 /// A sentence in one line: what would move the cursor, change colours or reverse the text is escaped, as in `\u{1b}`.

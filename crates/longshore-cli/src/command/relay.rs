@@ -15,6 +15,7 @@
 //! A slow reader is waited for, as any program waits. Another process may hold a pipe open when the program has
 //! ended; then what is written within a second is still copied.
 
+mod closed;
 pub(super) mod copy;
 
 use std::io::{self, ErrorKind, PipeReader, PipeWriter};
@@ -22,8 +23,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
 
-use longshore::{Stdio, StdioSpec};
-use tokio::sync::oneshot;
+use longshore::{HostPid, Stdio, StdioSpec};
+use tokio::sync::{mpsc, oneshot};
 
 /// How large the pipes are, if the kernel allows it.
 const PIPE: usize = 256 << 10;
@@ -38,6 +39,7 @@ pub(crate) struct Relay {
     running: Option<PipeWriter>,
     copied: Vec<oneshot::Receiver<io::Result<()>>>,
     failed: Option<io::Error>,
+    broken: Option<mpsc::UnboundedReceiver<()>>,
 }
 
 impl Relay {
@@ -46,18 +48,18 @@ impl Relay {
         let mut relay = Self::default();
         let stdin = match interactive {
             true => {
-                let (theirs, ours) = io::pipe()?;
+                let (theirs, ours) = large_pipe()?;
                 relay.stdin = Some(ours);
                 OwnedFd::from(theirs).into()
             }
             false => Stdio::Null,
         };
-        let (ours, stderr) = output()?;
+        let (ours, stderr) = large_pipe()?;
         relay.stderr = Some(ours);
         let stdout = match is_same_file(io::stdout(), io::stderr()) {
             true => stderr.try_clone()?,
             false => {
-                let (ours, theirs) = output()?;
+                let (ours, theirs) = large_pipe()?;
                 relay.stdout = Some(ours);
                 theirs
             }
@@ -68,22 +70,24 @@ impl Relay {
     }
 
     /// Starts to copy, because the program runs.
-    pub(crate) fn start(&mut self) {
-        if let Err(error) = self.try_start() {
+    pub(crate) fn start(&mut self, init: HostPid) {
+        if let Err(error) = self.try_start(init) {
             self.failed = Some(error);
             // The program finds its streams closed. Otherwise it would wait for a reader that never comes.
             (self.stdin, self.stdout, self.stderr) = (None, None, None);
         }
     }
 
-    fn try_start(&mut self) -> io::Result<()> {
+    fn try_start(&mut self, init: HostPid) -> io::Result<()> {
         let (ended, running) = io::pipe()?;
-        let ended = Arc::new(ended);
+        let (sender, broken) = mpsc::unbounded_channel();
+        let program = Arc::new(Program { init, ended, broken: sender });
+        self.broken = Some(broken);
         if let Some(pipe) = self.stdout.take() {
-            self.copied.push(copy_out("stdout", pipe, io::stdout(), Arc::clone(&ended))?);
+            self.copied.push(copy_out("stdout", pipe, io::stdout(), Arc::clone(&program))?);
         }
         if let Some(pipe) = self.stderr.take() {
-            self.copied.push(copy_out("stderr", pipe, io::stderr(), ended)?);
+            self.copied.push(copy_out("stderr", pipe, io::stderr(), program)?);
         }
         if let Some(pipe) = self.stdin.take() {
             // A read of stdin cannot be interrupted. The thread ends with the command.
@@ -91,6 +95,17 @@ impl Relay {
         }
         self.running = Some(running);
         Ok(())
+    }
+
+    /// Completes when the program is to end as by SIGPIPE, because its reader has gone. Cancel safe.
+    pub(crate) async fn broken(&mut self) {
+        let broken = match &mut self.broken {
+            Some(broken) => broken.recv().await,
+            None => None,
+        };
+        if broken.is_none() {
+            std::future::pending().await
+        }
     }
 
     /// Waits until everything is copied, or until `hurried`. An error if output was lost, other than by a reader
@@ -110,7 +125,16 @@ impl Relay {
     }
 }
 
-fn output() -> io::Result<(PipeReader, PipeWriter)> {
+/// What the threads know of the program.
+struct Program {
+    init: HostPid,
+    /// Closed when it has ended.
+    ended: PipeReader,
+    /// Sent to if it is to end.
+    broken: mpsc::UnboundedSender<()>,
+}
+
+fn large_pipe() -> io::Result<(PipeReader, PipeWriter)> {
     let (ours, theirs) = io::pipe()?;
     let _it_works_as_it_is = rustix::pipe::fcntl_setpipe_size(&ours, PIPE);
     Ok((ours, theirs))
@@ -120,17 +144,18 @@ fn copy_out(
     name: &str,
     pipe: PipeReader,
     out: impl AsFd + Send + 'static,
-    ended: Arc<PipeReader>,
+    program: Arc<Program>,
 ) -> io::Result<oneshot::Receiver<io::Result<()>>> {
     let (done, copied) = oneshot::channel();
     thread::Builder::new().name(name.into()).spawn(move || {
-        let result = copy::output(&pipe, &out, &ended);
-        // If our stream is closed, the program finds its own closed.
-        drop(pipe);
-        let _nobody_waits = done.send(match result {
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        let result = match copy::output(&pipe, &out, &program.ended) {
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
+                closed::close(pipe, program.init, &program.ended, &program.broken);
+                Ok(())
+            }
             result => result,
-        });
+        };
+        let _nobody_waits = done.send(result);
     })?;
     Ok(copied)
 }

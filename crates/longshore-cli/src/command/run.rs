@@ -1,17 +1,21 @@
 //! `longshore run`: one container, from start to released.
 
-use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::mem::ManuallyDrop;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use longshore::runtime::{Cni, check_free_descriptors};
 use longshore::{Cancel, ContainerHandle, Executor, Exit, ExitReason, Sandbox, Signal, Stdio, StdioSpec};
+use tokio::runtime::Runtime;
 use tracing::Instrument;
 
 use super::args::{DefaultInit, Global, Run, Streams};
 use super::cid_file::CidFile;
+use super::ending::Ending;
 use super::ordinary::{self, LoweredOomScore, Unmapped};
 use super::plain::say;
 use super::refused::Refused;
@@ -20,7 +24,7 @@ use super::relay::copy::write_all;
 use super::remark::Remark;
 use super::signals::{Received, Signals, block_those_of_terminals};
 use super::status::{self, Asked, Code, Failure};
-use super::{events, output_file, terminal, trace};
+use super::{events, job, output_file, terminal, trace};
 
 /// How long the output of a program is still copied that was ended from outside.
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
@@ -32,26 +36,67 @@ const RELEASE: Duration = Duration::from_secs(30);
 const RUNTIME_DESCRIPTORS: usize = 8;
 
 pub(crate) fn run(global: &Global, arguments: Box<Run>) -> Result<ExitCode, Failure> {
+    // Before there is another thread.
+    block_those_of_terminals().map_err(no_files)?;
     check_free_descriptors(RUNTIME_DESCRIPTORS).map_err(no_files)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(no_files)?;
     let span = tracing::info_span!("longshore run");
-    let ended = runtime.block_on(supervise(global, *arguments).instrument(span));
-    // A thread of it may be writing to a reader that never reads.
-    runtime.shutdown_background();
-    ended
+    let mut signals = None;
+    let ended = runtime.block_on(supervise(global, *arguments, &mut signals).instrument(span));
+    let (code, patience) = match &ended {
+        Ok(ended) => (ended.code, ended.patience),
+        Err(failure) => (failure.code, None),
+    };
+    end_at_a_signal(runtime, signals, code, patience);
+    let ended = ended?;
+    ended.sentences.iter().for_each(say);
+    Ok(ended.code.into())
 }
 
-async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure> {
+/// What there is left to say, and to return.
+struct Ended {
+    code: Code,
+    sentences: Vec<String>,
+    /// How long a reader of the sentences is waited for.
+    patience: Option<Duration>,
+}
+
+/// From now on, this process ends with its code at a signal, or after `patience`: it may wait for a reader of stderr.
+fn end_at_a_signal(runtime: Runtime, signals: Option<Signals>, code: Code, patience: Option<Duration>) {
+    // It is not dropped: a thread of it may be writing to a reader that never reads.
+    let runtime = ManuallyDrop::new(runtime);
+    let Some(mut signals) = signals else { return };
+    let watch = move || {
+        runtime.block_on(async {
+            let over = async {
+                match patience {
+                    Some(patience) => tokio::time::sleep(patience).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = signals.hurry() => {}
+                () = over => {}
+            }
+        });
+        std::process::exit(code.0.into());
+    };
+    let _without_a_thread_it_waits = thread::Builder::new().name("signals".into()).spawn(watch);
+}
+
+async fn supervise(
+    global: &Global,
+    arguments: Run,
+    listening: &mut Option<Signals>,
+) -> Result<Ended, Failure> {
     if arguments.tty && arguments.interactive && !io::stdin().is_terminal() {
         return Err(Refused::NoTerminal.into());
     }
     let mut spec = arguments.spec(DefaultInit::Yes)?;
     ordinary::check(&spec)?;
     let has_terminal = spec.process.terminal.is_some();
-    // Before there is another thread.
-    block_those_of_terminals().map_err(no_files)?;
-    let mut signals = Signals::listen(has_terminal).map_err(no_files)?;
+    let signals = listening.insert(Signals::listen(has_terminal).map_err(no_files)?);
     let log = arguments.events.as_deref().map(open_log).transpose()?;
     let executor = executor(global)?;
 
@@ -75,8 +120,8 @@ async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure>
         file.write(container.id())?;
     }
     let terminal = has_terminal.then_some(arguments.interactive);
-    let (exit, copied) = follow(&container, terminal, relay, &mut signals, &mut asked).await?;
-    shut_down(&executor).await;
+    let (exit, copied) = follow(&container, terminal, relay, signals, &mut asked).await?;
+    let left = shut_down(&executor).await;
     if let Some(logged) = logged {
         // Whoever reads them may be slow. A signal ends the wait.
         tokio::select! {
@@ -84,11 +129,19 @@ async fn supervise(global: &Global, arguments: Run) -> Result<ExitCode, Failure>
             () = signals.hurry() => {}
         }
     }
-    Ok(answer(exit, copied, &asked, arguments.quiet).into())
+    let patience = last_output(&exit).or(signals.have_ended().then_some(LAST_OUTPUT));
+    let (code, sentences) = answer(exit, copied, left, &asked, arguments.quiet);
+    Ok(Ended { code, sentences, patience })
 }
 
-/// Prints what there is to say about an end, unless nobody asked. Returns the command's exit code.
-fn answer(exit: Exit, copied: io::Result<()>, asked: &Asked, quiet: bool) -> Code {
+/// The command's exit code, and what there is to say about an end, unless nobody asked.
+fn answer(
+    exit: Exit,
+    copied: io::Result<()>,
+    mut sentences: Vec<String>,
+    asked: &Asked,
+    quiet: bool,
+) -> (Code, Vec<String>) {
     let did_run = matches!(
         exit.reason,
         ExitReason::Normal
@@ -97,12 +150,14 @@ fn answer(exit: Exit, copied: io::Result<()>, asked: &Asked, quiet: bool) -> Cod
             | ExitReason::OutOfMemory
     );
     let (code, sentence) = status::of(exit, asked);
-    if let Some(sentence) = sentence.filter(|_| !(quiet && did_run)) {
-        say(sentence);
-    }
+    sentences.extend(sentence.filter(|_| !(quiet && did_run)));
     match copied {
-        Ok(()) => code,
-        Err(error) => status::lost_output(&error, code),
+        Ok(()) => (code, sentences),
+        Err(error) => {
+            let (code, sentence) = status::lost_output(&error, code);
+            sentences.push(sentence);
+            (code, sentences)
+        }
     }
 }
 
@@ -115,9 +170,10 @@ async fn follow(
     signals: &mut Signals,
     asked: &mut Asked,
 ) -> Result<(Exit, io::Result<()>), Failure> {
-    let restore = terminal.map(terminal::Restore::make_raw).transpose().map_err(no_files)?;
+    let restore = terminal.map(|interactive| terminal::Restore::make_raw(interactive, container));
+    let restore = restore.transpose().map_err(no_files)?;
     let copied = terminal.map(|_| terminal::copy(container)).transpose().map_err(no_files)?;
-    let exit = wait(container, &mut relay, signals, asked).await;
+    let exit = wait(container, &mut relay, restore.as_ref(), signals, asked).await;
     if let Some(copied) = copied {
         tokio::select! {
             _panicked = copied => {}
@@ -147,14 +203,9 @@ fn streams(arguments: &Run, has_terminal: bool) -> io::Result<(StdioSpec, Relay)
 /// Completes when a slow reader is not waited for any longer: at a signal, or soon if the program has not ended by itself.
 async fn hurried(exit: &Exit, signals: &mut Signals) {
     let soon = async {
-        match exit.reason {
-            ExitReason::Normal => std::future::pending().await,
-            ExitReason::Cancelled { .. }
-            | ExitReason::TimedOut { .. }
-            | ExitReason::OutOfMemory
-            | ExitReason::StartFailed(_)
-            | ExitReason::Lost
-            | _ => tokio::time::sleep(LAST_OUTPUT).await,
+        match last_output(exit) {
+            None => std::future::pending().await,
+            Some(patience) => tokio::time::sleep(patience).await,
         }
     };
     tokio::select! {
@@ -163,21 +214,29 @@ async fn hurried(exit: &Exit, signals: &mut Signals) {
     }
 }
 
-/// Ends the executor, and prints what it could not remove.
-async fn shut_down(executor: &Executor) {
-    let report = executor.shutdown(Cancel::now(), RELEASE).await;
-    for left in report.left {
-        say(Remark::Left { what: left.to_string() });
+/// How long readers are waited for. As any program does, one that has ended by itself waits until they have read.
+fn last_output(exit: &Exit) -> Option<Duration> {
+    match exit.reason {
+        ExitReason::Normal | ExitReason::StartFailed(_) => None,
+        ExitReason::Cancelled { .. }
+        | ExitReason::TimedOut { .. }
+        | ExitReason::OutOfMemory
+        | ExitReason::Lost
+        | _ => Some(LAST_OUTPUT),
     }
 }
 
-/// How soon the same signal comes again if it is sent once to the command and once to its process group, as timeout(1) does.
-const SAME_SIGNAL: Duration = Duration::from_millis(200);
+/// Ends the executor. Returns what there is to say about what it could not remove.
+async fn shut_down(executor: &Executor) -> Vec<String> {
+    let report = executor.shutdown(Cancel::now(), RELEASE).await;
+    report.left.into_iter().map(|left| Remark::Left { what: left.to_string() }.to_string()).collect()
+}
 
 /// Waits for the end, and does what signals ask for.
 async fn wait(
     container: &ContainerHandle,
     relay: &mut Relay,
+    terminal: Option<&terminal::Restore>,
     signals: &mut Signals,
     asked: &mut Asked,
 ) -> Exit {
@@ -185,40 +244,48 @@ async fn wait(
     let started = container.started();
     tokio::pin!(ended, started);
     let mut starting = true;
-    let mut last: Option<(Signal, Instant)> = None;
+    let mut ending = Ending::new(asked.cancel);
     loop {
         tokio::select! {
             biased;
             outcome = &mut started, if starting => {
                 starting = false;
-                if outcome.is_ok() {
-                    relay.start();
+                if let Ok(init) = outcome {
+                    relay.start(init);
                 }
             }
-            exit = &mut ended => return exit,
+            exit = &mut ended => {
+                (asked.interrupted, asked.hurried) = (ending.first(), ending.is_hurried());
+                return exit;
+            }
+            () = relay.broken() => {
+                asked.broken_pipe = true;
+                drop(container.cancel(Cancel::now()));
+            }
+            () = until(ending.next_deadline()) => {
+                if let Some(signal) = ending.tick(Instant::now()) {
+                    pass_on(container, signal);
+                }
+            }
             received = signals.next() => match received {
                 Received::PassOn(signal) => pass_on(container, signal),
                 Received::End(signal) => {
-                    let now = Instant::now();
-                    if last.is_none_or(|(other, at)| other != signal || now - at >= SAME_SIGNAL) {
-                        last = Some((signal, now));
-                        end(container, signal, asked);
+                    if let Some(cancel) = ending.received(signal, Instant::now()) {
+                        drop(container.cancel(cancel));
                     }
                 }
+                Received::Stop => job::stop(container, terminal).await,
+                Received::Continued => terminal.into_iter().for_each(terminal::Restore::take_again),
             },
         }
     }
 }
 
-/// Cancels with grace, and the second time at once. Ctrl-C is SIGINT for the program too; a hang-up is a request to end.
-fn end(container: &ContainerHandle, signal: Signal, asked: &mut Asked) {
-    asked.hurried = asked.interrupted.is_some();
-    let mut cancel = if asked.hurried { Cancel::now() } else { asked.cancel };
-    if signal == Signal::INT && !cancel.is_immediate() {
-        cancel.signal = signal;
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
     }
-    asked.interrupted = asked.interrupted.or(Some(signal));
-    drop(container.cancel(cancel));
 }
 
 /// Tasks begin in the order in which they are spawned, so the signals keep theirs.
@@ -255,9 +322,9 @@ pub(crate) fn executor(global: &Global) -> Result<Executor, Failure> {
 }
 
 /// A file that may be non-blocking, if others share it.
-struct Patient(File);
+struct Patient<T>(T);
 
-impl Write for Patient {
+impl<T: AsFd> Write for Patient<T> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         write_all(&self.0, bytes)?;
         Ok(bytes.len())
@@ -270,7 +337,7 @@ impl Write for Patient {
 
 fn open_log(path: &Path) -> Result<Box<dyn Write + Send>, Failure> {
     if path == Path::new("-") {
-        return Ok(Box::new(io::stderr()));
+        return Ok(Box::new(Patient(io::stderr())));
     }
     let file = output_file::create(path);
     let file = file.map_err(|error| Refused::Events { file: path.to_owned(), why: error.to_string() })?;

@@ -2,11 +2,12 @@
 //!
 //! | signal | what it does |
 //! |---|---|
-//! | INT, TERM, HUP | ends the program, with grace; a second one kills it |
+//! | INT, TERM, HUP | end the program, with grace; a second one kills it: see `ending` |
 //! | any other that would end this command | is passed on to the program; real-time signals are dropped |
 //! | WINCH | is passed on, unless the program has a terminal, which is resized |
+//! | TSTP | stops the container and this command; CONT continues both: see `job` |
 //! | TTIN, TTOU | are blocked: see [`block_those_of_terminals`] |
-//! | TSTP, CONT | stop and continue this command alone, as a shell's job |
+//! | STOP | stops this command alone |
 //! | KILL, and those of a fault such as SEGV | end it; the next executor removes the container |
 //!
 //! What was ignored when the command started stays ignored, as nohup(1) wants it.
@@ -18,6 +19,8 @@ use longshore::Signal;
 use nix::sys::signal::{SigSet, Signal as Number};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+
+use super::job;
 
 /// Those that end the program.
 const ENDS: [Signal; 3] = [Signal::INT, Signal::TERM, Signal::HUP];
@@ -36,6 +39,8 @@ const PASSED_ON: [Number; 11] = [
     Number::SIGIO,
     Number::SIGPWR,
 ];
+/// With them a shell stops and continues its jobs.
+const OF_JOBS: [Number; 2] = [Number::SIGTSTP, Number::SIGCONT];
 /// The library cannot send them: they must not end the command, but the program does not get them.
 const REAL_TIME: std::ops::RangeInclusive<u8> = 34..=64;
 
@@ -46,23 +51,37 @@ pub(crate) enum Received {
     End(Signal),
     /// It is for the program.
     PassOn(Signal),
+    /// The container and this command are to stop.
+    Stop,
+    /// This command was stopped, and goes on.
+    Continued,
 }
 
 impl From<Signal> for Received {
     fn from(signal: Signal) -> Self {
-        if ENDS.contains(&signal) { Self::End(signal) } else { Self::PassOn(signal) }
+        const STOP: u8 = Number::SIGTSTP as u8;
+        const CONTINUED: u8 = Number::SIGCONT as u8;
+        match signal.number() {
+            STOP => Self::Stop,
+            CONTINUED => Self::Continued,
+            _ if ENDS.contains(&signal) => Self::End(signal),
+            _ => Self::PassOn(signal),
+        }
     }
 }
 
 /// The signals, in the order in which they are received.
-pub(crate) struct Signals(mpsc::Receiver<Signal>);
+pub(crate) struct Signals {
+    received: mpsc::Receiver<Signal>,
+    ended: bool,
+}
 
 impl Signals {
     /// Listens from now on.
     pub(crate) fn listen(has_terminal: bool) -> io::Result<Self> {
         let ignored = ignored(&fs::read_to_string("/proc/self/status").unwrap_or_default());
         let resize = (!has_terminal).then_some(Number::SIGWINCH);
-        let others = PASSED_ON.into_iter().chain(resize).map(|signal| signal as i32);
+        let others = PASSED_ON.into_iter().chain(resize).chain(OF_JOBS).map(|signal| signal as i32);
         let ends = ENDS.into_iter().map(|signal| i32::from(signal.number()));
         let (sender, receiver) = mpsc::channel(64);
         for number in ends.chain(others).chain(REAL_TIME.map(i32::from)) {
@@ -76,15 +95,20 @@ impl Signals {
                 async move { while stream.recv().await.is_some() && sender.send(name).await.is_ok() {} },
             );
         }
-        Ok(Self(receiver))
+        Ok(Self { received: receiver, ended: false })
     }
 
     /// The next one. Cancel safe.
     pub(crate) async fn next(&mut self) -> Received {
-        match self.0.recv().await {
-            Some(signal) => signal.into(),
-            None => std::future::pending().await,
-        }
+        let Some(signal) = self.received.recv().await else { return std::future::pending().await };
+        let received = signal.into();
+        self.ended |= matches!(received, Received::End(_));
+        received
+    }
+
+    /// Whether one has come that ends the program, or a wait.
+    pub(crate) fn have_ended(&self) -> bool {
+        self.ended
     }
 
     /// Completes when the user has no patience any more: the program has ended, and nothing else can be meant.
@@ -92,8 +116,12 @@ impl Signals {
         loop {
             match self.next().await {
                 Received::End(_) => return,
-                Received::PassOn(signal) if signal.number() == Number::SIGQUIT as u8 => return,
-                Received::PassOn(_) => {}
+                Received::PassOn(signal) if signal.number() == Number::SIGQUIT as u8 => {
+                    self.ended = true;
+                    return;
+                }
+                Received::PassOn(_) | Received::Continued => {}
+                Received::Stop => job::stop_alone(),
             }
         }
     }

@@ -12,7 +12,6 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::ordinary::{LoweredOomScore, Unmapped};
-use super::plain::say;
 use super::refused::Refused;
 use super::remark::Remark;
 
@@ -23,14 +22,15 @@ use longshore::{
 
 pub(crate) const TIMED_OUT: u8 = 124;
 pub(crate) const OUR_FAILURE: Code = Code(125);
+/// 128 and SIGPIPE.
+const BROKEN_PIPE: Code = Code(141);
 const NOT_EXECUTABLE: Code = Code(126);
 const NOT_FOUND: Code = Code(127);
 
-/// Says that output of the program could not be written. The code is still the program's own if that has failed.
-pub(crate) fn lost_output(error: &io::Error, code: Code) -> Code {
-    // It may be stderr that cannot be written to.
-    say(Remark::OutputLost { why: error.to_string() });
-    if code == Code(0) { OUR_FAILURE } else { code }
+/// The sentence if output of the program could not be written. The code is still the program's own if that has failed.
+pub(crate) fn lost_output(error: &io::Error, code: Code) -> (Code, String) {
+    let code = if code == Code(0) { OUR_FAILURE } else { code };
+    (code, Remark::OutputLost { why: error.to_string() }.to_string())
 }
 
 const KILLED: ExitStatus = ExitStatus::Signal(Signal::KILL);
@@ -261,6 +261,8 @@ pub(crate) struct Asked {
     pub(crate) interrupted: Option<Signal>,
     /// A second signal came, and the program was to be killed at once.
     pub(crate) hurried: bool,
+    /// The reader of its output has gone, and it is to end as by SIGPIPE.
+    pub(crate) broken_pipe: bool,
 }
 
 impl Default for Asked {
@@ -274,6 +276,7 @@ impl Default for Asked {
             lowered: None,
             interrupted: None,
             hurried: false,
+            broken_pipe: false,
         }
     }
 }
@@ -296,6 +299,7 @@ pub(crate) fn of(exit: Exit, asked: &Asked) -> (Code, Option<String>) {
             let started = exit.started_at.is_some();
             (Code(TIMED_OUT), Some(timed_out(exit.status, started, killed, asked)))
         }
+        ExitReason::Cancelled { .. } if exit.status == KILLED && asked.broken_pipe => (BROKEN_PIPE, None),
         ExitReason::Cancelled { killed: true, .. } if exit.status == KILLED => (own, Some(killed_by(asked))),
         ExitReason::Cancelled { .. } => (own, of_children(oom_kills, asked.memory)),
         ExitReason::OutOfMemory => {
@@ -348,7 +352,7 @@ fn timed_out(status: ExitStatus, started: bool, killed: bool, asked: &Asked) -> 
 /// How a program was killed after a signal to this command.
 fn killed_by(asked: &Asked) -> String {
     let grace = humantime::format_duration(asked.cancel.grace);
-    let signal = asked.interrupted.filter(|first| *first == Signal::INT).unwrap_or(asked.cancel.signal);
+    let signal = asked.interrupted.filter(|first| *first != Signal::TERM).unwrap_or(asked.cancel.signal);
     match (asked.hurried, asked.cancel.grace) {
         (true, _) => {
             format!("a second signal killed the program before its grace of {grace} was over; wait for it")

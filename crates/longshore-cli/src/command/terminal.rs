@@ -17,7 +17,12 @@ use super::background::{PERIOD, is_background};
 use super::relay::copy::{read, write_all};
 
 /// The user's terminal and its former settings, to be restored.
-pub(crate) struct Restore(Arc<Mutex<Changed>>);
+pub(crate) struct Restore {
+    changed: Arc<Mutex<Changed>>,
+    interactive: bool,
+    /// Its terminal follows the size of ours.
+    container: ContainerHandle,
+}
 
 #[derive(Default)]
 enum Changed {
@@ -33,14 +38,35 @@ enum Changed {
 impl Restore {
     /// Makes the terminal on stdin raw, or only the output of the one on stdout. If there is none, nothing is changed. In the
     /// background it waits for the foreground.
-    pub(crate) fn make_raw(interactive: bool) -> io::Result<Self> {
-        let changed = change(interactive)?;
+    pub(crate) fn make_raw(interactive: bool, container: &ContainerHandle) -> io::Result<Self> {
+        let changed = Arc::new(Mutex::new(Changed::Done));
+        let restore = Self { changed, interactive, container: container.clone() };
+        restore.take()?;
+        Ok(restore)
+    }
+
+    /// Restores it, because this job is about to stop.
+    pub(crate) fn give_back(&self) {
+        restore(std::mem::replace(&mut *lock(&self.changed), Changed::Done));
+    }
+
+    /// Takes it again, because this job was stopped and goes on. A shell may have set it in between, also if nothing was
+    /// restored before.
+    pub(crate) fn take_again(&self) {
+        self.give_back();
+        // A terminal that was hung up cannot be changed.
+        let _hung_up = self.take();
+        resize(&self.container);
+    }
+
+    fn take(&self) -> io::Result<()> {
+        let changed = change(self.interactive)?;
         let waits = matches!(changed, Changed::NotYet);
-        let changed = Arc::new(Mutex::new(changed));
+        *lock(&self.changed) = changed;
         if waits {
-            tokio::spawn(change_later(interactive, Arc::clone(&changed)));
+            tokio::spawn(change_later(self.interactive, Arc::clone(&self.changed), self.container.clone()));
         }
-        Ok(Self(changed))
+        Ok(())
     }
 }
 
@@ -64,7 +90,7 @@ fn change(interactive: bool) -> io::Result<Changed> {
     Ok(Changed::From(terminal, Box::new(before)))
 }
 
-async fn change_later(interactive: bool, changed: Arc<Mutex<Changed>>) {
+async fn change_later(interactive: bool, changed: Arc<Mutex<Changed>>, container: ContainerHandle) {
     loop {
         tokio::time::sleep(PERIOD).await;
         let mut changed = lock(&changed);
@@ -73,7 +99,18 @@ async fn change_later(interactive: bool, changed: Arc<Mutex<Changed>>) {
         }
         // A terminal that was hung up cannot be changed.
         *changed = change(interactive).unwrap_or(Changed::Done);
+        if !matches!(*changed, Changed::NotYet) {
+            // Only the job in the foreground was sent SIGWINCH.
+            resize(&container);
+        }
     }
+}
+
+fn resize(container: &ContainerHandle) {
+    let container = container.clone();
+    tokio::spawn(async move {
+        let _ended = container.resize(size()).await;
+    });
 }
 
 fn lock(changed: &Mutex<Changed>) -> MutexGuard<'_, Changed> {
@@ -82,13 +119,16 @@ fn lock(changed: &Mutex<Changed>) -> MutexGuard<'_, Changed> {
 
 impl Drop for Restore {
     fn drop(&mut self) {
-        let changed = std::mem::replace(&mut *lock(&self.0), Changed::Done);
-        if let Changed::From(terminal, before) = changed
-            && !is_background(&terminal)
-        {
-            // A terminal that was hung up cannot be restored.
-            let _hung_up = tcsetattr(terminal, OptionalActions::Now, &before);
-        }
+        self.give_back();
+    }
+}
+
+fn restore(changed: Changed) {
+    if let Changed::From(terminal, before) = changed
+        && !is_background(&terminal)
+    {
+        // A terminal that was hung up cannot be restored.
+        let _hung_up = tcsetattr(terminal, OptionalActions::Now, &before);
     }
 }
 

@@ -5,10 +5,12 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::args::Global;
+use super::log::Log;
 use super::status::Failure;
 
-/// Sends the remaining spans when it is dropped.
+/// Writes the remaining lines and sends the remaining spans when it is dropped.
 pub(crate) struct Tracing {
+    log: Log,
     #[cfg(feature = "otlp")]
     _sender: Option<otlp::Sender>,
 }
@@ -16,7 +18,8 @@ pub(crate) struct Tracing {
 impl Tracing {
     /// Sets up the log on stderr, and the collector of spans.
     pub(crate) fn begin(global: &Global) -> Result<Self, Failure> {
-        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+        let log = Log::default();
+        let lines = tracing_subscriber::fmt::layer().with_writer(log.clone());
         let lines = tracing_subscriber::Layer::with_filter(lines, EnvFilter::from_env("LONGSHORE_LOG"));
         let registry = tracing_subscriber::registry().with(lines);
         #[cfg(feature = "otlp")]
@@ -30,14 +33,20 @@ impl Tracing {
                 tracing_subscriber::Layer::with_filter(layer, otlp::ours())
             });
             registry.with(spans).init();
-            Ok(Self { _sender: sender })
+            Ok(Self { log, _sender: sender })
         }
         #[cfg(not(feature = "otlp"))]
         {
             let _: &Global = global;
             registry.init();
-            Ok(Self {})
+            Ok(Self { log })
         }
+    }
+}
+
+impl Drop for Tracing {
+    fn drop(&mut self) {
+        self.log.flush();
     }
 }
 

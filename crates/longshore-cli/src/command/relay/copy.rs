@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::FileType;
 use rustix::io::{Errno, ioctl_fionread};
 use rustix::pipe::{SpliceFlags, splice};
 
@@ -18,11 +19,11 @@ const DRAIN: Duration = Duration::from_secs(1);
 const ROUNDS: u32 = 16;
 
 /// How much is copied at once.
-const CHUNK: usize = 64 << 10;
+const CHUNK: usize = super::PIPE;
 
 /// Copies a pipe to its end, or until a second after `ended` is closed. What is in the pipe then is copied as well.
 pub(super) fn output(pipe: &impl AsFd, out: &impl AsFd, ended: &impl AsFd) -> io::Result<()> {
-    let mut mover = Mover { pipe: pipe.as_fd(), out: out.as_fd(), buffer: None };
+    let mut mover = Mover::new(pipe.as_fd(), out.as_fd());
     let mut deadline: Option<Instant> = None;
     loop {
         let now = Instant::now();
@@ -58,10 +59,28 @@ pub(super) fn output(pipe: &impl AsFd, out: &impl AsFd, ended: &impl AsFd) -> io
 
 /// Copies stdin to the program's until one of both ends.
 pub(super) fn input(from: &impl AsFd, pipe: &impl AsFd) {
+    // Of a terminal and a socket, the kernel would keep the program's pipe locked while it waits for them.
+    if is_pipe(from.as_fd()) {
+        while let Ok(1..) = move_some(from.as_fd(), pipe.as_fd()) {}
+        return;
+    }
     let mut chunk = vec![0; CHUNK];
     while let Ok(read @ 1..) = read(from, &mut chunk) {
         if write_all(pipe, chunk.get(..read).unwrap_or_default()).is_err() {
             return;
+        }
+    }
+}
+
+/// Has the kernel move some bytes from pipe to pipe, and waits for them. 0 is the end.
+fn move_some(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<usize> {
+    loop {
+        match splice(from, None, to, None, super::PIPE, SpliceFlags::MOVE) {
+            // One of both is not ready.
+            Err(Errno::AGAIN) if ioctl_fionread(from)? == 0 => wait(from, PollFlags::IN)?,
+            Err(Errno::AGAIN) => wait(to, PollFlags::OUT)?,
+            Err(Errno::INTR) => {}
+            moved => return Ok(moved?),
         }
     }
 }
@@ -101,22 +120,32 @@ fn wait(fd: BorrowedFd<'_>, flags: PollFlags) -> io::Result<()> {
     }
 }
 
+fn is_pipe(fd: BorrowedFd<'_>) -> bool {
+    rustix::fs::fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
+}
+
 /// Moves bytes out of a pipe.
 struct Mover<'a> {
     pipe: BorrowedFd<'a>,
     out: BorrowedFd<'a>,
-    /// Set once the kernel cannot move them itself, as to a file that is appended to.
+    /// Set unless the kernel moves them itself.
     buffer: Option<Vec<u8>>,
 }
 
-impl Mover<'_> {
+impl<'a> Mover<'a> {
+    /// The kernel moves them from pipe to pipe. While it moves them to anything else, it keeps the pipe locked: if nobody
+    /// reads a terminal or a socket, the program then waits for the lock of its pipe, and not even SIGKILL ends it.
+    fn new(pipe: BorrowedFd<'a>, out: BorrowedFd<'a>) -> Self {
+        let buffer = if is_pipe(out) { None } else { Some(vec![0; CHUNK]) };
+        Self { pipe, out, buffer }
+    }
+
     /// Copies at most `limit` bytes. `None` if the pipe is empty, 0 if it has ended.
     fn copy_some(&mut self, limit: usize) -> io::Result<Option<usize>> {
         loop {
             if let Some(buffer) = &mut self.buffer {
                 return copy_by(buffer, self.pipe, self.out, limit);
             }
-            wait_to_write(self.out);
             let at_once = limit.min(super::PIPE);
             match splice(self.pipe, None, self.out, None, at_once, SpliceFlags::NONBLOCK | SpliceFlags::MOVE)
             {

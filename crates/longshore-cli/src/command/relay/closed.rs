@@ -1,0 +1,119 @@
+//! What happens to a program whose reader has gone.
+//!
+//! Its pipe is closed, and the kernel sends SIGPIPE to whatever process writes to it. But process 1 of a container does not get
+//! signals that it does not handle: it would see an error instead, where the same program in a shell's pipeline ends. So
+//! the pipe is kept for a moment, and read no more. If process 1 waits there to write, and SIGPIPE would end any
+//! other process in its place, it is ended as if by SIGPIPE. Any other process cannot be in its place, because we look at
+//! the very call that it is in.
+
+use std::fs;
+use std::io::PipeReader;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use longshore::HostPid;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::ioctl_fionread;
+use rustix::pipe::fcntl_setpipe_size;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// How long process 1 has to fill the pipe. Who writes less often sees the pipe closed.
+const MOMENT: Duration = Duration::from_millis(100);
+
+/// How large the pipe is meanwhile: a page.
+const SMALL: usize = 4096;
+
+/// How often it is looked whether it waits.
+const PERIOD: Duration = Duration::from_millis(2);
+
+/// How long the pipe is kept for a program that is being ended.
+const ENDING: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+
+/// Bit of SIGPIPE, which is 13, in the sets of `/proc/PID/status`.
+const SIGPIPE: u64 = 1 << 12;
+
+/// Closes the pipe of a program whose reader has gone. `broken` is sent to if process 1 is to end, before it can see an error.
+pub(super) fn close(pipe: PipeReader, init: HostPid, ended: &PipeReader, broken: &UnboundedSender<()>) {
+    let deadline = Instant::now() + MOMENT;
+    let process = format!("/proc/{}", init.get());
+    let _it_takes_longer_to_fill = shrink(&pipe);
+    while Instant::now() < deadline {
+        if waits_to_write(Path::new(&process), &pipe) {
+            if !survives(&fs::read_to_string(format!("{process}/status")).unwrap_or_default()) {
+                let _over = broken.send(());
+                let _ended = poll(&mut [PollFd::new(ended, PollFlags::IN)], Some(&ENDING));
+            }
+            break;
+        }
+        thread::sleep(PERIOD);
+    }
+    drop(pipe);
+}
+
+/// Empties the pipe and makes it small, so that a writer of single lines soon waits.
+fn shrink(pipe: &PipeReader) -> rustix::io::Result<()> {
+    let mut bytes = vec![0; super::PIPE];
+    while fcntl_setpipe_size(pipe, SMALL).is_err() && ioctl_fionread(pipe)? > 0 {
+        rustix::io::read(pipe, &mut *bytes)?;
+    }
+    Ok(())
+}
+
+/// Whether a thread of the process is in a system call on this pipe.
+fn waits_to_write(process: &Path, pipe: &PipeReader) -> bool {
+    let Ok(stat) = rustix::fs::fstat(pipe) else { return false };
+    let name = format!("pipe:[{}]", stat.st_ino);
+    let is_pipe = |fd| fs::read_link(process.join(format!("fd/{fd}"))).is_ok_and(|link| link == *name);
+    let threads = fs::read_dir(process.join("task")).into_iter().flatten().flatten();
+    let calls = threads.filter_map(|thread| fs::read_to_string(thread.path().join("syscall")).ok());
+    let mut descriptors = calls.filter_map(|call| first_descriptor(&call));
+    descriptors.any(is_pipe)
+}
+
+/// The first argument of a system call that waits, if it can be a descriptor. write(2), writev(2) and sendfile(2) have it there.
+fn first_descriptor(call: &str) -> Option<u32> {
+    u32::from_str_radix(call.split(' ').nth(1)?.strip_prefix("0x")?, 16).ok()
+}
+
+/// Whether the process handles SIGPIPE, ignores it, or is not known.
+fn survives(status: &str) -> bool {
+    let set = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
+    };
+    match (set("SigIgn:"), set("SigCgt:")) {
+        (Some(ignored), Some(caught)) => (ignored | caught) & SIGPIPE != 0,
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn calls_and_signals_are_read() {
+        assert_eq!(first_descriptor("1 0x1 0x7fc7c82d3000 0x20000 0x0 0x0 0x0 0x7ffc 0x7fc7\n"), Some(1));
+        assert_eq!(first_descriptor("7 0x7fc7c82d3000 0x1 0x0\n"), None);
+        assert_eq!(first_descriptor("running\n"), None);
+        let status =
+            |ignored, caught| format!("SigBlk:\t0\nSigIgn:\t{ignored:016x}\nSigCgt:\t{caught:016x}\n");
+        assert!(!survives(&status(!SIGPIPE, !SIGPIPE)));
+        assert!(survives(&status(SIGPIPE, 0)) && survives(&status(0, SIGPIPE)) && survives(""));
+    }
+
+    #[test]
+    fn a_writer_that_waits_is_seen() {
+        let (pipe, mut writer) = std::io::pipe().unwrap();
+        let own = Path::new("/proc/self");
+        assert!(!waits_to_write(own, &pipe));
+        let writing = thread::spawn(move || writer.write_all(&[0; 1 << 20]));
+        while !waits_to_write(own, &pipe) {
+            thread::sleep(PERIOD);
+        }
+        drop(pipe);
+        assert!(writing.join().unwrap().is_err());
+    }
+}

@@ -1,0 +1,254 @@
+//! The streams of the command, and its signals, as a shell and its pipelines use them.
+
+#![expect(clippy::unwrap_used, reason = "a test may fail")]
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, PipeReader, Read, Write};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use longshore_tests::command::{call, longshore};
+use longshore_tests::{HUNG, on_bare_stage, patience};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_raw(child.id().try_into().unwrap())
+}
+
+/// Waits for the end of the command, which nothing may hold.
+fn ends(child: &mut Child, what: &str) -> ExitStatus {
+    let deadline = Instant::now() + HUNG;
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return status;
+        }
+        assert!(Instant::now() < deadline, "{what}: the command does not end");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Both ends of something that takes no more bytes, because nobody reads it.
+enum Unread {
+    Pipe(PipeReader),
+    Terminal(File),
+}
+
+fn full_pipe() -> (Unread, Stdio) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    while writer.write(&[b'x'; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    (Unread::Pipe(reader), writer.into())
+}
+
+fn terminal() -> (Unread, Stdio) {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+    let slave = File::options().read(true).write(true).open(name).unwrap();
+    (Unread::Terminal(master.into()), slave.into())
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        match self {
+            Self::Pipe(pipe) => assert!(rustix::io::ioctl_fionread(&*pipe).unwrap() > 0),
+            Self::Terminal(master) => assert!(master.metadata().is_ok()),
+        }
+    }
+}
+
+/// Nobody reads what the command prints, whether it is the program's output, a sentence of the command's, or its log. The
+/// container ends all the same, and a signal ends the command.
+#[test]
+fn a_signal_ends_the_wait_for_any_reader() {
+    on_bare_stage(|stage| {
+        type Make = fn() -> (Unread, Stdio);
+        let chatty = &["--", "sh", "-c", "seq 1 5000; seq 1 5000 >&2"][..];
+        let cases: [(&str, Make, &[&str], &str, i32); 7] = [
+            ("the output, to a terminal", terminal, chatty, "", 0),
+            ("the output, to a pipe", full_pipe, chatty, "", 0),
+            ("endless output, to a terminal", terminal, &["--", "yes"], "", 137),
+            ("endless output, to a pipe", full_pipe, &["--", "yes"], "", 137),
+            ("a sentence, to a pipe", full_pipe, &["--", "no-such-program"], "", 127),
+            ("a log, to a pipe", full_pipe, &["--", "sleep", "1000"], "trace", 137),
+            ("a log, to a terminal", terminal, &["--", "sleep", "1000"], "trace", 137),
+        ];
+        for (what, make, program, log, code) in cases {
+            let (_unread, out) = make();
+            let longshore = longshore(&stage.root());
+            // Its stdout and its stderr are one file.
+            let mut command = Command::new("sh");
+            command.args(["-c", "exec \"$@\" 2>&1", "sh"]).arg(longshore.get_program());
+            command.args(longshore.get_args()).args(["run", "--grace", "100ms"]).args(program);
+            command.env("LONGSHORE_LOG", log).stdin(Stdio::null()).stdout(out);
+            let mut child = command.spawn().unwrap();
+            drop(command);
+            interrupt(&mut child, what, code);
+        }
+        stage.check();
+    });
+}
+
+fn interrupt(child: &mut Child, what: &str, code: i32) {
+    std::thread::sleep(patience(Duration::from_secs(1)));
+    assert_eq!(child.try_wait().unwrap(), None, "{what}: it does not wait for its reader");
+    kill(pid(child), Signal::SIGTERM).unwrap();
+    assert_eq!(ends(child, what).code(), Some(code), "{what}");
+}
+
+/// The command with a program whose lines are read.
+struct Program {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Program {
+    fn start(root: &std::path::Path, options: &[&str], script: &str) -> Self {
+        let mut command = longshore(root);
+        command.arg("run").args(options).args(["--", "sh", "-c", script]);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        Self { child, lines }
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(pid(&self.child), signal).unwrap();
+    }
+
+    /// Its further lines, and the code.
+    fn rest(mut self) -> (String, Option<i32>) {
+        let mut rest = String::new();
+        self.lines.read_to_string(&mut rest).unwrap();
+        (rest, ends(&mut self.child, "the rest").code())
+    }
+}
+
+/// Whether a process is stopped, as its shell sees it.
+fn is_stopped(child: &Child) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+    stat.rsplit(')').next().unwrap().trim_start().starts_with('T')
+}
+
+/// A program that asks to end politely gets the signal itself, then SIGTERM, then SIGKILL.
+#[test]
+fn the_same_signal_then_term_then_kill() {
+    on_bare_stage(|stage| {
+        for signal in [Signal::SIGINT, Signal::SIGHUP] {
+            let grace = patience(Duration::from_secs(2));
+            let options = ["--grace", &format!("{}s", grace.as_secs())];
+            let script = "trap 'echo INT' INT; trap 'echo HUP' HUP; trap 'echo TERM' TERM; echo ready;
+                while :; do sleep 0.02; done";
+            let mut program = Program::start(&stage.root(), &options, script);
+            assert_eq!(program.line(), "ready");
+            let begun = Instant::now();
+            program.signal(signal);
+            assert_eq!(program.line(), signal.as_str().trim_start_matches("SIG"));
+            assert_eq!(program.line(), "TERM");
+            assert!(begun.elapsed() >= grace / 2, "{:?}", begun.elapsed());
+            assert_eq!(program.rest(), (String::new(), Some(137)));
+            assert!(begun.elapsed() >= grace, "{:?}", begun.elapsed());
+        }
+        stage.check();
+    });
+}
+
+/// As Ctrl-Z does with a job: the command stops, and its container does not run while it is stopped.
+#[test]
+fn stopped_and_continued() {
+    on_bare_stage(|stage| {
+        let script = "trap 'exit 7' TERM; echo ready; while :; do echo x >> count; sleep 0.01; done";
+        let dir = stage.path("shared");
+        std::fs::create_dir(&dir).unwrap();
+        let volume = format!("{}:/shared", dir.display());
+        let mut program = Program::start(&stage.root(), &["-v", &volume, "-w", "/shared"], script);
+        assert_eq!(program.line(), "ready");
+        let count = || std::fs::metadata(dir.join("count")).map_or(0, |file| file.len());
+        for _ in 0..3 {
+            program.signal(Signal::SIGTSTP);
+            let deadline = Instant::now() + HUNG;
+            while !is_stopped(&program.child) {
+                assert!(Instant::now() < deadline, "it does not stop");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            let before = count();
+            std::thread::sleep(Duration::from_millis(300));
+            assert_eq!(count(), before, "the container goes on");
+            program.signal(Signal::SIGCONT);
+            while count() == before {
+                assert!(Instant::now() < deadline, "the container does not go on");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        // A stopped job is ended by both signals, as a shell sends them.
+        program.signal(Signal::SIGTSTP);
+        while !is_stopped(&program.child) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        program.signal(Signal::SIGTERM);
+        program.signal(Signal::SIGCONT);
+        assert_eq!(program.rest(), (String::new(), Some(7)));
+        stage.check();
+    });
+}
+
+/// Nothing can look after a container whose command was killed: it runs until the next executor on the root removes it.
+#[test]
+fn kill_9_of_the_command() {
+    on_bare_stage(|stage| {
+        let mut program = Program::start(&stage.root(), &[], "echo ready; exec sleep 1000");
+        assert_eq!(program.line(), "ready");
+        program.signal(Signal::SIGKILL);
+        assert_eq!(program.rest().1, None);
+        let swept = call(&stage.root(), &["sweep"]);
+        assert_eq!(swept.code, Some(0), "{swept:?}");
+        assert!(swept.stdout.contains("killed"), "{swept:?}");
+        // The next run does so, too.
+        let mut program = Program::start(&stage.root(), &[], "echo ready; exec sleep 1000");
+        assert_eq!(program.line(), "ready");
+        program.signal(Signal::SIGKILL);
+        assert_eq!(program.rest().1, None);
+        assert_eq!(call(&stage.root(), &["run", "--", "true"]).code, Some(0));
+        stage.check();
+    });
+}
+
+/// A reader that has gone ends the program as it ends one in a pipeline of a shell: by SIGPIPE, if it writes and does not
+/// handle it, also as process 1.
+#[test]
+fn broken_pipes_of_a_shell() {
+    on_bare_stage(|stage| {
+        let longshore = longshore(&stage.root());
+        let words = std::iter::once(longshore.get_program()).chain(longshore.get_args());
+        let words: Vec<_> = words.map(|word| word.to_str().unwrap()).collect();
+        for (program, reader, code) in [
+            ("yes", "head -1", "141"),
+            ("--init -- yes", "head -1", "141"),
+            ("cat /dev/zero", "head -c 1", "141"),
+            ("sh -c 'while echo x; do :; done'", "head -1", "141"),
+            ("sh -c 'exec yes >&2' 2>&1", "head -1", "141"),
+            // Its child is ended. It goes on.
+            ("sh -c 'yes; exit 5'", "head -1", "5"),
+            ("sh -c 'trap \"\" PIPE; yes 2>/dev/null; exit 6'", "head -1", "6"),
+            // They write no more.
+            ("seq 1 3", "true", "0"),
+            ("sh -c 'echo x; exit 3'", "true", "3"),
+        ] {
+            let script =
+                format!("{} run {program} | {reader} >/dev/null; echo ${{PIPESTATUS[0]}}", words.join(" "));
+            let said = Command::new("bash").args(["-c", &script]).stdin(Stdio::null()).output().unwrap();
+            assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), code, "{script}: {said:?}");
+            assert!(said.stderr.is_empty(), "{script}: {said:?}");
+        }
+        stage.check();
+    });
+}
