@@ -111,7 +111,7 @@ fn in_tmux() {
                 8,
             ),
             ("sh -c 'echo up$((6)); cat'", &[("up6", "C-d")], 0),
-            ("sh -c 'stty raw -echo; echo up$((3)); kill -TERM $$; sleep 0.1; exit 9'", &[("up3", "")], 9),
+            ("sh -c 'stty raw -echo; echo up$((3)); kill -TERM $$; sleep 0.1; exit 9'", &[("up3", "")], 143),
             ("no-such-program", &[], 127),
         ];
         for (number, (program, deeds, code)) in programs.into_iter().enumerate() {

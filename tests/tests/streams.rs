@@ -71,11 +71,11 @@ fn a_signal_ends_the_wait_for_any_reader() {
         let cases: [(&str, Make, &[&str], &str, i32); 7] = [
             ("the output, to a terminal", terminal, chatty, "", 0),
             ("the output, to a pipe", full_pipe, chatty, "", 0),
-            ("endless output, to a terminal", terminal, &["--", "yes"], "", 137),
-            ("endless output, to a pipe", full_pipe, &["--", "yes"], "", 137),
+            ("endless output, to a terminal", terminal, &["--", "yes"], "", 143),
+            ("endless output, to a pipe", full_pipe, &["--", "yes"], "", 143),
             ("a sentence, to a pipe", full_pipe, &["--", "no-such-program"], "", 127),
-            ("a log, to a pipe", full_pipe, &["--", "sleep", "1000"], "trace", 137),
-            ("a log, to a terminal", terminal, &["--", "sleep", "1000"], "trace", 137),
+            ("a log, to a pipe", full_pipe, &["--", "sleep", "1000"], "trace", 143),
+            ("a log, to a terminal", terminal, &["--", "sleep", "1000"], "trace", 143),
         ];
         for (what, make, program, log, code) in cases {
             let (_unread, out) = make();
