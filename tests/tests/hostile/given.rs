@@ -19,6 +19,12 @@ fn mapped(mut spec: ContainerSpec) -> ContainerSpec {
     spec
 }
 
+/// The mount point of a hierarchy of cgroups.
+fn a_hierarchy() -> &'static str {
+    let v1 = "/sys/fs/cgroup/pids";
+    if Path::new(v1).exists() { v1 } else { "/sys/fs/cgroup" }
+}
+
 fn pids_max(pid: longshore::HostPid) -> String {
     fs::read_to_string(cgroup_of(pid, "pids").join("pids.max")).unwrap().trim().to_owned()
 }
@@ -153,7 +159,7 @@ fn second_proc() {
             "/proc",
             "/proc/sys/kernel/core_pattern",
             "/sys",
-            "/sys/fs/cgroup/pids",
+            a_hierarchy(),
             "/dev",
             "/",
             &namespace,
@@ -204,7 +210,7 @@ fn second_proc() {
         }
         assert_ne!(fine(Mount::bind_below("/proc", "version", "/x").read_only(), "cat /x").await, "");
         // Where nothing can be written, at no depth, the others are allowed too.
-        for source in ["/sys", "/dev", "/sys/fs/cgroup/pids"] {
+        for source in ["/sys", "/dev", a_hierarchy()] {
             let read_only = Mount::bind(source, "/host").read_only();
             let script = "for file in /host/kernel/uevent_helper /host/kernel/mm/ksm/run /host/cgroup.procs /host/x /host/null/x; do
                 (echo 0 > $file) 2>/dev/null && echo WROTE $file

@@ -448,7 +448,7 @@ fn locked_volume() {
             (container.wait().await, others.await)
         };
         let (exit, others) =
-            tokio::time::timeout(HUNG / 4, both).await.expect("somebody's lock is waited for");
+            tokio::time::timeout(patience(HUNG / 4), both).await.expect("somebody's lock is waited for");
         assert!(exit.is_success() && others.iter().all(|exit| exit.is_success()), "{exit:?} {others:?}");
         // Without a lock, what is made is removed. What was made before is not ours to remove.
         drop(lock);

@@ -207,7 +207,7 @@ fn a_reader_that_never_reads() {
         command.args(["run", "--", "seq", "1", "20000"]).stdout(writer).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();
         drop(command);
-        std::thread::sleep(Duration::from_secs(2));
+        std::thread::sleep(longshore_tests::patience(Duration::from_secs(2)));
         assert!(child.try_wait().unwrap().is_none(), "it does not wait");
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();

@@ -66,7 +66,7 @@ pub(super) fn suites(
 fn machine(options: &Options, kernel: &Kernel, built: &Path, target: &Path) -> String {
     let runtime = options.runtime.iter().map(|name| format!(" LONGSHORE_TEST_RUNTIME={name}"));
     format!(
-        "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TMPDIR=/run/tmp
+        "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TMPDIR=/stages
 exec < /dev/null > {RESULTS} 2>&1
 busybox stty -F {RESULTS} raw
 mkdir -p /dev/pts /dev/shm
@@ -75,13 +75,14 @@ for stream in 0:stdin 1:stdout 2:stderr; do ln -s /proc/self/fd/${{stream%:*}} /
 mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
 mount -t tmpfs -o mode=1777 tmpfs /dev/shm
 mount -t tmpfs -o mode=755 tmpfs /run
-mkdir -m 1777 /run/tmp
+mkdir /stages
+mount -t tmpfs -o mode=1777,size=50% tmpfs /stages
 rm -rf /lib/modules
 ln -s {modules} /lib/modules
 mount --bind {built} {target}/debug
 ln -s \"$(command -v busybox)\" /run/modprobe
 echo /run/modprobe > /proc/sys/kernel/modprobe
-for module in loop bridge veth; do busybox modprobe $module; done
+for module in loop bridge veth ext4; do busybox modprobe $module; done
 busybox ip link set lo up
 hostname guest
 {cgroups}ulimit -n {DESCRIPTORS}

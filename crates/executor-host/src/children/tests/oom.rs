@@ -381,7 +381,7 @@ fn a_count_is_not_made_up() {
     stage.world().out_of_files = true;
     stage.world().end(812, SIGKILL);
     stage.settle(RETRY);
-    let end = crate::seam::ProcessEnd { status: SIGKILL, oom: None, has_executed: None };
+    let end = crate::seam::ProcessEnd { status: SIGKILL, oom: None, has_executed: Some(true) };
     assert_eq!(stage.events(), [Event::Exited { process: init(), end }]);
     // It could not be read before an exec was started: what was killed before is not counted as killed in its time.
     let mut stage = Stage::new();
@@ -394,7 +394,7 @@ fn a_count_is_not_made_up() {
     stage.adopt(exec(), pid, Parent::Us);
     stage.world().end(813, SIGKILL);
     stage.settle(RETRY);
-    let end = crate::seam::ProcessEnd { status: SIGKILL, oom: None, has_executed: None };
+    let end = crate::seam::ProcessEnd { status: SIGKILL, oom: None, has_executed: Some(true) };
     assert_eq!(stage.events().last(), Some(&Event::Exited { process: exec(), end }));
 }
 
