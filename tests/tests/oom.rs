@@ -90,24 +90,34 @@ fn oom_of_exec() {
     });
 }
 
+/// Until then the program has been seen: one that is killed within milliseconds, before its container is known to run, is told by the
+/// counters.
+const KNOWN: &str = "sleep 0.3";
+
 #[test]
 fn oom_of_the_program_under_init() {
     on_stage(async |stage| {
         let executor = stage.executor();
         let (code, of_memory) = (ExitStatus::Code(137), &ExitReason::OutOfMemory);
-        let (container, events) = run_recorded(&executor, under_init("exec tail /dev/zero")).await;
+        let (container, events) =
+            run_recorded(&executor, under_init(&format!("{KNOWN}; exec tail /dev/zero"))).await;
         assert_eq!(end(&container.wait().await), (code, of_memory));
         let kills = kills(&events.await.unwrap());
         assert_eq!(kills.len(), 1);
         assert_eq!((&kills[0].process, kills[0].pid.is_some()), (&Some(ProcessId::Init), true));
 
-        let held = executor.create(under_init("exec tail /dev/zero")).await.unwrap();
+        let held = executor.create(under_init(&format!("{KNOWN}; exec tail /dev/zero"))).await.unwrap();
         held.created().await.unwrap();
         held.start().await.unwrap();
         assert_eq!(end(&held.wait().await), (code, of_memory));
 
         // The program's own code, of which the same is true.
-        let own = executor.run(under_init("tail /dev/zero; exit 137")).await.unwrap().wait().await;
+        let own = executor
+            .run(under_init(&format!("{KNOWN}; tail /dev/zero; exit 137")))
+            .await
+            .unwrap()
+            .wait()
+            .await;
         assert_eq!(end(&own), (code, &ExitReason::Normal));
         stage.finish(executor).await;
     });

@@ -155,15 +155,8 @@ fn second_proc() {
             ["proc", "sysfs", "cgroup", "cgroup2", "devtmpfs", "debugfs", "tracefs", "securityfs", "bpf"];
         let mut mounts: Vec<_> = kinds.map(|kind| Mount::file_system(kind, kind, "/x")).into();
         let namespace = format!("/proc/{}/ns/net", std::process::id());
-        let binds = [
-            "/proc",
-            "/proc/sys/kernel/core_pattern",
-            "/sys",
-            a_hierarchy(),
-            "/dev",
-            "/",
-            &namespace,
-        ];
+        let binds =
+            ["/proc", "/proc/sys/kernel/core_pattern", "/sys", a_hierarchy(), "/dev", "/", &namespace];
         mounts.extend(binds.map(|source| Mount::bind(source, "/x")));
         mounts.extend([&link, &below].map(|source| Mount::bind(source, "/x")));
         mounts.push(Mount::bind_below(&below, "to", "/x"));
