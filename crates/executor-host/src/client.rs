@@ -118,10 +118,14 @@ impl HostClient {
             answers.process_exits.insert(process.clone(), ended.0);
             answers.unreported.insert(process.clone(), None);
         });
-        let (token, (answer, adopted)) = (Token(self.number()), oneshot::channel());
-        self.register(|answers| drop(answers.tokens.insert(token, PendingAnswer::Adopted(answer))));
-        let named = process.clone();
-        self.shared.host.request(Request::Adopt { token, process, pid, parent, members }, Vec::new());
+        let (named, (answer, adopted)) = (process.clone(), oneshot::channel());
+        self.request_for(PendingAnswer::Adopted(answer), |token| Request::Adopt {
+            token,
+            process,
+            pid,
+            parent,
+            members,
+        });
         let unknown = ProcessEnd { status: ExitStatus::Unknown, oom: None, has_executed: None };
         let (ended, client) = (exit_future(ended.1, unknown), self.clone());
         async move {
@@ -314,14 +318,20 @@ impl HostClient {
         }
     }
 
+    /// Sends a request under a token of its own. `awaits` gets the answer.
+    fn request_for(&self, awaits: PendingAnswer, request: impl FnOnce(Token) -> Request) {
+        let token = Token(self.number());
+        self.register(|answers| drop(answers.tokens.insert(token, awaits)));
+        self.shared.host.request(request(token), Vec::new());
+    }
+
     /// Sends a request that is answered with `Done` or `Failed`.
     fn request(
         &self,
         request: impl FnOnce(Token) -> Request,
     ) -> impl Future<Output = Result<io::Result<()>>> + Send + 'static {
-        let (token, (answer, done)) = (Token(self.number()), oneshot::channel());
-        self.register(|answers| drop(answers.tokens.insert(token, PendingAnswer::Done(answer))));
-        self.shared.host.request(request(token), Vec::new());
+        let (answer, done) = oneshot::channel();
+        self.request_for(PendingAnswer::Done(answer), request);
         receive_answer(done).map(|answer| Ok(answer?.map_err(io::Error::from)))
     }
 
@@ -340,9 +350,8 @@ impl HostClient {
         op: &'static str,
         request: impl FnOnce(Token) -> Request,
     ) -> BoxFuture<'static, Result<Delivery>> {
-        let (token, (answer, signalled)) = (Token(self.number()), oneshot::channel());
-        self.register(|answers| drop(answers.tokens.insert(token, PendingAnswer::Signalled(answer))));
-        self.shared.host.request(request(token), Vec::new());
+        let (answer, signalled) = oneshot::channel();
+        self.request_for(PendingAnswer::Signalled(answer), request);
         async move {
             match receive_answer(signalled).await? {
                 Ok(delivered) => Ok(Delivery::from(delivered)),
@@ -358,9 +367,8 @@ impl HostClient {
         timeout: Option<Duration>,
         request: impl FnOnce(Token) -> Request,
     ) -> Result<io::Result<()>> {
-        let (token, (answer, done)) = (Token(self.number()), mpsc::channel());
-        self.register(|answers| drop(answers.tokens.insert(token, PendingAnswer::Blocking(answer))));
-        self.shared.host.request(request(token), Vec::new());
+        let (answer, done) = mpsc::channel();
+        self.request_for(PendingAnswer::Blocking(answer), request);
         let answer = match timeout {
             Some(timeout) => done.recv_timeout(timeout).map_err(|_| Error::HostGone)?,
             None => done.recv().map_err(|_| Error::HostGone)?,
