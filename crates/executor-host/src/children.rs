@@ -40,7 +40,7 @@ use std::time::{Duration, Instant};
 
 use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, ProcessRef};
 
-use self::adoption::Reaped;
+use self::adoption::{Adoption, Reaped};
 use self::oom::OomWatch;
 pub use self::orphans::RUNTIMES;
 use self::waits::{Continuation, Wait};
@@ -146,7 +146,6 @@ struct Watched<P> {
     give_up: Option<Instant>,
 }
 
-#[derive(Clone)]
 enum Role {
     Call(CallId),
     Adopted {
@@ -250,7 +249,7 @@ impl<K: Kernel> ChildTable<K> {
             Request::Spawn { call, command } => self.spawn(client, call, &command, &fds),
             Request::KillCall { call } => self.kill_call(client, call),
             Request::Adopt { token, process, pid, parent, members } => {
-                self.adopt(client, token, process, pid, parent, &members);
+                self.adopt(Adoption { client, token, process, pid, parent }, &members);
             }
             Request::Signal { token, process, signal, scope } => {
                 self.signal(client, token, &process, signal, scope);

@@ -27,20 +27,23 @@ impl Role {
     }
 }
 
+/// A request to adopt a process.
+pub(super) struct Adoption {
+    pub(super) client: ClientId,
+    pub(super) token: Token,
+    pub(super) process: ProcessRef,
+    pub(super) pid: HostPid,
+    pub(super) parent: Parent,
+}
+
 impl<K: Kernel> ChildTable<K> {
-    pub(super) fn adopt(
-        &mut self,
-        client: ClientId,
-        token: Token,
-        process: ProcessRef,
-        pid: HostPid,
-        parent: Parent,
-        members: &Members,
-    ) {
+    pub(super) fn adopt(&mut self, adoption: Adoption, members: &Members) {
+        let Adoption { client, pid, parent, .. } = adoption;
+        let process = &adoption.process;
         if let Some(own) = self.clients.get_mut(&client) {
             own.sessions.entry(process.container.clone()).or_default().insert(pid);
         }
-        self.track_pid(client, &process, pid, members);
+        self.track_pid(client, process, pid, members);
         let opened = match self.take_left(client, parent, pid) {
             Some(pidfd) => Ok(Some(pidfd)),
             None => self.open_unless_gone(pid, members),
@@ -49,16 +52,15 @@ impl<K: Kernel> ChildTable<K> {
         match opened {
             // It was left behind by a call, and reaped as an orphan before that was known.
             Ok(Some(_)) if seen.is_none() && self.is_recorded(pid) => {
-                self.adopt_gone(client, token, process, pid, parent);
+                self.adopt_gone(adoption);
             }
             Ok(Some(pidfd)) => {
                 // If nothing is known, nothing is waited for.
                 let has_executed = seen.is_none_or(|stat| stat.has_executed());
-                let role = Role::Adopted { process, parent, has_executed };
-                self.adopt_alive(client, token, role, pid, pidfd);
+                self.adopt_alive(adoption, has_executed, pidfd);
             }
-            Ok(None) => self.adopt_gone(client, token, process, pid, parent),
-            Err(error) => self.adopt_failed(client, token, &process, pid, error),
+            Ok(None) => self.adopt_gone(adoption),
+            Err(error) => self.adopt_failed(&adoption, error),
         }
     }
 
@@ -82,15 +84,16 @@ impl<K: Kernel> ChildTable<K> {
         left.processes.into_iter().find(|(of, _)| *of == pid).map(|(_, pidfd)| pidfd)
     }
 
-    fn adopt_alive(&mut self, client: ClientId, token: Token, role: Role, pid: HostPid, pidfd: K::Pidfd) {
+    fn adopt_alive(&mut self, adoption: Adoption, has_executed: bool, pidfd: K::Pidfd) {
+        let Adoption { client, token, pid, parent, .. } = adoption;
         self.forget_pid(pid);
-        let Role::Adopted { process, parent, has_executed } = role.clone() else { return };
+        let role = Role::Adopted { process: adoption.process.clone(), parent, has_executed };
         let number = match self.watch_by(pid, pidfd, client, role) {
             Ok(number) => number,
-            Err(error) => return self.adopt_failed(client, token, &process, pid, error),
+            Err(error) => return self.adopt_failed(&adoption, error),
         };
         if let Some(own) = self.clients.get_mut(&client) {
-            own.adopted.insert(process, number);
+            own.adopted.insert(adoption.process, number);
         }
         self.emit(client, Event::Adopted { token, has_executed });
         if let Parent::Call(call) = parent
@@ -100,29 +103,16 @@ impl<K: Kernel> ChildTable<K> {
         }
     }
 
-    fn adopt_failed(
-        &mut self,
-        client: ClientId,
-        token: Token,
-        process: &ProcessRef,
-        pid: HostPid,
-        error: io::Error,
-    ) {
-        self.untrack_kills(client, process);
-        self.kill_unwatched(pid);
-        self.emit(client, Event::AdoptFailed { token, error: error.into() });
+    fn adopt_failed(&mut self, adoption: &Adoption, error: io::Error) {
+        self.untrack_kills(adoption.client, &adoption.process);
+        self.kill_unwatched(adoption.pid);
+        self.emit(adoption.client, Event::AdoptFailed { token: adoption.token, error: error.into() });
     }
 
     /// Reports the exit of a process that was reaped before it was adopted, or has its monitor's exit report
     /// it.
-    fn adopt_gone(
-        &mut self,
-        client: ClientId,
-        token: Token,
-        process: ProcessRef,
-        pid: HostPid,
-        parent: Parent,
-    ) {
+    fn adopt_gone(&mut self, adoption: Adoption) {
+        let Adoption { client, token, process, pid, parent } = adoption;
         let reaped = match parent {
             Parent::Us | Parent::LeftBy(_) => Some(self.take_orphan(pid).unwrap_or_else(|| {
                 self.kernel.was_robbed();
