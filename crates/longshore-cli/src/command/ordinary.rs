@@ -6,6 +6,7 @@ use std::fs;
 use longshore::{ContainerSpec, IdRange, Network};
 use rustix::process::{getegid, geteuid};
 
+use super::proc_status;
 use super::refused::Refused;
 
 /// Ids of an id map that this user may probably not map.
@@ -82,9 +83,7 @@ impl fmt::Display for LoweredOomScore {
 /// Whether a process with this `/proc/PID/status` has CAP_SYS_RESOURCE.
 fn may_lower(status: &str) -> bool {
     const SYS_RESOURCE: u32 = 24;
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let effective = effective.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok());
-    effective.is_some_and(|set| set & (1 << SYS_RESOURCE) != 0)
+    proc_status::set(status, "CapEff:").is_some_and(|set| set & (1 << SYS_RESOURCE) != 0)
 }
 
 /// Fails if the specification asks for what only root has.

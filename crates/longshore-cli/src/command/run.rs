@@ -30,10 +30,10 @@ use super::{events, job, output_file, terminal, trace};
 const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
 /// How long the end of everything may take, after the program's own.
-const RELEASE: Duration = Duration::from_secs(30);
+pub(crate) const RELEASE: Duration = Duration::from_secs(30);
 
 /// How many file descriptors a tokio runtime needs that listens for signals.
-const RUNTIME_DESCRIPTORS: usize = 8;
+pub(crate) const RUNTIME_DESCRIPTORS: usize = 8;
 
 pub(crate) fn run(global: &Global, arguments: Box<Run>) -> Result<ExitCode, Failure> {
     // Before there is another thread.

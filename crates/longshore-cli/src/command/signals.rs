@@ -20,7 +20,7 @@ use nix::sys::signal::{SigSet, Signal as Number};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::job;
+use super::{job, proc_status};
 
 /// Those that end the program.
 const ENDS: [Signal; 3] = [Signal::INT, Signal::TERM, Signal::HUP];
@@ -129,8 +129,7 @@ impl Signals {
 
 /// The set of ignored signals in a `/proc/PID/status`. The bit 0 is signal 1.
 fn ignored(status: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0)
+    proc_status::set(status, "SigIgn:").unwrap_or(0)
 }
 
 /// Blocks SIGTTIN and SIGTTOU in this thread, and in those that it makes. The kernel sends them to a job in the background

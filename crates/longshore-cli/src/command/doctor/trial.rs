@@ -12,17 +12,11 @@ use longshore::{Cancel, Exit, ExitReason, ShutdownReport, StartFailureKind};
 use super::Verdict;
 use crate::command::args::{Action, Arguments, DefaultInit, Global};
 use crate::command::refused::Refused;
-use crate::command::run::executor;
+use crate::command::run::{RELEASE, RUNTIME_DESCRIPTORS, executor};
 use crate::command::status::{self, Asked, Failure};
 
 /// A container that takes longer is not waited for.
 const LINE: [&str; 5] = ["longshore", "run", "--timeout", "30s", "true"];
-
-/// How many file descriptors it needs before the library counts them.
-const DESCRIPTORS: usize = 8;
-
-/// How long the end of everything may take.
-const RELEASE: Duration = Duration::from_secs(30);
 
 /// The remedy of a failure that `run` sends to us.
 const MORE: &str = "LONGSHORE_LOG=debug longshore run true says more";
@@ -52,7 +46,7 @@ fn missing(root: &Path) -> Vec<PathBuf> {
 
 fn attempt(global: &Global) -> Result<(Exit, ShutdownReport), Failure> {
     let no_files = |error: io::Error| Refused::Files { cause: error.to_string() };
-    check_free_descriptors(DESCRIPTORS).map_err(no_files)?;
+    check_free_descriptors(RUNTIME_DESCRIPTORS).map_err(no_files)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_files)?;
     let parsed = Arguments::try_parse_from(LINE).map(|arguments| arguments.action);
     let Ok(Action::Run(arguments)) = parsed else { unreachable!("the line is a run") };

@@ -18,6 +18,8 @@ use rustix::io::ioctl_fionread;
 use rustix::pipe::fcntl_setpipe_size;
 use tokio::sync::mpsc::UnboundedSender;
 
+use super::super::proc_status;
+
 /// How long process 1 has to fill the pipe. Who writes less often sees the pipe closed.
 const MOMENT: Duration = Duration::from_millis(100);
 
@@ -78,11 +80,7 @@ fn first_descriptor(call: &str) -> Option<u32> {
 
 /// Whether the process handles SIGPIPE, ignores it, or is not known.
 fn survives(status: &str) -> bool {
-    let set = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
-    };
-    match (set("SigIgn:"), set("SigCgt:")) {
+    match (proc_status::set(status, "SigIgn:"), proc_status::set(status, "SigCgt:")) {
         (Some(ignored), Some(caught)) => (ignored | caught) & SIGPIPE != 0,
         _ => true,
     }
