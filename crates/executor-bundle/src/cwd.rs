@@ -4,7 +4,7 @@
 //! Before the container exists it can be made in the root file system and in a volume. A tmpfs is empty until then: as root,
 //! we mount one that has a working directory in the bundle, and the runtime gets that. Elsewhere the runtime makes it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use executor_disk::Dir;
 use rustix::mount::{MountFlags, mount};
@@ -15,34 +15,36 @@ use crate::ids::{self, Ids, Owner};
 use crate::mount_entry::destination;
 use crate::mounts::SELECTED;
 use crate::nested::{Options, make_private};
+use crate::rootfs::BundleRootfs;
 use crate::rootfs_dir::RootfsDir;
 use crate::seen::{Seen, What};
 
 /// The name of a tmpfs with a working directory, in the bundle's directory of prepared mounts.
 const TMPFS: &str = "cwd";
 
-/// Makes `cwd`, owned by `owner`. `view` has the files of the root file system, `mounts` are its mounts, without links in their
-/// destinations; `is_shown` are those that `view` shows already.
+/// Where the working directory is, without links, if it is missing.
+pub(crate) fn missing(seen: &Seen<'_>, cwd: &Path) -> Result<Option<PathBuf>, Error> {
+    let (at, what) = seen.resolve(cwd, &|_| true).map_err(Error::file("cwd", cwd))?;
+    Ok(matches!(what, What::Missing).then_some(at))
+}
+
+/// Makes `cwd`, which is [`missing`] at `at`, owned by `owner`. `view` has the files of `rootfs`, `mounts` are all mounts,
+/// without links in their destinations.
 pub(crate) fn make(
     dir: &Dir,
     view: &RootfsDir,
+    rootfs: &BundleRootfs,
     mounts: &mut [Value],
-    is_shown: &dyn Fn(&Value) -> bool,
-    cwd: &Path,
+    (at, cwd): (&Path, &Path),
     owner: Owner,
     ids: &Ids,
 ) -> Result<(), Error> {
     let failed = || Error::file("cwd", cwd);
-    let mut seen = Seen::of(view);
-    for mount in mounts.iter().filter(|mount| !is_shown(mount)) {
-        seen.mount(&destination(mount), mount).map_err(failed())?;
-    }
-    let (at, What::Missing) = seen.resolve(cwd, &|_| true).map_err(failed())? else { return Ok(()) };
-    let covers = |mount: &&mut Value| !is_shown(mount) && at.starts_with(destination(mount));
+    let covers = |mount: &&mut Value| !rootfs.shows(mount) && at.starts_with(destination(mount));
     let Some(mount) = mounts.iter_mut().rev().find(covers) else {
         return view.make_dirs(cwd, owner).map_err(failed());
     };
-    let inside = Path::new("/").join(at.strip_prefix(destination(mount)).unwrap_or(&at));
+    let inside = Path::new("/").join(at.strip_prefix(destination(mount)).unwrap_or(at));
     let may_write = mount["options"].as_array().is_none_or(|all| !all.contains(&json!("ro")));
     match mount["type"].as_str() {
         Some("bind") if may_write => {

@@ -105,21 +105,25 @@ pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> R
         capabilities: &process.capabilities,
     };
     let mut config = Configuration::of(&context, process.json)?;
-    let is_shown = |mount: &Value| rootfs.mounts.contains(mount);
     let mut asked = Vec::new();
     if let Some(all) = config.json["mounts"].as_array_mut() {
+        let is_shown = |mount: &Value| rootfs.shows(mount);
         asked = seen::resolve_points(&view, all, is_shown, &mounts.covered, spec.config.is_some())?;
     }
-    look_inside(&mut config, &view, &rootfs, spec, &process.user, &ids)?;
+    let missing_cwd = look_inside(&mut config, &view, &rootfs, spec, &process.user, &ids)?;
     if let Some(all) = config.json["mounts"].as_array_mut() {
-        place(dir, &context, &view, &asked, &ids, process.owner, all)?;
+        if let Some(missing) = missing_cwd {
+            cwd::make(dir, &view, &rootfs, all, (&missing, &spec.process.cwd), process.owner, &ids)?;
+        }
+        place(dir, &context, &asked, &ids, all)?;
     }
     host::note_mounts(dir, &config.json)?;
     process::keep(dir, &config.json["process"])?;
     config.text()
 }
 
-/// Looks at the files of a container as it will see them: what the runtime will read, and the program.
+/// Looks at the files of a container as it will see them: what the runtime will read, the program, and the working directory.
+/// Returns the path of that, without links, if it is missing and can be made by us.
 fn look_inside(
     config: &mut Configuration,
     view: &RootfsDir,
@@ -127,36 +131,29 @@ fn look_inside(
     spec: &ContainerSpec,
     user: &User,
     ids: &Ids,
-) -> Result<(), Error> {
-    let is_seen = |mount: &&Value| !rootfs.mounts.contains(mount);
-    let seen =
-        Seen::of(view).with_mounts(config.json["mounts"].as_array().into_iter().flatten().filter(is_seen))?;
+) -> Result<Option<PathBuf>, Error> {
+    let all = config.json["mounts"].as_array().into_iter().flatten();
+    let seen = Seen::of(view).with_mounts(all.filter(|mount| !rootfs.shows(mount)))?;
     process::files::check(&seen)?;
     let program = spec.process.args.first().map(String::as_str);
     let found = check_program(&seen, spec, program, &config.json["process"], user, ids)?;
+    let missing_cwd = if rootfs.is_complete { cwd::missing(&seen, &spec.process.cwd)? } else { None };
     // Our own init looks for the program itself.
     if let Some(path) = found.filter(|_| !spec.init) {
         config.json["process"]["args"][0] = json!(path);
     }
-    Ok(())
+    Ok(missing_cwd)
 }
 
-/// Makes what `mounts` need: their mount points, and the working directory among them. What we can mount ourselves is taken
-/// out.
+/// Makes the mount points of `mounts`. What we can mount ourselves is taken out.
 fn place(
     dir: &Dir,
     context: &BundleContext<'_>,
-    view: &RootfsDir,
     asked: &[PathBuf],
     ids: &Ids,
-    owner: Owner,
     mounts: &mut Vec<Value>,
 ) -> Result<(), Error> {
     let BundleContext { spec, rootfs, .. } = *context;
-    let is_shown = |mount: &Value| rootfs.mounts.contains(mount);
-    if rootfs.is_complete {
-        cwd::make(dir, view, mounts, &is_shown, &spec.process.cwd, owner, ids)?;
-    }
     let stays_below = |point: &Path| !spec.remove_stub_parents && asked.iter().any(|asked| asked == point);
     nested::make(dir, mounts, &stays_below, ids)?;
     if rootfs.is_kept {

@@ -55,6 +55,11 @@ impl BundleRootfs {
         Self { seen: root.clone(), root, mounts: Vec::new(), is_kept, is_complete: true }
     }
 
+    /// Whether `seen` has what a mount shows.
+    pub(crate) fn shows(&self, mount: &Value) -> bool {
+        self.mounts.contains(mount)
+    }
+
     /// Whether the mounts below its root have to be made read-only by us, when their mount points are there.
     pub(crate) fn has_mounts_to_restrict(&self, spec: &ContainerSpec) -> bool {
         spec.rootfs == Rootfs::Host && self.is_complete && is_read_only(spec)
