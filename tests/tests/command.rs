@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use longshore::{EventOrder, Notice};
 use longshore_tests::command::{Outcome, call, longshore};
-use longshore_tests::{Stage, on_bare_stage};
+use longshore_tests::{Stage, on_bare_stage, patience};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -307,9 +307,12 @@ fn limits_are_enforced() {
 fn a_timeout_says_so() {
     on_bare_stage(|stage| {
         let script = "trap 'exit 7' TERM; while :; do sleep 0.01; done";
-        let outcome = call(&stage.root(), &["run", "--timeout", "500ms", "--", "sh", "-c", script]);
+        let timeout = format!("{:?}", patience(Duration::from_millis(500)));
+        let outcome = call(&stage.root(), &["run", "--timeout", &timeout, "--", "sh", "-c", script]);
         assert_eq!(outcome.code, Some(124));
-        let sentence = "longshore: the timeout of 500ms was over, and the program ended with exit code 7; give it more with --timeout\n";
+        let sentence = format!(
+            "longshore: the timeout of {timeout} was over, and the program ended with exit code 7; give it more with --timeout\n"
+        );
         assert_eq!(outcome.stderr, sentence);
         let options = ["run", "--timeout", "300ms", "--grace", "100ms", "--no-init", "--", "sleep", "1000"];
         let outcome = call(&stage.root(), &options);

@@ -110,9 +110,14 @@ pub(crate) fn oom_kills<'a>(dirs: impl Iterator<Item = &'a Path>) -> io::Result<
     Ok(counters)
 }
 
+/// Where the processes of a cgroup are killed together, the kernel kills the first of them twice, and counts that. It tells
+/// how often from Linux 5.17 on. See `oom_kill_process` in `mm/oom_kill.c`.
 fn oom_counter(dir: &Path, file: &str) -> io::Result<Option<u64>> {
     let text = procfs::present(fs::read_to_string(dir.join(file)))?;
-    Ok(text.and_then(|text| keyed(&text, "oom_kill")))
+    Ok(text.and_then(|text| {
+        let twice = keyed(&text, "oom_group_kill").unwrap_or_default();
+        Some(keyed(&text, "oom_kill")?.saturating_sub(twice))
+    }))
 }
 
 fn inode(dir: &Path) -> io::Result<Option<u64>> {
@@ -248,6 +253,15 @@ mod tests {
         fs::remove_dir_all(dir.path().join("a")).unwrap();
         assert_eq!(read(&mut SeenKills::default()), 2);
         assert_eq!(count(), 5, "what was seen");
+    }
+
+    #[test]
+    fn the_first_of_a_group_counts_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let events = "low 0\nhigh 0\nmax 60\noom 1\noom_kill 3\noom_group_kill 1\n";
+        fs::write(dir.path().join("memory.events"), events).unwrap();
+        let counters = oom_kills([dir.path()].into_iter()).unwrap();
+        assert_eq!(counters.into_values().collect::<Vec<_>>(), [2]);
     }
 
     #[test]
