@@ -210,7 +210,7 @@ fn doctor_says() {
             Outcome::from(command.arg(stage.path("new/root")).args(action).output().unwrap())
         };
         let run = call(&["run", "true"]);
-        assert_eq!(run.code, Some(125), "{run:?}");
+        assert_eq!((run.code, run.stderr.lines().count()), (Some(125), 1), "{run:?}");
         let doctor = call(&["doctor"]);
         assert_eq!(doctor.code, Some(1), "{doctor:?}");
         let sentence = doctor.stderr.strip_prefix("longshore: containers cannot be run here: ").unwrap();

@@ -145,7 +145,8 @@ fn other_signals() {
             SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGSTKFLT, SIGXCPU, SIGXFSZ, SIGVTALRM, SIGPROF, SIGIO,
             SIGPWR, SIGWINCH,
         ];
-        let numbers: Vec<i32> = named.map(|signal| signal as i32).into_iter().collect();
+        let real_time = [34, 37, 50, 64];
+        let numbers: Vec<i32> = named.into_iter().map(|signal| signal as i32).chain(real_time).collect();
         let names: Vec<String> = numbers.iter().map(ToString::to_string).collect();
         let names = names.join(" ");
         let mut command = longshore(&stage.root());
@@ -165,7 +166,7 @@ fn other_signals() {
         command.args(["run", "--no-init", "--", "sh", "-c"]);
         command.arg("trap 'echo bye; exit 9' TERM; echo ready; while :; do sleep 0.01; done");
         let mut ready = Ready::start(&mut command);
-        for number in numbers.iter().chain(&[34, 40, 64]) {
+        for number in &numbers {
             ready.signal(*number);
         }
         ready.signal(Signal::SIGTERM as i32);

@@ -8,7 +8,10 @@ use std::sync::LazyLock;
 use executor_core::lifecycle::{Leftover, LeftoverKind};
 use executor_disk::faults::{Op, change};
 use executor_disk::{Dir, mount_table};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, StatVfsMountFlags, fstatvfs, openat2, statvfs};
+use rustix::fs::{
+    AtFlags, CWD, Mode, OFlags, ResolveFlags, StatVfsMountFlags, StatxAttributes, StatxFlags, fstatvfs,
+    openat2, statvfs, statx,
+};
 use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_remount, move_mount, open_tree, unmount,
@@ -90,7 +93,20 @@ pub(crate) fn unmount_point(dir: &Dir, name: &str) -> Option<Leftover> {
     match unmount(dir.by_descriptor(name), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
         // It is not a mount point, or does not exist.
         Ok(()) | Err(Errno::INVAL | Errno::NOENT) => None,
+        // Without the right to unmount, the kernel does not look whether anything is mounted.
+        Err(Errno::PERM) if is_no_mount(dir, name) => None,
         Err(error) => Some(Leftover::new(LeftoverKind::Mount, dir.path_of(name), &io::Error::from(error))),
+    }
+}
+
+/// Whether it is known that nothing is mounted at `name` in `dir`. A kernel before Linux 5.8 does not say.
+fn is_no_mount(dir: &Dir, name: &str) -> bool {
+    match statx(dir, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, StatxFlags::empty()) {
+        Ok(stat) => {
+            let is_told = stat.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT);
+            is_told && !stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT)
+        }
+        Err(error) => error == Errno::NOENT,
     }
 }
 

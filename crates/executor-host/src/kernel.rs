@@ -268,7 +268,7 @@ impl Kernel for Linux {
     }
 
     fn send_group(&mut self, group: HostPid, signal: Signal) -> io::Result<()> {
-        Ok(rustix::process::kill_process_group(pidfd::raw(group)?, pidfd::number(signal)?)?)
+        Ok(rustix::process::kill_process_group(pidfd::raw(group)?, pidfd::number(signal))?)
     }
 
     fn kill_unwatched(&mut self, pid: HostPid) {

@@ -1,8 +1,8 @@
 //! Pidfds: opening, waiting, signalling, and the exit status of processes that are not our children.
 //!
 //! A module with `unsafe` in it: `PIDFD_GET_INFO` has no safe wrapper in rustix 1.1 or nix 0.31, neither has looking at the
-//! action of a signal, and tokio's `AsyncFd` takes a promise about the file it watches.
-#![expect(unsafe_code, reason = "three calls, each with its reason")]
+//! action of a signal, nor a real-time signal, and tokio's `AsyncFd` takes a promise about the file it watches.
+#![expect(unsafe_code, reason = "four calls, each with its reason")]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -38,9 +38,9 @@ pub(crate) fn raw(pid: HostPid) -> io::Result<Pid> {
 }
 
 /// A signal as system calls take it.
-pub(crate) fn number(signal: Signal) -> io::Result<rustix::process::Signal> {
-    rustix::process::Signal::from_named_raw(i32::from(signal.number()))
-        .ok_or_else(|| io::Error::new(io::ErrorKind::Unsupported, format!("{signal} cannot be sent")))
+pub(crate) const fn number(signal: Signal) -> rustix::process::Signal {
+    // SAFETY: the number is from 1 to 64. It is sent to another process, and no action for it is set in this one.
+    unsafe { rustix::process::Signal::from_raw_unchecked(signal.number() as i32) }
 }
 
 /// Sends a signal. A process that is gone is not an error.
@@ -48,8 +48,7 @@ pub(crate) fn number(signal: Signal) -> io::Result<rustix::process::Signal> {
 /// # Errors
 /// When it may not be sent.
 pub(crate) fn send(pidfd: impl AsFd, signal: Signal) -> io::Result<Delivery> {
-    let signal = number(signal)?;
-    match rustix::process::pidfd_send_signal(pidfd, signal) {
+    match rustix::process::pidfd_send_signal(pidfd, number(signal)) {
         Ok(()) => Ok(Delivery::Sent),
         Err(Errno::SRCH) => Ok(Delivery::Gone),
         Err(error) => Err(error.into()),

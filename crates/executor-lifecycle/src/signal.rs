@@ -8,7 +8,8 @@ use thiserror::Error;
 
 /// A signal, by its number from 1 to 64. 64 is `SIGRTMAX`.
 ///
-/// In JSON it is the number. A name, with or without `SIG`, can be read as well.
+/// In JSON it is the number. A name, with or without `SIG`, can be read as well. Real-time signals are `RTMIN`, which is 34 as
+/// in the C libraries, `RTMIN+1` to `RTMIN+30`, and `RTMAX-30` to `RTMAX`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(try_from = "SignalForm", into = "u8")]
@@ -20,6 +21,10 @@ const NAMES: [&str; 31] = [
     "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
     "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
+
+/// The real-time signals that the C libraries leave to programs.
+const RTMIN: u8 = 34;
+const RTMAX: u8 = 64;
 
 impl Signal {
     /// Hang-up.
@@ -63,7 +68,7 @@ pub enum SignalScope {
 
 /// A text that is not a signal.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{0:?} is not a signal: give a name such as TERM or SIGTERM, or a number from 1 to 64")]
+#[error("{0:?} is not a signal: give a name such as TERM, SIGTERM or RTMIN+3, or a number from 1 to 64")]
 pub struct InvalidSignal(String);
 
 impl FromStr for Signal {
@@ -76,9 +81,28 @@ impl FromStr for Signal {
         }
         let upper = text.to_ascii_uppercase();
         let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+        if let Some(number) = real_time(name) {
+            return Ok(Self(number));
+        }
         let index = NAMES.iter().position(|known| *known == name).ok_or_else(invalid)?;
         u8::try_from(index + 1).ok().and_then(Self::new).ok_or_else(invalid)
     }
+}
+
+/// Reads `RTMIN`, `RTMIN+3`, `RTMAX`, `RTMAX-3`.
+fn real_time(name: &str) -> Option<u8> {
+    let offset = |text: &str, sign: char| match text {
+        "" => Some(0),
+        text => {
+            text.strip_prefix(sign).filter(|digits| digits.bytes().all(|c| c.is_ascii_digit()))?.parse().ok()
+        }
+    };
+    let number = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX")) {
+        (Some(text), _) => RTMIN.checked_add(offset(text, '+')?),
+        (None, Some(text)) => RTMAX.checked_sub(offset(text, '-')?),
+        (None, None) => None,
+    };
+    number.filter(|number| (RTMIN..=RTMAX).contains(number))
 }
 
 /// A signal as it is read from JSON.
@@ -119,6 +143,8 @@ impl fmt::Display for Signal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match NAMES.get(usize::from(self.0) - 1) {
             Some(name) => write!(f, "SIG{name}"),
+            None if self.0 == RTMIN => f.write_str("SIGRTMIN"),
+            None if self.0 > RTMIN => write!(f, "SIGRTMIN+{}", self.0 - RTMIN),
             None => write!(f, "signal {}", self.0),
         }
     }
@@ -137,8 +163,20 @@ mod tests {
         }
         assert_eq!(Signal::HUP.to_string(), "SIGHUP");
         assert_eq!(Signal::new(31).map(|s| s.to_string()).as_deref(), Some("SIGSYS"));
-        assert_eq!(Signal::new(64).map(|s| s.to_string()).as_deref(), Some("signal 64"));
-        for bad in ["0", "65", "SIG", "", "TERMINATE", "-9"] {
+        for number in 1..=64 {
+            let signal = Signal::new(number).unwrap();
+            let text = signal.to_string();
+            assert_eq!(text.strip_prefix("signal ").unwrap_or(&text).parse(), Ok(signal));
+        }
+        assert_eq!(Signal::new(33).map(|s| s.to_string()).as_deref(), Some("signal 33"));
+        for (text, number) in
+            [("SIGRTMIN", 34), ("rtmin+3", 37), ("RTMAX-14", 50), ("RTMAX", 64), ("RTMAX-0", 64)]
+        {
+            assert_eq!(text.parse(), Ok(Signal(number)));
+        }
+        for bad in
+            ["0", "65", "SIG", "", "TERMINATE", "-9", "RTMIN+31", "RTMAX-31", "RTMIN-1", "RTMIN+", "RTMIN++1"]
+        {
             assert!(bad.parse::<Signal>().is_err(), "{bad:?} was taken");
         }
     }

@@ -3,7 +3,7 @@
 //! | signal | what it does |
 //! |---|---|
 //! | INT, TERM, HUP | end the program, with grace; a second one kills it: see `ending` |
-//! | any other that would end this command | is passed on to the program; real-time signals are dropped |
+//! | any other that would end this command | is passed on to the program |
 //! | WINCH | is passed on, unless the program has a terminal, which is resized |
 //! | TSTP | stops the container and this command; CONT continues both: see `job` |
 //! | TTIN, TTOU | are blocked: see [`block_those_of_terminals`] |
@@ -25,7 +25,7 @@ use super::{job, proc_status};
 /// Those that end the program.
 const ENDS: [Signal; 3] = [Signal::INT, Signal::TERM, Signal::HUP];
 
-/// Others that end a process that does not handle them, and are no faults of its own. Of 32 and 33, the C library makes use.
+/// Others that end a process that does not handle them, and are no faults of its own.
 const PASSED_ON: [Number; 11] = [
     Number::SIGQUIT,
     Number::SIGUSR1,
@@ -41,7 +41,7 @@ const PASSED_ON: [Number; 11] = [
 ];
 /// With them a shell stops and continues its jobs.
 const OF_JOBS: [Number; 2] = [Number::SIGTSTP, Number::SIGCONT];
-/// The library cannot send them: they must not end the command, but the program does not get them.
+/// Those too. Of 32 and 33, the C library makes use.
 const REAL_TIME: std::ops::RangeInclusive<u8> = 34..=64;
 
 /// A signal that has come.

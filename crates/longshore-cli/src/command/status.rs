@@ -186,7 +186,10 @@ impl From<StartFailure> for Failure {
             _ if field == "network" => {
                 (OUR_FAILURE, "choose another network with --net (see also --cni-configs and --cni-plugins)")
             }
-            StartFailureKind::NotFound => (NOT_FOUND, "check its name, or bring it in with -v"),
+            StartFailureKind::NotFound => (
+                NOT_FOUND,
+                "check its name, bring it in with -v, or name its root file system with --rootfs (there are no images)",
+            ),
             StartFailureKind::NotExecutable => {
                 (NOT_EXECUTABLE, "name a program or a script that can be executed")
             }
