@@ -162,19 +162,21 @@ fn pid1_ignores() {
 #[test]
 fn tty_piped_stdin() {
     on_bare_stage(|stage| {
-        let mut command = longshore(&stage.root());
-        command
-            .args(["run", "-it", "cat"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let child = command.spawn().unwrap();
-        drop(command);
-        let outcome = Outcome::from(child.wait_with_output().unwrap());
-        assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(125), ""));
-        let sentence =
-            "longshore: stdin is no terminal, and -t with -i passes on the keys of one; leave out -t";
-        assert!(outcome.stderr.starts_with(sentence), "{}", outcome.stderr);
+        // A specification asks for a terminal, too.
+        let spec = stage.path("spec.json");
+        fs::write(&spec, call(&stage.root(), &["spec", "--json", "-t", "cat"]).stdout).unwrap();
+        for words in [&["-it", "cat"][..], &["-i", "--spec", spec.to_str().unwrap()]] {
+            let mut command = longshore(&stage.root());
+            command.arg("run").args(words);
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let child = command.spawn().unwrap();
+            drop(command);
+            let outcome = Outcome::from(child.wait_with_output().unwrap());
+            assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(125), ""));
+            let sentence =
+                "longshore: stdin is no terminal, and -t with -i passes on the keys of one; leave out -t";
+            assert!(outcome.stderr.starts_with(sentence), "{}", outcome.stderr);
+        }
         stage.check();
     });
 }

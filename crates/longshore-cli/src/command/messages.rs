@@ -201,6 +201,7 @@ fn of_remains() -> Table {
     let (why, what) = (|| "WHY".to_owned(), || "WHAT".to_owned());
     let all = [
         Remark::OutputLost { why: why() },
+        Remark::OutputNotRead,
         Remark::Left { what: what() },
         Remark::LeftBySweep { what: what() },
         Remark::SpansLost { why: why() },

@@ -7,6 +7,8 @@ use std::fmt;
 pub(crate) enum Remark {
     /// Output of the program could not be written.
     OutputLost { why: String },
+    /// Its reader was not waited for any longer.
+    OutputNotRead,
     /// Something of the container's could not be removed.
     Left { what: String },
     /// A sweep could not remove something.
@@ -24,6 +26,9 @@ impl fmt::Display for Remark {
             Self::OutputLost { why } => {
                 write!(f, "output of the program is lost: {why}; free some space or memory")
             }
+            Self::OutputNotRead => f.write_str(
+                "output of the program is lost: its reader has not read it; read it, or write it to a file",
+            ),
             Self::Left { what } => write!(f, "{what}: could not be removed; `longshore sweep` tries again"),
             Self::LeftBySweep { what } => {
                 write!(f, "{what}: could not be removed; look who uses it and sweep again")

@@ -90,12 +90,12 @@ async fn supervise(
     arguments: Run,
     listening: &mut Option<Signals>,
 ) -> Result<Ended, Failure> {
-    if arguments.tty && arguments.interactive && !io::stdin().is_terminal() {
+    let mut spec = arguments.spec(DefaultInit::Yes)?;
+    let has_terminal = spec.process.terminal.is_some();
+    if has_terminal && arguments.interactive && !io::stdin().is_terminal() {
         return Err(Refused::NoTerminal.into());
     }
-    let mut spec = arguments.spec(DefaultInit::Yes)?;
     ordinary::check(&spec)?;
-    let has_terminal = spec.process.terminal.is_some();
     let signals = listening.insert(Signals::listen(has_terminal).map_err(no_files)?);
     let log = arguments.events.as_deref().map(open_log).transpose()?;
     let executor = executor(global)?;
@@ -174,15 +174,13 @@ async fn follow(
     let restore = restore.transpose().map_err(no_files)?;
     let copied = terminal.map(|_| terminal::copy(container)).transpose().map_err(no_files)?;
     let exit = wait(container, &mut relay, restore.as_ref(), signals, asked).await;
-    if let Some(copied) = copied {
-        tokio::select! {
-            _panicked = copied => {}
-            () = hurried(&exit, signals) => {}
-        }
-    }
+    let shown = match copied {
+        None => Ok(()),
+        Some(copied) => copied.finish(hurried(&exit, signals)).await,
+    };
     drop(restore);
     let copied = relay.finish(hurried(&exit, signals)).await;
-    Ok((exit, copied))
+    Ok((exit, shown.and(copied)))
 }
 
 fn no_files(error: io::Error) -> Failure {
@@ -217,12 +215,10 @@ async fn hurried(exit: &Exit, signals: &mut Signals) {
 /// How long readers are waited for. As any program does, one that has ended by itself waits until they have read.
 fn last_output(exit: &Exit) -> Option<Duration> {
     match exit.reason {
-        ExitReason::Normal | ExitReason::StartFailed(_) => None,
-        ExitReason::Cancelled { .. }
-        | ExitReason::TimedOut { .. }
-        | ExitReason::OutOfMemory
-        | ExitReason::Lost
-        | _ => Some(LAST_OUTPUT),
+        ExitReason::Normal | ExitReason::StartFailed(_) | ExitReason::OutOfMemory => None,
+        ExitReason::Cancelled { .. } | ExitReason::TimedOut { .. } | ExitReason::Lost | _ => {
+            Some(LAST_OUTPUT)
+        }
     }
 }
 
@@ -244,6 +240,7 @@ async fn wait(
     let started = container.started();
     tokio::pin!(ended, started);
     let mut starting = true;
+    let mut stops = false;
     let mut ending = Ending::new(asked.cancel);
     loop {
         tokio::select! {
@@ -251,7 +248,10 @@ async fn wait(
             outcome = &mut started, if starting => {
                 starting = false;
                 if let Ok(init) = outcome {
-                    relay.start(init);
+                    relay.start((!asked.has_init).then_some(init));
+                    if stops {
+                        job::stop(container, terminal, signals).await;
+                    }
                 }
             }
             exit = &mut ended => {
@@ -274,7 +274,10 @@ async fn wait(
                         drop(container.cancel(cancel));
                     }
                 }
-                Received::Stop => job::stop(container, terminal).await,
+                // A container that is being started cannot be frozen.
+                Received::Stop if starting => stops = true,
+                Received::Stop => job::stop(container, terminal, signals).await,
+                Received::Continued if starting => stops = false,
                 Received::Continued => terminal.into_iter().for_each(terminal::Restore::take_again),
             },
         }

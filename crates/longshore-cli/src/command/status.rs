@@ -30,7 +30,11 @@ const NOT_FOUND: Code = Code(127);
 /// The sentence if output of the program could not be written. The code is still the program's own if that has failed.
 pub(crate) fn lost_output(error: &io::Error, code: Code) -> (Code, String) {
     let code = if code == Code(0) { OUR_FAILURE } else { code };
-    (code, Remark::OutputLost { why: error.to_string() }.to_string())
+    let remark = match error.kind() {
+        io::ErrorKind::TimedOut => Remark::OutputNotRead,
+        _ => Remark::OutputLost { why: error.to_string() },
+    };
+    (code, remark.to_string())
 }
 
 const KILLED: ExitStatus = ExitStatus::Signal(Signal::KILL);
