@@ -82,7 +82,7 @@ fn machines(criterion: &mut Criterion) {
 fn configuration(criterion: &mut Criterion) {
     let filtered = ContainerSpec::host(["true"]);
     let mut minimal = filtered.clone();
-    minimal.seccomp = Seccomp::Unconfined;
+    minimal.seccomp = Some(Seccomp::Unconfined);
     for (name, spec) in
         [("config.json, for people", filtered), ("config.json without a filter, for people", minimal)]
     {

@@ -96,7 +96,7 @@ impl Side {
     /// The same without a filter for system calls, which costs the runtime the most.
     pub(crate) fn minimal(&self, args: &[&str]) -> ContainerSpec {
         let mut spec = self.spec(args);
-        spec.seccomp = Seccomp::Unconfined;
+        spec.seccomp = Some(Seccomp::Unconfined);
         spec
     }
 

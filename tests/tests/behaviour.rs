@@ -51,10 +51,10 @@ fn the_filter_fits_the_capabilities() {
             {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 30}]}"#;
         std::fs::write(stage.path("profile.json"), profile).unwrap();
         let mut own = shell("mkdir /m 2>&1 | grep -c 'Read-only file system'; touch /t && echo made");
-        own.seccomp = Seccomp::Profile(stage.path("profile.json"));
+        own.seccomp = Some(Seccomp::Profile(stage.path("profile.json")));
         assert_eq!(says(&executor, own).await, "1\nmade\n");
         let mut none = shell("grep ^Seccomp: /proc/self/status | tr -d '\\t\\n'");
-        none.seccomp = Seccomp::Unconfined;
+        none.seccomp = Some(Seccomp::Unconfined);
         assert_eq!(says(&executor, none).await, "Seccomp:0");
         stage.finish(executor).await;
     });
@@ -74,6 +74,22 @@ fn an_insecure_container_has_every_right_and_device() {
         spec.security = Security::Insecure;
         let expected = format!("CapEff: {all} NoNewPrivs: 0 Seccomp: 0 mounted\nkmsg\ncgroups\n1\n");
         assert_eq!(says(&executor, spec).await, expected);
+        // A filter that is asked for is there as well.
+        let profile = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+            {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 30}]}"#;
+        std::fs::write(stage.path("profile.json"), profile).unwrap();
+        for (asked, made) in [
+            (Some(Seccomp::Default), "Seccomp:2 made\n"),
+            (Some(Seccomp::Profile(stage.path("profile.json"))), "Seccomp:2 "),
+            (Some(Seccomp::Unconfined), "Seccomp:0 made\n"),
+            (None, "Seccomp:0 made\n"),
+        ] {
+            let mut spec = shell(
+                "grep ^Seccomp: /proc/self/status | tr -d '\\t' | tr '\\n' ' '; mkdir /n 2>/dev/null && echo made || true",
+            );
+            (spec.security, spec.seccomp) = (Security::Insecure, asked.clone());
+            assert_eq!(says(&executor, spec).await, made, "{asked:?}");
+        }
         stage.finish(executor).await;
     });
 }

@@ -8,7 +8,7 @@ use std::process::Stdio as ProcessStdio;
 
 use longshore::{ContainerSpec, Device, DeviceRights, ExecSpec, IdMap, IdRange, Mount, StartFailureKind};
 use longshore_tests::command::longshore;
-use longshore_tests::{on_bare_stage, on_stage, says, shell, sleeper, start_failure};
+use longshore_tests::{on_bare_stage, on_stage, says, shell, sleeper, start_failure, until};
 
 const SECRET: &str = "correct horse battery staple";
 
@@ -123,6 +123,37 @@ fn a_device_has_the_rights_that_it_is_given() {
             let failure = start_failure(&executor, spec).await;
             assert_eq!(failure.kind, StartFailureKind::BadConfig, "{failure}");
             assert!(failure.message.contains(wrong), "{failure}");
+        }
+        stage.finish(executor).await;
+    });
+}
+
+/// A device beside /dev leaves nothing, and none is put where something else is.
+#[test]
+fn device_elsewhere() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let volume = stage.path("volume");
+        fs::create_dir(&volume).unwrap();
+        let null = |place: &str| Device::node("/dev/null", DeviceRights::READ_WRITE).at(place);
+        for place in ["/etc/new", "/made/for/it", "/v/in", "/dev/new"] {
+            let script = format!("echo x > {place}; stat -c '%t %T' {place}");
+            let of_host = shell(&script).mount(Mount::bind(&volume, "/v"));
+            let kept = stage.directory_spec(["sh", "-c", &script]).mount(Mount::bind(&volume, "/v"));
+            for mut spec in [of_host.device(null(place)), kept.device(null(place))] {
+                spec.remove_stub_parents = true;
+                assert_eq!(says(&executor, spec).await, "1 3\n", "{place}");
+            }
+        }
+        let in_root = |name: &str| stage.path("rootfs").join(name).exists();
+        until("the stubs are gone", || !["etc/new", "made", "dev/new"].into_iter().any(in_root)).await;
+        until("the stubs are gone", || fs::read_dir(&volume).unwrap().count() == 0).await;
+        fs::write(stage.path("rootfs/etc/passwd"), "root:x:0:0::/:\n").unwrap();
+        for taken in ["/etc/passwd", "/etc", "/dev/pts", "/v"] {
+            let spec = stage.directory_spec(["true"]).mount(Mount::bind(&volume, "/v")).device(null(taken));
+            let failure = start_failure(&executor, spec).await;
+            assert_eq!(failure.kind, StartFailureKind::BadConfig, "{failure}");
+            assert!(failure.message.starts_with(&format!("device: {taken}: something else")), "{failure}");
         }
         stage.finish(executor).await;
     });

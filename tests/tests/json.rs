@@ -226,7 +226,7 @@ fn spec() -> impl Strategy<Value = ContainerSpec> {
             let range = IdRange { container: 0, host: 100_000, size: 65_536 };
             spec.id_map = Some(IdMap { uids: vec![range], gids: vec![range] });
             spec.dns.nameservers = vec!["127.0.0.9".parse().unwrap()];
-            spec.seccomp = Seccomp::Profile("/p.json".into());
+            spec.seccomp = Some(Seccomp::Profile("/p.json".into()));
             spec.selinux = Some(Selinux::Generated);
             spec.telemetry.tracestate = Some("a=b".into());
             spec.id = id;

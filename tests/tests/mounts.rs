@@ -367,3 +367,43 @@ fn stubs_left() {
         stage.check();
     });
 }
+
+/// A tmpfs has the mode that it is asked for, or 1777, also where a directory of another mode is.
+#[test]
+fn tmpfs_mode() {
+    use std::os::unix::fs::PermissionsExt;
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let mut base = stage.directory_spec(["sh", "-c", "stat -c %a:%u:%g /x"]);
+        let there = stage.path("rootfs/x");
+        fs::create_dir_all(there.join("kept")).unwrap();
+        fs::set_permissions(&there, fs::Permissions::from_mode(0o711)).unwrap();
+        let volume = volume(&stage, "v");
+        fs::create_dir(volume.join("x")).unwrap();
+        fs::set_permissions(volume.join("x"), fs::Permissions::from_mode(0o710)).unwrap();
+        let tmpfs =
+            |options: &[&str]| options.iter().fold(Mount::tmpfs("/x"), |tmpfs, one| tmpfs.option(*one));
+        for (options, expected) in [
+            (&["mode=700"][..], "700:0:0\n"),
+            (&["mode=1777"], "1777:0:0\n"),
+            (&["mode=0750", "uid=5", "gid=6", "size=64k"], "750:5:6\n"),
+            (&[], "1777:0:0\n"),
+        ] {
+            assert_eq!(says(&executor, base.clone().mount(tmpfs(options))).await, expected, "{options:?}");
+            assert_eq!(says(&executor, base.clone().mount(tmpfs(options).read_only())).await, expected);
+            let within = base.clone().mount(tmpfs(options)).cwd("/x/in");
+            assert_eq!(says(&executor, within).await, expected, "with a directory in it: {options:?}");
+        }
+        let map = longshore::IdMap::both(vec!["0:100000:65536".parse().unwrap()]);
+        let mut mapped = base.clone().mount(tmpfs(&["mode=750", "uid=5"]));
+        mapped.id_map = Some(map);
+        assert_eq!(says(&executor, mapped).await, "750:5:0\n");
+        base.process.args[2] = "stat -c %a /v/x /v/y; ls /x/y".into();
+        let below =
+            base.mount(Mount::bind(&volume, "/v")).mount(Mount::tmpfs("/v/x")).mount(Mount::tmpfs("/v/y"));
+        let below = below.mount(tmpfs(&["mode=700"])).mount(Mount::bind(&volume, "/x/y"));
+        assert_eq!(says(&executor, below).await, "1777\n1777\nname\nx\ny\n");
+        assert!(there.join("kept").exists());
+        stage.finish(executor).await;
+    });
+}

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use longshore::{ContainerSpec, ExitReason, ExitStatus, Mount, Rootfs, StartFailureKind, UpperLayer};
-use longshore_tests::{Stage, on_stage, patience, says, shell, sleeper, start_failure, text};
+use longshore_tests::{Stage, on_stage, patience, says, shell, sleeper, start_failure, text, until};
 
 /// The paths below a directory with the times of the directories, as they can be compared.
 fn tree(dir: &Path) -> Vec<(PathBuf, Option<(i64, i64)>)> {
@@ -256,6 +256,16 @@ fn a_working_directory_is_made_for_its_user() {
         there.process.cwd = "/not/yet/there".into();
         assert_eq!(says(&executor, there).await, "/not/yet/there\n1234\n");
         assert!(!Path::new("/not").exists());
+        // What is before `..` is not made.
+        spec.process.cwd = "/no/such/../../plain/.".into();
+        spec.process.args[2] = "pwd".into();
+        assert_eq!(says(&executor, spec.clone()).await, "/plain\n");
+        assert!(rootfs(&spec).join("plain").exists() && !rootfs(&spec).join("no").exists());
+        // A read-only root file system is as it was.
+        spec.read_only = true;
+        spec.process.cwd = "/for/it/alone".into();
+        assert_eq!(says(&executor, spec.clone()).await, "/for/it/alone\n");
+        until("the working directory is gone", || !rootfs(&spec).join("for").exists()).await;
         stage.finish(executor).await;
     });
 }

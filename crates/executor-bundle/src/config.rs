@@ -8,7 +8,7 @@
 mod cdi;
 mod cgroup;
 mod defaults;
-mod devices;
+pub(crate) mod devices;
 mod edit;
 pub(crate) mod host;
 mod kernel;
@@ -252,7 +252,7 @@ mod tests {
     fn later_mounts_and_variables_replace_former_ones() {
         let bind = |source: &str| Bind::bind(source, "/dev/shm").read_only();
         let config = config(|spec| {
-            spec.mounts = vec![bind("/etc"), bind("/usr")];
+            spec.mounts = vec![bind("/usr")];
             spec.process.env =
                 vec![("PATH".into(), "/x".into()), ("A".into(), "1".into()), ("A".into(), "2".into())];
         });
@@ -303,7 +303,7 @@ mod tests {
             spec.mounts.push(Bind::bind("/etc", "/d"));
             spec.resources.memory = Some(64 << 20);
             spec.network = executor_core::Network::Host;
-            spec.seccomp = Seccomp::Unconfined;
+            spec.seccomp = Some(Seccomp::Unconfined);
         });
         assert_eq!((&changed["hostname"], &changed["root"]["readonly"]), (&json!("ours"), &json!(true)));
         assert_eq!(changed["process"]["user"], json!({"uid": 0, "gid": 0, "additionalGids": [0, 10]}));

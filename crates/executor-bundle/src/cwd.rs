@@ -7,17 +7,16 @@
 use std::path::{Path, PathBuf};
 
 use executor_disk::Dir;
-use rustix::mount::{MountFlags, mount};
 use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::ids::{self, Ids, Owner};
 use crate::mount_entry::destination;
-use crate::mounts::SELECTED;
-use crate::nested::{Options, make_private};
+use crate::nested::Options;
 use crate::rootfs::BundleRootfs;
 use crate::rootfs_dir::RootfsDir;
 use crate::seen::{Seen, What};
+use crate::tmpfs;
 
 /// The name of a tmpfs with a working directory, in the bundle's directory of prepared mounts.
 const TMPFS: &str = "cwd";
@@ -28,8 +27,20 @@ pub(crate) fn missing(seen: &Seen<'_>, cwd: &Path) -> Result<Option<PathBuf>, Er
     Ok(matches!(what, What::Missing).then_some(at))
 }
 
+/// Whether a mount is at or above this path.
+fn covers(rootfs: &BundleRootfs, mount: &Value, at: &Path) -> bool {
+    !rootfs.shows(mount) && at.starts_with(destination(mount))
+}
+
+/// A read-only root file system stays as it was, so the working directory that is missing at `at` is removed after the
+/// container: as an entry for [`stubs`](crate::stubs). `None` if it is to be made by [`make`].
+pub(crate) fn as_stub(rootfs: &BundleRootfs, mounts: &[Value], at: &Path, read_only: bool) -> Option<Value> {
+    let is_inside = !mounts.iter().any(|mount| covers(rootfs, mount, at));
+    (read_only && rootfs.is_kept && is_inside).then(|| json!({"destination": at}))
+}
+
 /// Makes `cwd`, which is [`missing`] at `at`, owned by `owner`. `view` has the files of `rootfs`, `mounts` are all mounts,
-/// without links in their destinations.
+/// without links in their destinations. A tmpfs with options that only the runtime knows is left to it.
 pub(crate) fn make(
     dir: &Dir,
     view: &RootfsDir,
@@ -40,8 +51,7 @@ pub(crate) fn make(
     ids: &Ids,
 ) -> Result<(), Error> {
     let failed = || Error::file("cwd", cwd);
-    let covers = |mount: &&mut Value| !rootfs.shows(mount) && at.starts_with(destination(mount));
-    let Some(mount) = mounts.iter_mut().rev().find(covers) else {
+    let Some(mount) = mounts.iter_mut().rev().find(|mount| covers(rootfs, mount, at)) else {
         return view.make_dirs(cwd, owner).map_err(failed());
     };
     let inside = Path::new("/").join(at.strip_prefix(destination(mount)).unwrap_or(at));
@@ -51,28 +61,11 @@ pub(crate) fn make(
             let source = Path::new(mount["source"].as_str().unwrap_or_default());
             RootfsDir::open(source)?.make_dirs(&inside, owner).map_err(failed())
         }
-        Some("tmpfs") if !ids::rootless() => in_tmpfs(dir, mount, &inside, owner, ids),
+        Some("tmpfs") if !ids::rootless() => {
+            let Some(options) = Options::of(mount, ids) else { return Ok(()) };
+            let place = tmpfs::prepare(dir, TMPFS, mount, &options)?;
+            RootfsDir::open(&place)?.make_dirs(&inside, owner).map_err(failed())
+        }
         _ => Ok(()),
     }
-}
-
-/// Mounts a tmpfs with the working directory in it, unless it has options that only the runtime knows.
-fn in_tmpfs(dir: &Dir, entry: &mut Value, inside: &Path, owner: Owner, ids: &Ids) -> Result<(), Error> {
-    let Some(options) = Options::of(entry, ids) else { return Ok(()) };
-    let failed = || Error::file::<std::io::Error>("cwd", inside);
-    let selected = dir.open_or_make_dir(SELECTED).map_err(Error::io("make", &dir.path_of(SELECTED)))?;
-    let place = selected.path_of(TMPFS);
-    selected.make_dir(TMPFS, 0o700).map_err(Error::io("make", &place))?;
-    let at = selected.by_descriptor(TMPFS);
-    let flags = options.flags.difference(MountFlags::RDONLY);
-    mount("tmpfs", &at, "tmpfs", flags, options.data().as_c_str())
-        .and_then(|()| make_private(&at))
-        .map_err(|error| failed()(error.into()))?;
-    RootfsDir::open(&place)?.make_dirs(inside, owner).map_err(failed())?;
-    let words = entry["options"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let words = words.filter(|word| !word.contains('=') && *word != "rbind");
-    entry["options"] = ["rbind"].into_iter().chain(words).collect();
-    entry["type"] = json!("bind");
-    entry["source"] = json!(place);
-    Ok(())
 }

@@ -15,6 +15,7 @@
 //!                    └─────▶ edit: limits, network, seccomp, labels, cdi, init, ids ──▶ config.json
 //!                                       ├──▶ seen: links to mount points, as the container will see them
 //!                                       ├──▶ cwd: a working directory that is missing
+//!                                       ├──▶ tmpfs: the modes that a runtime would not give
 //!                                       ├──▶ nested: mounts below a volume, put together by us
 //!                                       └──▶ stubs: mount points that are missing in a kept rootfs
 //! ```
@@ -44,6 +45,7 @@ mod rootfs_dir;
 mod secrets;
 mod seen;
 mod stubs;
+mod tmpfs;
 
 use std::path::{Path, PathBuf};
 
@@ -52,7 +54,7 @@ use executor_core::{ContainerSpec, ExecSpec, Mount, MountSource, NetworkAttachme
 use executor_disk::Dir;
 use serde_json::{Value, json};
 
-use crate::config::{Configuration, host, labels};
+use crate::config::{Configuration, devices, host, labels};
 use crate::context::BundleContext;
 use crate::ids::{Ids, Owner};
 use crate::process::check_program;
@@ -110,12 +112,14 @@ pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> R
         let is_shown = |mount: &Value| rootfs.shows(mount);
         asked = seen::resolve_points(&view, all, is_shown, &mounts.covered, spec.config.is_some())?;
     }
-    let missing_cwd = look_inside(&mut config, &view, &rootfs, spec, &process.user, &ids)?;
+    let missing_cwd = look_inside(&mut config, &view, &rootfs, spec, &process.user, &process.cwd, &ids)?;
     if let Some(all) = config.json["mounts"].as_array_mut() {
-        if let Some(missing) = missing_cwd {
-            cwd::make(dir, &view, &rootfs, all, (&missing, &spec.process.cwd), process.owner, &ids)?;
+        let stub = missing_cwd.as_ref().and_then(|at| cwd::as_stub(&rootfs, all, at, spec.read_only));
+        if let Some(missing) = missing_cwd.filter(|_| stub.is_none()) {
+            cwd::make(dir, &view, &rootfs, all, (&missing, &process.cwd), process.owner, &ids)?;
         }
-        place(dir, &context, &asked, &ids, all)?;
+        tmpfs::make(dir, &view, all, &ids)?;
+        place(dir, &context, (&asked, stub), &ids, all)?;
     }
     host::note_mounts(dir, &config.json)?;
     process::keep(dir, &config.json["process"])?;
@@ -130,14 +134,17 @@ fn look_inside(
     rootfs: &BundleRootfs,
     spec: &ContainerSpec,
     user: &User,
+    cwd: &Path,
     ids: &Ids,
 ) -> Result<Option<PathBuf>, Error> {
-    let all = config.json["mounts"].as_array().into_iter().flatten();
+    let all = config.json["mounts"].as_array();
+    devices::check(view, all.map_or(&[], Vec::as_slice), &spec.devices)?;
+    let all = all.into_iter().flatten();
     let seen = Seen::of(view).with_mounts(all.filter(|mount| !rootfs.shows(mount)))?;
     process::files::check(&seen)?;
     let program = spec.process.args.first().map(String::as_str);
     let found = check_program(&seen, spec, program, &config.json["process"], user, ids)?;
-    let missing_cwd = if rootfs.is_complete { cwd::missing(&seen, &spec.process.cwd)? } else { None };
+    let missing_cwd = if rootfs.is_complete { cwd::missing(&seen, cwd)? } else { None };
     // Our own init looks for the program itself.
     if let Some(path) = found.filter(|_| !spec.init) {
         config.json["process"]["args"][0] = json!(path);
@@ -145,11 +152,12 @@ fn look_inside(
     Ok(missing_cwd)
 }
 
-/// Makes the mount points of `mounts`. What we can mount ourselves is taken out.
+/// Makes the mount points of `mounts`, and another directory that is removed with them. What we can mount ourselves is taken
+/// out.
 fn place(
     dir: &Dir,
     context: &BundleContext<'_>,
-    asked: &[PathBuf],
+    (asked, stub): (&[PathBuf], Option<Value>),
     ids: &Ids,
     mounts: &mut Vec<Value>,
 ) -> Result<(), Error> {
@@ -157,7 +165,8 @@ fn place(
     let stays_below = |point: &Path| !spec.remove_stub_parents && asked.iter().any(|asked| asked == point);
     nested::make(dir, mounts, &stays_below, ids)?;
     if rootfs.is_kept {
-        stubs::make_missing(dir, &rootfs.root, mounts, &stays_below, ids.root)?;
+        let points: Vec<_> = mounts.iter().cloned().chain(stub).collect();
+        stubs::make_missing(dir, &rootfs.root, &points, &stays_below, ids.root)?;
     } else if rootfs.is_complete && (ids.root != Owner::ROOT || rootfs.has_mounts_to_restrict(spec)) {
         // The runtime would make them as the container's root, who may not write to what is the host's root's, or when they
         // cannot be made any more.

@@ -21,6 +21,7 @@ use crate::kernel_fs;
 use crate::mount_entry::{attach, copy_mount, locked_flags, mount, read_only_below, unmount_point};
 use crate::rootfs_dir::RootfsDir;
 use crate::secrets;
+use crate::tmpfs;
 
 /// The directory in the bundle where mounts are prepared: the files that selectors find, and volumes with mounts below.
 pub(crate) const SELECTED: &str = "mounts";
@@ -71,6 +72,10 @@ fn entry(
         MountSource::Tmpfs => {
             // The runtime makes the container's devices in the one that is at /dev.
             let is_dev = requested.destination.components().eq(Path::new("/dev").components());
+            let mode = format!("mode={:o}", tmpfs::DEFAULT_MODE);
+            if !is_dev && !options.iter().any(|option| option.starts_with("mode=")) {
+                options.push(&mode);
+            }
             options.splice(0..0, ["nosuid"].into_iter().chain((!is_dev).then_some("nodev")).chain([access]));
             mount(&requested.destination, "tmpfs", Path::new("tmpfs"), &options)
         }
@@ -174,7 +179,7 @@ mod tests {
             all,
             [
                 json!({"destination": "/a", "type": "bind", "source": "/etc", "options": ["rbind", "ro", "rro"]}),
-                json!({"destination": "/t", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "rw", "size=1m"]}),
+                json!({"destination": "/t", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", "rw", "size=1m", "mode=1777"]}),
                 json!({"destination": "/p", "type": "mqueue", "source": "mqueue", "options": ["ro", "noexec"]}),
             ]
         );

@@ -176,16 +176,28 @@ impl Options {
                 "nosuid" => flags |= MountFlags::NOSUID,
                 "nodev" => flags |= MountFlags::NODEV,
                 "noexec" => flags |= MountFlags::NOEXEC,
-                _ if is_tmpfs && option.contains('=') => data.push(option.to_owned()),
+                _ if is_tmpfs && option.contains('=') => data.push(on_the_host(option, ids)?),
                 _ => return None,
             }
         }
-        // Users in the options are the container's, and we are not in its user namespace.
-        let names_user = data.iter().any(|option| option.starts_with("uid=") || option.starts_with("gid="));
         if is_tmpfs && ids.map.is_some() {
-            data.extend([format!("uid={}", ids.root.uid), format!("gid={}", ids.root.gid)]);
+            // Before those that name others.
+            data.splice(0..0, [format!("uid={}", ids.root.uid), format!("gid={}", ids.root.gid)]);
         }
-        (!names_user || ids.map.is_none()).then_some(Self { flags, data })
+        Some(Self { flags, data })
+    }
+}
+
+/// An option of a tmpfs as it is outside of the container's user namespace, where we mount it. `None` if the container does not
+/// have the user or the group that it names.
+fn on_the_host(option: &str, ids: &Ids) -> Option<String> {
+    let (Some(map), Some((key, value))) = (&ids.map, option.split_once('=')) else {
+        return Some(option.to_owned());
+    };
+    match key {
+        "uid" => map.host_uid(value.parse().ok()?).map(|uid| format!("uid={uid}")),
+        "gid" => map.host_gid(value.parse().ok()?).map(|gid| format!("gid={gid}")),
+        _ => Some(option.to_owned()),
     }
 }
 

@@ -5,7 +5,7 @@ pub(crate) mod program;
 pub(crate) mod users;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use executor_core::lifecycle::TerminalSize;
 use executor_core::{Capability, Config, ContainerSpec, ExecSpec, ProcessSpec, Security};
@@ -38,6 +38,7 @@ pub(crate) struct Init {
     /// Its user and group on the host.
     pub(crate) owner: Owner,
     pub(crate) user: User,
+    pub(crate) cwd: PathBuf,
 }
 
 /// The init that the specification asks for. Its user is looked up in the root file system.
@@ -46,7 +47,21 @@ pub(crate) fn of_init(view: &RootfsDir, spec: &ContainerSpec, ids: &Ids) -> Resu
     let capabilities = capabilities::of(&spec.process, spec.security)?;
     let json = init(spec, &user, &capabilities)?;
     let owner = ids.on_the_host(user.uid, user.gid);
-    Ok(Init { json, capabilities, owner, user })
+    Ok(Init { json, capabilities, owner, user, cwd: without_dots(&spec.process.cwd) })
+}
+
+/// A working directory without `.` and `..`, as docker has it: a name before `..` is left out, whatever is there. A runtime
+/// would make the directories on the way that are missing.
+fn without_dots(cwd: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for part in cwd.components() {
+        match part {
+            Component::ParentDir => drop(clean.pop()),
+            Component::CurDir => {}
+            Component::Prefix(_) | Component::RootDir | Component::Normal(_) => clean.push(part),
+        }
+    }
+    clean
 }
 
 /// Keeps the `process` object of init for [`exec`].
@@ -132,7 +147,7 @@ pub(crate) fn init(
         None => default_init(spec, user, capabilities),
     };
     process["args"] = json!(asked.args);
-    process["cwd"] = json!(asked.cwd);
+    process["cwd"] = json!(without_dots(&asked.cwd));
     set_terminal(&mut process, asked.terminal);
     if asked.no_new_privileges {
         process["noNewPrivileges"] = json!(true);

@@ -1,5 +1,7 @@
 //! What is mounted into a container in addition to its root file system.
 
+mod once;
+
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
@@ -42,7 +44,8 @@ pub enum MountSource {
         #[serde(default)]
         selector: Option<PathBuf>,
     },
-    /// An empty file system in memory. It ends with the container.
+    /// An empty file system in memory. It ends with the container. Its mode is 1777 unless an option names another. For an
+    /// ordinary user, runc gives it the mode of the directory that it hides.
     Tmpfs,
     /// A file with these bytes, which is never written to a disk. It has no form in JSON: serializing it is an error.
     #[serde(skip)]
@@ -172,6 +175,7 @@ impl Mount {
         let mut destination = None;
         let (mut read_only, mut options) = (false, Vec::new());
         let words = words(text)?;
+        once::check(words.iter())?;
         for part in &words {
             match part.split_once('=').unwrap_or((part, "")) {
                 ("type", value) => kind = value,

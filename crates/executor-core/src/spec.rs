@@ -66,7 +66,8 @@ pub struct ContainerSpec {
     pub rootfs: Rootfs,
     /// Whether its root file system is read-only.
     pub read_only: bool,
-    /// What is mounted into it, in this order. A mount replaces a former one with the same destination.
+    /// What is mounted into it. There is one mount at each destination; it replaces one of the [`config`](Self::config) and of
+    /// those that every container has.
     pub mounts: Vec<Mount>,
     /// Its host name. The default is `longshore`.
     pub hostname: Option<String>,
@@ -103,8 +104,9 @@ pub struct ContainerSpec {
     pub process_mode: ProcessMode,
     /// How far it is isolated from the machine.
     pub security: Security,
-    /// Which system calls it may make. An insecure container may make all.
-    pub seccomp: Seccomp,
+    /// Which system calls it may make. If absent, an insecure container may make all, a [`config`](Self::config) keeps its own
+    /// filter, and every other container has [`Seccomp::Default`].
+    pub seccomp: Option<Seccomp>,
     /// The AppArmor profile of its processes. If present, a host without AppArmor is an error.
     pub apparmor: Option<String>,
     /// The SELinux labels of its processes and files. If present, a host without SELinux is an error.
@@ -231,7 +233,7 @@ impl ContainerSpec {
             init: false,
             process_mode: ProcessMode::default(),
             security: Security::default(),
-            seccomp: Seccomp::default(),
+            seccomp: None,
             apparmor: None,
             selinux: None,
             telemetry: Telemetry::default(),

@@ -538,7 +538,7 @@ fn vsock() {
         let own = String::from_utf8(own.stdout).unwrap();
         assert_eq!(says(&executor, asked(perl())).await, own);
         let mut unconfined = perl();
-        unconfined.seccomp = longshore::Seccomp::Unconfined;
+        unconfined.seccomp = Some(longshore::Seccomp::Unconfined);
         assert_eq!(says(&executor, unconfined).await, own);
         stage.finish(executor).await;
     });

@@ -505,7 +505,7 @@ fn system_calls() {
         }
         let made = async |seccomp: Seccomp| -> BTreeSet<String> {
             let mut spec = ContainerSpec::host(["perl", "-e", &script]);
-            spec.seccomp = seccomp;
+            spec.seccomp = Some(seccomp);
             says(&executor, spec).await.lines().map(str::to_owned).collect()
         };
         // The profile is that of containers-common, which allows these. docs/security.md says so.
@@ -529,12 +529,12 @@ fn an_empty_profile() {
         for text in ["", " ", "{}", "null", "[]", r#"{"syscalls": []}"#, r#"{"defaultAction": ""}"#] {
             fs::write(&path, text).unwrap();
             let mut spec = shell("true");
-            spec.seccomp = Seccomp::Profile(path.clone());
+            spec.seccomp = Some(Seccomp::Profile(path.clone()));
             start_failure(&executor, spec).await;
         }
         for missing in [PathBuf::new(), stage.path("missing"), stage.path("")] {
             let mut spec = shell("true");
-            spec.seccomp = Seccomp::Profile(missing.clone());
+            spec.seccomp = Some(Seccomp::Profile(missing.clone()));
             let refused = match executor.run(spec).await {
                 Err(_) => true,
                 Ok(container) => matches!(container.wait().await.reason, ExitReason::StartFailed(_)),

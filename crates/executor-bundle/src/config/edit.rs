@@ -39,7 +39,7 @@ pub(crate) fn all(config: &mut Value, context: &BundleContext<'_>) -> Result<Opt
     kernel::shm_size(config, spec)?;
     all_mounts(config, context)?;
     telemetry(config, context)?;
-    devices::add(config, &spec.devices)?;
+    devices::add(config, &spec.devices, context.map)?;
     // This comes last, because it changes the mounts that the others have added.
     user_namespace(config, context)?;
     if spec.init {
@@ -97,14 +97,16 @@ fn default_pids(context: &BundleContext<'_>) -> Option<u64> {
     cgroup::has_pids(Path::new(cgroup::MOUNT_POINT), cgroup).then_some(Resources::DEFAULT_PIDS)
 }
 
-/// A configuration of the caller's keeps its own filter, unless the specification asks for another.
+/// What the specification asks for. Otherwise an insecure container has no filter, and a configuration of the caller's keeps
+/// its own.
 fn filter(config: &mut Value, context: &BundleContext<'_>) -> Result<Option<Filter>, Error> {
     let spec = context.spec;
-    let insecure = spec.security == Security::Insecure;
-    let seccomp = if insecure { &Seccomp::Unconfined } else { &spec.seccomp };
-    if spec.config.is_some() && *seccomp == Seccomp::Default {
-        return Ok(None);
-    }
+    let seccomp = match (&spec.seccomp, spec.security) {
+        (Some(asked), _) => asked,
+        (None, Security::Insecure) => &Seccomp::Unconfined,
+        (None, Security::Sandbox) if spec.config.is_some() => return Ok(None),
+        (None, Security::Sandbox) => &Seccomp::Default,
+    };
     object(config, &["linux"])?.remove("seccomp");
     seccomp::filter(seccomp, context.capabilities, *context.network == NetworkNamespace::Host)
 }

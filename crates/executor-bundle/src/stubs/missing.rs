@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::rootfs_dir::RootfsDir;
+use crate::tmpfs;
 
 /// A path that has to exist and does not.
 pub(super) struct Missing {
@@ -20,17 +21,12 @@ pub(super) struct Missing {
     pub(super) mode: u32,
 }
 
-/// The mode of a tmpfs without one.
-const TMPFS_MODE: u32 = 0o1777;
-
 /// The mode of a missing mount point. runc gives a tmpfs the mode of its mount point, whatever its options say.
 fn mode(mount: &Value, is_dir: bool) -> u32 {
     if mount["type"] != "tmpfs" {
         return if is_dir { 0o755 } else { 0o644 };
     }
-    let options = mount["options"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let asked = options.filter_map(|option| option.strip_prefix("mode=")).next_back();
-    asked.and_then(|mode| u32::from_str_radix(mode, 8).ok()).map_or(TMPFS_MODE, |mode| mode & 0o7777)
+    tmpfs::mode(mount).unwrap_or(tmpfs::DEFAULT_MODE)
 }
 
 /// The paths that are missing, in the order in which they can be made.

@@ -45,7 +45,7 @@ impl ContainerSpec {
         self
     }
 
-    /// Adds a mount after the others. It replaces a mount with the same destination.
+    /// Adds a mount. There may be one at each destination.
     #[must_use]
     pub fn mount(mut self, mount: Mount) -> Self {
         self.mounts.push(mount);

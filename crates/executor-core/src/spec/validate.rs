@@ -1,6 +1,7 @@
 //! Finds invalid fields of specifications, without access to the system.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use executor_lifecycle::TerminalSize;
 
@@ -28,6 +29,7 @@ impl ContainerSpec {
         }
         self.rootfs.validate()?;
         self.mounts.iter().try_for_each(Mount::validate)?;
+        one_mount_at_each(&self.mounts)?;
         self.devices.iter().try_for_each(Device::validate)?;
         self.id_map.as_ref().map_or(Ok(()), IdMap::validate)?;
         self.cgroup_parent.as_ref().map_or(Ok(()), CgroupParent::validate)?;
@@ -47,6 +49,17 @@ impl ContainerSpec {
         }
         self.resources.validate()
     }
+}
+
+/// One of two mounts at a place would be hidden. Repeated slashes and `.` make no other place.
+fn one_mount_at_each(mounts: &[Mount]) -> Result<(), InvalidSpec> {
+    let mut points = BTreeSet::new();
+    let twice =
+        mounts.iter().find(|mount| !points.insert(mount.destination.components().collect::<PathBuf>()));
+    twice.map_or(Ok(()), |mount| {
+        let place = mount.destination.display();
+        Err(invalid("mount destination", format!("{place}: two mounts are to be there; give one of them")))
+    })
 }
 
 impl ExecSpec {
@@ -212,5 +225,10 @@ mod tests {
         assert_eq!(field(|s| s.mounts.push(mount("a", "/b"))), Some("mount source"));
         assert_eq!(field(|s| s.mounts.push(mount("/a", "b"))), Some("mount destination"));
         assert_eq!(field(|s| s.mounts.push(mount("/a", "/"))), Some("mount destination"));
+        for twice in ["/d", "/d/", "//d/./"] {
+            let both = [mount("/a", "/d"), Mount::tmpfs(twice)];
+            assert_eq!(field(|s| s.mounts.extend(both)), Some("mount destination"), "{twice}");
+        }
+        assert_eq!(field(|s| s.mounts.extend([mount("/a", "/d"), mount("/a", "/d/e")])), None);
     }
 }

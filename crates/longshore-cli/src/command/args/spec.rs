@@ -14,6 +14,7 @@ use super::Run;
 use super::container::{Apart, Container, Files, Identity, Limits, Mode, Net, Process, Rights};
 use super::numbers::Limit;
 use super::values::absolute;
+use crate::command::proc_status;
 use crate::command::refused::Refused;
 use crate::command::status::Failure;
 use crate::command::terminal;
@@ -111,8 +112,12 @@ impl Files {
             spec.rootfs = if is_host { Rootfs::Host } else { Rootfs::Dir(absolute(rootfs)) };
         }
         spec.read_only |= self.read_only;
-        let mounts = [&self.volume, &self.mount, &self.tmpfs, &self.secret];
-        spec.mounts.extend(mounts.into_iter().flatten().cloned());
+        let mounts = [&self.volume, &self.mount, &self.tmpfs, &self.secret].into_iter().flatten();
+        // They take the place of those of a specification.
+        let same =
+            |one: &Mount, other: &Mount| one.destination.components().eq(other.destination.components());
+        spec.mounts.retain(|other| !mounts.clone().any(|one| same(one, other)));
+        spec.mounts.extend(mounts.cloned());
         spec.shm_size = self.shm_size.or(spec.shm_size);
         spec.devices.extend_from_slice(&self.device);
         spec.remove_stub_parents |= self.remove_stub_parents;
@@ -178,17 +183,21 @@ impl Rights {
             None => {}
         }
         if let Some(profile) = &self.seccomp {
-            spec.seccomp = match profile.to_str() {
+            spec.seccomp = Some(match profile.to_str() {
                 Some("default") => Seccomp::Default,
                 Some("unconfined") => Seccomp::Unconfined,
                 Some(_) | None => Seccomp::Profile(absolute(profile)),
-            };
+            });
         }
         self.add_capabilities(&mut spec.process);
     }
 
     fn add_capabilities(&self, process: &mut ProcessSpec) {
-        process.cap_add.extend(self.cap_add.iter().flatten());
+        for added in &self.cap_add {
+            // All are those that this process has.
+            let adds_all = added.len() > 1;
+            process.cap_add.extend(added.iter().filter(|one| !adds_all || proc_status::can_give(**one)));
+        }
         // A capability that is added by name stays when all are dropped.
         let by_name: Vec<_> = self.cap_add.iter().filter(|added| added.len() == 1).flatten().collect();
         for dropped in &self.cap_drop {
@@ -315,10 +324,12 @@ mod tests {
             "true",
         ]);
         assert_eq!(after.mounts.len(), 2);
+        let over = spec(&["--spec", path, "-v", "/b:/a/"]);
+        assert_eq!(over.mounts, [longshore::Mount::bind("/b", "/a/")], "it takes the place of that at /a");
         assert_eq!(after.process.env, [("A".to_owned(), "1".to_owned()), ("B".to_owned(), "2".to_owned())]);
         assert_eq!((after.resources.memory, after.resources.pids), (Some(64 << 20), Some(5)));
         assert_eq!(after.dns.nameservers, ["10.0.0.2".parse::<std::net::IpAddr>().unwrap()]);
-        assert_eq!((&after.network, &after.seccomp), (&Network::None, &Seccomp::Unconfined));
+        assert_eq!((&after.network, &after.seccomp), (&Network::None, &Some(Seccomp::Unconfined)));
         assert_eq!(after.process.args, ["true"]);
         assert_eq!(after.process.time_limit, before.process.time_limit);
     }
