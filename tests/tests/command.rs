@@ -780,3 +780,86 @@ fn stderr_gone() {
         stage.check();
     });
 }
+
+/// Flags with a truth, options of a volume, and other words as docker reads them.
+#[test]
+fn words_of_docker() {
+    on_bare_stage(|stage| {
+        let root = stage.root();
+        let bom = stage.path("bom");
+        fs::write(&bom, "\u{feff}COLOUR=red\n").unwrap();
+        for (args, expected) in [
+            (&["--rm=true", "--init=false", "sh", "-c", "echo $$"][..], "1\n"),
+            (
+                &["-v", "/usr:/d:rw,nosuid,nodev", "sh", "-c", "grep -c ' /d .*nosuid,nodev' /proc/mounts"],
+                "1\n",
+            ),
+            (&["-u", "0:", "id", "-u"], "0\n"),
+            (&["-u", ":7", "sh", "-c", "echo $(id -u) $(id -g) $(id -G)"], "0 7 7\n"),
+            (&["--shm-size", "0", "sh", "-c", "grep -c ' /dev/shm .*size=65536k' /proc/mounts"], "1\n"),
+            (&["--env-file", bom.to_str().unwrap(), "sh", "-c", "echo $COLOUR"], "red\n"),
+            (
+                &[
+                    "--cap-add",
+                    "all",
+                    "sh",
+                    "-c",
+                    "grep -c 'CapEff:.*00000000a80425fb' /proc/self/status; true",
+                ],
+                "0\n",
+            ),
+        ] {
+            let outcome = call(&root, &[&["run"], args].concat());
+            assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(0), expected), "{args:?}: {outcome:?}");
+        }
+        let outcome = call(&root, &["run", "-h", "web", "true"]);
+        assert_eq!(outcome.code, Some(125), "{outcome:?}");
+        assert!(outcome.stderr.contains("--hostname"), "{outcome:?}");
+        let missing = stage.path("no/such");
+        let outcome = call(&root, &["spec", "--bundle", missing.to_str().unwrap(), "true"]);
+        assert!(outcome.code == Some(125) && outcome.stderr.contains("No such file"), "{outcome:?}");
+        assert!(!stage.path("no").exists());
+        stage.check();
+    });
+}
+
+/// What is to be done is about what is wrong.
+#[test]
+fn remedies() {
+    on_bare_stage(|stage| {
+        let root = stage.root();
+        let profile = stage.path("profile.json");
+        fs::write(&profile, r#"{"defaultAction": "SCMP_ACT_ERRNO"}"#).unwrap();
+        let links = stage.path("links");
+        fs::create_dir(&links).unwrap();
+        std::os::unix::fs::symlink("loop", links.join("loop")).unwrap();
+        let volume = format!("{}:/links", links.display());
+        for (args, code, text) in [
+            (&["-w", "/etc/passwd", "true"][..], 125, "/etc/passwd is not a directory; "),
+            (&["--seccomp", profile.to_str().unwrap(), "true"], 125, "; the profile of --seccomp"),
+            (&["-v", &volume, "/links/loop"], 126, "too many links"),
+            (&["--no-init", "-v", &volume, "/links/loop"], 126, "too many links"),
+            (&["-v", "/usr:/d", "-v", "/etc:/d/", "true"], 125, "two mounts are to be there"),
+        ] {
+            let outcome = call(&root, &[&["run"], args].concat());
+            assert!(outcome.code == Some(code) && outcome.stderr.contains(text), "{args:?}: {outcome:?}");
+        }
+        let by_shell = |before: &str, after: &str| {
+            let command = longshore(&root);
+            let words: Vec<_> =
+                command.get_args().map(|word| format!("'{}'", word.to_str().unwrap())).collect();
+            let line = format!(
+                "{before} {} {} run {after}",
+                command.get_program().to_str().unwrap(),
+                words.join(" ")
+            );
+            Outcome::from(std::process::Command::new("sh").args(["-c", &line]).output().unwrap())
+        };
+        let outcome = by_shell("ulimit -f 400;", "true");
+        assert!(outcome.stderr.contains("(ulimit -f)"), "{outcome:?}");
+        let outcome = by_shell("", "-i cat </tmp");
+        assert!(outcome.code == Some(125) && outcome.stderr.contains("stdin is a directory"), "{outcome:?}");
+        assert_eq!(by_shell("env -i", "true").code, Some(0), "without a PATH");
+        stage.check();
+    });
+}

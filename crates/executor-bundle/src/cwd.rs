@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use executor_disk::Dir;
+use rustix::fs::FileType;
 use serde_json::{Value, json};
 
 use crate::error::Error;
@@ -24,6 +25,9 @@ const TMPFS: &str = "cwd";
 /// Where the working directory is, without links, if it is missing.
 pub(crate) fn missing(seen: &Seen<'_>, cwd: &Path) -> Result<Option<PathBuf>, Error> {
     let (at, what) = seen.resolve(cwd, &|_| true).map_err(Error::file("cwd", cwd))?;
+    if matches!(&what, What::File(found) if !found.is(FileType::Directory)) {
+        return Err(Error::field("cwd", format!("{} is not a directory", cwd.display())));
+    }
     Ok(matches!(what, What::Missing).then_some(at))
 }
 

@@ -279,22 +279,42 @@ impl Mount {
 impl FromStr for Mount {
     type Err = InvalidSpec;
 
-    /// Reads `SOURCE:DESTINATION`, with `:ro` or `:rw` after it. Whether the paths are absolute is left to
+    /// Reads `SOURCE:DESTINATION`, with options of a bind mount after another colon, such as `ro` or `rw,nosuid`. Whether the paths are absolute is left to
     /// [`ContainerSpec::validate`](crate::ContainerSpec::validate).
     fn from_str(text: &str) -> Result<Self, InvalidSpec> {
         let parts: Vec<_> = text.split(':').collect();
-        let (source, destination, read_only) = match parts.as_slice() {
-            [source, destination] | [source, destination, "rw"] => (source, destination, false),
-            [source, destination, "ro"] => (source, destination, true),
-            [_, _, option] => {
-                return Err(invalid("mount", format!("{option:?} is no option of a mount; give ro or rw")));
-            }
+        let (source, destination, options) = match parts.as_slice() {
+            [source, destination] => (source, destination, ""),
+            [source, destination, options] => (source, destination, *options),
             _ => return Err(invalid("mount", "give SOURCE:DESTINATION or SOURCE:DESTINATION:ro")),
         };
         if source.is_empty() || destination.is_empty() {
             return Err(invalid("mount", "neither the source nor the destination can be empty"));
         }
-        Ok(Self { read_only, ..Self::bind(*source, *destination) })
+        let mut mount = Self::bind(*source, *destination);
+        let (mut has_ro, mut has_rw) = (false, false);
+        for option in options.split(',').filter(|_| parts.len() > 2) {
+            match option {
+                "ro" => has_ro = true,
+                "rw" => has_rw = true,
+                // Hints of docker's for other systems than Linux.
+                "cached" | "consistent" | "delegated" => {}
+                _ if BIND_OPTIONS.contains(&option) => mount.options.push(option.to_owned()),
+                "z" | "Z" => {
+                    let why = "set the SELinux label on the host, with chcon, or choose one with --selinux";
+                    return Err(invalid("mount", format!("{option:?}: {why}")));
+                }
+                _ => {
+                    let why = "is no option of a mount; give ro or rw, or one such as nosuid";
+                    return Err(invalid("mount", format!("{option:?} {why}")));
+                }
+            }
+        }
+        if has_ro && has_rw {
+            return Err(invalid("mount", "ro and rw: give one of them"));
+        }
+        mount.read_only = has_ro;
+        Ok(mount)
     }
 }
 
@@ -332,7 +352,20 @@ mod tests {
         assert_eq!(mount, Mount::bind("/a", "/b").read_only());
         assert_eq!(mount.to_string(), "/a:/b:ro");
         assert_eq!("/a:/b:rw".parse::<Mount>().unwrap().to_string(), "/a:/b");
-        for bad in ["", "/a", "/a:", ":/b", "/a:/b:rx", "/a:/b:ro:z"] {
+        assert_eq!("/a:/b:rw,nosuid".parse(), Ok(Mount::bind("/a", "/b").option("nosuid")));
+        assert_eq!("/a:/b:cached,ro".parse(), Ok(Mount::bind("/a", "/b").read_only()));
+        for bad in [
+            "",
+            "/a",
+            "/a:",
+            ":/b",
+            "/a:/b:rx",
+            "/a:/b:ro:z",
+            "/a:/b:",
+            "/a:/b:z",
+            "/a:/b:ro,rw",
+            "/a:/b:ro,",
+        ] {
             assert!(bad.parse::<Mount>().is_err(), "{bad:?} was taken");
         }
     }

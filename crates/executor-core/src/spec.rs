@@ -151,7 +151,7 @@ pub struct ProcessSpec {
     /// Its working directory, an absolute path in the container. It is created if it does not exist.
     pub cwd: PathBuf,
     /// Its user: `user`, `uid`, `user:group` or `uid:gid`, with names of the container's passwd and group. The
-    /// default is root.
+    /// default is root, also in `:group`.
     pub user: Option<String>,
     /// What its streams are.
     pub stdio: StdioSpec,

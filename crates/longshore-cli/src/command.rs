@@ -26,3 +26,4 @@ pub(crate) mod status;
 pub(crate) mod sweep;
 pub(crate) mod terminal;
 pub(crate) mod trace;
+pub(crate) mod words;

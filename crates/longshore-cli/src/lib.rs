@@ -7,16 +7,15 @@ mod command;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use clap::error::ErrorKind;
 use command::args::{Action, Arguments};
 use command::plain::say;
 use command::trace::Tracing;
-use command::{hints, status};
+use command::{hints, status, words};
 
 /// Runs the command of this process's arguments. Returns its exit status.
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match command::words::parse(std::env::args_os().collect()) {
         Ok(arguments) => arguments,
         Err(error) => return answer_without_arguments(&error),
     };
@@ -38,9 +37,14 @@ pub fn main() -> ExitCode {
 /// Prints help if it was requested or nothing was; otherwise what is wrong with the command line.
 fn answer_without_arguments(error: &clap::Error) -> ExitCode {
     let help_instead = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    let given = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    let given: Vec<_> = given.collect();
+    if words::means_hostname(error, &given) {
+        say(words::HOSTNAME);
+        return status::OUR_FAILURE.into();
+    }
     if error.use_stderr() && !help_instead {
-        let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
-        say(hints::sentence(error, &words.collect::<Vec<_>>()));
+        say(hints::sentence(error, &given));
     } else {
         let _stream_closed = error.print();
     }

@@ -38,7 +38,7 @@ impl Sandbox {
     }
 
     /// Makes a bundle in `dir` that a runtime runs without Longshore, as in `runc run --bundle DIR ID`. The directory is made if
-    /// it is missing, with mode 0700. No process of an executor's is needed, and nothing has to be swept: it is the caller's.
+    /// it is missing, with mode 0700, but none above it. No process of an executor's is needed, and nothing has to be swept: it is the caller's.
     ///
     /// With [`Rootfs::Host`](crate::Rootfs::Host), what is written to the view of the host stays in `dir`. Directories of the host
     /// with mounts below them are read-only in it.
@@ -50,7 +50,10 @@ impl Sandbox {
             let kind = StartFailureKind::of_io(&source).unwrap_or(StartFailureKind::BadConfig);
             StartFailure::new(kind, format!("bundle: {}: {source}", dir.display()))
         };
-        let dir = Dir::make_checked(&std::path::absolute(dir).map_err(failed)?).map_err(failed)?;
+        let at = std::path::absolute(dir).map_err(failed)?;
+        // A directory above it that is missing is a slip: as with mkdir(1), it is not made.
+        at.parent().map_or(Ok(()), |above| std::fs::metadata(above).map(drop)).map_err(failed)?;
+        let dir = Dir::make_checked(&at).map_err(failed)?;
         // Nobody removes one above the container's own.
         let own = || format!("/{id}");
         let cgroup =

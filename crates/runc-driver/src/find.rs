@@ -9,6 +9,9 @@ use rustix::fs::{Access, access};
 /// The runtimes that are looked for by default, in this order.
 pub const CANDIDATES: [&str; 4] = executor_host::RUNTIMES;
 
+/// Where programs are looked for without a PATH.
+const WITHOUT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// No runtime was found.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", RuntimeError::NoRuntime { tried: tried.clone() })]
@@ -23,7 +26,7 @@ pub struct NoRuntime {
 /// # Errors
 /// [`NoRuntime`] when none of them can be executed.
 pub fn find_runtime<C: AsRef<str>>(candidates: &[C]) -> Result<PathBuf, NoRuntime> {
-    let path = env::var_os("PATH").unwrap_or_default();
+    let path = env::var_os("PATH").unwrap_or_else(|| WITHOUT_PATH.into());
     for candidate in candidates {
         if let Some(found) = locate(candidate.as_ref(), env::split_paths(&path)) {
             return Ok(found);

@@ -14,6 +14,7 @@ mod format;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, StatVfsMountFlags, fstatvfs};
+use rustix::io::Errno;
 
 use self::format::Format;
 use super::users::User;
@@ -158,6 +159,10 @@ fn find(seen: &Seen<'_>, path: &Path, process: &Subject<'_>) -> Result<Found, Ve
         Ok((at, What::Barred)) => {
             let whose = by(process);
             return denied(&format!("permission denied: {} may not be searched{whose}", at.display()));
+        }
+        // The kernel says so, and a search of PATH ends at it.
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => {
+            return Err(Verdict::Unfit("too many links lead to one another".to_owned()));
         }
         Ok((_, What::Runtimes | What::Unknown)) | Err(_) => return Err(Verdict::Unknown),
     };

@@ -83,8 +83,15 @@ pub(crate) fn resolve(rootfs: &RootfsDir, user: Option<&str>, ids: &Ids) -> Resu
     Ok(user)
 }
 
+/// The user and the group. As with docker, each is absent if it is empty: `1000:` is `1000`, and `:wheel` is root with another
+/// group.
+fn parts(user: &str) -> (&str, Option<&str>) {
+    let (name, group) = user.split_once(':').unwrap_or((user, ""));
+    (if name.is_empty() { "0" } else { name }, Some(group).filter(|group| !group.is_empty()))
+}
+
 fn in_container(rootfs: &RootfsDir, user: &str) -> Result<User, Error> {
-    let (name, group) = user.split_once(':').map_or((user, None), |(name, group)| (name, Some(group)));
+    let (name, group) = parts(user);
     if let (Ok(uid), Some(Ok(gid))) = (name.parse(), group.map(str::parse)) {
         // Only the home is looked up, so that a passwd that cannot be read does no harm.
         let passwd = read(rootfs, "/etc/passwd").unwrap_or_default();
@@ -100,7 +107,7 @@ pub(crate) fn look_up(
     passwd: &str,
     read_group: impl Fn() -> Result<String, Error>,
 ) -> Result<User, Error> {
-    let (name, group) = user.split_once(':').map_or((user, None), |(name, group)| (name, Some(group)));
+    let (name, group) = parts(user);
     let by_name = accounts(passwd).find(|account| account.name == name);
     let account = by_name.or_else(|| accounts(passwd).find(|account| name.parse() == Ok(account.uid)));
     let (uid, primary) = match (&account, name.parse()) {
@@ -200,6 +207,8 @@ mod tests {
         assert_eq!(resolved(Some("7:8")), user(7, 8, &[8], None));
         assert_eq!(resolved(Some("1000:7")), user(1000, 7, &[7], Some("/home/ann")));
         assert_eq!(resolved(Some("7")), user(7, 0, &[0], None));
+        assert_eq!(resolved(Some("1000:")), resolved(Some("1000")));
+        assert_eq!(resolved(Some(":wheel")), user(0, 10, &[10], Some("/root")));
         for (unknown, error) in [
             ("bob", "user: \"bob\" is not in the container's /etc/passwd"),
             ("-1", "user: \"-1\" is not in the container's /etc/passwd"),

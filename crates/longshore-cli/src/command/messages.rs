@@ -16,6 +16,7 @@ use super::ordinary::{LoweredOomScore, Unmapped};
 use super::refused::Refused;
 use super::remark::Remark;
 use super::status::{self, Asked, Failure, OPTIONS};
+use super::words::HOSTNAME;
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/messages.md");
 
@@ -51,6 +52,7 @@ fn refused() -> Vec<Refused> {
     let all = vec![
         Refused::NoTerminal,
         Refused::StdinTwice,
+        Refused::StdinDirectory,
         Refused::SpecUnreadable { file: file(), why: why() },
         Refused::SpecWrong { file: file(), why: "FIELD: WHY at line N column N".into() },
         Refused::SecretInJson { why: "a secret has no form in JSON".into() },
@@ -149,6 +151,8 @@ fn of_ends() -> Table {
     let asked = Asked { time_limit: Some(limit), cancel: grace, memory: Some(64 << 20), ..Asked::default() };
     let interrupted = Asked { interrupted: Some(Signal::INT), ..asked };
     let init = Asked { has_init: true, ..asked };
+    let profile = Asked { has_profile: true, ..Asked::default() };
+    let broken = StartFailure::new(StartFailureKind::RuntimeBroken, "WORDS OF THE RUNTIME");
     let hurried = Asked { hurried: true, ..interrupted };
     let at_once = Asked { cancel: Cancel::now(), ..interrupted };
     let cancelled = |killed| ExitReason::Cancelled { cause: CancelCause::Requested, killed };
@@ -173,6 +177,13 @@ fn of_ends() -> Table {
         ("it had to be killed", kill, cancelled(true), interrupted, 0),
         ("a second Ctrl-C", kill, cancelled(true), hurried, 0),
         ("--grace 0", kill, cancelled(true), at_once, 0),
+        (
+            "the runtime failed under a --seccomp FILE",
+            ExitStatus::Unknown,
+            ExitReason::StartFailed(broken),
+            profile,
+            0,
+        ),
         ("somebody else has waited for it", ExitStatus::Unknown, ExitReason::Lost, asked, 0),
     ] {
         let exit = Exit::new(status, reason, &BTreeSet::new(), Some(at), at).with_usage(usage(oom_kills));
@@ -191,6 +202,8 @@ fn of_habits() -> Table {
         let words: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
         table.row(&[&words.join(", "), remedy]);
     }
+    let (cause, remedy) = HOSTNAME.split_once("; ").unwrap();
+    table.row(&[&format!("`run -h NAME` ({cause})"), remedy]);
     table
 }
 

@@ -14,6 +14,8 @@ pub(crate) enum Refused {
     NoTerminal,
     /// The specification and the program want stdin.
     StdinTwice,
+    /// `-i`, and stdin is a directory.
+    StdinDirectory,
     /// A file of `--spec` cannot be read.
     SpecUnreadable { file: PathBuf, why: String },
     /// A file of `--spec` has no specification.
@@ -53,6 +55,7 @@ impl Refused {
         match self {
             Self::NoTerminal => "leave out -t for a pipe or a file, or leave out -i",
             Self::StdinTwice => "leave out -i, or name a file with --spec",
+            Self::StdinDirectory => "give it a file or a pipe, or leave out -i",
             Self::SpecUnreadable { .. } => "name a file that you may read",
             Self::SpecWrong { .. } => "docs/schema/container-spec.json has the form",
             Self::SecretInJson { .. } => "leave out --secret",
@@ -79,6 +82,7 @@ impl fmt::Display for Refused {
             Self::StdinTwice => {
                 f.write_str("the specification is read from stdin, so the program cannot have it")
             }
+            Self::StdinDirectory => f.write_str("stdin is a directory, which cannot be read"),
             Self::SpecUnreadable { file, why } | Self::SpecWrong { file, why } => {
                 write!(f, "--spec {}: {why}", file.display())
             }

@@ -9,7 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use longshore::runtime::{Cni, check_free_descriptors};
-use longshore::{Cancel, ContainerHandle, Executor, Exit, ExitReason, Sandbox, Signal, Stdio, StdioSpec};
+use longshore::{
+    Cancel, ContainerHandle, Executor, Exit, ExitReason, Sandbox, Seccomp, Signal, Stdio, StdioSpec,
+};
 use tokio::runtime::Runtime;
 use tracing::Instrument;
 
@@ -109,6 +111,7 @@ async fn supervise(
         memory: spec.resources.memory,
         has_init: spec.init,
         cancel: arguments.cancel(),
+        has_profile: matches!(spec.seccomp, Some(Seccomp::Profile(_))),
         unmapped: Unmapped::find(&spec),
         lowered: LoweredOomScore::find(&spec),
         ..Asked::default()

@@ -49,6 +49,9 @@ pub(crate) const OWN_ROOT: &str = "name a directory with --root to which only yo
 /// What to do if a part of a root is covered.
 const UNMOUNT: &str = "something is mounted over a directory of the root: unmount it, or name another --root";
 
+/// What to do if the runtime fails, and the seccomp profile is the caller's.
+const PROFILE: &str = "the profile of --seccomp may refuse what every container needs: try without it (`longshore doctor` checks the rest)";
+
 /// What to do if there are no more file descriptors.
 pub(crate) const MORE_FILES: &str = "raise the limit of open files (ulimit -n)";
 
@@ -216,7 +219,8 @@ impl From<StartFailure> for Failure {
 }
 
 /// Words of runtimes and the kernel that are about the value of an option, and what to do.
-pub(crate) const OPTIONS: [(&str, &str); 17] = [
+pub(crate) const OPTIONS: [(&str, &str); 18] = [
+    ("(os error 27)", "raise the limit of file sizes (ulimit -f)"),
     (
         "cpuset.cpus",
         "--cpuset-cpus must name CPUs that this machine has (see /sys/devices/system/cpu/online)",
@@ -260,6 +264,8 @@ pub(crate) struct Asked {
     pub(crate) memory: Option<u64>,
     /// There is a process 1 in front of the program, whose exit code is 128+n if signal n ended the program.
     pub(crate) has_init: bool,
+    /// Its seccomp profile is a file of the caller's.
+    pub(crate) has_profile: bool,
     /// Ids that this user may not map.
     pub(crate) unmapped: Option<Unmapped>,
     /// A value of `--oom-score-adj` that takes a right which this process lacks.
@@ -279,6 +285,7 @@ impl Default for Asked {
             cancel: Cancel::now(),
             memory: None,
             has_init: false,
+            has_profile: false,
             unmapped: None,
             lowered: None,
             interrupted: None,
@@ -299,7 +306,11 @@ pub(crate) fn of(exit: Exit, asked: &Asked) -> (Code, Option<String>) {
             let of_map = asked.unmapped.filter(|_| !of_program.contains(&failure.kind));
             let of_score = asked.lowered.filter(|_| LoweredOomScore::explains(&failure.message));
             let refused = of_map.map(Refused::Ids).or(of_score.map(Refused::OomScore));
-            let failure = refused.map_or_else(|| failure.into(), Failure::from);
+            let of_profile = asked.has_profile && failure.kind == StartFailureKind::RuntimeBroken;
+            let mut failure = refused.map_or_else(|| failure.into(), Failure::from);
+            if of_profile {
+                failure.remedy = PROFILE;
+            }
             (failure.code, Some(failure.to_string()))
         }
         ExitReason::TimedOut { killed } => {

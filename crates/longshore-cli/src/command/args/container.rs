@@ -44,6 +44,8 @@ pub(crate) struct Process {
     #[arg(short, long, value_name = "DIR")]
     pub(crate) workdir: Option<PathBuf>,
     /// User and group, by name or number
+    ///
+    /// Without a user, as in :wheel, it is root.
     #[arg(short, long, value_name = "USER[:GROUP]")]
     pub(crate) user: Option<String>,
     /// Put a small process 1 in front of the program: the default
@@ -88,6 +90,8 @@ pub(crate) struct Files {
     #[arg(long)]
     pub(crate) read_only: bool,
     /// Bind a file or directory of this machine
+    ///
+    /// After the second colon there may be other options of a bind mount, too, as in ro,nosuid.
     #[arg(short, long, value_name = "SRC:DST[:ro]", value_parser = volume)]
     pub(crate) volume: Vec<Mount>,
     /// Mount a bind, tmpfs, or another kind

@@ -26,6 +26,8 @@ fn of_file(file: &Path, all: &mut Vec<Variable>) -> Result<(), Refused> {
     let refused = |line, why: String| Refused::EnvFile { file: file.to_owned(), line, why };
     let text = fs::read(file).map_err(|error| refused(None, error.to_string()))?;
     let text = String::from_utf8(text).map_err(|_| refused(None, "it is not UTF-8".into()))?;
+    // A mark of the encoding, as editors of Windows write it.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim_start();
         if !line.is_empty() && !line.starts_with('#') {
@@ -69,10 +71,11 @@ mod tests {
 
     #[test]
     fn a_file_has_a_variable_on_each_line() {
-        let all = read("# comment\n\nA=1\n  B=\"x y\" \nC=\nLONGSHORE_NOT_SET\nPATH\r\n").unwrap();
+        let all = read("\u{feff}# comment\n\nA=1\n  B=\"x y\" \nC=\nLONGSHORE_NOT_SET\nPATH\r\n").unwrap();
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let path = pair("PATH", &std::env::var("PATH").unwrap());
         assert_eq!(all, [pair("A", "1"), pair("B", "\"x y\" "), pair("C", ""), path]);
+        assert_eq!(read("\u{feff}A=1\n").unwrap(), [pair("A", "1")]);
         for (text, line) in [("A=1\n=x\n", ":2: "), ("a b=1\n", ":1: ")] {
             let said = read(text).unwrap_err();
             assert!(said.contains(line), "{said}");

@@ -9,6 +9,7 @@ use longshore::{
     Cancel, ContainerSpec, Error, IdMap, Mount, ProcessMode, ProcessSpec, Rootfs, Seccomp, Security, Selinux,
     TimeLimit,
 };
+use rustix::fs::FileType;
 
 use super::Run;
 use super::container::{Apart, Container, Files, Identity, Limits, Mode, Net, Process, Rights};
@@ -32,6 +33,11 @@ impl Run {
         let from_stdin = self.container.identity.spec.as_deref() == Some(Path::new("-"));
         if self.interactive && from_stdin {
             return Err(Refused::StdinTwice.into());
+        }
+        let stat = rustix::fs::fstat(io::stdin());
+        let is_directory = |mode| FileType::from_raw_mode(mode) == FileType::Directory;
+        if self.interactive && stat.is_ok_and(|stat| is_directory(stat.st_mode)) {
+            return Err(Refused::StdinDirectory.into());
         }
         let mut spec = self.container.spec(init)?;
         spec.id = self.id.clone().or(spec.id);
@@ -118,7 +124,8 @@ impl Files {
             |one: &Mount, other: &Mount| one.destination.components().eq(other.destination.components());
         spec.mounts.retain(|other| !mounts.clone().any(|one| same(one, other)));
         spec.mounts.extend(mounts.cloned());
-        spec.shm_size = self.shm_size.or(spec.shm_size);
+        // As with docker, 0 is the default.
+        spec.shm_size = self.shm_size.or(spec.shm_size).filter(|bytes| *bytes > 0);
         spec.devices.extend_from_slice(&self.device);
         spec.remove_stub_parents |= self.remove_stub_parents;
     }
@@ -327,6 +334,10 @@ mod tests {
         let over = spec(&["--spec", path, "-v", "/b:/a/"]);
         assert_eq!(over.mounts, [longshore::Mount::bind("/b", "/a/")], "it takes the place of that at /a");
         assert_eq!(after.process.env, [("A".to_owned(), "1".to_owned()), ("B".to_owned(), "2".to_owned())]);
+        assert_eq!(
+            (spec(&["--shm-size", "0", "true"]).shm_size, spec(&["--shm-size", "1m", "true"]).shm_size),
+            (None, Some(1 << 20))
+        );
         assert_eq!((after.resources.memory, after.resources.pids), (Some(64 << 20), Some(5)));
         assert_eq!(after.dns.nameservers, ["10.0.0.2".parse::<std::net::IpAddr>().unwrap()]);
         assert_eq!((&after.network, &after.seccomp), (&Network::None, &Some(Seccomp::Unconfined)));

@@ -33,7 +33,23 @@ pub(super) fn absolute(path: &Path) -> PathBuf {
 }
 
 pub(super) fn volume(text: &str) -> Result<Mount, String> {
-    text.parse().map(from_here).map_err(|error: InvalidSpec| error.why)
+    volume_on(text, Path::new("/sys/fs/selinux/enforce").exists())
+}
+
+/// Without SELinux, nothing has a label that the options z and Z could change.
+fn volume_on(text: &str, has_selinux: bool) -> Result<Mount, String> {
+    let parts: Vec<_> = text.splitn(3, ':').collect();
+    let without_labels = match parts.as_slice() {
+        [source, destination, options]
+            if !has_selinux && options.split(',').any(|one| one == "z" || one == "Z") =>
+        {
+            let others: Vec<_> = options.split(',').filter(|one| *one != "z" && *one != "Z").collect();
+            let colon = if others.is_empty() { "" } else { ":" };
+            format!("{source}:{destination}{colon}{}", others.join(","))
+        }
+        _ => text.to_owned(),
+    };
+    without_labels.parse().map(from_here).map_err(|error: InvalidSpec| error.why)
 }
 
 pub(super) fn mount(text: &str) -> Result<Mount, String> {
@@ -108,6 +124,9 @@ mod tests {
         assert!(mount("src=rel,dst=/b").unwrap().host_path().unwrap().is_absolute());
         assert!(mount(r#"type=bind,"src=/a,b",dst=/c"#).unwrap() == Mount::bind("/a,b", "/c"));
         assert!(volume("/a").is_err());
+        assert_eq!(volume_on("/a:/b:Z", false), Ok(Mount::bind("/a", "/b")));
+        assert_eq!(volume_on("/a:/b:ro,z", false), Ok(Mount::bind("/a", "/b").read_only()));
+        assert!(volume_on("/a:/b:z", true).is_err_and(|why| why.contains("chcon")));
     }
 
     #[test]
