@@ -202,6 +202,8 @@ fn of_remains() -> Table {
     let all = [
         Remark::OutputLost { why: why() },
         Remark::OutputNotRead,
+        Remark::EventsLost { why: why() },
+        Remark::Stuck,
         Remark::Left { what: what() },
         Remark::LeftBySweep { what: what() },
         Remark::SpansLost { why: why() },

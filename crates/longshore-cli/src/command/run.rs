@@ -9,7 +9,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use longshore::runtime::{Cni, check_free_descriptors};
-use longshore::{Cancel, ContainerHandle, Executor, Exit, ExitReason, Sandbox, Signal, Stdio, StdioSpec};
+use longshore::{
+    Cancel, CancelCause, ContainerHandle, Executor, Exit, ExitReason, Sandbox, Signal, Stdio, StdioSpec,
+};
 use tokio::runtime::Runtime;
 use tracing::Instrument;
 
@@ -31,6 +33,10 @@ const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
 /// How long the end of everything may take, after the program's own.
 pub(crate) const RELEASE: Duration = Duration::from_secs(30);
+
+/// The same after a second signal, or if the program was never started and is wanted no more: what prepares it may wait for
+/// a file system that does not answer.
+const SHORT_RELEASE: Duration = Duration::from_secs(3);
 
 /// How many file descriptors a tokio runtime needs that listens for signals.
 pub(crate) const RUNTIME_DESCRIPTORS: usize = 8;
@@ -121,16 +127,22 @@ async fn supervise(
     }
     let terminal = has_terminal.then_some(arguments.interactive);
     let (exit, copied) = follow(&container, terminal, relay, signals, &mut asked).await?;
-    let left = shut_down(&executor).await;
+    let left = end_of_all(executor, &exit, signals).await;
+    let mut written = Ok(());
     if let Some(logged) = logged {
         // Whoever reads them may be slow. A signal ends the wait.
         tokio::select! {
-            _written = logged => {}
+            result = logged => written = result.unwrap_or(Ok(())),
             () = signals.hurry() => {}
         }
     }
     let patience = last_output(&exit).or(signals.have_ended().then_some(LAST_OUTPUT));
-    let (code, sentences) = answer(exit, copied, left, &asked, arguments.quiet);
+    let (mut code, mut sentences) = answer(exit, copied, left, &asked, arguments.quiet);
+    if let Err(error) = written {
+        let (changed, sentence) = status::lost_events(&error, code);
+        code = changed;
+        sentences.push(sentence);
+    }
     Ok(Ended { code, sentences, patience })
 }
 
@@ -223,9 +235,25 @@ fn last_output(exit: &Exit) -> Option<Duration> {
 }
 
 /// Ends the executor. Returns what there is to say about what it could not remove.
-async fn shut_down(executor: &Executor) -> Vec<String> {
-    let report = executor.shutdown(Cancel::now(), RELEASE).await;
-    report.left.into_iter().map(|left| Remark::Left { what: left.to_string() }.to_string()).collect()
+async fn end_of_all(executor: Executor, exit: &Exit, signals: &mut Signals) -> Vec<String> {
+    let is_unwanted = exit.started_at.is_none()
+        && matches!(exit.reason, ExitReason::Cancelled { .. } | ExitReason::TimedOut { .. });
+    let stuck = async {
+        if !is_unwanted {
+            signals.hurry().await;
+        }
+        tokio::time::sleep(SHORT_RELEASE).await;
+    };
+    tokio::select! {
+        report = executor.shutdown(Cancel::now(), RELEASE) => {
+            report.left.into_iter().map(|left| Remark::Left { what: left.to_string() }.to_string()).collect()
+        }
+        () = stuck => {
+            // Dropping it would wait.
+            std::mem::forget(executor);
+            vec![Remark::Stuck.to_string()]
+        }
+    }
 }
 
 /// Waits for the end, and does what signals ask for.
@@ -239,6 +267,8 @@ async fn wait(
     let ended = container.wait();
     let started = container.started();
     tokio::pin!(ended, started);
+    // The library counts the time of the program. What prepares it may take all of it.
+    let mut start_by = asked.time_limit.and_then(|limit| Instant::now().checked_add(limit.after));
     let mut starting = true;
     let mut stops = false;
     let mut ending = Ending::new(asked.cancel);
@@ -246,7 +276,7 @@ async fn wait(
         tokio::select! {
             biased;
             outcome = &mut started, if starting => {
-                starting = false;
+                (starting, start_by) = (false, None);
                 if let Ok(init) = outcome {
                     relay.start((!asked.has_init).then_some(init));
                     if stops {
@@ -261,6 +291,10 @@ async fn wait(
             () = relay.broken() => {
                 asked.broken_pipe = true;
                 drop(container.cancel(Cancel::now()));
+            }
+            () = until(start_by) => {
+                start_by = None;
+                drop(container.cancel(Cancel::now().cause(CancelCause::TimedOut)));
             }
             () = until(ending.next_deadline()) => {
                 if let Some(signal) = ending.tick(Instant::now()) {

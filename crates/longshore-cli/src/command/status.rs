@@ -27,9 +27,16 @@ const BROKEN_PIPE: Code = Code(141);
 const NOT_EXECUTABLE: Code = Code(126);
 const NOT_FOUND: Code = Code(127);
 
-/// The sentence if output of the program could not be written. The code is still the program's own if that has failed.
-pub(crate) fn lost_output(error: &io::Error, code: Code) -> (Code, String) {
+/// The sentence if events could not be written. The code is still the program's own if that has failed.
+pub(crate) fn lost_events(error: &io::Error, code: Code) -> (Code, String) {
     let code = if code == Code(0) { OUR_FAILURE } else { code };
+    (code, Remark::EventsLost { why: error.to_string() }.to_string())
+}
+
+/// The sentence if output of the program could not be written. The code is still the program's own if that has failed, other
+/// than by SIGPIPE: its output was closed.
+pub(crate) fn lost_output(error: &io::Error, code: Code) -> (Code, String) {
+    let code = if [Code(0), BROKEN_PIPE].contains(&code) { OUR_FAILURE } else { code };
     let remark = match error.kind() {
         io::ErrorKind::TimedOut => Remark::OutputNotRead,
         _ => Remark::OutputLost { why: error.to_string() },
