@@ -113,7 +113,7 @@ fn words() {
             cid.to_str().unwrap(),
         ];
         let script = "echo $COLOUR $SIZE; cat /mnt/file /proc/sys/net/core/somaxconn; \
-            grep -E ' /(srv|dev/shm) ' /proc/self/mounts | cut -d ' ' -f 2,4 | sort";
+            grep -E ' /(srv|dev/shm) ' /proc/self/mounts | cut -d ' ' -f 2,4 | sed s/,inode64// | sort";
         let outcome = call(&stage.root(), &[&["run"], &options[..], &["sh", "-c", script]].concat());
         let expected = "red 2\nwith a comma\n77\n\
             /dev/shm rw,nosuid,nodev,noexec,relatime,size=1536k\n/srv rw,nosuid,nodev,relatime,size=1024k\n";
@@ -316,14 +316,15 @@ fn a_timeout_says_so() {
             "longshore: the timeout of {timeout} was over, and the program ended with exit code 7; give it more with --timeout\n"
         );
         assert_eq!(outcome.stderr, sentence);
-        let options = ["run", "--timeout", "300ms", "--grace", "100ms", "--no-init", "--", "sleep", "1000"];
+        let limit = format!("{:?}", patience(Duration::from_millis(300)));
+        let options = ["run", "--timeout", &limit, "--grace", "100ms", "--no-init", "--", "sleep", "1000"];
         let outcome = call(&stage.root(), &options);
         assert_eq!(outcome.code, Some(124));
         let sentence =
             "the program did not end within 100ms of SIGTERM and was killed with SIGKILL; give it more";
         assert!(outcome.stderr.contains(sentence), "{}", outcome.stderr);
         let at_once =
-            call(&stage.root(), &["run", "--timeout", "300ms", "--grace", "0", "--", "sleep", "1000"]);
+            call(&stage.root(), &["run", "--timeout", &limit, "--grace", "0", "--", "sleep", "1000"]);
         assert!(at_once.stderr.contains("was over, and the program was killed with SIGKILL;"), "{at_once:?}");
         stage.check();
     });

@@ -9,9 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use longshore::runtime::{Cni, check_free_descriptors};
-use longshore::{
-    Cancel, CancelCause, ContainerHandle, Executor, Exit, ExitReason, Sandbox, Signal, Stdio, StdioSpec,
-};
+use longshore::{Cancel, ContainerHandle, Executor, Exit, ExitReason, Sandbox, Signal, Stdio, StdioSpec};
 use tokio::runtime::Runtime;
 use tracing::Instrument;
 
@@ -267,8 +265,6 @@ async fn wait(
     let ended = container.wait();
     let started = container.started();
     tokio::pin!(ended, started);
-    // The library counts the time of the program. What prepares it may take all of it.
-    let mut start_by = asked.time_limit.and_then(|limit| Instant::now().checked_add(limit.after));
     let mut starting = true;
     let mut stops = false;
     let mut ending = Ending::new(asked.cancel);
@@ -276,7 +272,7 @@ async fn wait(
         tokio::select! {
             biased;
             outcome = &mut started, if starting => {
-                (starting, start_by) = (false, None);
+                starting = false;
                 if let Ok(init) = outcome {
                     relay.start((!asked.has_init).then_some(init));
                     if stops {
@@ -291,10 +287,6 @@ async fn wait(
             () = relay.broken() => {
                 asked.broken_pipe = true;
                 drop(container.cancel(Cancel::now()));
-            }
-            () = until(start_by) => {
-                start_by = None;
-                drop(container.cancel(Cancel::now().cause(CancelCause::TimedOut)));
             }
             () = until(ending.next_deadline()) => {
                 if let Some(signal) = ending.tick(Instant::now()) {
