@@ -41,7 +41,7 @@ pub use executor_core::lifecycle::{
     Cancel, CancelCause, ContainerId, Event, EventKind, EventOrder, ExecId, Exit, ExitReason, ExitStatus,
     HostPid, InvalidId, InvalidSignal, InvalidTimestamp, IoUsage, Leftover, LeftoverKind, NetworkUsage,
     OomKill, OutOfOrder, Pressure, ProcessId, ProcessRef, Refusal, Refused, Signal, SignalScope, Stall,
-    StartFailure, StartFailureKind, TerminalSize, Timestamp, Usage, with_causes,
+    StartFailure, StartFailureKind, TerminalSize, Timestamp, Usage, with_causes, without_names,
 };
 #[cfg(feature = "metrics")]
 pub use executor_core::metrics;
