@@ -119,6 +119,86 @@ fn names_are_no_options() {
     });
 }
 
+/// A bundle that could not be made can be tried again.
+#[test]
+fn bundle_again() {
+    on_bare_stage(|stage| {
+        let bundle = stage.path("bundle");
+        let spec = |more: &[&str]| {
+            let words = [&["spec", "--bundle", bundle.to_str().unwrap()], more, &["--", "true"]].concat();
+            call(&stage.root(), &words)
+        };
+        let names = || fs::read_dir(&bundle).into_iter().flatten().count();
+        let missing = stage.path("missing").display().to_string();
+        for wrong in [
+            &["-u", "nosuch"][..],
+            &["-v", &format!("{missing}:/x")],
+            &["--seccomp", &missing],
+            &["--layer", "/usr"],
+            &["--apparmor", "a b"],
+        ] {
+            let outcome = spec(wrong);
+            assert_eq!((outcome.code, names()), (Some(125), 0), "{wrong:?}: {outcome:?}");
+        }
+        let outcome = spec(&["-u", "1000"]);
+        assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""));
+        // What is there already is kept.
+        let made = names();
+        let config = fs::read(bundle.join("config.json")).unwrap();
+        assert_eq!(spec(&[]).code, Some(125));
+        assert!(names() == made && fs::read(bundle.join("config.json")).unwrap() == config);
+        stage.check();
+    });
+}
+
+/// The words of `--mount` that docker has for a tmpfs, and what it says to those that are not taken.
+#[test]
+fn mount_words() {
+    on_bare_stage(|stage| {
+        let run = |mount: &str| {
+            let script = "stat -c %a /srv; grep -o ' /srv .*' /proc/self/mounts";
+            call(&stage.root(), &["run", "--mount", mount, "--", "sh", "-c", script])
+        };
+        let outcome = run("type=tmpfs,dst=/srv,tmpfs-size=64MiB,tmpfs-mode=1770");
+        assert!(
+            outcome.stdout.starts_with("1770\n") && outcome.stdout.contains("size=65536k"),
+            "{outcome:?}"
+        );
+        let outcome =
+            run("type=bind,src=/usr,dst=/srv,bind-propagation=rslave,readonly=true,consistency=cached");
+        assert!(outcome.stdout.contains(" ro,"), "{outcome:?}");
+        let outcome = run("type=volume,src=data,dst=/srv");
+        assert!(outcome.stderr.contains("there are no volumes: give type=bind"), "{outcome:?}");
+        assert_eq!((outcome.code, outcome.stderr.lines().count()), (Some(125), 1));
+        stage.check();
+    });
+}
+
+/// Every field of a profile counts, and one that is not known is refused.
+#[test]
+fn fields_of_a_seccomp_profile() {
+    on_bare_stage(|stage| {
+        let profile = stage.path("profile.json");
+        let run = |more: &str| {
+            let text = format!(r#"{{"defaultAction": "SCMP_ACT_ALLOW", {more}}}"#);
+            fs::write(&profile, text).unwrap();
+            let words = ["run", "--seccomp", profile.to_str().unwrap(), "--", "mkdir", "/tmp/x"];
+            call(&stage.root(), &words)
+        };
+        let rule = r#""syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errno": "EXDEV", "comment": ""}]"#;
+        let outcome = run(rule);
+        assert!(outcome.stderr.contains("Invalid cross-device link"), "{outcome:?}");
+        // A filter for one architecture only ends what is of another.
+        let foreign = if std::env::consts::ARCH == "x86_64" { "SCMP_ARCH_X86" } else { "SCMP_ARCH_X86_64" };
+        let outcome = run(&format!(r#"{rule}, "architectures": ["{foreign}"]"#));
+        assert_ne!(outcome.code, Some(0), "{outcome:?}");
+        let outcome = run(r#""sycalls": []"#);
+        assert!(outcome.stderr.contains("is not a profile: unknown field `sycalls`"), "{outcome:?}");
+        assert_eq!(outcome.code, Some(125));
+        stage.check();
+    });
+}
+
 /// A runtime that says when it has made a container, and takes its time then.
 fn slow_runtime(stage: &Stage) -> std::path::PathBuf {
     let made = stage.path("made");
