@@ -76,6 +76,7 @@ const MAY_DEPEND: [(&str, &[&str]); 10] = [
             "executor-core",
             "executor-disk",
             "executor-programs",
+            "libc",
             "oci-spec",
             "rustix",
             "serde",

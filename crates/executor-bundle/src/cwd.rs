@@ -7,14 +7,12 @@
 use std::path::{Path, PathBuf};
 
 use executor_disk::Dir;
-use rustix::mount::{MountFlags, mount};
 use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::ids::{self, Ids, Owner};
 use crate::mount_entry::destination;
-use crate::mounts::SELECTED;
-use crate::nested::{Options, make_private};
+use crate::nested;
 use crate::rootfs::BundleRootfs;
 use crate::rootfs_dir::RootfsDir;
 use crate::seen::{Seen, What};
@@ -58,21 +56,6 @@ pub(crate) fn make(
 
 /// Mounts a tmpfs with the working directory in it, unless it has options that only the runtime knows.
 fn in_tmpfs(dir: &Dir, entry: &mut Value, inside: &Path, owner: Owner, ids: &Ids) -> Result<(), Error> {
-    let Some(options) = Options::of(entry, ids) else { return Ok(()) };
-    let failed = || Error::file::<std::io::Error>("cwd", inside);
-    let selected = dir.open_or_make_dir(SELECTED).map_err(Error::io("make", &dir.path_of(SELECTED)))?;
-    let place = selected.path_of(TMPFS);
-    selected.make_dir(TMPFS, 0o700).map_err(Error::io("make", &place))?;
-    let at = selected.by_descriptor(TMPFS);
-    let flags = options.flags.difference(MountFlags::RDONLY);
-    mount("tmpfs", &at, "tmpfs", flags, options.data().as_c_str())
-        .and_then(|()| make_private(&at))
-        .map_err(|error| failed()(error.into()))?;
-    RootfsDir::open(&place)?.make_dirs(inside, owner).map_err(failed())?;
-    let words = entry["options"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    let words = words.filter(|word| !word.contains('=') && *word != "rbind");
-    entry["options"] = ["rbind"].into_iter().chain(words).collect();
-    entry["type"] = json!("bind");
-    entry["source"] = json!(place);
-    Ok(())
+    let Some(place) = nested::stage_tmpfs(dir, TMPFS, entry, ids)? else { return Ok(()) };
+    RootfsDir::open(&place)?.make_dirs(inside, owner).map_err(Error::file("cwd", inside))
 }

@@ -47,9 +47,10 @@ mod stubs;
 
 use std::path::{Path, PathBuf};
 
-use executor_core::lifecycle::{HostPid, Leftover};
+use executor_core::lifecycle::{HostPid, Leftover, LeftoverKind};
 use executor_core::{ContainerSpec, ExecSpec, Mount, MountSource, NetworkAttachment, NetworkNamespace};
 use executor_disk::Dir;
+use rustix::mount::MountFlags;
 use serde_json::{Value, json};
 
 use crate::config::{Configuration, host, labels};
@@ -84,7 +85,8 @@ pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> R
     ids.check(spec)?;
     let rootfs = rootfs::make(dir, spec, ids.root, request.root)?;
 
-    let mounts = mounts::requested(Some(dir), spec, &ids)?;
+    let mut mounts = mounts::requested(Some(dir), spec, &ids)?;
+    nested::stage_modes(dir, &mut mounts.entries, &ids)?;
     let view = RootfsDir::open(&rootfs.seen)?;
     view.check_dev()?;
     let process = process::of_init(&view, spec, &ids)?;
@@ -116,6 +118,9 @@ pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> R
             cwd::make(dir, &view, &rootfs, all, (&missing, &spec.process.cwd), process.owner, &ids)?;
         }
         place(dir, &context, &asked, &ids, all)?;
+    }
+    if rootfs.is_restricted_by_us(spec) {
+        config.json["root"]["readonly"] = json!(false);
     }
     host::note_mounts(dir, &config.json)?;
     process::keep(dir, &config.json["process"])?;
@@ -158,14 +163,14 @@ fn place(
     nested::make(dir, mounts, &stays_below, ids)?;
     if rootfs.is_kept {
         stubs::make_missing(dir, &rootfs.root, mounts, &stays_below, ids.root)?;
-    } else if rootfs.is_complete && (ids.root != Owner::ROOT || rootfs.has_mounts_to_restrict(spec)) {
+    } else if rootfs.is_complete && (ids.root != Owner::ROOT || rootfs.is_restricted_by_us(spec)) {
         // The runtime would make them as the container's root, who may not write to what is the host's root's, or when they
         // cannot be made any more.
         stubs::make_all(&rootfs.root, mounts, ids.root)?;
     }
-    if rootfs.has_mounts_to_restrict(spec) {
-        let failed = Error::io("make read-only what is mounted below", &rootfs.root);
-        mount_entry::restrict_below(&rootfs.root).map_err(failed)?;
+    if rootfs.is_restricted_by_us(spec) {
+        let failed = Error::io("make read-only", &rootfs.root);
+        mount_entry::restrict(&rootfs.root, MountFlags::RDONLY).map_err(failed)?;
     }
     Ok(())
 }
@@ -199,9 +204,21 @@ pub fn export(dir: &Dir, request: &Request<'_>, network: &NetworkNamespace) -> R
     }
     // An ordinary user may make no cgroup.
     let request = Request { cgroup: request.cgroup.filter(|_| !ids::rootless()), ..*request };
-    let config = describe(Some(dir), &request, network)?;
-    let written = dir.write_new("config.json", config.as_bytes(), 0o600);
-    written.map(drop).map_err(Error::io("write", &dir.path_of("config.json")))
+    // What is wrong with the request is known before anything is made.
+    describe(None, &request, network)?;
+    let before = dir.names().map_err(Error::io("list", dir.path()))?;
+    let write = |config: String| {
+        let written = dir.write_new("config.json", config.as_bytes(), 0o600);
+        written.map(drop).map_err(Error::io("write", &dir.path_of("config.json")))
+    };
+    let exported = describe(Some(dir), &request, network).and_then(write);
+    if exported.is_err() {
+        // It can be tried again.
+        for name in dir.names().unwrap_or_default().iter().filter(|name| !before.contains(name)) {
+            let _what_stays_is_named_the_next_time = dir.remove_tree(name, LeftoverKind::File);
+        }
+    }
+    exported
 }
 
 /// The configuration as indented JSON. With `dir`, the files that it names are made there.

@@ -30,7 +30,8 @@ use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::ids::{self, Ids};
-use crate::mount_entry::{self, copy_mount, restrict};
+use crate::json::strings;
+use crate::mount_entry::{self, copy_mount, destination, restrict};
 use crate::mounts::SELECTED;
 use crate::rootfs_dir::RootfsDir;
 use crate::stubs;
@@ -123,10 +124,6 @@ pub(crate) fn remove(dir: &Dir) {
     stubs::forget(&dir.path_of(STUBS));
 }
 
-fn destination(entry: &Value) -> &Path {
-    Path::new(entry["destination"].as_str().unwrap_or_default())
-}
-
 /// The source of a bind mount, if it is a directory.
 fn directory(entry: &Value) -> Option<PathBuf> {
     let source = Path::new(entry["source"].as_str().filter(|_| entry["type"] == "bind")?);
@@ -143,7 +140,8 @@ fn cover(mounts: &[Value], number: usize) -> Option<usize> {
 
 /// The entry with its destination inside the volume.
 fn within(volume: &Value, entry: &Value) -> Option<Value> {
-    let inside = destination(entry).strip_prefix(destination(volume)).ok()?;
+    let point = destination(entry);
+    let inside = point.strip_prefix(destination(volume)).ok()?;
     let mut entry = entry.clone();
     entry["destination"] = json!(Path::new("/").join(inside));
     Some(entry)
@@ -217,6 +215,45 @@ fn stage(dir: &Dir, number: usize, volume: &mut Value) -> Result<PathBuf, Error>
     Ok(point)
 }
 
+/// Mounts in the bundle each tmpfs that is asked to have a mode: runc gives one over a directory the mode of that. The one at /dev is
+/// left to the runtime, which makes devices in it.
+pub(crate) fn stage_modes(dir: &Dir, entries: &mut [Value], ids: &Ids) -> Result<(), Error> {
+    for (number, entry) in entries.iter_mut().enumerate() {
+        let has_mode = strings(&entry["options"]).any(|option| option.starts_with("mode="));
+        if entry["type"] == "tmpfs" && has_mode && destination(entry) != Path::new("/dev") && !ids::rootless()
+        {
+            stage_tmpfs(dir, &format!("tmpfs-{number}"), entry, ids)?;
+        }
+    }
+    Ok(())
+}
+
+/// Mounts a tmpfs in the bundle, and gives that to the runtime. Returns its path; `None` if it has options that only the runtime
+/// knows.
+pub(crate) fn stage_tmpfs(
+    dir: &Dir,
+    name: &str,
+    entry: &mut Value,
+    ids: &Ids,
+) -> Result<Option<PathBuf>, Error> {
+    let Some(options) = Options::of(entry, ids) else { return Ok(None) };
+    let failed = || Error::file::<std::io::Error>("mount", &destination(entry));
+    let selected = dir.open_or_make_dir(SELECTED).map_err(Error::io("make", &dir.path_of(SELECTED)))?;
+    let place = selected.path_of(name);
+    selected.make_dir(name, 0o700).map_err(Error::io("make", &place))?;
+    let at = selected.by_descriptor(name);
+    let flags = options.flags.difference(MountFlags::RDONLY);
+    mount("tmpfs", &at, "tmpfs", flags, options.data().as_c_str())
+        .and_then(|()| make_private(&at))
+        .map_err(|error| failed()(error.into()))?;
+    let words = strings(&entry["options"]).filter(|word| !word.contains('=') && *word != "rbind");
+    let words: Value = ["rbind"].into_iter().chain(words).collect();
+    entry["options"] = words;
+    entry["type"] = json!("bind");
+    entry["source"] = json!(place);
+    Ok(Some(place))
+}
+
 /// Mounts an entry in the bundle, and moves it to its mount point in the tree of the volume.
 fn attach(
     dir: &Dir,
@@ -227,7 +264,7 @@ fn attach(
     options: &Options,
 ) -> Result<(), Error> {
     let source = Path::new(entry["source"].as_str().unwrap_or_default());
-    let failed = || Error::file::<std::io::Error>("mount", destination(entry));
+    let failed = || Error::file::<std::io::Error>("mount", &destination(entry));
     let selected = dir.open_dir(SELECTED).map_err(Error::io("open", &dir.path_of(SELECTED)))?;
     let name = format!("inside-{number}");
     let staged = selected.by_descriptor(&name);

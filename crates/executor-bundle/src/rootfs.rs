@@ -5,7 +5,8 @@
 //! that lies within the lower one, and a tmpfs disappears when it is unmounted. Files that are written there count against
 //! the container's memory.
 //!
-//! A root file system that is read-only is so with all that is mounted below it. The runtime does that for its root only.
+//! A root file system that is read-only is so with all that is mounted below it. The runtime does that for its root only. What
+//! is mounted by us, we make read-only ourselves.
 
 mod hidden;
 mod host;
@@ -29,7 +30,7 @@ use self::overlay::Layers;
 use crate::error::Error;
 use crate::ids::{self, Owner};
 use crate::kernel_fs;
-use crate::mount_entry::{self, locked_flags, read_only_below, unmount_point};
+use crate::mount_entry::{self, read_only_below, unmount_point, withheld, withholding};
 
 /// The directory in the bundle where the root file system is mounted.
 pub(crate) const MOUNT_POINT: &str = "rootfs";
@@ -60,9 +61,10 @@ impl BundleRootfs {
         self.mounts.contains(mount)
     }
 
-    /// Whether the mounts below its root have to be made read-only by us, when their mount points are there.
-    pub(crate) fn has_mounts_to_restrict(&self, spec: &ContainerSpec) -> bool {
-        spec.rootfs == Rootfs::Host && self.is_complete && is_read_only(spec)
+    /// Whether we make it read-only, with the mounts below it, when their mount points are there. runc would do that to the root
+    /// alone, and take away the other flags of that mount.
+    pub(crate) fn is_restricted_by_us(&self, spec: &ContainerSpec) -> bool {
+        !matches!(spec.rootfs, Rootfs::Dir(_)) && self.is_complete && is_read_only(spec)
     }
 }
 
@@ -122,7 +124,7 @@ fn read_only_mounts(root: &Path) -> Result<Vec<Value>, Error> {
         }
         let mut options = vec!["rbind", "ro"];
         options.extend(is_dir.then_some("rro"));
-        options.extend(locked_flags(&source));
+        options.extend(withheld(&source));
         mounts.push(mount_entry::mount(&point, "bind", &source, &options));
     }
     Ok(mounts)
@@ -191,17 +193,23 @@ fn overlay_of_layers(
     make_points(dir)?;
     let lower = lower.iter().map(|layer| directory("layer", layer)).collect::<Result<Vec<_>, _>>()?;
     let lower: Vec<_> = lower.iter().map(PathBuf::as_path).collect();
+    // An overlay has flags of its own. It shows no more than the file systems of its layers do.
+    let mut flags = lower.iter().map(|layer| withholding(layer)).collect::<MountFlags>();
     let upper = match upper {
-        Some(upper) => UpperLayer {
-            dir: directory("upper layer", &upper.dir)?,
-            work: directory("upper layer", &upper.work)?,
-        },
+        Some(upper) => {
+            let real = UpperLayer {
+                dir: directory("upper layer", &upper.dir)?,
+                work: directory("upper layer", &upper.work)?,
+            };
+            flags |= withholding(&real.dir);
+            real
+        }
         None => {
             let layers = mount_layers(dir)?;
             temporary_upper(&layers, "0", lower.first().copied().unwrap_or(Path::new("/")), owner)?
         }
     };
-    Layers { lower: &lower, upper: &upper }.mount_at(dir, MOUNT_POINT, MountFlags::empty())?;
+    Layers { lower: &lower, upper: &upper }.mount_at(dir, MOUNT_POINT, flags)?;
     Ok(dir.path_of(MOUNT_POINT))
 }
 

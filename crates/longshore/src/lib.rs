@@ -41,7 +41,7 @@ pub use executor_core::lifecycle::{
     Cancel, CancelCause, ContainerId, Event, EventKind, EventOrder, ExecId, Exit, ExitReason, ExitStatus,
     HostPid, InvalidId, InvalidSignal, InvalidTimestamp, IoUsage, Leftover, LeftoverKind, NetworkUsage,
     OomKill, OutOfOrder, Pressure, ProcessId, ProcessRef, Refusal, Refused, Signal, SignalScope, Stall,
-    StartFailure, StartFailureKind, TerminalSize, Timestamp, Usage, with_causes,
+    StartFailure, StartFailureKind, TerminalSize, Timestamp, Usage, with_causes, without_names,
 };
 #[cfg(feature = "metrics")]
 pub use executor_core::metrics;
@@ -66,8 +66,8 @@ pub mod runtime {
     pub use executor_bundle::has_init;
     pub use executor_core::lifecycle::{OomEvidence, RawExit};
     pub use executor_core::{
-        BoxFuture, BoxStream, ChildFd, ChildStdio, Delivery, ExitQueue, ExitSource, Kill, NetworkAttachment,
-        NetworkNamespace, NetworkTraits, Runtime, check_free_descriptors,
+        BoxFuture, BoxStream, ChildFd, ChildStdio, Delivery, ExitQueue, ExitSource, KernelRelease, Kill,
+        NetworkAttachment, NetworkNamespace, NetworkTraits, Runtime, check_free_descriptors, set_of_status,
     };
     pub use executor_network::Cni;
     pub use runc_driver::{

@@ -4,6 +4,7 @@
 //! An overlay shows what is on one file system, below one directory of it. The root may be there, although another path
 //! leads to it: a bind mount of the host's. So what is compared is the place in the file system.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -13,6 +14,7 @@ use executor_disk::mount_table::{self, Mount as Mounted};
 use executor_disk::{Dir, give};
 use rustix::fs::{FileType, Timespec, Timestamps, futimens, mknodat};
 
+use super::host::executor_root;
 use crate::error::Error;
 use crate::ids;
 
@@ -49,12 +51,13 @@ pub(super) enum Shown {
 }
 
 impl Hidden {
-    /// The roots of executors: this one's, and the usual ones.
+    /// The roots of executors: this one's, the usual ones, and those that mounts are known by.
     pub(super) fn roots(own: &Path) -> Result<Self, Error> {
         let mounts = mount_table::mounts().map_err(Error::io("list the mounts above", own))?;
         let usual = [PathBuf::from("/run/longshore"), executor_core::default_root()];
-        let all = usual.iter().map(PathBuf::as_path).chain([own]);
-        let mut places: Vec<_> = all.filter_map(|root| Place::of(root, &mounts)).collect();
+        let mounted = mounts.iter().filter_map(executor_root);
+        let all: BTreeSet<_> = usual.iter().map(PathBuf::as_path).chain([own]).chain(mounted).collect();
+        let mut places: Vec<_> = all.into_iter().filter_map(|root| Place::of(root, &mounts)).collect();
         places.dedup();
         Ok(Self { mounts, places })
     }

@@ -8,7 +8,9 @@
 //!
 //! - `/proc`, `/sys`, `/dev` and `/run`, and the kernel's file systems wherever they are. `/run` is shown if it is no file
 //!   system of its own, but nothing that is mounted below it.
-//! - the roots of executors, and the mounts of other container engines: both hold the files and the secrets of containers.
+//! - the mounts of other container engines, and the roots of executors: both hold the files and the secrets of containers. A root
+//!   is known if it is this executor's, a usual one, or has mounts of ours below it. One of another executor with a path of its
+//!   own is shown if none of its containers has an overlay or a volume that was put together.
 //! - automatic mounts that nobody has used, and those in a ramfs.
 //!
 //! An ordinary user may mount overlays in his own user namespace, but not of a directory with mounts below it: the kernel
@@ -36,7 +38,7 @@ use super::{BundleRootfs, MOUNT_POINT, make_points, mount_layers, temporary_uppe
 use crate::error::Error;
 use crate::ids::Owner;
 use crate::kernel_fs;
-use crate::mount_entry::{self, locked_flags, read_only_below};
+use crate::mount_entry::{self, read_only_below, withheld, withholding};
 use crate::rootfs_dir::RootfsDir;
 
 /// The directories of the host that an ordinary user's container shows.
@@ -68,7 +70,7 @@ pub(super) fn overlay(
     let upper = upper_layer(&layers, "0", root, owner, hidden)?;
     let upper =
         upper.ok_or_else(|| Error::field("rootfs", "the host's root is the executor's root as well"))?;
-    Layers { lower: &[root], upper: &upper }.mount_at(dir, MOUNT_POINT, flags)?;
+    Layers { lower: &[root], upper: &upper }.mount_at(dir, MOUNT_POINT, flags | withholding(root))?;
     let view = BundleRootfs::at(dir.path_of(MOUNT_POINT), false);
     for (number, mounted) in shown(&hidden.mounts).into_iter().enumerate() {
         let point = &mounted.point;
@@ -113,7 +115,7 @@ fn below_root(
     if meta.is_dir() {
         let owner = if meta.uid() == 0 { owner } else { Owner { uid: meta.uid(), gid: meta.gid() } };
         let Some(upper) = upper_layer(layers, name, point, owner, hidden)? else { return Ok(None) };
-        match (Layers { lower: &[point], upper: &upper }).assemble(flags) {
+        match (Layers { lower: &[point], upper: &upper }).assemble(flags | withholding(point)) {
             Ok(tree) => return Ok(Some(Tree::Overlay(tree))),
             Err(error @ (Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC)) => {
                 return Err(failed(point)(error));
@@ -151,7 +153,7 @@ fn shown(mounts: &[Mounted]) -> Vec<&Mounted> {
 }
 
 /// The root of the executor that has made a mount: it is `ROOT/containers/ID/…`.
-fn executor_root(mounted: &Mounted) -> Option<&Path> {
+pub(super) fn executor_root(mounted: &Mounted) -> Option<&Path> {
     let containers = mounted.point.parent()?.parent()?;
     let is_ours = mounted.source == Path::new("longshore") && containers.ends_with("containers");
     containers.parent().filter(|root| is_ours && *root != Path::new("/"))
@@ -206,13 +208,10 @@ pub(super) fn view(dir: &Dir, hidden: &Hidden) -> Result<BundleRootfs, Error> {
             }
             let upper = upper_layer(&layers, name, &lower, Owner::ROOT, hidden)?;
             let Some(upper) = upper else { continue };
-            let options = format!("userxattr,{}", Layers { lower: &[&lower], upper: &upper }.options());
-            mounts.push(mount_entry::mount(
-                &lower,
-                "overlay",
-                Path::new("overlay"),
-                &split_options(&options),
-            ));
+            let layers = format!("userxattr,{}", Layers { lower: &[&lower], upper: &upper }.options());
+            let flags = withheld(&lower).map(|flag| -> &str { flag });
+            let options: Vec<_> = split_options(&layers).into_iter().chain(flags).collect();
+            mounts.push(mount_entry::mount(&lower, "overlay", Path::new("overlay"), &options));
         }
     }
     let tmp = ["nosuid", "nodev", "mode=1777"];
@@ -236,7 +235,7 @@ fn read_only(dir: &Path, hidden: &Hidden) -> Result<Vec<Value>, Error> {
         return Err(Error::field("rootfs", why));
     };
     let mut options = vec!["rbind", "ro", below];
-    options.extend(locked_flags(dir));
+    options.extend(withheld(dir));
     let mut mounts = vec![mount_entry::mount(dir, "bind", dir, &options)];
     for place in hidden.below(dir) {
         let empty = ["nosuid", "nodev", "noexec", "ro", "mode=700", "size=4k"];

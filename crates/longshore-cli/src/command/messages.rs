@@ -58,6 +58,7 @@ fn refused() -> Vec<Refused> {
         Refused::Variable { entry: "VARIABLE".into(), why: "WHY" },
         Refused::Events { file: file(), why: why() },
         Refused::CidFile { file: file(), why: why() },
+        Refused::Answer { why: why() },
         Refused::SweepRuntime,
         Refused::SweepRoot { cause: "the root DIR cannot be used: WHY".into() },
         Refused::Files { cause: "too many open files".into() },
@@ -195,8 +196,8 @@ fn of_habits() -> Table {
 }
 
 fn of_remains() -> Table {
-    let about = "Exit code: 125 in place of 0 where output is lost, 125 of a sweep, 1 of the doctor, and the program's where something is left \
-                 or spans are lost.";
+    let about = "Exit code: 125 in place of 0 where output is lost, 125 of a sweep, 1 of the doctor, and the program's where something is left, \
+                 or spans or lines of the log are lost.";
     let mut table = Table::new("Beside the program's end", about, &["sentence", "what to do"]);
     let (why, what) = (|| "WHY".to_owned(), || "WHAT".to_owned());
     let all = [
@@ -206,6 +207,7 @@ fn of_remains() -> Table {
         Remark::Stuck,
         Remark::Left { what: what() },
         Remark::LeftBySweep { what: what() },
+        Remark::LogLost { lines: 3 },
         Remark::SpansLost { why: why() },
         Remark::Doctor { check: "CHECK", what: what(), remedy: "the remedy of that check" },
     ];

@@ -43,6 +43,8 @@ pub(crate) enum Refused {
     Ids(Unmapped),
     /// An ordinary user may not lower the score.
     OomScore(LoweredOomScore),
+    /// The answer of a command cannot be written to stdout.
+    Answer { why: String },
     /// The manual pages cannot be written.
     Man { file: PathBuf, why: String },
 }
@@ -67,6 +69,7 @@ impl Refused {
             Self::OrdinaryCni => "give --net host or none, or run as root",
             Self::Ids(_) => "name ids of such a range, or leave out --uidmap and --gidmap",
             Self::OomScore(_) => "run with that capability, or give a score that is not lower",
+            Self::Answer { .. } => "free some space, or send stdout elsewhere",
             Self::Man { .. } => "name a directory in which you may write",
         }
     }
@@ -96,6 +99,7 @@ impl fmt::Display for Refused {
             Self::OrdinaryCni => f.write_str("ordinary users cannot have CNI networks"),
             Self::Ids(unmapped) => unmapped.fmt(f),
             Self::OomScore(lowered) => lowered.fmt(f),
+            Self::Answer { why } => write!(f, "stdout: {why}"),
             Self::Man { file, why } => write!(f, "{}: {why}", file.display()),
         }
     }

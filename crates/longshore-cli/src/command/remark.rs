@@ -17,6 +17,8 @@ pub(crate) enum Remark {
     Left { what: String },
     /// A sweep could not remove something.
     LeftBySweep { what: String },
+    /// Stderr was read too slowly for the log.
+    LogLost { lines: usize },
     /// The collector of spans did not take all.
     #[cfg_attr(not(any(feature = "otlp", test)), expect(dead_code, reason = "only with the feature otlp"))]
     SpansLost { why: String },
@@ -38,6 +40,13 @@ impl fmt::Display for Remark {
             Self::Left { what } => write!(f, "{what}: could not be removed; `longshore sweep` tries again"),
             Self::LeftBySweep { what } => {
                 write!(f, "{what}: could not be removed; look who uses it and sweep again")
+            }
+            Self::LogLost { lines } => {
+                let are = if *lines == 1 { "line of the log is" } else { "lines of the log are" };
+                write!(
+                    f,
+                    "{lines} {are} lost, because stderr was not read in time; ask for less with LONGSHORE_LOG, or send stderr to a file"
+                )
             }
             Self::SpansLost { why } => {
                 write!(f, "not all spans could be sent: {why}; check the collector that --otlp names")

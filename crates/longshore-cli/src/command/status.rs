@@ -17,7 +17,7 @@ use super::remark::Remark;
 
 use longshore::{
     Cancel, Error, Exit, ExitReason, ExitStatus, RuntimeError, Signal, StartFailure, StartFailureKind,
-    TimeLimit, with_causes,
+    TimeLimit, with_causes, without_names,
 };
 
 pub(crate) const TIMED_OUT: u8 = 124;
@@ -190,19 +190,20 @@ impl From<StartFailure> for Failure {
         // A message begins with the field of the specification that it is about.
         let field = message.split([':', ' ']).next().unwrap_or_default();
         let (code, remedy) = match kind {
-            StartFailureKind::PermissionDenied if field == "resources" => (OUR_FAILURE, DELEGATE),
-            _ if option_at_fault(&message).is_some() => {
-                (OUR_FAILURE, option_at_fault(&message).unwrap_or_default())
-            }
-            _ if field == "network" => {
-                (OUR_FAILURE, "choose another network with --net (see also --cni-configs and --cni-plugins)")
-            }
+            // That of a program begins with its name, which may be any.
             StartFailureKind::NotFound => (
                 NOT_FOUND,
                 "check its name, bring it in with -v, or name its root file system with --rootfs (there are no images)",
             ),
             StartFailureKind::NotExecutable => {
                 (NOT_EXECUTABLE, "name a program or a script that can be executed")
+            }
+            StartFailureKind::PermissionDenied if field == "resources" => (OUR_FAILURE, DELEGATE),
+            _ if field == "network" => {
+                (OUR_FAILURE, "choose another network with --net (see also --cni-configs and --cni-plugins)")
+            }
+            _ if option_at_fault(&message).is_some() => {
+                (OUR_FAILURE, option_at_fault(&message).unwrap_or_default())
             }
             StartFailureKind::BadConfig => (OUR_FAILURE, "correct that option"),
             StartFailureKind::IdTaken => {
@@ -252,9 +253,17 @@ pub(crate) const OPTIONS: [(&str, &str); 17] = [
     ("apparmor", "give another --apparmor"),
 ];
 
+/// Fields of the specification with which messages of ours begin. What comes after them names something.
+const FIELDS: [&str; 7] = ["mount", "rootfs", "layer", "user", "cwd", "seccomp", "config"];
+
 /// What to do if the message is about an option.
 fn option_at_fault(message: &str) -> Option<&'static str> {
-    OPTIONS.iter().find(|(words, _)| message.contains(words)).map(|(_, remedy)| *remedy)
+    let field = message.split([':', ' ']).next().unwrap_or_default();
+    if FIELDS.contains(&field) {
+        return None;
+    }
+    let own = without_names(message);
+    OPTIONS.iter().find(|(words, _)| own.contains(words)).map(|(_, remedy)| *remedy)
 }
 
 /// What `run` was asked for, as far as the sentence on the end depends on it.
