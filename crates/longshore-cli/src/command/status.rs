@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use super::ordinary::{LoweredOomScore, Unmapped};
 use super::refused::Refused;
 use super::remark::Remark;
+use super::shortage::{self, Limited};
 
 use longshore::{
     Cancel, Error, Exit, ExitReason, ExitStatus, RuntimeError, Signal, StartFailure, StartFailureKind,
@@ -30,9 +31,12 @@ const NOT_FOUND: Code = Code(127);
 /// The sentence if output of the program could not be written. The code is still the program's own if that has failed.
 pub(crate) fn lost_output(error: &io::Error, code: Code) -> (Code, String) {
     let code = if code == Code(0) { OUR_FAILURE } else { code };
-    let remark = match error.kind() {
-        io::ErrorKind::TimedOut => Remark::OutputNotRead,
-        _ => Remark::OutputLost { why: error.to_string() },
+    let remark = if error.kind() == io::ErrorKind::TimedOut {
+        Remark::OutputNotRead
+    } else if Errno::from_io_error(error) == Some(Errno::BADF) {
+        Remark::OutputClosed
+    } else {
+        Remark::OutputLost { why: error.to_string() }
     };
     (code, remark.to_string())
 }
@@ -142,6 +146,9 @@ impl From<Error> for Failure {
         let covered = if let Error::Runtime(error) = &error { remedy_of_root(error) } else { None };
         let remedy = match &error {
             Error::Runtime(RuntimeError::Root { .. }) if covered.is_some() => covered.unwrap_or(OWN_ROOT),
+            Error::InvalidSpec(error) if error.field == "memory" => {
+                "give another --memory, as in 64m (a number alone is bytes)"
+            }
             Error::InvalidSpec(_) => "see `longshore run --help`",
             Error::InvalidId(_) | Error::IdTaken { .. } => "choose another --id",
             Error::Runtime(RuntimeError::NoRuntime { .. }) => {
@@ -168,7 +175,10 @@ impl From<Error> for Failure {
             | _ => "`longshore doctor` checks what containers need",
         };
         let refused = if let Error::Runtime(error) = &error { refused_root(error) } else { None };
-        Self::ours(refused.unwrap_or_else(|| with_causes(&error)), remedy)
+        // A parameter has a path in the JSON form, and an option here.
+        let cause =
+            refused.unwrap_or_else(|| with_causes(&error).replacen("sysctl: /sysctls/", "--sysctl ", 1));
+        Self::ours(cause, remedy)
     }
 }
 
@@ -197,7 +207,9 @@ impl From<StartFailure> for Failure {
             StartFailureKind::NotExecutable => {
                 (NOT_EXECUTABLE, "name a program or a script that can be executed")
             }
-            StartFailureKind::BadConfig => (OUR_FAILURE, "correct that option"),
+            StartFailureKind::BadConfig => {
+                (OUR_FAILURE, missing_path(&message).unwrap_or("correct that option"))
+            }
             StartFailureKind::IdTaken => {
                 (OUR_FAILURE, "choose another --id (`longshore sweep` frees those of dead executors)")
             }
@@ -215,8 +227,26 @@ impl From<StartFailure> for Failure {
     }
 }
 
+/// Fields with a path of this machine that does not exist, and what to do.
+pub(crate) const MISSING: [(&str, &str); 3] = [
+    (
+        "rootfs",
+        "put a root file system there, or give another --rootfs, as in --rootfs host (there are no images)",
+    ),
+    ("layer", "put files there, or give another --layer (there are no images)"),
+    ("mount source", "make it, or give the path of another (there are no volumes by name)"),
+];
+
+/// What to do if the message is about a path that does not exist.
+fn missing_path(message: &str) -> Option<&'static str> {
+    let (field, why) = message.split_once(": ")?;
+    let remedy = MISSING.iter().find(|(of, _)| *of == field).map(|(_, remedy)| *remedy);
+    remedy.filter(|_| why.contains(": No such file or directory"))
+}
+
 /// Words of runtimes and the kernel that are about the value of an option, and what to do.
-pub(crate) const OPTIONS: [(&str, &str); 17] = [
+pub(crate) const OPTIONS: [(&str, &str); 18] = [
+    ("is no OCI runtime", "name another one with --runtime (`longshore doctor` checks it)"),
     (
         "cpuset.cpus",
         "--cpuset-cpus must name CPUs that this machine has (see /sys/devices/system/cpu/online)",
@@ -258,6 +288,10 @@ pub(crate) struct Asked {
     pub(crate) cancel: Cancel,
     /// The memory limit, in bytes.
     pub(crate) memory: Option<u64>,
+    /// The limit of processes that was given.
+    pub(crate) pids: Option<u64>,
+    /// Limits of each process.
+    pub(crate) limited: Limited,
     /// There is a process 1 in front of the program, whose exit code is 128+n if signal n ended the program.
     pub(crate) has_init: bool,
     /// Ids that this user may not map.
@@ -278,6 +312,8 @@ impl Default for Asked {
             time_limit: None,
             cancel: Cancel::now(),
             memory: None,
+            pids: None,
+            limited: Limited::default(),
             has_init: false,
             unmapped: None,
             lowered: None,
@@ -299,7 +335,9 @@ pub(crate) fn of(exit: Exit, asked: &Asked) -> (Code, Option<String>) {
             let of_map = asked.unmapped.filter(|_| !of_program.contains(&failure.kind));
             let of_score = asked.lowered.filter(|_| LoweredOomScore::explains(&failure.message));
             let refused = of_map.map(Refused::Ids).or(of_score.map(Refused::OomScore));
+            let short = shortage::remedy(&failure, asked);
             let failure = refused.map_or_else(|| failure.into(), Failure::from);
+            let failure = Failure { remedy: short.unwrap_or(failure.remedy), ..failure };
             (failure.code, Some(failure.to_string()))
         }
         ExitReason::TimedOut { killed } => {
