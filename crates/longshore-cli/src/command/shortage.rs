@@ -1,4 +1,4 @@
-//! What to do when something has run out at a start: the option that limits it, or the machine's.
+//! What to do when something is missing at a start: a path, or what an option or this machine has a limit of.
 
 use longshore::{StartFailure, StartFailureKind, Ulimit};
 
@@ -52,6 +52,23 @@ pub(crate) fn remedy(failure: &StartFailure, asked: &Asked) -> Option<&'static s
         |(words, _, applies, _): &&(&str, &str, Applies, &str)| message.contains(words) && applies(asked);
     let known = SHORTAGES.iter().filter(|_| failure.kind == StartFailureKind::NoResources).find(applies);
     known.map(|(.., remedy)| *remedy)
+}
+
+/// Fields with a path of this machine that does not exist, and what to do.
+const MISSING: [(&str, &str); 3] = [
+    (
+        "rootfs",
+        "put a root file system there, or give another --rootfs, as in --rootfs host (there are no images)",
+    ),
+    ("layer", "put files there, or give another --layer (there are no images)"),
+    ("mount source", "make it, or give the path of another (there are no volumes by name)"),
+];
+
+/// What to do if the message is about a path that does not exist.
+pub(crate) fn of_path(message: &str) -> Option<&'static str> {
+    let (field, why) = message.split_once(": ")?;
+    let remedy = MISSING.iter().find(|(of, _)| *of == field).map(|(_, remedy)| *remedy);
+    remedy.filter(|_| why.contains(": No such file or directory"))
 }
 
 #[cfg(test)]

@@ -208,7 +208,7 @@ impl From<StartFailure> for Failure {
                 (NOT_EXECUTABLE, "name a program or a script that can be executed")
             }
             StartFailureKind::BadConfig => {
-                (OUR_FAILURE, missing_path(&message).unwrap_or("correct that option"))
+                (OUR_FAILURE, shortage::of_path(&message).unwrap_or("correct that option"))
             }
             StartFailureKind::IdTaken => {
                 (OUR_FAILURE, "choose another --id (`longshore sweep` frees those of dead executors)")
@@ -225,23 +225,6 @@ impl From<StartFailure> for Failure {
         };
         Self { cause: message, remedy, code }
     }
-}
-
-/// Fields with a path of this machine that does not exist, and what to do.
-pub(crate) const MISSING: [(&str, &str); 3] = [
-    (
-        "rootfs",
-        "put a root file system there, or give another --rootfs, as in --rootfs host (there are no images)",
-    ),
-    ("layer", "put files there, or give another --layer (there are no images)"),
-    ("mount source", "make it, or give the path of another (there are no volumes by name)"),
-];
-
-/// What to do if the message is about a path that does not exist.
-fn missing_path(message: &str) -> Option<&'static str> {
-    let (field, why) = message.split_once(": ")?;
-    let remedy = MISSING.iter().find(|(of, _)| *of == field).map(|(_, remedy)| *remedy);
-    remedy.filter(|_| why.contains(": No such file or directory"))
 }
 
 /// Words of runtimes and the kernel that are about the value of an option, and what to do.
