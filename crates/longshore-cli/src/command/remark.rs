@@ -7,6 +7,8 @@ use std::fmt;
 pub(crate) enum Remark {
     /// Output of the program could not be written.
     OutputLost { why: String },
+    /// Stdout or stderr was closed from the beginning.
+    OutputClosed,
     /// Its reader was not waited for any longer.
     OutputNotRead,
     /// Events could not be written.
@@ -32,6 +34,9 @@ impl fmt::Display for Remark {
             Self::OutputLost { why } => {
                 write!(f, "output of the program is lost: {why}; free some space or memory")
             }
+            Self::OutputClosed => f.write_str(
+                "output of the program is lost: stdout or stderr is closed; send it to a file, or to /dev/null",
+            ),
             Self::OutputNotRead => f.write_str(
                 "output of the program is lost: its reader has not read it; read it, or write it to a file",
             ),

@@ -22,6 +22,7 @@ use super::refused::Refused;
 use super::relay::Relay;
 use super::relay::copy::write_all;
 use super::remark::Remark;
+use super::shortage::Limited;
 use super::signals::{Received, Signals, block_those_of_terminals};
 use super::status::{self, Asked, Code, Failure};
 use super::{events, job, output_file, terminal, trace};
@@ -111,6 +112,8 @@ async fn supervise(
     let mut asked = Asked {
         time_limit: spec.process.time_limit,
         memory: spec.resources.memory,
+        pids: spec.resources.pids.filter(|pids| *pids != u64::MAX),
+        limited: Limited::by(&spec.process.ulimits),
         has_init: spec.init,
         cancel: arguments.cancel(),
         unmapped: Unmapped::find(&spec),
