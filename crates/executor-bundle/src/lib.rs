@@ -50,7 +50,6 @@ use std::path::{Path, PathBuf};
 use executor_core::lifecycle::{HostPid, Leftover, LeftoverKind};
 use executor_core::{ContainerSpec, ExecSpec, Mount, MountSource, NetworkAttachment, NetworkNamespace};
 use executor_disk::Dir;
-use rustix::mount::MountFlags;
 use serde_json::{Value, json};
 
 use crate::config::{Configuration, host, labels};
@@ -119,9 +118,6 @@ pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> R
         }
         place(dir, &context, &asked, &ids, all)?;
     }
-    if rootfs.is_restricted_by_us(spec) {
-        config.json["root"]["readonly"] = json!(false);
-    }
     host::note_mounts(dir, &config.json)?;
     process::keep(dir, &config.json["process"])?;
     config.text()
@@ -163,14 +159,14 @@ fn place(
     nested::make(dir, mounts, &stays_below, ids)?;
     if rootfs.is_kept {
         stubs::make_missing(dir, &rootfs.root, mounts, &stays_below, ids.root)?;
-    } else if rootfs.is_complete && (ids.root != Owner::ROOT || rootfs.is_restricted_by_us(spec)) {
+    } else if rootfs.is_complete && (ids.root != Owner::ROOT || rootfs.has_mounts_to_restrict(spec)) {
         // The runtime would make them as the container's root, who may not write to what is the host's root's, or when they
         // cannot be made any more.
         stubs::make_all(&rootfs.root, mounts, ids.root)?;
     }
-    if rootfs.is_restricted_by_us(spec) {
-        let failed = Error::io("make read-only", &rootfs.root);
-        mount_entry::restrict(&rootfs.root, MountFlags::RDONLY).map_err(failed)?;
+    if rootfs.has_mounts_to_restrict(spec) {
+        let failed = Error::io("make read-only what is mounted below", &rootfs.root);
+        mount_entry::restrict_below(&rootfs.root).map_err(failed)?;
     }
     Ok(())
 }

@@ -132,7 +132,7 @@ pub(crate) fn restrict(point: &Path, flags: MountFlags) -> rustix::io::Result<()
 }
 
 /// Makes the mounts below `point` read-only, but not the one at it.
-fn restrict_below(point: &Path) -> rustix::io::Result<()> {
+pub(crate) fn restrict_below(point: &Path) -> rustix::io::Result<()> {
     let all = mount_table::mounts().map_err(|_| Errno::IO)?;
     let mut below = all.into_iter().map(|mounted| mounted.point);
     below.try_for_each(|other| match other != point && other.starts_with(point) {

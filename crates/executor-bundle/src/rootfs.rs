@@ -5,8 +5,7 @@
 //! that lies within the lower one, and a tmpfs disappears when it is unmounted. Files that are written there count against
 //! the container's memory.
 //!
-//! A root file system that is read-only is so with all that is mounted below it. The runtime does that for its root only. What
-//! is mounted by us, we make read-only ourselves.
+//! A root file system that is read-only is so with all that is mounted below it. The runtime does that for its root only.
 
 mod hidden;
 mod host;
@@ -61,10 +60,10 @@ impl BundleRootfs {
         self.mounts.contains(mount)
     }
 
-    /// Whether we make it read-only, with the mounts below it, when their mount points are there. runc would do that to the root
-    /// alone, and take away the other flags of that mount.
-    pub(crate) fn is_restricted_by_us(&self, spec: &ContainerSpec) -> bool {
-        !matches!(spec.rootfs, Rootfs::Dir(_)) && self.is_complete && is_read_only(spec)
+    /// Whether the mounts below its root have to be made read-only by us, when their mount points are there. The root itself is
+    /// left to the runtime: crun makes one writable that the configuration does not say is read-only.
+    pub(crate) fn has_mounts_to_restrict(&self, spec: &ContainerSpec) -> bool {
+        spec.rootfs == Rootfs::Host && self.is_complete && is_read_only(spec)
     }
 }
 
