@@ -27,13 +27,8 @@ pub fn main() -> ExitCode {
         Action::Run(run) => command::run::run(&global, run),
         Action::Doctor(doctor) => command::doctor::doctor(&global, doctor.json),
         Action::Spec(spec) => command::spec::spec(spec),
-<<<<<<< HEAD
-        Action::Sweep => command::sweep::sweep(&global),
-        Action::Completion { shell } => command::pages::completion(shell),
-=======
         Action::Sweep(sweep) => command::sweep::sweep(&global, &sweep),
-        Action::Completion { shell } => Ok(command::pages::completion(shell)),
->>>>>>> f2
+        Action::Completion { shell } => command::pages::completion(shell),
         Action::Man { directory } => command::pages::manual(&directory),
     });
     done.unwrap_or_else(|failure| {

@@ -31,7 +31,6 @@ const NOT_FOUND: Code = Code(127);
 /// The sentence if events could not be written. The code is still the program's own if that has failed.
 pub(crate) fn lost_events(error: &io::Error, code: Code) -> (Code, String) {
     let code = if code == Code(0) { OUR_FAILURE } else { code };
-<<<<<<< HEAD
     (code, Remark::EventsLost { why: error.to_string() }.to_string())
 }
 
@@ -39,17 +38,12 @@ pub(crate) fn lost_events(error: &io::Error, code: Code) -> (Code, String) {
 /// than by SIGPIPE: its output was closed.
 pub(crate) fn lost_output(error: &io::Error, code: Code) -> (Code, String) {
     let code = if [Code(0), BROKEN_PIPE].contains(&code) { OUR_FAILURE } else { code };
-    let remark = match error.kind() {
-        io::ErrorKind::TimedOut => Remark::OutputNotRead,
-        _ => Remark::OutputLost { why: error.to_string() },
-=======
     let remark = if error.kind() == io::ErrorKind::TimedOut {
         Remark::OutputNotRead
     } else if Errno::from_io_error(error) == Some(Errno::BADF) {
         Remark::OutputClosed
     } else {
         Remark::OutputLost { why: error.to_string() }
->>>>>>> f2
     };
     (code, remark.to_string())
 }
@@ -214,7 +208,6 @@ impl From<StartFailure> for Failure {
             StartFailureKind::NotExecutable => {
                 (NOT_EXECUTABLE, "name a program or a script that can be executed")
             }
-<<<<<<< HEAD
             StartFailureKind::PermissionDenied if field == "resources" => (OUR_FAILURE, DELEGATE),
             _ if field == "network" => {
                 (OUR_FAILURE, "choose another network with --net (see also --cni-configs and --cni-plugins)")
@@ -222,12 +215,9 @@ impl From<StartFailure> for Failure {
             _ if option_at_fault(&message).is_some() => {
                 (OUR_FAILURE, option_at_fault(&message).unwrap_or_default())
             }
-            StartFailureKind::BadConfig => (OUR_FAILURE, "correct that option"),
-=======
             StartFailureKind::BadConfig => {
                 (OUR_FAILURE, shortage::of_path(&message).unwrap_or("correct that option"))
             }
->>>>>>> f2
             StartFailureKind::IdTaken => {
                 (OUR_FAILURE, "choose another --id (`longshore sweep` frees those of dead executors)")
             }

@@ -24,12 +24,8 @@ impl Process {
 
 fn of_file(file: &Path, all: &mut Vec<Variable>) -> Result<(), Refused> {
     let refused = |line, why: String| Refused::EnvFile { file: file.to_owned(), line, why };
-<<<<<<< HEAD
-    let text = contents(file).map_err(|error| refused(None, error.to_string()))?;
-=======
     let unreadable = |why: String| Refused::EnvFileUnreadable { file: file.to_owned(), why };
-    let text = fs::read(file).map_err(|error| unreadable(error.to_string()))?;
->>>>>>> f2
+    let text = contents(file).map_err(|error| unreadable(error.to_string()))?;
     let text = String::from_utf8(text).map_err(|_| refused(None, "it is not UTF-8".into()))?;
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim_start();
