@@ -194,6 +194,10 @@ impl From<StartFailure> for Failure {
         let field = message.split([':', ' ']).next().unwrap_or_default();
         let (code, remedy) = match kind {
             StartFailureKind::PermissionDenied if field == "resources" => (OUR_FAILURE, DELEGATE),
+            // The path may have any words in it.
+            StartFailureKind::BadConfig if shortage::of_path(&message).is_some() => {
+                (OUR_FAILURE, shortage::of_path(&message).unwrap_or_default())
+            }
             _ if option_at_fault(&message).is_some() => {
                 (OUR_FAILURE, option_at_fault(&message).unwrap_or_default())
             }
@@ -207,9 +211,7 @@ impl From<StartFailure> for Failure {
             StartFailureKind::NotExecutable => {
                 (NOT_EXECUTABLE, "name a program or a script that can be executed")
             }
-            StartFailureKind::BadConfig => {
-                (OUR_FAILURE, shortage::of_path(&message).unwrap_or("correct that option"))
-            }
+            StartFailureKind::BadConfig => (OUR_FAILURE, "correct that option"),
             StartFailureKind::IdTaken => {
                 (OUR_FAILURE, "choose another --id (`longshore sweep` frees those of dead executors)")
             }
@@ -518,5 +520,9 @@ mod tests {
         let network = "network x: no configuration of this network in /etc/cni/net.d";
         assert!(remedy(StartFailureKind::BadConfig, network).contains("--net"));
         assert_eq!(remedy(StartFailureKind::BadConfig, "device: /dev/x"), "correct that option");
+        let missing = "mount source: /etc/apparmor.d/x: No such file or directory (os error 2)";
+        assert!(remedy(StartFailureKind::BadConfig, missing).contains("no volumes by name"));
+        let other = "mount source: /etc/passwd: Not a directory (os error 20)";
+        assert_eq!(remedy(StartFailureKind::BadConfig, other), "correct that option");
     }
 }
