@@ -149,6 +149,11 @@ impl From<Error> for Failure {
             Error::InvalidSpec(error) if error.field == "memory" => {
                 "give another --memory, as in 64m (a number alone is bytes)"
             }
+            Error::InvalidSpec(error)
+                if error.field == "config" && error.why.ends_with(": cannot be read") =>
+            {
+                "name a directory with a config.json that you may read"
+            }
             Error::InvalidSpec(_) => "see `longshore run --help`",
             Error::InvalidId(_) | Error::IdTaken { .. } => "choose another --id",
             Error::Runtime(RuntimeError::NoRuntime { .. }) => {
