@@ -74,6 +74,7 @@ fn words() {
         "longshore run --sysctl vm.swappiness=1 true",
         "longshore run --net host --sysctl net.core.somaxconn=1 true",
         "longshore run --env-file /no/such true",
+        "longshore run --config /no/such true",
         "longshore ps",
         "longshore exec x sh",
         "longshore logs x",

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use clap::Parser;
 use longshore::{
-    Cancel, CancelCause, ContainerId, ContainerSpec, Error, Exit, ExitReason, ExitStatus, RuntimeError,
-    Signal, StartFailure, StartFailureKind, TimeLimit, Timestamp, Usage,
+    Cancel, CancelCause, ContainerId, ContainerSpec, Error, Exit, ExitReason, ExitStatus, InvalidSpec,
+    RuntimeError, Signal, StartFailure, StartFailureKind, TimeLimit, Timestamp, Usage,
 };
 use strum::EnumCount;
 
@@ -122,10 +122,11 @@ fn of_the_library() -> Table {
     let root = RuntimeError::Root { root: "DIR".into(), source: "WHY".into() };
     let words = || ("runc OPERATION".into(), "ID".to_owned());
     let ((op, subject), after) = (words(), Duration::from_secs(60));
-    let errors: [Error; 11] = [
+    let errors: [Error; 12] = [
         invalid.into(),
         ContainerSpec::host(["true"]).memory(64).validate().unwrap_err().into(),
         ContainerSpec::host(["true"]).sysctl("NAME", "1").validate().unwrap_err().into(),
+        InvalidSpec::new("config", "DIR: cannot be read").into(),
         ContainerId::new("a/b").unwrap_err().into(),
         Error::IdTaken { id: id() },
         RuntimeError::NoRuntime { tried: vec!["runc".into(), "crun".into()] }.into(),

@@ -156,6 +156,11 @@ impl From<Error> for Failure {
             Error::InvalidSpec(error) if error.field == "memory" => {
                 "give another --memory, as in 64m (a number alone is bytes)"
             }
+            Error::InvalidSpec(error)
+                if error.field == "config" && error.why.ends_with(": cannot be read") =>
+            {
+                "name a directory with a config.json that you may read"
+            }
             Error::InvalidSpec(_) => "see `longshore run --help`",
             Error::InvalidId(_) | Error::IdTaken { .. } => "choose another --id",
             Error::Runtime(RuntimeError::NoRuntime { .. }) => {
@@ -209,18 +214,18 @@ impl From<StartFailure> for Failure {
                 (NOT_EXECUTABLE, "name a program or a script that can be executed")
             }
             StartFailureKind::PermissionDenied if field == "resources" => (OUR_FAILURE, DELEGATE),
+            // The path may have any words in it.
+            StartFailureKind::BadConfig if shortage::of_path(&message).is_some() => {
+                (OUR_FAILURE, shortage::of_path(&message).unwrap_or_default())
+            }
             _ if field == "network" => {
                 (OUR_FAILURE, "choose another network with --net (see also --cni-configs and --cni-plugins)")
             }
             _ if option_at_fault(&message).is_some() => {
                 (OUR_FAILURE, option_at_fault(&message).unwrap_or_default())
             }
-            StartFailureKind::BadConfig => {
-                (OUR_FAILURE, shortage::of_path(&message).unwrap_or("correct that option"))
-            }
-            StartFailureKind::IdTaken => {
-                (OUR_FAILURE, "choose another --id (`longshore sweep` frees those of dead executors)")
-            }
+            StartFailureKind::BadConfig => (OUR_FAILURE, "correct that option"),
+            StartFailureKind::IdTaken => (OUR_FAILURE, "choose another --id"),
             StartFailureKind::PermissionDenied => (OUR_FAILURE, "run as root, with the rights to do that"),
             StartFailureKind::NoResources => {
                 (OUR_FAILURE, "free some memory, disk, files or pids, or raise the limit")
@@ -534,5 +539,9 @@ mod tests {
         let network = "network x: no configuration of this network in /etc/cni/net.d";
         assert!(remedy(StartFailureKind::BadConfig, network).contains("--net"));
         assert_eq!(remedy(StartFailureKind::BadConfig, "device: /dev/x"), "correct that option");
+        let missing = "mount source: /etc/apparmor.d/x: No such file or directory (os error 2)";
+        assert!(remedy(StartFailureKind::BadConfig, missing).contains("no volumes by name"));
+        let other = "mount source: /etc/passwd: Not a directory (os error 20)";
+        assert_eq!(remedy(StartFailureKind::BadConfig, other), "correct that option");
     }
 }
