@@ -54,6 +54,7 @@ use self::runs::{
 };
 use self::shutdowns::{
     a_drain_waits_for_what_is_there, shutdown_ends_everything, shutdown_gives_programs_their_grace,
+    shutdown_kills_before_its_deadline,
 };
 
 /// Gives the names of all clauses to a macro.
@@ -106,6 +107,7 @@ macro_rules! for_each_clause {
             actors_are_sent_each_exit_once
             success_is_the_programs_own
             shutdown_gives_programs_their_grace
+            shutdown_kills_before_its_deadline
             shutdown_ends_everything
         }
     };

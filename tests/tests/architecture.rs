@@ -320,6 +320,8 @@ fn unsafe_code_is_where_it_is_known_to_be() {
             [
                 "init/main.rs",
                 "subreaper/main.rs",
+                "command/job.rs",
+                "command/unopened.rs",
                 "src/descriptors.rs",
                 "src/image.rs",
                 "src/null.rs",

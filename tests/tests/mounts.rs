@@ -126,6 +126,11 @@ fn host_mounts() {
         assert_eq!(said, "in\nouter\nover\n1000:1001\ninnerfile\nsecond\nx\nx\nread-only\n");
         assert_eq!(fs::read(dir.join("outer")).unwrap(), b"outer");
         assert!(!dir.join("in/ner/new").exists());
+        // A file that was replaced is what editors and package managers leave. The kernel does not mount it again.
+        fs::write(dir.join("new"), "replaced").unwrap();
+        fs::rename(dir.join("new"), &file).unwrap_or_else(|_| fs::remove_file(&file).unwrap());
+        let said = says(&executor, shell(&format!("cd {}; stat -c %s over; cat outer", dir.display()))).await;
+        assert_eq!(said, "0\nouter");
         let script = format!(
             "cd {}; for at in / . in in/ner ../twice; do touch $at/x 2>/dev/null || echo read-only; done; cat v/name",
             dir.display()

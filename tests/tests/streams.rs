@@ -4,6 +4,8 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, PipeReader, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -56,7 +58,8 @@ impl Drop for Unread {
     fn drop(&mut self) {
         match self {
             Self::Pipe(pipe) => assert!(rustix::io::ioctl_fionread(&*pipe).unwrap() > 0),
-            Self::Terminal(master) => assert!(master.metadata().is_ok()),
+            // What was written before the first that did not fit.
+            Self::Terminal(master) => assert!(master.read(&mut [0; 1]).unwrap() > 0),
         }
     }
 }
@@ -69,8 +72,8 @@ fn a_signal_ends_the_wait_for_any_reader() {
         type Make = fn() -> (Unread, Stdio);
         let chatty = &["--", "sh", "-c", "seq 1 5000; seq 1 5000 >&2"][..];
         let cases: [(&str, Make, &[&str], &str, i32); 7] = [
-            ("the output, to a terminal", terminal, chatty, "", 0),
-            ("the output, to a pipe", full_pipe, chatty, "", 0),
+            ("the output, to a terminal", terminal, chatty, "", 125),
+            ("the output, to a pipe", full_pipe, chatty, "", 125),
             ("endless output, to a terminal", terminal, &["--", "yes"], "", 143),
             ("endless output, to a pipe", full_pipe, &["--", "yes"], "", 143),
             ("a sentence, to a pipe", full_pipe, &["--", "no-such-program"], "", 127),
@@ -107,9 +110,14 @@ struct Program {
 }
 
 impl Program {
-    fn start(root: &std::path::Path, options: &[&str], script: &str) -> Self {
+    fn start(root: &Path, options: &[&str], script: &str) -> Self {
         let mut command = longshore(root);
         command.arg("run").args(options).args(["--", "sh", "-c", script]);
+        // As a job of this process.
+        Self::of(command.process_group(0))
+    }
+
+    fn of(command: &mut Command) -> Self {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
         Self { child, lines }
@@ -134,9 +142,17 @@ impl Program {
 }
 
 /// Whether a process is stopped, as its shell sees it.
-fn is_stopped(child: &Child) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+fn is_stopped(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     stat.rsplit(')').next().unwrap().trim_start().starts_with('T')
+}
+
+fn stops(child: &Child) {
+    let deadline = Instant::now() + HUNG;
+    while !is_stopped(child.id()) {
+        assert!(Instant::now() < deadline, "it does not stop");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// A program that asks to end politely gets the signal itself, then SIGTERM, then SIGKILL.
@@ -162,6 +178,65 @@ fn the_same_signal_then_term_then_kill() {
     });
 }
 
+/// As systemd does with `SendSIGHUP=yes`: that is one request, which has its grace.
+#[test]
+fn term_and_hup_together() {
+    on_bare_stage(|stage| {
+        let script = "trap 'sleep 0.5; exit 4' TERM HUP; echo ready; while :; do sleep 0.02; done";
+        let mut program = Program::start(&stage.root(), &[], script);
+        assert_eq!(program.line(), "ready");
+        program.signal(Signal::SIGTERM);
+        program.signal(Signal::SIGHUP);
+        let (rest, code) = program.rest();
+        assert_eq!((rest.as_str(), code), ("", Some(4)));
+        stage.check();
+    });
+}
+
+/// A file system that does not answer holds up the preparation of a container: signals and the timeout end the command.
+#[test]
+fn a_file_system_that_does_not_answer() {
+    on_bare_stage(|stage| {
+        let dir = stage.path("hangs");
+        std::fs::create_dir(&dir).unwrap();
+        let longshore = longshore(&stage.root());
+        // The kernel waits for a server that never reads its requests, until descriptor 3 is closed.
+        let script = "exec 3<>/dev/fuse && mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 hangs \"$0\" && \"$@\"";
+        let start = |options: &[&str]| {
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "bash", "-c", script]).arg(&dir).arg(longshore.get_program());
+            command.args(longshore.get_args()).arg("run").args(options);
+            command.args(["-v", &format!("{}:/x", dir.display()), "--", "true"]);
+            command.process_group(0).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        for (options, signal, code) in [
+            (&["--timeout", "1s"][..], None, 124),
+            (&[], Some(Signal::SIGTERM), 143),
+            (&[], Some(Signal::SIGINT), 130),
+        ] {
+            let mut child = start(options);
+            let begun = Instant::now();
+            if let Some(signal) = signal {
+                std::thread::sleep(patience(Duration::from_secs(1)));
+                nix::sys::signal::killpg(pid(&child), signal).unwrap();
+            }
+            let mut said = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+            let ended = ends(&mut child, "the command");
+            // bash ends by the signal as well.
+            let ended =
+                ended.code().or(std::os::unix::process::ExitStatusExt::signal(&ended).map(|n| 128 + n));
+            assert_eq!(ended, Some(code), "{said}");
+            assert!(begun.elapsed() < patience(Duration::from_secs(20)), "{:?}", begun.elapsed());
+            assert!(said.contains("a file system may not answer"), "{said}");
+        }
+        let swept = call(&stage.root(), &["sweep"]);
+        // Each run sweeps what the former has left.
+        assert_eq!((swept.code, swept.stdout.lines().count()), (Some(0), 1), "{swept:?}");
+        stage.check();
+    });
+}
+
 /// As Ctrl-Z does with a job: the command stops, and its container does not run while it is stopped.
 #[test]
 fn stopped_and_continued() {
@@ -175,15 +250,12 @@ fn stopped_and_continued() {
         let count = || std::fs::metadata(dir.join("count")).map_or(0, |file| file.len());
         for _ in 0..3 {
             program.signal(Signal::SIGTSTP);
-            let deadline = Instant::now() + HUNG;
-            while !is_stopped(&program.child) {
-                assert!(Instant::now() < deadline, "it does not stop");
-                std::thread::sleep(Duration::from_millis(1));
-            }
+            stops(&program.child);
             let before = count();
             std::thread::sleep(Duration::from_millis(300));
             assert_eq!(count(), before, "the container goes on");
             program.signal(Signal::SIGCONT);
+            let deadline = Instant::now() + HUNG;
             while count() == before {
                 assert!(Instant::now() < deadline, "the container does not go on");
                 std::thread::sleep(Duration::from_millis(1));
@@ -191,12 +263,86 @@ fn stopped_and_continued() {
         }
         // A stopped job is ended by both signals, as a shell sends them.
         program.signal(Signal::SIGTSTP);
-        while !is_stopped(&program.child) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        stops(&program.child);
         program.signal(Signal::SIGTERM);
         program.signal(Signal::SIGCONT);
         assert_eq!(program.rest(), (String::new(), Some(7)));
+        stage.check();
+    });
+}
+
+/// SIGCONT right after SIGTSTP, as job control has it: the command goes on.
+#[test]
+fn continued_at_once() {
+    on_bare_stage(|stage| {
+        let script = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done";
+        let mut program = Program::start(&stage.root(), &[], script);
+        assert_eq!(program.line(), "ready");
+        for _ in 0..20 {
+            program.signal(Signal::SIGTSTP);
+            program.signal(Signal::SIGCONT);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        std::thread::sleep(patience(Duration::from_millis(300)));
+        assert!(!is_stopped(program.child.id()), "nobody continues it any more");
+        program.signal(Signal::SIGTERM);
+        assert_eq!(program.rest(), (String::new(), Some(7)));
+        stage.check();
+    });
+}
+
+/// The kernel stops no group of processes that no shell could continue, as the only program of a terminal. So do we.
+#[test]
+fn the_only_program_of_a_terminal() {
+    on_bare_stage(|stage| {
+        let longshore = longshore(&stage.root());
+        // With a session of its own, and no shell in it.
+        let mut command = Command::new("setsid");
+        command.arg(longshore.get_program()).args(longshore.get_args());
+        let script = "trap 'exit 7' TERM; while echo x; do sleep 0.01; done";
+        let mut program = Program::of(command.args(["run", "--", "sh", "-c", script]));
+        for _ in 0..3 {
+            assert_eq!(program.line(), "x");
+            program.signal(Signal::SIGTSTP);
+            std::thread::sleep(patience(Duration::from_millis(300)));
+            assert!(!is_stopped(program.child.id()));
+        }
+        for _ in 0..100 {
+            assert_eq!(program.line(), "x");
+        }
+        program.signal(Signal::SIGTERM);
+        assert_eq!(program.rest().1, Some(7));
+        stage.check();
+    });
+}
+
+/// A container that is being started cannot be frozen: the command stops as soon as it runs, and its program with it.
+#[test]
+fn stopped_while_it_starts() {
+    on_bare_stage(|stage| {
+        let began = stage.path("began");
+        let slow = format!("touch {}; sleep 1; exec $RUNC \"$@\"", began.display());
+        let slow = stage.wrapper(&slow);
+        let mut command = longshore(&stage.root());
+        command.args(["--runtime", slow.to_str().unwrap()]);
+        let script = "trap 'exit 7' TERM; while echo x; do sleep 0.01; done";
+        command.args(["run", "--", "sh", "-c", script]);
+        let mut program = Program::of(command.process_group(0));
+        let deadline = Instant::now() + HUNG;
+        while !began.exists() {
+            assert!(Instant::now() < deadline, "it does not start");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        program.signal(Signal::SIGTSTP);
+        stops(&program.child);
+        let unread = || rustix::io::ioctl_fionread(program.lines.get_ref()).unwrap();
+        let before = unread();
+        std::thread::sleep(Duration::from_millis(300));
+        assert_eq!(unread(), before, "the program goes on");
+        program.signal(Signal::SIGCONT);
+        assert_eq!(program.line(), "x");
+        program.signal(Signal::SIGTERM);
+        assert_eq!(program.rest().1, Some(7));
         stage.check();
     });
 }
@@ -222,6 +368,55 @@ fn kill_9_of_the_command() {
     });
 }
 
+/// Signals to the command that interrupt what it does at any moment: no output is lost, nothing ends.
+#[test]
+fn signals_while_it_copies() {
+    on_bare_stage(|stage| {
+        let file = stage.path("output");
+        let mut command = longshore(&stage.root());
+        let script = "trap '' USR1 USR2 ALRM; for i in $(seq 400); do echo $i; sleep 0.005; done";
+        command.args(["run", "--", "bash", "-c", script]).stdout(File::create(&file).unwrap());
+        let mut child = command.spawn().unwrap();
+        drop(command);
+        while std::fs::metadata(&file).unwrap().len() == 0 {
+            assert_eq!(child.try_wait().unwrap(), None);
+        }
+        let status = loop {
+            for signal in [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGALRM] {
+                kill(pid(&child), signal).unwrap();
+            }
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+        };
+        let lines = std::fs::read_to_string(&file).unwrap();
+        assert_eq!((status.code(), lines.lines().count()), (Some(0), 400));
+        stage.check();
+    });
+}
+
+/// Whoever ended the program, or the wait for its reader: what was not read is told.
+#[test]
+fn output_that_is_not_read() {
+    on_bare_stage(|stage| {
+        let said = "output of the program is lost: its reader has not read it";
+        for (options, script, code, is_lost) in [
+            (&["--timeout", "1s"][..], "seq 1 40000; exec sleep 1000", 124, true),
+            (&["--memory", "32m", "--no-init"], "seq 1 40000; exec tail /dev/zero", 137, false),
+        ] {
+            let mut command = longshore(&stage.root());
+            command.arg("run").args(options).args(["--", "sh", "-c", script]);
+            let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            std::thread::sleep(patience(Duration::from_secs(5)));
+            let output = child.wait_with_output().unwrap();
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            assert_eq!((output.status.code(), stderr.contains(said)), (Some(code), is_lost), "{stderr}");
+            assert_eq!(output.stdout.len() < 228_894, is_lost);
+        }
+        stage.check();
+    });
+}
+
 /// A reader that has gone ends the program as it ends one in a pipeline of a shell: by SIGPIPE, if it writes and does not
 /// handle it, also as process 1.
 #[test]
@@ -233,6 +428,10 @@ fn broken_pipes_of_a_shell() {
         for (program, reader, code) in [
             ("yes", "head -1", "141"),
             ("--init -- yes", "head -1", "141"),
+            ("--no-init -- yes", "head -1", "141"),
+            ("--no-init -- cat /dev/zero", "head -c 1", "141"),
+            // It does not write. Its child does, and the first argument of its call is 1.
+            ("--no-init -- perl -e \"$SLEEPER\"", "head -1", "5"),
             ("cat /dev/zero", "head -c 1", "141"),
             ("sh -c 'while echo x; do :; done'", "head -1", "141"),
             ("sh -c 'exec yes >&2' 2>&1", "head -1", "141"),
@@ -245,7 +444,11 @@ fn broken_pipes_of_a_shell() {
         ] {
             let script =
                 format!("{} run {program} | {reader} >/dev/null; echo ${{PIPESTATUS[0]}}", words.join(" "));
-            let said = Command::new("bash").args(["-c", &script]).stdin(Stdio::null()).output().unwrap();
+            let sleeper = "use Time::HiRes qw(clock_nanosleep CLOCK_MONOTONIC); fork or exec 'yes';
+                clock_nanosleep(CLOCK_MONOTONIC, 5e8); exit 5";
+            let mut bash = Command::new("bash");
+            let said =
+                bash.env("SLEEPER", sleeper).args(["-c", &script]).stdin(Stdio::null()).output().unwrap();
             assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), code, "{script}: {said:?}");
             assert!(said.stderr.is_empty(), "{script}: {said:?}");
         }

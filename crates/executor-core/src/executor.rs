@@ -329,8 +329,11 @@ impl Executor {
     /// Takes no new containers, cancels every container as `cancel` says, waits until all are released, and stops the
     /// executor.
     ///
-    /// At `deadline` the actors are stopped, and what is left is killed and released without them: a grace that is
-    /// longer than the deadline ends with it. To let containers end by themselves, call [`drain`](Self::drain) first.
+    /// A grace that is longer than the deadline ends half a second before it, or a quarter of the time if that is less, so
+    /// that every exit is known by then. At `deadline` the actors are stopped, and what a runtime that hangs has left is killed
+    /// and released without them: such a container is in [`ShutdownReport::late`], and its exit is
+    /// [`Lost`](ExitReason::Lost), without an event. A deadline of zero leaves no time for exits. To let containers end by
+    /// themselves, call [`drain`](Self::drain) first.
     ///
     /// # Cancel safety
     /// The request is sent when the future is first polled. From then on the shutdown goes on, even if the future is

@@ -138,6 +138,11 @@ impl Root {
         self.parent.as_ref().map_or(Ok(()), |parent| self.enter_parent(parent))
     }
 
+    /// The path of a container's own directory.
+    pub fn path_of(&self, id: &ContainerId) -> std::path::PathBuf {
+        self.dirs.containers.path_of(id.as_str())
+    }
+
     /// This executor's name.
     pub fn executor(&self) -> &str {
         &self.executor
@@ -212,12 +217,18 @@ impl Root {
         Ok(Some(CgroupPlace::new(parent.as_ref(), &self.executor, id)))
     }
 
-    /// Reserves an id for a container whose cgroups are below `parent`. `None` if the id is taken.
+    /// Reserves an id for a container whose cgroups are below `parent`. `None` if the id is taken. Dead executors are swept first if
+    /// one of them may have it.
     ///
     /// # Errors
     /// When its directory cannot be made, or this user may make no cgroups below `parent`. [`Error::BeingSwept`] if a sweep does
     /// not free the id in time.
-    pub fn reserve(&self, id: &ContainerId, parent: Option<&CgroupParent>) -> Result<Option<Reservation>> {
+    pub fn reserve(
+        &self,
+        id: &ContainerId,
+        parent: Option<&CgroupParent>,
+        bundles: &dyn Bundles,
+    ) -> Result<Option<Reservation>> {
         let (cgroup, dirs) = (self.place(parent, id)?, Arc::clone(&self.dirs));
         let reservation = Reservation { id: id.clone(), cgroup, executor: self.executor.clone(), dirs };
         let containers = &self.dirs.containers;
@@ -231,7 +242,7 @@ impl Root {
         let cgroup = reservation.cgroup.as_ref().map_or(NO_CGROUP, |place| &place.cgroups_path);
         let owner = format!("{}\n{cgroup}\n", self.executor);
         let written = made.write_new(OWNER, owner.as_bytes(), 0o600);
-        let named = written.and_then(|_| self.name_when_swept(&unnamed, id));
+        let named = written.and_then(|_| self.name_when_swept(&unnamed, id, bundles));
         let Err(error) = named else { return Ok(Some(reservation)) };
         for left in containers.remove_tree(&unnamed, LeftoverKind::File) {
             tracing::warn!(%left, "part of a failed reservation was not removed");
@@ -242,15 +253,23 @@ impl Root {
         if error.kind() == ErrorKind::AlreadyExists { Ok(None) } else { Err(failed(error)) }
     }
 
-    /// Gives a container's directory the name `id`. Waits for a sweep that is about to free it.
-    fn name_when_swept(&self, unnamed: &str, id: &ContainerId) -> io::Result<()> {
+    /// Gives a container's directory the name `id`. Sweeps the dead executor that may have it, or waits for a sweep that is about
+    /// to free it.
+    fn name_when_swept(&self, unnamed: &str, id: &ContainerId, bundles: &dyn Bundles) -> io::Result<()> {
         let (containers, deadline) = (&self.dirs.containers, Instant::now() + ID_PATIENCE);
         loop {
             match containers.rename_new(unnamed, id.as_str()) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                    // If nobody sweeps, the id may have been freed since it was found taken.
-                    let sweeper = self.sweeper_of(id);
-                    let Some(sweeper) = sweeper else { return containers.rename_new(unnamed, id.as_str()) };
+                    let Some(sweeper) = self.sweeper_of(id) else {
+                        if let Err(error) = sweep::sweep_once(&self.dirs.root, bundles) {
+                            tracing::warn!(%error, %id, "the executor that may have the id was not swept");
+                        }
+                        // Another executor may have begun to sweep the same meanwhile.
+                        if self.sweeper_of(id).is_none() {
+                            return containers.rename_new(unnamed, id.as_str());
+                        }
+                        continue;
+                    };
                     if !underway::wait(vec![sweeper], deadline).is_empty() || Instant::now() > deadline {
                         return Err(ErrorKind::WouldBlock.into());
                     }

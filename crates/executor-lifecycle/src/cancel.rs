@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Signal, json};
 
+/// How long before a deadline a process is killed, at most.
+const KILL: Duration = Duration::from_millis(500);
+
 /// How to end a process: a signal first, and SIGKILL after the grace.
 ///
 /// The default is SIGKILL at once. A cancel is kept: if it comes before the process exists, the process is ended as
@@ -87,6 +90,14 @@ impl Cancel {
     #[must_use]
     pub const fn cause(self, cause: CancelCause) -> Self {
         Self { cause, ..self }
+    }
+
+    /// The same with a grace that ends before `deadline`, so that the end by SIGKILL is known by then: half a second earlier, or a
+    /// quarter of the time if that is less.
+    #[must_use]
+    pub fn within(self, deadline: Duration) -> Self {
+        let last = deadline.saturating_sub((deadline / 4).min(KILL));
+        Self { grace: self.grace.min(last), ..self }
     }
 
     /// Whether SIGKILL comes at once.

@@ -152,7 +152,7 @@ impl Registry {
             RegistryEvent::Lost(id) => self.lost(id),
             RegistryEvent::LostReleased(id, story, left) => self.lost_released(now, id, story, left),
             RegistryEvent::Drain => Ok(self.drain()),
-            RegistryEvent::Shutdown(cancel) => Ok(self.shutdown(cancel)),
+            RegistryEvent::Shutdown(cancel, deadline) => Ok(self.shutdown(cancel.within(deadline))),
             RegistryEvent::DeadlinePassed => Ok(self.stop()),
         }
     }

@@ -195,7 +195,7 @@ fn registry_diagram() -> String {
         E::Lost(id()),
         E::LostReleased(id(), story, Vec::new()),
         E::Drain,
-        E::Shutdown(Cancel::now()),
+        E::Shutdown(Cancel::now(), Duration::from_secs(1)),
         E::DeadlinePassed,
     ];
     let events = events.map(|event| (at(0), event));

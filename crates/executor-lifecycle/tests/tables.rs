@@ -411,10 +411,13 @@ fn registry_table() {
         ("one was given, and the run is unclaimed", given(vec![E::Unclaimed(RequestToken(1))])),
         ("one was given and began", given(vec![E::GivenStarted(ready(), StartOutcome::Started)])),
         ("draining, one", vec![run(1, mine(), None), E::Drain]),
-        ("ending, one", vec![run(1, mine(), None), E::Shutdown(Cancel::now())]),
-        ("ending, one that was given", given(vec![E::Shutdown(Cancel::now())])),
-        ("stopped", vec![E::Shutdown(Cancel::now())]),
-        ("stopped, one that was given is left", given(vec![E::Shutdown(Cancel::now()), E::DeadlinePassed])),
+        ("ending, one", vec![run(1, mine(), None), E::Shutdown(Cancel::now(), Duration::from_secs(1))]),
+        ("ending, one that was given", given(vec![E::Shutdown(Cancel::now(), Duration::from_secs(1))])),
+        ("stopped", vec![E::Shutdown(Cancel::now(), Duration::from_secs(1))]),
+        (
+            "stopped, one that was given is left",
+            given(vec![E::Shutdown(Cancel::now(), Duration::from_secs(1)), E::DeadlinePassed]),
+        ),
     ];
     let events = [
         ("", run(2, mine(), None)),
@@ -438,7 +441,7 @@ fn registry_table() {
         (" ready", E::Lost(ready())),
         (" mine", E::LostReleased(mine(), story, vec![])),
         ("", E::Drain),
-        ("", E::Shutdown(Cancel::now())),
+        ("", E::Shutdown(Cancel::now(), Duration::from_secs(1))),
         ("", E::DeadlinePassed),
     ];
     let mut table = String::new();

@@ -17,6 +17,7 @@ use command::{hints, status};
 
 /// Runs the command of this process's arguments. Returns its exit status.
 pub fn main() -> ExitCode {
+    command::unopened::keep_closed();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return answer_without_arguments(&error),
@@ -26,8 +27,13 @@ pub fn main() -> ExitCode {
         Action::Run(run) => command::run::run(&global, run),
         Action::Doctor(doctor) => command::doctor::doctor(&global, doctor.json),
         Action::Spec(spec) => command::spec::spec(spec),
+<<<<<<< HEAD
         Action::Sweep => command::sweep::sweep(&global),
         Action::Completion { shell } => command::pages::completion(shell),
+=======
+        Action::Sweep(sweep) => command::sweep::sweep(&global, &sweep),
+        Action::Completion { shell } => Ok(command::pages::completion(shell)),
+>>>>>>> f2
         Action::Man { directory } => command::pages::manual(&directory),
     });
     done.unwrap_or_else(|failure| {

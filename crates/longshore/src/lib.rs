@@ -17,6 +17,8 @@
 //! # }
 //! ```
 //!
+//! The text of an [`Error`] has no causes, because they are its `source`: print [`with_causes`] of it.
+//!
 //! The [`guide`] explains the concepts, streams, cancels, exits and testing, and has recipes. Its examples are complete, and
 //! run without root: on the simulator, which is the module `sim` behind the feature `sim`.
 //!

@@ -37,6 +37,20 @@ pub(super) async fn shutdown_gives_programs_their_grace(executor: &Executor) {
     assert_eq!((told(exit.status), exit.reason), (KILLED, cancelled(true)));
 }
 
+/// A grace that is longer than the deadline: every exit is known when it has passed.
+pub(super) async fn shutdown_kills_before_its_deadline(executor: &Executor) {
+    let deaf = run(executor, sleeper()).await;
+    assert!(deaf.started().await.is_ok());
+    let exec = exec(&deaf, "sleep 1000").await;
+    assert!(exec.started().await.is_ok());
+    let report = executor.shutdown(Cancel::with_grace(HUNG), patience(4 * QUIET)).await;
+    assert_eq!(report, longshore::ShutdownReport::default());
+    let killed = ExitReason::Cancelled { cause: CancelCause::Shutdown, killed: true };
+    let exit = deaf.wait().await;
+    assert_eq!((told(exit.status), exit.reason), (KILLED, killed));
+    assert_ne!(exec.wait().await.status, ExitStatus::Unknown);
+}
+
 pub(super) async fn shutdown_ends_everything(executor: &Executor) {
     let mut containers = Vec::new();
     for _ in 0..5 {

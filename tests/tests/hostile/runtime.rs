@@ -204,14 +204,17 @@ fn a_reader_that_never_reads() {
         let (reader, writer) = std::io::pipe().unwrap();
         let mut command = longshore(&stage.root());
         // The output fits into our pipe, so that the program ends.
-        command.args(["run", "--", "seq", "1", "20000"]).stdout(writer).stderr(Stdio::null());
+        command.args(["run", "--", "seq", "1", "20000"]).stdout(writer).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         drop(command);
         std::thread::sleep(longshore_tests::patience(Duration::from_secs(2)));
         assert!(child.try_wait().unwrap().is_none(), "it does not wait");
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
-        assert_eq!(child.wait().unwrap().code(), Some(0));
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(125), "{said}");
+        assert!(said.starts_with("longshore: output of the program is lost: its reader has not"), "{said}");
         drop(reader);
         stage.check();
     });
@@ -221,17 +224,24 @@ fn a_reader_that_never_reads() {
 #[test]
 fn output_that_is_lost() {
     on_bare_stage(|stage| {
-        let run = |script: &str, out: Stdio| {
+        let call = |options: &[&str], script: &str, out: Stdio| {
             let mut command = longshore(&stage.root());
-            command.args(["run", "--", "sh", "-c", script]).stdout(out).stderr(Stdio::piped());
-            let output = command.output().unwrap();
+            command.arg("run").args(options).args(["--", "sh", "-c", script]);
+            let output = command.stdout(out).stderr(Stdio::piped()).output().unwrap();
             (output.status.code(), String::from_utf8(output.stderr).unwrap())
         };
+        let run = |script: &str, out: Stdio| call(&[], script, out);
         let full = || Stdio::from(fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
-        let (code, said) = run("echo text", full());
-        assert_eq!(code, Some(125), "{said}");
-        assert!(said.starts_with("longshore: output of the program is lost: No space left"), "{said}");
+        for options in [&[][..], &["-t"]] {
+            let (code, said) = call(options, "echo text", full());
+            assert_eq!(code, Some(125), "{options:?} {said}");
+            assert!(said.starts_with("longshore: output of the program is lost: No space left"), "{said}");
+        }
         assert_eq!(run("echo text; sleep 1; exit 3", full()).0, Some(3));
+        assert_eq!(call(&[], "exec yes", full()).0, Some(125), "its output is closed");
+        let (code, said) = call(&["--events", "/dev/full"], "exit 0", Stdio::null());
+        assert_eq!(code, Some(125), "{said}");
+        assert!(said.starts_with("longshore: events are lost: No space left"), "{said}");
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         assert_eq!(run("echo text; exit 0", writer.into()), (Some(0), String::new()));

@@ -1,7 +1,8 @@
 //! The host's own root file system, as a container sees it.
 //!
 //! An overlay shows one file system, and beneath a mount the directory that it covers. So every mount of the host has an
-//! overlay of its own. A mount that cannot be the lower layer of an overlay, such as one of a single file, is shown read-only.
+//! overlay of its own. A mount that cannot be the lower layer of an overlay, such as one of a single file, is shown read-only,
+//! and empty if that file was removed since.
 //! Nothing that the container writes reaches the host.
 //!
 //! These are not shown:
@@ -38,7 +39,7 @@ use super::{BundleRootfs, MOUNT_POINT, make_points, mount_layers, temporary_uppe
 use crate::error::Error;
 use crate::ids::Owner;
 use crate::kernel_fs;
-use crate::mount_entry::{self, read_only_below, withheld, withholding};
+use crate::mount_entry::{self, copy_mount, read_only_below, withheld, withholding};
 use crate::rootfs_dir::RootfsDir;
 
 /// The directories of the host that an ordinary user's container shows.
@@ -79,8 +80,17 @@ pub(super) fn overlay(
         let name = (number + 1).to_string();
         let Some(tree) = below_root(&layers, &name, point, owner, hidden, flags)? else { continue };
         let by_descriptor = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        let attach = |mount: &OwnedFd| move_mount(mount, "", at.as_fd(), "", by_descriptor);
         let (ShownMount::Overlay(mount) | ShownMount::Itself(mount)) = &tree;
-        move_mount(mount, "", at.as_fd(), "", by_descriptor).map_err(failed(point))?;
+        let tree = match attach(mount) {
+            // It was removed since it was mounted, and the kernel mounts nothing that has no name. What it covers is not shown.
+            Err(Errno::NOENT) => {
+                let empty = empty_file(&layers, &name).map_err(failed(point))?;
+                attach(&empty).map_err(failed(point))?;
+                ShownMount::Itself(empty)
+            }
+            attached => attached.map(|()| tree).map_err(failed(point))?,
+        };
         if let ShownMount::Itself(mount) = &tree {
             mount_change(mount_entry::by_descriptor(mount), MountPropagationFlags::PRIVATE)
                 .and_then(|()| mount_entry::add_flags(mount.as_fd(), MountFlags::RDONLY | flags))
@@ -92,6 +102,12 @@ pub(super) fn overlay(
 
 fn failed<E: Into<io::Error>>(point: &Path) -> impl FnOnce(E) -> Error + use<E> {
     Error::io("show the host's", point)
+}
+
+/// A mount of an empty file.
+fn empty_file(layers: &Dir, name: &str) -> io::Result<OwnedFd> {
+    let file = layers.write_new(&format!("{name}.empty"), b"", 0o444)?;
+    Ok(copy_mount(&file, Path::new(""))?)
 }
 
 /// What a view has at a mount point.

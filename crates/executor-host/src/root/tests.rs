@@ -61,15 +61,33 @@ fn a_taken_id_is_not_given_twice_and_nothing_of_it_is_touched() {
     let (one, _) = Root::open(dir.path(), &NoBundles).unwrap();
     let (other, swept) = Root::open(dir.path(), &NoBundles).unwrap();
     assert_eq!(swept, [], "a live executor was swept");
-    let reservation = one.reserve(&id("a"), None).unwrap().unwrap();
+    let reservation = one.reserve(&id("a"), None, &NoBundles).unwrap().unwrap();
     fs::write(reservation.path().join("mine"), "").unwrap();
-    assert!(other.reserve(&id("a"), None).unwrap().is_none());
+    assert!(other.reserve(&id("a"), None, &NoBundles).unwrap().is_none());
     assert!(reservation.path().join("mine").exists());
     assert_eq!(names(&dir.path().join("containers")), ["a"]);
     assert_eq!(reservation.dispose(&NoBundles), (0, vec![]));
-    let reservation = other.reserve(&id("a"), None).unwrap().unwrap();
+    let reservation = other.reserve(&id("a"), None, &NoBundles).unwrap().unwrap();
     assert_eq!(reservation.dispose(&NoBundles), (0, vec![]));
     assert_eq!([one.close(&NoBundles), other.close(&NoBundles)], [[], []]);
+}
+
+#[test]
+fn an_id_of_a_dead_executor_is_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let (live, _) = Root::open(dir.path(), &NoBundles).unwrap();
+    let (dead, _) = Root::open(dir.path(), &NoBundles).unwrap();
+    let kept = live.reserve(&id("kept"), None, &NoBundles).unwrap().unwrap();
+    for name in ["a", "b"] {
+        dead.reserve(&id(name), None, &NoBundles).unwrap().unwrap();
+    }
+    drop(dead);
+    let reserved = live.reserve(&id("a"), None, &NoBundles).unwrap().unwrap();
+    assert_eq!(names(&dir.path().join("containers")), ["a", "kept"]);
+    for reservation in [kept, reserved] {
+        assert_eq!(reservation.dispose(&NoBundles), (0, vec![]));
+    }
+    assert_eq!(live.close(&NoBundles), []);
 }
 
 #[test]
@@ -77,8 +95,8 @@ fn what_dead_executors_left_is_swept_and_only_that() {
     let dir = tempfile::tempdir().unwrap();
     let (live, _) = Root::open(dir.path(), &NoBundles).unwrap();
     let (dead, _) = Root::open(dir.path(), &NoBundles).unwrap();
-    let kept = live.reserve(&id("kept"), None).unwrap().unwrap();
-    let gone = dead.reserve(&id("gone"), None).unwrap().unwrap();
+    let kept = live.reserve(&id("kept"), None, &NoBundles).unwrap().unwrap();
+    let gone = dead.reserve(&id("gone"), None, &NoBundles).unwrap().unwrap();
     fs::create_dir(dir.path().join("containers/strangers")).unwrap();
     fs::create_dir(dir.path().join(format!("containers/.{}.x", dead.executor()))).unwrap();
     let state = dir.path().join("runtime/gone");
@@ -155,7 +173,7 @@ fn a_root_of_somebody_else_is_neither_swept_nor_used() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("root");
     let (dead, _) = Root::open(&root, &NoBundles).unwrap();
-    dead.reserve(&id("c"), None).unwrap().unwrap();
+    dead.reserve(&id("c"), None, &NoBundles).unwrap().unwrap();
     drop(dead);
     let refused = || {
         let error = sweep(&root, &NoBundles).unwrap_err();
@@ -224,7 +242,7 @@ impl Walker {
         match step {
             Step::Open => self.root = Some(Root::open(dir, &NoBundles).unwrap().0),
             Step::Reserve => {
-                let reserved = root().reserve(&id(&self.name), None);
+                let reserved = root().reserve(&id(&self.name), None, &NoBundles);
                 let reserved = reserved.unwrap_or_else(|error| panic!("{order}: {error}"));
                 self.reservation = Some(reserved.unwrap_or_else(|| panic!("{order}: the id is taken")));
             }
@@ -384,7 +402,7 @@ fn a_sweep_under_way_is_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let (dead, _) = Root::open(dir.path(), &NoBundles).unwrap();
     let executor = dir.path().join("executors").join(dead.executor());
-    dead.reserve(&id("c"), None).unwrap().unwrap();
+    dead.reserve(&id("c"), None, &NoBundles).unwrap().unwrap();
     drop(dead);
     let (entered, has_entered) = sync_channel(1);
     let (go, go_on) = channel();
@@ -403,7 +421,7 @@ fn a_sweep_under_way_is_waited_for() {
         let who = format!("process {} is sweeping it", std::process::id());
         assert!(said.len() == 1 && said[0].container == "c" && said[0].left[0].error == who, "{said:?}");
         let second = scope.spawn(|| (sweep(dir.path(), &NoBundles).unwrap(), executor.exists()));
-        let reserved = scope.spawn(move || (live.reserve(&id("c"), None), live));
+        let reserved = scope.spawn(move || (live.reserve(&id("c"), None, &NoBundles), live));
         go.send(()).unwrap();
         assert_eq!(first.join().unwrap(), [Swept::new("c", 0, vec![])]);
         assert_eq!(second.join().unwrap(), (vec![], false));

@@ -1,5 +1,7 @@
 //! The events and effects of the registry, and the values in them.
 
+use std::time::Duration;
+
 use crate::event::Event;
 use crate::{Cancel, CancelCause, ContainerId, ExecId, Exit, ExitReason, Leftover, Timestamp};
 
@@ -77,8 +79,8 @@ pub enum RegistryEvent {
     LostReleased(ContainerId, PublishedState, Vec<Leftover>),
     /// A caller wants new containers refused.
     Drain,
-    /// A caller wants new containers refused and all others ended with this cancel.
-    Shutdown(Cancel),
+    /// A caller wants new containers refused and all others ended with this cancel, within this time.
+    Shutdown(Cancel, Duration),
     /// The time that the shutdown may take is over.
     DeadlinePassed,
 }

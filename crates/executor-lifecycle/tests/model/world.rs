@@ -386,7 +386,10 @@ impl World {
                 self.budget = Budget { traits, hold, stalls, copies, ..Budget::default() };
                 self.members.values_mut().for_each(|member| member.to_end = true);
                 self.may_go = true;
-                self.registry(rules, RegistryEvent::Shutdown(Cancel::now()));
+                self.registry(
+                    rules,
+                    RegistryEvent::Shutdown(Cancel::now(), std::time::Duration::from_secs(1)),
+                );
             }
             Action::CancelExec(process) => {
                 self.budget.exec_cancels -= 1;

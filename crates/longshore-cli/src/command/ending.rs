@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use longshore::{Cancel, Signal};
 
-/// How soon the same signal comes again if it is sent once to the command and once to its process group, as timeout(1) does.
-const SAME_SIGNAL: Duration = Duration::from_millis(200);
+/// How soon a request comes again that is one: once to the command and once to its process group, as timeout(1) sends it, or
+/// as SIGTERM and SIGHUP together, as systemd's `SendSIGHUP=` does.
+const SAME_REQUEST: Duration = Duration::from_millis(200);
 
 /// What signals have asked for so far.
 #[derive(Debug)]
@@ -20,7 +21,7 @@ pub(crate) struct Ending {
     /// How SIGTERM ends the program.
     asked: Cancel,
     first: Option<Signal>,
-    last: Option<(Signal, Instant)>,
+    last: Option<Instant>,
     /// When its signal follows another one.
     term_at: Option<Instant>,
     hurried: bool,
@@ -44,11 +45,10 @@ impl Ending {
     /// A signal has come that ends the program. Returns how.
     #[must_use]
     pub(crate) fn received(&mut self, signal: Signal, now: Instant) -> Option<Cancel> {
-        let is_same = |(other, at): (Signal, Instant)| other == signal && now - at < SAME_SIGNAL;
-        if self.last.is_some_and(is_same) {
+        if self.last.is_some_and(|at| now - at < SAME_REQUEST) {
             return None;
         }
-        self.last = Some((signal, now));
+        self.last = Some(now);
         self.hurried = self.first.is_some();
         self.first = self.first.or(Some(signal));
         let mut cancel = if self.hurried { Cancel::now() } else { self.asked };
@@ -109,18 +109,16 @@ mod tests {
     }
 
     #[test]
-    fn a_second_signal_kills_unless_it_is_the_same_one() {
+    fn a_second_signal_kills_unless_it_comes_with_the_first() {
         let now = Instant::now();
-        let mut ending = Ending::new(Cancel::with_grace(GRACE));
-        assert!(ending.received(Signal::INT, now).is_some());
-        assert_eq!(ending.received(Signal::INT, now + SAME_SIGNAL / 2), None);
-        let cancel = ending.received(Signal::INT, now + SAME_SIGNAL).unwrap();
-        assert!(cancel.is_immediate() && ending.is_hurried());
-        assert_eq!(ending.next_deadline(), None);
-        // Another one is not the same, however soon it comes.
-        let mut ending = Ending::new(Cancel::with_grace(GRACE));
-        assert!(!ending.received(Signal::HUP, now).unwrap().is_immediate());
-        assert!(ending.received(Signal::TERM, now).unwrap().is_immediate());
+        for (first, second) in [(Signal::INT, Signal::INT), (Signal::TERM, Signal::HUP)] {
+            let mut ending = Ending::new(Cancel::with_grace(GRACE));
+            assert!(!ending.received(first, now).unwrap().is_immediate());
+            assert_eq!(ending.received(second, now + SAME_REQUEST / 2), None);
+            let cancel = ending.received(second, now + SAME_REQUEST).unwrap();
+            assert!(cancel.is_immediate() && ending.is_hurried());
+            assert_eq!(ending.next_deadline(), None);
+        }
     }
 
     #[test]

@@ -22,6 +22,8 @@ pub(crate) enum Refused {
     SecretInJson { why: String },
     /// A file of `--env-file` cannot be used.
     EnvFile { file: PathBuf, line: Option<u64>, why: String },
+    /// A file of `--env-file` cannot be read.
+    EnvFileUnreadable { file: PathBuf, why: String },
     /// A value of `--env` cannot be used.
     Variable { entry: String, why: &'static str },
     /// A file of `--events` cannot be written.
@@ -55,7 +57,7 @@ impl Refused {
         match self {
             Self::NoTerminal => "leave out -t for a pipe or a file, or leave out -i",
             Self::StdinTwice => "leave out -i, or name a file with --spec",
-            Self::SpecUnreadable { .. } => "name a file that you may read",
+            Self::SpecUnreadable { .. } | Self::EnvFileUnreadable { .. } => "name a file that you may read",
             Self::SpecWrong { .. } => "docs/schema/container-spec.json has the form",
             Self::SecretInJson { .. } => "leave out --secret",
             Self::EnvFile { .. } => "give it NAME=VALUE, or NAME, on each line",
@@ -89,7 +91,9 @@ impl fmt::Display for Refused {
             Self::EnvFile { file, line: Some(line), why } => {
                 write!(f, "--env-file {}:{line}: {why}", file.display())
             }
-            Self::EnvFile { file, line: None, why } => write!(f, "--env-file {}: {why}", file.display()),
+            Self::EnvFile { file, line: None, why } | Self::EnvFileUnreadable { file, why } => {
+                write!(f, "--env-file {}: {why}", file.display())
+            }
             Self::Variable { entry, why } => write!(f, "--env {entry}: {why}"),
             Self::Events { file, why } => write!(f, "--events {}: {why}", file.display()),
             Self::CidFile { file, why } => write!(f, "--cidfile {}: {why}", file.display()),

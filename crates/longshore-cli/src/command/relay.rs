@@ -21,6 +21,7 @@ pub(super) mod copy;
 use std::io::{self, ErrorKind, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use longshore::{HostPid, Stdio, StdioSpec};
@@ -37,7 +38,7 @@ pub(crate) struct Relay {
     stderr: Option<PipeReader>,
     /// Closed when the program has ended, which the threads see.
     running: Option<PipeWriter>,
-    copied: Vec<oneshot::Receiver<io::Result<()>>>,
+    copying: Vec<Copying>,
     failed: Option<io::Error>,
     broken: Option<mpsc::UnboundedReceiver<()>>,
 }
@@ -69,25 +70,25 @@ impl Relay {
         Ok((spec, relay))
     }
 
-    /// Starts to copy, because the program runs.
-    pub(crate) fn start(&mut self, init: HostPid) {
-        if let Err(error) = self.try_start(init) {
+    /// Starts to copy, because the program runs. `process` is set if it is process 1 of its container.
+    pub(crate) fn start(&mut self, process: Option<HostPid>) {
+        if let Err(error) = self.try_start(process) {
             self.failed = Some(error);
             // The program finds its streams closed. Otherwise it would wait for a reader that never comes.
             (self.stdin, self.stdout, self.stderr) = (None, None, None);
         }
     }
 
-    fn try_start(&mut self, init: HostPid) -> io::Result<()> {
+    fn try_start(&mut self, process: Option<HostPid>) -> io::Result<()> {
         let (ended, running) = io::pipe()?;
         let (sender, broken) = mpsc::unbounded_channel();
-        let program = Arc::new(Program { init, ended, broken: sender });
+        let program = Arc::new(Program { process, ended, broken: sender });
         self.broken = Some(broken);
         if let Some(pipe) = self.stdout.take() {
-            self.copied.push(copy_out("stdout", pipe, io::stdout(), Arc::clone(&program))?);
+            self.copying.push(copy_out("stdout", pipe, io::stdout(), Arc::clone(&program))?);
         }
         if let Some(pipe) = self.stderr.take() {
-            self.copied.push(copy_out("stderr", pipe, io::stderr(), program)?);
+            self.copying.push(copy_out("stderr", pipe, io::stderr(), program)?);
         }
         if let Some(pipe) = self.stdin.take() {
             // A read of stdin cannot be interrupted. The thread ends with the command.
@@ -114,20 +115,38 @@ impl Relay {
         drop(self.running);
         tokio::pin!(hurried);
         let mut result = self.failed.map_or(Ok(()), Err);
-        for copied in self.copied {
+        let mut is_hurried = false;
+        for Copying { done, owes } in self.copying {
             tokio::select! {
+                biased;
                 // A thread that has panicked has said so.
-                copied = copied => result = result.and(copied.unwrap_or(Ok(()))),
-                () = &mut hurried => break,
+                copied = done => result = result.and(copied.unwrap_or(Ok(()))),
+                () = &mut hurried, if !is_hurried => is_hurried = true,
+            }
+            if is_hurried && owes.load(Ordering::Relaxed) {
+                result = result.and(Err(not_read()));
             }
         }
         result
     }
 }
 
+/// A thread that copies.
+struct Copying {
+    done: oneshot::Receiver<io::Result<()>>,
+    /// Whether it has something to write.
+    owes: Arc<AtomicBool>,
+}
+
+/// The cause if output is lost because its reader was not waited for any longer.
+pub(super) fn not_read() -> io::Error {
+    io::Error::new(ErrorKind::TimedOut, "its reader has not read it")
+}
+
 /// What the threads know of the program.
 struct Program {
-    init: HostPid,
+    /// Set if it is process 1 of its container.
+    process: Option<HostPid>,
     /// Closed when it has ended.
     ended: PipeReader,
     /// Sent to if it is to end.
@@ -145,19 +164,24 @@ fn copy_out(
     pipe: PipeReader,
     out: impl AsFd + Send + 'static,
     program: Arc<Program>,
-) -> io::Result<oneshot::Receiver<io::Result<()>>> {
-    let (done, copied) = oneshot::channel();
+) -> io::Result<Copying> {
+    let (finished, done) = oneshot::channel();
+    let owes = Arc::new(AtomicBool::default());
+    let owed = Arc::clone(&owes);
     thread::Builder::new().name(name.into()).spawn(move || {
-        let result = match copy::output(&pipe, &out, &program.ended) {
+        let result = match copy::output(&pipe, &out, &program.ended, &owed) {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
-                closed::close(pipe, program.init, &program.ended, &program.broken);
+                owed.store(false, Ordering::Relaxed);
+                if let Some(process) = program.process {
+                    closed::wait(&pipe, process, &program.ended, &program.broken);
+                }
                 Ok(())
             }
             result => result,
         };
-        let _nobody_waits = done.send(result);
+        let _nobody_waits = finished.send(result);
     })?;
-    Ok(copied)
+    Ok(Copying { done, owes })
 }
 
 fn is_same_file(one: impl AsFd, other: impl AsFd) -> bool {

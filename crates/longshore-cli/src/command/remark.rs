@@ -7,6 +7,14 @@ use std::fmt;
 pub(crate) enum Remark {
     /// Output of the program could not be written.
     OutputLost { why: String },
+    /// Stdout or stderr was closed from the beginning.
+    OutputClosed,
+    /// Its reader was not waited for any longer.
+    OutputNotRead,
+    /// Events could not be written.
+    EventsLost { why: String },
+    /// The end of everything is not waited for.
+    Stuck,
     /// Something of the container's could not be removed.
     Left { what: String },
     /// A sweep could not remove something.
@@ -26,6 +34,14 @@ impl fmt::Display for Remark {
             Self::OutputLost { why } => {
                 write!(f, "output of the program is lost: {why}; free some space or memory")
             }
+            Self::OutputClosed => f.write_str(
+                "output of the program is lost: stdout or stderr is closed; send it to a file, or to /dev/null",
+            ),
+            Self::OutputNotRead => f.write_str(
+                "output of the program is lost: its reader has not read it; read it, or write it to a file",
+            ),
+            Self::EventsLost { why } => write!(f, "events are lost: {why}; free some space, or name another file with --events"),
+            Self::Stuck => f.write_str("what the container has could not be removed in time: a file system may not answer; `longshore sweep` removes it"),
             Self::Left { what } => write!(f, "{what}: could not be removed; `longshore sweep` tries again"),
             Self::LeftBySweep { what } => {
                 write!(f, "{what}: could not be removed; look who uses it and sweep again")

@@ -22,6 +22,7 @@ use super::refused::Refused;
 use super::relay::Relay;
 use super::relay::copy::write_all;
 use super::remark::Remark;
+use super::shortage::Limited;
 use super::signals::{Received, Signals, block_those_of_terminals};
 use super::status::{self, Asked, Code, Failure};
 use super::{events, job, output_file, terminal, trace};
@@ -31,6 +32,10 @@ const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
 /// How long the end of everything may take, after the program's own.
 pub(crate) const RELEASE: Duration = Duration::from_secs(30);
+
+/// The same after a second signal, or if the program was never started and is wanted no more: what prepares it may wait for
+/// a file system that does not answer.
+const SHORT_RELEASE: Duration = Duration::from_secs(3);
 
 /// How many file descriptors a tokio runtime needs that listens for signals.
 pub(crate) const RUNTIME_DESCRIPTORS: usize = 8;
@@ -90,12 +95,12 @@ async fn supervise(
     arguments: Run,
     listening: &mut Option<Signals>,
 ) -> Result<Ended, Failure> {
-    if arguments.tty && arguments.interactive && !io::stdin().is_terminal() {
+    let mut spec = arguments.spec(DefaultInit::Yes)?;
+    let has_terminal = spec.process.terminal.is_some();
+    if has_terminal && arguments.interactive && !io::stdin().is_terminal() {
         return Err(Refused::NoTerminal.into());
     }
-    let mut spec = arguments.spec(DefaultInit::Yes)?;
     ordinary::check(&spec)?;
-    let has_terminal = spec.process.terminal.is_some();
     let signals = listening.insert(Signals::listen(has_terminal).map_err(no_files)?);
     let log = arguments.events.as_deref().map(open_log).transpose()?;
     let executor = executor(global)?;
@@ -107,6 +112,8 @@ async fn supervise(
     let mut asked = Asked {
         time_limit: spec.process.time_limit,
         memory: spec.resources.memory,
+        pids: spec.resources.pids.filter(|pids| *pids != u64::MAX),
+        limited: Limited::by(&spec.process.ulimits),
         has_init: spec.init,
         cancel: arguments.cancel(),
         unmapped: Unmapped::find(&spec),
@@ -121,16 +128,22 @@ async fn supervise(
     }
     let terminal = has_terminal.then_some(arguments.interactive);
     let (exit, copied) = follow(&container, terminal, relay, signals, &mut asked).await?;
-    let left = shut_down(&executor).await;
+    let left = end_of_all(executor, &exit, signals).await;
+    let mut written = Ok(());
     if let Some(logged) = logged {
         // Whoever reads them may be slow. A signal ends the wait.
         tokio::select! {
-            _written = logged => {}
+            result = logged => written = result.unwrap_or(Ok(())),
             () = signals.hurry() => {}
         }
     }
     let patience = last_output(&exit).or(signals.have_ended().then_some(LAST_OUTPUT));
-    let (code, sentences) = answer(exit, copied, left, &asked, arguments.quiet);
+    let (mut code, mut sentences) = answer(exit, copied, left, &asked, arguments.quiet);
+    if let Err(error) = written {
+        let (changed, sentence) = status::lost_events(&error, code);
+        code = changed;
+        sentences.push(sentence);
+    }
     Ok(Ended { code, sentences, patience })
 }
 
@@ -174,15 +187,13 @@ async fn follow(
     let restore = restore.transpose().map_err(no_files)?;
     let copied = terminal.map(|_| terminal::copy(container)).transpose().map_err(no_files)?;
     let exit = wait(container, &mut relay, restore.as_ref(), signals, asked).await;
-    if let Some(copied) = copied {
-        tokio::select! {
-            _panicked = copied => {}
-            () = hurried(&exit, signals) => {}
-        }
-    }
+    let shown = match copied {
+        None => Ok(()),
+        Some(copied) => copied.finish(hurried(&exit, signals)).await,
+    };
     drop(restore);
     let copied = relay.finish(hurried(&exit, signals)).await;
-    Ok((exit, copied))
+    Ok((exit, shown.and(copied)))
 }
 
 fn no_files(error: io::Error) -> Failure {
@@ -217,19 +228,33 @@ async fn hurried(exit: &Exit, signals: &mut Signals) {
 /// How long readers are waited for. As any program does, one that has ended by itself waits until they have read.
 fn last_output(exit: &Exit) -> Option<Duration> {
     match exit.reason {
-        ExitReason::Normal | ExitReason::StartFailed(_) => None,
-        ExitReason::Cancelled { .. }
-        | ExitReason::TimedOut { .. }
-        | ExitReason::OutOfMemory
-        | ExitReason::Lost
-        | _ => Some(LAST_OUTPUT),
+        ExitReason::Normal | ExitReason::StartFailed(_) | ExitReason::OutOfMemory => None,
+        ExitReason::Cancelled { .. } | ExitReason::TimedOut { .. } | ExitReason::Lost | _ => {
+            Some(LAST_OUTPUT)
+        }
     }
 }
 
 /// Ends the executor. Returns what there is to say about what it could not remove.
-async fn shut_down(executor: &Executor) -> Vec<String> {
-    let report = executor.shutdown(Cancel::now(), RELEASE).await;
-    report.left.into_iter().map(|left| Remark::Left { what: left.to_string() }.to_string()).collect()
+async fn end_of_all(executor: Executor, exit: &Exit, signals: &mut Signals) -> Vec<String> {
+    let is_unwanted = exit.started_at.is_none()
+        && matches!(exit.reason, ExitReason::Cancelled { .. } | ExitReason::TimedOut { .. });
+    let stuck = async {
+        if !is_unwanted {
+            signals.hurry().await;
+        }
+        tokio::time::sleep(SHORT_RELEASE).await;
+    };
+    tokio::select! {
+        report = executor.shutdown(Cancel::now(), RELEASE) => {
+            report.left.into_iter().map(|left| Remark::Left { what: left.to_string() }.to_string()).collect()
+        }
+        () = stuck => {
+            // Dropping it would wait.
+            std::mem::forget(executor);
+            vec![Remark::Stuck.to_string()]
+        }
+    }
 }
 
 /// Waits for the end, and does what signals ask for.
@@ -244,6 +269,7 @@ async fn wait(
     let started = container.started();
     tokio::pin!(ended, started);
     let mut starting = true;
+    let mut stops = false;
     let mut ending = Ending::new(asked.cancel);
     loop {
         tokio::select! {
@@ -251,7 +277,10 @@ async fn wait(
             outcome = &mut started, if starting => {
                 starting = false;
                 if let Ok(init) = outcome {
-                    relay.start(init);
+                    relay.start((!asked.has_init).then_some(init));
+                    if stops {
+                        job::stop(container, terminal, signals).await;
+                    }
                 }
             }
             exit = &mut ended => {
@@ -274,7 +303,10 @@ async fn wait(
                         drop(container.cancel(cancel));
                     }
                 }
-                Received::Stop => job::stop(container, terminal).await,
+                // A container that is being started cannot be frozen.
+                Received::Stop if starting => stops = true,
+                Received::Stop => job::stop(container, terminal, signals).await,
+                Received::Continued if starting => stops = false,
                 Received::Continued => terminal.into_iter().for_each(terminal::Restore::take_again),
             },
         }

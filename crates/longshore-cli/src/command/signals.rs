@@ -8,12 +8,14 @@
 //! | TSTP | stops the container and this command; CONT continues both: see `job` |
 //! | TTIN, TTOU | are blocked: see [`block_those_of_terminals`] |
 //! | STOP | stops this command alone |
-//! | KILL, and those of a fault such as SEGV | end it; the next executor removes the container |
+//! | KILL, and the faults SEGV, BUS, FPE and ILL | end it; the next executor removes the container |
 //!
 //! What was ignored when the command started stays ignored, as nohup(1) wants it.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io;
+use std::time::Duration;
 
 use longshore::Signal;
 use nix::sys::signal::{SigSet, Signal as Number};
@@ -26,8 +28,11 @@ use super::{job, proc_status};
 const ENDS: [Signal; 3] = [Signal::INT, Signal::TERM, Signal::HUP];
 
 /// Others that end a process that does not handle them, and are no faults of its own.
-const PASSED_ON: [Number; 11] = [
+const PASSED_ON: [Number; 14] = [
     Number::SIGQUIT,
+    Number::SIGABRT,
+    Number::SIGTRAP,
+    Number::SIGSYS,
     Number::SIGUSR1,
     Number::SIGUSR2,
     Number::SIGALRM,
@@ -39,8 +44,6 @@ const PASSED_ON: [Number; 11] = [
     Number::SIGIO,
     Number::SIGPWR,
 ];
-/// With them a shell stops and continues its jobs.
-const OF_JOBS: [Number; 2] = [Number::SIGTSTP, Number::SIGCONT];
 /// Those too. Of 32 and 33, the C library makes use.
 const REAL_TIME: std::ops::RangeInclusive<u8> = 34..=64;
 
@@ -73,6 +76,8 @@ impl From<Signal> for Received {
 /// The signals, in the order in which they are received.
 pub(crate) struct Signals {
     received: mpsc::Receiver<Signal>,
+    /// Those that were looked at, and not handled.
+    waiting: VecDeque<Signal>,
     ended: bool,
 }
 
@@ -81,7 +86,7 @@ impl Signals {
     pub(crate) fn listen(has_terminal: bool) -> io::Result<Self> {
         let ignored = ignored(&fs::read_to_string("/proc/self/status").unwrap_or_default());
         let resize = (!has_terminal).then_some(Number::SIGWINCH);
-        let others = PASSED_ON.into_iter().chain(resize).chain(OF_JOBS).map(|signal| signal as i32);
+        let others = PASSED_ON.into_iter().chain(resize).map(|signal| signal as i32);
         let ends = ENDS.into_iter().map(|signal| i32::from(signal.number()));
         let (sender, receiver) = mpsc::channel(64);
         for number in ends.chain(others).chain(REAL_TIME.map(i32::from)) {
@@ -95,15 +100,32 @@ impl Signals {
                 async move { while stream.recv().await.is_some() && sender.send(name).await.is_ok() {} },
             );
         }
-        Ok(Self { received: receiver, ended: false })
+        listen_as_job(ignored & (1 << (Number::SIGTSTP as i32 - 1)) == 0, sender)?;
+        Ok(Self { received: receiver, waiting: VecDeque::new(), ended: false })
     }
 
     /// The next one. Cancel safe.
     pub(crate) async fn next(&mut self) -> Received {
-        let Some(signal) = self.received.recv().await else { return std::future::pending().await };
+        let signal = match self.waiting.pop_front() {
+            Some(signal) => signal,
+            None => match self.received.recv().await {
+                Some(signal) => signal,
+                None => return std::future::pending().await,
+            },
+        };
         let received = signal.into();
         self.ended |= matches!(received, Received::End(_));
         received
+    }
+
+    /// Whether SIGCONT has come since the last signal was received.
+    pub(crate) async fn was_continued(&mut self) -> bool {
+        // The tasks that listen are given time.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        while let Ok(signal) = self.received.try_recv() {
+            self.waiting.push_back(signal);
+        }
+        self.waiting.iter().any(|signal| Received::from(*signal) == Received::Continued)
     }
 
     /// Whether one has come that ends the program, or a wait.
@@ -121,10 +143,32 @@ impl Signals {
                     return;
                 }
                 Received::PassOn(_) | Received::Continued => {}
-                Received::Stop => job::stop_alone(),
+                Received::Stop => job::stop_alone(self).await,
             }
         }
     }
+}
+
+/// Listens for SIGTSTP, and for SIGCONT. If both have come, SIGTSTP was the first: the other order would have stopped nothing.
+fn listen_as_job(can_stop: bool, sender: mpsc::Sender<Signal>) -> io::Result<()> {
+    let listen = |number: Number| signal(SignalKind::from_raw(number as i32));
+    let mut stop = can_stop.then(|| listen(Number::SIGTSTP)).transpose()?;
+    let mut continued = listen(Number::SIGCONT)?;
+    tokio::spawn(async move {
+        loop {
+            let number = tokio::select! {
+                biased;
+                Some(_) = async { stop.as_mut()?.recv().await }, if stop.is_some() => Number::SIGTSTP,
+                Some(()) = continued.recv() => Number::SIGCONT,
+                else => return,
+            };
+            let Some(name) = u8::try_from(number as i32).ok().and_then(Signal::new) else { return };
+            if sender.send(name).await.is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
 }
 
 /// The set of ignored signals in a `/proc/PID/status`. The bit 0 is signal 1.

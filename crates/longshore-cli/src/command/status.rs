@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use super::ordinary::{LoweredOomScore, Unmapped};
 use super::refused::Refused;
 use super::remark::Remark;
+use super::shortage::{self, Limited};
 
 use longshore::{
     Cancel, Error, Exit, ExitReason, ExitStatus, RuntimeError, Signal, StartFailure, StartFailureKind,
@@ -27,10 +28,30 @@ const BROKEN_PIPE: Code = Code(141);
 const NOT_EXECUTABLE: Code = Code(126);
 const NOT_FOUND: Code = Code(127);
 
-/// The sentence if output of the program could not be written. The code is still the program's own if that has failed.
-pub(crate) fn lost_output(error: &io::Error, code: Code) -> (Code, String) {
+/// The sentence if events could not be written. The code is still the program's own if that has failed.
+pub(crate) fn lost_events(error: &io::Error, code: Code) -> (Code, String) {
     let code = if code == Code(0) { OUR_FAILURE } else { code };
-    (code, Remark::OutputLost { why: error.to_string() }.to_string())
+<<<<<<< HEAD
+    (code, Remark::EventsLost { why: error.to_string() }.to_string())
+}
+
+/// The sentence if output of the program could not be written. The code is still the program's own if that has failed, other
+/// than by SIGPIPE: its output was closed.
+pub(crate) fn lost_output(error: &io::Error, code: Code) -> (Code, String) {
+    let code = if [Code(0), BROKEN_PIPE].contains(&code) { OUR_FAILURE } else { code };
+    let remark = match error.kind() {
+        io::ErrorKind::TimedOut => Remark::OutputNotRead,
+        _ => Remark::OutputLost { why: error.to_string() },
+=======
+    let remark = if error.kind() == io::ErrorKind::TimedOut {
+        Remark::OutputNotRead
+    } else if Errno::from_io_error(error) == Some(Errno::BADF) {
+        Remark::OutputClosed
+    } else {
+        Remark::OutputLost { why: error.to_string() }
+>>>>>>> f2
+    };
+    (code, remark.to_string())
 }
 
 const KILLED: ExitStatus = ExitStatus::Signal(Signal::KILL);
@@ -138,6 +159,9 @@ impl From<Error> for Failure {
         let covered = if let Error::Runtime(error) = &error { remedy_of_root(error) } else { None };
         let remedy = match &error {
             Error::Runtime(RuntimeError::Root { .. }) if covered.is_some() => covered.unwrap_or(OWN_ROOT),
+            Error::InvalidSpec(error) if error.field == "memory" => {
+                "give another --memory, as in 64m (a number alone is bytes)"
+            }
             Error::InvalidSpec(_) => "see `longshore run --help`",
             Error::InvalidId(_) | Error::IdTaken { .. } => "choose another --id",
             Error::Runtime(RuntimeError::NoRuntime { .. }) => {
@@ -164,7 +188,10 @@ impl From<Error> for Failure {
             | _ => "`longshore doctor` checks what containers need",
         };
         let refused = if let Error::Runtime(error) = &error { refused_root(error) } else { None };
-        Self::ours(refused.unwrap_or_else(|| with_causes(&error)), remedy)
+        // A parameter has a path in the JSON form, and an option here.
+        let cause =
+            refused.unwrap_or_else(|| with_causes(&error).replacen("sysctl: /sysctls/", "--sysctl ", 1));
+        Self::ours(cause, remedy)
     }
 }
 
@@ -187,6 +214,7 @@ impl From<StartFailure> for Failure {
             StartFailureKind::NotExecutable => {
                 (NOT_EXECUTABLE, "name a program or a script that can be executed")
             }
+<<<<<<< HEAD
             StartFailureKind::PermissionDenied if field == "resources" => (OUR_FAILURE, DELEGATE),
             _ if field == "network" => {
                 (OUR_FAILURE, "choose another network with --net (see also --cni-configs and --cni-plugins)")
@@ -195,6 +223,11 @@ impl From<StartFailure> for Failure {
                 (OUR_FAILURE, option_at_fault(&message).unwrap_or_default())
             }
             StartFailureKind::BadConfig => (OUR_FAILURE, "correct that option"),
+=======
+            StartFailureKind::BadConfig => {
+                (OUR_FAILURE, shortage::of_path(&message).unwrap_or("correct that option"))
+            }
+>>>>>>> f2
             StartFailureKind::IdTaken => {
                 (OUR_FAILURE, "choose another --id (`longshore sweep` frees those of dead executors)")
             }
@@ -213,7 +246,8 @@ impl From<StartFailure> for Failure {
 }
 
 /// Words of runtimes and the kernel that are about the value of an option, and what to do.
-pub(crate) const OPTIONS: [(&str, &str); 17] = [
+pub(crate) const OPTIONS: [(&str, &str); 18] = [
+    ("is no OCI runtime", "name another one with --runtime (`longshore doctor` checks it)"),
     (
         "cpuset.cpus",
         "--cpuset-cpus must name CPUs that this machine has (see /sys/devices/system/cpu/online)",
@@ -263,6 +297,10 @@ pub(crate) struct Asked {
     pub(crate) cancel: Cancel,
     /// The memory limit, in bytes.
     pub(crate) memory: Option<u64>,
+    /// The limit of processes that was given.
+    pub(crate) pids: Option<u64>,
+    /// Limits of each process.
+    pub(crate) limited: Limited,
     /// There is a process 1 in front of the program, whose exit code is 128+n if signal n ended the program.
     pub(crate) has_init: bool,
     /// Ids that this user may not map.
@@ -283,6 +321,8 @@ impl Default for Asked {
             time_limit: None,
             cancel: Cancel::now(),
             memory: None,
+            pids: None,
+            limited: Limited::default(),
             has_init: false,
             unmapped: None,
             lowered: None,
@@ -304,7 +344,9 @@ pub(crate) fn of(exit: Exit, asked: &Asked) -> (Code, Option<String>) {
             let of_map = asked.unmapped.filter(|_| !of_program.contains(&failure.kind));
             let of_score = asked.lowered.filter(|_| LoweredOomScore::explains(&failure.message));
             let refused = of_map.map(Refused::Ids).or(of_score.map(Refused::OomScore));
+            let short = shortage::remedy(&failure, asked);
             let failure = refused.map_or_else(|| failure.into(), Failure::from);
+            let failure = Failure { remedy: short.unwrap_or(failure.remedy), ..failure };
             (failure.code, Some(failure.to_string()))
         }
         ExitReason::TimedOut { killed } => {

@@ -4,15 +4,15 @@ use std::process::ExitCode;
 
 use longshore::with_causes;
 
-use super::args::Global;
+use super::args::{Global, Sweep};
 use super::plain::{plain, print, say};
 use super::refused::Refused;
 use super::remark::Remark;
 use super::run::sandbox;
 use super::status::{Failure, OUR_FAILURE, refused_root, remedy_of_root};
 
-pub(crate) fn sweep(global: &Global) -> Result<ExitCode, Failure> {
-    if global.runtime.is_some() {
+pub(crate) fn sweep(global: &Global, arguments: &Sweep) -> Result<ExitCode, Failure> {
+    if global.runtime.is_some() || arguments.names_a_runtime() {
         return Err(Refused::SweepRuntime.into());
     }
     let root = global.root();

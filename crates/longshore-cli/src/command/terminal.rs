@@ -4,17 +4,22 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use longshore::{ContainerHandle, Input, Output, TerminalSize};
-use rustix::termios::{OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::io::Errno;
+use rustix::termios::{
+    LocalModes, OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr,
+};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use super::background::{PERIOD, is_background};
 use super::relay::copy::{read, write_all};
+use super::relay::not_read;
 
 /// The user's terminal and its former settings, to be restored.
 pub(crate) struct Restore {
@@ -74,7 +79,7 @@ fn change(interactive: bool) -> io::Result<Changed> {
     let (stdin, stdout) = (io::stdin(), io::stdout());
     let (terminal, make): (BorrowedFd<'_>, fn(&mut Termios)) = match interactive && isatty(&stdin) {
         true => (stdin.as_fd(), Termios::make_raw),
-        false => (stdout.as_fd(), |settings| settings.output_modes.remove(OutputModes::OPOST)),
+        false => (stdout.as_fd(), make_output_raw),
     };
     if !isatty(terminal) {
         return Ok(Changed::Done);
@@ -88,6 +93,13 @@ fn change(interactive: bool) -> io::Result<Changed> {
     make(&mut raw);
     tcsetattr(&terminal, OptionalActions::Now, &raw)?;
     Ok(Changed::From(terminal, Box::new(before)))
+}
+
+/// The program's terminal has ended its lines already. What is typed is for whoever reads it next, who shows it then: shown
+/// now, it would be amid the output, and each line begin where the last one ends.
+fn make_output_raw(settings: &mut Termios) {
+    settings.output_modes.remove(OutputModes::OPOST);
+    settings.local_modes.remove(LocalModes::ECHO | LocalModes::ECHONL);
 }
 
 async fn change_later(interactive: bool, changed: Arc<Mutex<Changed>>, container: ContainerHandle) {
@@ -139,8 +151,31 @@ pub(crate) fn size() -> TerminalSize {
     known.map_or_else(TerminalSize::default, |size| TerminalSize { rows: size.ws_row, columns: size.ws_col })
 }
 
-/// Begins to copy between our streams and the program's. The task ends with the program's output.
-pub(crate) fn copy(container: &ContainerHandle) -> io::Result<JoinHandle<()>> {
+/// The copying of the program's output.
+pub(crate) struct Copying {
+    task: JoinHandle<io::Result<()>>,
+    /// Whether it has something to write.
+    owes: Arc<AtomicBool>,
+}
+
+impl Copying {
+    /// Waits until everything is copied, or until `hurried`. An error if output was lost, other than by a terminal that was
+    /// hung up, or a reader that has closed its end.
+    pub(crate) async fn finish(self, hurried: impl Future<Output = ()>) -> io::Result<()> {
+        tokio::select! {
+            biased;
+            // A task that has panicked has said so.
+            copied = self.task => match copied.unwrap_or(Ok(())) {
+                Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::PIPE | Errno::IO)) => Ok(()),
+                copied => copied,
+            },
+            () = hurried => if self.owes.load(Ordering::Relaxed) { Err(not_read()) } else { Ok(()) },
+        }
+    }
+}
+
+/// Begins to copy between our streams and the program's. The copying ends with the program's output.
+pub(crate) fn copy(container: &ContainerHandle) -> io::Result<Copying> {
     if let Some(stdin) = container.io().take_stdin() {
         let runtime = Handle::current();
         // A read of stdin cannot be interrupted. The thread ends with the command.
@@ -154,11 +189,15 @@ pub(crate) fn copy(container: &ContainerHandle) -> io::Result<JoinHandle<()>> {
         }
     });
     let stdout = container.io().take_stdout();
-    Ok(tokio::spawn(async move {
-        if let Some(stdout) = stdout {
-            copy_out(stdout).await;
+    let owes = Arc::new(AtomicBool::default());
+    let owed = Arc::clone(&owes);
+    let task = tokio::spawn(async move {
+        match stdout {
+            Some(stdout) => copy_out(stdout, &owed).await,
+            None => Ok(()),
         }
-    }))
+    });
+    Ok(Copying { task, owes })
 }
 
 fn copy_in(mut stdin: Input, runtime: &Handle) {
@@ -171,11 +210,11 @@ fn copy_in(mut stdin: Input, runtime: &Handle) {
 }
 
 /// A reader of ours may be slow, and signals are received on this thread: so another one writes.
-async fn copy_out(mut stdout: Output) {
+async fn copy_out(mut stdout: Output, owes: &AtomicBool) -> io::Result<()> {
     while let Some(chunk) = stdout.next_chunk().await {
-        let written = tokio::task::spawn_blocking(move || write_all(&io::stdout(), &chunk)).await;
-        if !matches!(written, Ok(Ok(()))) {
-            return;
-        }
+        owes.store(true, Ordering::Relaxed);
+        tokio::task::spawn_blocking(move || write_all(&io::stdout(), &chunk)).await??;
+        owes.store(false, Ordering::Relaxed);
     }
+    Ok(())
 }

@@ -86,9 +86,12 @@ impl DriverState {
     ) -> Result<Arc<DriverContainer>, StartFailure> {
         let opened = self.opened().map_err(|error| error.start_failure())?;
         let parent = spec.cgroup_parent.as_ref().or(self.cgroup_parent.as_ref());
-        let reserved = opened.root.reserve(id, parent).map_err(|error| Error::from(error).start_failure())?;
+        let reserved = opened
+            .root
+            .reserve(id, parent, &*self.bundles)
+            .map_err(|error| Error::from(error).start_failure())?;
         let Some(reservation) = reserved else {
-            let message = format!("the container id {id} is taken by another executor");
+            let message = format!("the container id {id} is taken by another executor, which lives");
             return Err(StartFailure::new(StartFailureKind::IdTaken, message));
         };
         let network = self.bundles.network(&spec);

@@ -132,7 +132,7 @@ impl Handler<Shutdown> for ExecutorActor {
         context.run_later(shutdown.deadline, |executor, context| {
             executor.take(RegistryEvent::DeadlinePassed, context)
         });
-        self.take(RegistryEvent::Shutdown(shutdown.cancel), context);
+        self.take(RegistryEvent::Shutdown(shutdown.cancel, shutdown.deadline), context);
         answer.map(Result::unwrap_or_default).boxed()
     }
 }

@@ -173,7 +173,7 @@ fn leaves_what_is_ready(registry: &mut Registry, now: Timestamp, event: Registry
 }
 
 fn forgets_what_is_ready(registry: &mut Registry, now: Timestamp, event: RegistryEvent) -> Answer {
-    let shutdown = matches!(event, RegistryEvent::Shutdown(_));
+    let shutdown = matches!(event, RegistryEvent::Shutdown(..));
     let visible: Vec<_> = registry.visible().cloned().collect();
     without(
         registry.step(now, event),
@@ -191,7 +191,7 @@ fn drains_at_once(registry: &mut Registry, now: Timestamp, event: RegistryEvent)
 }
 
 fn stops_at_once(registry: &mut Registry, now: Timestamp, event: RegistryEvent) -> Answer {
-    let shutdown = matches!(event, RegistryEvent::Shutdown(_));
+    let shutdown = matches!(event, RegistryEvent::Shutdown(..));
     changed(registry.step(now, event), |effects| {
         if shutdown {
             effects.extend(registry.step(now, RegistryEvent::DeadlinePassed).into_iter().flatten());

@@ -505,6 +505,6 @@ impl World {
         self.deadlines += 1;
         (self.takes_new, self.shutdown_waits, self.prepare_waits) = (false, true, false);
         self.is_ending = true;
-        self.registry(step, RegistryEvent::Shutdown(Cancel::now()));
+        self.registry(step, RegistryEvent::Shutdown(Cancel::now(), std::time::Duration::from_secs(1)));
     }
 }

@@ -78,7 +78,7 @@ async fn interrupted(signals: &mut Signals) -> Interrupted {
     loop {
         match signals.next().await {
             Received::End(signal) | Received::PassOn(signal) => return Interrupted(signal),
-            Received::Stop => job::stop_alone(),
+            Received::Stop => job::stop_alone(signals).await,
             Received::Continued => {}
         }
     }

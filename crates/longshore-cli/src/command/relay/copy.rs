@@ -3,10 +3,11 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::FileType;
+use rustix::fs::{FileType, OFlags};
 use rustix::io::{Errno, ioctl_fionread};
 use rustix::pipe::{SpliceFlags, splice};
 
@@ -21,8 +22,14 @@ const ROUNDS: u32 = 16;
 /// How much is copied at once.
 const CHUNK: usize = super::PIPE;
 
-/// Copies a pipe to its end, or until a second after `ended` is closed. What is in the pipe then is copied as well.
-pub(super) fn output(pipe: &impl AsFd, out: &impl AsFd, ended: &impl AsFd) -> io::Result<()> {
+/// Copies a pipe to its end, or until a second after `ended` is closed. What is in the pipe then is copied as well. `owes` is
+/// set while there is something that is not written.
+pub(super) fn output(
+    pipe: &impl AsFd,
+    out: &impl AsFd,
+    ended: &impl AsFd,
+    owes: &AtomicBool,
+) -> io::Result<()> {
     let mut mover = Mover::new(pipe.as_fd(), out.as_fd());
     let mut deadline: Option<Instant> = None;
     loop {
@@ -36,11 +43,9 @@ pub(super) fn output(pipe: &impl AsFd, out: &impl AsFd, ended: &impl AsFd) -> io
             None => (&mut both[..], None),
             Some(deadline) => (&mut both[..1], Timespec::try_from(deadline - now).ok()),
         };
-        match poll(fds, timeout.as_ref()) {
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+        poll_for(fds, timeout)?;
         let [readable, has_ended] = both.each_ref().map(|fd| !fd.revents().is_empty());
+        owes.store(readable, Ordering::Relaxed);
         if readable {
             // A few times, before the end is looked for.
             for _ in 0..ROUNDS {
@@ -114,9 +119,16 @@ pub(in super::super) fn write_all(out: &impl AsFd, mut bytes: &[u8]) -> io::Resu
 }
 
 fn wait(fd: BorrowedFd<'_>, flags: PollFlags) -> io::Result<()> {
-    match poll(&mut [PollFd::from_borrowed_fd(fd, flags)], None) {
-        Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(error) => Err(error.into()),
+    poll_for(&mut [PollFd::from_borrowed_fd(fd, flags)], None).map(drop)
+}
+
+/// Waits for at most `timeout`, or without end. A signal ends no wait: it begins again. Returns how many are ready.
+pub(super) fn poll_for(fds: &mut [PollFd<'_>], timeout: Option<Timespec>) -> io::Result<usize> {
+    loop {
+        match poll(fds, timeout.as_ref()) {
+            Err(Errno::INTR) => {}
+            polled => return Ok(polled?),
+        }
     }
 }
 
@@ -136,7 +148,9 @@ impl<'a> Mover<'a> {
     /// The kernel moves them from pipe to pipe. While it moves them to anything else, it keeps the pipe locked: if nobody
     /// reads a terminal or a socket, the program then waits for the lock of its pipe, and not even SIGKILL ends it.
     fn new(pipe: BorrowedFd<'a>, out: BorrowedFd<'a>) -> Self {
-        let buffer = if is_pipe(out) { None } else { Some(vec![0; CHUNK]) };
+        // To one that cannot be written, it would refuse to move nothing.
+        let is_open = rustix::fs::fcntl_getfl(out).is_ok_and(|flags| !(flags & OFlags::RWMODE).is_empty());
+        let buffer = if is_open && is_pipe(out) { None } else { Some(vec![0; CHUNK]) };
         Self { pipe, out, buffer }
     }
 
@@ -181,7 +195,7 @@ fn copy_by(
     limit: usize,
 ) -> io::Result<Option<usize>> {
     let mut fds = [PollFd::from_borrowed_fd(pipe, PollFlags::IN)];
-    if poll(&mut fds, Some(&Timespec::default()))? == 0 {
+    if poll_for(&mut fds, Some(Timespec::default()))? == 0 {
         return Ok(None);
     }
     let length = buffer.len().min(limit);
@@ -203,7 +217,7 @@ mod tests {
         let (mut reader, out) = pipe().unwrap();
         rustix::io::ioctl_fionbio(&out, true).unwrap();
         let (ended, running) = pipe().unwrap();
-        let copying = thread::spawn(move || output(&from, &out, &ended));
+        let copying = thread::spawn(move || output(&from, &out, &ended, &AtomicBool::default()));
         let writing = thread::spawn(move || {
             program.write_all(&vec![7; 1 << 20]).unwrap();
             drop(running);
@@ -225,7 +239,8 @@ mod tests {
         drop(running);
         let begun = Instant::now();
         let writing = thread::spawn(move || while held.write_all(b"x").is_ok() {});
-        output(&from, &file, &ended).unwrap();
+        let owes = AtomicBool::default();
+        output(&from, &file, &ended, &owes).unwrap();
         assert!(begun.elapsed() >= DRAIN && begun.elapsed() < 10 * DRAIN, "{:?}", begun.elapsed());
         drop(from);
         writing.join().unwrap();
@@ -243,6 +258,8 @@ mod tests {
         drop(program);
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
         let (ended, _running) = pipe().unwrap();
-        assert_eq!(output(&from, &full, &ended).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        let owes = AtomicBool::default();
+        assert_eq!(output(&from, &full, &ended, &owes).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        assert!(owes.into_inner());
     }
 }
