@@ -1,8 +1,6 @@
 //! What the `longshore` command answers by itself: to a full disk, a reader that has gone or is slow, and about a program whose
 //! name means something else elsewhere.
 
-#![expect(clippy::unwrap_used, reason = "a test may fail")]
-
 use std::fs::{self, OpenOptions};
 use std::io::Read;
 use std::process::{Command, Stdio};

@@ -9,21 +9,21 @@ use std::path::{Path, PathBuf};
 use executor_disk::Dir;
 use serde_json::{Value, json};
 
+use crate::container_files::{ContainerFiles, PathKind};
 use crate::error::Error;
 use crate::ids::{self, Ids, Owner};
 use crate::mount_entry::destination;
 use crate::nested;
 use crate::rootfs::BundleRootfs;
 use crate::rootfs_dir::RootfsDir;
-use crate::seen::{Seen, What};
 
 /// The name of a tmpfs with a working directory, in the bundle's directory of prepared mounts.
 const TMPFS: &str = "cwd";
 
 /// Where the working directory is, without links, if it is missing.
-pub(crate) fn missing(seen: &Seen<'_>, cwd: &Path) -> Result<Option<PathBuf>, Error> {
+pub(crate) fn missing(seen: &ContainerFiles<'_>, cwd: &Path) -> Result<Option<PathBuf>, Error> {
     let (at, what) = seen.resolve(cwd, &|_| true).map_err(Error::file("cwd", cwd))?;
-    Ok(matches!(what, What::Missing).then_some(at))
+    Ok(matches!(what, PathKind::Missing).then_some(at))
 }
 
 /// Makes `cwd`, which is [`missing`] at `at`, owned by `owner`. `view` has the files of `rootfs`, `mounts` are all mounts,

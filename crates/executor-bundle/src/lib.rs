@@ -8,12 +8,12 @@
 //!        ├─────────▶ process ──▶ users: uid, gid, groups, home   (both by rootfs_dir: looked at from
 //!        │              ├──────▶ program: can it be executed      inside, links never followed out)
 //!        │              ├──────▶ files: what runtimes read of the container's
-//!        │              └──────▶ seen: its files where mounts will show them, for the two above
+//!        │              └──────▶ container_files: its files where mounts will show them, for the two above
 //!        ├─────────▶ names: its own hosts and resolv.conf, read-only
 //!        ▼
 //!     context ──▶ config ──▶ defaults, or the caller's own
 //!                    └─────▶ edit: limits, network, seccomp, labels, cdi, init, ids ──▶ config.json
-//!                                       ├──▶ seen: links to mount points, as the container will see them
+//!                                       ├──▶ container_files: links to mount points, as the container will see them
 //!                                       ├──▶ cwd: a working directory that is missing
 //!                                       ├──▶ nested: mounts below a volume, put together by us
 //!                                       └──▶ stubs: mount points that are missing in a kept rootfs
@@ -24,6 +24,7 @@
 
 mod capabilities;
 mod config;
+mod container_files;
 mod context;
 mod cwd;
 mod error;
@@ -42,7 +43,6 @@ mod process;
 mod rootfs;
 mod rootfs_dir;
 mod secrets;
-mod seen;
 mod stubs;
 
 use std::path::{Path, PathBuf};
@@ -53,13 +53,13 @@ use executor_disk::Dir;
 use serde_json::{Value, json};
 
 use crate::config::{Configuration, host, labels};
+use crate::container_files::ContainerFiles;
 use crate::context::BundleContext;
 use crate::ids::{Ids, Owner};
 use crate::process::check_program;
 use crate::process::users::User;
 use crate::rootfs::BundleRootfs;
 use crate::rootfs_dir::RootfsDir;
-use crate::seen::Seen;
 
 pub use context::Request;
 pub use error::Error;
@@ -109,7 +109,8 @@ pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> R
     let mut asked = Vec::new();
     if let Some(all) = config.json["mounts"].as_array_mut() {
         let is_shown = |mount: &Value| rootfs.shows(mount);
-        asked = seen::resolve_points(&view, all, is_shown, &mounts.covered, spec.config.is_some())?;
+        asked =
+            container_files::resolve_points(&view, all, is_shown, &mounts.covered, spec.config.is_some())?;
     }
     let missing_cwd = look_inside(&mut config, &view, &rootfs, spec, &process.user, &ids)?;
     if let Some(all) = config.json["mounts"].as_array_mut() {
@@ -134,7 +135,7 @@ fn look_inside(
     ids: &Ids,
 ) -> Result<Option<PathBuf>, Error> {
     let all = config.json["mounts"].as_array().into_iter().flatten();
-    let seen = Seen::of(view).with_mounts(all.filter(|mount| !rootfs.shows(mount)))?;
+    let seen = ContainerFiles::of(view).with_mounts(all.filter(|mount| !rootfs.shows(mount)))?;
     process::files::check(&seen)?;
     let program = spec.process.args.first().map(String::as_str);
     let found = check_program(&seen, spec, program, &config.json["process"], user, ids)?;

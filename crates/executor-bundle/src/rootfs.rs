@@ -24,7 +24,7 @@ use executor_disk::mount_table::{self, is_visible};
 use rustix::mount::{MountFlags, mount};
 use serde_json::Value;
 
-use self::hidden::Hidden;
+use self::hidden::HiddenDirs;
 use self::overlay::Layers;
 use crate::error::Error;
 use crate::ids::{self, Owner};
@@ -77,8 +77,8 @@ pub(crate) fn make(dir: &Dir, spec: &ContainerSpec, owner: Owner, own: &Path) ->
             let mounts = if is_read_only(spec) { read_only_mounts(&root)? } else { Vec::new() };
             Ok(BundleRootfs { mounts, ..BundleRootfs::at(root, true) })
         }
-        Rootfs::Host if ids::rootless() => host::view(dir, &Hidden::roots(own)?),
-        Rootfs::Host => host::overlay(dir, spec, owner, &Hidden::roots(own)?),
+        Rootfs::Host if ids::rootless() => host::view(dir, &HiddenDirs::roots(own)?),
+        Rootfs::Host => host::overlay(dir, spec, owner, &HiddenDirs::roots(own)?),
         Rootfs::Overlay { .. } if ids::rootless() => {
             let why = "an overlay takes a mount, which an ordinary user cannot make; give a directory";
             Err(Error::field("rootfs", why))
@@ -157,7 +157,7 @@ pub(crate) fn export(dir: &Dir, rootfs: &Rootfs, own: &Path) -> Result<BundleRoo
     match rootfs {
         Rootfs::Dir(_) => preview(rootfs),
         Rootfs::Host => {
-            let mut hidden = Hidden::roots(own)?;
+            let mut hidden = HiddenDirs::roots(own)?;
             hidden.add(dir.path());
             host::view(dir, &hidden)
         }

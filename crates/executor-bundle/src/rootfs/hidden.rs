@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::ids;
 
 /// Directories of the host that no view shows.
-pub(super) struct Hidden {
+pub(super) struct HiddenDirs {
     pub(super) mounts: Vec<Mounted>,
     places: Vec<Place>,
 }
@@ -44,13 +44,13 @@ impl Place {
 }
 
 /// What an overlay may show.
-pub(super) enum Shown {
+pub(super) enum VisiblePart {
     Nothing,
     /// All but these paths in it.
     But(Vec<PathBuf>),
 }
 
-impl Hidden {
+impl HiddenDirs {
     /// The roots of executors: this one's, the usual ones, and those that mounts are known by.
     pub(super) fn roots(own: &Path) -> Result<Self, Error> {
         let mounts = mount_table::mounts().map_err(Error::io("list the mounts above", own))?;
@@ -68,16 +68,16 @@ impl Hidden {
     }
 
     /// What an overlay of `lower` may show.
-    pub(super) fn in_overlay_of(&self, lower: &Path) -> Shown {
-        let Some(shown) = Place::of(lower, &self.mounts) else { return Shown::But(Vec::new()) };
+    pub(super) fn in_overlay_of(&self, lower: &Path) -> VisiblePart {
+        let Some(shown) = Place::of(lower, &self.mounts) else { return VisiblePart::But(Vec::new()) };
         let mut inside = Vec::new();
         for hidden in self.places.iter().filter(|hidden| hidden.device == shown.device) {
             if shown.path.starts_with(&hidden.path) {
-                return Shown::Nothing;
+                return VisiblePart::Nothing;
             }
             inside.extend(hidden.path.strip_prefix(&shown.path).ok().map(Path::to_owned));
         }
-        Shown::But(inside)
+        VisiblePart::But(inside)
     }
 
     /// The paths at and below `dir`, mounts included, that lead to what is hidden.
@@ -86,8 +86,8 @@ impl Hidden {
             |mount: &&Mounted| mount.point.starts_with(dir) && mount_table::is_visible(mount, &self.mounts);
         let points = self.mounts.iter().filter(is_seen).map(|mount| mount.point.as_path());
         let of_mount = |point: &Path| match self.in_overlay_of(point) {
-            Shown::Nothing => vec![point.to_owned()],
-            Shown::But(inside) => inside.into_iter().map(|inside| point.join(inside)).collect(),
+            VisiblePart::Nothing => vec![point.to_owned()],
+            VisiblePart::But(inside) => inside.into_iter().map(|inside| point.join(inside)).collect(),
         };
         let mut all: Vec<_> = [dir].into_iter().chain(points).flat_map(of_mount).collect();
         all.sort();

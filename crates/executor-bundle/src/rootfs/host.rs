@@ -33,7 +33,7 @@ use rustix::mount::{
 };
 use serde_json::Value;
 
-use super::hidden::{self, Hidden, Shown};
+use super::hidden::{self, HiddenDirs, VisiblePart};
 use super::overlay::{Layers, split_options};
 use super::{BundleRootfs, MOUNT_POINT, make_points, mount_layers, temporary_upper};
 use crate::error::Error;
@@ -63,7 +63,7 @@ pub(super) fn overlay(
     dir: &Dir,
     spec: &ContainerSpec,
     owner: Owner,
-    hidden: &Hidden,
+    hidden: &HiddenDirs,
 ) -> Result<BundleRootfs, Error> {
     make_points(dir)?;
     let (layers, flags) = (mount_layers(dir)?, devices(spec));
@@ -81,17 +81,17 @@ pub(super) fn overlay(
         let Some(tree) = below_root(&layers, &name, point, owner, hidden, flags)? else { continue };
         let by_descriptor = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         let attach = |mount: &OwnedFd| move_mount(mount, "", at.as_fd(), "", by_descriptor);
-        let (Tree::Overlay(mount) | Tree::Itself(mount)) = &tree;
+        let (ShownMount::Overlay(mount) | ShownMount::Itself(mount)) = &tree;
         let tree = match attach(mount) {
             // It was removed since it was mounted, and the kernel mounts nothing that has no name. What it covers is not shown.
             Err(Errno::NOENT) => {
                 let empty = empty_file(&layers, &name).map_err(failed(point))?;
                 attach(&empty).map_err(failed(point))?;
-                Tree::Itself(empty)
+                ShownMount::Itself(empty)
             }
             attached => attached.map(|()| tree).map_err(failed(point))?,
         };
-        if let Tree::Itself(mount) = &tree {
+        if let ShownMount::Itself(mount) = &tree {
             mount_change(mount_entry::by_descriptor(mount), MountPropagationFlags::PRIVATE)
                 .and_then(|()| mount_entry::add_flags(mount.as_fd(), MountFlags::RDONLY | flags))
                 .map_err(failed(point))?;
@@ -111,7 +111,7 @@ fn empty_file(layers: &Dir, name: &str) -> io::Result<OwnedFd> {
 }
 
 /// What a view has at a mount point.
-enum Tree {
+enum ShownMount {
     Overlay(OwnedFd),
     /// The mount of the host, which is made read-only.
     Itself(OwnedFd),
@@ -123,16 +123,16 @@ fn below_root(
     name: &str,
     point: &Path,
     owner: Owner,
-    hidden: &Hidden,
+    hidden: &HiddenDirs,
     flags: MountFlags,
-) -> Result<Option<Tree>, Error> {
+) -> Result<Option<ShownMount>, Error> {
     let Ok(meta) = fs::symlink_metadata(point) else { return Ok(None) };
-    let Shown::But(inside) = hidden.in_overlay_of(point) else { return Ok(None) };
+    let VisiblePart::But(inside) = hidden.in_overlay_of(point) else { return Ok(None) };
     if meta.is_dir() {
         let owner = if meta.uid() == 0 { owner } else { Owner { uid: meta.uid(), gid: meta.gid() } };
         let Some(upper) = upper_layer(layers, name, point, owner, hidden)? else { return Ok(None) };
         match (Layers { lower: &[point], upper: &upper }).assemble(flags | withholding(point)) {
-            Ok(tree) => return Ok(Some(Tree::Overlay(tree))),
+            Ok(tree) => return Ok(Some(ShownMount::Overlay(tree))),
             Err(error @ (Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC)) => {
                 return Err(failed(point)(error));
             }
@@ -147,7 +147,7 @@ fn below_root(
     let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     match open_tree(CWD, point, clone) {
         Err(Errno::NOENT) => Ok(None),
-        tree => tree.map(|tree| Some(Tree::Itself(tree))).map_err(failed(point)),
+        tree => tree.map(|tree| Some(ShownMount::Itself(tree))).map_err(failed(point)),
     }
 }
 
@@ -193,9 +193,9 @@ fn upper_layer(
     name: &str,
     lower: &Path,
     owner: Owner,
-    hidden: &Hidden,
+    hidden: &HiddenDirs,
 ) -> Result<Option<UpperLayer>, Error> {
-    let Shown::But(inside) = hidden.in_overlay_of(lower) else { return Ok(None) };
+    let VisiblePart::But(inside) = hidden.in_overlay_of(lower) else { return Ok(None) };
     let layer = temporary_upper(layers, name, lower, owner)?;
     let hide = || {
         let upper = layers.open_any_dir(name)?.open_any_dir("upper")?;
@@ -206,7 +206,7 @@ fn upper_layer(
 }
 
 /// The view for an ordinary user: an empty root directory, on which the runtime mounts each of the host's directories.
-pub(super) fn view(dir: &Dir, hidden: &Hidden) -> Result<BundleRootfs, Error> {
+pub(super) fn view(dir: &Dir, hidden: &HiddenDirs) -> Result<BundleRootfs, Error> {
     let (layers, root) = make_points(dir)?;
     let mut mounts = Vec::new();
     for name in SHOWN {
@@ -242,7 +242,7 @@ fn has_mounts_below(dir: &Path, mounts: &[Mounted]) -> bool {
 }
 
 /// The mounts of a directory with all that is mounted below it, read-only, and of nothing over what is hidden.
-fn read_only(dir: &Path, hidden: &Hidden) -> Result<Vec<Value>, Error> {
+fn read_only(dir: &Path, hidden: &HiddenDirs) -> Result<Vec<Value>, Error> {
     let Some(below) = read_only_below() else {
         let why = format!(
             "something is mounted below {}, and this kernel cannot show that read-only (Linux 5.12 can); give a directory",
