@@ -113,7 +113,7 @@ fn words() {
             cid.to_str().unwrap(),
         ];
         let script = "echo $COLOUR $SIZE; cat /mnt/file /proc/sys/net/core/somaxconn; \
-            grep -E ' /(srv|dev/shm) ' /proc/self/mounts | cut -d ' ' -f 2,4 | sort";
+            grep -E ' /(srv|dev/shm) ' /proc/self/mounts | cut -d ' ' -f 2,4 | sed s/,inode64// | sort";
         let outcome = call(&stage.root(), &[&["run"], &options[..], &["sh", "-c", script]].concat());
         let expected = "red 2\nwith a comma\n77\n\
             /dev/shm rw,nosuid,nodev,noexec,relatime,size=1536k\n/srv rw,nosuid,nodev,relatime,size=1024k\n";
@@ -316,14 +316,15 @@ fn a_timeout_says_so() {
             "longshore: the timeout of {timeout} was over, and the program ended with exit code 7; give it more with --timeout\n"
         );
         assert_eq!(outcome.stderr, sentence);
-        let options = ["run", "--timeout", "300ms", "--grace", "100ms", "--no-init", "--", "sleep", "1000"];
+        let limit = format!("{:?}", patience(Duration::from_millis(300)));
+        let options = ["run", "--timeout", &limit, "--grace", "100ms", "--no-init", "--", "sleep", "1000"];
         let outcome = call(&stage.root(), &options);
         assert_eq!(outcome.code, Some(124));
         let sentence =
             "the program did not end within 100ms of SIGTERM and was killed with SIGKILL; give it more";
         assert!(outcome.stderr.contains(sentence), "{}", outcome.stderr);
         let at_once =
-            call(&stage.root(), &["run", "--timeout", "300ms", "--grace", "0", "--", "sleep", "1000"]);
+            call(&stage.root(), &["run", "--timeout", &limit, "--grace", "0", "--", "sleep", "1000"]);
         assert!(at_once.stderr.contains("was over, and the program was killed with SIGKILL;"), "{at_once:?}");
         stage.check();
     });
@@ -359,7 +360,7 @@ fn ctrl_c_cancels_with_grace_and_a_second_one_kills() {
 fn bad_input_is_one_clear_sentence_and_nothing_is_made() {
     on_bare_stage(|stage| {
         let root = stage.root();
-        let cases: [(&[&str], i32, &str); 33] = [
+        let cases: [(&[&str], i32, &str); 46] = [
             (&["run"], 125, "args: there is no command to run"),
             (&["run", "--", ""], 125, "args: the command is an empty word"),
             (&["run", "--id", "..", "--", "true"], 125, "an id begins with a letter or a digit"),
@@ -385,9 +386,46 @@ fn bad_input_is_one_clear_sentence_and_nothing_is_made() {
             (&["run", "--network", "bridge", "true"], 125, "there is no bridge of ours"),
             (&["run", "-d", "true"], 125, "the command waits for the program"),
             (&["run", "-p", "80:80", "true"], 125, "--net host has the ports of this machine"),
-            (&["run", "--env-file", "/no/such", "true"], 125, "--env-file /no/such: No such file"),
+            (
+                &["run", "--env-file", "/no/such", "true"],
+                125,
+                "--env-file /no/such: No such file or directory (os error 2); name a file that you may read",
+            ),
+            (&["run", "--ulimit", "nofile=10", "true"], 125, "too many open files; give another --ulimit"),
+            (
+                &["run", "--ulimit", "as=1000000", "true"],
+                125,
+                "cannot allocate memory; give another --ulimit",
+            ),
+            (
+                &["run", "-u", "1000", "--ulimit", "nproc=1", "true"],
+                125,
+                "(os error 11); give another --ulimit",
+            ),
+            (
+                &["run", "--pids", "1", "true"],
+                125,
+                "true: Resource temporarily unavailable (os error 11); raise --pids",
+            ),
+            (&["run", "-m", "64", "true"], 125, "can start; give another --memory, as in 64m"),
+            (
+                &["run", "--rootfs", "alpine:3", "sh"],
+                125,
+                "put a root file system there, or give another --rootfs",
+            ),
+            (&["run", "--layer", "alpine:3", "sh"], 125, "or give another --layer (there are no images)"),
+            (&["run", "ubuntu:22.04"], 127, "not found on the container's PATH; check its name"),
+            (&["run", "docker.io/x:1", "sh"], 127, "no such file in the container; check its name"),
+            (&["run", "-v", "vol:/data", "true"], 125, "(there are no volumes by name)"),
+            (
+                &["run", "--runtime", "/bin/true", "true"],
+                125,
+                "it is no OCI runtime; name another one with --runtime",
+            ),
+            (&["run", "--it", "sh"], 125, "unexpected argument '--it' found; is it -it?"),
+            (&["run", "--name", "", "true"], 125, "'--name <ID>'"),
             (&["run", "-e", "", "true"], 125, "that is no variable's name"),
-            (&["run", "--sysctl", "vm.swappiness=1", "true"], 125, "sysctl: /sysctls/vm.swappiness: "),
+            (&["run", "--sysctl", "vm.swappiness=1", "true"], 125, "--sysctl vm.swappiness: "),
             (&["run", "--cidfile", "/dev/null", "true"], 125, "--cidfile /dev/null: File exists"),
             (&["run", "--cpuset-cpus", "77", "--", "true"], 125, "--cpuset-cpus must name CPUs"),
             (&["run", "--cpuset-mems", "9", "--", "true"], 125, "--cpuset-mems must name memory nodes"),
@@ -639,8 +677,60 @@ fn a_sweep_refuses_what_it_does_not_use() {
         let outcome = call(&stage.root(), &["sweep", "--runtime", "runc"]);
         assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(125), ""));
         assert_eq!(outcome.stderr, "longshore: a sweep uses no runtime; leave out --runtime\n");
+        let help = call(&stage.root(), &["sweep", "--help"]).stdout;
+        assert!(
+            help.contains("--root") && !help.contains("--runtime") && !help.contains("--no-pivot"),
+            "{help}"
+        );
         let outcome = call(&stage.root(), &["sweep", "--cni-plugins", "/no/such"]);
         assert_eq!(outcome.code, Some(0), "{outcome:?}");
+        stage.check();
+    });
+}
+
+/// What is written to a stream that was closed is lost, as it is for any program.
+#[test]
+fn closed_streams() {
+    on_bare_stage(|stage| {
+        let lost = "longshore: output of the program is lost: stdout or stderr is closed; send it to a file, or to /dev/null\n";
+        for (closed, script, code, said) in [
+            (">&-", "echo hi", 125, lost),
+            (">&-", "echo hi; exit 3", 3, lost),
+            (">&-", "exit 0", 0, ""),
+            ("2>&-", "echo hi >&2", 125, ""),
+            ("<&-", "cat", 0, ""),
+            ("<&- >&- 2>&-", "echo hi", 125, ""),
+            // Both are /dev/null by now, and only one of them can be written.
+            (">&- 2>/dev/null", "echo hi", 125, ""),
+        ] {
+            let mut shell = std::process::Command::new("sh");
+            shell.args(["-c", &format!("exec \"$0\" --root \"$1\" run -i -- sh -c '{script}' {closed}")]);
+            shell.arg(longshore_tests::command::program()).arg(stage.root());
+            let outcome = Outcome::from(shell.output().unwrap());
+            assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(code), said), "{closed} {script}");
+        }
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", "exec \"$0\" --root \"$1\" run --stdio inherit sh -c 'echo hi; exit $?' >&-"]);
+        shell.arg(longshore_tests::command::program()).arg(stage.root()).stderr(Stdio::null());
+        let status = shell.status().unwrap();
+        assert_eq!(status.code(), Some(1), "it is passed on as it is");
+        stage.check();
+    });
+}
+
+/// With few file descriptors, the limit is named, wherever it is met.
+#[test]
+fn few_files() {
+    on_bare_stage(|stage| {
+        for files in [9, 16, 22, 26, 28, 30, 32] {
+            let mut shell = std::process::Command::new("sh");
+            shell.args(["-c", &format!("ulimit -n {files}; exec \"$0\" --root \"$1\" run true")]);
+            let root = stage.root();
+            let outcome =
+                Outcome::from(shell.arg(longshore_tests::command::program()).arg(root).output().unwrap());
+            let is_said = outcome.stderr.trim_end().ends_with("; raise the limit of open files (ulimit -n)");
+            assert!(outcome.code == Some(0) || is_said, "{files}: {outcome:?}");
+        }
         stage.check();
     });
 }

@@ -38,9 +38,26 @@ impl Window {
     }
 
     fn shows(&self, text: &str) {
+        self.comes_to(text, |screen| screen.contains(text));
+    }
+
+    /// Waits until this holds for the screen.
+    fn comes_to(&self, what: &str, holds: impl Fn(&str) -> bool) {
         let deadline = Instant::now() + HUNG;
-        while !self.screen().contains(text) {
-            assert!(Instant::now() < deadline, "{text:?} is not shown:\n{}", self.screen());
+        while !holds(&self.screen()) {
+            assert!(Instant::now() < deadline, "it does not come to {what:?}:\n{}", self.screen());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Makes the window this large, and waits until its terminal is.
+    fn resize(&self, rows: &str, columns: &str) {
+        self.tmux(&["resize-window", "-x", columns, "-y", rows]);
+        let terminal = self.tmux(&["display-message", "-p", "#{pane_tty}"]);
+        let size = || Command::new("stty").args(["-F", terminal.trim(), "size"]).output().unwrap().stdout;
+        let deadline = Instant::now() + HUNG;
+        while String::from_utf8_lossy(&size()).trim() != format!("{rows} {columns}") {
+            assert!(Instant::now() < deadline, "the terminal is not resized");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -73,7 +90,8 @@ impl Drop for Window {
     }
 }
 
-/// What a person does in a program: keys, and what has to be shown before they are pressed.
+/// What a person does in a program: keys, and what has to be shown before they are pressed. After a `!` it must not be shown any
+/// more. Each is something that is not shown before the keys above it have had their effect.
 type Deeds = &'static [(&'static str, &'static str)];
 
 #[test]
@@ -83,8 +101,18 @@ fn in_tmux() {
         let before = window.settings("before");
         assert!(!before.is_empty(), "{}", window.screen());
         let programs: [(&str, Deeds, i32); 9] = [
-            ("vim -u NONE -N", &[("~", "ihello"), ("hello", "Escape"), ("hello", ":q!"), ("", "Enter")], 0),
-            ("less /etc/services", &[("services", "G"), ("(END)", "q")], 0),
+            (
+                "vim -u NONE -N",
+                &[
+                    ("~", "ihello"),
+                    ("hello", ""),
+                    ("-- INSERT --", "Escape"),
+                    ("!-- INSERT --", ":q!"),
+                    (":q!", "Enter"),
+                ],
+                0,
+            ),
+            ("less /etc/services", &[("Internet style", "G"), ("(END)", "q")], 0),
             ("top -d 1", &[("PID", "q")], 0),
             (
                 "sh -c 'trap \"exit 5\" INT; echo up$((1)); while :; do sleep 0.01; done'",
@@ -99,14 +127,17 @@ fn in_tmux() {
             (
                 "bash --norc -i",
                 &[
-                    ("bash", "sleep 1000"),
-                    ("1000", "Enter"),
-                    ("1000", "C-z"),
-                    ("Stopped", "fg; exit 8"),
-                    ("fg", "Enter"),
-                    ("fg", "C-c"),
-                    ("", "exit 8"),
-                    ("", "Enter"),
+                    (
+                        "bash-",
+                        "sh -c 'trap \"echo on\\$((8))\" CONT; echo run$((7)); while :; do sleep 0.01; done'",
+                    ),
+                    ("; done'", "Enter"),
+                    ("run7", "C-z"),
+                    ("Stopped", "fg"),
+                    ("# fg", "Enter"),
+                    ("on8", "C-c"),
+                    ("^C", "exit 8"),
+                    ("exit 8", "Enter"),
                 ],
                 8,
             ),
@@ -117,13 +148,15 @@ fn in_tmux() {
         for (number, (program, deeds, code)) in programs.into_iter().enumerate() {
             window.enters(&format!("clear; $L -- {program}; echo code{number}=$?"));
             for (shown, keys) in deeds {
-                window.shows(shown);
+                match shown.strip_prefix('!') {
+                    Some(gone) => window.comes_to(shown, |screen| !screen.contains(gone)),
+                    None => window.shows(shown),
+                }
                 match *keys {
                     "" => {}
                     "Escape" | "Enter" | "C-c" | "C-z" | "C-d" | "C-\\" => window.presses(keys),
                     text => window.types(text),
                 }
-                std::thread::sleep(Duration::from_millis(200));
             }
             window.shows(&format!("code{number}={code}"));
             assert_eq!(
@@ -137,11 +170,10 @@ fn in_tmux() {
         let script = "stty raw; trap 'stty size' WINCH; echo up$((4)); while :; do sleep 0.01; done";
         window.enters(&format!("clear; $L --timeout 4s --grace 0s -- sh -c \"{script}\"; echo killed=$?"));
         window.shows("up4");
-        window.tmux(&["resize-window", "-x", "91", "-y", "27"]);
+        window.resize("27", "91");
         window.shows("27 91");
         window.shows("killed=124");
-        window.tmux(&["resize-window", "-x", "80", "-y", "24"]);
-        std::thread::sleep(Duration::from_millis(200));
+        window.resize("24", "80");
         assert_eq!(window.settings("last"), before, "it was killed: the terminal is not as it was");
 
         // The window is closed. The program gets SIGHUP, as on a terminal that is hung up, and nothing is left.

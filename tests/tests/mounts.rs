@@ -5,11 +5,12 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::time::Duration;
 
-use longshore::{Cancel, ContainerSpec, Mount, Rootfs, UpperLayer};
+use longshore::{Cancel, ContainerSpec, Executor, Mount, Rootfs, UpperLayer};
 use longshore_tests::command::longshore;
 use longshore_tests::{Stage, on_bare_stage, on_stage, says, shell, sleeper};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
@@ -28,8 +29,12 @@ struct OnHost(Vec<PathBuf>);
 impl OnHost {
     /// Mounts a file system in memory at a directory of the stage, with a file in it.
     fn tmpfs(&mut self, point: &Path, name: &str) {
+        self.with_flags(point, name, MountFlags::empty());
+    }
+
+    fn with_flags(&mut self, point: &Path, name: &str, flags: MountFlags) {
         fs::create_dir_all(point).unwrap();
-        mount("longshore-test", point, "tmpfs", MountFlags::empty(), None).unwrap();
+        mount("longshore-test", point, "tmpfs", flags, None).unwrap();
         self.0.push(point.to_owned());
         fs::write(point.join(name), name).unwrap();
     }
@@ -121,15 +126,94 @@ fn host_mounts() {
         assert_eq!(said, "in\nouter\nover\n1000:1001\ninnerfile\nsecond\nx\nx\nread-only\n");
         assert_eq!(fs::read(dir.join("outer")).unwrap(), b"outer");
         assert!(!dir.join("in/ner/new").exists());
+        // A file that was replaced is what editors and package managers leave. The kernel does not mount it again.
+        fs::write(dir.join("new"), "replaced").unwrap();
+        fs::rename(dir.join("new"), &file).unwrap_or_else(|_| fs::remove_file(&file).unwrap());
+        let said = says(&executor, shell(&format!("cd {}; stat -c %s over; cat outer", dir.display()))).await;
+        assert_eq!(said, "0\nouter");
         let script = format!(
-            "cd {}; for at in . in in/ner ../twice; do touch $at/x 2>/dev/null || echo read-only; done; cat v/name",
+            "cd {}; for at in / . in in/ner ../twice; do touch $at/x 2>/dev/null || echo read-only; done; cat v/name",
             dir.display()
         );
         let spec = shell(&script).read_only().mount(Mount::bind(volume(&stage, "v"), dir.join("v")));
-        assert_eq!(says(&executor, spec).await, "read-only\nread-only\nread-only\nread-only\nv");
+        assert_eq!(says(&executor, spec).await, "read-only\n".repeat(5) + "v");
+        // So has one with a root that is known by its mounts only.
+        let elsewhere = stage.path("elsewhere");
+        let another = Executor::builder(stage.runtime().build().unwrap()).root(&elsewhere).build().unwrap();
+        let running = another.run(sleeper()).await.unwrap();
+        running.started().await.unwrap();
+        let said =
+            says(&executor, shell(&format!("ls {} 2>/dev/null || echo hidden", elsewhere.display()))).await;
+        assert_eq!(said, "hidden\n");
+        let _ended = another.shutdown(Cancel::now(), Duration::from_secs(30)).await;
+        drop(running);
         other.cancel(Cancel::now()).await;
         other.released().await.unwrap();
         drop((other, on_host));
+        stage.finish(executor).await;
+    });
+}
+
+/// What the host does not allow on a file system, a container that sees its files is not allowed there either.
+#[test]
+fn flags_of_host_mounts() {
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let mut on_host = OnHost(Vec::new());
+        let all = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOSYMFOLLOW;
+        let dir = stage.path("withheld");
+        on_host.with_flags(&dir, "name", all);
+        let (file, over) = (dir.join("file"), stage.path("over"));
+        fs::write(&file, "file").unwrap();
+        fs::write(&over, "").unwrap();
+        on_host.bind(&file, &over);
+        let flags = |at: &Path| format!("grep ' {} ' /proc/self/mounts;", at.display());
+        let has = |said: &str, count: usize, words: &[&str]| {
+            assert_eq!(said.lines().count(), count, "{said}");
+            let has = |line: &str, word: &&str| line.split([' ', ',']).any(|one| one == *word);
+            assert!(said.lines().all(|line| words.iter().all(|word| has(line, word))), "{said}");
+        };
+        let names = ["nosuid", "nodev", "noexec"];
+        let script = flags(&dir) + &flags(&over);
+        has(&says(&executor, shell(&script)).await, 2, &[&names[..], &["nosymfollow"]].concat());
+        let mut insecure = shell(&script);
+        insecure.security = longshore::Security::Insecure;
+        has(&says(&executor, insecure).await, 2, &names);
+        has(&says(&executor, shell(&script).read_only()).await, 2, &[&names[..], &["ro"]].concat());
+
+        // A read-only volume is remounted by the runtime, also one with a mount of the container's in it.
+        fs::create_dir(dir.join("in")).unwrap();
+        let at = Path::new("/v");
+        for volume in [Mount::bind(&dir, at), Mount::bind(&dir, at).read_only()] {
+            let plain = shell(&flags(at)).mount(volume.clone());
+            has(&says(&executor, plain).await, 1, &names);
+            let nested = shell(&flags(at)).mount(volume.clone()).mount(Mount::tmpfs("/v/in"));
+            has(&says(&executor, nested).await, 1, &names);
+        }
+        let asked = Mount::bind(&dir, at).read_only().option("exec");
+        has(&says(&executor, shell(&flags(at)).mount(asked)).await, 1, &["nosuid", "nodev", "ro"]);
+
+        // A set-uid program, and a layer.
+        let nosuid = stage.path("nosuid");
+        on_host.with_flags(&nosuid, "name", MountFlags::NOSUID);
+        let program = nosuid.join("scat");
+        fs::copy("/bin/cat", &program).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
+        fs::set_permissions(stage.path(""), fs::Permissions::from_mode(0o755)).unwrap();
+        let mut spec = shell(&format!("{} /etc/shadow 2>/dev/null || echo denied", program.display()));
+        spec.process.user = Some("1000".to_owned());
+        assert_eq!(says(&executor, spec).await, "denied\n");
+        drop(stage.directory_spec(["true"]));
+        for lower in [vec![nosuid.clone(), stage.path("rootfs")], vec![stage.path("rootfs"), nosuid]] {
+            let rootfs = Rootfs::Overlay { lower, upper: None };
+            let spec = ContainerSpec::new(rootfs, ["sh", "-c", &flags(Path::new("/"))]);
+            let spec = spec.mount(Mount::bind("/usr", "/usr").read_only());
+            // crun mounts the root once more, without them.
+            let expected = if longshore_tests::on_runc() { &["nosuid", "rw"][..] } else { &["rw"] };
+            has(&says(&executor, spec.clone()).await, 1, expected);
+            has(&says(&executor, spec.read_only()).await, 1, &["ro"]);
+        }
+        drop(on_host);
         stage.finish(executor).await;
     });
 }

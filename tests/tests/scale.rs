@@ -13,6 +13,7 @@ use futures::future::join_all;
 use futures::stream;
 use longshore::{
     Cancel, CancelCause, ContainerHandle, ExecSpec, Executor, Exit, ExitReason, ExitStatus, Signal,
+    TerminalSize,
 };
 use longshore_tests::command::{call, longshore};
 use longshore_tests::{on_bare_stage, on_stage, run_recorded, sleeper};
@@ -105,6 +106,50 @@ fn three_hundred_containers_at_once() {
         assert!(exits.iter().all(|exit| exit.status == KILLED));
         for container in &containers {
             assert_eq!(container.released().await.unwrap(), Vec::<longshore::Leftover>::new());
+        }
+        stage.finish(executor).await;
+    });
+}
+
+/// What the guide for agents and README.md say of file descriptors.
+#[test]
+fn descriptors_of_a_container() {
+    const EACH: usize = 10;
+    on_stage(async |stage| {
+        let executor = stage.executor();
+        let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+        let shared = || longshore::Stdio::Shared { replay: 1024 };
+        let terminal = sleeper().piped().stdin(longshore::Stdio::Pipe).terminal(TerminalSize::default());
+        // The first of a kind opens what others share.
+        for (spec, cost) in [
+            (sleeper(), 1),
+            (sleeper(), 1),
+            (sleeper().memory(64 << 20), 1),
+            (sleeper().piped(), 3),
+            (sleeper().stdout(shared()).stderr(shared()), 3),
+            (sleeper().piped().stdin(longshore::Stdio::Pipe), 4),
+            (terminal, 6),
+        ] {
+            let before = open();
+            let all = join_all((0..EACH).map(|_| executor.run(spec.clone()))).await;
+            for container in &all {
+                container.as_ref().unwrap().started().await.unwrap();
+            }
+            let costs = || open().saturating_sub(before);
+            let deadline = std::time::Instant::now() + longshore_tests::HUNG;
+            // A start may still be closing its own.
+            while costs() > EACH * cost + 5 && std::time::Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            assert!(
+                (EACH * cost - 3..=EACH * cost + 5).contains(&costs()),
+                "{} for {cost}: {spec:?}",
+                costs()
+            );
+            for container in &all {
+                container.as_ref().unwrap().cancel(Cancel::now()).await;
+                container.as_ref().unwrap().released().await.unwrap();
+            }
         }
         stage.finish(executor).await;
     });

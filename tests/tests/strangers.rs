@@ -138,12 +138,12 @@ impl Ready {
 fn other_signals() {
     on_bare_stage(|stage| {
         use Signal::{
-            SIGALRM, SIGINT, SIGIO, SIGPROF, SIGPWR, SIGQUIT, SIGSTKFLT, SIGUSR1, SIGUSR2, SIGVTALRM,
-            SIGWINCH, SIGXCPU, SIGXFSZ,
+            SIGABRT, SIGALRM, SIGINT, SIGIO, SIGPROF, SIGPWR, SIGQUIT, SIGSTKFLT, SIGSYS, SIGTRAP, SIGUSR1,
+            SIGUSR2, SIGVTALRM, SIGWINCH, SIGXCPU, SIGXFSZ,
         };
         let named = [
             SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGSTKFLT, SIGXCPU, SIGXFSZ, SIGVTALRM, SIGPROF, SIGIO,
-            SIGPWR, SIGWINCH,
+            SIGPWR, SIGWINCH, SIGABRT, SIGTRAP, SIGSYS,
         ];
         let real_time = [34, 37, 50, 64];
         let numbers: Vec<i32> = named.into_iter().map(|signal| signal as i32).chain(real_time).collect();

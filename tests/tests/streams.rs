@@ -193,6 +193,50 @@ fn term_and_hup_together() {
     });
 }
 
+/// A file system that does not answer holds up the preparation of a container: signals and the timeout end the command.
+#[test]
+fn a_file_system_that_does_not_answer() {
+    on_bare_stage(|stage| {
+        let dir = stage.path("hangs");
+        std::fs::create_dir(&dir).unwrap();
+        let longshore = longshore(&stage.root());
+        // The kernel waits for a server that never reads its requests, until descriptor 3 is closed.
+        let script = "exec 3<>/dev/fuse && mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 hangs \"$0\" && \"$@\"";
+        let start = |options: &[&str]| {
+            let mut command = Command::new("unshare");
+            command.args(["--mount", "bash", "-c", script]).arg(&dir).arg(longshore.get_program());
+            command.args(longshore.get_args()).arg("run").args(options);
+            command.args(["-v", &format!("{}:/x", dir.display()), "--", "true"]);
+            command.process_group(0).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+        };
+        for (options, signal, code) in [
+            (&["--timeout", "1s"][..], None, 124),
+            (&[], Some(Signal::SIGTERM), 143),
+            (&[], Some(Signal::SIGINT), 130),
+        ] {
+            let mut child = start(options);
+            let begun = Instant::now();
+            if let Some(signal) = signal {
+                std::thread::sleep(patience(Duration::from_secs(1)));
+                nix::sys::signal::killpg(pid(&child), signal).unwrap();
+            }
+            let mut said = String::new();
+            child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+            let ended = ends(&mut child, "the command");
+            // bash ends by the signal as well.
+            let ended =
+                ended.code().or(std::os::unix::process::ExitStatusExt::signal(&ended).map(|n| 128 + n));
+            assert_eq!(ended, Some(code), "{said}");
+            assert!(begun.elapsed() < patience(Duration::from_secs(20)), "{:?}", begun.elapsed());
+            assert!(said.contains("a file system may not answer"), "{said}");
+        }
+        let swept = call(&stage.root(), &["sweep"]);
+        // Each run sweeps what the former has left.
+        assert_eq!((swept.code, swept.stdout.lines().count()), (Some(0), 1), "{swept:?}");
+        stage.check();
+    });
+}
+
 /// As Ctrl-Z does with a job: the command stops, and its container does not run while it is stopped.
 #[test]
 fn stopped_and_continued() {

@@ -455,6 +455,19 @@ fn keystrokes_left_terminal_and_cr_cr() {
         assert!(said.ends_with("one\r\ntwo\r\n"), "{said:?}");
         assert_eq!(command.wait().unwrap().code(), Some(0));
         assert!(settings(&user) == before, "the terminal was not restored");
+
+        // What is typed meanwhile is not shown amid its output, and is there for the next reader.
+        let script = "echo up; while [ ! -e /mnt/go ]; do sleep 0.05; done; echo done";
+        let volume = format!("{}:/mnt", stage.path("").display());
+        let mut command = user.starts(&stage.root(), &["run", "-t", "-v", &volume, "--", "sh", "-c", script]);
+        user.sees("up\r\n");
+        user.types("typed\n");
+        std::fs::write(stage.path("go"), "").unwrap();
+        assert_eq!(user.sees("done\r\n"), "done\r\n");
+        assert_eq!(command.wait().unwrap().code(), Some(0));
+        assert!(settings(&user) == before, "the terminal was not restored");
+        let read = std::io::Read::read(&mut user.slave, &mut line).unwrap();
+        assert_eq!(&line[..read], b"typed\n");
         drop(user);
         stage.check();
     });

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::sync::LazyLock;
 
-use executor_core::{Capability, ProcessSpec, Security};
+use executor_core::{Capability, ProcessSpec, Security, set_of_status};
 use serde_json::{Value, json};
 
 use crate::error::Error;
@@ -95,8 +95,7 @@ impl Sets {
 /// The capabilities that this process can give to others, one in each bit: its bounding set. `None` if it cannot be read.
 static BOUNDING: LazyLock<Option<u64>> = LazyLock::new(|| {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    let set = status.lines().find_map(|line| line.strip_prefix("CapBnd:"))?;
-    u64::from_str_radix(set.trim(), 16).ok()
+    set_of_status(&status, "CapBnd:")
 });
 
 /// Whether this process can give a capability to others.

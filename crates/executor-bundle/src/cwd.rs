@@ -10,25 +10,25 @@ use executor_disk::Dir;
 use rustix::fs::FileType;
 use serde_json::{Value, json};
 
+use crate::container_files::{ContainerFiles, PathKind};
 use crate::error::Error;
 use crate::ids::{self, Ids, Owner};
 use crate::mount_entry::destination;
 use crate::nested::Options;
 use crate::rootfs::BundleRootfs;
 use crate::rootfs_dir::RootfsDir;
-use crate::seen::{Seen, What};
 use crate::tmpfs;
 
 /// The name of a tmpfs with a working directory, in the bundle's directory of prepared mounts.
 const TMPFS: &str = "cwd";
 
 /// Where the working directory is, without links, if it is missing.
-pub(crate) fn missing(seen: &Seen<'_>, cwd: &Path) -> Result<Option<PathBuf>, Error> {
+pub(crate) fn missing(seen: &ContainerFiles<'_>, cwd: &Path) -> Result<Option<PathBuf>, Error> {
     let (at, what) = seen.resolve(cwd, &|_| true).map_err(Error::file("cwd", cwd))?;
-    if matches!(&what, What::File(found) if !found.is(FileType::Directory)) {
+    if matches!(&what, PathKind::File(found) if !found.is(FileType::Directory)) {
         return Err(Error::field("cwd", format!("{} is not a directory", cwd.display())));
     }
-    Ok(matches!(what, What::Missing).then_some(at))
+    Ok(matches!(what, PathKind::Missing).then_some(at))
 }
 
 /// Whether a mount is at or above this path.

@@ -8,12 +8,12 @@
 //!        ├─────────▶ process ──▶ users: uid, gid, groups, home   (both by rootfs_dir: looked at from
 //!        │              ├──────▶ program: can it be executed      inside, links never followed out)
 //!        │              ├──────▶ files: what runtimes read of the container's
-//!        │              └──────▶ seen: its files where mounts will show them, for the two above
+//!        │              └──────▶ container_files: its files where mounts will show them, for the two above
 //!        ├─────────▶ names: its own hosts and resolv.conf, read-only
 //!        ▼
 //!     context ──▶ config ──▶ defaults, or the caller's own
 //!                    └─────▶ edit: limits, network, seccomp, labels, cdi, init, ids ──▶ config.json
-//!                                       ├──▶ seen: links to mount points, as the container will see them
+//!                                       ├──▶ container_files: links to mount points, as the container will see them
 //!                                       ├──▶ cwd: a working directory that is missing
 //!                                       ├──▶ tmpfs: the modes that a runtime would not give
 //!                                       ├──▶ nested: mounts below a volume, put together by us
@@ -25,6 +25,7 @@
 
 mod capabilities;
 mod config;
+mod container_files;
 mod context;
 mod cwd;
 mod error;
@@ -43,25 +44,24 @@ mod process;
 mod rootfs;
 mod rootfs_dir;
 mod secrets;
-mod seen;
 mod stubs;
 mod tmpfs;
 
 use std::path::{Path, PathBuf};
 
-use executor_core::lifecycle::{HostPid, Leftover};
+use executor_core::lifecycle::{HostPid, Leftover, LeftoverKind};
 use executor_core::{ContainerSpec, ExecSpec, Mount, MountSource, NetworkAttachment, NetworkNamespace};
 use executor_disk::Dir;
 use serde_json::{Value, json};
 
 use crate::config::{Configuration, devices, host, labels};
+use crate::container_files::ContainerFiles;
 use crate::context::BundleContext;
 use crate::ids::{Ids, Owner};
 use crate::process::check_program;
 use crate::process::users::User;
 use crate::rootfs::BundleRootfs;
 use crate::rootfs_dir::RootfsDir;
-use crate::seen::Seen;
 
 pub use context::Request;
 pub use error::Error;
@@ -110,7 +110,8 @@ pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> R
     let mut asked = Vec::new();
     if let Some(all) = config.json["mounts"].as_array_mut() {
         let is_shown = |mount: &Value| rootfs.shows(mount);
-        asked = seen::resolve_points(&view, all, is_shown, &mounts.covered, spec.config.is_some())?;
+        asked =
+            container_files::resolve_points(&view, all, is_shown, &mounts.covered, spec.config.is_some())?;
     }
     let missing_cwd = look_inside(&mut config, &view, &rootfs, spec, &process.user, &process.cwd, &ids)?;
     if let Some(all) = config.json["mounts"].as_array_mut() {
@@ -140,7 +141,7 @@ fn look_inside(
     let all = config.json["mounts"].as_array();
     devices::check(view, all.map_or(&[], Vec::as_slice), &spec.devices)?;
     let all = all.into_iter().flatten();
-    let seen = Seen::of(view).with_mounts(all.filter(|mount| !rootfs.shows(mount)))?;
+    let seen = ContainerFiles::of(view).with_mounts(all.filter(|mount| !rootfs.shows(mount)))?;
     process::files::check(&seen)?;
     let program = spec.process.args.first().map(String::as_str);
     let found = check_program(&seen, spec, program, &config.json["process"], user, ids)?;
@@ -208,9 +209,21 @@ pub fn export(dir: &Dir, request: &Request<'_>, network: &NetworkNamespace) -> R
     }
     // An ordinary user may make no cgroup.
     let request = Request { cgroup: request.cgroup.filter(|_| !ids::rootless()), ..*request };
-    let config = describe(Some(dir), &request, network)?;
-    let written = dir.write_new("config.json", config.as_bytes(), 0o600);
-    written.map(drop).map_err(Error::io("write", &dir.path_of("config.json")))
+    // What is wrong with the request is known before anything is made.
+    describe(None, &request, network)?;
+    let before = dir.names().map_err(Error::io("list", dir.path()))?;
+    let write = |config: String| {
+        let written = dir.write_new("config.json", config.as_bytes(), 0o600);
+        written.map(drop).map_err(Error::io("write", &dir.path_of("config.json")))
+    };
+    let exported = describe(Some(dir), &request, network).and_then(write);
+    if exported.is_err() {
+        // It can be tried again.
+        for name in dir.names().unwrap_or_default().iter().filter(|name| !before.contains(name)) {
+            let _what_stays_is_named_the_next_time = dir.remove_tree(name, LeftoverKind::File);
+        }
+    }
+    exported
 }
 
 /// The configuration as indented JSON. With `dir`, the files that it names are made there.

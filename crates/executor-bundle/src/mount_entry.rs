@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use executor_core::KernelRelease;
 use executor_core::lifecycle::{Leftover, LeftoverKind};
 use executor_disk::faults::{Op, change};
 use executor_disk::{Dir, mount_table};
@@ -19,6 +20,7 @@ use rustix::mount::{
 use serde_json::{Value, json};
 
 use crate::error::Error;
+use crate::json::strings;
 
 /// Refuses a path that JSON has no text for; `field` says what it is.
 pub(crate) fn utf8(field: &'static str, path: &Path) -> Result<(), Error> {
@@ -45,14 +47,17 @@ pub(crate) const NOT_READ_ONLY: &str =
 /// The option that makes the mounts below a bind mount read-only as well, beside `ro`, which is for the mount itself.
 /// `None` if the kernel has no such call (before Linux 5.12). runc knows the option since 1.1; an older one would ignore it.
 pub(crate) fn read_only_below() -> Option<&'static str> {
-    static KNOWN: LazyLock<bool> =
-        LazyLock::new(|| knows_mount_setattr(&rustix::system::uname().release().to_string_lossy()));
+    static KNOWN: LazyLock<bool> = LazyLock::new(|| KernelRelease::running() >= KernelRelease::new(5, 12));
     KNOWN.then_some("rro")
 }
 
-fn knows_mount_setattr(release: &str) -> bool {
-    let mut numbers = release.split(['.', '-']).map(|number| number.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (5, 12)
+/// The mode of a tmpfs without one, as mount(2) has it.
+pub(crate) const TMPFS_MODE: u32 = 0o1777;
+
+/// The mode that the options of a tmpfs ask for.
+pub(crate) fn tmpfs_mode(entry: &Value) -> Option<u32> {
+    let asked = strings(&entry["options"]).filter_map(|option| option.strip_prefix("mode=")).last()?;
+    u32::from_str_radix(asked, 8).ok().map(|mode| mode & 0o7777)
 }
 
 /// Adds a mount. It replaces an earlier one with the same destination, and comes before those with a destination below its
@@ -110,16 +115,22 @@ fn is_no_mount(dir: &Dir, name: &str) -> bool {
     }
 }
 
-/// The mount flags of `source` that a user namespace cannot clear. The kernel refuses a remount without them, and setting
-/// the access is a remount.
-pub(crate) fn locked_flags(source: &Path) -> impl Iterator<Item = &'static str> {
-    let flags = statvfs(source).map_or(StatVfsMountFlags::empty(), |stat| stat.f_flag);
-    let names = [
-        (StatVfsMountFlags::NOSUID, "nosuid"),
-        (StatVfsMountFlags::NODEV, "nodev"),
-        (StatVfsMountFlags::NOEXEC, "noexec"),
-    ];
+/// The names of those flags of a mount that withhold something of its files: the mount at `source` has them, and so has a bind
+/// mount of it. Setting the access of that is a remount, which clears what it does not name. In a user namespace the kernel
+/// refuses such a remount.
+pub(crate) fn withheld(source: &Path) -> impl Iterator<Item = &'static str> + use<> {
+    let flags = withholding(source);
+    let names =
+        [(MountFlags::NOSUID, "nosuid"), (MountFlags::NODEV, "nodev"), (MountFlags::NOEXEC, "noexec")];
     names.into_iter().filter(move |(flag, _)| flags.contains(*flag)).map(|(_, name)| name)
+}
+
+/// The same as flags, with the one for links, which not every runtime knows by name. A new mount that shows the files at `source`
+/// has to have them.
+pub(crate) fn withholding(source: &Path) -> MountFlags {
+    let has = statvfs(source).map_or(StatVfsMountFlags::empty(), |stat| stat.f_flag);
+    let all = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOSYMFOLLOW;
+    mount_flags(has) & all
 }
 
 /// Adds flags to the mount at `point`, a path of ours; read-only also to the mounts below it.
@@ -157,19 +168,26 @@ pub(crate) fn by_descriptor(file: impl AsFd) -> PathBuf {
     format!("/proc/self/fd/{}", file.as_fd().as_raw_fd()).into()
 }
 
+/// `ST_NOSYMFOLLOW` in linux/statfs.h, since Linux 5.10.
+const NOSYMFOLLOW: StatVfsMountFlags = StatVfsMountFlags::from_bits_retain(0x2000);
+
 /// The flags that a mount has: a remount would clear the others.
 fn present(mounted: BorrowedFd<'_>) -> rustix::io::Result<MountFlags> {
-    let has = fstatvfs(mounted)?.f_flag;
+    Ok(mount_flags(fstatvfs(mounted)?.f_flag))
+}
+
+fn mount_flags(has: StatVfsMountFlags) -> MountFlags {
     let all = [
         (StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
         (StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
         (StatVfsMountFlags::NODEV, MountFlags::NODEV),
         (StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+        (NOSYMFOLLOW, MountFlags::NOSYMFOLLOW),
         (StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
         (StatVfsMountFlags::NODIRATIME, MountFlags::NODIRATIME),
         (StatVfsMountFlags::RELATIME, MountFlags::RELATIME),
     ];
-    Ok(all.into_iter().filter(|(flag, _)| has.contains(*flag)).map(|(_, flag)| flag).collect())
+    all.into_iter().filter(|(flag, _)| has.contains(*flag)).map(|(_, flag)| flag).collect()
 }
 
 #[cfg(test)]
@@ -202,13 +220,5 @@ mod tests {
             assert_eq!(nested, ["/x", "/x/y", "/x/y/z"].map(PathBuf::from));
             assert_eq!(mounts.len(), order.len());
         }
-    }
-
-    #[test]
-    fn kernels_are_known_by_their_number() {
-        assert!(
-            knows_mount_setattr("5.12.0-rc1") && knows_mount_setattr("6.1-x") && knows_mount_setattr("10.0")
-        );
-        assert!(!knows_mount_setattr("5.4.0") && !knows_mount_setattr("") && !knows_mount_setattr("4.19"));
     }
 }

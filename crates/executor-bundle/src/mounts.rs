@@ -18,10 +18,9 @@ use serde_json::Value;
 use crate::error::Error;
 use crate::ids::{self, Ids};
 use crate::kernel_fs;
-use crate::mount_entry::{attach, copy_mount, locked_flags, mount, read_only_below, unmount_point};
+use crate::mount_entry::{self, attach, copy_mount, mount, read_only_below, unmount_point, withheld};
 use crate::rootfs_dir::RootfsDir;
 use crate::secrets;
-use crate::tmpfs;
 
 /// The directory in the bundle where mounts are prepared: the files that selectors find, and volumes with mounts below.
 pub(crate) const SELECTED: &str = "mounts";
@@ -72,7 +71,7 @@ fn entry(
         MountSource::Tmpfs => {
             // The runtime makes the container's devices in the one that is at /dev.
             let is_dev = requested.destination.components().eq(Path::new("/dev").components());
-            let mode = format!("mode={:o}", tmpfs::DEFAULT_MODE);
+            let mode = format!("mode={:o}", mount_entry::TMPFS_MODE);
             if !is_dev && !options.iter().any(|option| option.starts_with("mode=")) {
                 options.push(&mode);
             }
@@ -116,11 +115,11 @@ fn bind(
     let below = if dir.is_some() { Some("rro") } else { read_only_below() };
     options.extend(below.filter(|_| requested.read_only && is_dir));
     options.extend(requested.options.iter().map(String::as_str));
-    if ids.map.is_some() {
-        for flag in locked_flags(&source) {
-            if !options.contains(&flag) {
-                options.push(flag);
-            }
+    for flag in withheld(&source) {
+        // The option that clears it, as in `exec`, is an answer. In a user namespace the kernel does not let it be cleared.
+        let is_cleared = flag.strip_prefix("no").is_some_and(|cleared| options.contains(&cleared));
+        if !options.contains(&flag) && (ids.map.is_some() || !is_cleared) {
+            options.push(flag);
         }
     }
     Ok(mount(&requested.destination, "bind", &source, &options))

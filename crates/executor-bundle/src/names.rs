@@ -6,14 +6,14 @@
 //! If the container can reach none of the host's servers, and the specification names none, there is no server: a comment says
 //! so. Its names are not sent to servers that nobody has named.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use executor_core::{Config, ContainerSpec, Dns, ExtraHost, Mount, NetworkAttachment, NetworkNamespace};
 use executor_disk::Dir;
-use rustix::fs::{Access, access};
+use rustix::fs::{Access, Mode, OFlags, access, open};
 use serde_json::Value;
 
 use crate::error::Error;
@@ -25,6 +25,9 @@ pub const DEFAULT_HOSTNAME: &str = "longshore";
 /// The files' names in the bundle, and their paths in the container.
 const HOSTS: (&str, &str) = ("hosts", "/etc/hosts");
 const RESOLV_CONF: (&str, &str) = ("resolv.conf", "/etc/resolv.conf");
+
+/// The most bytes of a file of the host that are read.
+const LONGEST: u64 = 1 << 20;
 
 /// The host's own resolv.conf.
 const HOST_CONF: &str = "/etc/resolv.conf";
@@ -102,10 +105,19 @@ pub(crate) fn write(
     Ok(places)
 }
 
-/// A file of the host. Empty where glibc takes it for empty as well.
+/// A file of the host. Empty where glibc takes it for empty as well, and if it is no regular file: a reader may wait for a pipe,
+/// and a device may never end.
 fn read(path: &str) -> Result<Vec<u8>, Error> {
     use ErrorKind::{IsADirectory, NotADirectory, NotFound, PermissionDenied};
-    match fs::read(path) {
+    let text = open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
+    let text = text.map_err(io::Error::from).map(File::from).and_then(|file| {
+        let mut text = Vec::new();
+        if file.metadata()?.is_file() {
+            file.take(LONGEST).read_to_end(&mut text)?;
+        }
+        Ok(text)
+    });
+    match text {
         Err(error) if [NotFound, NotADirectory, IsADirectory, PermissionDenied].contains(&error.kind()) => {
             Ok(Vec::new())
         }

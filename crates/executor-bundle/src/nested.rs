@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::ids::{self, Ids};
-use crate::mount_entry::{self, copy_mount, restrict};
+use crate::mount_entry::{self, copy_mount, destination, restrict};
 use crate::mounts::SELECTED;
 use crate::rootfs_dir::RootfsDir;
 use crate::stubs;
@@ -123,10 +123,6 @@ pub(crate) fn remove(dir: &Dir) {
     stubs::forget(&dir.path_of(STUBS));
 }
 
-fn destination(entry: &Value) -> &Path {
-    Path::new(entry["destination"].as_str().unwrap_or_default())
-}
-
 /// The source of a bind mount, if it is a directory.
 fn directory(entry: &Value) -> Option<PathBuf> {
     let source = Path::new(entry["source"].as_str().filter(|_| entry["type"] == "bind")?);
@@ -143,7 +139,8 @@ fn cover(mounts: &[Value], number: usize) -> Option<usize> {
 
 /// The entry with its destination inside the volume.
 fn within(volume: &Value, entry: &Value) -> Option<Value> {
-    let inside = destination(entry).strip_prefix(destination(volume)).ok()?;
+    let point = destination(entry);
+    let inside = point.strip_prefix(destination(volume)).ok()?;
     let mut entry = entry.clone();
     entry["destination"] = json!(Path::new("/").join(inside));
     Some(entry)
@@ -239,7 +236,7 @@ fn attach(
     options: &Options,
 ) -> Result<(), Error> {
     let source = Path::new(entry["source"].as_str().unwrap_or_default());
-    let failed = || Error::file::<std::io::Error>("mount", destination(entry));
+    let failed = || Error::file::<std::io::Error>("mount", &destination(entry));
     let selected = dir.open_dir(SELECTED).map_err(Error::io("open", &dir.path_of(SELECTED)))?;
     let name = format!("inside-{number}");
     let staged = selected.by_descriptor(&name);

@@ -13,11 +13,11 @@ use executor_disk::Dir;
 use serde_json::{Value, json};
 
 use crate::capabilities::{self, Sets};
+use crate::container_files::ContainerFiles;
 use crate::error::Error;
 use crate::ids::{Ids, Owner};
 use crate::json::{list, strings};
 use crate::rootfs_dir::RootfsDir;
-use crate::seen::Seen;
 use program::{Rights, Subject};
 use users::User;
 
@@ -88,7 +88,7 @@ pub(crate) fn exec(
         process["capabilities"] = Sets::of(&all, &spec.process, spec.security, user.uid).to_json();
     }
     let program = exec.args.first().map(String::as_str);
-    let found = check_program(&Seen::of_running(view), spec, program, &process, &user, &ids)?;
+    let found = check_program(&ContainerFiles::of_running(view), spec, program, &process, &user, &ids)?;
     if let Some(path) = found {
         process["args"][0] = json!(path);
     }
@@ -98,7 +98,7 @@ pub(crate) fn exec(
 /// Fails if a program does not exist or cannot be executed by `process`. Returns its path if the runtime would try another
 /// file than execvp(3).
 pub(crate) fn check_program(
-    seen: &Seen<'_>,
+    seen: &ContainerFiles<'_>,
     spec: &ContainerSpec,
     program: Option<&str>,
     process: &Value,

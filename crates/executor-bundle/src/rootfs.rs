@@ -24,12 +24,12 @@ use executor_disk::mount_table::{self, is_visible};
 use rustix::mount::{MountFlags, mount};
 use serde_json::Value;
 
-use self::hidden::Hidden;
+use self::hidden::HiddenDirs;
 use self::overlay::Layers;
 use crate::error::Error;
 use crate::ids::{self, Owner};
 use crate::kernel_fs;
-use crate::mount_entry::{self, locked_flags, read_only_below, unmount_point};
+use crate::mount_entry::{self, read_only_below, unmount_point, withheld, withholding};
 
 /// The directory in the bundle where the root file system is mounted.
 pub(crate) const MOUNT_POINT: &str = "rootfs";
@@ -60,7 +60,8 @@ impl BundleRootfs {
         self.mounts.contains(mount)
     }
 
-    /// Whether the mounts below its root have to be made read-only by us, when their mount points are there.
+    /// Whether the mounts below its root have to be made read-only by us, when their mount points are there. The root itself is
+    /// left to the runtime: crun makes one writable that the configuration does not say is read-only.
     pub(crate) fn has_mounts_to_restrict(&self, spec: &ContainerSpec) -> bool {
         spec.rootfs == Rootfs::Host && self.is_complete && is_read_only(spec)
     }
@@ -76,8 +77,8 @@ pub(crate) fn make(dir: &Dir, spec: &ContainerSpec, owner: Owner, own: &Path) ->
             let mounts = if is_read_only(spec) { read_only_mounts(&root)? } else { Vec::new() };
             Ok(BundleRootfs { mounts, ..BundleRootfs::at(root, true) })
         }
-        Rootfs::Host if ids::rootless() => host::view(dir, &Hidden::roots(own)?),
-        Rootfs::Host => host::overlay(dir, spec, owner, &Hidden::roots(own)?),
+        Rootfs::Host if ids::rootless() => host::view(dir, &HiddenDirs::roots(own)?),
+        Rootfs::Host => host::overlay(dir, spec, owner, &HiddenDirs::roots(own)?),
         Rootfs::Overlay { .. } if ids::rootless() => {
             let why = "an overlay takes a mount, which an ordinary user cannot make; give a directory";
             Err(Error::field("rootfs", why))
@@ -122,7 +123,7 @@ fn read_only_mounts(root: &Path) -> Result<Vec<Value>, Error> {
         }
         let mut options = vec!["rbind", "ro"];
         options.extend(is_dir.then_some("rro"));
-        options.extend(locked_flags(&source));
+        options.extend(withheld(&source));
         mounts.push(mount_entry::mount(&point, "bind", &source, &options));
     }
     Ok(mounts)
@@ -156,7 +157,7 @@ pub(crate) fn export(dir: &Dir, rootfs: &Rootfs, own: &Path) -> Result<BundleRoo
     match rootfs {
         Rootfs::Dir(_) => preview(rootfs),
         Rootfs::Host => {
-            let mut hidden = Hidden::roots(own)?;
+            let mut hidden = HiddenDirs::roots(own)?;
             hidden.add(dir.path());
             host::view(dir, &hidden)
         }
@@ -191,17 +192,23 @@ fn overlay_of_layers(
     make_points(dir)?;
     let lower = lower.iter().map(|layer| directory("layer", layer)).collect::<Result<Vec<_>, _>>()?;
     let lower: Vec<_> = lower.iter().map(PathBuf::as_path).collect();
+    // An overlay has flags of its own. It shows no more than the file systems of its layers do.
+    let mut flags = lower.iter().map(|layer| withholding(layer)).collect::<MountFlags>();
     let upper = match upper {
-        Some(upper) => UpperLayer {
-            dir: directory("upper layer", &upper.dir)?,
-            work: directory("upper layer", &upper.work)?,
-        },
+        Some(upper) => {
+            let real = UpperLayer {
+                dir: directory("upper layer", &upper.dir)?,
+                work: directory("upper layer", &upper.work)?,
+            };
+            flags |= withholding(&real.dir);
+            real
+        }
         None => {
             let layers = mount_layers(dir)?;
             temporary_upper(&layers, "0", lower.first().copied().unwrap_or(Path::new("/")), owner)?
         }
     };
-    Layers { lower: &lower, upper: &upper }.mount_at(dir, MOUNT_POINT, MountFlags::empty())?;
+    Layers { lower: &lower, upper: &upper }.mount_at(dir, MOUNT_POINT, flags)?;
     Ok(dir.path_of(MOUNT_POINT))
 }
 

@@ -13,13 +13,10 @@ use serde_json::{Value, json};
 use crate::error::Error;
 use crate::ids::{self, Ids};
 use crate::json::strings;
-use crate::mount_entry::destination;
+use crate::mount_entry::{destination, tmpfs_mode};
 use crate::mounts::SELECTED;
 use crate::nested::{Options, make_private};
 use crate::rootfs_dir::RootfsDir;
-
-/// The mode of a tmpfs without one, as mount(2) has it.
-pub(crate) const DEFAULT_MODE: u32 = 0o1777;
 
 /// Mounts each tmpfs that asks for another mode than its mount point has in the files of the root file system. Without those
 /// that have options which only the runtime knows, those below another mount, and that at /dev, in which the runtime makes devices.
@@ -33,7 +30,7 @@ pub(crate) fn make(dir: &Dir, view: &RootfsDir, mounts: &mut [Value], ids: &Ids)
         let point = destination(entry);
         let is_covered = before.iter().any(|above| point.starts_with(destination(above)));
         let is_dev = point == Path::new("/dev");
-        let Some(asked) = mode(entry).filter(|_| !is_covered && !is_dev) else { continue };
+        let Some(asked) = tmpfs_mode(entry).filter(|_| !is_covered && !is_dev) else { continue };
         let has = view.find(&point).map_err(Error::io("find the mount point", &point))?;
         let differs = has.is_some_and(|found| found.stat.st_mode & 0o7777 != asked);
         if let Some(options) = Options::of(entry, ids).filter(|_| differs) {
@@ -59,10 +56,4 @@ pub(crate) fn prepare(dir: &Dir, name: &str, entry: &mut Value, options: &Option
     entry["type"] = json!("bind");
     entry["source"] = json!(place);
     Ok(place)
-}
-
-/// The mode that the options ask for.
-pub(crate) fn mode(entry: &Value) -> Option<u32> {
-    let asked = strings(&entry["options"]).filter_map(|option| option.strip_prefix("mode=")).last()?;
-    u32::from_str_radix(asked, 8).ok().map(|mode| mode & 0o7777)
 }

@@ -40,7 +40,7 @@ pub enum Error {
     /// The state of the container or process does not allow the request.
     #[error("{process}: {refused}")]
     Refused {
-        /// The process; init for a request to a container.
+        /// The process; init for a request to a container, unless it is for an exec whose id was given.
         process: ProcessRef,
         /// Why.
         refused: Refused,

@@ -13,7 +13,9 @@ mod requests;
 use std::sync::{Arc, Weak};
 
 use actix::{Recipient, WeakAddr};
-use executor_lifecycle::{ContainerId, ExecId, Exit, HostPid, Leftover, ProcessRef, Refusal, Refused};
+use executor_lifecycle::{
+    ContainerId, ExecId, Exit, HostPid, Leftover, ProcessId, ProcessRef, Refusal, Refused,
+};
 use tokio::sync::watch;
 
 use self::ask::OnDrop;
@@ -292,13 +294,14 @@ impl ContainerHandle {
         spec.validate()?;
         let Connected { stdio, ends, streams, shared } =
             io::connect(std::mem::take(&mut spec.stdio), spec.terminal).map_err(Error::Pipe)?;
-        let (token, cancel_on_drop) = (self.tokens.next(), spec.cancel_on_drop);
+        let (token, cancel_on_drop, id) = (self.tokens.next(), spec.cancel_on_drop, spec.id.clone());
         let span = tracing::info_span!("exec", container = %self.id, exit.code = tracing::field::Empty);
         let ours = streams;
         let streams = ProcessStreams { stdio, ends, shared };
         let exec = messages::Exec { spec, streams, token, span };
         let answer = ask_or_cancel(&self.address, exec, token).await.unwrap_or_else(|| Err(self.gone()));
-        let parts = answer.map_err(|refused| self.refused(refused))?;
+        let process = || id.map_or(ProcessId::Init, ProcessId::Exec);
+        let parts = answer.map_err(|refused| self.refused_for(process(), refused))?;
         Ok(ProcessHandle::new(parts, ours, cancel_on_drop))
     }
 
@@ -312,7 +315,11 @@ impl ContainerHandle {
     }
 
     fn refused(&self, refused: Refused) -> Error {
-        Error::Refused { process: ProcessRef::init(self.id.clone()), refused }
+        self.refused_for(ProcessId::Init, refused)
+    }
+
+    fn refused_for(&self, process: ProcessId, refused: Refused) -> Error {
+        Error::Refused { process: ProcessRef { container: self.id.clone(), process }, refused }
     }
 
     /// The refusal of a container whose actor has ended.

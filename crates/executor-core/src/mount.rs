@@ -1,6 +1,7 @@
 //! What is mounted into a container in addition to its root file system.
 
 mod once;
+mod words;
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -165,44 +166,14 @@ impl Mount {
     /// a value.
     ///
     /// Keys are `type` (`bind` when absent), `source` (`src`), `destination` (`dst`, `target`), `selector`;
-    /// `readonly` (`ro`) and `rw` need no value. Every other word is an option of the mount. A word with a comma in it is
-    /// quoted, as in a line of CSV: `type=bind,"source=/a,b",destination=/c`.
+    /// `readonly` (`ro`) and `rw` need no value. Those of docker are read as well: `bind-propagation=rslave`,
+    /// `tmpfs-size=64m`, `tmpfs-mode=1770`. Every other word is an option of the mount. A word with a comma in it is quoted,
+    /// as in a line of CSV: `type=bind,"source=/a,b",destination=/c`.
     ///
     /// # Errors
-    /// When a path is missing, or does not belong to the type.
+    /// When a path is missing, or does not belong to the type. A word of docker's or podman's that is not taken is answered.
     pub fn from_words(text: &str) -> Result<Self, InvalidSpec> {
-        let (mut kind, mut source, mut selector) = ("bind", None, None);
-        let mut destination = None;
-        let (mut read_only, mut options) = (false, Vec::new());
-        let words = words(text)?;
-        once::check(words.iter())?;
-        for part in &words {
-            match part.split_once('=').unwrap_or((part, "")) {
-                ("type", value) => kind = value,
-                ("source" | "src", value) => source = Some(value),
-                ("destination" | "dst" | "target", value) => destination = Some(value),
-                ("selector", value) => selector = Some(PathBuf::from(value)),
-                ("readonly" | "ro", "" | "true") => read_only = true,
-                ("readonly", "false") | ("rw", "") => read_only = false,
-                _ => options.push(part.to_owned()),
-            }
-        }
-        let path = |path: Option<&str>, what: &str| {
-            path.filter(|path| !path.is_empty()).map(str::to_owned).ok_or_else(|| {
-                invalid("mount", format!("{text:?}: give {what}=, as in type=bind,source=/a,destination=/b"))
-            })
-        };
-        let destination = path(destination, "destination")?;
-        let source = match (kind, source) {
-            ("bind", _) => MountSource::Bind { path: path(source, "source")?.into(), selector },
-            (_, _) if selector.is_some() => return Err(invalid("mount", "only a bind mount has a selector")),
-            ("tmpfs", None) => MountSource::Tmpfs,
-            ("tmpfs", Some(_)) => return Err(invalid("mount", "a tmpfs has no source")),
-            (kind, source) => {
-                MountSource::FileSystem { kind: kind.to_owned(), source: source.unwrap_or(kind).to_owned() }
-            }
-        };
-        Ok(Self { source, destination: destination.into(), read_only, options })
+        words::read(text)
     }
 
     pub(crate) fn validate(&self) -> Result<(), InvalidSpec> {
@@ -332,14 +303,6 @@ impl fmt::Display for Mount {
         }
         write!(f, ":{}{}", destination.display(), if *read_only { ":ro" } else { "" })
     }
-}
-
-/// The words between commas, which may be quoted.
-fn words(text: &str) -> Result<csv::StringRecord, InvalidSpec> {
-    let unusable = || invalid("mount", format!("{text:?}: give one line of words between commas"));
-    let mut lines = csv::ReaderBuilder::new().has_headers(false).from_reader(text.as_bytes()).into_records();
-    let words = lines.next().and_then(Result::ok).ok_or_else(unusable)?;
-    if lines.next().is_some() { Err(unusable()) } else { Ok(words) }
 }
 
 #[cfg(test)]

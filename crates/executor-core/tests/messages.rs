@@ -419,6 +419,41 @@ fn an_executor_without_a_thread_of_its_own() {
     assert_eq!(runtime.alive(), []);
 }
 
+/// Under tokio alone there is no system. The other way to build needs none.
+#[test]
+fn build_here_says_what_it_needs() {
+    let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    for in_tokio in [true, false] {
+        let build = || drop(Executor::builder(sim()).build_here());
+        let built = || if in_tokio { tokio.block_on(async { build() }) } else { build() };
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(built)).unwrap_err();
+        let said = panic.downcast_ref::<&str>().copied().unwrap_or_default();
+        assert!(said.contains("call `build` instead"), "{said}");
+    }
+    tokio.block_on(async {
+        let executor = Executor::builder(sim()).build().unwrap();
+        assert!(executor.run(spec("ok")).await.unwrap().wait().await.is_success());
+        executor.shutdown(Cancel::now(), Duration::from_secs(5)).await;
+    });
+}
+
+/// A refusal names what was asked for: an exec, if its id was given.
+#[test]
+fn a_refused_exec_is_named() {
+    Simulation::new(sim()).run(async |sim| {
+        let container = sim.executor.run(spec("forever").id("life".parse().unwrap())).await.unwrap();
+        let exec = || ExecSpec::new(["forever"]).id("a".parse().unwrap());
+        let _first = container.exec(exec()).await.unwrap();
+        let said = |refused: Result<_, Error>| refused.err().unwrap().to_string();
+        assert!(said(container.exec(exec()).await).starts_with("life/a: the exec id is taken"));
+        container.pause().await.unwrap();
+        assert!(said(container.exec(exec().id("b".parse().unwrap())).await).starts_with("life/b: "));
+        assert!(said(container.exec(ExecSpec::new(["ok"])).await).starts_with("life/init: "));
+        container.cancel(Cancel::now()).await;
+        assert!(said(container.exec(exec()).await).starts_with("life/a: "));
+    });
+}
+
 #[test]
 fn a_thousand_containers() {
     let run = async |Sim { executor, runtime, .. }: &Sim| {

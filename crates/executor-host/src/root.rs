@@ -138,6 +138,11 @@ impl Root {
         self.parent.as_ref().map_or(Ok(()), |parent| self.enter_parent(parent))
     }
 
+    /// The path of a container's own directory.
+    pub fn path_of(&self, id: &ContainerId) -> std::path::PathBuf {
+        self.dirs.containers.path_of(id.as_str())
+    }
+
     /// This executor's name.
     pub fn executor(&self) -> &str {
         &self.executor

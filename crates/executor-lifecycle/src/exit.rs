@@ -193,6 +193,40 @@ impl StartFailure {
     }
 }
 
+/// A runtime's words without what is named in them: what is quoted, and paths. What is left are words of the runtime's own, of which
+/// the meaning is known. A path or a program may have any name, also that of something else.
+///
+/// The kernel's names of files stay: those of a cgroup, as in `memory.max`, in quotes or as the last part of a path below
+/// `/sys/fs/cgroup`, and `oom_score_adj` and those of AppArmor below `/proc`.
+pub fn without_names(words: &str) -> String {
+    let mut text = String::new();
+    for (number, part) in words.split(['"', '`']).enumerate() {
+        // Every second part is in quotes.
+        let own: Vec<_> = match number % 2 {
+            0 => part.split_whitespace().filter_map(own_word).collect(),
+            _ => own_word(part).filter(|word| is_of_kernel(word)).into_iter().collect(),
+        };
+        text.extend(own.iter().flat_map(|word| [word, " "]));
+    }
+    text.trim_end().to_owned()
+}
+
+fn own_word(word: &str) -> Option<&str> {
+    let Some((path, name)) = word.rsplit_once('/') else { return Some(word) };
+    if path.starts_with("/proc/") && path.ends_with("/attr/apparmor") {
+        return Some("apparmor");
+    }
+    (["/sys/fs/cgroup/", "/proc/"].iter().any(|above| path.starts_with(above)) && is_of_kernel(name))
+        .then_some(name)
+}
+
+fn is_of_kernel(name: &str) -> bool {
+    let name = name.trim_end_matches(':');
+    let is_part =
+        |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    name == "oom_score_adj" || name.contains('.') && name.split('.').all(is_part)
+}
+
 /// The text of an error and of its causes, in one line. Only here do causes become text, because data that leaves the
 /// executor ([`StartFailure`], [`Leftover`]) can hold nothing else.
 pub fn with_causes(error: &(dyn Error + 'static)) -> String {
@@ -312,6 +346,27 @@ pub enum StartFailureKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_are_left_out_of_a_runtimes_words() {
+        for (words, own) in [
+            (
+                r#"exec: "apparmor x": executable file not found in $PATH"#,
+                "exec: : executable file not found in $PATH",
+            ),
+            ("stat /memory.max: no such file", "stat no such file"),
+            (
+                r#"failed to write "0-99": write /sys/fs/cgroup/cpuset/pids/x/cpuset.cpus: invalid"#,
+                "failed to write : write cpuset.cpus: invalid",
+            ),
+            ("write file `memory.max`: Invalid argument", "write file memory.max : Invalid argument"),
+            ("write to `/proc/self/oom_score_adj`: x", "write to oom_score_adj : x"),
+            ("open /proc/self/attr/apparmor/exec: x", "open apparmor x"),
+            ("pivot_root .: invalid argument", "pivot_root .: invalid argument"),
+        ] {
+            assert_eq!(without_names(words), own);
+        }
+    }
 
     #[test]
     fn only_what_ends_by_itself_is_a_success() {

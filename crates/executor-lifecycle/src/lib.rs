@@ -47,7 +47,7 @@ pub use cancel::{Cancel, CancelCause};
 pub use event::{Event, EventKind, EventOrder, OutOfOrder};
 pub use exit::{
     Exit, ExitReason, ExitStatus, Leftover, LeftoverKind, RawExit, StartFailure, StartFailureKind,
-    with_causes,
+    with_causes, without_names,
 };
 pub use id::{ContainerId, ExecId, HostPid, InvalidId, ProcessId, ProcessRef};
 pub use oom::{OomEvidence, OomFindings, OomKill, ReportedEnd, SeenKills};

@@ -5,16 +5,18 @@
 
 mod command;
 
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use command::args::{Action, Arguments};
-use command::plain::say;
+use command::plain::{answer, say, say_as_it_is};
 use command::trace::Tracing;
 use command::{hints, status, words};
 
 /// Runs the command of this process's arguments. Returns its exit status.
 pub fn main() -> ExitCode {
+    command::unopened::keep_closed();
     let arguments = match command::words::parse(std::env::args_os().collect()) {
         Ok(arguments) => arguments,
         Err(error) => return answer_without_arguments(&error),
@@ -22,10 +24,10 @@ pub fn main() -> ExitCode {
     let Arguments { global, action } = arguments;
     let done = Tracing::begin(&global).and_then(|_tracing| match action {
         Action::Run(run) => command::run::run(&global, run),
-        Action::Doctor(doctor) => Ok(command::doctor::doctor(&global, doctor.json)),
+        Action::Doctor(doctor) => command::doctor::doctor(&global, doctor.json),
         Action::Spec(spec) => command::spec::spec(spec),
-        Action::Sweep => command::sweep::sweep(&global),
-        Action::Completion { shell } => Ok(command::pages::completion(shell)),
+        Action::Sweep(sweep) => command::sweep::sweep(&global, &sweep),
+        Action::Completion { shell } => command::pages::completion(shell),
         Action::Man { directory } => command::pages::manual(&directory),
     });
     done.unwrap_or_else(|failure| {
@@ -46,7 +48,29 @@ fn answer_without_arguments(error: &clap::Error) -> ExitCode {
     if error.use_stderr() && !help_instead {
         say(hints::sentence(error, &given));
     } else {
-        let _stream_closed = error.print();
+        return answer_with_help(error);
     }
-    if error.use_stderr() { status::OUR_FAILURE.into() } else { ExitCode::SUCCESS }
+    status::OUR_FAILURE.into()
+}
+
+/// The help or the version. As an answer to nothing at all it is on stderr, and a failure.
+fn answer_with_help(error: &clap::Error) -> ExitCode {
+    let text = error.render();
+    let has_colours = |stream: &dyn IsTerminal| {
+        stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
+    };
+    if error.use_stderr() {
+        let text = if has_colours(&io::stderr()) { text.ansi().to_string() } else { text.to_string() };
+        say_as_it_is(&text);
+        return status::OUR_FAILURE.into();
+    }
+    let text = if has_colours(&io::stdout()) { text.ansi().to_string() } else { text.to_string() };
+    match answer(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(refused) => {
+            let failure = status::Failure::from(refused);
+            say(&failure);
+            failure.code.into()
+        }
+    }
 }

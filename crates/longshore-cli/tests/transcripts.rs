@@ -39,9 +39,15 @@ fn help_on_a_screen() {
     assert!(short.lines().count() <= 42, "{} lines", short.lines().count());
     assert!(short.lines().all(|line| line.chars().count() <= 80), "{short}");
     let long = transcript(&["longshore run --help"]);
-    for heading in
-        ["Program:", "Files:", "Network:", "Limits (-1 is none):", "Rights:", "Container:", "Longshore:"]
-    {
+    for heading in [
+        "Program:",
+        "Files:",
+        "Network:",
+        "Limits (-1 and 0 are none):",
+        "Rights:",
+        "Container:",
+        "Longshore:",
+    ] {
         assert!(long.lines().any(|line| line == heading), "{heading}");
     }
     for option in ["--rm", "--sysctl", "--cidfile", "--cni-plugins", "--no-pivot"] {
@@ -68,6 +74,7 @@ fn words() {
         "longshore run --sysctl vm.swappiness=1 true",
         "longshore run --net host --sysctl net.core.somaxconn=1 true",
         "longshore run --env-file /no/such true",
+        "longshore run --config /no/such true",
         "longshore ps",
         "longshore exec x sh",
         "longshore logs x",

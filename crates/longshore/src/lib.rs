@@ -17,6 +17,8 @@
 //! # }
 //! ```
 //!
+//! The text of an [`Error`] has no causes, because they are its `source`: print [`with_causes`] of it.
+//!
 //! The [`guide`] explains the concepts, streams, cancels, exits and testing, and has recipes. Its examples are complete, and
 //! run without root: on the simulator, which is the module `sim` behind the feature `sim`.
 //!
@@ -41,7 +43,7 @@ pub use executor_core::lifecycle::{
     Cancel, CancelCause, ContainerId, Event, EventKind, EventOrder, ExecId, Exit, ExitReason, ExitStatus,
     HostPid, InvalidId, InvalidSignal, InvalidTimestamp, IoUsage, Leftover, LeftoverKind, NetworkUsage,
     OomKill, OutOfOrder, Pressure, ProcessId, ProcessRef, Refusal, Refused, Signal, SignalScope, Stall,
-    StartFailure, StartFailureKind, TerminalSize, Timestamp, Usage, with_causes,
+    StartFailure, StartFailureKind, TerminalSize, Timestamp, Usage, with_causes, without_names,
 };
 #[cfg(feature = "metrics")]
 pub use executor_core::metrics;
@@ -66,8 +68,8 @@ pub mod runtime {
     pub use executor_bundle::has_init;
     pub use executor_core::lifecycle::{OomEvidence, RawExit};
     pub use executor_core::{
-        BoxFuture, BoxStream, ChildFd, ChildStdio, Delivery, ExitQueue, ExitSource, Kill, NetworkAttachment,
-        NetworkNamespace, NetworkTraits, Runtime, check_free_descriptors,
+        BoxFuture, BoxStream, ChildFd, ChildStdio, Delivery, ExitQueue, ExitSource, KernelRelease, Kill,
+        NetworkAttachment, NetworkNamespace, NetworkTraits, Runtime, check_free_descriptors, set_of_status,
     };
     pub use executor_network::Cni;
     pub use runc_driver::{

@@ -5,7 +5,7 @@
 
 use std::io;
 
-use executor_core::lifecycle::{StartFailure, StartFailureKind};
+use executor_core::lifecycle::{StartFailure, StartFailureKind, without_names};
 use rustix::io::Errno;
 
 /// The runtime's own words: the last error in its log, or its last line if no line is an error.
@@ -45,10 +45,9 @@ fn without_prefaces(words: &str) -> &str {
 }
 
 /// The kind of a failure, by a part of its message in lower case: runc has Go's words for an error of the system, and crun has the
-/// C library's, which begin with a capital. The first match counts.
-const KINDS: [(&str, StartFailureKind); 24] = [
+/// C library's, which begin with a capital. The first match counts. Names are left out of the message.
+const KINDS: [(&str, StartFailureKind); 23] = [
     ("executable file not found", StartFailureKind::NotFound),
-    ("executable file `", StartFailureKind::NotFound),
     ("exec format error", StartFailureKind::NotExecutable),
     ("is a directory", StartFailureKind::NotExecutable),
     ("already exists", StartFailureKind::IdTaken),
@@ -79,8 +78,12 @@ const KINDS: [(&str, StartFailureKind); 24] = [
 /// user lacks a permission.
 pub(crate) fn classify(words: String) -> StartFailure {
     let lower = words.to_lowercase();
-    let says = |text: &str| lower.contains(text);
-    let of_program = says("exec: \"") || says("exec /") || says("open executable");
+    let own = without_names(&lower);
+    let says = |text: &str| own.contains(text);
+    let of_program = lower.starts_with("exec: \"")
+        || lower.contains(": exec: \"")
+        || lower.contains("exec /")
+        || says("open executable");
     let kind = KINDS.iter().find(|(text, _)| says(text)).map(|(_, kind)| *kind);
     let kind = match kind {
         Some(StartFailureKind::PermissionDenied) if of_program => StartFailureKind::NotExecutable,
@@ -219,6 +222,16 @@ mod tests {
             ("write file `x`: No space left on device", StartFailureKind::NoResources),
             ("open executable: Permission denied", StartFailureKind::NotExecutable),
             ("an unknown message", StartFailureKind::RuntimeBroken),
+            // What somebody has named may read like these.
+            (
+                r#"exec: "/invalid/already exists": stat /invalid/already exists: no such file or directory"#,
+                StartFailureKind::NotFound,
+            ),
+            (r#"exec: "is a directory": executable file not found in $PATH"#, StartFailureKind::NotFound),
+            (
+                r#"mount "/executable file not found": /invalid: operation not permitted"#,
+                StartFailureKind::PermissionDenied,
+            ),
         ] {
             assert_eq!(classify(words.to_owned()).kind, kind, "{words}");
         }

@@ -238,6 +238,10 @@ fn output_that_is_lost() {
             assert!(said.starts_with("longshore: output of the program is lost: No space left"), "{said}");
         }
         assert_eq!(run("echo text; sleep 1; exit 3", full()).0, Some(3));
+        assert_eq!(call(&[], "exec yes", full()).0, Some(125), "its output is closed");
+        let (code, said) = call(&["--events", "/dev/full"], "exit 0", Stdio::null());
+        assert_eq!(code, Some(125), "{said}");
+        assert!(said.starts_with("longshore: events are lost: No space left"), "{said}");
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         assert_eq!(run("echo text; exit 0", writer.into()), (Some(0), String::new()));

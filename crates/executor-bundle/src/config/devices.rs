@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 
 #[cfg(feature = "cdi")]
 use super::cdi;
+use crate::container_files::{ContainerFiles, PathKind};
 use crate::error::Error;
 use crate::json::list;
 use crate::mount_entry;
 use crate::rootfs_dir::{Found, RootfsDir};
-use crate::seen::{Seen, What};
 
 /// Adds the devices to the configuration, with the rights that each gives.
 pub(crate) fn add(config: &mut Value, devices: &[Device], map: Option<&IdMap>) -> Result<(), Error> {
@@ -65,7 +65,7 @@ fn add_node(
         // In a user namespace, the runtime may not take away what the host's mount has.
         let mut options = vec!["nosuid", "noexec"];
         options.extend(
-            map.into_iter().flat_map(|_| mount_entry::locked_flags(path)).filter(|flag| *flag == "nodev"),
+            map.into_iter().flat_map(|_| mount_entry::withheld(path)).filter(|flag| *flag == "nodev"),
         );
         let options = [&["bind"], options.as_slice()].concat();
         mount_entry::put(mounts, mount_entry::mount(destination, "bind", path, &options));
@@ -94,12 +94,12 @@ fn is_in_memory(mounts: &[Value], path: &Path) -> bool {
 pub(crate) fn check(view: &RootfsDir, mounts: &[Value], devices: &[Device]) -> Result<(), Error> {
     for device in devices {
         let Device::Node { path, destination, .. } = device else { continue };
-        let seen = Seen::of(view).with_mounts(mounts.iter().filter(|mount| !shows(mount, path)))?;
+        let seen = ContainerFiles::of(view).with_mounts(mounts.iter().filter(|mount| !shows(mount, path)))?;
         let (_, what) = seen.resolve(destination, &|_| true).map_err(Error::file("device", destination))?;
         let number = fs::metadata(path).map_err(Error::file("device", path))?.rdev();
         // An empty file may be the mount point that another container of the same root file system has.
         let is_empty = |found: &Found| found.is(FileType::RegularFile) && found.stat.st_size == 0;
-        if matches!(what, What::File(found) if found.stat.st_rdev != number && !is_empty(&found)) {
+        if matches!(what, PathKind::File(found) if found.stat.st_rdev != number && !is_empty(&found)) {
             return Err(occupied(destination));
         }
     }

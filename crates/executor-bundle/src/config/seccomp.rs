@@ -5,6 +5,7 @@
 //! everything under `includes` holds and nothing under `excludes`. The runtime does not know such conditions, so they are
 //! evaluated here.
 
+mod errno;
 mod foreign;
 mod ours;
 
@@ -13,11 +14,13 @@ use std::fmt::Display;
 use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use executor_core::{Capability, Seccomp};
+use executor_core::{Capability, KernelRelease, Seccomp};
+use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
+use self::errno::{ErrnoName, named_or};
 use crate::error::Error;
 
 const DEFAULT: &str = include_str!("../../data/seccomp.json");
@@ -35,20 +38,33 @@ const ARCHITECTURE: (&str, &str) = match std::env::consts::ARCH.as_bytes() {
 /// A filter, as JSON text for `linux.seccomp`.
 pub(crate) type Filter = Arc<RawValue>;
 
-/// A profile in the format of containers-common.
+/// A profile in the format of containers-common, of docker, or of the runtime specification: they have most fields in common. A
+/// field that is not known may forbid something, so it is refused.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Profile {
     default_action: Action,
     default_errno_ret: Option<u32>,
     #[serde(default)]
-    arch_map: Vec<Architecture>,
+    default_errno: Option<ErrnoName>,
+    /// By the machine's own architecture.
+    #[serde(default)]
+    arch_map: Option<Vec<Architecture>>,
+    /// The architectures themselves.
+    #[serde(default)]
+    architectures: Option<Vec<String>>,
+    /// Flags of seccomp(2), by their names in the runtime specification.
+    #[serde(default)]
+    flags: Option<Vec<String>>,
+    /// A socket of whoever decides on calls with the action notify.
+    listener_path: Option<String>,
+    listener_metadata: Option<String>,
     #[serde(default)]
     syscalls: Vec<Rule>,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Architecture {
     architecture: String,
     #[serde(default)]
@@ -56,17 +72,26 @@ struct Architecture {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Rule {
+    #[serde(default)]
     names: Vec<String>,
+    /// In older profiles, instead of `names`.
+    #[serde(default)]
+    name: Option<String>,
     action: Action,
     #[serde(default)]
     args: Option<Vec<Argument>>,
     errno_ret: Option<u32>,
     #[serde(default)]
+    errno: Option<ErrnoName>,
+    #[serde(default)]
     includes: Condition,
     #[serde(default)]
     excludes: Condition,
+    /// For people.
+    #[serde(default, rename = "comment")]
+    _comment: Option<String>,
 }
 
 /// What happens at a system call, as in the runtime specification.
@@ -94,7 +119,7 @@ enum Action {
 
 /// A condition on an argument of a system call.
 #[derive(Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Argument {
     index: u32,
     value: u64,
@@ -123,28 +148,79 @@ enum Operator {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 struct Condition {
     arches: Vec<String>,
     caps: Vec<String>,
-    min_kernel: Option<String>,
+    min_kernel: Option<Least>,
+}
+
+/// The earliest kernel with which a rule applies, as in `5.12`.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Least(KernelRelease);
+
+impl TryFrom<String> for Least {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let is_number = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        match text.split_once('.') {
+            Some((major, minor)) if is_number(major) && is_number(minor) => {
+                Ok(Self(KernelRelease::of(&text)))
+            }
+            Some(_) | None => {
+                Err(format!("minKernel {text:?} is no release of Linux; give one such as 5.12"))
+            }
+        }
+    }
 }
 
 /// What the conditions of a profile are evaluated against.
 struct Machine<'a> {
     architecture: &'a str,
-    kernel: (u32, u32),
+    kernel: KernelRelease,
     capabilities: &'a BTreeSet<Capability>,
+}
+
+impl Profile {
+    /// Refuses what contradicts itself.
+    fn check(&self) -> Result<(), String> {
+        let has_any = |all: Option<usize>| all.is_some_and(|count| count > 0);
+        let both = has_any(self.arch_map.as_ref().map(Vec::len))
+            && has_any(self.architectures.as_ref().map(Vec::len));
+        if both {
+            return Err("it has architectures and archMap; give one of them".to_owned());
+        }
+        match self.syscalls.iter().find(|rule| rule.names.is_empty() == rule.name.is_none()) {
+            Some(_) => Err("a rule needs either names or a name".to_owned()),
+            None => Ok(()),
+        }
+    }
+
+    /// The architectures of the filter, those that the kernel does not run left out of what the map has.
+    fn architectures(&self) -> Vec<&String> {
+        if let Some(named) = self.architectures.as_ref().filter(|named| !named.is_empty()) {
+            return named.iter().collect();
+        }
+        let mut known = self.arch_map.iter().flatten();
+        let Some(native) = known.find(|known| known.architecture == ARCHITECTURE.1) else {
+            return Vec::new();
+        };
+        let foreign = native.sub_architectures.iter().flatten().filter(|foreign| foreign::may_run(foreign));
+        [&native.architecture].into_iter().chain(foreign).collect()
+    }
 }
 
 impl Rule {
     /// The rule without its conditions, in the form that the runtime takes.
     fn to_json(&self) -> Value {
-        let mut syscall = json!({"names": self.names, "action": self.action});
+        let names: Vec<_> = self.names.iter().chain(&self.name).collect();
+        let mut syscall = json!({"names": names, "action": self.action});
         if let Some(args) = self.args.as_ref().filter(|args| !args.is_empty()) {
             syscall["args"] = json!(args);
         }
-        if let Some(errno) = self.errno_ret {
+        if let Some(errno) = named_or(self.errno.as_ref(), self.errno_ret) {
             syscall["errnoRet"] = json!(errno);
         }
         syscall
@@ -154,8 +230,7 @@ impl Rule {
 impl<'a> Machine<'a> {
     /// This machine, for processes with these capabilities.
     fn this(capabilities: &'a BTreeSet<Capability>) -> Self {
-        let release = rustix::system::uname().release().to_string_lossy().into_owned();
-        Self { architecture: ARCHITECTURE.0, kernel: version(&release), capabilities }
+        Self { architecture: ARCHITECTURE.0, kernel: KernelRelease::running(), capabilities }
     }
 }
 
@@ -164,24 +239,18 @@ impl Machine<'_> {
         let arches = &condition.arches;
         (arches.is_empty() || arches.iter().any(|arch| arch == self.architecture))
             && condition.caps.iter().all(|name| self.has_capability(name))
-            && condition.min_kernel.as_deref().is_none_or(|least| self.kernel >= version(least))
+            && condition.min_kernel.as_ref().is_none_or(|least| self.kernel >= least.0)
     }
 
     fn has_any(&self, condition: &Condition) -> bool {
         condition.arches.iter().any(|arch| arch == self.architecture)
             || condition.caps.iter().any(|name| self.has_capability(name))
-            || condition.min_kernel.as_deref().is_some_and(|least| self.kernel >= version(least))
+            || condition.min_kernel.as_ref().is_some_and(|least| self.kernel >= least.0)
     }
 
     fn has_capability(&self, name: &str) -> bool {
         self.capabilities.iter().any(|capability| capability.name() == name)
     }
-}
-
-/// The first two numbers of a kernel's version.
-fn version(text: &str) -> (u32, u32) {
-    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or_default());
-    (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default())
 }
 
 /// The filter of a container whose processes may have these capabilities. `None` if it is unconfined. The default refuses
@@ -224,8 +293,9 @@ fn default_filter(capabilities: &BTreeSet<Capability>, has_host_network: bool) -
 }
 
 fn convert(profile: &str, capabilities: &BTreeSet<Capability>) -> Result<Filter, serde_json::Error> {
-    let filter = fitted(&serde_json::from_str(profile)?, &Machine::this(capabilities));
-    to_raw_value(&filter).map(Filter::from)
+    let profile: Profile = serde_json::from_str(profile)?;
+    profile.check().map_err(serde_json::Error::custom)?;
+    to_raw_value(&fitted(&profile, &Machine::this(capabilities))).map(Filter::from)
 }
 
 fn convert_default(
@@ -242,15 +312,6 @@ fn convert_default(
 }
 
 fn fitted(profile: &Profile, machine: &Machine<'_>) -> Value {
-    let mut architectures = Vec::new();
-    if let Some(native) = profile.arch_map.iter().find(|known| known.architecture == ARCHITECTURE.1) {
-        architectures.push(&native.architecture);
-        for foreign in native.sub_architectures.iter().flatten() {
-            if foreign::may_run(foreign) {
-                architectures.push(foreign);
-            }
-        }
-    }
     let mut syscalls = Vec::new();
     for rule in &profile.syscalls {
         if machine.has_all(&rule.includes) && !machine.has_any(&rule.excludes) {
@@ -263,11 +324,17 @@ fn fitted(profile: &Profile, machine: &Machine<'_>) -> Value {
     }
     let mut filter = json!({
         "defaultAction": profile.default_action,
-        "architectures": architectures,
+        "architectures": profile.architectures(),
         "syscalls": syscalls,
     });
-    if let Some(errno) = profile.default_errno_ret {
-        filter["defaultErrnoRet"] = json!(errno);
+    let optional = [
+        ("defaultErrnoRet", json!(named_or(profile.default_errno.as_ref(), profile.default_errno_ret))),
+        ("flags", json!(profile.flags)),
+        ("listenerPath", json!(profile.listener_path)),
+        ("listenerMetadata", json!(profile.listener_metadata)),
+    ];
+    for (name, value) in optional.into_iter().filter(|(_, value)| !value.is_null()) {
+        filter[name] = value;
     }
     filter
 }
@@ -300,13 +367,20 @@ mod tests {
             {"names": ["no-arm"], "action": "SCMP_ACT_ALLOW", "excludes": {"arches": ["arm64"]}},
             {"names": ["new"], "action": "SCMP_ACT_ALLOW", "includes": {"minKernel": "5.12"}}]}"#;
         let allowed = |architecture, kernel, names: &[&str]| {
-            allowed(profile, &Machine { architecture, kernel, capabilities: &capabilities(names) })
+            allowed(
+                profile,
+                &Machine {
+                    architecture,
+                    kernel: KernelRelease::of(kernel),
+                    capabilities: &capabilities(names),
+                },
+            )
         };
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
-        assert_eq!(allowed("amd64", (5, 4), &[]), set(&["always", "no-admin", "no-arm"]));
-        assert_eq!(allowed("arm64", (6, 1), &["SYS_ADMIN"]), set(&["always", "admin", "arm", "new"]));
+        assert_eq!(allowed("amd64", "5.4", &[]), set(&["always", "no-admin", "no-arm"]));
+        assert_eq!(allowed("arm64", "6.1", &["SYS_ADMIN"]), set(&["always", "admin", "arm", "new"]));
         let both = set(&["always", "admin", "both", "no-arm", "new"]);
-        assert_eq!(allowed("amd64", (5, 12), &["SYS_ADMIN", "BPF"]), both);
+        assert_eq!(allowed("amd64", "5.12", &["SYS_ADMIN", "BPF"]), both);
     }
 
     #[test]
@@ -338,6 +412,57 @@ mod tests {
         let personality = |rule: &&Value| rule["names"] == json!(["personality"]);
         let rule = plain["syscalls"].as_array().unwrap().iter().find(personality).unwrap();
         assert_eq!((&rule["args"][0]["index"], &rule["args"][0]["op"]), (&json!(0), &json!("SCMP_CMP_EQ")));
+    }
+
+    #[test]
+    fn no_field_is_dropped() {
+        let of = |more: &str| {
+            let text = format!(r#"{{"defaultAction": "SCMP_ACT_ALLOW", {more}}}"#);
+            let filter = convert(&text, &BTreeSet::new()).map_err(|error| error.to_string())?;
+            Ok::<Value, String>(serde_json::from_str(filter.get()).unwrap())
+        };
+        let taken = of(
+            r#""architectures": ["SCMP_ARCH_ARM"], "flags": ["SECCOMP_FILTER_FLAG_LOG"], "defaultErrno": "ENOSYS",
+            "defaultErrnoRet": 1, "listenerPath": "/s", "listenerMetadata": "m",
+            "syscalls": [{"names": ["a"], "action": "SCMP_ACT_ERRNO", "errno": "EACCES", "comment": "why"},
+                {"name": "b", "action": "SCMP_ACT_ERRNO", "errno": "7", "includes": {"minKernel": "3.0"}},
+                {"names": ["c"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5, "errno": "", "excludes": {"minKernel": "999.0"}}]"#,
+        );
+        let expected = json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_ARM"], "defaultErrnoRet": 38,
+            "flags": ["SECCOMP_FILTER_FLAG_LOG"], "listenerPath": "/s", "listenerMetadata": "m", "syscalls": [
+                {"names": ["a"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13}, {"names": ["b"], "action": "SCMP_ACT_ERRNO", "errnoRet": 7},
+                {"names": ["c"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5}]});
+        assert_eq!(taken, Ok(expected));
+        let map = format!(
+            r#""archMap": [{{"architecture": "{}", "subArchitectures": ["SCMP_ARCH_ARM"]}}]"#,
+            ARCHITECTURE.1
+        );
+        assert_eq!(of(&map).unwrap()["architectures"], json!([ARCHITECTURE.1, "SCMP_ARCH_ARM"]));
+        for (wrong, why) in [
+            (r#""flag": []"#, "unknown field `flag`"),
+            (r#""architectures": ["SCMP_ARCH_ARM"], "archMap": [{"architecture": "x"}]"#, "give one of them"),
+            (r#""archMap": [{"architecture": "x", "sub": []}]"#, "unknown field `sub`"),
+            (
+                r#""syscalls": [{"names": ["a"], "action": "SCMP_ACT_LOG", "priority": 1}]"#,
+                "unknown field `priority`",
+            ),
+            (r#""syscalls": [{"action": "SCMP_ACT_LOG"}]"#, "either names or a name"),
+            (r#""syscalls": [{"names": ["a"], "action": "SCMP_ACT_LOG", "errno": "ENONE"}]"#, "ENONE"),
+            (
+                r#""syscalls": [{"names": ["a"], "action": "SCMP_ACT_LOG", "includes": {"cap": []}}]"#,
+                "unknown field `cap`",
+            ),
+            (
+                r#""syscalls": [{"names": ["a"], "action": "SCMP_ACT_LOG", "excludes": {"minKernel": "new"}}]"#,
+                "minKernel",
+            ),
+            (
+                r#""syscalls": [{"names": ["a"], "action": "SCMP_ACT_LOG", "args": [{"index": 0, "value": 1, "op": "SCMP_CMP_EQ", "mask": 1}]}]"#,
+                "unknown field `mask`",
+            ),
+        ] {
+            assert!(of(wrong).is_err_and(|error| error.contains(why)), "{wrong}: {:?}", of(wrong));
+        }
     }
 
     #[test]

@@ -8,21 +8,21 @@ use std::path::Path;
 
 use rustix::fs::{FileType, makedev};
 
+use crate::container_files::{ContainerFiles, PathKind};
 use crate::error::Error;
 use crate::kernel_fs;
 use crate::rootfs_dir::{Found, READ_LIMIT, RootfsDir};
-use crate::seen::{Seen, What};
 
 const READ: [&str; 2] = ["/etc/passwd", "/etc/group"];
 
 /// Refuses files that a runtime would not come to the end of.
-pub(crate) fn check(seen: &Seen<'_>) -> Result<(), Error> {
+pub(crate) fn check(seen: &ContainerFiles<'_>) -> Result<(), Error> {
     for file in READ {
         let (at, what) = seen.resolve(Path::new(file), &|_| true).map_err(failed(file))?;
         let is_fine = match &what {
-            What::Missing | What::Unknown | What::Barred => true,
-            What::Runtimes => at == Path::new("/dev/null"),
-            What::File(found) => is_fine(found).map_err(failed(file))?,
+            PathKind::Missing | PathKind::Unknown | PathKind::Barred => true,
+            PathKind::Runtimes => at == Path::new("/dev/null"),
+            PathKind::File(found) => is_fine(found).map_err(failed(file))?,
         };
         if !is_fine {
             return Err(unsuitable(file, &at));

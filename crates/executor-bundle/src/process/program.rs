@@ -18,9 +18,9 @@ use rustix::io::Errno;
 
 use self::format::Format;
 use super::users::User;
+use crate::container_files::{ContainerFiles, PathKind};
 use crate::error::Error;
 use crate::rootfs_dir::Found;
-use crate::seen::{Seen, What};
 
 /// The attribute of a file whose mode is not all that decides.
 const ACL: &str = "system.posix_acl_access";
@@ -60,7 +60,7 @@ pub(crate) struct Rights {
 
 /// Checks a program. Returns the path to execute if the runtime would try another file of the same name first: it skips less
 /// than execvp(3) does.
-pub(crate) fn check(seen: &Seen<'_>, process: &Subject<'_>) -> Result<Option<PathBuf>, Error> {
+pub(crate) fn check(seen: &ContainerFiles<'_>, process: &Subject<'_>) -> Result<Option<PathBuf>, Error> {
     let program = || process.program.to_owned();
     if process.program.contains('/') {
         return match judge(seen, &process.cwd.join(process.program), process, 0) {
@@ -98,16 +98,16 @@ pub(crate) fn check(seen: &Seen<'_>, process: &Subject<'_>) -> Result<Option<Pat
 }
 
 /// Whether a runtime that looks for a program on PATH would take this file: a regular one that anybody may execute.
-fn would_be_tried(seen: &Seen<'_>, path: &Path) -> bool {
+fn would_be_tried(seen: &ContainerFiles<'_>, path: &Path) -> bool {
     match seen.resolve(path, &|_| true) {
-        Ok((_, What::File(found))) => found.is(FileType::RegularFile) && found.stat.st_mode & 0o111 != 0,
-        Ok((_, What::Runtimes | What::Unknown)) | Err(_) => true,
-        Ok((_, What::Missing | What::Barred)) => false,
+        Ok((_, PathKind::File(found))) => found.is(FileType::RegularFile) && found.stat.st_mode & 0o111 != 0,
+        Ok((_, PathKind::Runtimes | PathKind::Unknown)) | Err(_) => true,
+        Ok((_, PathKind::Missing | PathKind::Barred)) => false,
     }
 }
 
 /// Judges a file. `above` is how many scripts it is the interpreter of.
-fn judge(seen: &Seen<'_>, path: &Path, process: &Subject<'_>, above: u32) -> Verdict {
+fn judge(seen: &ContainerFiles<'_>, path: &Path, process: &Subject<'_>, above: u32) -> Verdict {
     let found = match find(seen, path, process) {
         Ok(found) => found,
         Err(verdict) => return verdict,
@@ -133,7 +133,7 @@ fn judge(seen: &Seen<'_>, path: &Path, process: &Subject<'_>, above: u32) -> Ver
 }
 
 /// A loader is executed with the same rights, and has to be a program of this machine.
-fn judge_loader(seen: &Seen<'_>, path: &Path, process: &Subject<'_>) -> Verdict {
+fn judge_loader(seen: &ContainerFiles<'_>, path: &Path, process: &Subject<'_>) -> Verdict {
     let found = match find(seen, path, process) {
         Ok(found) => found,
         Err(verdict) => return verdict,
@@ -147,16 +147,16 @@ fn judge_loader(seen: &Seen<'_>, path: &Path, process: &Subject<'_>) -> Verdict 
 }
 
 /// The file at a path, if this user may execute it.
-fn find(seen: &Seen<'_>, path: &Path, process: &Subject<'_>) -> Result<Found, Verdict> {
+fn find(seen: &ContainerFiles<'_>, path: &Path, process: &Subject<'_>) -> Result<Found, Verdict> {
     let denied = |why: &str| Err(Verdict::Denied(why.to_owned()));
     let may_search = |dir: &Found| {
         let Rights { overrides, searches } = process.rights;
         overrides || searches || has_bit(dir, process.user) || dir.has_attribute(ACL)
     };
     let (at, found) = match seen.resolve(path, &may_search) {
-        Ok((at, What::File(found))) => (at, found),
-        Ok((_, What::Missing)) => return Err(Verdict::Missing(None)),
-        Ok((at, What::Barred)) => {
+        Ok((at, PathKind::File(found))) => (at, found),
+        Ok((_, PathKind::Missing)) => return Err(Verdict::Missing(None)),
+        Ok((at, PathKind::Barred)) => {
             let whose = by(process);
             return denied(&format!("permission denied: {} may not be searched{whose}", at.display()));
         }
@@ -164,7 +164,7 @@ fn find(seen: &Seen<'_>, path: &Path, process: &Subject<'_>) -> Result<Found, Ve
         Err(error) if Errno::from_io_error(&error) == Some(Errno::LOOP) => {
             return Err(Verdict::Unfit("too many links lead to one another".to_owned()));
         }
-        Ok((_, What::Runtimes | What::Unknown)) | Err(_) => return Err(Verdict::Unknown),
+        Ok((_, PathKind::Runtimes | PathKind::Unknown)) | Err(_) => return Err(Verdict::Unknown),
     };
     if found.is(FileType::Directory) {
         return denied("is a directory");

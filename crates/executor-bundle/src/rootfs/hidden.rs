@@ -4,6 +4,7 @@
 //! An overlay shows what is on one file system, below one directory of it. The root may be there, although another path
 //! leads to it: a bind mount of the host's. So what is compared is the place in the file system.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -13,11 +14,12 @@ use executor_disk::mount_table::{self, Mount as Mounted};
 use executor_disk::{Dir, give};
 use rustix::fs::{FileType, Timespec, Timestamps, futimens, mknodat};
 
+use super::host::executor_root;
 use crate::error::Error;
 use crate::ids;
 
 /// Directories of the host that no view shows.
-pub(super) struct Hidden {
+pub(super) struct HiddenDirs {
     pub(super) mounts: Vec<Mounted>,
     places: Vec<Place>,
 }
@@ -42,19 +44,20 @@ impl Place {
 }
 
 /// What an overlay may show.
-pub(super) enum Shown {
+pub(super) enum VisiblePart {
     Nothing,
     /// All but these paths in it.
     But(Vec<PathBuf>),
 }
 
-impl Hidden {
-    /// The roots of executors: this one's, and the usual ones.
+impl HiddenDirs {
+    /// The roots of executors: this one's, the usual ones, and those that mounts are known by.
     pub(super) fn roots(own: &Path) -> Result<Self, Error> {
         let mounts = mount_table::mounts().map_err(Error::io("list the mounts above", own))?;
         let usual = [PathBuf::from("/run/longshore"), executor_core::default_root()];
-        let all = usual.iter().map(PathBuf::as_path).chain([own]);
-        let mut places: Vec<_> = all.filter_map(|root| Place::of(root, &mounts)).collect();
+        let mounted = mounts.iter().filter_map(executor_root);
+        let all: BTreeSet<_> = usual.iter().map(PathBuf::as_path).chain([own]).chain(mounted).collect();
+        let mut places: Vec<_> = all.into_iter().filter_map(|root| Place::of(root, &mounts)).collect();
         places.dedup();
         Ok(Self { mounts, places })
     }
@@ -65,16 +68,16 @@ impl Hidden {
     }
 
     /// What an overlay of `lower` may show.
-    pub(super) fn in_overlay_of(&self, lower: &Path) -> Shown {
-        let Some(shown) = Place::of(lower, &self.mounts) else { return Shown::But(Vec::new()) };
+    pub(super) fn in_overlay_of(&self, lower: &Path) -> VisiblePart {
+        let Some(shown) = Place::of(lower, &self.mounts) else { return VisiblePart::But(Vec::new()) };
         let mut inside = Vec::new();
         for hidden in self.places.iter().filter(|hidden| hidden.device == shown.device) {
             if shown.path.starts_with(&hidden.path) {
-                return Shown::Nothing;
+                return VisiblePart::Nothing;
             }
             inside.extend(hidden.path.strip_prefix(&shown.path).ok().map(Path::to_owned));
         }
-        Shown::But(inside)
+        VisiblePart::But(inside)
     }
 
     /// The paths at and below `dir`, mounts included, that lead to what is hidden.
@@ -83,8 +86,8 @@ impl Hidden {
             |mount: &&Mounted| mount.point.starts_with(dir) && mount_table::is_visible(mount, &self.mounts);
         let points = self.mounts.iter().filter(is_seen).map(|mount| mount.point.as_path());
         let of_mount = |point: &Path| match self.in_overlay_of(point) {
-            Shown::Nothing => vec![point.to_owned()],
-            Shown::But(inside) => inside.into_iter().map(|inside| point.join(inside)).collect(),
+            VisiblePart::Nothing => vec![point.to_owned()],
+            VisiblePart::But(inside) => inside.into_iter().map(|inside| point.join(inside)).collect(),
         };
         let mut all: Vec<_> = [dir].into_iter().chain(points).flat_map(of_mount).collect();
         all.sort();

@@ -1,14 +1,17 @@
 //! The host's own root file system, as a container sees it.
 //!
 //! An overlay shows one file system, and beneath a mount the directory that it covers. So every mount of the host has an
-//! overlay of its own. A mount that cannot be the lower layer of an overlay, such as one of a single file, is shown read-only.
+//! overlay of its own. A mount that cannot be the lower layer of an overlay, such as one of a single file, is shown read-only,
+//! and empty if that file was removed since.
 //! Nothing that the container writes reaches the host.
 //!
 //! These are not shown:
 //!
 //! - `/proc`, `/sys`, `/dev` and `/run`, and the kernel's file systems wherever they are. `/run` is shown if it is no file
 //!   system of its own, but nothing that is mounted below it.
-//! - the roots of executors, and the mounts of other container engines: both hold the files and the secrets of containers.
+//! - the mounts of other container engines, and the roots of executors: both hold the files and the secrets of containers. A root
+//!   is known if it is this executor's, a usual one, or has mounts of ours below it. One of another executor with a path of its
+//!   own is shown if none of its containers has an overlay or a volume that was put together.
 //! - automatic mounts that nobody has used, and those in a ramfs.
 //!
 //! An ordinary user may mount overlays in his own user namespace, but not of a directory with mounts below it: the kernel
@@ -30,13 +33,13 @@ use rustix::mount::{
 };
 use serde_json::Value;
 
-use super::hidden::{self, Hidden, Shown};
+use super::hidden::{self, HiddenDirs, VisiblePart};
 use super::overlay::{Layers, split_options};
 use super::{BundleRootfs, MOUNT_POINT, make_points, mount_layers, temporary_upper};
 use crate::error::Error;
 use crate::ids::Owner;
 use crate::kernel_fs;
-use crate::mount_entry::{self, locked_flags, read_only_below};
+use crate::mount_entry::{self, copy_mount, read_only_below, withheld, withholding};
 use crate::rootfs_dir::RootfsDir;
 
 /// The directories of the host that an ordinary user's container shows.
@@ -60,7 +63,7 @@ pub(super) fn overlay(
     dir: &Dir,
     spec: &ContainerSpec,
     owner: Owner,
-    hidden: &Hidden,
+    hidden: &HiddenDirs,
 ) -> Result<BundleRootfs, Error> {
     make_points(dir)?;
     let (layers, flags) = (mount_layers(dir)?, devices(spec));
@@ -68,7 +71,7 @@ pub(super) fn overlay(
     let upper = upper_layer(&layers, "0", root, owner, hidden)?;
     let upper =
         upper.ok_or_else(|| Error::field("rootfs", "the host's root is the executor's root as well"))?;
-    Layers { lower: &[root], upper: &upper }.mount_at(dir, MOUNT_POINT, flags)?;
+    Layers { lower: &[root], upper: &upper }.mount_at(dir, MOUNT_POINT, flags | withholding(root))?;
     let view = BundleRootfs::at(dir.path_of(MOUNT_POINT), false);
     for (number, mounted) in shown(&hidden.mounts).into_iter().enumerate() {
         let point = &mounted.point;
@@ -77,9 +80,18 @@ pub(super) fn overlay(
         let name = (number + 1).to_string();
         let Some(tree) = below_root(&layers, &name, point, owner, hidden, flags)? else { continue };
         let by_descriptor = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-        let (Tree::Overlay(mount) | Tree::Itself(mount)) = &tree;
-        move_mount(mount, "", at.as_fd(), "", by_descriptor).map_err(failed(point))?;
-        if let Tree::Itself(mount) = &tree {
+        let attach = |mount: &OwnedFd| move_mount(mount, "", at.as_fd(), "", by_descriptor);
+        let (ShownMount::Overlay(mount) | ShownMount::Itself(mount)) = &tree;
+        let tree = match attach(mount) {
+            // It was removed since it was mounted, and the kernel mounts nothing that has no name. What it covers is not shown.
+            Err(Errno::NOENT) => {
+                let empty = empty_file(&layers, &name).map_err(failed(point))?;
+                attach(&empty).map_err(failed(point))?;
+                ShownMount::Itself(empty)
+            }
+            attached => attached.map(|()| tree).map_err(failed(point))?,
+        };
+        if let ShownMount::Itself(mount) = &tree {
             mount_change(mount_entry::by_descriptor(mount), MountPropagationFlags::PRIVATE)
                 .and_then(|()| mount_entry::add_flags(mount.as_fd(), MountFlags::RDONLY | flags))
                 .map_err(failed(point))?;
@@ -92,8 +104,14 @@ fn failed<E: Into<io::Error>>(point: &Path) -> impl FnOnce(E) -> Error + use<E> 
     Error::io("show the host's", point)
 }
 
+/// A mount of an empty file.
+fn empty_file(layers: &Dir, name: &str) -> io::Result<OwnedFd> {
+    let file = layers.write_new(format!("{name}.empty"), b"", 0o444)?;
+    Ok(copy_mount(&file, Path::new(""))?)
+}
+
 /// What a view has at a mount point.
-enum Tree {
+enum ShownMount {
     Overlay(OwnedFd),
     /// The mount of the host, which is made read-only.
     Itself(OwnedFd),
@@ -105,16 +123,16 @@ fn below_root(
     name: &str,
     point: &Path,
     owner: Owner,
-    hidden: &Hidden,
+    hidden: &HiddenDirs,
     flags: MountFlags,
-) -> Result<Option<Tree>, Error> {
+) -> Result<Option<ShownMount>, Error> {
     let Ok(meta) = fs::symlink_metadata(point) else { return Ok(None) };
-    let Shown::But(inside) = hidden.in_overlay_of(point) else { return Ok(None) };
+    let VisiblePart::But(inside) = hidden.in_overlay_of(point) else { return Ok(None) };
     if meta.is_dir() {
         let owner = if meta.uid() == 0 { owner } else { Owner { uid: meta.uid(), gid: meta.gid() } };
         let Some(upper) = upper_layer(layers, name, point, owner, hidden)? else { return Ok(None) };
-        match (Layers { lower: &[point], upper: &upper }).assemble(flags) {
-            Ok(tree) => return Ok(Some(Tree::Overlay(tree))),
+        match (Layers { lower: &[point], upper: &upper }).assemble(flags | withholding(point)) {
+            Ok(tree) => return Ok(Some(ShownMount::Overlay(tree))),
             Err(error @ (Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC)) => {
                 return Err(failed(point)(error));
             }
@@ -129,7 +147,7 @@ fn below_root(
     let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     match open_tree(CWD, point, clone) {
         Err(Errno::NOENT) => Ok(None),
-        tree => tree.map(|tree| Some(Tree::Itself(tree))).map_err(failed(point)),
+        tree => tree.map(|tree| Some(ShownMount::Itself(tree))).map_err(failed(point)),
     }
 }
 
@@ -151,7 +169,7 @@ fn shown(mounts: &[Mounted]) -> Vec<&Mounted> {
 }
 
 /// The root of the executor that has made a mount: it is `ROOT/containers/ID/…`.
-fn executor_root(mounted: &Mounted) -> Option<&Path> {
+pub(super) fn executor_root(mounted: &Mounted) -> Option<&Path> {
     let containers = mounted.point.parent()?.parent()?;
     let is_ours = mounted.source == Path::new("longshore") && containers.ends_with("containers");
     containers.parent().filter(|root| is_ours && *root != Path::new("/"))
@@ -175,9 +193,9 @@ fn upper_layer(
     name: &str,
     lower: &Path,
     owner: Owner,
-    hidden: &Hidden,
+    hidden: &HiddenDirs,
 ) -> Result<Option<UpperLayer>, Error> {
-    let Shown::But(inside) = hidden.in_overlay_of(lower) else { return Ok(None) };
+    let VisiblePart::But(inside) = hidden.in_overlay_of(lower) else { return Ok(None) };
     let layer = temporary_upper(layers, name, lower, owner)?;
     let hide = || {
         let upper = layers.open_any_dir(name)?.open_any_dir("upper")?;
@@ -188,7 +206,7 @@ fn upper_layer(
 }
 
 /// The view for an ordinary user: an empty root directory, on which the runtime mounts each of the host's directories.
-pub(super) fn view(dir: &Dir, hidden: &Hidden) -> Result<BundleRootfs, Error> {
+pub(super) fn view(dir: &Dir, hidden: &HiddenDirs) -> Result<BundleRootfs, Error> {
     let (layers, root) = make_points(dir)?;
     let mut mounts = Vec::new();
     for name in SHOWN {
@@ -206,13 +224,10 @@ pub(super) fn view(dir: &Dir, hidden: &Hidden) -> Result<BundleRootfs, Error> {
             }
             let upper = upper_layer(&layers, name, &lower, Owner::ROOT, hidden)?;
             let Some(upper) = upper else { continue };
-            let options = format!("userxattr,{}", Layers { lower: &[&lower], upper: &upper }.options());
-            mounts.push(mount_entry::mount(
-                &lower,
-                "overlay",
-                Path::new("overlay"),
-                &split_options(&options),
-            ));
+            let layers = format!("userxattr,{}", Layers { lower: &[&lower], upper: &upper }.options());
+            let flags = withheld(&lower).map(|flag| -> &str { flag });
+            let options: Vec<_> = split_options(&layers).into_iter().chain(flags).collect();
+            mounts.push(mount_entry::mount(&lower, "overlay", Path::new("overlay"), &options));
         }
     }
     let tmp = ["nosuid", "nodev", "mode=1777"];
@@ -227,7 +242,7 @@ fn has_mounts_below(dir: &Path, mounts: &[Mounted]) -> bool {
 }
 
 /// The mounts of a directory with all that is mounted below it, read-only, and of nothing over what is hidden.
-fn read_only(dir: &Path, hidden: &Hidden) -> Result<Vec<Value>, Error> {
+fn read_only(dir: &Path, hidden: &HiddenDirs) -> Result<Vec<Value>, Error> {
     let Some(below) = read_only_below() else {
         let why = format!(
             "something is mounted below {}, and this kernel cannot show that read-only (Linux 5.12 can); give a directory",
@@ -236,7 +251,7 @@ fn read_only(dir: &Path, hidden: &Hidden) -> Result<Vec<Value>, Error> {
         return Err(Error::field("rootfs", why));
     };
     let mut options = vec!["rbind", "ro", below];
-    options.extend(locked_flags(dir));
+    options.extend(withheld(dir));
     let mut mounts = vec![mount_entry::mount(dir, "bind", dir, &options)];
     for place in hidden.below(dir) {
         let empty = ["nosuid", "nodev", "noexec", "ro", "mode=700", "size=4k"];

@@ -69,9 +69,7 @@ impl Layers<'_> {
             fsconfig_set_string(&file_system, key, value)?;
         }
         fsconfig_create(&file_system)?;
-        let is_nodev = flags.contains(MountFlags::NODEV);
-        let attributes = if is_nodev { MountAttrFlags::MOUNT_ATTR_NODEV } else { MountAttrFlags::empty() };
-        fsmount(&file_system, FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+        fsmount(&file_system, FsMountFlags::FSMOUNT_CLOEXEC, attributes(flags))
     }
 
     fn mount_by_text(&self, dir: &Dir, point: &str, flags: MountFlags) -> io::Result<()> {
@@ -94,6 +92,17 @@ impl Layers<'_> {
         let lower = self.lower.iter().map(|layer| open(layer)).collect::<rustix::io::Result<Vec<_>>>()?;
         Ok(options(&lower, &open(&self.upper.dir)?, &open(&self.upper.work)?))
     }
+}
+
+/// What withholds something of the files, as fsmount(2) has it.
+fn attributes(flags: MountFlags) -> MountAttrFlags {
+    let all = [
+        (MountFlags::NOSUID, MountAttrFlags::MOUNT_ATTR_NOSUID),
+        (MountFlags::NODEV, MountAttrFlags::MOUNT_ATTR_NODEV),
+        (MountFlags::NOEXEC, MountAttrFlags::MOUNT_ATTR_NOEXEC),
+        (MountFlags::NOSYMFOLLOW, MountAttrFlags::MOUNT_ATTR_NOSYMFOLLOW),
+    ];
+    all.into_iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, attribute)| attribute).collect()
 }
 
 fn options(lower: &[String], upper: &str, work: &str) -> String {

@@ -5,8 +5,8 @@ use std::path::{Component, Path, PathBuf};
 use serde_json::Value;
 
 use crate::error::Error;
+use crate::mount_entry::{TMPFS_MODE, tmpfs_mode};
 use crate::rootfs_dir::RootfsDir;
-use crate::tmpfs;
 
 /// A path that has to exist and does not.
 pub(super) struct Missing {
@@ -26,7 +26,7 @@ fn mode(mount: &Value, is_dir: bool) -> u32 {
     if mount["type"] != "tmpfs" {
         return if is_dir { 0o755 } else { 0o644 };
     }
-    tmpfs::mode(mount).unwrap_or(tmpfs::DEFAULT_MODE)
+    tmpfs_mode(mount).unwrap_or(TMPFS_MODE)
 }
 
 /// The paths that are missing, in the order in which they can be made.

@@ -119,8 +119,15 @@ impl ExecutorBuilder {
     /// As for [`build`](Self::build).
     ///
     /// # Panics
-    /// If the thread has no actix `System`.
+    /// If no actix `System` runs on the thread, as under `#[tokio::main]`. [`build`](Self::build) needs none.
+    #[track_caller]
     pub fn build_here(self) -> Result<Executor, Error> {
+        // Otherwise actix panics, in words that name neither this method nor the other one.
+        let in_system = System::is_registered() && tokio::runtime::Handle::try_current().is_ok();
+        assert!(
+            in_system,
+            "`build_here` needs an actix `System` that runs on this thread: call `build` instead, or use `#[actix::main]`"
+        );
         let (swept, meters) = self.open()?;
         let (closing, closed) = Closing::new(&self.runtime, &meters);
         let bus = Bus::new(meters, &swept);

@@ -8,7 +8,7 @@ use executor_lifecycle::process::TimeLimit;
 use executor_lifecycle::{Cancel, ContainerId, ExecId, TerminalSize};
 
 use super::{ContainerSpec, ExecSpec, Network, Stdio};
-use crate::{Device, Mount, Resources};
+use crate::{Capability, Device, Mount, Resources, Ulimit};
 
 impl ContainerSpec {
     /// Sets the id.
@@ -117,6 +117,40 @@ impl ContainerSpec {
         Self { read_only: true, ..self }
     }
 
+    /// Puts a small process 1 in front of the program, which forwards signals to it and reaps orphans.
+    #[must_use]
+    pub fn init(self) -> Self {
+        Self { init: true, ..self }
+    }
+
+    /// Adds an exit code that counts as success.
+    #[must_use]
+    pub fn valid_exit_code(mut self, code: u8) -> Self {
+        self.process.valid_exit_codes.insert(code);
+        self
+    }
+
+    /// Adds a limit of the process, as in `"nofile=1024".parse()?`.
+    #[must_use]
+    pub fn ulimit(mut self, ulimit: Ulimit) -> Self {
+        self.process.ulimits.push(ulimit);
+        self
+    }
+
+    /// Adds a capability, as in `"NET_ADMIN".parse()?`.
+    #[must_use]
+    pub fn cap_add(mut self, capability: Capability) -> Self {
+        self.process.cap_add.push(capability);
+        self
+    }
+
+    /// Takes a capability away. That outweighs [`cap_add`](Self::cap_add).
+    #[must_use]
+    pub fn cap_drop(mut self, capability: Capability) -> Self {
+        self.process.cap_drop.push(capability);
+        self
+    }
+
     /// Sets where the process reads from.
     #[must_use]
     pub fn stdin(mut self, stdin: Stdio) -> Self {
@@ -192,6 +226,13 @@ impl ExecSpec {
     #[must_use]
     pub fn cwd(self, cwd: impl Into<PathBuf>) -> Self {
         Self { cwd: Some(cwd.into()), ..self }
+    }
+
+    /// Adds an exit code that counts as success.
+    #[must_use]
+    pub fn valid_exit_code(mut self, code: u8) -> Self {
+        self.valid_exit_codes.insert(code);
+        self
     }
 
     /// Sets the user: `user`, `uid`, `user:group` or `uid:gid`. Names are those of the container.

@@ -172,6 +172,20 @@ mod tests {
         spec.validate().err().map(|error| error.field)
     }
 
+    #[test]
+    fn builders_set_the_fields() {
+        let spec = ContainerSpec::host(["true"]).init().valid_exit_code(3).valid_exit_code(5);
+        let spec = spec.ulimit("nofile=10".parse().unwrap()).cap_add("NET_ADMIN".parse().unwrap());
+        let spec = spec.cap_drop("KILL".parse().unwrap());
+        assert!(spec.init && spec.process.valid_exit_codes == [3, 5].into());
+        assert_eq!(spec.process.ulimits, ["nofile=10".parse().unwrap()]);
+        assert_eq!(
+            (&spec.process.cap_add[..], &spec.process.cap_drop[..]),
+            (&["NET_ADMIN".parse().unwrap()][..], &["KILL".parse().unwrap()][..],)
+        );
+        assert_eq!(ExecSpec::new(["true"]).valid_exit_code(3).valid_exit_codes, [3].into());
+    }
+
     /// Names are in files with a line for each, in messages, and in what the kernel is given.
     #[test]
     fn control_characters_are_in_no_name() {

@@ -101,7 +101,7 @@ pub(crate) enum Action {
     /// Remove what dead executors left under --root, and only that
     ///
     /// CNI plugins give back what their containers had of networks: see --cni-plugins and --cni-configs. No runtime is needed.
-    Sweep,
+    Sweep(Sweep),
     /// Print what a shell needs to complete the command line
     ///
     /// For bash: longshore completion bash > /etc/bash_completion.d/longshore
@@ -123,6 +123,21 @@ pub(crate) struct Doctor {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Options of all commands that are of no use to a sweep, so that its help does not list them.
+#[derive(Args, Debug)]
+pub(crate) struct Sweep {
+    #[arg(long, hide = true, value_name = "CMD")]
+    runtime: Option<String>,
+    #[arg(long, hide = true)]
+    no_pivot: bool,
+}
+
+impl Sweep {
+    pub(crate) const fn names_a_runtime(&self) -> bool {
+        self.runtime.is_some()
+    }
 }
 
 #[derive(Args, Debug)]
@@ -154,7 +169,8 @@ pub(crate) struct Run {
     pub(crate) interactive: bool,
     /// Give the program a terminal
     ///
-    /// With -i, every key goes to it as it is, Ctrl-C too. Its TERM is that of the command, or xterm.
+    /// With -i, every key goes to it as it is, Ctrl-C too. Without, keys are kept for the next reader, and not shown. Its TERM
+    /// is that of the command, or xterm.
     #[arg(short, long)]
     pub(crate) tty: bool,
     /// End the program after this time; 0 is never

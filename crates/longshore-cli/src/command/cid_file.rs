@@ -8,7 +8,7 @@ use longshore::ContainerId;
 
 use super::refused::Refused;
 
-/// The file, still empty. It is removed if no id is written: then there is no container.
+/// The file, still empty. It is removed if no id is written.
 pub(crate) struct CidFile {
     path: PathBuf,
     file: Option<File>,
@@ -21,8 +21,11 @@ impl CidFile {
     }
 
     pub(crate) fn write(mut self, id: &ContainerId) -> Result<(), Refused> {
-        let Some(mut file) = self.file.take() else { return Ok(()) };
-        file.write_all(id.as_str().as_bytes()).map_err(|error| refused(&self.path, &error))
+        if let Some(file) = &mut self.file {
+            file.write_all(id.as_str().as_bytes()).map_err(|error| refused(&self.path, &error))?;
+        }
+        self.file = None;
+        Ok(())
     }
 }
 

@@ -6,11 +6,13 @@ mod trial;
 
 use std::process::ExitCode;
 
+use longshore::Signal;
 use serde_json::{Value, json};
 
 use super::args::Global;
 use super::plain::{self, plain, print, say};
 use super::remark::Remark;
+use super::status::Failure;
 
 /// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,33 +31,37 @@ struct Check {
     verdict: Verdict,
 }
 
-pub(crate) fn doctor(global: &Global, as_json: bool) -> ExitCode {
-    let checks = all(global);
+pub(crate) fn doctor(global: &Global, as_json: bool) -> Result<ExitCode, Failure> {
+    let checks = match all(global) {
+        Ok(checks) => checks,
+        Err(Interrupted(signal)) => return Ok(ExitCode::from(128 + signal.number())),
+    };
     let failed = first_failure(&checks);
     if as_json {
         let report = serde_json::to_string_pretty(&report(&checks)).unwrap_or_default();
-        print(format_args!("{}", plain::json(&report)));
+        print(plain::json(&report))?;
     } else {
-        for check in &checks {
-            print(format_args!("{}", line(check)));
-        }
+        print(checks.iter().map(line).collect::<Vec<_>>().join("\n"))?;
     }
-    let Some((check, what, remedy)) = failed else { return ExitCode::SUCCESS };
+    let Some((check, what, remedy)) = failed else { return Ok(ExitCode::SUCCESS) };
     if !as_json {
         say(Remark::Doctor { check, what: what.to_owned(), remedy });
     }
-    ExitCode::FAILURE
+    Ok(ExitCode::FAILURE)
 }
 
-fn all(global: &Global) -> Vec<Check> {
+/// A signal has ended the run of the last check.
+struct Interrupted(Signal);
+
+fn all(global: &Global) -> Result<Vec<Check>, Interrupted> {
     let mut all: Vec<_> =
         checks::all(global).into_iter().map(|(name, verdict)| Check { name, verdict }).collect();
     let verdict = match first_failure(&all) {
         Some((name, ..)) => Verdict::Skipped(name),
-        None => trial::run(global),
+        None => trial::run(global)?,
     };
     all.push(Check { name: "run", verdict });
-    all
+    Ok(all)
 }
 
 fn first_failure(checks: &[Check]) -> Option<(&'static str, &str, &'static str)> {

@@ -70,6 +70,7 @@ pub(crate) const HABITS: [(&[&str], &str); 27] = [
 pub(crate) fn sentence(error: &Error, words: &[String]) -> String {
     let text = error.to_string();
     let cause = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    let cause = as_typed(cause, words);
     let remedy = remedy(error).unwrap_or_else(|| see_help(words));
     // The missing arguments are on the lines below.
     let missing: Vec<_> = match error.get(ContextKind::InvalidArg) {
@@ -80,6 +81,35 @@ pub(crate) fn sentence(error: &Error, words: &[String]) -> String {
         true => format!("{cause}; {remedy}"),
         false => format!("{cause} {}; {remedy}", missing.join(", ")),
     }
+}
+
+/// The cause with the other name of an option, if that was typed.
+fn as_typed(cause: &str, words: &[String]) -> String {
+    let is_typed = |name: &str| {
+        words.iter().any(|word| word.split('=').next().and_then(|word| word.strip_prefix("--")) == Some(name))
+    };
+    let all = Arguments::command();
+    let options = all.get_subcommands().flat_map(clap::Command::get_arguments);
+    for option in options {
+        let Some(name) = option.get_long().filter(|name| !is_typed(name)) else { continue };
+        let aliases = option.get_all_aliases().unwrap_or_default();
+        if let Some(alias) = aliases.into_iter().find(|alias| is_typed(alias)) {
+            return cause.replacen(&format!("'--{name} "), &format!("'--{alias} "), 1);
+        }
+    }
+    cause.to_owned()
+}
+
+/// Options of one letter that were typed with two dashes, as in `--it`.
+fn letters(option: &str) -> Option<String> {
+    let letters = option.strip_prefix("--")?;
+    let all = Arguments::command();
+    let run = all.find_subcommand("run")?;
+    let is_flag = |letter| {
+        run.get_arguments()
+            .any(|known| known.get_short() == Some(letter) && !known.get_action().takes_values())
+    };
+    letters.chars().all(is_flag).then(|| format!("is it -{letters}?"))
 }
 
 /// The help of the subcommand among these words, if there is one.
@@ -147,9 +177,11 @@ fn remedy(error: &Error) -> Option<String> {
     if error.kind() != ErrorKind::UnknownArgument {
         return None;
     }
-    let habit = text(ContextKind::InvalidArg).and_then(|argument| of_habit(&HABITS, argument));
+    let argument = text(ContextKind::InvalidArg);
+    let habit = argument.and_then(|argument| of_habit(&HABITS, argument));
     habit
         .map(str::to_owned)
+        .or_else(|| argument.and_then(letters))
         .or_else(|| text(ContextKind::SuggestedArg).map(|option| format!("is it {option}?")))
 }
 
@@ -194,6 +226,8 @@ mod tests {
             (&["--entrypoint=sh"], "name the program"),
             (&["--restart", "always"], "a loop"),
             (&["--memry", "1"], "is it --memory?"),
+            (&["--it"], "is it -it?"),
+            (&["--ti"], "is it -ti?"),
             (&["--unheard-of"], "see `longshore run --help`"),
         ] {
             let said = wrong(&[&["run"], options, &["true"]].concat());
@@ -213,6 +247,20 @@ mod tests {
             (&["completion"], "<SHELL>"),
         ] {
             assert!(wrong(line).contains(hint), "{line:?}: {}", wrong(line));
+        }
+    }
+
+    #[test]
+    fn an_option_is_named_as_it_was_typed() {
+        for (line, name) in [
+            (&["run", "--name", "", "true"][..], "'--name <ID>'"),
+            (&["run", "--name=", "true"], "'--name <ID>'"),
+            (&["run", "--id", "", "true"], "'--id <ID>'"),
+            (&["run", "--network", "x", "true"], "'--network <NETWORK>'"),
+            (&["run", "--pids-limit", "x", "true"], "'--pids-limit <N>'"),
+            (&["run", "--stop-timeout", "x", "true"], "'--stop-timeout <TIME>'"),
+        ] {
+            assert!(wrong(line).contains(name), "{line:?}: {}", wrong(line));
         }
     }
 

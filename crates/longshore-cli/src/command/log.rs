@@ -11,6 +11,7 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::plain::say;
 use super::relay::copy::write_all;
+use super::remark::Remark;
 
 /// How many lines wait for a slow reader. What is logged beyond is lost.
 const LINES: usize = 4096;
@@ -42,7 +43,7 @@ impl Log {
         }
         match self.0.lost.swap(0, Ordering::Relaxed) {
             0 => {}
-            lost => say(format!("{lost} lines of the log are lost, because stderr was not read in time")),
+            lines => say(Remark::LogLost { lines }),
         }
     }
 }

@@ -5,16 +5,19 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use clap::Parser;
 use longshore::{
-    Cancel, CancelCause, ContainerId, ContainerSpec, Error, Exit, ExitReason, ExitStatus, RuntimeError,
-    Signal, StartFailure, StartFailureKind, TimeLimit, Timestamp, Usage,
+    Cancel, CancelCause, ContainerId, ContainerSpec, Error, Exit, ExitReason, ExitStatus, InvalidSpec,
+    RuntimeError, Signal, StartFailure, StartFailureKind, TimeLimit, Timestamp, Usage,
 };
 use strum::EnumCount;
 
-use super::hints::{COMMANDS, HABITS};
+use super::args::Arguments;
+use super::hints::{self, COMMANDS, HABITS};
 use super::ordinary::{LoweredOomScore, Unmapped};
 use super::refused::Refused;
 use super::remark::Remark;
+use super::shortage::SHORTAGES;
 use super::status::{self, Asked, Failure, OPTIONS};
 use super::words::HOSTNAME;
 
@@ -24,8 +27,10 @@ const HEAD: &str = "\
 # What the command says
 
 Every sentence that `longshore` prints on stderr begins with `longshore: `. Where something has failed, it has the cause, a
-semicolon, and what to do. Everything else on stderr is the program's. Words in these tables stand for your own: `FILE`, `WHY`. This file
-is made of the command's types: `LONGSHORE_WRITE_MESSAGES=1 cargo test --package longshore-cli messages` writes it.
+semicolon, and what to do. Everything else on stderr is the program's, but for the help that `longshore` without a command prints there,
+for `--events -`, and for the log that `LONGSHORE_LOG` asks for. Every kind of sentence is in these tables. Words in capitals stand for
+what varies: names of your own, as `FILE`, and what the kernel, the runtime or a check of a value says, as `WHY`. This file is made of
+the command's types: `LONGSHORE_WRITE_MESSAGES=1 cargo test --package longshore-cli messages` writes it.
 ";
 
 /// A table under a heading.
@@ -57,9 +62,11 @@ fn refused() -> Vec<Refused> {
         Refused::SpecWrong { file: file(), why: "FIELD: WHY at line N column N".into() },
         Refused::SecretInJson { why: "a secret has no form in JSON".into() },
         Refused::EnvFile { file: file(), line: Some(3), why: why() },
+        Refused::EnvFileUnreadable { file: file(), why: why() },
         Refused::Variable { entry: "VARIABLE".into(), why: "WHY" },
         Refused::Events { file: file(), why: why() },
         Refused::CidFile { file: file(), why: why() },
+        Refused::Answer { why: why() },
         Refused::SweepRuntime,
         Refused::SweepRoot { cause: "the root DIR cannot be used: WHY".into() },
         Refused::Files { cause: "too many open files".into() },
@@ -72,6 +79,31 @@ fn refused() -> Vec<Refused> {
     let kinds: Vec<_> = all.iter().map(std::mem::discriminant).collect();
     assert!((1..kinds.len()).all(|n| !kinds[..n].contains(&kinds[n])) && kinds.len() == Refused::COUNT);
     all
+}
+
+fn of_the_line() -> Table {
+    let about = "One of each kind. Exit code 125.";
+    let mut table = Table::new("The command line is wrong", about, &["sentence", "what to do"]);
+    for line in [
+        "run --memory x true",
+        "run --stdio x true",
+        "run --memory",
+        "run --privileged --security sandbox true",
+        "run --gidmap 0:1:1 true",
+        "run --unheard-of true",
+        "run --memry 1g true",
+        "run --it sh",
+        "run --name /x true",
+        "echo hi",
+        "runn true",
+    ] {
+        let words: Vec<_> = line.split(' ').map(str::to_owned).collect();
+        let parsed = Arguments::try_parse_from(std::iter::once("longshore").chain(line.split(' ')));
+        let sentence = hints::sentence(&parsed.unwrap_err(), &words);
+        let (cause, remedy) = sentence.rsplit_once("; ").unwrap();
+        table.row(&[cause, remedy]);
+    }
+    table
 }
 
 fn of_the_command() -> Table {
@@ -92,8 +124,11 @@ fn of_the_library() -> Table {
     let root = RuntimeError::Root { root: "DIR".into(), source: "WHY".into() };
     let words = || ("runc OPERATION".into(), "ID".to_owned());
     let ((op, subject), after) = (words(), Duration::from_secs(60));
-    let errors: [Error; 9] = [
+    let errors: [Error; 12] = [
         invalid.into(),
+        ContainerSpec::host(["true"]).memory(64).validate().unwrap_err().into(),
+        ContainerSpec::host(["true"]).sysctl("NAME", "1").validate().unwrap_err().into(),
+        InvalidSpec::new("config", "DIR: cannot be read").into(),
         ContainerId::new("a/b").unwrap_err().into(),
         Error::IdTaken { id: id() },
         RuntimeError::NoRuntime { tried: vec!["runc".into(), "crun".into()] }.into(),
@@ -113,9 +148,13 @@ fn of_starts() -> Table {
     let mut table =
         Table::new("The program was not started", about, &["sentence", "exit code", "what to do"]);
     for (kind, message) in [
-        (StartFailureKind::NotFound, "PROGRAM: not found"),
+        (StartFailureKind::NotFound, "PROGRAM: not found on the container's PATH"),
+        (StartFailureKind::NotFound, "PROGRAM: no such file in the container"),
         (StartFailureKind::NotExecutable, "PROGRAM: permission denied"),
         (StartFailureKind::BadConfig, "FIELD: WHY"),
+        (StartFailureKind::BadConfig, "rootfs: DIR: No such file or directory"),
+        (StartFailureKind::BadConfig, "layer: DIR: No such file or directory"),
+        (StartFailureKind::BadConfig, "mount source: PATH: No such file or directory"),
         (StartFailureKind::BadConfig, "network NAME: WHY"),
         (StartFailureKind::IdTaken, "the container id ID is taken"),
         (StartFailureKind::PermissionDenied, "FIELD: permission denied"),
@@ -125,10 +164,21 @@ fn of_starts() -> Table {
         ),
         (StartFailureKind::NoResources, "WHAT: no space left on device"),
         (StartFailureKind::RuntimeTimedOut, "the runtime did not answer in time"),
+        (StartFailureKind::RuntimeBroken, "OPERATION FILE: WHY"),
         (StartFailureKind::RuntimeBroken, "WORDS OF THE RUNTIME"),
         (StartFailureKind::ContainerGone, "the container has ended"),
     ] {
         table.failure(&StartFailure::new(kind, message).into());
+    }
+    table
+}
+
+fn of_shortages() -> Table {
+    let about = "Exit code 125. The first row counts that applies.";
+    let columns = ["words", "with the option", "what to do"];
+    let mut table = Table::new("Words of the kernel on what has run out at a start", about, &columns);
+    for (words, option, _, remedy) in SHORTAGES {
+        table.row(&[&format!("… {words} …"), option, remedy]);
     }
     table
 }
@@ -208,15 +258,19 @@ fn of_habits() -> Table {
 }
 
 fn of_remains() -> Table {
-    let about = "Exit code: 125 in place of 0 where output is lost, 125 of a sweep, 1 of the doctor, and the program's where something is left \
-                 or spans are lost.";
+    let about = "Exit code: 125 in place of 0 where output is lost, 125 of a sweep, 1 of the doctor, and the program's where something is left, \
+                 or spans or lines of the log are lost.";
     let mut table = Table::new("Beside the program's end", about, &["sentence", "what to do"]);
     let (why, what) = (|| "WHY".to_owned(), || "WHAT".to_owned());
     let all = [
         Remark::OutputLost { why: why() },
+        Remark::OutputClosed,
         Remark::OutputNotRead,
+        Remark::EventsLost { why: why() },
+        Remark::Stuck,
         Remark::Left { what: what() },
         Remark::LeftBySweep { what: what() },
+        Remark::LogLost { lines: 3 },
         Remark::SpansLost { why: why() },
         Remark::Doctor { check: "CHECK", what: what(), remedy: "the remedy of that check" },
     ];
@@ -230,8 +284,17 @@ fn of_remains() -> Table {
 
 #[test]
 fn the_messages_in_docs_are_those_of_the_types() {
-    let tables =
-        [of_the_command(), of_the_library(), of_starts(), of_options(), of_ends(), of_habits(), of_remains()];
+    let tables = [
+        of_the_line(),
+        of_the_command(),
+        of_the_library(),
+        of_starts(),
+        of_shortages(),
+        of_options(),
+        of_ends(),
+        of_habits(),
+        of_remains(),
+    ];
     let text: String = std::iter::once(HEAD.to_owned()).chain(tables.map(|table| table.0)).collect();
     if std::env::var_os("LONGSHORE_WRITE_MESSAGES").is_some() {
         std::fs::write(FILE, &text).unwrap();

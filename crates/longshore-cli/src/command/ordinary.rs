@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs;
 
-use longshore::{ContainerSpec, IdRange, Network};
+use longshore::{ContainerSpec, IdRange, Network, without_names};
 use rustix::process::{getegid, geteuid};
 
 use super::proc_status;
@@ -64,7 +64,8 @@ impl LoweredOomScore {
 
     /// Whether a failure is what a runtime says of it: crun names the file, and runc's first process ends without a word.
     pub(crate) fn explains(message: &str) -> bool {
-        ["oom_score_adj", "final child's PID"].iter().any(|words| message.contains(words))
+        let own = without_names(message);
+        ["oom_score_adj", "final child's PID"].iter().any(|words| own.contains(words))
     }
 
     #[cfg(test)]

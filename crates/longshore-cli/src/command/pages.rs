@@ -1,7 +1,6 @@
 //! What is made of the command line: completions for shells, and manual pages.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -10,14 +9,15 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 
 use super::args::Arguments;
+use super::plain::answer;
 use super::refused::Refused;
 use super::status::Failure;
 
-pub(crate) fn completion(shell: Shell) -> ExitCode {
+pub(crate) fn completion(shell: Shell) -> Result<ExitCode, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Arguments::command(), "longshore", &mut script);
-    let _reader_gone = io::stdout().write_all(&script);
-    ExitCode::SUCCESS
+    answer(&script)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Writes `longshore.1`, and a page for each subcommand, as in `longshore-run.1`.

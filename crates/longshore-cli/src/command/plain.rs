@@ -1,9 +1,10 @@
 //! Text from elsewhere, made harmless for a terminal: a specification, a container and a runtime may put anything into it.
 //! The output of the program itself is its own, and is passed on as it is.
 
-use std::fmt::{Arguments, Display};
+use std::fmt::Display;
 use std::io;
 
+use super::refused::Refused;
 use super::relay::copy::write_all;
 
 /// Says a sentence on stderr, and waits for a slow reader. If stderr is closed, full, or a terminal that is gone, the exit
@@ -14,9 +15,30 @@ pub(crate) fn say(sentence: impl Display) {
     let _nobody_reads_it = write_all(&io::stderr(), line.as_bytes());
 }
 
-/// Prints a line of a command's answer.
-pub(crate) fn print(line: Arguments<'_>) {
-    let _nobody_reads_it = write_all(&io::stdout(), format!("{line}\n").as_bytes());
+/// Says a text of ours on stderr, in the lines and colours that it has.
+pub(crate) fn say_as_it_is(text: &str) {
+    let _nobody_reads_it = write_all(&io::stderr(), text.as_bytes());
+}
+
+/// Prints a line, or several, of a command's answer.
+///
+/// # Errors
+/// As [`answer`].
+pub(crate) fn print(line: impl Display) -> Result<(), Refused> {
+    answer(format!("{line}\n").as_bytes())
+}
+
+/// Writes a command's answer to stdout, and waits for a slow reader. A reader that has gone has read enough.
+///
+/// # Errors
+/// If not all of it could be written.
+pub(crate) fn answer(text: &[u8]) -> Result<(), Refused> {
+    match write_all(&io::stdout(), text) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Refused::Answer { why: error.to_string() })
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// A sentence in one line: what would move the cursor, change colours or reverse the text is escaped, as in `\u{1b}`.

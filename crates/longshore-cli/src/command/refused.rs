@@ -24,6 +24,8 @@ pub(crate) enum Refused {
     SecretInJson { why: String },
     /// A file of `--env-file` cannot be used.
     EnvFile { file: PathBuf, line: Option<u64>, why: String },
+    /// A file of `--env-file` cannot be read.
+    EnvFileUnreadable { file: PathBuf, why: String },
     /// A value of `--env` cannot be used.
     Variable { entry: String, why: &'static str },
     /// A file of `--events` cannot be written.
@@ -45,6 +47,8 @@ pub(crate) enum Refused {
     Ids(Unmapped),
     /// An ordinary user may not lower the score.
     OomScore(LoweredOomScore),
+    /// The answer of a command cannot be written to stdout.
+    Answer { why: String },
     /// The manual pages cannot be written.
     Man { file: PathBuf, why: String },
 }
@@ -56,7 +60,7 @@ impl Refused {
             Self::NoTerminal => "leave out -t for a pipe or a file, or leave out -i",
             Self::StdinTwice => "leave out -i, or name a file with --spec",
             Self::StdinDirectory => "give it a file or a pipe, or leave out -i",
-            Self::SpecUnreadable { .. } => "name a file that you may read",
+            Self::SpecUnreadable { .. } | Self::EnvFileUnreadable { .. } => "name a file that you may read",
             Self::SpecWrong { .. } => "docs/schema/container-spec.json has the form",
             Self::SecretInJson { .. } => "leave out --secret",
             Self::EnvFile { .. } => "give it NAME=VALUE, or NAME, on each line",
@@ -70,6 +74,7 @@ impl Refused {
             Self::OrdinaryCni => "give --net host or none, or run as root",
             Self::Ids(_) => "name ids of such a range, or leave out --uidmap and --gidmap",
             Self::OomScore(_) => "run with that capability, or give a score that is not lower",
+            Self::Answer { .. } => "free some space, or send stdout elsewhere",
             Self::Man { .. } => "name a directory in which you may write",
         }
     }
@@ -90,7 +95,9 @@ impl fmt::Display for Refused {
             Self::EnvFile { file, line: Some(line), why } => {
                 write!(f, "--env-file {}:{line}: {why}", file.display())
             }
-            Self::EnvFile { file, line: None, why } => write!(f, "--env-file {}: {why}", file.display()),
+            Self::EnvFile { file, line: None, why } | Self::EnvFileUnreadable { file, why } => {
+                write!(f, "--env-file {}: {why}", file.display())
+            }
             Self::Variable { entry, why } => write!(f, "--env {entry}: {why}"),
             Self::Events { file, why } => write!(f, "--events {}: {why}", file.display()),
             Self::CidFile { file, why } => write!(f, "--cidfile {}: {why}", file.display()),
@@ -100,6 +107,7 @@ impl fmt::Display for Refused {
             Self::OrdinaryCni => f.write_str("ordinary users cannot have CNI networks"),
             Self::Ids(unmapped) => unmapped.fmt(f),
             Self::OomScore(lowered) => lowered.fmt(f),
+            Self::Answer { why } => write!(f, "stdout: {why}"),
             Self::Man { file, why } => write!(f, "{}: {why}", file.display()),
         }
     }

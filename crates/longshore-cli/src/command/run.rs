@@ -24,6 +24,7 @@ use super::refused::Refused;
 use super::relay::Relay;
 use super::relay::copy::write_all;
 use super::remark::Remark;
+use super::shortage::Limited;
 use super::signals::{Received, Signals, block_those_of_terminals};
 use super::status::{self, Asked, Code, Failure};
 use super::{events, job, output_file, terminal, trace};
@@ -33,6 +34,10 @@ const LAST_OUTPUT: Duration = Duration::from_secs(2);
 
 /// How long the end of everything may take, after the program's own.
 pub(crate) const RELEASE: Duration = Duration::from_secs(30);
+
+/// The same after a second signal, or if the program was never started and is wanted no more: what prepares it may wait for
+/// a file system that does not answer.
+const SHORT_RELEASE: Duration = Duration::from_secs(3);
 
 /// How many file descriptors a tokio runtime needs that listens for signals.
 pub(crate) const RUNTIME_DESCRIPTORS: usize = 8;
@@ -109,6 +114,8 @@ async fn supervise(
     let mut asked = Asked {
         time_limit: spec.process.time_limit,
         memory: spec.resources.memory,
+        pids: spec.resources.pids.filter(|pids| *pids != u64::MAX),
+        limited: Limited::by(&spec.process.ulimits),
         has_init: spec.init,
         cancel: arguments.cancel(),
         has_profile: matches!(spec.seccomp, Some(Seccomp::Profile(_))),
@@ -124,16 +131,22 @@ async fn supervise(
     }
     let terminal = has_terminal.then_some(arguments.interactive);
     let (exit, copied) = follow(&container, terminal, relay, signals, &mut asked).await?;
-    let left = shut_down(&executor).await;
+    let left = end_of_all(executor, &exit, signals).await;
+    let mut written = Ok(());
     if let Some(logged) = logged {
         // Whoever reads them may be slow. A signal ends the wait.
         tokio::select! {
-            _written = logged => {}
+            result = logged => written = result.unwrap_or(Ok(())),
             () = signals.hurry() => {}
         }
     }
     let patience = last_output(&exit).or(signals.have_ended().then_some(LAST_OUTPUT));
-    let (code, sentences) = answer(exit, copied, left, &asked, arguments.quiet);
+    let (mut code, mut sentences) = answer(exit, copied, left, &asked, arguments.quiet);
+    if let Err(error) = written {
+        let (changed, sentence) = status::lost_events(&error, code);
+        code = changed;
+        sentences.push(sentence);
+    }
     Ok(Ended { code, sentences, patience })
 }
 
@@ -226,9 +239,25 @@ fn last_output(exit: &Exit) -> Option<Duration> {
 }
 
 /// Ends the executor. Returns what there is to say about what it could not remove.
-async fn shut_down(executor: &Executor) -> Vec<String> {
-    let report = executor.shutdown(Cancel::now(), RELEASE).await;
-    report.left.into_iter().map(|left| Remark::Left { what: left.to_string() }.to_string()).collect()
+async fn end_of_all(executor: Executor, exit: &Exit, signals: &mut Signals) -> Vec<String> {
+    let is_unwanted = exit.started_at.is_none()
+        && matches!(exit.reason, ExitReason::Cancelled { .. } | ExitReason::TimedOut { .. });
+    let stuck = async {
+        if !is_unwanted {
+            signals.hurry().await;
+        }
+        tokio::time::sleep(SHORT_RELEASE).await;
+    };
+    tokio::select! {
+        report = executor.shutdown(Cancel::now(), RELEASE) => {
+            report.left.into_iter().map(|left| Remark::Left { what: left.to_string() }.to_string()).collect()
+        }
+        () = stuck => {
+            // Dropping it would wait.
+            std::mem::forget(executor);
+            vec![Remark::Stuck.to_string()]
+        }
+    }
 }
 
 /// Waits for the end, and does what signals ask for.

@@ -8,7 +8,7 @@
 //! | TSTP | stops the container and this command; CONT continues both: see `job` |
 //! | TTIN, TTOU | are blocked: see [`block_those_of_terminals`] |
 //! | STOP | stops this command alone |
-//! | KILL, and those of a fault such as SEGV | end it; the next executor removes the container |
+//! | KILL, and the faults SEGV, BUS, FPE and ILL | end it; the next executor removes the container |
 //!
 //! What was ignored when the command started stays ignored, as nohup(1) wants it.
 
@@ -28,8 +28,11 @@ use super::{job, proc_status};
 const ENDS: [Signal; 3] = [Signal::INT, Signal::TERM, Signal::HUP];
 
 /// Others that end a process that does not handle them, and are no faults of its own.
-const PASSED_ON: [Number; 11] = [
+const PASSED_ON: [Number; 14] = [
     Number::SIGQUIT,
+    Number::SIGABRT,
+    Number::SIGTRAP,
+    Number::SIGSYS,
     Number::SIGUSR1,
     Number::SIGUSR2,
     Number::SIGALRM,

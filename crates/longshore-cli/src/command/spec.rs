@@ -1,6 +1,5 @@
 //! `longshore spec`: the `config.json` that `run` would use, a bundle with it, or the specification that it is made of.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use longshore::{ContainerId, Error, Sandbox};
@@ -17,7 +16,7 @@ pub(crate) fn spec(arguments: Box<Spec>) -> Result<ExitCode, Failure> {
     if arguments.json {
         let json = serde_json::to_string_pretty(&spec);
         let json = json.map_err(|error| Refused::SecretInJson { why: error.to_string() })?;
-        let _reader_gone = writeln!(io::stdout(), "{}", plain::json(&json));
+        plain::print(plain::json(&json))?;
         return Ok(ExitCode::SUCCESS);
     }
     let id = spec.id.clone().map_or_else(|| ContainerId::new("container"), Ok);
@@ -27,6 +26,6 @@ pub(crate) fn spec(arguments: Box<Spec>) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     let config = Sandbox::preview(&id, &spec)?;
-    let _reader_gone = writeln!(io::stdout(), "{}", plain::json(&config));
+    plain::print(plain::json(&config))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -14,10 +14,11 @@ use rustix::io::Errno;
 use super::ordinary::{LoweredOomScore, Unmapped};
 use super::refused::Refused;
 use super::remark::Remark;
+use super::shortage::{self, Limited};
 
 use longshore::{
     Cancel, Error, Exit, ExitReason, ExitStatus, RuntimeError, Signal, StartFailure, StartFailureKind,
-    TimeLimit, with_causes,
+    TimeLimit, with_causes, without_names,
 };
 
 pub(crate) const TIMED_OUT: u8 = 124;
@@ -27,12 +28,22 @@ const BROKEN_PIPE: Code = Code(141);
 const NOT_EXECUTABLE: Code = Code(126);
 const NOT_FOUND: Code = Code(127);
 
-/// The sentence if output of the program could not be written. The code is still the program's own if that has failed.
-pub(crate) fn lost_output(error: &io::Error, code: Code) -> (Code, String) {
+/// The sentence if events could not be written. The code is still the program's own if that has failed.
+pub(crate) fn lost_events(error: &io::Error, code: Code) -> (Code, String) {
     let code = if code == Code(0) { OUR_FAILURE } else { code };
-    let remark = match error.kind() {
-        io::ErrorKind::TimedOut => Remark::OutputNotRead,
-        _ => Remark::OutputLost { why: error.to_string() },
+    (code, Remark::EventsLost { why: error.to_string() }.to_string())
+}
+
+/// The sentence if output of the program could not be written. The code is still the program's own if that has failed, other
+/// than by SIGPIPE: its output was closed.
+pub(crate) fn lost_output(error: &io::Error, code: Code) -> (Code, String) {
+    let code = if [Code(0), BROKEN_PIPE].contains(&code) { OUR_FAILURE } else { code };
+    let remark = if error.kind() == io::ErrorKind::TimedOut {
+        Remark::OutputNotRead
+    } else if Errno::from_io_error(error) == Some(Errno::BADF) {
+        Remark::OutputClosed
+    } else {
+        Remark::OutputLost { why: error.to_string() }
     };
     (code, remark.to_string())
 }
@@ -145,6 +156,14 @@ impl From<Error> for Failure {
         let covered = if let Error::Runtime(error) = &error { remedy_of_root(error) } else { None };
         let remedy = match &error {
             Error::Runtime(RuntimeError::Root { .. }) if covered.is_some() => covered.unwrap_or(OWN_ROOT),
+            Error::InvalidSpec(error) if error.field == "memory" => {
+                "give another --memory, as in 64m (a number alone is bytes)"
+            }
+            Error::InvalidSpec(error)
+                if error.field == "config" && error.why.ends_with(": cannot be read") =>
+            {
+                "name a directory with a config.json that you may read"
+            }
             Error::InvalidSpec(_) => "see `longshore run --help`",
             Error::InvalidId(_) | Error::IdTaken { .. } => "choose another --id",
             Error::Runtime(RuntimeError::NoRuntime { .. }) => {
@@ -171,7 +190,10 @@ impl From<Error> for Failure {
             | _ => "`longshore doctor` checks what containers need",
         };
         let refused = if let Error::Runtime(error) = &error { refused_root(error) } else { None };
-        Self::ours(refused.unwrap_or_else(|| with_causes(&error)), remedy)
+        // A parameter has a path in the JSON form, and an option here.
+        let cause =
+            refused.unwrap_or_else(|| with_causes(&error).replacen("sysctl: /sysctls/", "--sysctl ", 1));
+        Self::ours(cause, remedy)
     }
 }
 
@@ -186,13 +208,7 @@ impl From<StartFailure> for Failure {
         // A message begins with the field of the specification that it is about.
         let field = message.split([':', ' ']).next().unwrap_or_default();
         let (code, remedy) = match kind {
-            StartFailureKind::PermissionDenied if field == "resources" => (OUR_FAILURE, DELEGATE),
-            _ if option_at_fault(&message).is_some() => {
-                (OUR_FAILURE, option_at_fault(&message).unwrap_or_default())
-            }
-            _ if field == "network" => {
-                (OUR_FAILURE, "choose another network with --net (see also --cni-configs and --cni-plugins)")
-            }
+            // That of a program begins with its name, which may be any.
             StartFailureKind::NotFound => (
                 NOT_FOUND,
                 "check its name, bring it in with -v, or name its root file system with --rootfs (there are no images)",
@@ -200,10 +216,19 @@ impl From<StartFailure> for Failure {
             StartFailureKind::NotExecutable => {
                 (NOT_EXECUTABLE, "name a program or a script that can be executed")
             }
-            StartFailureKind::BadConfig => (OUR_FAILURE, "correct that option"),
-            StartFailureKind::IdTaken => {
-                (OUR_FAILURE, "choose another --id (`longshore sweep` frees those of dead executors)")
+            StartFailureKind::PermissionDenied if field == "resources" => (OUR_FAILURE, DELEGATE),
+            // The path may have any words in it.
+            StartFailureKind::BadConfig if shortage::of_path(&message).is_some() => {
+                (OUR_FAILURE, shortage::of_path(&message).unwrap_or_default())
             }
+            _ if field == "network" => {
+                (OUR_FAILURE, "choose another network with --net (see also --cni-configs and --cni-plugins)")
+            }
+            _ if option_at_fault(&message).is_some() => {
+                (OUR_FAILURE, option_at_fault(&message).unwrap_or_default())
+            }
+            StartFailureKind::BadConfig => (OUR_FAILURE, "correct that option"),
+            StartFailureKind::IdTaken => (OUR_FAILURE, "choose another --id"),
             StartFailureKind::PermissionDenied => (OUR_FAILURE, "run as root, with the rights to do that"),
             StartFailureKind::NoResources => {
                 (OUR_FAILURE, "free some memory, disk, files or pids, or raise the limit")
@@ -219,8 +244,9 @@ impl From<StartFailure> for Failure {
 }
 
 /// Words of runtimes and the kernel that are about the value of an option, and what to do.
-pub(crate) const OPTIONS: [(&str, &str); 18] = [
+pub(crate) const OPTIONS: [(&str, &str); 19] = [
     ("(os error 27)", "raise the limit of file sizes (ulimit -f)"),
+    ("is no OCI runtime", "name another one with --runtime (`longshore doctor` checks it)"),
     (
         "cpuset.cpus",
         "--cpuset-cpus must name CPUs that this machine has (see /sys/devices/system/cpu/online)",
@@ -249,9 +275,17 @@ pub(crate) const OPTIONS: [(&str, &str); 18] = [
     ("apparmor", "give another --apparmor"),
 ];
 
+/// Fields of the specification with which messages of ours begin. What comes after them names something.
+const FIELDS: [&str; 6] = ["mount", "rootfs", "layer", "cwd", "seccomp", "config"];
+
 /// What to do if the message is about an option.
 fn option_at_fault(message: &str) -> Option<&'static str> {
-    OPTIONS.iter().find(|(words, _)| message.contains(words)).map(|(_, remedy)| *remedy)
+    let field = message.split([':', ' ']).next().unwrap_or_default();
+    if FIELDS.contains(&field) {
+        return None;
+    }
+    let own = without_names(message);
+    OPTIONS.iter().find(|(words, _)| own.contains(words)).map(|(_, remedy)| *remedy)
 }
 
 /// What `run` was asked for, as far as the sentence on the end depends on it.
@@ -262,6 +296,10 @@ pub(crate) struct Asked {
     pub(crate) cancel: Cancel,
     /// The memory limit, in bytes.
     pub(crate) memory: Option<u64>,
+    /// The limit of processes that was given.
+    pub(crate) pids: Option<u64>,
+    /// Limits of each process.
+    pub(crate) limited: Limited,
     /// There is a process 1 in front of the program, whose exit code is 128+n if signal n ended the program.
     pub(crate) has_init: bool,
     /// Its seccomp profile is a file of the caller's.
@@ -284,6 +322,8 @@ impl Default for Asked {
             time_limit: None,
             cancel: Cancel::now(),
             memory: None,
+            pids: None,
+            limited: Limited::default(),
             has_init: false,
             has_profile: false,
             unmapped: None,
@@ -306,11 +346,11 @@ pub(crate) fn of(exit: Exit, asked: &Asked) -> (Code, Option<String>) {
             let of_map = asked.unmapped.filter(|_| !of_program.contains(&failure.kind));
             let of_score = asked.lowered.filter(|_| LoweredOomScore::explains(&failure.message));
             let refused = of_map.map(Refused::Ids).or(of_score.map(Refused::OomScore));
+            let short = shortage::remedy(&failure, asked);
             let of_profile = asked.has_profile && failure.kind == StartFailureKind::RuntimeBroken;
-            let mut failure = refused.map_or_else(|| failure.into(), Failure::from);
-            if of_profile {
-                failure.remedy = PROFILE;
-            }
+            let failure = refused.map_or_else(|| failure.into(), Failure::from);
+            let remedy = short.or(of_profile.then_some(PROFILE)).unwrap_or(failure.remedy);
+            let failure = Failure { remedy, ..failure };
             (failure.code, Some(failure.to_string()))
         }
         ExitReason::TimedOut { killed } => {
@@ -508,5 +548,9 @@ mod tests {
         let network = "network x: no configuration of this network in /etc/cni/net.d";
         assert!(remedy(StartFailureKind::BadConfig, network).contains("--net"));
         assert_eq!(remedy(StartFailureKind::BadConfig, "device: /dev/x"), "correct that option");
+        let missing = "mount source: /etc/apparmor.d/x: No such file or directory (os error 2)";
+        assert!(remedy(StartFailureKind::BadConfig, missing).contains("no volumes by name"));
+        let other = "mount source: /etc/passwd: Not a directory (os error 20)";
+        assert_eq!(remedy(StartFailureKind::BadConfig, other), "correct that option");
     }
 }

@@ -10,7 +10,9 @@ use std::thread;
 
 use longshore::{ContainerHandle, Input, Output, TerminalSize};
 use rustix::io::Errno;
-use rustix::termios::{OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{
+    LocalModes, OptionalActions, OutputModes, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr,
+};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -77,7 +79,7 @@ fn change(interactive: bool) -> io::Result<Changed> {
     let (stdin, stdout) = (io::stdin(), io::stdout());
     let (terminal, make): (BorrowedFd<'_>, fn(&mut Termios)) = match interactive && isatty(&stdin) {
         true => (stdin.as_fd(), Termios::make_raw),
-        false => (stdout.as_fd(), |settings| settings.output_modes.remove(OutputModes::OPOST)),
+        false => (stdout.as_fd(), make_output_raw),
     };
     if !isatty(terminal) {
         return Ok(Changed::Done);
@@ -91,6 +93,13 @@ fn change(interactive: bool) -> io::Result<Changed> {
     make(&mut raw);
     tcsetattr(&terminal, OptionalActions::Now, &raw)?;
     Ok(Changed::From(terminal, Box::new(before)))
+}
+
+/// The program's terminal has ended its lines already. What is typed is for whoever reads it next, who shows it then: shown
+/// now, it would be amid the output, and each line begin where the last one ends.
+fn make_output_raw(settings: &mut Termios) {
+    settings.output_modes.remove(OutputModes::OPOST);
+    settings.local_modes.remove(LocalModes::ECHO | LocalModes::ECHONL);
 }
 
 async fn change_later(interactive: bool, changed: Arc<Mutex<Changed>>, container: ContainerHandle) {

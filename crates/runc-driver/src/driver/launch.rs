@@ -285,7 +285,7 @@ impl DriverState {
             {
                 tracing::warn!(%pid, %error, "a process is not in the journal");
             }
-            pid.ok_or_else(|| broken(format!("{} has no pid in it", dir.path_of(&files.pid).display())))
+            pid.ok_or_else(|| broken(NO_PROCESS.to_owned()))
         };
         let pid = self.work(Pool::Reads, read_and_record).await?;
         if *process == ProcessId::Init {
@@ -390,6 +390,10 @@ fn check_foreground(kind: &LaunchKind, stdio: &ChildStdio) -> StartResult<()> {
     let message = format!("{what} needs a runtime that is not kept in the foreground");
     Err(StartFailure::new(StartFailureKind::BadConfig, message))
 }
+
+/// A program that succeeds at everything, such as `true`, is not the only one: a wrapper may lose the runtime's options.
+const NO_PROCESS: &str =
+    "the runtime said that it had started a process, and named none: it is no OCI runtime";
 
 fn broken(message: String) -> StartFailure {
     StartFailure::new(StartFailureKind::RuntimeBroken, message)

@@ -9,12 +9,13 @@
 //! | releases | killing what is left, removing cgroups and files | waits for processes to exit |
 //! | reads | usage, pid files, exec fifos | microseconds each |
 
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use executor_core::metrics::PoolJobs;
 use tokio::sync::Semaphore;
 
-use crate::{Error, Result};
+use crate::{Error, Result, lock};
 
 /// How many pieces of work of one kind run at once. The others wait.
 const AT_ONCE: usize = 8;
@@ -43,9 +44,45 @@ pub(super) struct Pools {
     reads: Arc<Semaphore>,
     /// There is work once an executor uses the driver.
     jobs: OnceLock<PoolJobs>,
-    /// Whether the driver is closed. Work holds the lock until it is done, since it continues when its future
-    /// is dropped.
-    closed: Arc<RwLock<bool>>,
+    begun: Arc<Begun>,
+}
+
+/// The work that has begun. It continues when its future is dropped.
+#[derive(Default)]
+struct Begun {
+    work: Mutex<Work>,
+    less: Condvar,
+}
+
+#[derive(Default)]
+struct Work {
+    /// How many pieces have begun and are not done.
+    count: usize,
+    /// Whether the driver is closed, and no more begins.
+    is_closed: bool,
+}
+
+/// A piece of work, until it is done or has panicked.
+struct Piece(Arc<Begun>);
+
+impl Piece {
+    fn begin(begun: Arc<Begun>) -> Option<Self> {
+        {
+            let mut work = lock(&begun.work);
+            if work.is_closed {
+                return None;
+            }
+            work.count += 1;
+        }
+        Some(Self(begun))
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        lock(&self.0.work).count -= 1;
+        self.0.less.notify_all();
+    }
 }
 
 impl Pools {
@@ -58,7 +95,7 @@ impl Pools {
             releases: pool(WAITING_AT_ONCE),
             reads: pool(AT_ONCE),
             jobs: OnceLock::new(),
-            closed: Arc::default(),
+            begun: Arc::default(),
         }
     }
 
@@ -82,20 +119,58 @@ impl Pools {
         };
         let mut measured = self.jobs.get().map(|jobs| (jobs.clone(), jobs.wait(name)));
         let turn = Arc::clone(pool).acquire_owned().await;
-        let closed = Arc::clone(&self.closed);
+        let begun = Arc::clone(&self.begun);
         let work = move || {
             let _turn = turn;
             if let Some((jobs, job)) = &mut measured {
                 jobs.begin(job);
             }
-            let closed = closed.read().unwrap_or_else(PoisonError::into_inner);
-            if *closed { Err(Error::NotOpen) } else { Ok(work()) }
+            let _until_done = Piece::begin(begun).ok_or(Error::NotOpen)?;
+            Ok(work())
         };
         tokio::task::spawn_blocking(work).await?
     }
 
-    /// Waits for work that has begun. From now on, none begins.
-    pub(super) fn close(&self) {
-        *self.closed.write().unwrap_or_else(PoisonError::into_inner) = true;
+    /// From now on, no work begins. Waits for what has begun, `patience` at most: it may wait for a file system that does not
+    /// answer.
+    pub(super) fn close(&self, patience: Duration) {
+        let mut work = lock(&self.begun.work);
+        work.is_closed = true;
+        let waited = self.begun.less.wait_timeout_while(work, patience, |work| work.count > 0);
+        let (work, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        if work.count > 0 {
+            tracing::warn!(count = work.count, "work that has begun does not end");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+    use std::time::Instant;
+
+    #[tokio::test]
+    async fn work_that_does_not_end_is_not_waited_for_without_end() {
+        const SOON: Duration = Duration::from_millis(50);
+        let pools = Arc::new(Pools::new());
+        let (go, wait) = mpsc::channel::<()>();
+        let own = Arc::clone(&pools);
+        let (begun, has_begun) = tokio::sync::oneshot::channel();
+        let hangs = tokio::spawn(async move {
+            let work = move || {
+                begun.send(()).unwrap();
+                wait.recv()
+            };
+            own.run(Pool::Bundles, work).await
+        });
+        has_begun.await.unwrap();
+        let begun = Instant::now();
+        pools.close(SOON);
+        assert!(begun.elapsed() >= SOON);
+        assert!(matches!(pools.run(Pool::Bundles, || ()).await, Err(Error::NotOpen)));
+        drop(go);
+        hangs.await.unwrap().unwrap().unwrap_err();
+        pools.close(Duration::from_secs(1000));
     }
 }

@@ -248,12 +248,13 @@ impl Runtime for Runc {
         if let Some(kick) = &shared.kick {
             kick.stop();
         }
-        shared.pools.close();
+        shared.pools.close(CALL_DEADLINE);
         if let Err(error) = shared.host.close(CALL_DEADLINE) {
             tracing::warn!(%error, "not all processes could be killed");
         }
         let rest: Vec<_> = lock(&shared.containers).values().cloned().collect();
         let mut left: Vec<_> = rest.iter().flat_map(|container| shared.release_now(container)).collect();
+        left.extend(shared.left_in_preparation());
         if let Some(opened) = shared.opened.get() {
             left.extend(opened.root.close(&*shared.bundles));
             if shared.mode == Mode::Detached

@@ -40,9 +40,9 @@ const MOST_WORDS: usize = 64 << 10;
 const INIT: &str = "longshore-init";
 const NO_PROGRAM: &str = "no program: ";
 
-/// What is seen of a process.
+/// Whether a process has executed its program, as far as that is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Seen {
+enum ExecState {
     Executed,
     NotYet,
     /// The program was not executed, for this reason if it is known.
@@ -97,19 +97,19 @@ pub(super) async fn await_program(
     }
     let waited = tokio::select! {
         seen = executes(pid, has_init, ended) => seen,
-        () = tokio::time::sleep(PATIENCE) => Seen::Executed,
+        () = tokio::time::sleep(PATIENCE) => ExecState::Executed,
         // The caller ends it, whatever it executes.
-        () = start.abandoned() => Seen::Executed,
+        () = start.abandoned() => ExecState::Executed,
     };
-    let Seen::Failed(errno) = waited else { return Ok(()) };
+    let ExecState::Failed(errno) = waited else { return Ok(()) };
     let errno = errno.or_else(|| failure::errno_of(&failure::words(&stderr.peek()?)?));
     Err(failure::not_executed(program, errno))
 }
 
-async fn executes(pid: HostPid, has_init: bool, ended: Ended<ProcessEnd>) -> Seen {
+async fn executes(pid: HostPid, has_init: bool, ended: Ended<ProcessEnd>) -> ExecState {
     loop {
-        let seen = Stat::of(pid).map_or(Seen::NotYet, |stat| look(&stat, has_init));
-        if seen != Seen::NotYet {
+        let seen = Stat::of(pid).map_or(ExecState::NotYet, |stat| look(&stat, has_init));
+        if seen != ExecState::NotYet {
             return seen;
         }
         tokio::select! {
@@ -121,20 +121,22 @@ async fn executes(pid: HostPid, has_init: bool, ended: Ended<ProcessEnd>) -> See
 }
 
 /// A process that was killed has not failed to execute its program. Its exit says what happened.
-fn how_it_ended(end: ProcessEnd) -> Seen {
+fn how_it_ended(end: ProcessEnd) -> ExecState {
     match (end.has_executed, end.status) {
-        (Some(false), ExitStatus::Code(1..)) => Seen::Failed(None),
-        (Some(_) | None, ExitStatus::Code(_) | ExitStatus::Signal(_) | ExitStatus::Unknown) => Seen::Executed,
+        (Some(false), ExitStatus::Code(1..)) => ExecState::Failed(None),
+        (Some(_) | None, ExitStatus::Code(_) | ExitStatus::Signal(_) | ExitStatus::Unknown) => {
+            ExecState::Executed
+        }
     }
 }
 
-fn look(stat: &Stat, has_init: bool) -> Seen {
+fn look(stat: &Stat, has_init: bool) -> ExecState {
     if !stat.has_executed() {
-        return Seen::NotYet;
+        return ExecState::NotYet;
     }
     match stat.comm.strip_prefix(NO_PROGRAM) {
-        Some(errno) if has_init => Seen::Failed(errno.parse().ok().map(Errno::from_raw_os_error)),
-        None if has_init && stat.comm == INIT => Seen::NotYet,
-        Some(_) | None => Seen::Executed,
+        Some(errno) if has_init => ExecState::Failed(errno.parse().ok().map(Errno::from_raw_os_error)),
+        None if has_init && stat.comm == INIT => ExecState::NotYet,
+        Some(_) | None => ExecState::Executed,
     }
 }

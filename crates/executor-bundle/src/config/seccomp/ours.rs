@@ -70,8 +70,11 @@ impl Profile {
 fn rule(name: &str, action: Action, args: Vec<Argument>, errno_ret: Option<u32>) -> Rule {
     Rule {
         names: vec![name.to_owned()],
+        name: None,
         action,
         args: Some(args),
+        errno: None,
+        _comment: None,
         errno_ret,
         includes: Condition::default(),
         excludes: Condition::default(),

@@ -101,7 +101,7 @@ fn judged(program: &str, case: &Case<'_>) -> (Option<StartFailureKind>, Option<P
     let view = RootfsDir::open(dir.path()).unwrap();
     let text = case.mounts.to_string().replace("VOLUME", &dir.path().join("volume").display().to_string());
     let mounts: Value = serde_json::from_str(&text).unwrap();
-    let seen = Seen::of(&view).with_mounts(mounts.as_array().into_iter().flatten()).unwrap();
+    let seen = ContainerFiles::of(&view).with_mounts(mounts.as_array().into_iter().flatten()).unwrap();
     let user = users::resolve(&view, Some(case.user), &Ids::new(None)).unwrap();
     let rights = Rights { overrides: case.overrides, searches: false };
     let (cwd, path) = (Path::new(case.cwd), case.path);

@@ -154,7 +154,7 @@ pub(crate) struct Net {
 
 /// Of all of them, -1 and 0 are no limit.
 #[derive(Args, Debug)]
-#[command(next_help_heading = "Limits (-1 is none)")]
+#[command(next_help_heading = "Limits (-1 and 0 are none)")]
 pub(crate) struct Limits {
     /// Memory, as in 64m or 1.5g
     #[arg(short, long, value_name = "SIZE", value_parser = numbers::limit_of_size, allow_negative_numbers = true)]
@@ -257,7 +257,7 @@ pub(crate) struct Identity {
     /// Start from this specification in the library's JSON form; - is stdin. Options are added to it or take its place
     ///
     /// The form is in docs/schema/container-spec.json; `longshore spec --json` prints one. Its streams do not count: the
-    /// program has those of the command.
+    /// program has those of the command. A limit of 0 is refused there, and is none as the value of an option.
     #[arg(long, value_name = "FILE", conflicts_with = "config", hide_short_help = true)]
     pub(crate) spec: Option<PathBuf>,
 }

@@ -1,9 +1,9 @@
 //! Variables of the program: `--env` and `--env-file`.
 
-use std::fs;
 use std::path::Path;
 
 use super::container::Process;
+use super::values::contents;
 use crate::command::refused::Refused;
 
 type Variable = (String, String);
@@ -24,7 +24,8 @@ impl Process {
 
 fn of_file(file: &Path, all: &mut Vec<Variable>) -> Result<(), Refused> {
     let refused = |line, why: String| Refused::EnvFile { file: file.to_owned(), line, why };
-    let text = fs::read(file).map_err(|error| refused(None, error.to_string()))?;
+    let unreadable = |why: String| Refused::EnvFileUnreadable { file: file.to_owned(), why };
+    let text = contents(file).map_err(|error| unreadable(error.to_string()))?;
     let text = String::from_utf8(text).map_err(|_| refused(None, "it is not UTF-8".into()))?;
     // A mark of the encoding, as editors of Windows write it.
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
@@ -63,7 +64,7 @@ mod tests {
 
     fn read(text: &str) -> Result<Vec<Variable>, String> {
         let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), text).unwrap();
+        std::fs::write(file.path(), text).unwrap();
         let mut all = Vec::new();
         of_file(file.path(), &mut all).map_err(|refused| refused.to_string())?;
         Ok(all)

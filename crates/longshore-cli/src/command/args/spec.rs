@@ -1,6 +1,5 @@
 //! From options to a specification: they are added to that of `--spec` or `--config`, or take its place.
 
-use std::fs;
 use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use rustix::fs::FileType;
 use super::Run;
 use super::container::{Apart, Container, Files, Identity, Limits, Mode, Net, Process, Rights};
 use super::numbers::Limit;
-use super::values::absolute;
+use super::values::{absolute, contents};
 use crate::command::proc_status;
 use crate::command::refused::Refused;
 use crate::command::status::Failure;
@@ -238,7 +237,7 @@ fn read_spec(file: &Path) -> Result<ContainerSpec, Refused> {
     let mut text = Vec::new();
     let read = match file == Path::new("-") {
         true => io::stdin().lock().read_to_end(&mut text).map(drop),
-        false => fs::read(file).map(|bytes| text = bytes),
+        false => contents(file).map(|bytes| text = bytes),
     };
     read.map_err(|error| Refused::SpecUnreadable { file: file.to_owned(), why: error.to_string() })?;
     let wrong = |why: String| Refused::SpecWrong { file: file.to_owned(), why };

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 
 use longshore::runtime::{
-    CANDIDATES, Dir, check_free_descriptors, default_cgroup_parent, find_runtime, has_init,
+    CANDIDATES, Dir, KernelRelease, check_free_descriptors, default_cgroup_parent, find_runtime, has_init,
     known_vulnerabilities,
 };
 use longshore::{BoxError, with_causes};
@@ -228,18 +228,13 @@ fn pidfd() -> Verdict {
         return Verdict::Missing(format!("pidfd_open: {error}"), "use Linux 5.4 or later");
     }
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    if at_least(&release, (6, 15)) {
+    if KernelRelease::of(&release) >= KernelRelease::new(6, 15) {
         return Verdict::Fine(format!("Linux {release} gives the exit status of any process"));
     }
     Verdict::Limited(
         format!("Linux {release} gives exit statuses to parents only"),
         "from 6.15 on a foreign waitpid(-1) cannot hide one",
     )
-}
-
-fn at_least(release: &str, (major, minor): (u32, u32)) -> bool {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (major, minor)
 }
 
 fn overlay() -> Verdict {
@@ -329,13 +324,5 @@ mod tests {
         assert!(root_is_ramdisk(ramdisk));
         assert!(!root_is_ramdisk(&format!("{ramdisk}30 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n")));
         assert!(!root_is_ramdisk("30 1 8:1 / /mnt rw - rootfs none rw\n") && !root_is_ramdisk(""));
-    }
-
-    #[test]
-    fn kernel_releases_compare_by_number() {
-        assert!(at_least("6.18.44-fc", (6, 15)));
-        assert!(!at_least("6.9.0", (6, 15)));
-        assert!(at_least("10.0", (6, 15)));
-        assert!(!at_least("unknown", (6, 15)));
     }
 }

@@ -1,4 +1,5 @@
-//! The last check: what `longshore run true` does, with the options of the command line.
+//! The last check: what `longshore run true` does, with the options of the command line. A signal that ends `run` ends this one
+//! as well, and there is no grace for `true`.
 
 use std::fs;
 use std::io;
@@ -9,10 +10,12 @@ use clap::Parser;
 use longshore::runtime::check_free_descriptors;
 use longshore::{Cancel, Exit, ExitReason, ShutdownReport, StartFailureKind};
 
-use super::Verdict;
+use super::{Interrupted, Verdict};
 use crate::command::args::{Action, Arguments, DefaultInit, Global};
+use crate::command::job;
 use crate::command::refused::Refused;
 use crate::command::run::{RELEASE, RUNTIME_DESCRIPTORS, executor};
+use crate::command::signals::{Received, Signals};
 use crate::command::status::{self, Asked, Failure};
 
 /// A container that takes longer is not waited for.
@@ -21,7 +24,7 @@ const LINE: [&str; 5] = ["longshore", "run", "--timeout", "30s", "true"];
 /// The remedy of a failure that `run` sends to us.
 const MORE: &str = "LONGSHORE_LOG=debug longshore run true says more";
 
-pub(super) fn run(global: &Global) -> Verdict {
+pub(super) fn run(global: &Global) -> Result<Verdict, Interrupted> {
     let made = missing(&global.root());
     let begun = Instant::now();
     let ran = attempt(global);
@@ -32,10 +35,11 @@ pub(super) fn run(global: &Global) -> Verdict {
         // It is another's by now, or was not made.
         let _kept = fs::remove_dir(directory);
     }
-    match ran {
-        Ok((exit, report)) => verdict(exit, &report, &took.to_string()),
+    Ok(match ran {
+        Ok((Ok(exit), report)) => verdict(exit, &report, &took.to_string()),
+        Ok((Err(interrupted), _)) => return Err(interrupted),
         Err(failure) => missing_for(failure),
-    }
+    })
 }
 
 /// The directories that are made for a root, the innermost first.
@@ -44,7 +48,7 @@ fn missing(root: &Path) -> Vec<PathBuf> {
     root.ancestors().take_while(|above| !above.exists()).map(Path::to_owned).collect()
 }
 
-fn attempt(global: &Global) -> Result<(Exit, ShutdownReport), Failure> {
+fn attempt(global: &Global) -> Result<(Result<Exit, Interrupted>, ShutdownReport), Failure> {
     let no_files = |error: io::Error| Refused::Files { cause: error.to_string() };
     check_free_descriptors(RUNTIME_DESCRIPTORS).map_err(no_files)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_files)?;
@@ -52,14 +56,32 @@ fn attempt(global: &Global) -> Result<(Exit, ShutdownReport), Failure> {
     let Ok(Action::Run(arguments)) = parsed else { unreachable!("the line is a run") };
     let spec = arguments.spec(DefaultInit::Yes)?;
     runtime.block_on(async {
+        let mut signals = Signals::listen(true).map_err(no_files)?;
         let executor = executor(global)?;
-        let ran = match executor.run(spec).await {
-            Ok(container) => Ok(container.wait().await),
-            Err(error) => Err(error.into()),
+        let run = async {
+            match executor.run(spec).await {
+                Ok(container) => Ok(Ok(container.wait().await)),
+                Err(error) => Err(error.into()),
+            }
+        };
+        let ran = tokio::select! {
+            ran = run => ran,
+            interrupted = interrupted(&mut signals) => Ok(Err(interrupted)),
         };
         let report = executor.shutdown(Cancel::now(), RELEASE).await;
-        ran.map(|exit| (exit, report))
+        ran.map(|ended| (ended, report))
     })
+}
+
+/// Waits for a signal that would end this command.
+async fn interrupted(signals: &mut Signals) -> Interrupted {
+    loop {
+        match signals.next().await {
+            Received::End(signal) | Received::PassOn(signal) => return Interrupted(signal),
+            Received::Stop => job::stop_alone(signals).await,
+            Received::Continued => {}
+        }
+    }
 }
 
 /// What has failed first comes first: what is left may be left because of that.

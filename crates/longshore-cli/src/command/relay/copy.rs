@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::FileType;
+use rustix::fs::{FileType, OFlags};
 use rustix::io::{Errno, ioctl_fionread};
 use rustix::pipe::{SpliceFlags, splice};
 
@@ -148,7 +148,9 @@ impl<'a> Mover<'a> {
     /// The kernel moves them from pipe to pipe. While it moves them to anything else, it keeps the pipe locked: if nobody
     /// reads a terminal or a socket, the program then waits for the lock of its pipe, and not even SIGKILL ends it.
     fn new(pipe: BorrowedFd<'a>, out: BorrowedFd<'a>) -> Self {
-        let buffer = if is_pipe(out) { None } else { Some(vec![0; CHUNK]) };
+        // To one that cannot be written, it would refuse to move nothing.
+        let is_open = rustix::fs::fcntl_getfl(out).is_ok_and(|flags| !(flags & OFlags::RWMODE).is_empty());
+        let buffer = if is_open && is_pipe(out) { None } else { Some(vec![0; CHUNK]) };
         Self { pipe, out, buffer }
     }
 

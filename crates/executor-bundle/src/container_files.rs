@@ -32,7 +32,7 @@ pub(crate) fn resolve_points(
     ordered: bool,
 ) -> Result<Vec<PathBuf>, Error> {
     let named = std::mem::take(mounts);
-    let mut seen = Seen::of(view);
+    let mut seen = ContainerFiles::of(view);
     let mut points = Vec::new();
     for mount in &named {
         let destination = mount_entry::destination(mount);
@@ -62,7 +62,7 @@ pub(crate) fn resolve_points(
 }
 
 /// The files of a container.
-pub(crate) struct Seen<'a> {
+pub(crate) struct ContainerFiles<'a> {
     view: &'a RootfsDir,
     /// Whether the container runs, so that `view` has its mounts.
     pub(crate) is_running: bool,
@@ -71,7 +71,7 @@ pub(crate) struct Seen<'a> {
 }
 
 /// What is at a path.
-pub(crate) enum What {
+pub(crate) enum PathKind {
     Missing,
     /// The runtime or the kernel will make it, if it is there at all.
     Runtimes,
@@ -82,7 +82,7 @@ pub(crate) enum What {
     File(Found),
 }
 
-impl<'a> Seen<'a> {
+impl<'a> ContainerFiles<'a> {
     /// The files of a container that does not exist yet: so far those of the root file system, without mounts on it.
     pub(crate) const fn of(view: &'a RootfsDir) -> Self {
         Self { view, is_running: false, mounts: Vec::new() }
@@ -114,9 +114,9 @@ impl<'a> Seen<'a> {
         &self,
         path: &Path,
         may_search: &dyn Fn(&Found) -> bool,
-    ) -> io::Result<(PathBuf, What)> {
+    ) -> io::Result<(PathBuf, PathKind)> {
         let mut left = parts(path);
-        let (mut at, mut what, mut links) = (PathBuf::from("/"), What::Runtimes, 0);
+        let (mut at, mut what, mut links) = (PathBuf::from("/"), PathKind::Runtimes, 0);
         while let Some(part) = left.pop() {
             if part == ".." {
                 at.pop();
@@ -125,7 +125,7 @@ impl<'a> Seen<'a> {
             at.push(part);
             what = self.lookup(&at)?;
             match &what {
-                What::File(found) if found.is(FileType::Symlink) => {
+                PathKind::File(found) if found.is(FileType::Symlink) => {
                     links += 1;
                     if links > LINKS {
                         return Err(Errno::LOOP.into());
@@ -137,13 +137,16 @@ impl<'a> Seen<'a> {
                     }
                     left.extend(parts(&target));
                 }
-                What::File(_) if left.is_empty() => {}
-                What::File(found) if found.is(FileType::Directory) && may_search(found) => {}
-                What::File(found) if found.is(FileType::Directory) => return Ok((at, What::Barred)),
-                What::Runtimes => {}
-                What::File(_) | What::Missing | What::Unknown | What::Barred => {
+                PathKind::File(_) if left.is_empty() => {}
+                PathKind::File(found) if found.is(FileType::Directory) && may_search(found) => {}
+                PathKind::File(found) if found.is(FileType::Directory) => return Ok((at, PathKind::Barred)),
+                PathKind::Runtimes => {}
+                PathKind::File(_) | PathKind::Missing | PathKind::Unknown | PathKind::Barred => {
                     at.extend(left.into_iter().rev());
-                    return Ok((at, if matches!(what, What::Unknown) { what } else { What::Missing }));
+                    return Ok((
+                        at,
+                        if matches!(what, PathKind::Unknown) { what } else { PathKind::Missing },
+                    ));
                 }
             }
         }
@@ -163,34 +166,34 @@ impl<'a> Seen<'a> {
     }
 
     /// What is at a path whose directories are no links.
-    fn lookup(&self, path: &Path) -> io::Result<What> {
+    fn lookup(&self, path: &Path) -> io::Result<PathKind> {
         let what = match self.mount_at(path) {
             Some((inside, mount)) => lookup_in(path, inside, mount)?,
-            None => self.view.find_itself(path)?.map_or(What::Missing, What::File),
+            None => self.view.find_itself(path)?.map_or(PathKind::Missing, PathKind::File),
         };
         // The runtime makes what leads to a mount point.
         let leads_on = || self.mounts.iter().any(|(point, _)| point != path && point.starts_with(path));
-        Ok(if matches!(what, What::Missing) && leads_on() { What::Runtimes } else { what })
+        Ok(if matches!(what, PathKind::Missing) && leads_on() { PathKind::Runtimes } else { what })
     }
 }
 
 /// What is at `inside` a mount, whose path in the container is `path`.
-fn lookup_in(path: &Path, inside: &Path, mount: &Value) -> io::Result<What> {
-    let of = |found: Option<Found>| found.map_or(What::Missing, What::File);
+fn lookup_in(path: &Path, inside: &Path, mount: &Value) -> io::Result<PathKind> {
+    let of = |found: Option<Found>| found.map_or(PathKind::Missing, PathKind::File);
     let has = |wanted: &[&str]| strings(&mount["options"]).any(|option| wanted.contains(&option));
     let is_mapped = mount.get("uidMappings").is_some() || has(&["idmap", "ridmap"]);
     if is_mapped {
-        return Ok(What::Unknown);
+        return Ok(PathKind::Unknown);
     }
     if mount["type"] != "bind" && !has(&["bind", "rbind"]) {
         // Another file system is new. Only in these does the runtime or the kernel make something.
         let is_made = ["/dev", "/proc", "/sys"].iter().any(|own| path.starts_with(own));
         let is_empty = mount["type"] == "tmpfs" && !has(&["tmpcopyup"]);
         return Ok(match (is_made, is_empty) {
-            (true, _) => What::Runtimes,
-            (false, true) if inside.as_os_str().is_empty() => What::Runtimes,
-            (false, true) => What::Missing,
-            (false, false) => What::Unknown,
+            (true, _) => PathKind::Runtimes,
+            (false, true) if inside.as_os_str().is_empty() => PathKind::Runtimes,
+            (false, true) => PathKind::Missing,
+            (false, false) => PathKind::Unknown,
         });
     }
     let source = Path::new(mount["source"].as_str().unwrap_or_default());
@@ -200,7 +203,7 @@ fn lookup_in(path: &Path, inside: &Path, mount: &Value) -> io::Result<What> {
     match RootfsDir::at(source) {
         Ok(volume) => Ok(of(volume.find_itself(&Path::new("/").join(inside))?)),
         Err(error) if [io::ErrorKind::NotADirectory, io::ErrorKind::NotFound].contains(&error.kind()) => {
-            Ok(What::Missing)
+            Ok(PathKind::Missing)
         }
         Err(error) => Err(error),
     }
