@@ -116,7 +116,9 @@ fn names_are_no_options() {
             ["--seccomp", "/no/network/pids.max"],
         ] {
             let outcome = call(&stage.root(), &["run", option[0], option[1], "true"]);
-            assert!(outcome.stderr.ends_with("; correct that option\n"), "{option:?}: {outcome:?}");
+            let remedies =
+                ["; correct that option\n", "(there are no volumes by name)\n", "(there are no images)\n"];
+            assert!(remedies.iter().any(|end| outcome.stderr.ends_with(end)), "{option:?}: {outcome:?}");
             assert_eq!(outcome.code, Some(125), "{option:?}");
         }
         stage.check();

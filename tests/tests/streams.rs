@@ -406,7 +406,7 @@ fn output_that_is_not_read() {
         ] {
             let mut command = longshore(&stage.root());
             command.arg("run").args(options).args(["--", "sh", "-c", script]);
-            let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
             std::thread::sleep(patience(Duration::from_secs(5)));
             let output = child.wait_with_output().unwrap();
             let stderr = String::from_utf8(output.stderr).unwrap();

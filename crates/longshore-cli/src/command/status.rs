@@ -281,10 +281,11 @@ const FIELDS: [&str; 6] = ["mount", "rootfs", "layer", "cwd", "seccomp", "config
 /// What to do if the message is about an option.
 fn option_at_fault(message: &str) -> Option<&'static str> {
     let field = message.split([':', ' ']).next().unwrap_or_default();
-    if FIELDS.contains(&field) {
-        return None;
-    }
-    let own = without_names(message);
+    let own = match FIELDS.contains(&field) {
+        // What it says is behind the name.
+        true => message.splitn(3, ": ").nth(2)?.to_owned(),
+        false => without_names(message),
+    };
     OPTIONS.iter().find(|(words, _)| own.contains(words)).map(|(_, remedy)| *remedy)
 }
 
