@@ -7,7 +7,7 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use longshore::{Cancel, ContainerSpec, Executor, Mount, Rootfs, UpperLayer};
@@ -193,6 +193,20 @@ fn flags_of_host_mounts() {
         let asked = Mount::bind(&dir, at).read_only().option("exec");
         has(&says(&executor, shell(&flags(at)).mount(asked)).await, 1, &["nosuid", "nodev", "ro"]);
 
+        // What is read-only stays so, whatever else it is.
+        for flags in [MountFlags::empty(), MountFlags::NOSUID | MountFlags::NODEV] {
+            let source = volume(&stage, &format!("source-{}", flags.bits()));
+            let shown = stage.path(&format!("shown-{}", flags.bits()));
+            fs::create_dir(&shown).unwrap();
+            on_host.bind(&source, &shown);
+            rustix::mount::mount_remount(&shown, MountFlags::BIND | MountFlags::RDONLY | flags, "").unwrap();
+            for mounted in [Mount::bind(&shown, "/v"), Mount::bind(&shown, "/v").option("suid")] {
+                let script = "touch /v/new 2>/dev/null && echo written || echo read-only";
+                assert_eq!(says(&executor, shell(script).mount(mounted)).await, "read-only\n");
+            }
+            assert!(!source.join("new").exists());
+        }
+
         // A set-uid program, and a layer.
         let nosuid = stage.path("nosuid");
         on_host.with_flags(&nosuid, "name", MountFlags::NOSUID);
@@ -204,12 +218,21 @@ fn flags_of_host_mounts() {
         spec.process.user = Some("1000".to_owned());
         assert_eq!(says(&executor, spec).await, "denied\n");
         drop(stage.directory_spec(["true"]));
-        for lower in [vec![nosuid.clone(), stage.path("rootfs")], vec![stage.path("rootfs"), nosuid]] {
+        let copied = Command::new("cp").arg("-a").arg(stage.path("rootfs")).arg(&nosuid).status().unwrap();
+        assert!(copied.success());
+        // A layer of data says nothing of the programs of another.
+        let data = stage.path("data");
+        on_host.with_flags(&data, "name", all);
+        for (lower, own) in [
+            (vec![nosuid.join("rootfs")], &["nosuid", "rw"][..]),
+            (vec![nosuid.join("rootfs"), data.clone()], &["nosuid", "rw"]),
+            (vec![data, stage.path("rootfs")], &["rw"]),
+        ] {
             let rootfs = Rootfs::Overlay { lower, upper: None };
             let spec = ContainerSpec::new(rootfs, ["sh", "-c", &flags(Path::new("/"))]);
             let spec = spec.mount(Mount::bind("/usr", "/usr").read_only());
             // crun mounts the root once more, without them.
-            let expected = if longshore_tests::on_runc() { &["nosuid", "rw"][..] } else { &["rw"] };
+            let expected = if longshore_tests::on_runc() { own } else { &["rw"] };
             has(&says(&executor, spec.clone()).await, 1, expected);
             has(&says(&executor, spec.read_only()).await, 1, &["ro"]);
         }

@@ -413,6 +413,14 @@ fn output_that_is_not_read() {
             assert_eq!((output.status.code(), stderr.contains(said)), (Some(code), is_lost), "{stderr}");
             assert_eq!(output.stdout.len() < 228_894, is_lost);
         }
+        // Nobody reads either.
+        let mut command = longshore(&stage.root());
+        command.args(["run", "--timeout", "1s", "--", "sh", "-c", "yes >&2 & yes"]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let begun = Instant::now();
+        assert_eq!(ends(&mut child, "two readers that do not read").code(), Some(124));
+        assert!(begun.elapsed() < patience(Duration::from_secs(15)), "{:?}", begun.elapsed());
+        drop((child, command));
         stage.check();
     });
 }

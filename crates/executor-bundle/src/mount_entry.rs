@@ -125,6 +125,11 @@ pub(crate) fn withheld(source: &Path) -> impl Iterator<Item = &'static str> + us
     names.into_iter().filter(move |(flag, _)| flags.contains(*flag)).map(|(_, name)| name)
 }
 
+/// Whether the mount at `source`, or its file system, is read-only.
+pub(crate) fn cannot_be_written(source: &Path) -> bool {
+    statvfs(source).is_ok_and(|stat| stat.f_flag.contains(StatVfsMountFlags::RDONLY))
+}
+
 /// The same as flags, with the one for links, which not every runtime knows by name. A new mount that shows the files at `source`
 /// has to have them.
 pub(crate) fn withholding(source: &Path) -> MountFlags {

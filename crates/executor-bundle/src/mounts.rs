@@ -18,7 +18,9 @@ use serde_json::Value;
 use crate::error::Error;
 use crate::ids::{self, Ids};
 use crate::kernel_fs;
-use crate::mount_entry::{self, attach, copy_mount, mount, read_only_below, unmount_point, withheld};
+use crate::mount_entry::{
+    self, attach, cannot_be_written, copy_mount, mount, read_only_below, unmount_point, withheld,
+};
 use crate::rootfs_dir::RootfsDir;
 use crate::secrets;
 
@@ -108,7 +110,9 @@ fn bind(
         (Some(selector), Some(dir)) => select(dir, number, path, selector)?,
     };
     kernel_fs::check(spec, ids, requested, Some(&source))?;
-    let mut options = if requested.read_only { vec!["rbind", "ro"] } else { vec!["rbind", "rw"] };
+    // Setting flags is a remount, which would make a source writable that is mounted read-only.
+    let is_read_only = requested.read_only || cannot_be_written(&source);
+    let mut options = if is_read_only { vec!["rbind", "ro"] } else { vec!["rbind", "rw"] };
     // Nothing is below a file, and crun takes the option for directories only.
     let is_dir = fs::metadata(&source).is_ok_and(|meta| meta.is_dir());
     // What a bundle is made of has the option always: `nested` makes of it what the kernel knows.

@@ -173,6 +173,12 @@ impl Options {
                 "nosuid" => flags |= MountFlags::NOSUID,
                 "nodev" => flags |= MountFlags::NODEV,
                 "noexec" => flags |= MountFlags::NOEXEC,
+                "suid" => flags.remove(MountFlags::NOSUID),
+                "dev" => flags.remove(MountFlags::NODEV),
+                "exec" => flags.remove(MountFlags::NOEXEC),
+                "noatime" => flags |= MountFlags::NOATIME,
+                "nodiratime" => flags |= MountFlags::NODIRATIME,
+                "relatime" => flags |= MountFlags::RELATIME,
                 _ if is_tmpfs && option.contains('=') => data.push(on_the_host(option, ids)?),
                 _ => return None,
             }

@@ -192,17 +192,15 @@ fn overlay_of_layers(
     make_points(dir)?;
     let lower = lower.iter().map(|layer| directory("layer", layer)).collect::<Result<Vec<_>, _>>()?;
     let lower: Vec<_> = lower.iter().map(PathBuf::as_path).collect();
-    // An overlay has flags of its own. It shows no more than the file systems of its layers do.
-    let mut flags = lower.iter().map(|layer| withholding(layer)).collect::<MountFlags>();
+    // An overlay has flags of its own. What the file systems of all layers withhold, it withholds too. One layer of data says
+    // nothing of the programs of another.
+    let all = lower.iter().map(|layer| withholding(layer));
+    let flags = all.reduce(|one, other| one & other).unwrap_or(MountFlags::empty());
     let upper = match upper {
-        Some(upper) => {
-            let real = UpperLayer {
-                dir: directory("upper layer", &upper.dir)?,
-                work: directory("upper layer", &upper.work)?,
-            };
-            flags |= withholding(&real.dir);
-            real
-        }
+        Some(upper) => UpperLayer {
+            dir: directory("upper layer", &upper.dir)?,
+            work: directory("upper layer", &upper.work)?,
+        },
         None => {
             let layers = mount_layers(dir)?;
             temporary_upper(&layers, "0", lower.first().copied().unwrap_or(Path::new("/")), owner)?

@@ -261,8 +261,22 @@ impl Root {
             match containers.rename_new(unnamed, id.as_str()) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                     let Some(sweeper) = self.sweeper_of(id) else {
-                        if let Err(error) = sweep::sweep_once(&self.dirs.root, bundles) {
-                            tracing::warn!(%error, %id, "the executor that may have the id was not swept");
+                        match sweep::sweep_once(&self.dirs.root, bundles) {
+                            Ok((swept, _by_others)) => {
+                                for swept in swept {
+                                    let (container, killed, left) =
+                                        (swept.container, swept.killed, swept.left);
+                                    tracing::info!(
+                                        container,
+                                        killed,
+                                        ?left,
+                                        "a container of a dead executor was swept"
+                                    );
+                                }
+                            }
+                            Err(error) => {
+                                tracing::warn!(%error, %id, "the executor that may have the id was not swept");
+                            }
                         }
                         // Another executor may have begun to sweep the same meanwhile.
                         if self.sweeper_of(id).is_none() {

@@ -111,3 +111,26 @@ impl Default for Cancel {
         Self::now()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grace_ends_before_the_deadline() {
+        let millis = Duration::from_millis;
+        for (grace, deadline, within) in [
+            (millis(60_000), millis(0), millis(0)),
+            (millis(60_000), millis(1000), millis(750)),
+            (millis(60_000), millis(10_000), millis(9_500)),
+            (millis(700), millis(1000), millis(700)),
+            (Duration::MAX, Duration::MAX, Duration::MAX - KILL),
+        ] {
+            assert_eq!(
+                Cancel::with_grace(grace).within(deadline),
+                Cancel::with_grace(within),
+                "{deadline:?}"
+            );
+        }
+    }
+}

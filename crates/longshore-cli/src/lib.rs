@@ -57,7 +57,8 @@ fn answer_without_arguments(error: &clap::Error) -> ExitCode {
 fn answer_with_help(error: &clap::Error) -> ExitCode {
     let text = error.render();
     let has_colours = |stream: &dyn IsTerminal| {
-        stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
+        let is_plain = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        stream.is_terminal() && !is_plain && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
     };
     if error.use_stderr() {
         let text = if has_colours(&io::stderr()) { text.ansi().to_string() } else { text.to_string() };

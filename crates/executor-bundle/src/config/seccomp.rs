@@ -11,7 +11,9 @@ mod ours;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
-use std::fs;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use executor_core::{Capability, KernelRelease, Seccomp};
@@ -267,10 +269,18 @@ pub(crate) fn filter(
         Seccomp::Unconfined => Ok(None),
         Seccomp::Default => default_filter(capabilities, has_host_network).map(Some),
         Seccomp::Profile(path) => {
-            let text = fs::read_to_string(path).map_err(Error::file("seccomp", path))?;
+            let text = read(path).map_err(Error::file("seccomp", path))?;
             convert(&text, capabilities).map(Some).map_err(no_profile(path.display()))
         }
     }
+}
+
+/// A profile is some ten KiB.
+fn read(path: &Path) -> io::Result<String> {
+    const LIMIT: u64 = 16 << 20;
+    let mut text = String::new();
+    File::open(path)?.take(LIMIT).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn no_profile(what: impl Display) -> impl FnOnce(serde_json::Error) -> Error {

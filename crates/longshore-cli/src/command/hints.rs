@@ -93,8 +93,9 @@ fn as_typed(cause: &str, words: &[String]) -> String {
     for option in options {
         let Some(name) = option.get_long().filter(|name| !is_typed(name)) else { continue };
         let aliases = option.get_all_aliases().unwrap_or_default();
-        if let Some(alias) = aliases.into_iter().find(|alias| is_typed(alias)) {
-            return cause.replacen(&format!("'--{name} "), &format!("'--{alias} "), 1);
+        let (own, is_named) = (format!("'--{name} "), |own: &str| cause.contains(own));
+        if let Some(alias) = aliases.into_iter().find(|alias| is_typed(alias) && is_named(&own)) {
+            return cause.replacen(&own, &format!("'--{alias} "), 1);
         }
     }
     cause.to_owned()

@@ -116,16 +116,23 @@ impl Relay {
         tokio::pin!(hurried);
         let mut result = self.failed.map_or(Ok(()), Err);
         let mut is_hurried = false;
-        for Copying { done, owes } in self.copying {
-            tokio::select! {
-                biased;
-                // A thread that has panicked has said so.
-                copied = done => result = result.and(copied.unwrap_or(Ok(()))),
-                () = &mut hurried, if !is_hurried => is_hurried = true,
+        for Copying { mut done, owes } in self.copying {
+            if !is_hurried {
+                tokio::select! {
+                    biased;
+                    // A thread that has panicked has said so.
+                    copied = &mut done => {
+                        result = result.and(copied.unwrap_or(Ok(())));
+                        continue;
+                    }
+                    () = &mut hurried => is_hurried = true,
+                }
             }
-            if is_hurried && owes.load(Ordering::Relaxed) {
-                result = result.and(Err(not_read()));
-            }
+            let copied = done.try_recv().unwrap_or_else(|_| match owes.load(Ordering::Relaxed) {
+                true => Err(NotRead.into()),
+                false => Ok(()),
+            });
+            result = result.and(copied);
         }
         result
     }
@@ -139,8 +146,14 @@ struct Copying {
 }
 
 /// The cause if output is lost because its reader was not waited for any longer.
-pub(super) fn not_read() -> io::Error {
-    io::Error::new(ErrorKind::TimedOut, "its reader has not read it")
+#[derive(Debug, thiserror::Error)]
+#[error("its reader has not read it")]
+pub(super) struct NotRead;
+
+impl From<NotRead> for io::Error {
+    fn from(cause: NotRead) -> Self {
+        Self::other(cause)
+    }
 }
 
 /// What the threads know of the program.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use longshore::runtime::{Cni, check_free_descriptors};
 use longshore::{
-    Cancel, ContainerHandle, Executor, Exit, ExitReason, Sandbox, Seccomp, Signal, Stdio, StdioSpec,
+    Cancel, ContainerHandle, Executor, Exit, ExitReason, Leftover, Sandbox, Seccomp, Signal, Stdio, StdioSpec,
 };
 use tokio::runtime::Runtime;
 use tracing::Instrument;
@@ -35,9 +35,12 @@ const LAST_OUTPUT: Duration = Duration::from_secs(2);
 /// How long the end of everything may take, after the program's own.
 pub(crate) const RELEASE: Duration = Duration::from_secs(30);
 
-/// The same after a second signal, or if the program was never started and is wanted no more: what prepares it may wait for
-/// a file system that does not answer.
-const SHORT_RELEASE: Duration = Duration::from_secs(3);
+/// The same if the program was never started and is wanted no more: what prepares it may wait for a file system that does not
+/// answer.
+const UNSTARTED_RELEASE: Duration = Duration::from_secs(10);
+
+/// The same after a second signal.
+const HURRIED_RELEASE: Duration = Duration::from_secs(3);
 
 /// How many file descriptors a tokio runtime needs that listens for signals.
 pub(crate) const RUNTIME_DESCRIPTORS: usize = 8;
@@ -131,9 +134,10 @@ async fn supervise(
     }
     let terminal = has_terminal.then_some(arguments.interactive);
     let (exit, copied) = follow(&container, terminal, relay, signals, &mut asked).await?;
-    let left = end_of_all(executor, &exit, signals).await;
+    let (left, is_stuck) = end_of_all(executor, &exit, signals).await;
     let mut written = Ok(());
-    if let Some(logged) = logged {
+    // The last event does not come from what is stuck.
+    if let Some(logged) = logged.filter(|_| !is_stuck) {
         // Whoever reads them may be slow. A signal ends the wait.
         tokio::select! {
             result = logged => written = result.unwrap_or(Ok(())),
@@ -238,24 +242,30 @@ fn last_output(exit: &Exit) -> Option<Duration> {
     }
 }
 
-/// Ends the executor. Returns what there is to say about what it could not remove.
-async fn end_of_all(executor: Executor, exit: &Exit, signals: &mut Signals) -> Vec<String> {
+/// Ends the executor. Returns what there is to say about what it could not remove, and whether something does not end.
+async fn end_of_all(executor: Executor, exit: &Exit, signals: &mut Signals) -> (Vec<String>, bool) {
     let is_unwanted = exit.started_at.is_none()
         && matches!(exit.reason, ExitReason::Cancelled { .. } | ExitReason::TimedOut { .. });
+    let hurried = async {
+        signals.hurry().await;
+        tokio::time::sleep(HURRIED_RELEASE).await;
+    };
     let stuck = async {
-        if !is_unwanted {
-            signals.hurry().await;
+        let patience = if is_unwanted { UNSTARTED_RELEASE } else { 2 * RELEASE };
+        tokio::select! {
+            () = hurried => {}
+            () = tokio::time::sleep(patience) => {}
         }
-        tokio::time::sleep(SHORT_RELEASE).await;
     };
     tokio::select! {
         report = executor.shutdown(Cancel::now(), RELEASE) => {
-            report.left.into_iter().map(|left| Remark::Left { what: left.to_string() }.to_string()).collect()
+            let remark = |left: Leftover| Remark::Left { what: left.to_string() }.to_string();
+            (report.left.into_iter().map(remark).collect(), false)
         }
         () = stuck => {
             // Dropping it would wait.
             std::mem::forget(executor);
-            vec![Remark::Stuck.to_string()]
+            (vec![Remark::Stuck.to_string()], true)
         }
     }
 }

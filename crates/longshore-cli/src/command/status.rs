@@ -13,6 +13,7 @@ use rustix::io::Errno;
 
 use super::ordinary::{LoweredOomScore, Unmapped};
 use super::refused::Refused;
+use super::relay::NotRead;
 use super::remark::Remark;
 use super::shortage::{self, Limited};
 
@@ -38,7 +39,7 @@ pub(crate) fn lost_events(error: &io::Error, code: Code) -> (Code, String) {
 /// than by SIGPIPE: its output was closed.
 pub(crate) fn lost_output(error: &io::Error, code: Code) -> (Code, String) {
     let code = if [Code(0), BROKEN_PIPE].contains(&code) { OUR_FAILURE } else { code };
-    let remark = if error.kind() == io::ErrorKind::TimedOut {
+    let remark = if error.get_ref().is_some_and(|cause| cause.is::<NotRead>()) {
         Remark::OutputNotRead
     } else if Errno::from_io_error(error) == Some(Errno::BADF) {
         Remark::OutputClosed

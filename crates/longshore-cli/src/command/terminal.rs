@@ -18,8 +18,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use super::background::{PERIOD, is_background};
+use super::relay::NotRead;
 use super::relay::copy::{read, write_all};
-use super::relay::not_read;
 
 /// The user's terminal and its former settings, to be restored.
 pub(crate) struct Restore {
@@ -169,7 +169,7 @@ impl Copying {
                 Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::PIPE | Errno::IO)) => Ok(()),
                 copied => copied,
             },
-            () = hurried => if self.owes.load(Ordering::Relaxed) { Err(not_read()) } else { Ok(()) },
+            () = hurried => if self.owes.load(Ordering::Relaxed) { Err(NotRead.into()) } else { Ok(()) },
         }
     }
 }

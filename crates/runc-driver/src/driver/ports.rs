@@ -253,8 +253,8 @@ impl Runtime for Runc {
             tracing::warn!(%error, "not all processes could be killed");
         }
         let rest: Vec<_> = lock(&shared.containers).values().cloned().collect();
-        let mut left: Vec<_> = rest.iter().flat_map(|container| shared.release_now(container)).collect();
-        left.extend(shared.left_in_preparation());
+        let mut left = shared.left_in_preparation();
+        left.extend(rest.iter().flat_map(|container| shared.release_now(container)));
         if let Some(opened) = shared.opened.get() {
             left.extend(opened.root.close(&*shared.bundles));
             if shared.mode == Mode::Detached

@@ -91,7 +91,9 @@ impl DriverState {
             .reserve(id, parent, &*self.bundles)
             .map_err(|error| Error::from(error).start_failure())?;
         let Some(reservation) = reserved else {
-            let message = format!("the container id {id} is taken by another executor, which lives");
+            let message = format!(
+                "the container id {id} is taken on this root, by another executor or by what a sweep could not remove"
+            );
             return Err(StartFailure::new(StartFailureKind::IdTaken, message));
         };
         let network = self.bundles.network(&spec);

@@ -13,7 +13,7 @@ use rustix::fs::FileType;
 use super::Run;
 use super::container::{Apart, Container, Files, Identity, Limits, Mode, Net, Process, Rights};
 use super::numbers::Limit;
-use super::values::{absolute, contents};
+use super::values::{LARGEST, absolute, contents};
 use crate::command::proc_status;
 use crate::command::refused::Refused;
 use crate::command::status::Failure;
@@ -236,7 +236,7 @@ impl Process {
 fn read_spec(file: &Path) -> Result<ContainerSpec, Refused> {
     let mut text = Vec::new();
     let read = match file == Path::new("-") {
-        true => io::stdin().lock().read_to_end(&mut text).map(drop),
+        true => io::stdin().lock().take(LARGEST).read_to_end(&mut text).map(drop),
         false => contents(file).map(|bytes| text = bytes),
     };
     read.map_err(|error| Refused::SpecUnreadable { file: file.to_owned(), why: error.to_string() })?;

@@ -73,12 +73,14 @@ pub(super) fn secret(text: &str) -> Result<Mount, String> {
     Ok(Mount::secret(contents, *destination, mode, (0, 0)))
 }
 
+/// The most bytes of a file that is read whole.
+pub(super) const LARGEST: u64 = 16 << 20;
+
 /// The contents of a file of the user's, which may be a pipe.
 pub(super) fn contents(file: &Path) -> io::Result<Vec<u8>> {
-    const LIMIT: u64 = 16 << 20;
     let mut bytes = Vec::new();
-    File::open(file)?.take(LIMIT + 1).read_to_end(&mut bytes)?;
-    if u64::try_from(bytes.len()).is_ok_and(|length| length <= LIMIT) {
+    File::open(file)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length <= LARGEST) {
         Ok(bytes)
     } else {
         Err(io::Error::new(ErrorKind::FileTooLarge, "it is larger than 16 MiB"))
