@@ -8,7 +8,7 @@ use longshore::{
 };
 
 use super::{GRACE, KILLED, QUIET, all, chunk, exec, id, kept_ready, refusal, requested, run, started, told};
-use crate::{run_recorded, shell, sleeper};
+use crate::{patience, run_recorded, shell, sleeper};
 
 /// A container that is held at created. In the foreground none can be, and its start says so.
 async fn held(executor: &Executor, spec: ContainerSpec) -> Option<ContainerHandle> {
@@ -132,7 +132,7 @@ pub(super) async fn equal_runs_start_what_is_kept_ready(executor: &Executor) {
     // Of its own, and counted from the start: the limit of one and the cancel of the other.
     let spec = sleeper();
     let _or_not = kept_ready(executor, &spec, 2).await;
-    let limited = run(executor, spec.clone().time_limit(QUIET, Cancel::now())).await;
+    let limited = run(executor, spec.clone().time_limit(patience(QUIET), Cancel::now())).await;
     let cancelled = run(executor, spec.clone()).await;
     assert_eq!(limited.wait().await.reason, ExitReason::TimedOut { killed: true });
     started(&cancelled).await;

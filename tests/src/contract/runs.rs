@@ -53,7 +53,7 @@ pub(super) async fn what_cannot_start_says_why(executor: &Executor) {
 }
 
 pub(super) async fn time_limits_end_programs(executor: &Executor) {
-    let limited = |limit| sleeper().time_limit(limit, Cancel::now());
+    let limited = |limit| sleeper().time_limit(patience(limit), Cancel::now());
     let exit = run(executor, limited(QUIET)).await.wait().await;
     assert_eq!((told(exit.status), exit.reason), (KILLED, ExitReason::TimedOut { killed: true }));
     let exit =

@@ -132,8 +132,9 @@ impl Pools {
     }
 
     /// From now on, no work begins. Waits for what has begun, `patience` at most: it may wait for a file system that does not
-    /// answer.
-    pub(super) fn close(&self, patience: Duration) {
+    /// answer. Returns whether all of it has ended.
+    #[must_use]
+    pub(super) fn close(&self, patience: Duration) -> bool {
         let mut work = lock(&self.begun.work);
         work.is_closed = true;
         let waited = self.begun.less.wait_timeout_while(work, patience, |work| work.count > 0);
@@ -141,6 +142,7 @@ impl Pools {
         if work.count > 0 {
             tracing::warn!(count = work.count, "work that has begun does not end");
         }
+        work.count == 0
     }
 }
 
@@ -166,11 +168,11 @@ mod tests {
         });
         has_begun.await.unwrap();
         let begun = Instant::now();
-        pools.close(SOON);
+        assert!(!pools.close(SOON));
         assert!(begun.elapsed() >= SOON);
         assert!(matches!(pools.run(Pool::Bundles, || ()).await, Err(Error::NotOpen)));
         drop(go);
         hangs.await.unwrap().unwrap().unwrap_err();
-        pools.close(Duration::from_secs(1000));
+        assert!(pools.close(Duration::from_secs(1000)));
     }
 }

@@ -248,12 +248,14 @@ impl Runtime for Runc {
         if let Some(kick) = &shared.kick {
             kick.stop();
         }
-        shared.pools.close(CALL_DEADLINE);
+        let has_ended = shared.pools.close(CALL_DEADLINE);
         if let Err(error) = shared.host.close(CALL_DEADLINE) {
             tracing::warn!(%error, "not all processes could be killed");
         }
-        let rest: Vec<_> = lock(&shared.containers).values().cloned().collect();
-        let mut left = shared.left_in_preparation();
+        // What work that does not end has made is still used. Other preparations were given up.
+        let (preparing, mut left) = if has_ended { Default::default() } else { shared.left_in_preparation() };
+        let mut rest: Vec<_> = lock(&shared.containers).values().cloned().collect();
+        rest.retain(|container| !preparing.contains(&container.reservation.id));
         left.extend(rest.iter().flat_map(|container| shared.release_now(container)));
         if let Some(opened) = shared.opened.get() {
             left.extend(opened.root.close(&*shared.bundles));

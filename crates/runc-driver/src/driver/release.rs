@@ -1,5 +1,6 @@
 //! Releasing a container: killing and removing everything that it has.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
@@ -63,9 +64,6 @@ impl DriverState {
 
     /// The same while the driver is being closed. Blocks.
     pub(super) fn release_now(&self, container: &DriverContainer) -> Vec<Leftover> {
-        if self.is_being_prepared(&container.reservation.id) {
-            return Vec::new();
-        }
         self.remember_rest(container);
         let (_, mut left) = container.reservation.end(container.known_cgroups());
         if container.reservation.cgroup.is_some()
@@ -79,17 +77,14 @@ impl DriverState {
         left
     }
 
-    fn is_being_prepared(&self, id: &ContainerId) -> bool {
-        lock(&self.preparing).contains_key(id)
-    }
-
-    /// The containers whose preparation does not end. What they have made is used until then, so it cannot be removed: the next
-    /// sweep does that.
-    pub(super) fn left_in_preparation(&self) -> Vec<Leftover> {
-        let Ok(opened) = self.opened() else { return Vec::new() };
+    /// The containers whose preparation does not end, and what is left of them: the next sweep removes it.
+    pub(super) fn left_in_preparation(&self) -> (BTreeSet<ContainerId>, Vec<Leftover>) {
+        let Ok(opened) = self.opened() else { return Default::default() };
         let error = io::Error::other("it is being prepared, and that does not end");
         let left = |id: &ContainerId| Leftover::new(LeftoverKind::File, opened.root.path_of(id), &error);
-        lock(&self.preparing).keys().map(left).collect()
+        let ids: BTreeSet<_> = lock(&self.preparing).keys().cloned().collect();
+        let left = ids.iter().map(left).collect();
+        (ids, left)
     }
 
     /// Without a pid namespace, the remaining processes become our children, and have to be reaped by us.
