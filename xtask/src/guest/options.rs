@@ -13,22 +13,26 @@ cargo xtask guest     the tests on the real runtime, in a guest with another ker
 
 /// Every suite that a guest can run: those that run containers. The others are the same on every kernel, or call cargo.
 /// `scale`, `chaos` and `embedder` are not among them: under emulation they take hours.
-const SUITES: [&str; 22] = [
+const SUITES: [&str; 26] = [
     "lifecycle",
     "shutdown",
     "ready",
     "behaviour",
     "rootfs",
+    "mounts",
     "output",
     "metrics",
     "tracing",
     "terminal",
     "update",
     "given",
+    "given_program",
     "network",
     "ids",
     "strangers",
+    "streams",
     "command",
+    "answers",
     "failure_modes",
     "oom",
     "shared",

@@ -2,8 +2,8 @@
 //!
 //! mount(2) takes the paths of all layers in one page, and ignores what is beyond it: an overlay would be without its lowest
 //! layers. So each layer is given by itself, which the kernel can since Linux 6.7. A path that is too long for that, or has a
-//! character with a meaning, is given by its descriptor. Earlier kernels get one text, with descriptors if it is long; and if
-//! it is too long even then, that is an error.
+//! character with a meaning, is given by its descriptor. Earlier kernels get all in one value, by their descriptors, if they are few; or
+//! one text, with descriptors if it is long; and if it is too long even then, that is an error.
 
 use std::ffi::CString;
 use std::io;
@@ -56,16 +56,31 @@ impl Layers<'_> {
 
     /// Makes the overlay without mounting it.
     pub(super) fn assemble(&self, flags: MountFlags) -> rustix::io::Result<OwnedFd> {
-        let file_system = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        fsconfig_set_string(&file_system, "source", "longshore")?;
         // They are open until the overlay is made.
         let mut opened = Vec::new();
-        let lower = self.lower.iter().map(|layer| ("lowerdir+", *layer));
-        let upper = [("upperdir", self.upper.dir.as_path()), ("workdir", self.upper.work.as_path())];
-        for (key, layer) in lower.chain(upper) {
-            let bytes = layer.as_os_str().as_bytes();
-            let is_plain = bytes.len() <= VALUE && !bytes.iter().any(|byte| br"\,:".contains(byte));
-            let value = if is_plain { layer.to_owned() } else { opened_layer(layer, &mut opened)? };
+        let lower = self.lower.iter().map(|layer| Ok(("lowerdir+", value(layer, &mut opened)?)));
+        let lower = lower.collect::<rustix::io::Result<Vec<_>>>()?;
+        match self.assemble_of(lower, flags) {
+            // This kernel does not know single layers. A few fit into one value.
+            Err(Errno::INVAL) => {
+                let mut open = |layer: &&Path| Ok(opened_layer(layer, &mut opened)?.display().to_string());
+                let all = self.lower.iter().map(&mut open).collect::<rustix::io::Result<Vec<_>>>()?.join(":");
+                if all.len() > VALUE {
+                    return Err(Errno::INVAL);
+                }
+                self.assemble_of(vec![("lowerdir", all.into())], flags)
+            }
+            made => made,
+        }
+    }
+
+    fn assemble_of(&self, lower: Vec<(&str, PathBuf)>, flags: MountFlags) -> rustix::io::Result<OwnedFd> {
+        let file_system = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_set_string(&file_system, "source", "longshore")?;
+        let mut opened = Vec::new();
+        let upper = value(&self.upper.dir, &mut opened)?;
+        let work = value(&self.upper.work, &mut opened)?;
+        for (key, value) in lower.into_iter().chain([("upperdir", upper), ("workdir", work)]) {
             fsconfig_set_string(&file_system, key, value)?;
         }
         fsconfig_create(&file_system)?;
@@ -107,6 +122,13 @@ fn attributes(flags: MountFlags) -> MountAttrFlags {
 
 fn options(lower: &[String], upper: &str, work: &str) -> String {
     format!("lowerdir={},upperdir={upper},workdir={work}", lower.join(":"))
+}
+
+/// The path of a layer as fsconfig(2) takes it. If it is opened for that, its descriptor is added to `opened`.
+fn value(layer: &Path, opened: &mut Vec<OwnedFd>) -> rustix::io::Result<PathBuf> {
+    let bytes = layer.as_os_str().as_bytes();
+    let is_plain = bytes.len() <= VALUE && !bytes.iter().any(|byte| br"\,:".contains(byte));
+    if is_plain { Ok(layer.to_owned()) } else { opened_layer(layer, opened) }
 }
 
 /// Opens a layer. Returns a short path that leads to it.
