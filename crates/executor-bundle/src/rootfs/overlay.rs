@@ -3,23 +3,26 @@
 //! mount(2) takes the paths of all layers in one page, and ignores what is beyond it: an overlay would be without its lowest
 //! layers. So each layer is given by itself, which the kernel can since Linux 6.7. A path that is too long for that, or has a
 //! character with a meaning, is given by its descriptor. Earlier kernels get all in one value, by their descriptors, if they are few; or
-//! one text, with descriptors if it is long; and if it is too long even then, that is an error.
+//! one text, with the numbers of descriptors if it is long; and if it is too long even then, that is an error.
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use executor_core::UpperLayer;
 use executor_disk::Dir;
 use executor_disk::faults::{Op, change};
+use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, fsconfig_create, fsconfig_set_string, fsmount,
     fsopen, mount,
 };
+use rustix::process::chdir;
 
 use crate::error::Error;
 use crate::mount_entry::{attach, by_descriptor};
@@ -88,25 +91,45 @@ impl Layers<'_> {
     }
 
     fn mount_by_text(&self, dir: &Dir, point: &str, flags: MountFlags) -> io::Result<()> {
-        let (mut text, mut opened) = (self.options(), Vec::new());
-        if text.len() > PAGE {
-            text = self.short_options(&mut opened)?;
+        change(Op::Mount, dir.path(), point)?;
+        let at = dir.by_descriptor(point);
+        let mount =
+            |text: String| Ok(mount("longshore", &at, "overlay", flags, CString::new(text)?.as_c_str())?);
+        let text = self.options();
+        if text.len() <= PAGE {
+            return mount(text);
         }
+        let mut opened = Vec::new();
+        let text = self.short_options(&mut opened)?;
         if text.len() > PAGE {
             let why =
                 format!("{} layers are more than this kernel takes (Linux 6.7 takes 500)", self.lower.len());
             return Err(io::Error::other(why));
         }
-        change(Op::Mount, dir.path(), point)?;
-        Ok(mount("longshore", dir.by_descriptor(point), "overlay", flags, CString::new(text)?.as_c_str())?)
+        in_dir_of_descriptors(|| mount(text))
     }
 
-    /// The options with the layers by their descriptors, which are added to `opened`.
+    /// The options with the layers by the numbers of their descriptors, which are added to `opened`.
     fn short_options(&self, opened: &mut Vec<OwnedFd>) -> rustix::io::Result<String> {
-        let mut open = |layer: &Path| Ok(opened_layer(layer, opened)?.display().to_string());
+        let mut open = |layer: &Path| {
+            opened_layer(layer, opened)?;
+            Ok(opened.last().map_or_else(String::new, |layer| layer.as_raw_fd().to_string()))
+        };
         let lower = self.lower.iter().map(|layer| open(layer)).collect::<rustix::io::Result<Vec<_>>>()?;
         Ok(options(&lower, &open(&self.upper.dir)?, &open(&self.upper.work)?))
     }
+}
+
+/// Calls `work` where the numbers of descriptors are paths to what is open: in a thread with a working directory of its own.
+fn in_dir_of_descriptors<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    thread::scope(|scope| {
+        let worker = thread::Builder::new().spawn_scoped(scope, || {
+            unshare(CloneFlags::CLONE_FS)?;
+            chdir("/proc/thread-self/fd")?;
+            work()
+        })?;
+        worker.join().unwrap_or_else(|_| Err(io::Error::other("the thread that mounts an overlay panicked")))
+    })
 }
 
 /// What withholds something of the files, as fsmount(2) has it.
@@ -169,6 +192,33 @@ pub(super) fn split_options(options: &str) -> Vec<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As on a kernel that does not know single layers.
+    #[test]
+    fn many_layers_in_one_text() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = Dir::open_checked(temporary.path()).unwrap();
+        let layer = |name: &str| {
+            let layer = temporary.path().join(format!("a,b:c\\{}", name.repeat(20)));
+            std::fs::create_dir(&layer).unwrap();
+            layer
+        };
+        let lower: Vec<_> = (0..300).map(|number| layer(&format!("{number:03}"))).collect();
+        std::fs::write(lower.last().unwrap().join("of-the-lowest"), "").unwrap();
+        let upper = UpperLayer { dir: layer("upper"), work: layer("work") };
+        std::fs::create_dir(temporary.path().join("point")).unwrap();
+        let lower: Vec<_> = lower.iter().map(PathBuf::as_path).collect();
+        let layers = Layers { lower: &lower, upper: &upper };
+        layers.mount_by_text(&dir, "point", MountFlags::NODEV).unwrap();
+        let is_there = temporary.path().join("point/of-the-lowest").exists();
+        rustix::mount::unmount(dir.path_of("point"), rustix::mount::UnmountFlags::DETACH).unwrap();
+        assert!(is_there);
+        let few = Layers { lower: &lower[290..], upper: &upper };
+        drop(few.assemble(MountFlags::NODEV).unwrap());
+    }
 
     #[test]
     fn paths_do_not_end_options() {
