@@ -200,6 +200,13 @@ fn fields_of_a_seccomp_profile() {
         let spec = call(&stage.root(), &["spec", "--seccomp", profile.to_str().unwrap(), "true"]);
         let spec: serde_json::Value = serde_json::from_str(&spec.stdout).unwrap();
         assert_eq!(spec["linux"]["seccomp"]["architectures"], serde_json::json!([other]));
+        let fifo = stage.path("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0)
+            .unwrap();
+        for file in [fifo.to_str().unwrap(), "/dev/zero"] {
+            let outcome = call(&stage.root(), &["run", "--seccomp", file, "true"]);
+            assert!(outcome.stderr.contains("it is no regular file"), "{outcome:?}");
+        }
         let outcome = run(r#""sycalls": []"#);
         assert!(outcome.stderr.contains("is not a profile: unknown field `sycalls`"), "{outcome:?}");
         assert_eq!(outcome.code, Some(125));

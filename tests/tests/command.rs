@@ -360,7 +360,7 @@ fn ctrl_c_cancels_with_grace_and_a_second_one_kills() {
 fn bad_input_is_one_clear_sentence_and_nothing_is_made() {
     on_bare_stage(|stage| {
         let root = stage.root();
-        let cases: [(&[&str], i32, &str); 46] = [
+        let cases: [(&[&str], i32, &str); 48] = [
             (&["run"], 125, "args: there is no command to run"),
             (&["run", "--", ""], 125, "args: the command is an empty word"),
             (&["run", "--id", "..", "--", "true"], 125, "an id begins with a letter or a digit"),
@@ -384,6 +384,8 @@ fn bad_input_is_one_clear_sentence_and_nothing_is_made() {
             (&["run", "--cpus=-2", "--", "true"], 125, "cpus: give a number of CPUs"),
             (&["run", "--memory", "-2", "--", "true"], 125, "-1 is no limit"),
             (&["run", "--network", "bridge", "true"], 125, "there is no bridge of ours"),
+            (&["run", "-v", "/usr:/x:rshared", "true"], 125, "rshared: what the container mounts there"),
+            (&["run", "--config", "/dev/zero", "true"], 125, "config: /dev/zero: cannot be read"),
             (&["run", "-d", "true"], 125, "the command waits for the program"),
             (&["run", "-p", "80:80", "true"], 125, "--net host has the ports of this machine"),
             (

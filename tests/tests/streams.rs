@@ -421,6 +421,18 @@ fn output_that_is_not_read() {
         assert_eq!(ends(&mut child, "two readers that do not read").code(), Some(124));
         assert!(begun.elapsed() < patience(Duration::from_secs(15)), "{:?}", begun.elapsed());
         drop((child, command));
+        // Nor the events.
+        let (reader, writer) = full_pipe();
+        let mut command = longshore(&stage.root());
+        let events = format!("/proc/self/fd/{}", rustix::fd::AsRawFd::as_raw_fd(&std::io::stdin()));
+        command.args(["run", "--timeout", "1s", "--events", &events, "--", "sleep", "1000"]);
+        let mut child = command.stdin(writer).stderr(Stdio::piped()).spawn().unwrap();
+        drop(command);
+        assert_eq!(ends(&mut child, "events that nobody reads").code(), Some(124));
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert!(said.contains("events are lost: its reader has not read it"), "{said}");
+        drop((child, reader));
         stage.check();
     });
 }

@@ -1,6 +1,7 @@
 //! A configuration of the caller, in the form of the OCI runtime specification.
 
-use std::fs;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -78,7 +79,7 @@ impl ContainerSpec {
         let bundle = std::path::absolute(bundle).map_err(unusable)?;
         let file = if bundle.is_dir() { bundle.join("config.json") } else { bundle };
         let wrong = |why: &str| invalid("config", format!("{}: {why}", file.display()));
-        let text = fs::read(&file).map_err(|error| wrong("cannot be read").caused_by(error))?;
+        let text = read(&file).map_err(|error| wrong("cannot be read").caused_by(error))?;
         let json: Value =
             serde_json::from_slice(&text).map_err(|error| wrong("not JSON").caused_by(error))?;
         if !json.is_object() {
@@ -99,6 +100,18 @@ impl ContainerSpec {
         process.terminal = flag("/process/terminal").then(TerminalSize::default);
         spec.config = Some(config);
         Ok(spec)
+    }
+}
+
+/// Reads a file that may be a pipe.
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    const LARGEST: u64 = 16 << 20;
+    let mut text = Vec::new();
+    File::open(file)?.take(LARGEST + 1).read_to_end(&mut text)?;
+    if u64::try_from(text.len()).is_ok_and(|length| length <= LARGEST) {
+        Ok(text)
+    } else {
+        Err(io::Error::new(ErrorKind::FileTooLarge, "it is larger than 16 MiB"))
     }
 }
 

@@ -22,8 +22,10 @@ mod dir;
 pub mod faults;
 mod lock;
 pub mod mount_table;
+mod outside;
 mod tree;
 mod trust;
 
 pub use dir::{Dir, give, write};
 pub use lock::lock_within;
+pub use outside::read_regular;

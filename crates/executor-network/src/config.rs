@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use executor_disk::read_regular;
 use serde_json::{Value, json};
 
 use crate::error::NetworkError;
@@ -65,6 +66,9 @@ impl NetworkConfig {
     }
 }
 
+/// The most bytes of a configuration that are read.
+const LARGEST: u64 = 1 << 20;
+
 /// The network of this name in a directory. Without a name, the first one in the order of the files' names.
 pub(crate) fn find(dir: &Path, name: Option<&str>) -> Result<NetworkConfig, NetworkError> {
     let entries = fs::read_dir(dir).map_err(NetworkError::io("read", dir))?;
@@ -75,8 +79,8 @@ pub(crate) fn find(dir: &Path, name: Option<&str>) -> Result<NetworkConfig, Netw
     files.sort();
     let mut unread = Vec::new();
     for file in &files {
-        let text = fs::read_to_string(file).map_err(NetworkError::io("read", file));
-        match text.and_then(|text| NetworkConfig::read(file, &text)) {
+        let text = read_regular(file, LARGEST).map_err(NetworkError::io("read", file));
+        match text.and_then(|text| NetworkConfig::read(file, &String::from_utf8_lossy(&text))) {
             Ok(config) if name.is_none_or(|name| name == config.name) => return Ok(config),
             Ok(_) => {}
             // It may describe another network, so it is an error only if no other file describes the one we look for.

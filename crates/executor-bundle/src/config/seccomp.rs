@@ -11,12 +11,10 @@ mod ours;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
-use std::fs::File;
-use std::io::{self, Read};
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use executor_core::{Capability, KernelRelease, Seccomp};
+use executor_disk::read_regular;
 use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
@@ -255,6 +253,9 @@ impl Machine<'_> {
     }
 }
 
+/// The most bytes of a profile that are read. It is some ten KiB.
+const LARGEST: u64 = 1 << 20;
+
 /// The filter of a container whose processes may have these capabilities. `None` if it is unconfined. The default refuses
 /// AF_VSOCK, unless the container has the host's network.
 ///
@@ -269,18 +270,12 @@ pub(crate) fn filter(
         Seccomp::Unconfined => Ok(None),
         Seccomp::Default => default_filter(capabilities, has_host_network).map(Some),
         Seccomp::Profile(path) => {
-            let text = read(path).map_err(Error::file("seccomp", path))?;
-            convert(&text, capabilities).map(Some).map_err(no_profile(path.display()))
+            let text = read_regular(path, LARGEST).map_err(Error::file("seccomp", path))?;
+            convert(&String::from_utf8_lossy(&text), capabilities)
+                .map(Some)
+                .map_err(no_profile(path.display()))
         }
     }
-}
-
-/// A profile is some ten KiB.
-fn read(path: &Path) -> io::Result<String> {
-    const LIMIT: u64 = 16 << 20;
-    let mut text = String::new();
-    File::open(path)?.take(LIMIT).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 fn no_profile(what: impl Display) -> impl FnOnce(serde_json::Error) -> Error {

@@ -30,6 +30,9 @@ impl ContainerSpec {
         self.rootfs.validate()?;
         self.mounts.iter().try_for_each(Mount::validate)?;
         one_mount_at_each(&self.mounts)?;
+        if self.config.is_none() {
+            self.mounts.iter().try_for_each(reaches_no_host)?;
+        }
         self.devices.iter().try_for_each(Device::validate)?;
         self.id_map.as_ref().map_or(Ok(()), IdMap::validate)?;
         self.cgroup_parent.as_ref().map_or(Ok(()), CgroupParent::validate)?;
@@ -48,6 +51,20 @@ impl ContainerSpec {
             return Err(invalid("oom score", "give a number from -1000 to 1000"));
         }
         self.resources.validate()
+    }
+}
+
+/// What the container mounts would not reach the host: that takes a root of which the host is a peer.
+fn reaches_no_host(mount: &Mount) -> Result<(), InvalidSpec> {
+    match mount.options.iter().find(|option| ["shared", "rshared"].contains(&option.as_str())) {
+        None => Ok(()),
+        Some(option) => {
+            let why = format!(
+                "{}: {option}: what the container mounts there reaches the host only with a config.json whose linux.rootfsPropagation is shared; rslave has what the host mounts",
+                mount.destination.display()
+            );
+            Err(invalid("mount options", why))
+        }
     }
 }
 

@@ -21,8 +21,8 @@ use super::ending::Ending;
 use super::ordinary::{self, LoweredOomScore, Unmapped};
 use super::plain::say;
 use super::refused::Refused;
-use super::relay::Relay;
 use super::relay::copy::write_all;
+use super::relay::{NotRead, Relay};
 use super::remark::Remark;
 use super::shortage::Limited;
 use super::signals::{Received, Signals, block_those_of_terminals};
@@ -138,10 +138,11 @@ async fn supervise(
     let mut written = Ok(());
     // The last event does not come from what is stuck.
     if let Some(logged) = logged.filter(|_| !is_stuck) {
-        // Whoever reads them may be slow. A signal ends the wait.
+        // Whoever reads them may be slow.
         tokio::select! {
+            biased;
             result = logged => written = result.unwrap_or(Ok(())),
-            () = signals.hurry() => {}
+            () = hurried(&exit, signals) => written = Err(NotRead.into()),
         }
     }
     let patience = last_output(&exit).or(signals.have_ended().then_some(LAST_OUTPUT));

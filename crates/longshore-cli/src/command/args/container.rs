@@ -110,9 +110,9 @@ pub(crate) struct Files {
     /// Size of /dev/shm, as in 1g [default: 64m]
     #[arg(long, value_name = "SIZE", value_parser = size, hide_short_help = true)]
     pub(crate) shm_size: Option<u64>,
-    /// Give it a file that only it can read and that is never on a disk
+    /// Give it a file that only its root can read and that is never on a disk
     ///
-    /// It has the contents of SRC. The mode is 400.
+    /// It has the contents of SRC. The mode is 400; another user than root needs 444.
     #[arg(long, value_name = "SRC:DST[:MODE]", value_parser = secret, hide_short_help = true)]
     pub(crate) secret: Vec<Mount>,
     /// Add a device
@@ -249,6 +249,8 @@ pub(crate) struct Identity {
     #[arg(long, hide_short_help = true)]
     pub(crate) rm: bool,
     /// Start from this bundle's config.json; options add to it, and those that set one value replace it
+    ///
+    /// A terminal is asked for with -t, whatever it says.
     #[arg(long, value_name = "BUNDLE", hide_short_help = true)]
     pub(crate) config: Option<PathBuf>,
     /// Let --config leave the container in namespaces of this machine, or share its mounts with it
