@@ -446,11 +446,14 @@ fn bad_input_is_one_clear_sentence_and_nothing_is_made() {
                 "--events /no/such/dir/file: No such file",
             ),
         ];
-        for (args, code, text) in cases {
+        // crun goes on without the files that it cannot open, and fails for another reason.
+        let is_for_all = |args: &[&str]| longshore_tests::on_runc() || !args.contains(&"nofile=10");
+        for (args, code, text) in cases.into_iter().filter(|(args, ..)| is_for_all(args)) {
             let outcome = call(&root, args);
             assert_eq!(outcome.code, Some(code), "{args:?}: {outcome:?}");
             assert!(outcome.stderr.starts_with("longshore: "), "{args:?}: {}", outcome.stderr);
-            assert!(outcome.stderr.contains(text), "{args:?}: {}", outcome.stderr);
+            let (said, text) = (outcome.stderr.to_lowercase(), text.to_lowercase());
+            assert!(said.contains(&text), "{args:?}: {}", outcome.stderr);
             assert_eq!(outcome.stderr.lines().count(), 1, "{args:?}: {}", outcome.stderr);
             assert!(outcome.stderr.contains("; "), "there is nothing on what to do: {}", outcome.stderr);
         }

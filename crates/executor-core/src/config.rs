@@ -124,10 +124,10 @@ mod tests {
     fn read(text: &str) -> Result<ContainerSpec, InvalidSpec> {
         let dir =
             std::env::temp_dir().join(format!("longshore-config-{}-{}", std::process::id(), text.len()));
-        fs::create_dir_all(&dir).unwrap();
-        fs::write(dir.join("config.json"), text).unwrap();
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("config.json"), text).unwrap();
         let spec = ContainerSpec::from_config(&dir);
-        fs::remove_dir_all(&dir).unwrap();
+        std::fs::remove_dir_all(&dir).unwrap();
         spec
     }
 
