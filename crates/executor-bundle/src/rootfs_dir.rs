@@ -10,7 +10,6 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use executor_core::lifecycle::{HostPid, StartFailureKind};
 use executor_disk::faults::{Op, change};
@@ -20,6 +19,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 use rustix::process::geteuid;
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use crate::error::Error;
 use crate::ids::Owner;
@@ -192,22 +192,22 @@ impl RootfsDir {
     }
 }
 
-/// How much earlier than the clock a file system may say that something was made: it takes the time of the last tick.
-const TICK: Duration = Duration::from_millis(50);
+/// How exact the times of a file system are, at least.
+const GRANULARITY: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 /// Makes a directory and opens it.
 ///
 /// Whoever can write to `parent` can put another directory in its place before it is opened, and would have that given away
 /// instead. So it must be empty, ours, and younger than this call.
 fn make_dir(parent: &OwnedFd, name: &Path) -> io::Result<OwnedFd> {
-    let begun = SystemTime::now() - TICK;
+    // The clock of file systems. It stands still between two ticks, which may be long on a busy machine.
+    let begun = clock_gettime(ClockId::RealtimeCoarse) - GRANULARITY;
     mkdirat(parent, name, Mode::RWXU)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let new = openat(parent, name, flags, Mode::empty())?;
     let stat = statx(&new, "", AtFlags::EMPTY_PATH, StatxFlags::UID | StatxFlags::BTIME)?;
     let has_birth = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
-    let birth = u64::try_from(stat.stx_btime.tv_sec).unwrap_or_default();
-    let birth = UNIX_EPOCH + Duration::new(birth, stat.stx_btime.tv_nsec);
+    let birth = Timespec { tv_sec: stat.stx_btime.tv_sec, tv_nsec: stat.stx_btime.tv_nsec.into() };
     let is_empty = rustix::fs::Dir::read_from(&new)?
         .all(|entry| entry.is_ok_and(|entry| [c".", c".."].contains(&entry.file_name())));
     let is_new = is_empty && stat.stx_uid == geteuid().as_raw() && (!has_birth || birth >= begun);
