@@ -82,7 +82,7 @@ ln -s {modules} /lib/modules
 mount --bind {built} {target}/debug
 ln -s \"$(command -v busybox)\" /run/modprobe
 echo /run/modprobe > /proc/sys/kernel/modprobe
-for module in loop bridge veth ext4; do busybox modprobe $module; done
+for module in loop bridge veth ext4 fuse; do busybox modprobe $module; done
 busybox ip link set lo up
 hostname guest
 {cgroups}ulimit -n {DESCRIPTORS}
