@@ -323,8 +323,8 @@ fn stopped_while_it_starts() {
         let began = stage.path("began");
         let slow = format!("touch {}; sleep 1; exec $RUNC \"$@\"", began.display());
         let slow = stage.wrapper(&slow);
-        let mut command = longshore(&stage.root());
-        command.args(["--runtime", slow.to_str().unwrap()]);
+        let mut command = Command::new(longshore_tests::command::program());
+        command.arg("--root").arg(stage.root()).args(["--runtime", slow.to_str().unwrap()]);
         let script = "trap 'exit 7' TERM; while echo x; do sleep 0.01; done";
         command.args(["run", "--", "sh", "-c", script]);
         let mut program = Program::of(command.process_group(0));
