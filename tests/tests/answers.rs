@@ -141,7 +141,7 @@ fn bundle_again() {
             &["-v", &format!("{missing}:/x")],
             &["--seccomp", &missing],
             &["--layer", "/usr"],
-            &["--apparmor", "a b"],
+            &["--selinux"],
         ] {
             let outcome = spec(wrong);
             assert_eq!((outcome.code, names()), (Some(125), 0), "{wrong:?}: {outcome:?}");
