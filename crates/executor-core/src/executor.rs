@@ -332,7 +332,7 @@ impl Executor {
     /// A grace that is longer than the deadline ends half a second before it, or a quarter of the time if that is less, so
     /// that every exit is known by then. At `deadline` the actors are stopped, and what a runtime that hangs has left is killed
     /// and released without them: such a container is in [`ShutdownReport::late`], and its exit is
-    /// [`Lost`](ExitReason::Lost), without an event. A deadline of zero leaves no time for exits. To let containers end by
+    /// [`Lost`](executor_lifecycle::ExitReason::Lost), without an event. A deadline of zero leaves no time for exits. To let containers end by
     /// themselves, call [`drain`](Self::drain) first.
     ///
     /// # Cancel safety
