@@ -30,10 +30,12 @@ pub fn main() -> ExitCode {
         Action::Completion { shell } => command::pages::completion(shell),
         Action::Man { directory } => command::pages::manual(&directory),
     });
-    done.unwrap_or_else(|failure| {
-        say(&failure);
-        failure.code.into()
-    })
+    done.unwrap_or_else(|failure| failed(&failure))
+}
+
+fn failed(failure: &status::Failure) -> ExitCode {
+    say(failure);
+    failure.code.into()
 }
 
 /// Prints help if it was requested or nothing was; otherwise what is wrong with the command line.
@@ -55,23 +57,20 @@ fn answer_without_arguments(error: &clap::Error) -> ExitCode {
 
 /// The help or the version. As an answer to nothing at all it is on stderr, and a failure.
 fn answer_with_help(error: &clap::Error) -> ExitCode {
-    let text = error.render();
-    let has_colours = |stream: &dyn IsTerminal| {
-        let is_plain = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
-        stream.is_terminal() && !is_plain && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
+    let text = |stream: &dyn IsTerminal| {
+        let is_plain = std::env::var_os("TERM").is_none_or(|term| term == "dumb")
+            || std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
+        match stream.is_terminal() && !is_plain {
+            true => error.render().ansi().to_string(),
+            false => error.render().to_string(),
+        }
     };
     if error.use_stderr() {
-        let text = if has_colours(&io::stderr()) { text.ansi().to_string() } else { text.to_string() };
-        say_as_it_is(&text);
+        say_as_it_is(&text(&io::stderr()));
         return status::OUR_FAILURE.into();
     }
-    let text = if has_colours(&io::stdout()) { text.ansi().to_string() } else { text.to_string() };
-    match answer(text.as_bytes()) {
+    match answer(text(&io::stdout()).as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(refused) => {
-            let failure = status::Failure::from(refused);
-            say(&failure);
-            failure.code.into()
-        }
+        Err(refused) => failed(&refused.into()),
     }
 }

@@ -208,35 +208,33 @@ impl From<StartFailure> for Failure {
     fn from(StartFailure { kind, message, .. }: StartFailure) -> Self {
         // A message begins with the field of the specification that it is about.
         let field = message.split([':', ' ']).next().unwrap_or_default();
-        let (code, remedy) = match kind {
+        let (code, remedy) = match (kind, shortage::of_path(&message), option_at_fault(&message)) {
             // That of a program begins with its name, which may be any.
-            StartFailureKind::NotFound => (
+            (StartFailureKind::NotFound, ..) => (
                 NOT_FOUND,
                 "check its name, bring it in with -v, or name its root file system with --rootfs (there are no images)",
             ),
-            StartFailureKind::NotExecutable => {
+            (StartFailureKind::NotExecutable, ..) => {
                 (NOT_EXECUTABLE, "name a program or a script that can be executed")
             }
-            StartFailureKind::PermissionDenied if field == "resources" => (OUR_FAILURE, DELEGATE),
+            (StartFailureKind::PermissionDenied, ..) if field == "resources" => (OUR_FAILURE, DELEGATE),
             // The path may have any words in it.
-            StartFailureKind::BadConfig if shortage::of_path(&message).is_some() => {
-                (OUR_FAILURE, shortage::of_path(&message).unwrap_or_default())
-            }
-            _ if field == "network" => {
+            (StartFailureKind::BadConfig, Some(remedy), _) => (OUR_FAILURE, remedy),
+            (..) if field == "network" => {
                 (OUR_FAILURE, "choose another network with --net (see also --cni-configs and --cni-plugins)")
             }
-            _ if option_at_fault(&message).is_some() => {
-                (OUR_FAILURE, option_at_fault(&message).unwrap_or_default())
+            (_, _, Some(remedy)) => (OUR_FAILURE, remedy),
+            (StartFailureKind::BadConfig, ..) => (OUR_FAILURE, "correct that option"),
+            (StartFailureKind::IdTaken, ..) => (OUR_FAILURE, "choose another --id"),
+            (StartFailureKind::PermissionDenied, ..) => {
+                (OUR_FAILURE, "run as root, with the rights to do that")
             }
-            StartFailureKind::BadConfig => (OUR_FAILURE, "correct that option"),
-            StartFailureKind::IdTaken => (OUR_FAILURE, "choose another --id"),
-            StartFailureKind::PermissionDenied => (OUR_FAILURE, "run as root, with the rights to do that"),
-            StartFailureKind::NoResources => {
+            (StartFailureKind::NoResources, ..) => {
                 (OUR_FAILURE, "free some memory, disk, files or pids, or raise the limit")
             }
-            StartFailureKind::RuntimeTimedOut => (OUR_FAILURE, "`longshore doctor` checks the runtime"),
-            StartFailureKind::ContainerGone => (OUR_FAILURE, "start it anew"),
-            StartFailureKind::RuntimeBroken | _ => {
+            (StartFailureKind::RuntimeTimedOut, ..) => (OUR_FAILURE, "`longshore doctor` checks the runtime"),
+            (StartFailureKind::ContainerGone, ..) => (OUR_FAILURE, "start it anew"),
+            (StartFailureKind::RuntimeBroken | _, ..) => {
                 (OUR_FAILURE, "`longshore doctor` checks what containers need")
             }
         };
