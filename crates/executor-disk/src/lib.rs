@@ -15,8 +15,8 @@
 //! - With a directory of his own, or a link: [`Dir::open_checked`] fails. The owner is not 1000.
 //! - With nothing: `/tmp` belongs to root and has the sticky bit. Once our directory exists, only we can rename it.
 //!
-//! Paths remain in two places. A [`Dir`] knows its path for messages, and for programs that take paths only, such as the
-//! runtime. System calls that take paths only get [`Dir::by_descriptor`].
+//! Paths remain in three places. A [`Dir`] knows its path for messages, and for programs that take paths only, such as the
+//! runtime. [`read_regular`] takes that of a file which is not below a root. System calls that take paths only get [`Dir::by_descriptor`].
 
 mod dir;
 pub mod faults;

@@ -261,23 +261,7 @@ impl Root {
             match containers.rename_new(unnamed, id.as_str()) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                     let Some(sweeper) = self.sweeper_of(id) else {
-                        match sweep::sweep_once(&self.dirs.root, bundles) {
-                            Ok((swept, _by_others)) => {
-                                for swept in swept {
-                                    let (container, killed, left) =
-                                        (swept.container, swept.killed, swept.left);
-                                    tracing::info!(
-                                        container,
-                                        killed,
-                                        ?left,
-                                        "a container of a dead executor was swept"
-                                    );
-                                }
-                            }
-                            Err(error) => {
-                                tracing::warn!(%error, %id, "the executor that may have the id was not swept");
-                            }
-                        }
+                        self.sweep_for(id, bundles);
                         // Another executor may have begun to sweep the same meanwhile.
                         if self.sweeper_of(id).is_none() {
                             return containers.rename_new(unnamed, id.as_str());
@@ -290,6 +274,18 @@ impl Root {
                 }
                 named => return named,
             }
+        }
+    }
+
+    /// Sweeps the dead executors, one of which may have the id.
+    fn sweep_for(&self, id: &ContainerId, bundles: &dyn Bundles) {
+        match sweep::sweep_once(&self.dirs.root, bundles) {
+            Ok((swept, _by_others)) => {
+                for Swept { container, killed, left, .. } in swept {
+                    tracing::info!(container, killed, ?left, "a container of a dead executor was swept");
+                }
+            }
+            Err(error) => tracing::warn!(%error, %id, "the executor that may have the id was not swept"),
         }
     }
 
