@@ -10,10 +10,8 @@
 //! then the runtime would execute what the user may not. Without the sandbox every capability counts as asked for.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::sync::LazyLock;
 
-use executor_core::{Capability, ProcessSpec, Security, set_of_status};
+use executor_core::{Capability, ProcessSpec, Security};
 use serde_json::{Value, json};
 
 use crate::error::Error;
@@ -38,7 +36,7 @@ const CAPABILITIES: [&str; 14] = [
 
 /// The capabilities that a process may have at most.
 pub(crate) fn of(process: &ProcessSpec, security: Security) -> Result<BTreeSet<Capability>, Error> {
-    if let Some(denied) = process.cap_add.iter().find(|capability| !can_give(**capability)) {
+    if let Some(denied) = process.cap_add.iter().find(|capability| !capability.can_be_given()) {
         return Err(Error::field(
             "capability",
             format!("{denied}: the executor does not have this capability itself"),
@@ -46,7 +44,7 @@ pub(crate) fn of(process: &ProcessSpec, security: Security) -> Result<BTreeSet<C
     }
     let mut all: BTreeSet<_> = match security {
         Security::Sandbox => Capability::all().filter(|one| CAPABILITIES.contains(&one.name())).collect(),
-        Security::Insecure => Capability::all().filter(|one| can_give(*one)).collect(),
+        Security::Insecure => Capability::all().filter(|one| one.can_be_given()).collect(),
     };
     all.extend(&process.cap_add);
     all.retain(|capability| !process.cap_drop.contains(capability));
@@ -90,17 +88,6 @@ impl Sets {
             "ambient": names(&self.ambient),
         })
     }
-}
-
-/// The capabilities that this process can give to others, one in each bit: its bounding set. `None` if it cannot be read.
-static BOUNDING: LazyLock<Option<u64>> = LazyLock::new(|| {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    set_of_status(&status, "CapBnd:")
-});
-
-/// Whether this process can give a capability to others.
-pub(crate) fn can_give(capability: Capability) -> bool {
-    BOUNDING.is_none_or(|set| set >> capability.number() & 1 == 1)
 }
 
 #[cfg(test)]

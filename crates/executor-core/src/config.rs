@@ -79,7 +79,7 @@ impl ContainerSpec {
         let bundle = std::path::absolute(bundle).map_err(unusable)?;
         let file = if bundle.is_dir() { bundle.join("config.json") } else { bundle };
         let wrong = |why: &str| invalid("config", format!("{}: {why}", file.display()));
-        let text = read(&file).map_err(|error| wrong("cannot be read").caused_by(error))?;
+        let text = read_whole(&file).map_err(|error| wrong("cannot be read").caused_by(error))?;
         let json: Value =
             serde_json::from_slice(&text).map_err(|error| wrong("not JSON").caused_by(error))?;
         if !json.is_object() {
@@ -103,13 +103,16 @@ impl ContainerSpec {
     }
 }
 
-/// Reads a file that may be a pipe.
-fn read(file: &Path) -> io::Result<Vec<u8>> {
+/// Reads a file of the user's that is read whole, of at most 16 MiB. It may be a pipe.
+///
+/// # Errors
+/// When it cannot be read, or is larger.
+pub fn read_whole(file: &Path) -> io::Result<Vec<u8>> {
     const LARGEST: u64 = 16 << 20;
-    let mut text = Vec::new();
-    File::open(file)?.take(LARGEST + 1).read_to_end(&mut text)?;
-    if u64::try_from(text.len()).is_ok_and(|length| length <= LARGEST) {
-        Ok(text)
+    let mut bytes = Vec::new();
+    File::open(file)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length <= LARGEST) {
+        Ok(bytes)
     } else {
         Err(io::Error::new(ErrorKind::FileTooLarge, "it is larger than 16 MiB"))
     }

@@ -41,7 +41,7 @@ mod spec;
 mod telemetry;
 mod usage;
 
-pub use config::Config;
+pub use config::{Config, read_whole};
 pub use descriptors::{SIGNAL_DESCRIPTORS, check_free_descriptors, spawn_without_descriptors};
 pub use device::{Device, DeviceRights};
 pub use error::{BoxError, Error, InvalidSpec, RuntimeError};

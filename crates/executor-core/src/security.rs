@@ -1,10 +1,13 @@
 //! What a container may do to the machine: capabilities, system calls, limits of its processes.
 
 use std::fmt;
+use std::fs;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use crate::InvalidSpec;
+use crate::set_of_status;
 use crate::spec::invalid;
 use serde::{Deserialize, Serialize};
 
@@ -121,7 +124,18 @@ const CAPABILITIES: [&str; 41] = [
     "CAP_CHECKPOINT_RESTORE",
 ];
 
+/// The bounding set of this process, one capability in each bit. `None` if it cannot be read.
+static BOUNDING: LazyLock<Option<u64>> = LazyLock::new(|| {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    set_of_status(&status, "CapBnd:")
+});
+
 impl Capability {
+    /// Whether this process can give it to others. If that cannot be found out, it can.
+    pub fn can_be_given(self) -> bool {
+        BOUNDING.is_none_or(|set| set >> self.number() & 1 == 1)
+    }
+
     /// All capabilities, in the order of their numbers.
     pub fn all() -> impl Iterator<Item = Self> {
         (0..).take(CAPABILITIES.len()).map(Self)

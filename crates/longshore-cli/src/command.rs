@@ -15,7 +15,6 @@ pub(crate) mod ordinary;
 pub(crate) mod output_file;
 pub(crate) mod pages;
 pub(crate) mod plain;
-pub(crate) mod proc_status;
 pub(crate) mod refused;
 pub(crate) mod relay;
 pub(crate) mod remark;

@@ -69,7 +69,8 @@ pub mod runtime {
     pub use executor_core::lifecycle::{OomEvidence, RawExit};
     pub use executor_core::{
         BoxFuture, BoxStream, ChildFd, ChildStdio, Delivery, ExitQueue, ExitSource, KernelRelease, Kill,
-        NetworkAttachment, NetworkNamespace, NetworkTraits, Runtime, check_free_descriptors, set_of_status,
+        NetworkAttachment, NetworkNamespace, NetworkTraits, Runtime, check_free_descriptors, read_whole,
+        set_of_status,
     };
     pub use executor_network::Cni;
     pub use runc_driver::{

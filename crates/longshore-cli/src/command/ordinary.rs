@@ -3,10 +3,10 @@
 use std::fmt;
 use std::fs;
 
+use longshore::runtime::set_of_status;
 use longshore::{ContainerSpec, IdRange, Network, without_names};
 use rustix::process::{getegid, geteuid};
 
-use super::proc_status;
 use super::refused::Refused;
 
 /// Ids of an id map that this user may probably not map.
@@ -84,7 +84,7 @@ impl fmt::Display for LoweredOomScore {
 /// Whether a process with this `/proc/PID/status` has CAP_SYS_RESOURCE.
 fn may_lower(status: &str) -> bool {
     const SYS_RESOURCE: u32 = 24;
-    proc_status::set(status, "CapEff:").is_some_and(|set| set & (1 << SYS_RESOURCE) != 0)
+    set_of_status(status, "CapEff:").is_some_and(|set| set & (1 << SYS_RESOURCE) != 0)
 }
 
 /// Fails if the specification asks for what only root has.

@@ -18,11 +18,12 @@ use std::io;
 use std::time::Duration;
 
 use longshore::Signal;
+use longshore::runtime::set_of_status;
 use nix::sys::signal::{SigSet, Signal as Number};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::{job, proc_status};
+use super::job;
 
 /// Those that end the program.
 const ENDS: [Signal; 3] = [Signal::INT, Signal::TERM, Signal::HUP];
@@ -173,7 +174,7 @@ fn listen_as_job(can_stop: bool, sender: mpsc::Sender<Signal>) -> io::Result<()>
 
 /// The set of ignored signals in a `/proc/PID/status`. The bit 0 is signal 1.
 fn ignored(status: &str) -> u64 {
-    proc_status::set(status, "SigIgn:").unwrap_or(0)
+    set_of_status(status, "SigIgn:").unwrap_or(0)
 }
 
 /// Blocks SIGTTIN and SIGTTOU in this thread, and in those that it makes. The kernel sends them to a job in the background

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use longshore::runtime::read_whole;
+
 use super::container::Process;
-use super::values::contents;
 use crate::command::refused::Refused;
 
 type Variable = (String, String);
@@ -25,7 +26,7 @@ impl Process {
 fn of_file(file: &Path, all: &mut Vec<Variable>) -> Result<(), Refused> {
     let refused = |line, why: String| Refused::EnvFile { file: file.to_owned(), line, why };
     let unreadable = |why: String| Refused::EnvFileUnreadable { file: file.to_owned(), why };
-    let text = contents(file).map_err(|error| unreadable(error.to_string()))?;
+    let text = read_whole(file).map_err(|error| unreadable(error.to_string()))?;
     let text = String::from_utf8(text).map_err(|_| refused(None, "it is not UTF-8".into()))?;
     // A mark of the encoding, as editors of Windows write it.
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);

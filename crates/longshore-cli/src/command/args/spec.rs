@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
+use longshore::runtime::read_whole;
 use longshore::{
     Cancel, ContainerSpec, Error, IdMap, Mount, ProcessMode, ProcessSpec, Rootfs, Seccomp, Security, Selinux,
     TimeLimit,
@@ -13,8 +14,7 @@ use rustix::fs::FileType;
 use super::Run;
 use super::container::{Apart, Container, Files, Identity, Limits, Mode, Net, Process, Rights};
 use super::numbers::Limit;
-use super::values::{LARGEST, absolute, contents};
-use crate::command::proc_status;
+use super::values::absolute;
 use crate::command::refused::Refused;
 use crate::command::status::Failure;
 use crate::command::terminal;
@@ -202,7 +202,7 @@ impl Rights {
         for added in &self.cap_add {
             // All are those that this process has.
             let adds_all = added.len() > 1;
-            process.cap_add.extend(added.iter().filter(|one| !adds_all || proc_status::can_give(**one)));
+            process.cap_add.extend(added.iter().filter(|one| !adds_all || one.can_be_given()));
         }
         // A capability that is added by name stays when all are dropped.
         let by_name: Vec<_> = self.cap_add.iter().filter(|added| added.len() == 1).flatten().collect();
@@ -234,10 +234,11 @@ impl Process {
 
 /// Reads a specification in the library's JSON form. An error names the file, the field, and the line.
 fn read_spec(file: &Path) -> Result<ContainerSpec, Refused> {
+    const LARGEST: u64 = 16 << 20;
     let mut text = Vec::new();
     let read = match file == Path::new("-") {
         true => io::stdin().lock().take(LARGEST).read_to_end(&mut text).map(drop),
-        false => contents(file).map(|bytes| text = bytes),
+        false => read_whole(file).map(|bytes| text = bytes),
     };
     read.map_err(|error| Refused::SpecUnreadable { file: file.to_owned(), why: error.to_string() })?;
     let wrong = |why: String| Refused::SpecWrong { file: file.to_owned(), why };

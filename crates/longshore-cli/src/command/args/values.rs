@@ -1,9 +1,8 @@
 //! How the values of options are read.
 
-use std::fs::File;
-use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use longshore::runtime::read_whole;
 use longshore::{Capability, InvalidSpec, Mount, MountSource, Network};
 
 /// What one option names: one, or all.
@@ -69,22 +68,8 @@ pub(super) fn secret(text: &str) -> Result<Mount, String> {
         }
         _ => return Err(form()),
     };
-    let contents = contents(Path::new(source)).map_err(|error| format!("{source}: {error}"))?;
+    let contents = read_whole(Path::new(source)).map_err(|error| format!("{source}: {error}"))?;
     Ok(Mount::secret(contents, *destination, mode, (0, 0)))
-}
-
-/// The most bytes of a file that is read whole.
-pub(super) const LARGEST: u64 = 16 << 20;
-
-/// The contents of a file of the user's, which may be a pipe.
-pub(super) fn contents(file: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(file)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    if u64::try_from(bytes.len()).is_ok_and(|length| length <= LARGEST) {
-        Ok(bytes)
-    } else {
-        Err(io::Error::new(ErrorKind::FileTooLarge, "it is larger than 16 MiB"))
-    }
 }
 
 fn from_here(mut mount: Mount) -> Mount {

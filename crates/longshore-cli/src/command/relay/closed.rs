@@ -13,13 +13,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use longshore::HostPid;
+use longshore::runtime::set_of_status;
 use nix::libc;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::ioctl_fionread;
 use rustix::pipe::fcntl_setpipe_size;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::super::proc_status;
 use super::copy::poll_for;
 
 /// How long process 1 has to fill the pipe. Who writes less often sees the pipe closed.
@@ -90,7 +90,7 @@ fn written_to(call: &str) -> Option<u32> {
 
 /// Whether the process handles SIGPIPE, ignores it, or is not known.
 fn survives(status: &str) -> bool {
-    match (proc_status::set(status, "SigIgn:"), proc_status::set(status, "SigCgt:")) {
+    match (set_of_status(status, "SigIgn:"), set_of_status(status, "SigCgt:")) {
         (Some(ignored), Some(caught)) => (ignored | caught) & SIGPIPE != 0,
         _ => true,
     }
