@@ -224,7 +224,8 @@ impl<K: Kernel> ChildTable<K> {
         });
         self.waits.retain(|_, wait| wait.client != client);
         self.remembered.retain(|remembered| remembered.client != client);
-        self.left.retain(|left| left.client != client);
+        self.give_up_left_by(|left| left.client == client);
+        self.reap_orphans();
         self.forget_kills(|other, _| other == client);
         if let Err(error) = self.subreap(client, false) {
             tracing::warn!(%error, "this process stays a subreaper");

@@ -108,6 +108,9 @@ impl<K: Kernel> ChildTable<K> {
         };
         if group.is_none() && !report.left.is_empty() {
             push_bounded(&mut self.left, LeftBy { client, call, since: now, processes: report.left });
+            if self.clients.get(&client).is_some_and(|own| own.is_closed) {
+                self.give_up_left_by(|left| left.call == call && left.client == client);
+            }
         }
         let left = self.kill_group(client, group);
         self.begin_wait(client, left, now, now + HANDOVER, Continuation::CallEnded { call, status, group });

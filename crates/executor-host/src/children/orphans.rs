@@ -20,14 +20,16 @@
 //! `Client::sessions` has, or it was seen alive in the container by an earlier `Remember` request, which kept
 //! its pidfd.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::io;
 use std::time::Instant;
 
 use executor_core::lifecycle::{ContainerId, HostPid, Signal};
 
 use super::waits::Continuation;
-use super::{ADOPTION, ChildTable, Client, ClientId, HANDOVER, Reaped, Remembered, Role, push_bounded};
+use super::{
+    ADOPTION, ChildTable, Client, ClientId, HANDOVER, LeftBy, Reaped, Remembered, Role, push_bounded,
+};
 use crate::kernel::Kernel;
 use crate::procfs::{self, Stat};
 use crate::seam::{Containers, Members, Token};
@@ -93,10 +95,25 @@ impl<K: Kernel> ChildTable<K> {
 
     /// Gives up what nobody has adopted in time. It is an orphan as any other then.
     pub(super) fn give_up_left(&mut self, now: Instant) {
-        let before = self.left.len();
-        self.left.retain(|left| now < left.since + ADOPTION);
-        if self.left.len() < before {
-            self.reap_orphans();
+        self.give_up_left_by(|left| now >= left.since + ADOPTION);
+    }
+
+    /// Gives up what these calls have left behind. What has exited is reaped by the pidfd that is dropped here: its status is
+    /// kept even if somebody else has reaped it.
+    pub(super) fn give_up_left_by(&mut self, is_chosen: impl Fn(&LeftBy<K::Pidfd>) -> bool) {
+        let (given_up, kept): (VecDeque<_>, _) =
+            std::mem::take(&mut self.left).into_iter().partition(is_chosen);
+        self.left = kept;
+        for (pid, pidfd) in given_up.into_iter().flat_map(|left| left.processes) {
+            let has_executed = self.kernel.stat(pid).map(|stat| stat.has_executed());
+            let (status, has_executed) = match self.kernel.reap(&pidfd) {
+                Ok(status) => (status, has_executed),
+                // By now, another process may have the pid that was looked at.
+                Err(_) => (self.kernel.status_of_reaped(&pidfd), None),
+            };
+            if let Some(status) = status {
+                self.record_orphan(pid, Reaped { status, has_executed });
+            }
         }
     }
 

@@ -586,6 +586,48 @@ fn what_a_subreaper_has_left_behind_is_exact() {
     assert!(stage.world().processes.contains_key(&812), "the stranger is left alone");
 }
 
+/// A client closes while it starts a container: the container's process is not adopted any more.
+#[test]
+fn what_a_call_has_left_is_reaped_when_its_client_closes() {
+    for exits_first in [true, false] {
+        let mut stage = Stage::new();
+        let (_, runtime) = stage.spawn();
+        let pid = stage.world().add(812, OWN, |_| {});
+        let pidfd = stage.world().open(pid).unwrap();
+        stage.world().reports.insert(runtime, Report { status: Some(code(0)), left: vec![(pid, pidfd)] });
+        if exits_first {
+            stage.world().end(812, code(5));
+        }
+        stage.world().end(runtime, code(0));
+        stage.settle(RETRY);
+        stage.ask(0, |token| Request::Close { token, patience: HANDOVER });
+        stage.settle(HANDOVER);
+        if !exits_first {
+            stage.world().end(812, code(5));
+        }
+        stage.table.leave(0);
+        assert!(!stage.world().processes.contains_key(&812), "it remains a zombie");
+        assert!(!stage.table.is_needed());
+    }
+}
+
+/// A call ends after the time that its client has had to close.
+#[test]
+fn what_a_call_leaves_after_the_close_is_reaped() {
+    let mut stage = Stage::new();
+    let (_, runtime) = stage.spawn();
+    stage.world().immortal = Some(runtime);
+    stage.ask(0, |token| Request::Close { token, patience: HANDOVER });
+    let pid = stage.world().add(812, OWN, |_| {});
+    let pidfd = stage.world().open(pid).unwrap();
+    stage.world().reports.insert(runtime, Report { status: Some(code(0)), left: vec![(pid, pidfd)] });
+    stage.world().end(812, code(5));
+    stage.world().end(runtime, code(0));
+    stage.settle(RETRY);
+    assert!(stage.table.left.is_empty());
+    assert!(!stage.world().processes.contains_key(&812), "it remains a zombie");
+}
+
 /// A helper of a runtime, below a subreaper, that no driver knows of.
 #[test]
 fn what_nobody_adopts_costs_no_descriptor_for_ever() {

@@ -73,6 +73,8 @@ impl Wait {
 impl<K: Kernel> ChildTable<K> {
     /// Kills every runtime and adopted process of a client, and begins to wait for their exits.
     pub(super) fn close(&mut self, now: Instant, client: ClientId, token: Token, patience: Duration) {
+        // Nobody adopts it any more, and the init of its pid namespace does not end before it is reaped.
+        self.give_up_left_by(|left| left.client == client);
         let Some(own) = self.clients.get_mut(&client) else { return };
         own.is_closed = true;
         let calls: Vec<_> = own.calls.values().copied().collect();
