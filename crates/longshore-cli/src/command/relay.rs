@@ -12,6 +12,9 @@
 //! moment the program runs, and never if it does not: a runtime shares its stderr with the program and writes its own
 //! message there if it cannot start it, and we print a sentence of our own.
 //!
+//! A pipe that the command was given is made as large as its own: with the kernel's default, each of the processes on its way
+//! wakes the next for every 64 KiB, and that is most of the cost of a gibibyte.
+//!
 //! A slow reader is waited for, as any program waits. Another process may hold a pipe open when the program has
 //! ended; then what is written within a second is still copied.
 
@@ -29,6 +32,9 @@ use tokio::sync::{mpsc, oneshot};
 
 /// How large the pipes are, if the kernel allows it.
 const PIPE: usize = 256 << 10;
+
+/// The size of a pipe that nobody has chosen: 16 pages of 4 KiB (pipe(7)).
+const DEFAULT_PIPE: usize = 64 << 10;
 
 /// The pipes, and what copies them.
 #[derive(Default)]
@@ -170,6 +176,13 @@ fn large_pipe() -> io::Result<(PipeReader, PipeWriter)> {
     let (ours, theirs) = io::pipe()?;
     let _it_works_as_it_is = rustix::pipe::fcntl_setpipe_size(&ours, PIPE);
     Ok((ours, theirs))
+}
+
+/// Makes a pipe of the caller's as large as ours, unless somebody has chosen its size.
+fn enlarge(pipe: impl AsFd) {
+    if rustix::pipe::fcntl_getpipe_size(&pipe) == Ok(DEFAULT_PIPE) {
+        let _it_works_as_it_is = rustix::pipe::fcntl_setpipe_size(&pipe, PIPE);
+    }
 }
 
 fn copy_out(

@@ -66,6 +66,7 @@ pub(super) fn output(
 pub(super) fn input(from: &impl AsFd, pipe: &impl AsFd) {
     // Of a terminal and a socket, the kernel would keep the program's pipe locked while it waits for them.
     if is_pipe(from.as_fd()) {
+        super::enlarge(from);
         while let Ok(1..) = move_some(from.as_fd(), pipe.as_fd()) {}
         return;
     }
@@ -151,6 +152,7 @@ impl<'a> Mover<'a> {
         // To one that cannot be written, it would refuse to move nothing.
         let is_open = rustix::fs::fcntl_getfl(out).is_ok_and(|flags| !(flags & OFlags::RWMODE).is_empty());
         let buffer = if is_open && is_pipe(out) { None } else { Some(vec![0; CHUNK]) };
+        super::enlarge(out);
         Self { pipe, out, buffer }
     }
 
@@ -249,6 +251,20 @@ mod tests {
         let mut start = [0; 6];
         file.read_exact(&mut start).unwrap();
         assert_eq!(&start, b"before");
+    }
+
+    #[test]
+    fn the_callers_pipe_is_enlarged_unless_its_size_was_chosen() {
+        use rustix::pipe::{fcntl_getpipe_size, fcntl_setpipe_size};
+        let (from, program) = pipe().unwrap();
+        drop(program);
+        for (size, expected) in [(64 << 10, super::super::PIPE), (16 << 10, 16 << 10)] {
+            let (_reader, out) = pipe().unwrap();
+            fcntl_setpipe_size(&out, size).unwrap();
+            let (ended, _running) = pipe().unwrap();
+            output(&from, &out, &ended, &AtomicBool::default()).unwrap();
+            assert_eq!(fcntl_getpipe_size(&out), Ok(expected));
+        }
     }
 
     #[test]
