@@ -341,6 +341,8 @@ pub enum StartFailureKind {
     RuntimeBroken,
     /// The container ended before the process could start in it.
     ContainerGone,
+    /// The executor ended while it was starting the process. Said by the one that has taken its containers up.
+    Interrupted,
 }
 
 #[cfg(test)]
