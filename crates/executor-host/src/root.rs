@@ -5,6 +5,7 @@
 //! <root>/containers/<id>/       a container's own directory, its bundle
 //!                 ├ owner       the executor that it belongs to, and its cgroup
 //!                 └ journal     its processes
+//! <root>/kept/<name>/           what outlives the executor of that name
 //! <root>/runtime/               the runtime's state (`--root`), so that the runtime lists our containers only
 //! ```
 //! Several executors share a root. The root directory itself is locked in two situations. One is while an
@@ -23,6 +24,7 @@
 //!
 //! If something of `c` cannot be removed, `owner` and `executors/e` stay, and the next sweep tries again.
 
+mod kept;
 mod reservation;
 pub(crate) mod sweep;
 #[cfg(test)]
@@ -43,6 +45,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use uuid::Uuid;
 
+pub use self::kept::{LedgerFile, forget_name};
 pub use self::reservation::Reservation;
 pub use self::sweep::sweep;
 use self::sweep::{leave_root, records};
@@ -104,6 +107,8 @@ pub struct Root {
     /// The parents below which it has a directory in the cgroup hierarchies. Its file has a line for each.
     parents: Mutex<BTreeSet<String>>,
     lock_file: File,
+    /// The directory of what outlives it, if it is kept.
+    kept: Option<Arc<Dir>>,
 }
 
 impl Root {
@@ -123,8 +128,15 @@ impl Root {
         let mark = format!("{executor}.{}", Uuid::new_v4().simple());
         let (dirs, lock_file) = register_executor(root, &executor, &mark)?;
         let parent = place::default_parent();
-        let root =
-            Self { dirs: Arc::new(dirs), executor, mark, parent, parents: Mutex::default(), lock_file };
+        let root = Self {
+            dirs: Arc::new(dirs),
+            executor,
+            mark,
+            parent,
+            parents: Mutex::default(),
+            lock_file,
+            kept: None,
+        };
         let Err(error) = root.enter(bundles) else { return Ok((root, swept)) };
         for left in root.close(bundles) {
             tracing::warn!(%left, "part of an executor that was not opened was not removed");

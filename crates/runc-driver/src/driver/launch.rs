@@ -276,12 +276,12 @@ impl DriverState {
         parent: Parent,
     ) -> StartResult<(HostPid, Adopted)> {
         let reservation = &container.reservation;
-        let own = Arc::clone(container);
+        let (own, name) = (Arc::clone(container), process.clone());
         let read_and_record = move || {
             let dir = own.reservation.open().map_err(|error| Error::from(error).start_failure())?;
             let pid = files.take(&dir);
             if let Some(pid) = pid
-                && let Err(error) = own.journal.record(&dir, pid)
+                && let Err(error) = own.journal.record(&dir, &name, pid)
             {
                 tracing::warn!(%pid, %error, "a process is not in the journal");
             }
