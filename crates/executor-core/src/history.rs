@@ -101,6 +101,11 @@ impl History {
         self.ledger.is_some()
     }
 
+    /// Whether a successor publishes from now on.
+    pub(crate) fn is_taken_over(&self) -> bool {
+        self.ledger.as_ref().is_some_and(|ledger| ledger.is_taken_over())
+    }
+
     /// The event with the next number, once it is recorded.
     pub(crate) fn numbered(&self, mut event: Event) -> Event {
         let mut inner = self.inner();

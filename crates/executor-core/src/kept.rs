@@ -54,6 +54,12 @@ pub trait Ledger: Send + Sync + 'static {
     /// If they cannot be read.
     fn read(&self) -> io::Result<Vec<u8>>;
 
+    /// Whether it is a successor's by now. Then this executor publishes nothing any more. By default it never is: a process that
+    /// has ended writes nothing.
+    fn is_taken_over(&self) -> bool {
+        false
+    }
+
     /// Puts these lines in the place of all others, at once.
     ///
     /// # Errors

@@ -159,12 +159,14 @@ pub struct RawExit {
     pub usage: Option<Box<Usage>>,
     /// Whether the OOM killer has killed it. If absent, the kills in `usage` stand for it.
     pub oom: Option<OomEvidence>,
+    /// When it ended, if whoever has reaped it has noted that. If absent, it is the moment at which the executor learns of it.
+    pub at: Option<Timestamp>,
 }
 
 impl RawExit {
     /// An exit of which only the status is known.
     pub const fn with(status: ExitStatus) -> Self {
-        Self { status, usage: None, oom: None }
+        Self { status, usage: None, oom: None, at: None }
     }
 }
 

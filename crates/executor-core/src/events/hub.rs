@@ -172,6 +172,9 @@ impl Hub {
     }
 
     pub(crate) fn publish(&self, event: Event) {
+        if self.bus.history.is_taken_over() {
+            return;
+        }
         // It is recorded before anybody knows of it.
         let event = if self.withheld().is_none() { self.bus.history.numbered(event) } else { event };
         // First, so that who knows of the event finds it counted.
