@@ -15,6 +15,8 @@ mod held;
 mod host;
 #[path = "keeper/memory.rs"]
 mod memory;
+#[path = "keeper/start.rs"]
+mod start;
 #[path = "keeper/strangers.rs"]
 mod strangers;
 #[path = "keeper/upgrade.rs"]
