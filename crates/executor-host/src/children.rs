@@ -40,11 +40,11 @@ use std::time::{Duration, Instant};
 
 use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, ProcessRef};
 
-use self::adoption::{Adoption, Reaped};
+use self::adoption::Adoption;
 use self::oom::OomWatch;
 pub use self::orphans::RUNTIMES;
 use self::waits::{Continuation, Wait};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Reaped};
 use crate::seam::{CallId, Containers, Event, EventSink, Parent, Request, Token};
 
 /// How long a process may take to become our child after its runtime has exited, and a killed child to exit.
@@ -304,7 +304,7 @@ impl<K: Kernel> ChildTable<K> {
         let known = watched.role.is_known_to_have_executed();
         let seen = known.or_else(|| self.kernel.stat(watched.pid).map(|stat| stat.has_executed()));
         let (status, has_executed) = match self.kernel.reap(&watched.pidfd) {
-            Ok(Some(status)) => (Some(status), seen),
+            Ok(Some(reaped)) => (Some(reaped.status), known.or(reaped.has_executed).or(seen)),
             // It has exited, and its parent (crun's helper) may still exist.
             Ok(None) => return self.retry_reaping(now, give_up, number),
             // It is another's child yet, or somebody else is just reaping it (state X): its status is known after that.

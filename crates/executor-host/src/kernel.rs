@@ -34,6 +34,14 @@ pub(crate) struct Spawned<P> {
     pub(crate) image: ImageFate,
 }
 
+/// How a process was when it was reaped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reaped {
+    pub(crate) status: ExitStatus,
+    /// Whether it had executed a program, if that is known.
+    pub(crate) has_executed: Option<bool>,
+}
+
 /// What the child table needs from the kernel. No method blocks.
 pub(crate) trait Kernel {
     /// A reference to a process that stays valid when the pid is reused.
@@ -55,9 +63,13 @@ pub(crate) trait Kernel {
     /// Reports the exit of a process once, under this number.
     fn watch(&mut self, number: u64, pidfd: &Self::Pidfd) -> io::Result<()>;
     /// Reaps a child that has exited. `None` while it is alive, an error if it is not a child.
-    fn reap(&mut self, pidfd: &Self::Pidfd) -> io::Result<Option<ExitStatus>>;
+    fn reap(&mut self, pidfd: &Self::Pidfd) -> io::Result<Option<Reaped>>;
     /// The same by pid, for a child that has no pidfd.
     fn reap_unwatched(&mut self, pid: HostPid) -> io::Result<Option<ExitStatus>>;
+    /// How a child ended that was reaped before anybody has asked for it.
+    fn recorded(&mut self, pid: HostPid) -> Option<Reaped>;
+    /// Nothing is asked about the processes any more that have had these pids.
+    fn forget(&mut self, pids: &mut dyn Iterator<Item = HostPid>);
     /// The status of a process that another thread or process has reaped, if the kernel still knows it.
     fn status_of_reaped(&mut self, pidfd: &Self::Pidfd) -> Option<ExitStatus>;
     /// Signals a process.
@@ -106,6 +118,13 @@ pub(crate) trait Kernel {
     fn set_subreaper(&mut self, on: bool) -> io::Result<()>;
 }
 
+/// The wait of the host's thread.
+pub(crate) trait Waits {
+    /// Waits until watched processes have exited, the thread is woken, or the timeout has passed. Returns the
+    /// numbers of the exited processes and of notices, and perhaps [`OOM`].
+    fn wait(&self, wake: &OwnedFd, timeout: Option<Duration>) -> Vec<u64>;
+}
+
 /// Linux, with an epoll for pidfds and for the eventfd that wakes the host's thread.
 pub(crate) struct Linux {
     epoll: OwnedFd,
@@ -139,9 +158,15 @@ impl Linux {
         })
     }
 
-    /// Waits until watched processes have exited, the thread is woken, or the timeout has passed. Returns the
-    /// numbers of the exited processes and of notices, and perhaps [`OOM`].
-    pub(crate) fn wait(&self, wake: &OwnedFd, timeout: Option<Duration>) -> Vec<u64> {
+    /// Reports under this number when a file can be read.
+    pub(crate) fn watch_file(&self, number: u64, file: impl AsFd) -> io::Result<()> {
+        let once = epoll::EventFlags::IN | epoll::EventFlags::ONESHOT;
+        Ok(epoll::add(&self.epoll, file, epoll::EventData::new_u64(number), once)?)
+    }
+}
+
+impl Waits for Linux {
+    fn wait(&self, wake: &OwnedFd, timeout: Option<Duration>) -> Vec<u64> {
         let mut events = Vec::with_capacity(64);
         let timeout = timeout.and_then(|timeout| Timespec::try_from(whole_milliseconds(timeout)).ok());
         let waited = epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref());
@@ -215,14 +240,11 @@ impl Kernel for Linux {
         named: &mut dyn FnMut(String),
     ) -> io::Result<Spawned<OwnedFd>> {
         let program = Path::new(&command.program);
-        let (file, fate) = match command.image {
-            None => (None, ImageFate::None),
-            Some(image) if FileIdentity::of(&fs::metadata(program)?) != image.of => {
-                (None, ImageFate::Outdated)
-            }
-            Some(image) => (Some(above(fd(fds, image.fd)?)?), ImageFate::Executed),
+        let (image, fate) = chosen_image(command, fds)?;
+        let Some(image) = image else {
+            return self.execute(command, fds, Program::Path(program), named, fate);
         };
-        let Some(file) = file else { return self.execute(command, fds, Program::Path(program), named, fate) };
+        let file = above(image)?;
         match self.execute(command, fds, Program::Memory(&file), named, fate) {
             Err(error) if is_of_the_file(&error) => {
                 tracing::debug!(%error, "the runtime cannot be executed from memory");
@@ -245,12 +267,12 @@ impl Kernel for Linux {
     }
 
     fn watch(&mut self, number: u64, pidfd: &OwnedFd) -> io::Result<()> {
-        let once = epoll::EventFlags::IN | epoll::EventFlags::ONESHOT;
-        Ok(epoll::add(&self.epoll, pidfd, epoll::EventData::new_u64(number), once)?)
+        self.watch_file(number, pidfd)
     }
 
-    fn reap(&mut self, pidfd: &OwnedFd) -> io::Result<Option<ExitStatus>> {
-        pidfd::reap(pidfd.as_fd())
+    fn reap(&mut self, pidfd: &OwnedFd) -> io::Result<Option<Reaped>> {
+        let status = pidfd::reap(pidfd.as_fd())?;
+        Ok(status.map(|status| Reaped { status, has_executed: None }))
     }
 
     fn reap_unwatched(&mut self, pid: HostPid) -> io::Result<Option<ExitStatus>> {
@@ -258,6 +280,12 @@ impl Kernel for Linux {
         let status = rustix::process::waitid(WaitId::Pid(pidfd::raw(pid)?), options)?;
         Ok(status.as_ref().map(pidfd::status))
     }
+
+    fn recorded(&mut self, _pid: HostPid) -> Option<Reaped> {
+        None
+    }
+
+    fn forget(&mut self, _pids: &mut dyn Iterator<Item = HostPid>) {}
 
     fn status_of_reaped(&mut self, pidfd: &OwnedFd) -> Option<ExitStatus> {
         pidfd::status_of_reaped(pidfd.as_fd())
@@ -370,13 +398,23 @@ fn whole_milliseconds(timeout: Duration) -> Duration {
     Duration::from_millis(u64::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
 }
 
-fn fd(fds: &[OwnedFd], index: usize) -> io::Result<&OwnedFd> {
-    fds.get(index).ok_or_else(|| Errno::BADF.into())
+/// The program in memory that is executed, unless there is none, or the program's file has changed since.
+pub(crate) fn chosen_image<'a>(
+    command: &Command,
+    fds: &'a [OwnedFd],
+) -> io::Result<(Option<&'a OwnedFd>, ImageFate)> {
+    match command.image {
+        None => Ok((None, ImageFate::None)),
+        Some(image) if FileIdentity::of(&fs::metadata(&command.program)?) != image.of => {
+            Ok((None, ImageFate::Outdated))
+        }
+        Some(image) => Ok((Some(fds.get(image.fd).ok_or(Errno::BADF)?), ImageFate::Executed)),
+    }
 }
 
 /// Whether another file may be executed where this one was not: the arguments and what there is of memory,
 /// processes and descriptors stay the same.
-fn is_of_the_file(error: &io::Error) -> bool {
+pub(crate) fn is_of_the_file(error: &io::Error) -> bool {
     use Errno as E;
     !matches!(
         Errno::from_io_error(error),
@@ -385,7 +423,7 @@ fn is_of_the_file(error: &io::Error) -> bool {
 }
 
 /// A program's name as the kernel keeps it: 15 bytes at most.
-fn short_name(program: &Path) -> String {
+pub(crate) fn short_name(program: &Path) -> String {
     let name = program.file_name().unwrap_or_default().to_string_lossy();
     name.chars().take(15).collect()
 }

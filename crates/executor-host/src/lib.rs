@@ -4,6 +4,7 @@
 //!  driver ──▶ client ──▶ seam: values and file descriptors ──▶ local: the embedder's process, one thread
 //!    │                                                            └──▶ children (decides) ──▶ kernel (does)
 //!    │                                                                  └──▶ oom: the kernel's log, notices of cgroups
+//!    │                 └── keeper: the parent is a process that outlives the embedder's, the same decisions
 //!    ├──▶ root: which executor owns which container, sweeping what dead executors left ──▶ journal, tree
 //!    ├──▶ cgroup: a container's processes and usage, killing and removing ──▶ procfs, pidfd
 //!    └──▶ terminal: the console socket, and copying between terminal and pipes
@@ -20,7 +21,9 @@ mod error;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod host_thread;
 pub mod journal;
+pub mod keeper;
 mod kernel;
 mod local;
 pub mod memory_file;

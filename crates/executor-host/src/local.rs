@@ -11,18 +11,14 @@
 //! Exits are reported by pidfds, and each child is reaped by its pidfd. Waiting for any child would also reap
 //! the embedder's own.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
-
-use rustix::event::{EventfdFlags, eventfd};
 
 use crate::children::{ChildTable, ClientId};
-use crate::kernel::{Linux, OOM};
+use crate::host_thread::{Entry, Queue};
+use crate::kernel::Linux;
 use crate::lock;
 use crate::seam::{EventSink, ProcessHost, Request};
 
@@ -36,19 +32,6 @@ pub struct LocalHost {
 /// to the process.
 static HOST: Mutex<Option<Arc<Queue>>> = Mutex::new(None);
 
-/// The requests to the host's thread.
-struct Queue {
-    entries: Mutex<VecDeque<(ClientId, Entry)>>,
-    wake: OwnedFd,
-    next_client: AtomicU64,
-}
-
-enum Entry {
-    Join(Box<dyn EventSink>),
-    Request(Request, Vec<OwnedFd>),
-    Leave,
-}
-
 impl LocalHost {
     /// Becomes a client of this process's host, and starts its thread if there is none. Events go to `sink`.
     ///
@@ -59,13 +42,12 @@ impl LocalHost {
         let queue = match &*host {
             Some(queue) => Arc::clone(queue),
             None => {
-                let queue = Queue::start()?;
+                let queue = start()?;
                 *host = Some(Arc::clone(&queue));
                 queue
             }
         };
-        let client = queue.next_client.fetch_add(1, Ordering::Relaxed);
-        queue.enter(client, Entry::Join(Box::new(sink)));
+        let client = queue.join(sink);
         Ok(Self { client, queue })
     }
 }
@@ -82,64 +64,30 @@ impl Drop for LocalHost {
     }
 }
 
-impl Queue {
-    fn start() -> io::Result<Arc<Self>> {
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let table = ChildTable::new(Linux::new(&wake)?);
-        let queue = Arc::new(Self { entries: Mutex::default(), wake, next_client: AtomicU64::new(0) });
-        let own = Arc::clone(&queue);
-        thread::Builder::new().name("longshore-host".into()).spawn(move || own.work(table))?;
-        Ok(queue)
-    }
+fn start() -> io::Result<Arc<Queue>> {
+    let queue = Arc::new(Queue::new()?);
+    let table = ChildTable::new(Linux::new(queue.wake())?);
+    let own = Arc::clone(&queue);
+    thread::Builder::new().name("longshore-host".into()).spawn(move || {
+        let guard = ThreadGuard(own);
+        guard.0.work(table, || stop_if_idle(&guard.0));
+    })?;
+    Ok(queue)
+}
 
-    fn enter(&self, client: ClientId, entry: Entry) {
-        lock(&self.entries).push_back((client, entry));
-        // A write to an eventfd fails only when its counter, of 64 bits, is full.
-        let _woken = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+/// Stops unless a client has just joined.
+fn stop_if_idle(queue: &Arc<Queue>) -> bool {
+    let mut host = lock(&HOST);
+    let is_idle = queue.is_empty();
+    if is_idle {
+        forget(queue, &mut host);
     }
+    is_idle
+}
 
-    fn work(self: Arc<Self>, mut table: ChildTable<Linux>) {
-        let _guard = ThreadGuard(Arc::clone(&self));
-        loop {
-            let next = lock(&self.entries).pop_front();
-            let was_empty = next.is_none();
-            match next {
-                Some((client, Entry::Join(sink))) => table.join(client, sink),
-                Some((client, Entry::Request(request, fds))) => {
-                    table.handle(Instant::now(), client, request, fds)
-                }
-                Some((client, Entry::Leave)) => table.leave(client),
-                None if !table.is_needed() && self.stop_if_idle() => return,
-                None => table.idle(Instant::now()),
-            }
-            // Exits are handled between two requests, so that many requests do not delay them.
-            let now = Instant::now();
-            let until_due = table.next_deadline(now).map(|at| at.saturating_duration_since(now));
-            let timeout = if was_empty { until_due } else { Some(Duration::ZERO) };
-            for number in table.kernel().wait(&self.wake, timeout) {
-                match number {
-                    OOM => table.log_noticed(),
-                    number => table.ended(Instant::now(), number),
-                }
-            }
-            table.tick(Instant::now());
-        }
-    }
-
-    /// Stops unless a client has just joined.
-    fn stop_if_idle(&self) -> bool {
-        let mut host = lock(&HOST);
-        let is_idle = lock(&self.entries).is_empty();
-        if is_idle {
-            self.forget(&mut host);
-        }
-        is_idle
-    }
-
-    fn forget(&self, host: &mut Option<Arc<Self>>) {
-        if host.as_ref().is_some_and(|host| std::ptr::eq(Arc::as_ptr(host), self)) {
-            *host = None;
-        }
+fn forget(queue: &Arc<Queue>, host: &mut Option<Arc<Queue>>) {
+    if host.as_ref().is_some_and(|host| Arc::ptr_eq(host, queue)) {
+        *host = None;
     }
 }
 
@@ -150,7 +98,7 @@ struct ThreadGuard(Arc<Queue>);
 impl Drop for ThreadGuard {
     fn drop(&mut self) {
         let mut host = lock(&HOST);
-        self.0.forget(&mut host);
-        lock(&self.0.entries).clear();
+        forget(&self.0, &mut host);
+        self.0.clear();
     }
 }

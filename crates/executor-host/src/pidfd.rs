@@ -55,6 +55,13 @@ pub(crate) fn send(pidfd: impl AsFd, signal: Signal) -> io::Result<Delivery> {
     }
 }
 
+/// Whether a process has exited.
+pub(crate) fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
+    let now = rustix::event::Timespec::default();
+    let mut poll = [rustix::event::PollFd::new(&pidfd, rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut poll, Some(&now)).is_ok_and(|count| count > 0)
+}
+
 /// Reaps a child that has exited. `None` while it is alive.
 ///
 /// # Errors

@@ -160,7 +160,17 @@ fn topmost_missing<'a>(parent: &'a str, hierarchy: &Path) -> Option<&'a str> {
 
 /// Makes an executor's own directory below a parent, in every hierarchy that permits it.
 pub(crate) fn make_parent(parent: &str, executor: &str) {
-    for dir in in_hierarchies(&executor_path(parent, executor)) {
+    make_at(&executor_path(parent, executor));
+}
+
+/// The place of an executor's keeper, beside its containers'. No container's id begins with a dot.
+pub fn keeper_path(parent: &str, executor: &str) -> String {
+    format!("{}/.keeper", executor_path(parent, executor))
+}
+
+/// Makes a directory and those above it, in every hierarchy that permits it.
+pub(crate) fn make_at(path: &str) {
+    for dir in in_hierarchies(path) {
         // Another executor that was the last in an upper directory may remove it before the next level is made.
         let made = (0..100).find_map(|_| match make(&dir) {
             Err(error) if error.kind() == ErrorKind::NotFound => None,

@@ -6,16 +6,8 @@ use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, ProcessRef};
 use rustix::io::Errno;
 
 use super::{ChildTable, ClientId, Role, Watched};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Reaped};
 use crate::seam::{CallId, Event, Members, Parent, ProcessEnd, Token};
-
-/// How a process was when it was reaped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Reaped {
-    pub(super) status: ExitStatus,
-    /// Whether it had executed a program, if that is known.
-    pub(super) has_executed: Option<bool>,
-}
 
 impl Role {
     /// `None` if it has to be looked at. What is not adopted is not asked about.
@@ -114,10 +106,13 @@ impl<K: Kernel> ChildTable<K> {
     fn adopt_gone(&mut self, adoption: Adoption) {
         let Adoption { client, token, process, pid, parent } = adoption;
         let reaped = match parent {
-            Parent::Us | Parent::LeftBy(_) => Some(self.take_orphan(pid).unwrap_or_else(|| {
-                self.kernel.was_robbed();
-                Reaped { status: ExitStatus::Unknown, has_executed: None }
-            })),
+            Parent::Us | Parent::LeftBy(_) => {
+                let known = self.take_orphan(pid).or_else(|| self.kernel.recorded(pid));
+                Some(known.unwrap_or_else(|| {
+                    self.kernel.was_robbed();
+                    Reaped { status: ExitStatus::Unknown, has_executed: None }
+                }))
+            }
             Parent::Call(call) => {
                 self.status_of_call(client, call).map(|status| Reaped { status, has_executed: None })
             }
@@ -177,7 +172,9 @@ impl<K: Kernel> ChildTable<K> {
         self.reap_remembered();
         self.remembered.retain(|one| one.client != client || one.container != *container);
         let Some(own) = self.clients.get_mut(&client) else { return };
-        own.sessions.remove(container);
+        if let Some(pids) = own.sessions.remove(container) {
+            self.kernel.forget(&mut pids.into_iter());
+        }
         let adopted = own.adopted.extract_if(|process, _| process.container == *container);
         for (_, number) in adopted {
             self.watched.remove(&number);

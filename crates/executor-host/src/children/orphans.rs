@@ -27,10 +27,8 @@ use std::time::Instant;
 use executor_core::lifecycle::{ContainerId, HostPid, Signal};
 
 use super::waits::Continuation;
-use super::{
-    ADOPTION, ChildTable, Client, ClientId, HANDOVER, LeftBy, Reaped, Remembered, Role, push_bounded,
-};
-use crate::kernel::Kernel;
+use super::{ADOPTION, ChildTable, Client, ClientId, HANDOVER, LeftBy, Remembered, Role, push_bounded};
+use crate::kernel::{Kernel, Reaped};
 use crate::procfs::{self, Stat};
 use crate::seam::{Containers, Members, Token};
 
@@ -107,7 +105,7 @@ impl<K: Kernel> ChildTable<K> {
         for (pid, pidfd) in given_up.into_iter().flat_map(|left| left.processes) {
             let has_executed = self.kernel.stat(pid).map(|stat| stat.has_executed());
             let (status, has_executed) = match self.kernel.reap(&pidfd) {
-                Ok(status) => (status, has_executed),
+                Ok(reaped) => (reaped.map(|reaped| reaped.status), has_executed),
                 // By now, another process may have the pid that was looked at.
                 Err(_) => (self.kernel.status_of_reaped(&pidfd), None),
             };
@@ -175,8 +173,9 @@ impl<K: Kernel> ChildTable<K> {
     }
 
     fn reap_orphan(&mut self, pid: HostPid, stat: &Stat) {
-        if let Ok(Some(status)) = self.kernel.open(pid).and_then(|pidfd| self.kernel.reap(&pidfd)) {
-            self.record_orphan(pid, Reaped { status, has_executed: Some(stat.has_executed()) });
+        if let Ok(Some(reaped)) = self.kernel.open(pid).and_then(|pidfd| self.kernel.reap(&pidfd)) {
+            let has_executed = reaped.has_executed.or(Some(stat.has_executed()));
+            self.record_orphan(pid, Reaped { has_executed, ..reaped });
         }
     }
 

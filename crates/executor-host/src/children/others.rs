@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{ChildTable, ClientId, Reaped};
+use super::{ChildTable, ClientId};
 use crate::kernel::Kernel;
 
 impl<K: Kernel> ChildTable<K> {
@@ -46,8 +46,8 @@ impl<K: Kernel> ChildTable<K> {
             let Ok(pidfd) = self.kernel.open(pid) else { continue };
             if self.kernel.stat(pid).is_some_and(|stat| stat.state == 'Z' && stat.start == start) {
                 // It may be a container's, on a host where an exiting process has no cgroup.
-                if let Ok(Some(status)) = self.kernel.reap(&pidfd) {
-                    self.record_orphan(pid, Reaped { status, has_executed: None });
+                if let Ok(Some(reaped)) = self.kernel.reap(&pidfd) {
+                    self.record_orphan(pid, reaped);
                 }
             }
         }

@@ -155,7 +155,7 @@ impl Kernel for World {
         Ok(())
     }
 
-    fn reap(&mut self, pidfd: &u64) -> io::Result<Option<ExitStatus>> {
+    fn reap(&mut self, pidfd: &u64) -> io::Result<Option<Reaped>> {
         let Some((pid, fake)) = self.by_serial(*pidfd).filter(|(_, fake)| fake.parent == OWN) else {
             return Err(Errno::CHILD.into());
         };
@@ -169,13 +169,20 @@ impl Kernel for World {
             }
             self.did.push(format!("reap {pid}"));
         }
-        Ok(status)
+        Ok(status.map(|status| Reaped { status, has_executed: None }))
     }
 
     fn reap_unwatched(&mut self, pid: HostPid) -> io::Result<Option<ExitStatus>> {
         let serial = self.processes.get(&pid.get()).map(|fake| fake.serial);
-        serial.map_or(Err(Errno::CHILD.into()), |serial| self.reap(&serial))
+        let reaped = serial.map_or(Err(Errno::CHILD.into()), |serial| self.reap(&serial));
+        Ok(reaped?.map(|reaped| reaped.status))
     }
+
+    fn recorded(&mut self, _: HostPid) -> Option<Reaped> {
+        None
+    }
+
+    fn forget(&mut self, _: &mut dyn Iterator<Item = HostPid>) {}
 
     fn status_of_reaped(&mut self, pidfd: &u64) -> Option<ExitStatus> {
         self.known.get(pidfd).copied()
