@@ -45,7 +45,8 @@ pub use error::{Error, Result};
 pub use local::LocalHost;
 pub use pidfd::watch;
 pub use root::{
-    EXECUTOR_VARIABLE, LedgerFile, Reservation, Root, default_cgroup_parent, forget_name, log_prefix, sweep,
+    EXECUTOR_VARIABLE, LedgerFile, RECORD, Reservation, Root, default_cgroup_parent, forget_name, log_prefix,
+    sweep,
 };
 pub use seam::{
     CallId, Command, Containers, Delivered, Event, EventSink, FileIdentity, Image, ImageFate, Members,

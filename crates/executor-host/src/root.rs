@@ -64,6 +64,10 @@ const RUNTIME: &str = "runtime";
 
 const OWNER: &str = "owner";
 
+/// The file in a container's directory that says what it is, if its executor is kept. It is there as long as the directory has
+/// the id.
+pub const RECORD: &str = "container.json";
+
 const OTHERS_READ: u32 = 0o044;
 
 /// How long the lock on a root is waited for.
@@ -168,6 +172,12 @@ impl Root {
         }
     }
 
+    /// The path of the keeper's cgroups, within each hierarchy. `None` if this user may make no cgroups.
+    pub fn keeper_cgroup(&self) -> Option<String> {
+        let parent = self.parent.as_ref()?;
+        Some(format!("{}/.keeper", place::executor_path(parent, &self.executor)))
+    }
+
     /// What the runtimes of this executor have in their environment, as the value of [`EXECUTOR_VARIABLE`]. It
     /// is secret: a sweep kills whoever has the mark of a dead executor.
     pub fn mark(&self) -> &str {
@@ -241,6 +251,20 @@ impl Root {
         parent: Option<&CgroupParent>,
         bundles: &dyn Bundles,
     ) -> Result<Option<Reservation>> {
+        self.reserve_with(id, parent, None, bundles)
+    }
+
+    /// The same, with this text in [`RECORD`].
+    ///
+    /// # Errors
+    /// As for [`reserve`](Self::reserve).
+    pub fn reserve_with(
+        &self,
+        id: &ContainerId,
+        parent: Option<&CgroupParent>,
+        record: Option<&[u8]>,
+        bundles: &dyn Bundles,
+    ) -> Result<Option<Reservation>> {
         let (cgroup, dirs) = (self.place(parent, id)?, Arc::clone(&self.dirs));
         let reservation = Reservation { id: id.clone(), cgroup, executor: self.executor.clone(), dirs };
         let containers = &self.dirs.containers;
@@ -254,7 +278,11 @@ impl Root {
         let cgroup = reservation.cgroup.as_ref().map_or(NO_CGROUP, |place| &place.cgroups_path);
         let owner = format!("{}\n{cgroup}\n", self.executor);
         let written = made.write_new(OWNER, owner.as_bytes(), 0o600);
-        let named = written.and_then(|_| self.name_when_swept(&unnamed, id, bundles));
+        let recorded = written.and_then(|_| match record {
+            Some(record) => made.write_new(RECORD, record, 0o600).map(drop),
+            None => Ok(()),
+        });
+        let named = recorded.and_then(|()| self.name_when_swept(&unnamed, id, bundles));
         let Err(error) = named else { return Ok(Some(reservation)) };
         for left in containers.remove_tree(&unnamed, LeftoverKind::File) {
             tracing::warn!(%left, "part of a failed reservation was not removed");

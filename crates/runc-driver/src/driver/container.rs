@@ -1,6 +1,6 @@
 //! What the driver knows of one container, and the starts and terminals of its processes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::created::Layout;
+use super::kept::Found;
 use super::update::Updates;
 use crate::{Error, lock};
 
@@ -38,6 +39,8 @@ pub(super) struct DriverContainer {
     starts: Mutex<Starts>,
     terminals: Mutex<Terminals>,
     pub(super) updates: Updates,
+    /// What another executor has left of its processes, until it is taken up.
+    pub(super) left: Mutex<BTreeMap<ProcessId, Found>>,
     /// Whether it has a memory limit of its own.
     has_memory_limit: AtomicBool,
     /// The kills for lack of memory that its usage has had so far.
@@ -78,6 +81,7 @@ impl DriverContainer {
             starts: Mutex::default(),
             terminals: Mutex::default(),
             updates: Updates::default(),
+            left: Mutex::default(),
             has_memory_limit: has_memory_limit.into(),
             seen_kills: Mutex::default(),
         }

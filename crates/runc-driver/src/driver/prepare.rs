@@ -15,6 +15,7 @@ use executor_host::Place;
 use tokio::sync::watch;
 
 use super::container::DriverContainer;
+use super::kept::record_of;
 use super::pools::Pool;
 use super::{DriverState, gone};
 use crate::{Error, lock};
@@ -86,9 +87,11 @@ impl DriverState {
     ) -> Result<Arc<DriverContainer>, StartFailure> {
         let opened = self.opened().map_err(|error| error.start_failure())?;
         let parent = spec.cgroup_parent.as_ref().or(self.cgroup_parent.as_ref());
+        let record = self.is_kept().then(|| record_of(&spec)).transpose();
+        let record = record.map_err(|error| error.start_failure())?;
         let reserved = opened
             .root
-            .reserve(id, parent, &*self.bundles)
+            .reserve_with(id, parent, record.as_deref(), &*self.bundles)
             .map_err(|error| Error::from(error).start_failure())?;
         let Some(reservation) = reserved else {
             let message = format!(
