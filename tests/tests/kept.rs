@@ -290,3 +290,80 @@ fn judge(file: &Path, kills: usize) {
     );
     assert!(exact > kills, "{exact}");
 }
+
+/// The keeper of the only executor of a stage.
+fn keeper_of(stage: &Stage) -> rustix::process::Pid {
+    let executor = fs::read_dir(stage.root().join("executors")).unwrap().next().unwrap().unwrap().file_name();
+    let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
+    let dirs = hierarchies.chain(["/sys/fs/cgroup".into()]);
+    let find = |dir: std::path::PathBuf| {
+        let procs = dir.join("longshore").join(&executor).join(".keeper/cgroup.procs");
+        fs::read_to_string(procs).ok()?.lines().next()?.parse().ok()
+    };
+    rustix::process::Pid::from_raw(dirs.filter_map(find).next().expect("a keeper in a cgroup of its own"))
+        .unwrap()
+}
+
+/// The executor goes on with another keeper.
+#[test]
+fn the_keeper_is_killed() {
+    on_stage(async |stage| {
+        let executor = kept(&stage);
+        let spec = ContainerSpec::host(["sh", "-c", "sleep 1; exit 7"]).id("a".parse().unwrap());
+        let container = executor.run(spec).await.unwrap();
+        container.started().await.unwrap();
+        let first = keeper_of(&stage);
+        rustix::process::kill_process(first, rustix::process::Signal::KILL).unwrap();
+        assert_eq!(container.wait().await.status, status_of_a_strangers_child(7));
+        let after = async {
+            loop {
+                let exit =
+                    executor.run(ContainerSpec::host(["sh", "-c", "exit 3"])).await.unwrap().wait().await;
+                if exit.started_at.is_some() {
+                    return exit;
+                }
+            }
+        };
+        assert_eq!(tokio::time::timeout(HUNG, after).await.unwrap().status, ExitStatus::Code(3));
+        assert_ne!(keeper_of(&stage), first);
+        end(executor).await;
+        drop(container);
+        forget(&stage);
+        stage.check();
+    });
+}
+
+/// Both are killed: what lives is exact where the kernel tells the status of another's child, and what has ended is unknown.
+#[test]
+fn the_keeper_and_the_embedder_are_killed() {
+    on_stage(async |stage| {
+        let executor = kept(&stage);
+        for (id, script) in [("ends", "sleep 0.3; exit 7"), ("lives", "sleep 3; exit 8")] {
+            let spec = ContainerSpec::host(["sh", "-c", script]).id(id.parse().unwrap());
+            executor.run(spec.keep_exited(KeepExited::UntilRemoved)).await.unwrap().started().await.unwrap();
+        }
+        let keeper = keeper_of(&stage);
+        executor.detach().await.unwrap();
+        drop(executor);
+        rustix::process::kill_process(keeper, rustix::process::Signal::KILL).unwrap();
+        tokio::time::sleep(Duration::from_millis(700)).await;
+
+        let executor = kept(&stage);
+        let exit_of = async |id: &str| executor.get(&id.parse().unwrap()).await.unwrap().wait().await;
+        let ended = exit_of("ends").await;
+        assert_eq!((ended.status, ended.reason), (ExitStatus::Unknown, ExitReason::Lost));
+        assert_eq!(exit_of("lives").await.status, status_of_a_strangers_child(8));
+        end(executor).await;
+        forget(&stage);
+        stage.check();
+    });
+}
+
+/// The kernel tells it from 6.15 on.
+fn status_of_a_strangers_child(code: u8) -> ExitStatus {
+    if longshore::runtime::KernelRelease::running() >= longshore::runtime::KernelRelease::new(6, 15) {
+        ExitStatus::Code(code)
+    } else {
+        ExitStatus::Unknown
+    }
+}

@@ -12,6 +12,7 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use executor_core::lifecycle::{ContainerId, ExecId, ExitStatus, HostPid, Leftover, ProcessId, ProcessRef};
 use executor_core::{
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use super::container::DriverContainer;
 use super::pid_file::read_pid;
+use super::pools::Pool;
 use super::{CALL_DEADLINE, DriverState, Mode, Runc};
 use crate::{Error, Result, lock};
 
@@ -37,11 +39,16 @@ const VERSION: u32 = 1;
 /// The most bytes of it that are read.
 const LIMIT: u64 = 64 << 20;
 
+/// How long after a keeper that could not be started another one is tried.
+const KEEPER_RETRY: Duration = Duration::from_secs(1);
+
 /// What an executor that is kept has besides.
 pub(super) struct KeptHost {
     pub(super) keeper: Keeper,
     pub(super) client: HostClient,
     pub(super) is_detached: AtomicBool,
+    /// Its keeper ends, or is left alone.
+    pub(super) is_leaving: AtomicBool,
 }
 
 /// The exits of processes that could not be taken up.
@@ -95,7 +102,8 @@ impl Runc {
         let client = HostClient::kept(keeper.clone()).map_err(|error| failed(error.into()))?;
         let ledger = own.ledger().map_err(|error| failed(error.into()))?;
         let reservations = own.reservations().map_err(|error| failed(error.into()))?;
-        let _first = shared.kept.set(KeptHost { keeper, client, is_detached: false.into() });
+        let _first =
+            shared.kept.set(KeptHost { keeper, client, is_detached: false.into(), is_leaving: false.into() });
         shared.enter(own);
         let (mut containers, mut unadopted) = (Vec::new(), Vec::new());
         for reservation in reservations {
@@ -257,6 +265,42 @@ impl DriverState {
         });
     }
 
+    /// Starts another keeper whenever one has ended, until the executor leaves. Needs a tokio runtime.
+    pub(super) fn replace_keepers(self: &Arc<Self>) {
+        let shared = Arc::downgrade(self);
+        tokio::spawn(async move {
+            loop {
+                let Some(keeper) = shared.upgrade().and_then(|own| Some(own.kept.get()?.keeper.clone()))
+                else {
+                    return;
+                };
+                if let Err(error) = keeper.ended().await {
+                    return tracing::warn!(%error, "the end of the keeper would not be seen");
+                }
+                let Some(own) = shared.upgrade().filter(|own| !own.is_leaving()) else { return };
+                let renew = Arc::clone(&own);
+                let renewed = own.pools.run(Pool::Reads, move || renew.renew_keeper()).await;
+                if let Err(error) = renewed.and_then(|renewed| renewed) {
+                    tracing::error!(%error, "there is no keeper: nothing can be started");
+                    tokio::time::sleep(KEEPER_RETRY).await;
+                }
+            }
+        });
+    }
+
+    fn renew_keeper(&self) -> Result<()> {
+        let (Some(kept), opened) = (self.kept.get(), self.opened()?) else { return Ok(()) };
+        tracing::warn!("the keeper has ended; another one is started");
+        let another = keeper_of(&opened.root)?;
+        kept.keeper.replace_by(another);
+        Ok(())
+    }
+
+    /// Whether the keeper's end is its own wish by now.
+    fn is_leaving(&self) -> bool {
+        self.kept.get().is_none_or(|kept| kept.is_leaving.load(Ordering::Relaxed))
+    }
+
     pub(super) fn hold_end(&self, process: &ProcessRef, stream: StreamKind, end: BorrowedFd<'_>) {
         let Some(KeptHost { keeper, .. }) = self.kept.get() else { return };
         if let Err(error) = keeper.hold(&held_name(process, stream_name(stream)), end) {
@@ -271,6 +315,7 @@ impl DriverState {
     /// Lets what runs run on: closing ends nothing.
     pub(super) fn detach(&self) {
         if let Some(kept) = self.kept.get() {
+            kept.is_leaving.store(true, Ordering::Relaxed);
             kept.is_detached.store(true, Ordering::Relaxed);
         }
     }
@@ -286,7 +331,8 @@ impl DriverState {
 
     /// Ends the keeper, when nothing is left for it.
     pub(super) fn quit_keeper(&self) -> Vec<Leftover> {
-        let Some(KeptHost { keeper, .. }) = self.kept.get() else { return Vec::new() };
+        let Some(KeptHost { keeper, is_leaving, .. }) = self.kept.get() else { return Vec::new() };
+        is_leaving.store(true, Ordering::Relaxed);
         keeper.quit().unwrap_or_else(|error| {
             tracing::warn!(%error, "the keeper was not ended");
             Vec::new()

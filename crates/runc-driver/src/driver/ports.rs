@@ -296,6 +296,7 @@ impl ExitSource for Runc {
         {
             tracing::error!(%error, "orphans are reaped only when their container is released");
         }
+        shared.replace_keepers();
         let exits = stream::select(shared.host().exits(), shared.lost.take());
         let with_usage = move |(process, end)| Arc::clone(&shared).exit(process, end);
         // Unordered, so that no exit waits for the usage of another container.
