@@ -367,3 +367,54 @@ fn status_of_a_strangers_child(code: u8) -> ExitStatus {
         ExitStatus::Unknown
     }
 }
+
+/// A shell in a terminal, its size, and its input, before and after.
+#[test]
+fn a_terminal_goes_on() {
+    on_stage(async |stage| {
+        let executor = kept(&stage);
+        let mut spec = ContainerSpec::host(["sh"]).id("t".parse().unwrap());
+        spec.process.terminal = Some(longshore::TerminalSize { rows: 33, columns: 99 });
+        spec.process.stdio = longshore::StdioSpec {
+            stdin: longshore::Stdio::Pipe,
+            stdout: longshore::Stdio::Pipe,
+            ..Default::default()
+        };
+        let container = executor.run(spec).await.unwrap();
+        container.started().await.unwrap();
+        let mut stdin = container.io().take_stdin().unwrap();
+        stdin.write_all(b"stty -echo; X=kept; echo ready\n").await.unwrap();
+        let mut stdout = container.io().take_stdout().unwrap();
+        read_until(&mut stdout, "ready\r").await;
+        executor.detach().await.unwrap();
+        drop((stdin, stdout, container, executor));
+
+        let executor = kept(&stage);
+        let container = executor.get(&"t".parse().unwrap()).await.unwrap();
+        let adopted = executor.adopted().await.unwrap();
+        let mut stdin = adopted[0].io().take_stdin().unwrap();
+        let mut stdout = adopted[0].io().take_stdout().unwrap();
+        stdin.write_all(b"echo $X $(stty size)\n").await.unwrap();
+        read_until(&mut stdout, "kept 33 99\r").await;
+        container.resize(longshore::TerminalSize { rows: 44, columns: 88 }).await.unwrap();
+        stdin.write_all(b"echo $(stty size); exit 5\n").await.unwrap();
+        read_until(&mut stdout, "44 88\r").await;
+        assert_eq!(container.wait().await.status, ExitStatus::Code(5));
+        container.released().await.unwrap();
+        end(executor).await;
+        drop((stdin, stdout, adopted, container));
+        forget(&stage);
+        stage.check();
+    });
+}
+
+async fn read_until(output: &mut longshore::Output, text: &str) {
+    let mut seen = String::new();
+    let reading = async {
+        while !seen.contains(text) {
+            let Some(chunk) = output.next_chunk().await else { break };
+            seen.push_str(&String::from_utf8_lossy(&chunk));
+        }
+    };
+    assert!(tokio::time::timeout(HUNG, reading).await.is_ok() && seen.contains(text), "{text:?}: {seen:?}");
+}

@@ -230,7 +230,8 @@ impl Container {
         let view = watch::Sender::new(view);
         let io = Io::new(Streams::default(), work.streams.shared.clone());
         let process = ProcessRef { container: self.id.clone(), process: id.clone() };
-        if self.world.history.is_kept() {
+        // The ends of a terminal's pipes lead to this process, which copies: the runtime holds the terminal.
+        if self.world.history.is_kept() && !view.borrow().traits.has_terminal {
             for (kind, end) in work.streams.ends.unopened() {
                 self.world.runtime.hold(&process, kind, end);
             }

@@ -8,7 +8,8 @@
 //! journal, by their names. A process that was just started may be in a pid file only.
 
 use std::collections::BTreeMap;
-use std::os::fd::BorrowedFd;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,12 +17,13 @@ use std::time::Duration;
 
 use executor_core::lifecycle::{ContainerId, ExecId, ExitStatus, HostPid, Leftover, ProcessId, ProcessRef};
 use executor_core::{
-    BoxStream, ContainerSpec, Kept, KeptContainer, KeptStreams, NetworkNamespace, RuntimeError, StreamKind,
-    Unadopted,
+    BoxStream, ChildFd, ContainerSpec, Kept, KeptContainer, KeptStreams, NetworkNamespace, RuntimeError,
+    Stdio, StdioSpec, StreamKind, Unadopted,
 };
 use executor_disk::Dir;
 use executor_host::keeper::{Keeper, Recorded};
 use executor_host::procfs::Stat;
+use executor_host::terminal::{Holder, Terminal};
 use executor_host::{HostClient, Parent, ProcessEnd, RECORD, Reservation, Root, journal};
 use futures::channel::mpsc;
 use futures::{StreamExt, stream};
@@ -35,6 +37,9 @@ use crate::{Error, Result, lock};
 
 /// The version of that file that this library writes, and the last one that it reads.
 const VERSION: u32 = 1;
+
+/// The last part of the name under which a terminal is held.
+const TERMINAL: &str = "terminal";
 
 /// The most bytes of it that are read.
 const LIMIT: u64 = 64 << 20;
@@ -148,6 +153,7 @@ impl DriverState {
         let dir = reservation.open()?;
         let spec = read_record(&dir)?;
         let processes = self.processes_of(&dir)?;
+        let (streams, terminals) = self.streams_of(&id, &spec)?;
         let executed = processes.iter().filter(|(_, found)| found.has_executed);
         let executed = executed.map(|(process, found)| (process.clone(), found.pid)).collect();
         let network = self.bundles.network(&spec);
@@ -156,9 +162,9 @@ impl DriverState {
             let _first = container.namespace.set(namespace);
         }
         *lock(&container.left) = processes;
+        *lock(&container.left_terminals) = terminals;
         let is_frozen = container.cgroups().is_frozen();
         lock(&self.containers).insert(id.clone(), Arc::new(container));
-        let streams = self.streams_of(&id)?;
         Ok(KeptContainer { id, spec, executed, is_frozen, streams })
     }
 
@@ -203,30 +209,53 @@ impl DriverState {
         Found { pid, is_alive, has_executed }
     }
 
-    /// The ends of pipes that are held for a container.
-    fn streams_of(&self, id: &ContainerId) -> Result<BTreeMap<ProcessId, KeptStreams>> {
-        let mut all = BTreeMap::<_, KeptStreams>::new();
-        let Some(KeptHost { keeper, .. }) = self.kept.get() else { return Ok(all) };
+    /// The ends of pipes, and the terminals, that are held for a container. A terminal gets new pipes.
+    fn streams_of(&self, id: &ContainerId, spec: &ContainerSpec) -> Result<(AllStreams, LeftTerminals)> {
+        let (mut all, mut terminals) = (AllStreams::new(), LeftTerminals::new());
+        let Some(KeptHost { keeper, .. }) = self.kept.get() else { return Ok((all, terminals)) };
         for name in keeper.held()? {
             let mut parts = name.split('/');
             let (Some(of), Some(process), Some(stream)) = (parts.next(), parts.next(), parts.next()) else {
                 continue;
             };
             let Some(process) = process_of(process).filter(|_| of == id.as_str()) else { continue };
-            let streams = all.entry(process).or_default();
+            let streams = all.entry(process.clone()).or_default();
             match stream {
                 "stdin" => streams.stdin = Some(keeper.take(&name)?),
                 "stdout" => streams.stdout = Some(keeper.take(&name)?),
                 "stderr" => streams.stderr = Some(keeper.take(&name)?),
+                TERMINAL => {
+                    let spec = Some(&spec.process.stdio).filter(|_| process == ProcessId::Init);
+                    let master = keeper.take(&name)?;
+                    let terminal = LeftTerminal::connect(master, spec, streams)
+                        .map_err(|error| Error::file("make a pipe for", Path::new(&name))(error))?;
+                    terminals.insert(process, terminal);
+                }
                 _ => {}
             }
         }
-        Ok(all)
+        Ok((all, terminals))
+    }
+
+    pub(super) fn holder(&self, process: ProcessRef) -> TerminalHolder {
+        TerminalHolder { keeper: self.kept.get().map(|kept| kept.keeper.clone()), process }
+    }
+
+    fn take_up_terminals(&self, container: &DriverContainer) {
+        for (process, terminal) in std::mem::take(&mut *lock(&container.left_terminals)) {
+            let named = ProcessRef { container: container.reservation.id.clone(), process: process.clone() };
+            let LeftTerminal { master, stdin, stdout } = terminal;
+            match Terminal::resume(master, stdin, stdout, self.holder(named.clone())) {
+                Ok(terminal) => container.take_up_terminal(process, terminal),
+                Err(error) => tracing::warn!(process = %named, %error, "a terminal is not copied"),
+            }
+        }
     }
 
     pub(super) fn adopt_kept(self: &Arc<Self>, id: &ContainerId, processes: Vec<(ProcessId, HostPid)>) {
         let Ok(container) = self.container(id) else { return };
         let left = std::mem::take(&mut *lock(&container.left));
+        self.take_up_terminals(&container);
         for (process, pid) in processes {
             let is_alive = left.get(&process).is_some_and(|found| found.pid == pid && found.is_alive);
             let parent = if is_alive { Parent::Us } else { Parent::Ended };
@@ -344,6 +373,57 @@ impl DriverState {
         let Some(KeptHost { keeper, .. }) = self.kept.get() else { return };
         if let Err(error) = keeper.release(prefix) {
             tracing::debug!(prefix, %error, "the keeper holds it on");
+        }
+    }
+}
+
+type AllStreams = BTreeMap<ProcessId, KeptStreams>;
+
+/// The terminals that the predecessor has left, until they are taken up.
+pub(super) type LeftTerminals = BTreeMap<ProcessId, LeftTerminal>;
+
+/// A terminal, and this driver's ends of the pipes that are copied to and from it.
+pub(super) struct LeftTerminal {
+    master: OwnedFd,
+    stdin: ChildFd,
+    stdout: ChildFd,
+}
+
+impl LeftTerminal {
+    /// Makes the pipes. What the streams of an exec were is not known: both are pipes.
+    fn connect(master: OwnedFd, spec: Option<&StdioSpec>, streams: &mut KeptStreams) -> io::Result<Self> {
+        let is_piped = |stream: &Stdio| matches!(stream, Stdio::Pipe | Stdio::Shared { .. });
+        let (mut stdin, mut stdout) = (ChildFd::Null, ChildFd::Null);
+        if spec.is_none_or(|spec| is_piped(&spec.stdin)) {
+            let (theirs, ours) = io::pipe()?;
+            (stdin, streams.stdin) = (ChildFd::Fd(Arc::new(theirs.into())), Some(ours.into()));
+        }
+        if spec.is_none_or(|spec| is_piped(&spec.stdout)) {
+            let (ours, theirs) = io::pipe()?;
+            (stdout, streams.stdout) = (ChildFd::Fd(Arc::new(theirs.into())), Some(ours.into()));
+        }
+        Ok(Self { master, stdin, stdout })
+    }
+}
+
+/// Has a terminal held by the keeper, if there is one.
+pub(super) struct TerminalHolder {
+    keeper: Option<Keeper>,
+    process: ProcessRef,
+}
+
+impl Holder for TerminalHolder {
+    fn hold(&self, master: &OwnedFd) {
+        let Some(keeper) = &self.keeper else { return };
+        if let Err(error) = keeper.hold(&held_name(&self.process, TERMINAL), master) {
+            tracing::warn!(process = %self.process, %error, "a terminal does not outlive this process");
+        }
+    }
+
+    fn close(&self) {
+        let Some(keeper) = &self.keeper else { return };
+        if let Err(error) = keeper.release(&held_name(&self.process, TERMINAL)) {
+            tracing::debug!(process = %self.process, %error, "the keeper holds a terminal on");
         }
     }
 }
