@@ -167,6 +167,7 @@ fn of_starts() -> Table {
         (StartFailureKind::RuntimeBroken, "OPERATION FILE: WHY"),
         (StartFailureKind::RuntimeBroken, "WORDS OF THE RUNTIME"),
         (StartFailureKind::ContainerGone, "the container has ended"),
+        (StartFailureKind::Interrupted, "the executor ended while it was starting the process"),
     ] {
         table.failure(&StartFailure::new(kind, message).into());
     }

@@ -233,7 +233,9 @@ impl From<StartFailure> for Failure {
                 (OUR_FAILURE, "free some memory, disk, files or pids, or raise the limit")
             }
             (StartFailureKind::RuntimeTimedOut, ..) => (OUR_FAILURE, "`longshore doctor` checks the runtime"),
-            (StartFailureKind::ContainerGone, ..) => (OUR_FAILURE, "start it anew"),
+            (StartFailureKind::ContainerGone | StartFailureKind::Interrupted, ..) => {
+                (OUR_FAILURE, "start it anew")
+            }
             (StartFailureKind::RuntimeBroken | _, ..) => {
                 (OUR_FAILURE, "`longshore doctor` checks what containers need")
             }
