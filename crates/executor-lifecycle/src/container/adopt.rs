@@ -96,10 +96,11 @@ impl Container {
                 self.execs.insert(exec.clone(), ExecState::Running);
                 started_at.insert(ProcessId::Exec(exec.clone()), event.at);
             }
-            EventKind::ExecExited { exec, .. } => {
+            EventKind::ExecExited { exec, exit } => {
                 self.execs.remove(exec);
+                self.is_kill_missing(&ProcessId::Exec(exec.clone()), exit);
             }
-            EventKind::OutOfMemory(kill) => self.oom_kills = kill.kills,
+            EventKind::OutOfMemory(kill) => self.note_kill(kill),
             EventKind::Paused => self.state = State::Running { freeze: Freeze::Frozen },
             EventKind::Resumed => self.state = State::Running { freeze: Freeze::Thawed },
             EventKind::Exited { exit } => {
