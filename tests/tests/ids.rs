@@ -206,6 +206,40 @@ fn rootless_on_a_view_of_the_host() {
     });
 }
 
+/// No node can be made in a user namespace, and a runtime binds the one that the host has at the same path.
+#[test]
+fn a_device_at_another_path_in_a_user_namespace() {
+    as_an_ordinary_user(|user| {
+        let see = "stat -c %t:%T /dev/other /dev/random; head -c 4 /dev/other | od -An -tx1";
+        let devices = ["--device", "/dev/zero:/dev/other", "--device", "/dev/full:/dev/fuse"];
+        let args = [&["run"], &devices[..], &["--", "sh", "-c", see]].concat();
+        let outcome = user.call(&args);
+        assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("1:5\n1:8\n 00 00 00 00\n", ""));
+        let see = "stat -c %t:%T /dev/fuse; echo x 2>&1 >/dev/fuse";
+        let outcome = user.call(&[&["run"], &devices[..], &["--", "sh", "-c", see]].concat());
+        assert!(outcome.stdout.starts_with("1:7\n") && outcome.stdout.contains("I/O error"), "{outcome:?}");
+        let specifications = user.stage.path("cdi");
+        fs::create_dir(&specifications).unwrap();
+        let node = r#"{"path": "/dev/other", "hostPath": "/dev/zero"}"#;
+        let one = format!(
+            r#"{{"cdiVersion": "0.6.0", "kind": "example.com/zero", "devices": [{{"name": "one", "containerEdits": {{"deviceNodes": [{node}]}}}}]}}"#
+        );
+        fs::write(specifications.join("zero.json"), one).unwrap();
+        let mut by_name = user.command(&[
+            "run",
+            "--device",
+            "example.com/zero=one",
+            "--",
+            "stat",
+            "-c",
+            "%t:%T",
+            "/dev/other",
+        ]);
+        let outcome = Outcome::from(by_name.env("LONGSHORE_CDI_DIRS", specifications).output().unwrap());
+        assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("1:5\n", ""));
+    });
+}
+
 /// An overlay of a directory cannot be had with mounts below it. It is shown nevertheless, and nothing is written to it.
 #[test]
 fn host_mounts_of_an_ordinary_user() {
