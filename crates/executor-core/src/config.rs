@@ -80,8 +80,8 @@ impl ContainerSpec {
         let file = if bundle.is_dir() { bundle.join("config.json") } else { bundle };
         let wrong = |why: &str| invalid("config", format!("{}: {why}", file.display()));
         let text = read_whole(&file).map_err(|error| wrong("cannot be read").caused_by(error))?;
-        let json: Value =
-            serde_json::from_slice(&text).map_err(|error| wrong("not JSON").caused_by(error))?;
+        let json: Value = serde_json::from_slice(without_mark(&text))
+            .map_err(|error| wrong("not JSON").caused_by(error))?;
         if !json.is_object() {
             return Err(wrong("not a JSON object"));
         }
@@ -116,6 +116,11 @@ pub fn read_whole(file: &Path) -> io::Result<Vec<u8>> {
     } else {
         Err(io::Error::new(ErrorKind::FileTooLarge, "it is larger than 16 MiB"))
     }
+}
+
+/// A text without the mark of its encoding, UTF-8, which editors of Windows write at the beginning. JSON has no place for it.
+pub fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
 #[cfg(test)]

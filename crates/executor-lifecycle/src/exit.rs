@@ -199,7 +199,7 @@ impl StartFailure {
 /// the meaning is known. A path or a program may have any name, also that of something else.
 ///
 /// The kernel's names of files stay: those of a cgroup, as in `memory.max`, in quotes or as the last part of a path below
-/// `/sys/fs/cgroup`, and `oom_score_adj` and those of AppArmor below `/proc`.
+/// `/sys/fs/cgroup`, and `oom_score_adj` and those of AppArmor below `/proc`. A path below `/proc/sys` is `sysctl`.
 pub fn without_names(words: &str) -> String {
     let mut text = String::new();
     for (number, part) in words.split(['"', '`']).enumerate() {
@@ -217,6 +217,9 @@ fn own_word(word: &str) -> Option<&str> {
     let Some((path, name)) = word.rsplit_once('/') else { return Some(word) };
     if path.starts_with("/proc/") && path.ends_with("/attr/apparmor") {
         return Some("apparmor");
+    }
+    if path.starts_with("/proc/sys/") {
+        return Some("sysctl");
     }
     (["/sys/fs/cgroup/", "/proc/"].iter().any(|above| path.starts_with(above)) && is_of_kernel(name))
         .then_some(name)
@@ -366,6 +369,7 @@ mod tests {
             ("write file `memory.max`: Invalid argument", "write file memory.max : Invalid argument"),
             ("write to `/proc/self/oom_score_adj`: x", "write to oom_score_adj : x"),
             ("open /proc/self/attr/apparmor/exec: x", "open apparmor x"),
+            ("open /proc/sys/net/nope: no such file", "open sysctl no such file"),
             ("pivot_root .: invalid argument", "pivot_root .: invalid argument"),
         ] {
             assert_eq!(without_names(words), own);
