@@ -121,6 +121,7 @@ async fn supervise(
         limited: Limited::by(&spec.process.ulimits),
         has_init: spec.init,
         cancel: arguments.cancel(),
+        has_parent: spec.cgroup_parent.is_some(),
         has_profile: matches!(spec.seccomp, Some(Seccomp::Profile(_))),
         unmapped: Unmapped::find(&spec),
         lowered: LoweredOomScore::find(&spec),
