@@ -243,7 +243,7 @@ impl From<StartFailure> for Failure {
 }
 
 /// Words of runtimes and the kernel that are about the value of an option, and what to do.
-pub(crate) const OPTIONS: [(&str, &str); 21] = [
+pub(crate) const OPTIONS: [(&str, &str); 23] = [
     ("(os error 27)", "raise the limit of file sizes (ulimit -f)"),
     ("is no OCI runtime", "name another one with --runtime (`longshore doctor` checks it)"),
     (
@@ -266,6 +266,14 @@ pub(crate) const OPTIONS: [(&str, &str); 21] = [
     ("pids.max", "give another --pids"),
     ("uids and gids must be in range", "give --user numbers from 0 to 2147483647"),
     ("oom_score_adj", "give another --oom-score-adj"),
+    (
+        "uid_map",
+        "newuidmap(1) maps such ids, for an ordinary user those of /etc/subuid (`longshore doctor` checks that)",
+    ),
+    (
+        "gid_map",
+        "newgidmap(1) maps such ids, for an ordinary user those of /etc/subgid (`longshore doctor` checks that)",
+    ),
     ("error setting rlimit", "give another --ulimit"),
     ("setrlimit", "give another --ulimit"),
     ("sysctl", "give another name or value with --sysctl"),
