@@ -261,6 +261,7 @@ fn of_remains() -> Table {
         Remark::OutputLost { why: why() },
         Remark::OutputClosed,
         Remark::OutputNotRead,
+        Remark::InputLost { why: why() },
         Remark::EventsLost { why: why() },
         Remark::Stuck,
         Remark::Left { what: what() },

@@ -49,6 +49,12 @@ pub(crate) fn lost_output(error: &io::Error, code: Code) -> (Code, String) {
     (code, remark.to_string())
 }
 
+/// The sentence if input of the program could not be read. The code is still the program's own if that has failed.
+pub(crate) fn lost_input(why: String, code: Code) -> (Code, String) {
+    let code = if code == Code(0) { OUR_FAILURE } else { code };
+    (code, Remark::InputLost { why }.to_string())
+}
+
 const KILLED: ExitStatus = ExitStatus::Signal(Signal::KILL);
 
 /// What gives an ordinary user cgroups, and with them limits.
