@@ -316,8 +316,19 @@ fn values_that_cannot_be_had_are_said() {
         let (layer, below) = (stage.path("layer"), stage.path("layer/below"));
         fs::create_dir_all(&below).unwrap();
         let (layer, below) = (layer.to_str().unwrap(), below.to_str().unwrap());
+        let socket = stage.path("socket");
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        let (socket, missing) = (socket.to_str().unwrap(), stage.path("missing"));
+        let many: Vec<_> = (0..501).map(|number| stage.path(&format!("many/{number}"))).collect();
+        many.iter().for_each(|layer| fs::create_dir_all(layer).unwrap());
+        let many: Vec<_> = many.iter().flat_map(|layer| ["--layer", layer.to_str().unwrap()]).collect();
         for (options, says) in [
-            (&["--layer", layer, "--layer", layer][..], "is given twice; correct that option"),
+            (many.as_slice(), "501 layers are more than the 500 that the kernel takes"),
+            (&["--env-file", socket], "it is a socket, which cannot be opened"),
+            (&["--spec", socket], "it is a socket, which cannot be opened"),
+            (&["--seccomp", socket], "it is no regular file"),
+            (&["--tracing-socket", missing.to_str().unwrap()], "longshore: telemetry: "),
+            (&["--layer", layer, "--layer", layer], "is given twice; correct that option"),
             (&["--layer", layer, "--layer", below], "which is a layer, too; correct that option"),
             (&["--sysctl", "net.nope=1"], "; give another name or value with --sysctl"),
             (&["--sysctl", "kernel.shmmax=abc"], "; give another name or value with --sysctl"),

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -109,8 +110,13 @@ impl ContainerSpec {
 /// When it cannot be read, or is larger.
 pub fn read_whole(file: &Path) -> io::Result<Vec<u8>> {
     const LARGEST: u64 = 16 << 20;
+    let is_socket = || file.metadata().is_ok_and(|meta| meta.file_type().is_socket());
+    let opened = File::open(file).map_err(|error| match is_socket() {
+        true => io::Error::other("it is a socket, which cannot be opened"),
+        false => error,
+    })?;
     let mut bytes = Vec::new();
-    File::open(file)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    opened.take(LARGEST + 1).read_to_end(&mut bytes)?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length <= LARGEST) {
         Ok(bytes)
     } else {

@@ -30,6 +30,9 @@ use crate::mount_entry::{attach, by_descriptor};
 /// The longest text of options that mount(2) reads.
 const PAGE: usize = 4095;
 
+/// How many lower layers the kernel takes.
+const MOST_LAYERS: usize = 500;
+
 /// The longest value that fsconfig(2) takes.
 const VALUE: usize = 255;
 
@@ -54,6 +57,11 @@ impl Layers<'_> {
             Err(error) => Err(error.into()),
             Ok(mounted) => attach(&mounted, dir, point).map_err(io::Error::from),
         };
+        if mounted.is_err() && self.lower.len() > MOST_LAYERS {
+            let why =
+                format!("{} layers are more than the {MOST_LAYERS} that the kernel takes", self.lower.len());
+            return Err(Error::field("layer", why));
+        }
         mounted.map_err(|error| match self.overlapping().filter(|_| is_loop(&error)) {
             Some(why) => Error::field("layer", why),
             None => Error::io::<io::Error>("mount an overlay at", &dir.path_of(point))(error),
@@ -119,8 +127,10 @@ impl Layers<'_> {
         let mut opened = Vec::new();
         let text = self.short_options(&mut opened)?;
         if text.len() > PAGE {
-            let why =
-                format!("{} layers are more than this kernel takes (Linux 6.7 takes 500)", self.lower.len());
+            let why = format!(
+                "{} layers are more than this kernel takes (Linux 6.7 takes {MOST_LAYERS})",
+                self.lower.len()
+            );
             return Err(io::Error::other(why));
         }
         in_dir_of_descriptors(|| mount(text))
