@@ -43,7 +43,7 @@ mod spec;
 mod telemetry;
 mod usage;
 
-pub use config::{Config, read_whole};
+pub use config::{Config, read_whole, without_mark};
 pub use descriptors::{SIGNAL_DESCRIPTORS, check_free_descriptors, spawn_without_descriptors};
 pub use device::{Device, DeviceRights};
 pub use error::{BoxError, Error, InvalidSpec, RuntimeError};

@@ -70,7 +70,7 @@ pub mod runtime {
     pub use executor_core::{
         BoxFuture, BoxStream, ChildFd, ChildStdio, Delivery, ExitQueue, ExitSource, KernelRelease, Kill,
         NetworkAttachment, NetworkNamespace, NetworkTraits, Runtime, check_free_descriptors, read_whole,
-        set_of_status,
+        set_of_status, without_mark,
     };
     pub use executor_network::Cni;
     pub use runc_driver::{

@@ -23,6 +23,7 @@ mod find;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod id_helpers;
 mod image;
 mod kick;
 mod oci;

@@ -18,7 +18,7 @@ use super::container::DriverContainer;
 use super::kept::record_of;
 use super::pools::Pool;
 use super::{DriverState, gone};
-use crate::{Error, lock};
+use crate::{Error, id_helpers, lock};
 
 impl DriverState {
     pub(super) async fn prepare(
@@ -117,6 +117,8 @@ impl DriverState {
     ) -> Result<(), StartFailure> {
         let _first = container.namespace.set(network.namespace.clone());
         let config = self.bundles.write(place, &container.spec, network)?;
+        let failed = Error::file("write helpers in", place.dir.path());
+        id_helpers::write(place.dir).map_err(|error| failed(error).start_failure())?;
         write(place, "config.json", &config)
     }
 
