@@ -12,7 +12,7 @@ use longshore_tests::command::example;
 use longshore_tests::on_bare_stage;
 
 /// Each example, and what its output says of what it shows.
-const EXAMPLES: [(&str, &[&str]); 7] = [
+const EXAMPLES: [(&str, &[&str]); 8] = [
     (
         "custom_runtime",
         &["count: exit code 3", "wait: cancelled, killed by SIGKILL", "0 containers are left"],
@@ -28,6 +28,7 @@ const EXAMPLES: [(&str, &[&str]); 7] = [
             "Err(\"COMPILE: exit code 1\")",
         ],
     ),
+    ("recover", &["pack: it goes on", "test: exit code 3", "4 jobs have run once each; failed: [\"test\"]"]),
     ("scheduler", &["cancelled, killed by SIGKILL", "40 jobs done; at most (4, "]),
     ("supervisor", &["it ended: exit code 1", "the health check failed", "try 3\n  it ended: exit code 0"]),
 ];

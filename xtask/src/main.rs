@@ -201,8 +201,16 @@ fn document() -> Done {
     run(cargo_command(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "--deny warnings"))
 }
 
-const EXAMPLES: [&str; 7] =
-    ["hello", "pipeline", "scheduler", "supervisor", "fanout_cancel", "custom_runtime", "message_probe"];
+const EXAMPLES: [&str; 8] = [
+    "hello",
+    "pipeline",
+    "scheduler",
+    "supervisor",
+    "recover",
+    "fanout_cancel",
+    "custom_runtime",
+    "message_probe",
+];
 
 /// On the simulator, then on the runtime.
 fn examples() -> Done {

@@ -61,6 +61,7 @@ pub const EXECUTOR_VARIABLE: &str = "LONGSHORE_EXECUTOR";
 const EXECUTORS: &str = "executors";
 pub(crate) const CONTAINERS: &str = "containers";
 const RUNTIME: &str = "runtime";
+const KEPT: &str = "kept";
 
 const OWNER: &str = "owner";
 

@@ -24,13 +24,12 @@ use uuid::Uuid;
 
 use super::sweep::{parse_mark, parse_record, remove_logs, remove_unfinished, reservations_of};
 use super::{
-    DESCRIPTORS, RECORD_LIMIT, Reservation, Root, RootDirs, is_executor, lock_root, narrowed, register,
+    DESCRIPTORS, KEPT, RECORD_LIMIT, Reservation, Root, RootDirs, is_executor, lock_root, narrowed, register,
     short_uuid, sweep,
 };
 use crate::cgroup::place;
 use crate::{Bundles, Error, Result, cgroup, lock};
 
-const KEPT: &str = "kept";
 const EXECUTOR: &str = "executor";
 const OWNER: &str = "owner";
 const LEDGER: &str = "ledger";
@@ -209,5 +208,7 @@ pub fn forget_name(dir: &Path, name: &str) -> Result<Vec<Leftover>> {
         let by = own.read_text(OWNER, RECORD_LIMIT).unwrap_or_default().trim().to_owned();
         return Err(Error::NameInUse { name: name.to_owned(), by });
     }
-    Ok(kept.remove_tree(name, executor_core::lifecycle::LeftoverKind::File))
+    let left = kept.remove_tree(name, executor_core::lifecycle::LeftoverKind::File);
+    sweep::remove_shared_dirs_if_last(&root);
+    Ok(left)
 }

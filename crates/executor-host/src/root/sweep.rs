@@ -19,8 +19,8 @@ use rustix::io::Errno;
 
 use super::underway::{self, Underway};
 use super::{
-    CONTAINERS, EXECUTOR_VARIABLE, EXECUTORS, NO_CGROUP, OWNER, RECORD_LIMIT, RUNTIME, Reservation, RootDirs,
-    is_executor, lock_root, log_prefix,
+    CONTAINERS, EXECUTOR_VARIABLE, EXECUTORS, KEPT, NO_CGROUP, OWNER, RECORD_LIMIT, RUNTIME, Reservation,
+    RootDirs, is_executor, lock_root, log_prefix,
 };
 use crate::cgroup::place::{self, CgroupPlace, Missing};
 use crate::{Bundles, Error, Result, cgroup, pidfd, procfs};
@@ -299,7 +299,7 @@ pub(super) fn remove_shared_dirs_if_last(root: &Dir) {
     if !executors.is_ok_and(|names| names.is_empty()) {
         return;
     }
-    for part in [CONTAINERS, RUNTIME, EXECUTORS] {
+    for part in [CONTAINERS, RUNTIME, KEPT, EXECUTORS] {
         match root.remove_dir(part) {
             Ok(()) => {}
             // What else is in it is not ours.
