@@ -220,35 +220,73 @@ impl Embedder {
 /// Embedders are killed at any moment, one after the other.
 #[test]
 fn embedders_that_are_killed() {
+    let figures = kill_one_after_the_other("embedders", amount(12), |_, _| {});
+    assert_eq!(figures.lost, 0, "{figures:?}");
+}
+
+/// Their keepers as well: before them, or with them.
+#[test]
+fn keepers_that_are_killed() {
+    kill_one_after_the_other("keepers", amount(8), |stage, rng| {
+        let Some(keeper) = find_keeper(stage) else { return };
+        rustix::process::kill_process(keeper, rustix::process::Signal::KILL).unwrap();
+        // When it is killed is what varies here.
+        std::thread::sleep(Duration::from_millis(rng.u64(0..2) * rng.u64(0..600)));
+    });
+}
+
+fn kill_one_after_the_other(name: &str, kills: u64, before: impl Fn(&Stage, &mut Rng)) -> Figures {
+    let mut figures = Figures::default();
     on_bare_stage(|stage| {
         let mut rng = Rng::with_seed(1);
-        let kills = amount(12);
         for round in 0..kills {
-            let embedder = Embedder::new(&stage, round, 8);
+            let embedder = Embedder::new(&stage, round, size());
             // When it is killed is what varies here.
-            std::thread::sleep(Duration::from_millis(rng.u64(200..1200)));
+            std::thread::sleep(
+                Duration::from_millis(rng.u64(200..1200)) * u32::try_from(size() / 50 + 1).unwrap(),
+            );
+            before(&stage, &mut rng);
             embedder.kill();
             if rng.u8(0..3) == 0 {
                 std::thread::sleep(Duration::from_millis(rng.u64(0..1000)));
             }
         }
-        let last = Embedder::new(&stage, 1000, 8);
+        let last = Embedder::new(&stage, 1000, size());
         std::thread::sleep(Duration::from_millis(500));
         last.finish();
-        judge(&stage.path("events"), usize::try_from(kills).unwrap());
+        figures = judge(&stage.path("events"));
+        println!("{name}: {kills} kills, {figures:?}");
+        assert!(figures.exact > kills && figures.events > 0, "{figures:?}");
         assert_eq!(longshore::forget_name(&stage.root(), "tests").unwrap(), []);
         stage.check();
     });
+    figures
+}
+
+/// How many containers are up at once. Set it to 200 to see more.
+fn size() -> usize {
+    std::env::var("LONGSHORE_KEPT_SIZE").ok().and_then(|size| size.parse().ok()).unwrap_or(8)
+}
+
+#[derive(Debug, Default)]
+struct Figures {
+    events: usize,
+    /// Exits that are as the id says.
+    exact: u64,
+    /// Starts that were interrupted, and execs that ended with their container.
+    interrupted: u64,
+    /// Exits that nobody has seen.
+    lost: u64,
 }
 
 /// Each event once, in order, and each exit as the id says.
-fn judge(file: &Path, kills: usize) {
+fn judge(file: &Path) -> Figures {
     let text = fs::read_to_string(file).unwrap();
     let events: Vec<Event> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let numbers: Vec<_> = events.iter().map(|event| event.number).collect();
     assert_eq!(numbers, (1..=events.len() as u64).collect::<Vec<_>>(), "an event is missing, or comes twice");
     let mut orders: BTreeMap<ContainerId, EventOrder> = BTreeMap::new();
-    let (mut exact, mut interrupted) = (0, 0);
+    let mut figures = Figures { events: events.len(), ..Figures::default() };
     for event in &events {
         let order = orders.entry(event.container.clone()).or_default();
         if order.is_complete() {
@@ -266,42 +304,42 @@ fn judge(file: &Path, kills: usize) {
         match &exit.reason {
             // An exec ends with its container: also before that is known.
             ExitReason::Normal if is_exec && exit.status == ExitStatus::Signal(longshore::Signal::KILL) => {
-                interrupted += 1;
+                figures.interrupted += 1;
             }
             ExitReason::Normal => {
                 assert_eq!(exit.status, ExitStatus::Code(code), "{id}");
-                exact += 1;
+                figures.exact += 1;
             }
             ExitReason::StartFailed(_) | ExitReason::Cancelled { .. } if exit.started_at.is_none() => {
-                interrupted += 1
+                figures.interrupted += 1
             }
             // An exec ends with its container.
             ExitReason::Cancelled { .. } if matches!(event.kind, EventKind::ExecExited { .. }) => {
-                interrupted += 1
+                figures.interrupted += 1
             }
+            ExitReason::Lost => figures.lost += 1,
             other => panic!("{id}: {other:?}"),
         }
     }
     let open: Vec<_> = orders.iter().filter(|(_, order)| !order.is_complete()).map(|(id, _)| id).collect();
     assert!(open.is_empty(), "never released: {open:?}");
-    println!(
-        "{kills} kills, {} events, {exact} exits exact, {interrupted} starts interrupted or execs cut off",
-        events.len()
-    );
-    assert!(exact > kills, "{exact}");
+    figures
 }
 
 /// The keeper of the only executor of a stage.
 fn keeper_of(stage: &Stage) -> rustix::process::Pid {
-    let executor = fs::read_dir(stage.root().join("executors")).unwrap().next().unwrap().unwrap().file_name();
+    find_keeper(stage).expect("a keeper in a cgroup of its own")
+}
+
+fn find_keeper(stage: &Stage) -> Option<rustix::process::Pid> {
+    let executor = fs::read_dir(stage.root().join("executors")).ok()?.next()?.ok()?.file_name();
     let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
     let dirs = hierarchies.chain(["/sys/fs/cgroup".into()]);
     let find = |dir: std::path::PathBuf| {
         let procs = dir.join("longshore").join(&executor).join(".keeper/cgroup.procs");
         fs::read_to_string(procs).ok()?.lines().next()?.parse().ok()
     };
-    rustix::process::Pid::from_raw(dirs.filter_map(find).next().expect("a keeper in a cgroup of its own"))
-        .unwrap()
+    rustix::process::Pid::from_raw(dirs.filter_map(find).next()?)
 }
 
 /// The executor goes on with another keeper.

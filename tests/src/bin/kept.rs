@@ -45,7 +45,9 @@ async fn embed(root: &Path, file: &Path, seed: u64, count: usize) -> Done {
     let lives: Vec<_> = (0..count)
         .map(|life| {
             let (executor, stopping) = (executor.clone(), Arc::clone(&stopping));
-            tokio::spawn(live(executor, stopping, Rng::with_seed(seed.wrapping_add(life as u64))))
+            let (rng, longer) =
+                (Rng::with_seed(seed.wrapping_add(life as u64)), (count as f64 / 8.0).max(1.0));
+            tokio::spawn(live(executor, stopping, rng, longer))
         })
         .collect();
     tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await??;
@@ -69,17 +71,20 @@ async fn embed(root: &Path, file: &Path, seed: u64, count: usize) -> Done {
 }
 
 /// One container after another, with execs, until it is to stop.
-async fn live(executor: Executor, stopping: Arc<AtomicBool>, mut rng: Rng) {
+/// With many lives, each container lives longer, so that many are up.
+async fn live(executor: Executor, stopping: Arc<AtomicBool>, mut rng: Rng, longer: f64) {
     while !stopping.load(Ordering::Relaxed) {
         let code = rng.u8(1..200);
-        let (id, time) = (format!("c{:08x}-{code}", rng.u32(..)), rng.u32(0..700));
-        let script = format!("sleep 0.{time:03}; exit {code}");
+        let (id, time) =
+            (format!("c{:08x}-{code}", rng.u32(..)), f64::from(rng.u32(0..700)) * longer / 1000.0);
+        let script = format!("sleep {time:.3}; exit {code}");
         let spec = ContainerSpec::host(["sh", "-c", &script]);
         let Ok(id) = id.parse() else { return };
         let Ok(container) = executor.run(spec.id(id).label("code", code.to_string())).await else { return };
         if rng.bool() && container.started().await.is_ok() {
             let code = rng.u8(1..200);
-            let exec = ExecSpec::new(["sh", "-c", &format!("sleep 0.{:03}; exit {code}", rng.u32(0..300))]);
+            let time = f64::from(rng.u32(0..300)) * longer / 1000.0;
+            let exec = ExecSpec::new(["sh", "-c", &format!("sleep {time:.3}; exit {code}")]);
             let Ok(id) = format!("x{:08x}-{code}", rng.u32(..)).parse() else { return };
             drop(container.exec(exec.id(id)).await);
         }
