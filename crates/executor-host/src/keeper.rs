@@ -18,6 +18,7 @@ mod connection;
 mod error;
 mod host;
 mod kernel;
+mod logs;
 mod requests;
 mod start;
 
@@ -32,6 +33,7 @@ use rustix::process::{WaitId, WaitIdOptions};
 use self::connection::Connection;
 pub use self::error::KeeperError;
 pub use self::host::KeeperHost;
+pub use self::logs::{LogFile, LogForm, LogStream, Logged};
 pub use self::requests::{KeptProcess, KeptProgram, Started};
 pub use self::start::SOCKET;
 use crate::{lock, pidfd};

@@ -2,11 +2,15 @@
 
 #![expect(unsafe_code, reason = "system calls")]
 
+mod files;
 mod numbers;
 mod sockets;
 
 use core::ffi::CStr;
 
+pub use self::files::{
+    discard, is_pipe, open_log, pipe, rename, seek_to_end, splice, tee, truncate, waiting,
+};
 use self::numbers as nr;
 pub use self::sockets::{Received, accept, peer, receive, send};
 use crate::arch;
@@ -14,10 +18,12 @@ use crate::arch;
 /// A result with an errno.
 pub type Result<T> = core::result::Result<T, i32>;
 
+pub const ENOENT: i32 = 2;
 pub const EINTR: i32 = 4;
 pub const ECHILD: i32 = 10;
 pub const EAGAIN: i32 = 11;
 pub const EINVAL: i32 = 22;
+pub const ENOSPC: i32 = 28;
 
 pub const CLOSE_ON_EXEC: usize = 0o2_000_000;
 pub const NONBLOCK: usize = 0o4_000;
@@ -221,6 +227,20 @@ pub fn epoll_add(epoll: i32, fd: i32, number: u64) -> Result<()> {
         .map(|_| ())
 }
 
+/// Reports under this number each time that there is more to be read than before.
+pub fn epoll_add_edge(epoll: i32, fd: i32, number: u64) -> Result<()> {
+    const ADD: usize = 1;
+    let event = Event { events: 0x8000_0001, number };
+    // SAFETY: the struct is the kernel's.
+    unsafe { call(nr::EPOLL_CTL, [epoll as usize, ADD, fd as usize, (&raw const event) as usize]) }
+        .map(|_| ())
+}
+
+pub fn epoll_remove(epoll: i32, fd: i32) {
+    const REMOVE: usize = 2;
+    let _removed = plain(nr::EPOLL_CTL, [epoll as usize, REMOVE, fd as usize, 0]);
+}
+
 /// Waits for at most that many milliseconds, or without a limit if it is negative. Returns how many events there are.
 pub fn epoll_wait(epoll: i32, events: &mut [Event], timeout: i32) -> usize {
     let (place, len) = (events.as_mut_ptr() as usize, events.len());
@@ -241,8 +261,16 @@ pub fn poll(fd: i32, milliseconds: i64) -> u16 {
     }
 }
 
+/// Waits for ten milliseconds.
+pub fn pause() {
+    poll(-1, 10);
+}
+
 /// The peer has closed its end.
 pub const HUNG_UP: u16 = 0x2010;
+
+/// Nobody can write to the pipe.
+pub const NO_WRITERS: u16 = 0x10;
 
 /// How a child has ended.
 pub struct Ended {

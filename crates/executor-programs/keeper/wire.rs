@@ -55,6 +55,15 @@ pub const HELD: u16 = 11;
 pub const RELEASE: u16 = 12;
 /// `Quit`. Answer: nothing. Refused if there are children.
 pub const QUIT: u16 = 13;
+/// `Log`: a [`Log`](crate::messages::Log), with a directory. Answer: nothing.
+pub const LOG: u16 = 14;
+/// `Logged`: the name of a pipe. Answer: how many bytes were written u64, whether that is all u32, the last errno u32.
+pub const LOGGED: u16 = 15;
+
+/// The most bytes of a log file's name.
+pub const LOG_NAME_LIMIT: usize = 48;
+/// The most former files beside a log file.
+pub const MOST_ROTATIONS: u32 = 1000;
 
 /// The process is a child of the keeper's and has not ended.
 pub const ALIVE: u32 = 1;

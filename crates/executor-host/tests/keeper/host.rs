@@ -17,8 +17,6 @@ use crate::stage::{Stage, children_of, kill, run, within};
 
 fn with_host(test: impl AsyncFnOnce(&Stage, &HostClient)) {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    // The first one opens descriptors that are kept as long as the process.
-    drop(runtime());
     run(|stage| {
         let runtime = runtime();
         runtime.block_on(async {
