@@ -279,6 +279,9 @@ impl Keeper {
             return Err((Reason::NameTaken, 0));
         }
         let sink = self.sink_of(&log, received)?;
+        if log.form == RAW {
+            sys::enlarge(pipe, AT_ONCE);
+        }
         let source = Source { pipe, sink, stream: log.stream, is_ready: true, is_at_end: false, taken: 0 };
         let added = self.logs.sources.push(source).and_then(|()| self.watch_pipe(pipe));
         added.map_err(|errno| {

@@ -9,7 +9,7 @@ mod sockets;
 use core::ffi::CStr;
 
 pub use self::files::{
-    discard, is_pipe, open_log, pipe, rename, seek_to_end, splice, tee, truncate, waiting,
+    discard, enlarge, is_pipe, open_log, pipe, rename, seek_to_end, splice, tee, truncate, waiting,
 };
 use self::numbers as nr;
 pub use self::sockets::{Received, accept, peer, receive, send};

@@ -162,6 +162,39 @@ fn why_a_program_was_not_executed() {
 }
 
 #[test]
+fn a_keeper_without_descriptors_reaps_and_accepts() {
+    run(|stage| {
+        let keeper = rustix::process::Pid::from_raw(stage.pid.get() as i32);
+        let children: Vec<_> = (0..3).map(|_| stage.sh("kill -STOP $$; exit 6")).collect();
+        let null = File::open("/dev/null").unwrap();
+        let number = |name: &str| name.parse::<u64>().unwrap();
+        let numbers = fs::read_dir(format!("/proc/{}/fd", stage.pid)).unwrap().flatten();
+        let highest = numbers.map(|entry| number(&entry.file_name().to_string_lossy())).max().unwrap();
+        let maximum = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+        let limit = rustix::process::prlimit(
+            keeper,
+            rustix::process::Resource::Nofile,
+            rustix::process::Rlimit { current: Some(highest + 1), maximum },
+        );
+        let limit = limit.unwrap();
+        let refused = (0..100).find_map(|number| stage.keeper().hold(&number.to_string(), &null).err());
+        assert!(matches!(refused, Some(KeeperError::Refused { .. })), "{refused:?}");
+        for child in &children {
+            within(|| executor_host::procfs::Stat::of(child.pid).is_some_and(|stat| stat.state == 'T'));
+            let pid = rustix::process::Pid::from_raw(child.pid.get() as i32).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+            let record = stage.ended(child);
+            assert!(record.has_executed && record.was_spawned && record.start == child.start, "{record:?}");
+        }
+        assert!(start(stage.keeper(), &["sh"], &[]).is_err());
+        stage.reconnect();
+        rustix::process::prlimit(keeper, rustix::process::Resource::Nofile, limit).unwrap();
+        stage.keeper().hold("one", &null).unwrap();
+        stage.keeper().release("").unwrap();
+    });
+}
+
+#[test]
 fn a_thousand_rounds_leave_no_descriptor() {
     run(|stage| {
         let pid = stage.keeper().pid().to_string();

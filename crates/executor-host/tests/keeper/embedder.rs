@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use executor_core::lifecycle::{ExitStatus, HostPid};
 use executor_disk::Dir;
-use executor_host::keeper::{Keeper, KeeperError, Recorded};
+use executor_host::keeper::{Keeper, KeeperError};
 
 use crate::stage::{ended, is_alive, kill, run, sh, within};
 
@@ -75,10 +75,9 @@ fn what_ended_without_an_embedder_is_told_to_the_next() {
         within(|| !is_alive(waiting));
         let keeper = Keeper::connect(&dir).unwrap().unwrap();
         assert_ne!(keeper.pid(), stage.keeper().pid());
-        assert!(keeper.had().children && keeper.had().records >= 3, "{:?}", keeper.had());
+        assert!(keeper.had().children && keeper.had().records >= 1, "{:?}", keeper.had());
         for (pid, code) in [(waiting, 3), (ended_already, 4), (orphans_parent, 0)] {
-            let Recorded::Ended(record) = keeper.record(pid, None).unwrap() else { panic!("{pid}") };
-            assert_eq!(record.status, ExitStatus::Code(code));
+            assert_eq!(ended(&keeper, pid, None).status, ExitStatus::Code(code));
         }
         let children = crate::stage::children_of(&keeper);
         let [orphan] = *children else { panic!("{children:?}") };

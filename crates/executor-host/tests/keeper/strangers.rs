@@ -81,6 +81,11 @@ fn messages_that_are_none_are_refused_and_the_connection_stays() {
         stage.disconnect_and_keep();
         let (raw, null) = (Raw::of(stage), File::open("/dev/null").unwrap());
         assert_eq!(raw.ask(&message(wire::RECORDS, &[0; 8], 0), &[]), Err(Reason::NotGreeted));
+        // A client of a later protocol can greet it, and have it upgraded.
+        let later = Header { protocol: 9, kind: wire::HELLO, token: 1, length: 4, descriptors: 0 };
+        assert_eq!(raw.ask(&[&later.bytes()[..], &[9, 0, 0, 0]].concat(), &[]), Ok(wire::HELLO | ANSWER));
+        let later = Header { kind: wire::UPGRADE, length: 0, descriptors: 0, ..later };
+        assert_eq!(raw.ask(&later.bytes(), &[]), Err(Reason::Descriptors));
         assert_eq!(raw.ask(&hello(), &[]), Ok(wire::HELLO | ANSWER));
         let pid = Keeper::connect(&stage.dir).map(drop);
         assert!(matches!(pid, Err(KeeperError::Taken { pid }) if pid.get() == std::process::id()));
