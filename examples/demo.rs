@@ -2,12 +2,25 @@
 //!
 //! `cargo xtask demo` installs a runtime if there is none, and runs this.
 
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use longshore::{Cancel, ContainerId, ContainerSpec, Error, EventKind, ExecSpec, Executor, Notice};
+use longshore::{
+    Cancel, ContainerId, ContainerSpec, Error, EventKind, ExecSpec, Executor, Notice, with_causes,
+};
 
 #[tokio::main]
-async fn main() -> Result<(), Error> {
+async fn main() -> ExitCode {
+    match demo().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("demo: {}; `longshore doctor` checks what containers need", with_causes(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn demo() -> Result<(), Error> {
     let began = Instant::now();
     let say = move |who: &str, what: &str| println!("{:>6} ms  {who:<9} {what}", began.elapsed().as_millis());
     let executor = Executor::builder(longshore::runc().build()?).build()?;
@@ -23,7 +36,7 @@ async fn main() -> Result<(), Error> {
     say("you", "run a container that sleeps, and ask for an exec before it is up");
     let id = ContainerId::new(format!("demo-{}", std::process::id()))?;
     let container = executor.run(ContainerSpec::host(["sleep", "1000"]).id(id)).await?;
-    let script = "echo I am $(id -un), alone with $(ls -d /proc/[0-9]* | wc -l) processes";
+    let script = "set -- /proc/[0-9]*; echo I am $(id -un), and see $# processes: this shell, and $(cat /proc/1/comm) as pid 1";
     let output = container.exec(ExecSpec::new(["sh", "-c", script]).piped()).await?.output().await?;
     say("output", output.stdout_lossy().trim_end());
     say("answer", &output.exit.to_string());
@@ -41,7 +54,8 @@ async fn main() -> Result<(), Error> {
     let report = executor.shutdown(Cancel::now(), Duration::from_secs(10)).await;
     drop(executor);
     printed.await.map_err(|_| Error::Stopped)?;
-    say("shutdown", if report.left.is_empty() { "nothing is left" } else { "something is left" });
+    report.left.iter().for_each(|left| say("left", &left.to_string()));
+    say("shutdown", if report.left.is_empty() { "nothing is left" } else { "the rest is removed" });
     Ok(())
 }
 

@@ -324,6 +324,7 @@ fn unsafe_code_is_where_it_is_known_to_be() {
                 "keeper/sys.rs",
                 "keeper/table.rs",
                 "subreaper/main.rs",
+                "command/faults.rs",
                 "command/job.rs",
                 "command/unopened.rs",
                 "src/descriptors.rs",

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio as ProcessStdio;
 
 use longshore::{ContainerSpec, Device, DeviceRights, ExecSpec, IdMap, IdRange, Mount, StartFailureKind};
-use longshore_tests::command::longshore;
+use longshore_tests::command::{call, longshore};
 use longshore_tests::{on_bare_stage, on_stage, says, shell, sleeper, start_failure, until};
 
 const SECRET: &str = "correct horse battery staple";
@@ -305,6 +305,66 @@ fn spec_runs() {
         let refused = longshore_tests::command::call(&stage.root(), &secret);
         assert_eq!(refused.code, Some(125), "{refused:?}");
         assert!(!nowhere.join("config.json").exists());
+        stage.check();
+    });
+}
+
+/// A sentence of ours says which option is at fault, whatever the runtime's words are.
+#[test]
+fn values_that_cannot_be_had_are_said() {
+    on_bare_stage(|stage| {
+        let (layer, below) = (stage.path("layer"), stage.path("layer/below"));
+        fs::create_dir_all(&below).unwrap();
+        let (layer, below) = (layer.to_str().unwrap(), below.to_str().unwrap());
+        let socket = stage.path("socket");
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        let (socket, missing) = (socket.to_str().unwrap(), stage.path("missing"));
+        let many: Vec<_> = (0..501).map(|number| stage.path(&format!("many/{number}"))).collect();
+        many.iter().for_each(|layer| fs::create_dir_all(layer).unwrap());
+        let many: Vec<_> = many.iter().flat_map(|layer| ["--layer", layer.to_str().unwrap()]).collect();
+        for (options, says) in [
+            (many.as_slice(), "501 layers are more than the 500 that the kernel takes"),
+            (&["--env-file", socket], "it is a socket, which cannot be opened"),
+            (&["--spec", socket], "it is a socket, which cannot be opened"),
+            (&["--seccomp", socket], "it is no regular file"),
+            (&["--tracing-socket", missing.to_str().unwrap()], "longshore: telemetry: "),
+            (&["--layer", layer, "--layer", layer], "is given twice; correct that option"),
+            (&["--layer", layer, "--layer", below], "which is a layer, too; correct that option"),
+            (&["--sysctl", "net.nope=1"], "; give another name or value with --sysctl"),
+            (&["--sysctl", "kernel.shmmax=abc"], "; give another name or value with --sysctl"),
+            (&["--ulimit", "nofile=99999999999"], "; give another --ulimit"),
+            (&["--tmpfs", "/dev:nodev"], "with nodev, the container could open no device"),
+            (&["--image", "x"], "; there are no images"),
+        ] {
+            let outcome = call(&stage.root(), &[&["run"], options, &["true"]].concat());
+            assert_eq!(outcome.code, Some(125), "{options:?}: {outcome:?}");
+            let is_one = outcome.stderr.lines().count() == 1 && outcome.stderr.starts_with("longshore: ");
+            assert!(is_one && outcome.stderr.contains(says), "{options:?}: {outcome:?}");
+        }
+        let script = "stat -c %a /dev; echo x >/dev/null && test -d /dev/pts && grep -c ' /dev tmpfs .*noexec' /proc/mounts";
+        let outcome = call(&stage.root(), &["run", "--tmpfs", "/dev", "sh", "-c", script]);
+        assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("755\n1\n", ""));
+        stage.check();
+    });
+}
+
+/// The mark of its encoding at the beginning of a file, as editors of Windows write it.
+#[test]
+fn files_may_begin_with_a_mark() {
+    on_bare_stage(|stage| {
+        let marked = |name: &str, text: &str| {
+            fs::write(stage.path(name), format!("\u{feff}{text}")).unwrap();
+            stage.path(name).to_str().unwrap().to_owned()
+        };
+        let json = call(&stage.root(), &["spec", "--json", "echo", "hi"]).stdout;
+        let spec = marked("spec.json", &json);
+        let profile = marked("profile.json", r#"{"defaultAction": "SCMP_ACT_ALLOW"}"#);
+        let outcome = call(&stage.root(), &["run", "--spec", &spec, "--seccomp", &profile]);
+        assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("hi\n", ""));
+        let config = call(&stage.root(), &["spec", "--rootfs", "/usr", "true"]).stdout;
+        let config = marked("config.json", &config);
+        let outcome = call(&stage.root(), &["spec", "--json", "--config", &config]);
+        assert_eq!((outcome.stderr.as_str(), outcome.code), ("", Some(0)));
         stage.check();
     });
 }

@@ -154,7 +154,10 @@ impl<'a> Ordinary<'a> {
         let mut command = Command::new("setpriv");
         let (uid, gid) = self.ids();
         command.args([format!("--reuid={uid}"), format!("--regid={gid}"), "--clear-groups".into()]);
-        command.arg(&self.program).arg("--root").arg(self.stage.root()).args(args);
+        command.arg(&self.program).arg("--root").arg(self.stage.root());
+        // A sweep uses none.
+        let runtime = longshore_tests::named_runtime().filter(|_| args.first() != Some(&"sweep"));
+        command.args(runtime.map(|name| format!("--runtime={name}"))).args(args);
         command.env("HOME", self.stage.path("home")).env_remove("XDG_RUNTIME_DIR").current_dir("/");
         command
     }
@@ -203,6 +206,57 @@ fn rootless_on_a_view_of_the_host() {
         assert_eq!(limited.code, Some(125), "{limited:?}");
         let advice = "start it with systemd-run --user --scope -p Delegate=yes, or give --cgroup-parent";
         assert!(limited.stderr.contains(advice), "{limited:?}");
+    });
+}
+
+/// No node can be made in a user namespace, and a runtime binds the one that the host has at the same path.
+#[test]
+fn a_device_at_another_path_in_a_user_namespace() {
+    as_an_ordinary_user(|user| {
+        let see = "stat -c %t:%T /dev/other /dev/random; head -c 4 /dev/other | od -An -tx1";
+        let devices = ["--device", "/dev/zero:/dev/other", "--device", "/dev/full:/dev/fuse"];
+        let args = [&["run"], &devices[..], &["--", "sh", "-c", see]].concat();
+        let outcome = user.call(&args);
+        assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("1:5\n1:8\n 00 00 00 00\n", ""));
+        let see = "stat -c %t:%T /dev/fuse; echo x 2>&1 >/dev/fuse";
+        let outcome = user.call(&[&["run"], &devices[..], &["--", "sh", "-c", see]].concat());
+        assert!(outcome.stdout.starts_with("1:7\n") && outcome.stdout.contains("I/O error"), "{outcome:?}");
+        let specifications = user.stage.path("cdi");
+        fs::create_dir(&specifications).unwrap();
+        let node = r#"{"path": "/dev/other", "hostPath": "/dev/zero"}"#;
+        let one = format!(
+            r#"{{"cdiVersion": "0.6.0", "kind": "example.com/zero", "devices": [{{"name": "one", "containerEdits": {{"deviceNodes": [{node}]}}}}]}}"#
+        );
+        fs::write(specifications.join("zero.json"), one).unwrap();
+        let mut by_name = user.command(&[
+            "run",
+            "--device",
+            "example.com/zero=one",
+            "--",
+            "stat",
+            "-c",
+            "%t:%T",
+            "/dev/other",
+        ]);
+        let outcome = Outcome::from(by_name.env("LONGSHORE_CDI_DIRS", specifications).output().unwrap());
+        assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("1:5\n", ""));
+    });
+}
+
+/// As of a user whom they do not know, or without the right to map ids: crun calls them even where it can do without.
+#[test]
+fn the_stderr_of_an_ordinary_users_program_is_its_own() {
+    as_an_ordinary_user(|user| {
+        let helpers = user.stage.path("it's helpers");
+        fs::create_dir(&helpers).unwrap();
+        for name in ["newuidmap", "newgidmap"] {
+            fs::write(helpers.join(name), "#!/bin/sh\necho words of a helper >&2\nexit 1\n").unwrap();
+            fs::set_permissions(helpers.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let path = format!("{}:{}", helpers.display(), std::env::var("PATH").unwrap());
+        let mut run = user.command(&["run", "--", "sh", "-c", "echo own >&2"]);
+        let outcome = Outcome::from(run.env("PATH", path).output().unwrap());
+        assert_eq!((outcome.stderr.as_str(), outcome.code), ("own\n", Some(0)));
     });
 }
 

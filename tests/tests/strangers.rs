@@ -138,12 +138,12 @@ impl Ready {
 fn other_signals() {
     on_bare_stage(|stage| {
         use Signal::{
-            SIGABRT, SIGALRM, SIGINT, SIGIO, SIGPROF, SIGPWR, SIGQUIT, SIGSTKFLT, SIGSYS, SIGTRAP, SIGUSR1,
-            SIGUSR2, SIGVTALRM, SIGWINCH, SIGXCPU, SIGXFSZ,
+            SIGABRT, SIGALRM, SIGBUS, SIGFPE, SIGILL, SIGINT, SIGIO, SIGPROF, SIGPWR, SIGQUIT, SIGSEGV,
+            SIGSTKFLT, SIGSYS, SIGTRAP, SIGUSR1, SIGUSR2, SIGVTALRM, SIGWINCH, SIGXCPU, SIGXFSZ,
         };
         let named = [
             SIGQUIT, SIGUSR1, SIGUSR2, SIGALRM, SIGSTKFLT, SIGXCPU, SIGXFSZ, SIGVTALRM, SIGPROF, SIGIO,
-            SIGPWR, SIGWINCH, SIGABRT, SIGTRAP, SIGSYS,
+            SIGPWR, SIGWINCH, SIGABRT, SIGTRAP, SIGSYS, SIGSEGV, SIGBUS, SIGFPE, SIGILL,
         ];
         let real_time = [34, 37, 50, 64];
         let numbers: Vec<i32> = named.into_iter().map(|signal| signal as i32).chain(real_time).collect();
@@ -180,7 +180,7 @@ fn other_signals() {
 #[test]
 fn ignored_at_entry() {
     on_bare_stage(|stage| {
-        for (name, number) in [("HUP", 1), ("INT", 2), ("USR1", 10)] {
+        for (name, number) in [("HUP", 1), ("INT", 2), ("USR1", 10), ("SEGV", 11)] {
             let longshore = longshore(&stage.root());
             let mut command = Command::new("sh");
             command.args(["-c", &format!("trap '' {name}; exec \"$@\""), "sh"]);

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use longshore_tests::command::{call, longshore};
+use longshore_tests::command::{Outcome, call, longshore};
 use longshore_tests::{HUNG, on_bare_stage, patience};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -38,6 +38,8 @@ enum Unread {
 
 fn full_pipe() -> (Unread, Stdio) {
     let (reader, mut writer) = std::io::pipe().unwrap();
+    // One of the default size would be enlarged, and would not be full any more.
+    rustix::pipe::fcntl_setpipe_size(&writer, 16 << 10).unwrap();
     rustix::io::ioctl_fionbio(&writer, true).unwrap();
     while writer.write(&[b'x'; 4096]).is_ok() {}
     rustix::io::ioctl_fionbio(&writer, false).unwrap();
@@ -45,13 +47,22 @@ fn full_pipe() -> (Unread, Stdio) {
 }
 
 fn terminal() -> (Unread, Stdio) {
+    let (master, slave) = pseudo_terminal();
+    (Unread::Terminal(master), slave.into())
+}
+
+fn hung_up() -> File {
+    pseudo_terminal().1
+}
+
+fn pseudo_terminal() -> (File, File) {
     use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&master).unwrap();
     unlockpt(&master).unwrap();
     let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
     let slave = File::options().read(true).write(true).open(name).unwrap();
-    (Unread::Terminal(master.into()), slave.into())
+    (master.into(), slave)
 }
 
 impl Drop for Unread {
@@ -401,8 +412,8 @@ fn output_that_is_not_read() {
     on_bare_stage(|stage| {
         let said = "output of the program is lost: its reader has not read it";
         for (options, script, code, is_lost) in [
-            (&["--timeout", "1s"][..], "seq 1 40000; exec sleep 1000", 124, true),
-            (&["--memory", "32m", "--no-init"], "seq 1 40000; exec tail /dev/zero", 137, false),
+            (&["--timeout", "1s"][..], "seq 1 200000; exec sleep 1000", 124, true),
+            (&["--memory", "32m", "--no-init"], "seq 1 200000; exec tail /dev/zero", 137, false),
         ] {
             let mut command = longshore(&stage.root());
             command.arg("run").args(options).args(["--", "sh", "-c", script]);
@@ -411,7 +422,7 @@ fn output_that_is_not_read() {
             let output = child.wait_with_output().unwrap();
             let stderr = String::from_utf8(output.stderr).unwrap();
             assert_eq!((output.status.code(), stderr.contains(said)), (Some(code), is_lost), "{stderr}");
-            assert_eq!(output.stdout.len() < 228_894, is_lost);
+            assert_eq!(output.stdout.len() < 1_288_894, is_lost);
         }
         // Nobody reads either.
         let mut command = longshore(&stage.root());
@@ -472,6 +483,35 @@ fn broken_pipes_of_a_shell() {
             assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), code, "{script}: {said:?}");
             assert!(said.stderr.is_empty(), "{script}: {said:?}");
         }
+        stage.check();
+    });
+}
+
+/// A file that is there, and whose first page is not.
+#[test]
+fn a_stdin_that_cannot_be_read_is_said() {
+    on_bare_stage(|stage| {
+        let run = |stdin: File, script: &str| {
+            let mut command = longshore(&stage.root());
+            command.args(["run", "-i", "--", "sh", "-c", script]).stdin(stdin);
+            Outcome::from(command.output().unwrap())
+        };
+        let unreadable = || File::open("/proc/self/mem").unwrap();
+        let said = "longshore: input of the program is lost: stdin: Input/output error (os error 5); give it a file or a pipe that can be read, or leave out -i\n";
+        let outcome = run(unreadable(), "cat; echo end");
+        assert_eq!(
+            (outcome.stdout.as_str(), outcome.stderr.as_str(), outcome.code),
+            ("end\n", said, Some(125))
+        );
+        let outcome = run(unreadable(), "cat; exit 3");
+        assert_eq!((outcome.stderr.as_str(), outcome.code), (said, Some(3)));
+        // It can only be written.
+        let write_only = File::options().write(true).open("/dev/null").unwrap();
+        assert!(run(write_only, "cat").stderr.contains("stdin: Bad file descriptor"));
+        assert_eq!(run(File::open("/dev/null").unwrap(), "cat").code, Some(0));
+        // A terminal that has vanished has ended.
+        let outcome = run(hung_up(), "cat; echo end");
+        assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str(), outcome.code), ("end\n", "", Some(0)));
         stage.check();
     });
 }

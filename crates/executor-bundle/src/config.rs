@@ -345,9 +345,12 @@ mod tests {
 
     #[test]
     fn labels_traces_and_cgroups_are_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("otlp.sock");
+        let _listens = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         let with = config(|spec| {
             spec.telemetry = Telemetry {
-                socket: Some("/run/otlp.sock".into()),
+                socket: Some(socket.clone()),
                 traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
                 tracestate: Some("a=b".into()),
             };
@@ -364,7 +367,7 @@ mod tests {
         ] {
             assert!(env.contains(&json!(entry)), "{entry} in {env:?}");
         }
-        let bound = json!({"destination": "/dev/otlp.sock", "type": "bind", "source": "/run/otlp.sock", "options": ["bind", "nosuid", "nodev", "noexec", "rw"]});
+        let bound = json!({"destination": "/dev/otlp.sock", "type": "bind", "source": socket, "options": ["bind", "nosuid", "nodev", "noexec", "rw"]});
         assert!(with["mounts"].as_array().unwrap().contains(&bound));
         let init = config(|spec| spec.init = true);
         assert_eq!(init["process"]["args"], json!(["/dev/longshore-init", "sh", "-c", "true"]));

@@ -63,6 +63,14 @@ fn entry(
 ) -> Result<Value, Error> {
     let mut options: Vec<_> = requested.options.iter().map(String::as_str).collect();
     let access = if requested.read_only { "ro" } else { "rw" };
+    // The runtime makes the container's devices there.
+    let is_dev = requested.destination.components().eq(Path::new("/dev").components());
+    if is_dev && options.contains(&"nodev") {
+        return Err(Error::field(
+            "mount",
+            "/dev: with nodev, the container could open no device; leave that out",
+        ));
+    }
     if requested.host_path().is_none() {
         kernel_fs::check(spec, ids, requested, None)?;
     }
@@ -71,10 +79,8 @@ fn entry(
             bind(dir, number, (path, selector.as_deref()), requested, spec, ids)?
         }
         MountSource::Tmpfs => {
-            // The runtime makes the container's devices in the one that is at /dev.
-            let is_dev = requested.destination.components().eq(Path::new("/dev").components());
-            let mode = format!("mode={:o}", mount_entry::TMPFS_MODE);
-            if !is_dev && !options.iter().any(|option| option.starts_with("mode=")) {
+            let mode = format!("mode={:o}", if is_dev { 0o755 } else { mount_entry::TMPFS_MODE });
+            if !options.iter().any(|option| option.starts_with("mode=")) {
                 options.push(&mode);
             }
             options.splice(0..0, ["nosuid"].into_iter().chain((!is_dev).then_some("nodev")).chain([access]));

@@ -31,10 +31,12 @@ use executor_lifecycle::Timestamp;
 
 pub use self::container::Container;
 pub use self::executor::ExecutorActor;
+pub(crate) use self::executor::Left;
 pub use self::process::Process;
 pub use self::reaper::Reaper;
 use crate::Runtime;
 use crate::clock::Clock;
+use crate::history::History;
 use crate::metrics::Meters;
 use crate::observe::ObserverSlot;
 
@@ -46,6 +48,7 @@ pub(crate) struct World {
     pub(crate) reaper: Addr<Reaper>,
     pub(crate) observer_slot: ObserverSlot,
     pub(crate) meters: Meters,
+    pub(crate) history: Arc<History>,
     /// Held by every actor: they are all gone when it is.
     pub(crate) present: tokio::sync::mpsc::Sender<Infallible>,
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -80,8 +81,8 @@ impl ContainerSpec {
         let file = if bundle.is_dir() { bundle.join("config.json") } else { bundle };
         let wrong = |why: &str| invalid("config", format!("{}: {why}", file.display()));
         let text = read_whole(&file).map_err(|error| wrong("cannot be read").caused_by(error))?;
-        let json: Value =
-            serde_json::from_slice(&text).map_err(|error| wrong("not JSON").caused_by(error))?;
+        let json: Value = serde_json::from_slice(without_mark(&text))
+            .map_err(|error| wrong("not JSON").caused_by(error))?;
         if !json.is_object() {
             return Err(wrong("not a JSON object"));
         }
@@ -109,13 +110,23 @@ impl ContainerSpec {
 /// When it cannot be read, or is larger.
 pub fn read_whole(file: &Path) -> io::Result<Vec<u8>> {
     const LARGEST: u64 = 16 << 20;
+    let is_socket = || file.metadata().is_ok_and(|meta| meta.file_type().is_socket());
+    let opened = File::open(file).map_err(|error| match is_socket() {
+        true => io::Error::other("it is a socket, which cannot be opened"),
+        false => error,
+    })?;
     let mut bytes = Vec::new();
-    File::open(file)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    opened.take(LARGEST + 1).read_to_end(&mut bytes)?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length <= LARGEST) {
         Ok(bytes)
     } else {
         Err(io::Error::new(ErrorKind::FileTooLarge, "it is larger than 16 MiB"))
     }
+}
+
+/// A text without the mark of its encoding, UTF-8, which editors of Windows write at the beginning. JSON has no place for it.
+pub fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
 #[cfg(test)]

@@ -125,9 +125,11 @@ impl From<Notice> for NoticeForm {
 #[derive(Debug)]
 pub struct Events {
     swept: VecDeque<Swept>,
+    /// What was recorded before the subscription.
+    past: VecDeque<Notice>,
     snapshot: Option<Snapshot>,
     receiver: broadcast::Receiver<Event>,
-    /// Events up to this one are in the snapshot.
+    /// Events up to this one are in the snapshot, or in the past.
     seen: u64,
     /// Whether these are one container's events, which end with `Released`.
     of_one: bool,
@@ -144,6 +146,9 @@ impl Events {
         if let Some(swept) = self.swept.pop_front() {
             return Some(Notice::Swept(swept));
         }
+        if let Some(notice) = self.past.pop_front() {
+            return Some(notice);
+        }
         if let Some(snapshot) = self.snapshot.take() {
             self.ended = snapshot.phase == Phase::Released;
             self.seen = snapshot.seq;
@@ -155,6 +160,7 @@ impl Events {
         loop {
             match self.receiver.recv().await {
                 Ok(event) if self.of_one && event.seq <= self.seen => {}
+                Ok(event) if !self.of_one && event.number <= self.seen => {}
                 Ok(event) => {
                     self.ended = self.of_one && matches!(event.kind, EventKind::Released { .. });
                     return Some(Notice::Event(event));

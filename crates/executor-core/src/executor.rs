@@ -23,7 +23,7 @@ use crate::handle::{Tokens, ask, ask_or_cancel};
 use crate::messages::{self, Drain, ExitOf, Get, List, Prepare, Run, RunAccepted, Shutdown};
 use crate::{
     ContainerHandle, ContainerSpec, Error, Events, ExitNotice, ExitSource, InvalidSpec, Notice, Runtime,
-    Snapshot, Swept, io,
+    RuntimeError, Snapshot, Swept, Unadopted, io,
 };
 
 /// How long dropping the last handle waits for the containers to end.
@@ -43,6 +43,9 @@ struct Inner {
     bus: BusView,
     tokens: Tokens,
     swept: Vec<Swept>,
+    unadopted: Vec<Unadopted>,
+    /// Its containers outlive it.
+    is_kept: bool,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// What could not be removed when the runtime was closed. `None` until then.
     closed: watch::Receiver<Option<Vec<Leftover>>>,
@@ -67,6 +70,47 @@ impl Executor {
     /// What dead executors had left under the root directory. [`ExecutorBuilder::build`] removed it.
     pub fn swept(&self) -> &[Swept] {
         &self.inner.swept
+    }
+
+    /// The containers that the executor before this one has left, which run on or have ended meanwhile; see
+    /// [`Survival::Keep`]. A handle has the ends of the pipes that were kept. Each is returned once: after that,
+    /// [`get`](Self::get) finds it.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`].
+    ///
+    /// # Cancel safety
+    /// The request is sent when the future is first polled. If it is dropped after that, [`get`](Self::get) finds the containers.
+    pub async fn adopted(&self) -> Result<Vec<ContainerHandle>, Error> {
+        let accepted = self.ask(messages::TakeAdopted).await.ok_or(Error::Stopped)?;
+        let handle = |RunAccepted { id, parts, ours }| {
+            ContainerHandle::new(id, parts, ours, self.inner.tokens.clone())
+        };
+        Ok(accepted.into_iter().map(handle).collect())
+    }
+
+    /// What the executor before this one has left and cannot be taken up: it is left as it is.
+    pub fn unadopted(&self) -> &[Unadopted] {
+        &self.inner.unadopted
+    }
+
+    /// Ends the executor and lets its containers run on; the next one of the same root and name takes them up. Who waits for the
+    /// exit of one gets [`Lost`](executor_lifecycle::ExitReason::Lost), since this executor will not see it. Returns when the root is given
+    /// up. Dropping the last handle of an executor that is kept does the same.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Unsupported`](crate::RuntimeError::Unsupported) unless the executor is kept; nothing is changed then.
+    ///
+    /// # Cancel safety
+    /// The request is sent when the future is first polled.
+    pub async fn detach(&self) -> Result<(), Error> {
+        if !self.inner.is_kept {
+            return Err(RuntimeError::unsupported("detach", "an executor that is not kept").into());
+        }
+        self.ask(messages::Detach).await.unwrap_or_default();
+        let mut closed = self.inner.closed.clone();
+        drop(closed.wait_for(Option::is_some).await);
+        Ok(())
     }
 
     /// Registers a container and begins to start it. Returns when its id is registered.
@@ -285,6 +329,22 @@ impl Executor {
         self.inner.bus.subscribe()
     }
 
+    /// Subscribes to the events after the one with this number, those that the executors before this one have published included:
+    /// first what is recorded, then what comes. A [`Notice::Gap`] says how many are recorded no more. With the number of the last
+    /// event that it has handled, a subscriber gets each event once, whoever has ended meanwhile. It reads the record, which blocks
+    /// for a moment.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Unsupported`](crate::RuntimeError::Unsupported) unless the executor is kept; [`RuntimeError::Failed`](crate::RuntimeError::Failed) if the record cannot be
+    /// read.
+    pub fn events_since(&self, number: u64) -> Result<Events, Error> {
+        let failed = |error| RuntimeError::failed("read the record of", "this executor", error);
+        let events = self.inner.bus.events_since(number).map_err(failed)?;
+        events.ok_or_else(|| {
+            RuntimeError::unsupported("read past events of", "an executor that is not kept").into()
+        })
+    }
+
     /// Takes no new containers from now on, and waits until all are released. They end by themselves or are
     /// cancelled. A container that is held at created must be started or cancelled, and one that is kept must be
     /// removed; execs are possible, too. Containers that were kept ready are ended. [`shutdown`](Self::shutdown) then
@@ -369,7 +429,10 @@ impl std::fmt::Debug for Executor {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.address.do_send(Shutdown { cancel: Cancel::now(), deadline: DROP_DEADLINE });
+        match self.is_kept {
+            true => self.address.do_send(messages::Detach),
+            false => self.address.do_send(Shutdown { cancel: Cancel::now(), deadline: DROP_DEADLINE }),
+        }
         let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         let Some(thread) = thread else { return };
         // The executor's own thread cannot wait for itself. It ends by itself.

@@ -25,7 +25,7 @@ use crate::events::View;
 use crate::exits::{ExitRecipients, lost};
 use crate::io::{self, Connected, Io, Streams};
 use crate::messages::{self, ContainerParts, ProcessStreams, ProcessView, RequestError};
-use crate::{Error, Events, ExecSpec, ExitNotice, Notice, Snapshot};
+use crate::{ContainerSpec, Error, Events, ExecSpec, ExitNotice, Notice, Snapshot};
 
 /// The state that a refusal names when the actor of the container has ended.
 const RELEASED: &str = "released";
@@ -37,6 +37,7 @@ pub struct ContainerHandle {
     address: WeakAddr<Container>,
     view: View,
     io: Io,
+    spec: Arc<ContainerSpec>,
     tokens: Tokens,
     /// If present, dropping the last clone cancels the container.
     _cancel: Option<Arc<OnDrop<Container, messages::Cancel>>>,
@@ -55,8 +56,8 @@ pub struct ProcessHandle {
 
 impl ContainerHandle {
     pub(crate) fn new(id: ContainerId, parts: ContainerParts, streams: Streams, tokens: Tokens) -> Self {
-        let ContainerParts { address, view, shared } = parts;
-        Self { id, address, view, io: Io::new(streams, shared), tokens, _cancel: None }
+        let ContainerParts { address, view, shared, spec } = parts;
+        Self { id, address, view, io: Io::new(streams, shared), spec, tokens, _cancel: None }
     }
 
     /// With `cancel_on_drop`, dropping the last clone of this handle cancels the container.
@@ -73,6 +74,12 @@ impl ContainerHandle {
     /// The id.
     pub const fn id(&self) -> &ContainerId {
         &self.id
+    }
+
+    /// Its specification, with its id absent if it was generated. A stream that is a file of the embedder's is null in it. Of a container that
+    /// another executor has left, secrets are not in it. Of one that was kept ready, it is the one that it was made of.
+    pub fn spec(&self) -> &ContainerSpec {
+        &self.spec
     }
 
     /// The container as of its last event. This does not ask the executor: handles watch a value that the actor
@@ -247,7 +254,7 @@ impl ContainerHandle {
 
     /// Finds a process that was exec'd into the container, by its id: one that has not ended, or one of the last 64
     /// that have. Its pipes belong to the first handle; outputs that are [`Stdio::Shared`](crate::Stdio::Shared) can
-    /// be read.
+    /// be read. Of a process that another executor has left, the first one to take a pipe has it.
     ///
     /// # Errors
     /// [`Error::NoProcess`] if there is none.
@@ -258,7 +265,7 @@ impl ContainerHandle {
         let parts = ask(&self.address, messages::FindProcess(exec.clone())).await.flatten();
         let process = || ProcessRef::exec(self.id.clone(), exec.clone());
         let parts = parts.ok_or_else(|| Error::NoProcess { process: process() })?;
-        Ok(ProcessHandle::new(parts, Streams::default(), false))
+        Ok(ProcessHandle::new(parts, None, false))
     }
 
     /// Starts another process in the container. If the container does not run yet, the process waits and is started
@@ -302,7 +309,7 @@ impl ContainerHandle {
         let answer = ask_or_cancel(&self.address, exec, token).await.unwrap_or_else(|| Err(self.gone()));
         let process = || id.map_or(ProcessId::Init, ProcessId::Exec);
         let parts = answer.map_err(|refused| self.refused_for(process(), refused))?;
-        Ok(ProcessHandle::new(parts, ours, cancel_on_drop))
+        Ok(ProcessHandle::new(parts, Some(ours), cancel_on_drop))
     }
 
     fn answer<T>(&self, answer: Option<Result<T, RequestError>>) -> Result<T, Error> {

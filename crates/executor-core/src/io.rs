@@ -26,7 +26,7 @@ pub use self::collect::ProcessOutput;
 pub(crate) use self::ends::PipeEnds;
 pub use self::input::Input;
 pub use self::output::Output;
-use crate::{Stdio, StdioSpec};
+use crate::{KeptStreams, Stdio, StdioSpec, StreamKind};
 
 /// The most bytes of one read.
 const CHUNK: usize = 64 << 10;
@@ -70,6 +70,11 @@ pub struct Io {
 impl Io {
     pub(crate) fn new(streams: Streams, shared: SharedOutputs) -> Self {
         Self { ends: Arc::new(Mutex::new(streams)), shared }
+    }
+
+    /// The same shared outputs, and these ends.
+    pub(crate) fn with(&self, streams: Streams) -> Self {
+        Self::new(streams, self.shared.clone())
     }
 
     /// Takes the other end of stdin. `None` if the specification does not say [`Stdio::Pipe`], or it was taken.
@@ -139,18 +144,40 @@ pub(crate) fn connect(spec: StdioSpec, terminal: Option<TerminalSize>) -> io::Re
             ChildFd::Fd(Arc::new(theirs.into()))
         }
     };
-    let stdout = ends.connect_output(spec.stdout, &mut streams.stdout, &mut shared.stdout)?;
+    let stdout =
+        ends.connect_output(StreamKind::Stdout, spec.stdout, &mut streams.stdout, &mut shared.stdout)?;
     // A terminal has one output stream, which carries stderr as well.
     let stderr = match terminal {
         Some(_) => ChildFd::Null,
-        None => ends.connect_output(spec.stderr, &mut streams.stderr, &mut shared.stderr)?,
+        None => {
+            ends.connect_output(StreamKind::Stderr, spec.stderr, &mut streams.stderr, &mut shared.stderr)?
+        }
     };
     Ok(Connected { stdio: ChildStdio { stdin, stdout, stderr, terminal }, ends, streams, shared })
+}
+
+/// Takes up the ends that were kept of a process that another executor has started. `spec` says which of the outputs are shared.
+pub(crate) fn reconnect(spec: &StdioSpec, kept: KeptStreams) -> Connected {
+    let (mut ends, mut streams, mut shared) =
+        (PipeEnds::default(), Streams::default(), SharedOutputs::default());
+    streams.stdin = kept.stdin.map(|pipe| ends.add_input(pipe));
+    let mut output = |kind, spec: &Stdio, pipe| match spec {
+        Stdio::Shared { replay } => (None, Some(ends.add_shared(kind, pipe, *replay))),
+        _ => (Some(ends.add_output(kind, pipe)), None),
+    };
+    if let Some(pipe) = kept.stdout {
+        (streams.stdout, shared.stdout) = output(StreamKind::Stdout, &spec.stdout, pipe);
+    }
+    if let Some(pipe) = kept.stderr {
+        (streams.stderr, shared.stderr) = output(StreamKind::Stderr, &spec.stderr, pipe);
+    }
+    Connected { stdio: ChildStdio::default(), ends, streams, shared }
 }
 
 impl PipeEnds {
     fn connect_output(
         &mut self,
+        kind: StreamKind,
         stdio: Stdio,
         taken: &mut Option<Output>,
         attached: &mut Option<watch::Receiver<ReplayBuffer>>,
@@ -161,8 +188,8 @@ impl PipeEnds {
         };
         let (ours, theirs) = io::pipe()?;
         match piped {
-            Piped::Alone => *taken = Some(self.add_output(ours.into())),
-            Piped::Shared { replay } => *attached = Some(self.add_shared(ours.into(), replay)),
+            Piped::Alone => *taken = Some(self.add_output(kind, ours.into())),
+            Piped::Shared { replay } => *attached = Some(self.add_shared(kind, ours.into(), replay)),
         }
         Ok(ChildFd::Fd(Arc::new(theirs.into())))
     }

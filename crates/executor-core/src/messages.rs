@@ -5,7 +5,7 @@
 //! once, and messages from one sender keep their order. A caller is held back by the reply that it waits for. Facts
 //! that another actor depends on are sent so that their loss is noticed; the others are sent with `do_send`.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use actix::{Message, Recipient, WeakAddr};
@@ -19,7 +19,7 @@ use executor_lifecycle::{
 use crate::actors::{Container, Process};
 use crate::events::View;
 use crate::exits::ExitRecipients;
-use crate::io::{ChildStdio, PipeEnds, SharedOutputs, Streams};
+use crate::io::{ChildStdio, Io, PipeEnds, SharedOutputs, Streams};
 use crate::{ContainerSpec, Error, ExecSpec, Notice, Resources, RuntimeError, Samples, Snapshot};
 use tokio::sync::watch;
 use tracing::Span;
@@ -56,6 +56,16 @@ pub struct Get(pub ContainerId);
 #[derive(Message)]
 #[rtype(result = "Result<Option<Exit>, Error>")]
 pub struct ExitOf(pub ContainerId);
+
+/// Takes the containers that another executor has left, for their first handles. From a handle to the executor.
+#[derive(Message)]
+#[rtype(result = "Vec<RunAccepted>")]
+pub struct TakeAdopted;
+
+/// Stop, and let what runs run on. From a handle to the executor, which is kept.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Detach;
 
 /// List every container. From a handle to the executor.
 #[derive(Message)]
@@ -330,6 +340,7 @@ pub struct ContainerParts {
     pub(crate) address: WeakAddr<Container>,
     pub(crate) view: View,
     pub(crate) shared: SharedOutputs,
+    pub(crate) spec: Arc<ContainerSpec>,
 }
 
 /// A container that was registered, for its first handle.
@@ -346,7 +357,8 @@ pub struct ProcessParts {
     pub(crate) address: WeakAddr<Process>,
     pub(crate) view: watch::Receiver<ProcessView>,
     pub(crate) exit_recipients: Weak<ExitRecipients>,
-    pub(crate) shared: SharedOutputs,
+    /// Its outputs that are shared; of a process that another executor has left, also the ends of its pipes.
+    pub(crate) io: Io,
 }
 
 /// The state of a process, for handles that wait for it.

@@ -225,6 +225,11 @@ impl Mount {
         })
     }
 
+    /// Whether it is a [secret](Self::secret), which has no form in JSON.
+    pub const fn is_secret(&self) -> bool {
+        matches!(self.source, MountSource::Secret { .. })
+    }
+
     fn validate_secret(&self, contents: &Secret, mode: u32) -> Result<(), InvalidSpec> {
         if contents.expose().len() > Secret::MAX_LEN {
             return Err(invalid("mount secret", "longer than 1 MiB"));

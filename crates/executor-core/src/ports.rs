@@ -3,13 +3,14 @@
 //! Implementations do the I/O and decide nothing. Futures are polled on the executor's thread, a tokio runtime with
 //! timers and I/O. They may await and must not block.
 
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use executor_lifecycle::process::Kill;
 use executor_lifecycle::{
-    ContainerId, ExecId, HostPid, Leftover, OomKill, ProcessRef, RawExit, Signal, SignalScope, StartFailure,
-    StartFailureKind, TerminalSize, Usage,
+    ContainerId, ExecId, HostPid, Leftover, OomKill, ProcessId, ProcessRef, RawExit, Signal, SignalScope,
+    StartFailure, StartFailureKind, TerminalSize, Usage,
 };
 use futures::channel::mpsc;
 pub use futures::future::BoxFuture;
@@ -17,7 +18,7 @@ pub use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, future, stream};
 use serde::{Deserialize, Serialize};
 
-use crate::{ChildStdio, ContainerSpec, ExecSpec, Resources, RuntimeError};
+use crate::{ChildStdio, ContainerSpec, ExecSpec, Kept, Resources, RuntimeError, StreamKind};
 
 /// Creates containers, starts processes in them, and removes both.
 ///
@@ -33,6 +34,32 @@ pub trait Runtime: Send + Sync + 'static {
         let _ = root;
         Ok(Vec::new())
     }
+
+    /// The same for an executor that is kept, of this name: what was left under it is not removed, but returned. Blocks. By
+    /// default nothing outlives an executor.
+    fn open_kept(&self, root: &Path, name: &str) -> Result<Kept, RuntimeError> {
+        let _ = root;
+        Err(RuntimeError::unsupported("keep", name))
+    }
+
+    /// Takes a container of [`open_kept`](Self::open_kept) up. The exits of these processes come from the [`ExitSource`], also
+    /// those of the past; what else a runtime was making in it is killed. It must not block.
+    fn adopt(&self, id: &ContainerId, processes: Vec<(ProcessId, HostPid)>) {
+        let _ = (id, processes);
+    }
+
+    /// Keeps the end of a pipe for a successor, until the container is released. By default nothing is kept.
+    fn hold(&self, process: &ProcessRef, stream: StreamKind, end: BorrowedFd<'_>) {
+        let _ = (process, stream, end);
+    }
+
+    /// Gives an end up that was kept: it was closed.
+    fn unhold(&self, process: &ProcessRef, stream: StreamKind) {
+        let _ = (process, stream);
+    }
+
+    /// The executor ends, and what runs is to run on: [`close`](Self::close) ends nothing.
+    fn detach(&self) {}
 
     /// Makes everything that `create` and `run` need. If it fails, nothing is left that others can see; `release` is
     /// called all the same.

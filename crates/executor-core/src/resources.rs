@@ -144,7 +144,7 @@ impl Resources {
             (_, _) => {}
         }
         if self.cpus.is_some_and(|cpus| !(0.01..=100_000.0).contains(&cpus)) {
-            return Err(invalid("cpus", "give a number of CPUs from 0.01 on"));
+            return Err(invalid("cpus", "give a number of CPUs from 0.01 to 100,000"));
         }
         if self.cpus.is_some() && (self.cpu_quota.is_some() || self.cpu_period.is_some()) {
             return Err(invalid("cpus", "stands for a quota and a period: give the one or the others"));
@@ -166,7 +166,7 @@ impl Resources {
             return Err(invalid("pids", "at least one process has to be allowed"));
         }
         if self.pids.is_some_and(|pids| pids > Self::MOST_PIDS && pids != u64::MAX) {
-            return Err(invalid("pids", "more than the kernel takes; u64::MAX is no limit"));
+            return Err(invalid("pids", "the kernel takes at most 4,194,304"));
         }
         Ok(())
     }

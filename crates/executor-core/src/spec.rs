@@ -266,7 +266,7 @@ impl ContainerSpec {
     }
 
     /// The values of fields that are absent in JSON.
-    fn template() -> Self {
+    pub(crate) fn template() -> Self {
         Self::host::<String>([])
     }
 

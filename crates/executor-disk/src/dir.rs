@@ -345,12 +345,12 @@ impl Dir {
     /// Removes a directory and everything in it, whatever a container has prepared there. Returns what could not be
     /// removed. A missing directory is not an error.
     pub fn remove_tree(&self, name: impl AsRef<OsStr>, what: LeftoverKind) -> Vec<Leftover> {
-        tree::remove(self, name.as_ref(), what, None)
+        tree::remove(self, name.as_ref(), what, &[])
     }
 
-    /// The same, but the directory stays, with the file `kept` in it.
-    pub fn clear_tree(&self, name: impl AsRef<OsStr>, what: LeftoverKind, kept: &str) -> Vec<Leftover> {
-        tree::remove(self, name.as_ref(), what, Some(kept))
+    /// The same, but the directory stays, with the files `kept` in it. At least one must be named.
+    pub fn clear_tree(&self, name: impl AsRef<OsStr>, what: LeftoverKind, kept: &[&str]) -> Vec<Leftover> {
+        tree::remove(self, name.as_ref(), what, kept)
     }
 
     fn open(&self, name: &OsStr, flags: OFlags, mode: Mode) -> io::Result<OwnedFd> {

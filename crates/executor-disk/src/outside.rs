@@ -5,17 +5,23 @@ use std::io::{self, ErrorKind, Read};
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags, open};
+use rustix::io::Errno;
 
 /// Reads a regular file of at most `limit` bytes. A reader could wait for a pipe for ever, and a device may have no end.
 ///
 /// # Errors
 /// When it cannot be read, is no regular file, or is larger.
 pub fn read_regular(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let file =
-        open(path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty())?;
+    let not_regular = || io::Error::new(ErrorKind::InvalidInput, "it is no regular file");
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = open(path, flags, Mode::empty()).map_err(|error| match error {
+        // A socket, or a device that is not there.
+        Errno::NXIO => not_regular(),
+        error => error.into(),
+    })?;
     let file = File::from(file);
     if !file.metadata()?.is_file() {
-        return Err(io::Error::new(ErrorKind::InvalidInput, "it is no regular file"));
+        return Err(not_regular());
     }
     let mut bytes = Vec::new();
     file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;

@@ -29,9 +29,8 @@ const REPORTED: usize = 32;
 
 /// Removes everything in the directory `name` in `above`, and then the directory itself. If there is something to keep, that file
 /// in it stays, and so does the directory. Returns what could not be removed. A missing directory is not an error.
-pub(crate) fn remove(above: &Dir, name: &OsStr, what: LeftoverKind, kept: Option<&str>) -> Vec<Leftover> {
-    let removal =
-        Removal { above, name, what, kept: kept.map(OsStr::new), levels: Vec::new(), left: Vec::new() };
+pub(crate) fn remove(above: &Dir, name: &OsStr, what: LeftoverKind, kept: &[&str]) -> Vec<Leftover> {
+    let removal = Removal { above, name, what, kept, levels: Vec::new(), left: Vec::new() };
     removal.run()
 }
 
@@ -39,7 +38,7 @@ struct Removal<'a> {
     above: &'a Dir,
     name: &'a OsStr,
     what: LeftoverKind,
-    kept: Option<&'a OsStr>,
+    kept: &'a [&'a str],
     levels: Vec<Level>,
     left: Vec<Leftover>,
 }
@@ -104,7 +103,7 @@ impl Removal<'_> {
         });
         for entry in entries {
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if name == "." || name == ".." || is_top && self.kept == Some(name) {
+            if name == "." || name == ".." || is_top && self.kept.iter().any(|kept| name == *kept) {
                 continue;
             }
             if is_directory(dir, name, entry.file_type()) {
@@ -141,7 +140,7 @@ impl Removal<'_> {
     }
 
     fn remove_top(&mut self) {
-        if !self.left.is_empty() || self.kept.is_some() {
+        if !self.left.is_empty() || !self.kept.is_empty() {
             return;
         }
         match unlink(self.above, self.name, AtFlags::REMOVEDIR) {
@@ -259,12 +258,12 @@ mod tests {
         let Ok(()) = rustix::mount::mount_bind(&kept, top.join("a/mounted")) else {
             return eprintln!("this user cannot mount");
         };
-        let left = above.clear_tree("top", LeftoverKind::File, "owner");
+        let left = above.clear_tree("top", LeftoverKind::File, &["owner"]);
         rustix::mount::unmount(top.join("a/mounted"), rustix::mount::UnmountFlags::DETACH).unwrap();
         assert_eq!(left.len(), 1, "{left:?}");
         assert_eq!((left[0].what, &left[0].path), (LeftoverKind::Mount, &top.join("a/mounted")));
         assert!(kept.join("file").exists() && top.join("owner").exists() && !top.join("other").exists());
-        assert_eq!(above.clear_tree("top", LeftoverKind::File, "owner"), []);
+        assert_eq!(above.clear_tree("top", LeftoverKind::File, &["owner"]), []);
         assert!(!top.join("a").exists() && top.join("owner").exists());
     }
 }

@@ -131,6 +131,11 @@ impl Cgroups {
         self.dirs.iter().map(PathBuf::as_path)
     }
 
+    /// Whether its processes are frozen by its own freezer. Blocks for a moment.
+    pub fn is_frozen(&self) -> bool {
+        freezer::is_frozen(self.dirs())
+    }
+
     /// The host pids of all processes in it that are alive.
     pub fn processes(&self) -> BTreeSet<HostPid> {
         processes_in(self.dirs())

@@ -303,8 +303,8 @@ impl<K: Kernel> ChildTable<K> {
         // What is reaped can be looked at no more.
         let known = watched.role.is_known_to_have_executed();
         let seen = known.or_else(|| self.kernel.stat(watched.pid).map(|stat| stat.has_executed()));
-        let (status, has_executed) = match self.kernel.reap(&watched.pidfd) {
-            Ok(Some(reaped)) => (Some(reaped.status), known.or(reaped.has_executed).or(seen)),
+        let (status, has_executed, at) = match self.kernel.reap(&watched.pidfd) {
+            Ok(Some(reaped)) => (Some(reaped.status), known.or(reaped.has_executed).or(seen), reaped.at),
             // It has exited, and its parent (crun's helper) may still exist.
             Ok(None) => return self.retry_reaping(now, give_up, number),
             // It is another's child yet, or somebody else is just reaping it (state X): its status is known after that.
@@ -318,7 +318,7 @@ impl<K: Kernel> ChildTable<K> {
                 tracing::debug!(pid = %watched.pid, %error, "somebody else has reaped this process");
                 self.kernel.was_robbed();
                 // By now, another process may have the pid that was looked at.
-                (self.kernel.status_of_reaped(&watched.pidfd), known)
+                (self.kernel.status_of_reaped(&watched.pidfd), known, None)
             }
         };
         let Some(Watched { pid, client, role, runtime, .. }) = self.watched.remove(&number) else { return };
@@ -326,11 +326,11 @@ impl<K: Kernel> ChildTable<K> {
             Role::Call(call) => self.call_ended(now, client, call, (pid, runtime.unwrap_or(pid)), status),
             Role::Adopted { process, .. } => {
                 let status = status.unwrap_or(ExitStatus::Unknown);
-                self.exited(client, process, Reaped { status, has_executed });
+                self.exited(client, process, Reaped { status, has_executed, at });
             }
             Role::Killed => {
                 if let Some(status) = status {
-                    self.record_orphan(pid, Reaped { status, has_executed });
+                    self.record_orphan(pid, Reaped { status, has_executed, at });
                 }
             }
             Role::Abandoned => drop(self.kernel.report(pid)),

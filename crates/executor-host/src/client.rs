@@ -138,7 +138,7 @@ impl HostClient {
             parent,
             members,
         });
-        let unknown = ProcessEnd { status: ExitStatus::Unknown, oom: None, has_executed: None };
+        let unknown = ProcessEnd { status: ExitStatus::Unknown, oom: None, has_executed: None, at: None };
         let (ended, client) = (exit_future(ended.1, unknown), self.clone());
         async move {
             let adopted = receive_answer(adopted).await?.map_err(io::Error::from);

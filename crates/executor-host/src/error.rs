@@ -52,6 +52,25 @@ pub enum Error {
         /// The id.
         id: ContainerId,
     },
+    /// It cannot be the name of an executor that is kept.
+    #[error(
+        "{name:?} is no name of an executor: lowercase letters, digits, `-`, `_` and `.`, at most 64, no dot first"
+    )]
+    NoName {
+        /// What was given.
+        name: String,
+    },
+    /// Another executor that lives has the name.
+    #[error("an executor that lives has the name {name}: process {by}")]
+    NameInUse {
+        /// The name.
+        name: String,
+        /// Its pid.
+        by: String,
+    },
+    /// The executor is not kept.
+    #[error("the executor is not kept")]
+    NotKept,
     /// The process host has ended. It can start and signal nothing any more.
     #[error("the process host has ended")]
     HostGone,
@@ -81,7 +100,12 @@ impl Error {
             Self::File { source, .. } | Self::Process { source, .. } | Self::System { source, .. } => {
                 Some(source)
             }
-            Self::NotDelegated { .. } | Self::BeingSwept { .. } | Self::HostGone => None,
+            Self::NotDelegated { .. }
+            | Self::BeingSwept { .. }
+            | Self::NoName { .. }
+            | Self::NameInUse { .. }
+            | Self::NotKept
+            | Self::HostGone => None,
         }
     }
 }

@@ -10,12 +10,13 @@
 //! A container may have thousands of execs. When the journal has become twice as long as it was, the lines of processes that
 //! have ended are removed from it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Mutex;
 
-use executor_core::lifecycle::{HostPid, Signal};
+use executor_core::lifecycle::{HostPid, ProcessId, Signal};
 use executor_disk::Dir;
 use serde::Deserialize;
 
@@ -55,8 +56,9 @@ impl Journal {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn record(&self, dir: &Dir, pid: HostPid) -> Result<()> {
-        let Some(line) = pidfd::open(pid).ok().and_then(|pidfd| identity(pid, &pidfd)) else { return Ok(()) };
+    pub fn record(&self, dir: &Dir, process: &ProcessId, pid: HostPid) -> Result<()> {
+        let identity = pidfd::open(pid).ok().and_then(|pidfd| identity(pid, &pidfd));
+        let Some(line) = identity.map(|identity| format!("{identity} {process}\n")) else { return Ok(()) };
         let mut full = lock(&self.full);
         // One write for the whole line. If the machine stops meanwhile, the line is incomplete and is ignored.
         let written = dir.append(FILE).and_then(|file| {
@@ -90,7 +92,7 @@ fn remove_ended(dir: &Dir) -> io::Result<u64> {
 fn has_ended(line: &str) -> bool {
     let Some(pid) = parse_line(line) else { return true };
     match pidfd::open(pid) {
-        Ok(pidfd) => identity(pid, &pidfd).is_some_and(|known| known != line),
+        Ok(pidfd) => identity(pid, &pidfd).is_some_and(|known| !is_of(line, &known)),
         Err(error) => error.raw_os_error() == Some(Errno::SRCH.raw_os_error()),
     }
 }
@@ -115,8 +117,52 @@ pub(crate) fn kill(dir: &Dir) -> Vec<OwnedFd> {
 fn open_if_alive(line: &str) -> Option<OwnedFd> {
     let pid = parse_line(line)?;
     let pidfd = pidfd::open(pid).ok()?;
-    let is_alive = identity(pid, &pidfd)? == line && !procfs::Stat::of(pid)?.is_ending();
+    let is_alive = is_of(line, &identity(pid, &pidfd)?) && !procfs::Stat::of(pid)?.is_ending();
     is_alive.then_some(pidfd)
+}
+
+/// A process in a journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    /// Its pid.
+    pub pid: HostPid,
+    /// Its start, in clock ticks since boot.
+    pub start: u64,
+    /// Whether it has not ended. Its pid may be another process's if it has.
+    pub is_alive: bool,
+}
+
+/// The processes of a container, by their names: `init`, or the id of an exec. Of several that have had a name, the last one.
+///
+/// # Errors
+/// When the journal cannot be read, or a line that is complete has no meaning.
+pub fn processes(dir: &Dir) -> Result<BTreeMap<String, Recorded>> {
+    let text = match dir.read_text(FILE, READ_LIMIT) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        text => text.map_err(Error::file("read", &dir.path_of(FILE)))?,
+    };
+    let mut all = BTreeMap::new();
+    for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+        let malformed = || io::Error::new(ErrorKind::InvalidData, "a line has no meaning");
+        let parsed = parse_process(line).ok_or_else(malformed);
+        let (name, recorded) = parsed.map_err(Error::file("read", &dir.path_of(FILE)))?;
+        all.insert(name, recorded);
+    }
+    Ok(all)
+}
+
+fn parse_process(line: &str) -> Option<(String, Recorded)> {
+    let pid = parse_line(line)?;
+    let mut fields = line.trim_end().split(' ').skip(1);
+    let start = fields.next()?.parse().ok()?;
+    let name = fields.nth(2)?.to_owned();
+    let is_alive = open_if_alive(line).is_some();
+    Some((name, Recorded { pid, start, is_alive }))
+}
+
+/// Whether a line is of the process with this identity.
+fn is_of(line: &str, identity: &str) -> bool {
+    line.strip_prefix(identity).is_some_and(|rest| rest.starts_with([' ', '\n']))
 }
 
 /// The pid of a line. `None` if the line is incomplete.
@@ -148,7 +194,7 @@ pub(crate) fn parse_init(json: &[u8]) -> Option<(HostPid, u64)> {
     Some((HostPid::new(init.pid)?, init.start))
 }
 
-/// The line of a process: its pid, its start time in clock ticks since boot, the inode of its pidfd (unique
+/// The line of a process, without its name: its pid, its start time in clock ticks since boot, the inode of its pidfd (unique
 /// from Linux 6.9 on, the same for all before), and the boot id.
 ///
 /// The pidfd was opened first. If the pid has been reused since, `/proc` describes the later process, and the
@@ -157,7 +203,7 @@ fn identity(pid: HostPid, pidfd: &OwnedFd) -> Option<String> {
     let start = procfs::Stat::of(pid)?.start;
     let inode = rustix::fs::fstat(pidfd.as_fd()).ok()?.st_ino;
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-    Some(format!("{pid} {start} {inode} {}\n", boot.trim()))
+    Some(format!("{pid} {start} {inode} {}", boot.trim()))
 }
 
 #[cfg(test)]
@@ -204,7 +250,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (own, journal) = (Dir::open_checked(dir.path()).unwrap(), dir.path().join(FILE));
         let (mut stranger, pid) = sleeper();
-        Journal::default().record(&own, pid).unwrap();
+        Journal::default().record(&own, &ProcessId::Init, pid).unwrap();
         let line = fs::read_to_string(&journal).unwrap();
         // The same pid with another start time, with another pidfd, and after another boot; and an incomplete
         // line, as a crash leaves it.
@@ -222,7 +268,7 @@ mod tests {
         assert_eq!(kill(&own).len(), 1);
         assert!(!stranger.wait().unwrap().success());
         assert!(kill(&own).is_empty(), "it is gone");
-        Journal::default().record(&own, pid).unwrap();
+        Journal::default().record(&own, &ProcessId::Init, pid).unwrap();
         assert_eq!(fs::read_to_string(&journal).unwrap(), line);
     }
 
@@ -232,18 +278,18 @@ mod tests {
         let (own, file) = (Dir::open_checked(dir.path()).unwrap(), dir.path().join(FILE));
         let (journal, length) = (Journal::default(), || fs::metadata(&file).unwrap().len());
         let (mut first, pid) = sleeper();
-        journal.record(&own, pid).unwrap();
+        journal.record(&own, &ProcessId::Init, pid).unwrap();
         let line = fs::read_to_string(&file).unwrap();
         let (mut ended, gone) = sleeper();
         while length() <= SHORT {
-            journal.record(&own, gone).unwrap();
+            journal.record(&own, &ProcessId::Init, gone).unwrap();
         }
         assert!(fs::read_to_string(&file).unwrap().contains(&format!("\n{gone} ")), "it is alive");
         ended.kill().unwrap();
         ended.wait().unwrap();
         let (mut last, pid) = sleeper();
         for _ in 0..200 {
-            journal.record(&own, pid).unwrap();
+            journal.record(&own, &ProcessId::Init, pid).unwrap();
         }
         let text = fs::read_to_string(&file).unwrap();
         assert!(text.starts_with(&line), "a process that is alive is kept");

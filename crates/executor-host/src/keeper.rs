@@ -153,6 +153,15 @@ impl Keeper {
         !pidfd::has_ended(self.pidfd().as_fd())
     }
 
+    /// Waits until it has ended. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// When its pidfd cannot be watched.
+    pub async fn ended(&self) -> std::io::Result<()> {
+        let watched = pidfd::watch(self.pidfd(), tokio::io::Interest::READABLE)?;
+        watched.readable().await.map(drop)
+    }
+
     /// Goes on with another keeper, of which there are no other clones. All clones of this one do.
     pub fn replace_by(&self, other: Self) {
         let mut shared = lock(&self.shared);

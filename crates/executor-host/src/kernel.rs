@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use executor_core::Delivery;
-use executor_core::lifecycle::{ExitStatus, HostPid, Signal};
+use executor_core::lifecycle::{ExitStatus, HostPid, Signal, Timestamp};
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 use rustix::process::{WaitId, WaitIdOptions};
@@ -40,6 +40,8 @@ pub(crate) struct Reaped {
     pub(crate) status: ExitStatus,
     /// Whether it had executed a program, if that is known.
     pub(crate) has_executed: Option<bool>,
+    /// When it ended, if that was noted.
+    pub(crate) at: Option<Timestamp>,
 }
 
 /// What the child table needs from the kernel. No method blocks.
@@ -272,7 +274,7 @@ impl Kernel for Linux {
 
     fn reap(&mut self, pidfd: &OwnedFd) -> io::Result<Option<Reaped>> {
         let status = pidfd::reap(pidfd.as_fd())?;
-        Ok(status.map(|status| Reaped { status, has_executed: None }))
+        Ok(status.map(|status| Reaped { status, has_executed: None, at: None }))
     }
 
     fn reap_unwatched(&mut self, pid: HostPid) -> io::Result<Option<ExitStatus>> {

@@ -44,7 +44,10 @@ pub use client::{Adopted, Call, CallEnd, ClientSink, Ended, HostClient};
 pub use error::{Error, Result};
 pub use local::LocalHost;
 pub use pidfd::watch;
-pub use root::{EXECUTOR_VARIABLE, Reservation, Root, default_cgroup_parent, log_prefix, sweep};
+pub use root::{
+    EXECUTOR_VARIABLE, LedgerFile, RECORD, Reservation, Root, default_cgroup_parent, forget_name, log_prefix,
+    sweep,
+};
 pub use seam::{
     CallId, Command, Containers, Delivered, Event, EventSink, FileIdentity, Image, ImageFate, Members,
     OsError, Parent, ProcessEnd, ProcessHost, Request, StdioSource, Token,

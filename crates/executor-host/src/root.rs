@@ -5,6 +5,7 @@
 //! <root>/containers/<id>/       a container's own directory, its bundle
 //!                 ├ owner       the executor that it belongs to, and its cgroup
 //!                 └ journal     its processes
+//! <root>/kept/<name>/           what outlives the executor of that name
 //! <root>/runtime/               the runtime's state (`--root`), so that the runtime lists our containers only
 //! ```
 //! Several executors share a root. The root directory itself is locked in two situations. One is while an
@@ -23,6 +24,7 @@
 //!
 //! If something of `c` cannot be removed, `owner` and `executors/e` stay, and the next sweep tries again.
 
+mod kept;
 mod reservation;
 pub(crate) mod sweep;
 #[cfg(test)]
@@ -43,6 +45,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use uuid::Uuid;
 
+pub use self::kept::{LedgerFile, forget_name};
 pub use self::reservation::Reservation;
 pub use self::sweep::sweep;
 use self::sweep::{leave_root, records};
@@ -60,6 +63,10 @@ pub(crate) const CONTAINERS: &str = "containers";
 const RUNTIME: &str = "runtime";
 
 const OWNER: &str = "owner";
+
+/// The file in a container's directory that says what it is, if its executor is kept. It is there as long as the directory has
+/// the id.
+pub const RECORD: &str = "container.json";
 
 const OTHERS_READ: u32 = 0o044;
 
@@ -104,6 +111,8 @@ pub struct Root {
     /// The parents below which it has a directory in the cgroup hierarchies. Its file has a line for each.
     parents: Mutex<BTreeSet<String>>,
     lock_file: File,
+    /// The directory of what outlives it, if it is kept.
+    kept: Option<Arc<Dir>>,
 }
 
 impl Root {
@@ -123,8 +132,15 @@ impl Root {
         let mark = format!("{executor}.{}", Uuid::new_v4().simple());
         let (dirs, lock_file) = register_executor(root, &executor, &mark)?;
         let parent = place::default_parent();
-        let root =
-            Self { dirs: Arc::new(dirs), executor, mark, parent, parents: Mutex::default(), lock_file };
+        let root = Self {
+            dirs: Arc::new(dirs),
+            executor,
+            mark,
+            parent,
+            parents: Mutex::default(),
+            lock_file,
+            kept: None,
+        };
         let Err(error) = root.enter(bundles) else { return Ok((root, swept)) };
         for left in root.close(bundles) {
             tracing::warn!(%left, "part of an executor that was not opened was not removed");
@@ -154,6 +170,12 @@ impl Root {
             Some(_) => Containers::Of(self.executor.clone()),
             None => Containers::InNestedNamespaces,
         }
+    }
+
+    /// The path of the keeper's cgroups, within each hierarchy. `None` if this user may make no cgroups.
+    pub fn keeper_cgroup(&self) -> Option<String> {
+        let parent = self.parent.as_ref()?;
+        Some(format!("{}/.keeper", place::executor_path(parent, &self.executor)))
     }
 
     /// What the runtimes of this executor have in their environment, as the value of [`EXECUTOR_VARIABLE`]. It
@@ -229,6 +251,20 @@ impl Root {
         parent: Option<&CgroupParent>,
         bundles: &dyn Bundles,
     ) -> Result<Option<Reservation>> {
+        self.reserve_with(id, parent, None, bundles)
+    }
+
+    /// The same, with this text in [`RECORD`].
+    ///
+    /// # Errors
+    /// As for [`reserve`](Self::reserve).
+    pub fn reserve_with(
+        &self,
+        id: &ContainerId,
+        parent: Option<&CgroupParent>,
+        record: Option<&[u8]>,
+        bundles: &dyn Bundles,
+    ) -> Result<Option<Reservation>> {
         let (cgroup, dirs) = (self.place(parent, id)?, Arc::clone(&self.dirs));
         let reservation = Reservation { id: id.clone(), cgroup, executor: self.executor.clone(), dirs };
         let containers = &self.dirs.containers;
@@ -242,7 +278,11 @@ impl Root {
         let cgroup = reservation.cgroup.as_ref().map_or(NO_CGROUP, |place| &place.cgroups_path);
         let owner = format!("{}\n{cgroup}\n", self.executor);
         let written = made.write_new(OWNER, owner.as_bytes(), 0o600);
-        let named = written.and_then(|_| self.name_when_swept(&unnamed, id, bundles));
+        let recorded = written.and_then(|_| match record {
+            Some(record) => made.write_new(RECORD, record, 0o600).map(drop),
+            None => Ok(()),
+        });
+        let named = recorded.and_then(|()| self.name_when_swept(&unnamed, id, bundles));
         let Err(error) = named else { return Ok(Some(reservation)) };
         for left in containers.remove_tree(&unnamed, LeftoverKind::File) {
             tracing::warn!(%left, "part of a failed reservation was not removed");

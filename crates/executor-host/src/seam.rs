@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use executor_core::Delivery;
 use executor_core::lifecycle::{
-    ContainerId, ExitStatus, HostPid, OomEvidence, OomKill, ProcessRef, Signal, SignalScope,
+    ContainerId, ExitStatus, HostPid, OomEvidence, OomKill, ProcessRef, Signal, SignalScope, Timestamp,
 };
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -301,6 +301,8 @@ pub struct ProcessEnd {
     pub oom: Option<OomEvidence>,
     /// Whether it has executed its program. Absent if it was not known before, and somebody else has reaped it.
     pub has_executed: Option<bool>,
+    /// When it ended, if that was noted.
+    pub at: Option<Timestamp>,
 }
 
 /// The parent of an adopted process.
@@ -312,6 +314,8 @@ pub enum Parent {
     LeftBy(CallId),
     /// The runtime, which stays as its monitor.
     Call(CallId),
+    /// None: it has ended, and whoever was its parent has recorded how. Another process may have its pid.
+    Ended,
 }
 
 /// The evidence that a process is in a container.

@@ -130,20 +130,48 @@ impl Terminal {
     ///
     /// # Errors
     /// When no master arrives, or it cannot be used.
-    pub async fn receive(&self, socket: ConsoleSocket, stdin: ChildFd, stdout: ChildFd) -> Result<()> {
+    pub async fn receive(
+        &self,
+        socket: ConsoleSocket,
+        stdin: ChildFd,
+        stdout: ChildFd,
+        holder: impl Holder,
+    ) -> Result<()> {
         let received = socket.master().await.and_then(|master| {
+            holder.hold(&master);
             let mut state = lock(&self.0);
             set_size(&master, state.size)?;
-            state.master = begin(master, stdin, stdout)?;
+            state.master = begin(master, stdin, stdout, holder)?;
             state.was_received = true;
             Ok(())
         });
         received.map_err(Error::system("take over the terminal"))
     }
+
+    /// A terminal that was received by another process. It keeps its size. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub fn resume(master: OwnedFd, stdin: ChildFd, stdout: ChildFd, holder: impl Holder) -> Result<Self> {
+        let resumed = rustix::termios::tcgetwinsize(&master).map_err(io::Error::from).and_then(|size| {
+            let size = TerminalSize { rows: size.ws_row, columns: size.ws_col };
+            let master = begin(master, stdin, stdout, holder)?;
+            Ok(Self(Mutex::new(TerminalState { size, master, was_received: true })))
+        });
+        resumed.map_err(Error::system("take up the terminal"))
+    }
+}
+
+/// Whoever holds a terminal for a process that comes after this one.
+pub trait Holder: Send + 'static {
+    /// The terminal was received.
+    fn hold(&self, master: &OwnedFd);
+    /// It is closed here, and is to be closed everywhere.
+    fn close(&self);
 }
 
 /// Begins to copy between a master and a process's pipes.
-fn begin(master: OwnedFd, stdin: ChildFd, stdout: ChildFd) -> io::Result<Weak<OwnedFd>> {
+fn begin(master: OwnedFd, stdin: ChildFd, stdout: ChildFd, holder: impl Holder) -> io::Result<Weak<OwnedFd>> {
     rustix::io::ioctl_fionbio(&master, true)?;
     let master = Arc::new(master);
     let terminal = Arc::downgrade(&master);
@@ -167,6 +195,7 @@ fn begin(master: OwnedFd, stdin: ChildFd, stdout: ChildFd) -> io::Result<Weak<Ow
             () = copy_out(&watched, stdout) => {}
             () = copied_in => {}
         }
+        holder.close();
     });
     Ok(terminal)
 }

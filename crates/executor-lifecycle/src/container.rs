@@ -30,7 +30,9 @@
 //! | `request` | what a caller asks of a container that exists |
 //! | `exit` | from init's end to the release |
 //! | `oom` | kills of the OOM killer, each published once |
+//! | `adopt` | what another executor has left |
 
+mod adopt;
 mod exec;
 mod exit;
 mod freeze;
@@ -41,6 +43,7 @@ mod vocabulary;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use self::adopt::Inheritance;
 pub use self::vocabulary::{ContainerEffect, ContainerEvent, ContainerTraits, KeepExited, Phase};
 
 use crate::event::{Event, EventKind};
@@ -272,6 +275,6 @@ impl Container {
 
     fn event(&mut self, at: Timestamp, kind: EventKind) -> Event {
         self.seq += 1;
-        Event { seq: self.seq, container: self.id.clone(), at, kind }
+        Event::new(self.seq, self.id.clone(), at, kind)
     }
 }

@@ -17,12 +17,15 @@ use crate::{ContainerId, ExecId, Exit, HostPid, Leftover, OomKill, Timestamp};
 
 /// Something that happened to a container.
 ///
-/// In JSON it is one object: `seq`, `container`, `at`, `event`, which is the name of the kind, and the fields of the
-/// kind.
+/// In JSON it is one object: `number`, `seq`, `container`, `at`, `event`, which is the name of the kind, and the fields of
+/// the kind.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Event {
+    /// Its number in the sequence of the executor, from 1. 0 until it is published there.
+    #[serde(default)]
+    pub number: u64,
     /// Its number in the sequence of the container, from 1.
     pub seq: u64,
     /// The container.
@@ -92,7 +95,7 @@ pub enum EventKind {
 impl Event {
     /// The event of a container with this number.
     pub const fn new(seq: u64, container: ContainerId, at: Timestamp, kind: EventKind) -> Self {
-        Self { seq, container, at, kind }
+        Self { number: 0, seq, container, at, kind }
     }
 }
 
@@ -234,7 +237,7 @@ mod tests {
         let mut order = EventOrder::default();
         for (seq, kind) in (1..).zip(kinds) {
             let container = ContainerId::new("c").unwrap();
-            let event = Event { seq, container, at: Timestamp::default(), kind: kind.clone() };
+            let event = Event::new(seq, container, Timestamp::default(), kind.clone());
             order.check(&event).map_err(|error| error.broken)?;
         }
         Ok(order.is_complete())
@@ -339,7 +342,7 @@ mod tests {
     fn a_hole_in_the_sequence_is_seen() {
         let mut order = EventOrder::default();
         let container = ContainerId::new("c").unwrap();
-        let event = Event { seq: 2, container, at: Timestamp::default(), kind: EventKind::Registered };
+        let event = Event::new(2, container, Timestamp::default(), EventKind::Registered);
         assert!(order.check(&event).is_err());
     }
 }

@@ -159,12 +159,14 @@ pub struct RawExit {
     pub usage: Option<Box<Usage>>,
     /// Whether the OOM killer has killed it. If absent, the kills in `usage` stand for it.
     pub oom: Option<OomEvidence>,
+    /// When it ended, if whoever has reaped it has noted that. If absent, it is the moment at which the executor learns of it.
+    pub at: Option<Timestamp>,
 }
 
 impl RawExit {
     /// An exit of which only the status is known.
     pub const fn with(status: ExitStatus) -> Self {
-        Self { status, usage: None, oom: None }
+        Self { status, usage: None, oom: None, at: None }
     }
 }
 
@@ -197,7 +199,7 @@ impl StartFailure {
 /// the meaning is known. A path or a program may have any name, also that of something else.
 ///
 /// The kernel's names of files stay: those of a cgroup, as in `memory.max`, in quotes or as the last part of a path below
-/// `/sys/fs/cgroup`, and `oom_score_adj` and those of AppArmor below `/proc`.
+/// `/sys/fs/cgroup`, and `oom_score_adj`, `uid_map`, `gid_map` and those of AppArmor below `/proc`. A path below `/proc/sys` is `sysctl`.
 pub fn without_names(words: &str) -> String {
     let mut text = String::new();
     for (number, part) in words.split(['"', '`']).enumerate() {
@@ -216,6 +218,9 @@ fn own_word(word: &str) -> Option<&str> {
     if path.starts_with("/proc/") && path.ends_with("/attr/apparmor") {
         return Some("apparmor");
     }
+    if path.starts_with("/proc/sys/") {
+        return Some("sysctl");
+    }
     (["/sys/fs/cgroup/", "/proc/"].iter().any(|above| path.starts_with(above)) && is_of_kernel(name))
         .then_some(name)
 }
@@ -224,7 +229,8 @@ fn is_of_kernel(name: &str) -> bool {
     let name = name.trim_end_matches(':');
     let is_part =
         |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
-    name == "oom_score_adj" || name.contains('.') && name.split('.').all(is_part)
+    ["oom_score_adj", "uid_map", "gid_map"].contains(&name)
+        || name.contains('.') && name.split('.').all(is_part)
 }
 
 /// The text of an error and of its causes, in one line. Only here do causes become text, because data that leaves the
@@ -341,6 +347,8 @@ pub enum StartFailureKind {
     RuntimeBroken,
     /// The container ended before the process could start in it.
     ContainerGone,
+    /// The executor ended while it was starting the process. Said by the one that has taken its containers up.
+    Interrupted,
 }
 
 #[cfg(test)]
@@ -362,6 +370,8 @@ mod tests {
             ("write file `memory.max`: Invalid argument", "write file memory.max : Invalid argument"),
             ("write to `/proc/self/oom_score_adj`: x", "write to oom_score_adj : x"),
             ("open /proc/self/attr/apparmor/exec: x", "open apparmor x"),
+            ("open /proc/sys/net/nope: no such file", "open sysctl no such file"),
+            ("writing file `/proc/7/gid_map`: Invalid", "writing file gid_map : Invalid"),
             ("pivot_root .: invalid argument", "pivot_root .: invalid argument"),
         ] {
             assert_eq!(without_names(words), own);

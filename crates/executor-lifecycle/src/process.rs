@@ -22,7 +22,9 @@
 //! | `start` | from the request to a program that runs |
 //! | `cancel` | cancels, SIGKILL and deadlines |
 //! | `end` | the exit and its reason |
+//! | `adopt` | what another executor has left |
 
+mod adopt;
 mod cancel;
 mod end;
 mod start;
@@ -31,6 +33,9 @@ mod vocabulary;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+pub use self::adopt::{Inherited, ProcessNote};
 pub use self::vocabulary::{
     Kill, LaunchStep, OrphanState, ProcessEffect, ProcessEvent, ProcessTraits, Terms, TimeLimit,
 };
@@ -72,6 +77,8 @@ pub const KILL_AGAIN: Duration = Duration::from_secs(1);
 pub struct Process {
     traits: ProcessTraits,
     state: State,
+    /// Its time counts.
+    is_armed: bool,
     cancelling: Option<Cancelling>,
     /// When the time limit is reached, and the cancel that follows.
     timeout: Option<(Timestamp, Cancel)>,
@@ -121,14 +128,15 @@ enum State {
     Exited,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Cancelling {
     cancel: Cancel,
     stage: CancelStage,
 }
 
 /// How far a cancel has gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum CancelStage {
     /// The program does not run yet. The start is abandoned at `abandon_at`.
     Pending { abandon_at: Timestamp },
@@ -146,6 +154,7 @@ impl Process {
         Self {
             traits,
             state: State::Waiting,
+            is_armed: false,
             cancelling: None,
             timeout: None,
             parked_signals: Vec::new(),
@@ -267,6 +276,7 @@ impl Process {
     }
 
     fn arm(&mut self, now: Timestamp, terms: Terms) -> Vec<ProcessEffect> {
+        self.is_armed = true;
         self.timeout = terms.time_limit.map(|limit| (now.after(limit.after), limit.cancel));
         self.valid_codes = terms.valid_codes;
         Vec::new()

@@ -140,6 +140,11 @@ impl Registry {
     fn take(&mut self, now: Timestamp, event: RegistryEvent) -> Result<Vec<RegistryEffect>, Refusal> {
         match event {
             RegistryEvent::Run(wanted) => self.run(wanted),
+            RegistryEvent::Adopted(id, token) => self.adopted(id, token),
+            RegistryEvent::Remembered(id, exit) => {
+                self.remember(id, exit);
+                Ok(Vec::new())
+            }
             RegistryEvent::Unclaimed(token) => Ok(self.unclaimed(token)),
             RegistryEvent::KeepReady(pool, count) => self.keep_ready(pool, count),
             RegistryEvent::Made(pool, id) => self.made(pool, id),
@@ -178,6 +183,14 @@ impl Registry {
             effects.push(RegistryEffect::Register { id, token, hold });
         }
         Ok(effects)
+    }
+
+    fn adopted(&mut self, id: ContainerId, token: RequestToken) -> Result<Vec<RegistryEffect>, Refusal> {
+        if self.containers.contains_key(&id) {
+            return Err(Refusal::IdTaken);
+        }
+        self.containers.insert(id, Entry { token: Some(token), role: Role::Ordinary, is_lost: false });
+        Ok(Vec::new())
     }
 
     fn unclaimed(&mut self, token: RequestToken) -> Vec<RegistryEffect> {

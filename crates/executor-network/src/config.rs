@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use executor_core::without_mark;
 use executor_disk::read_regular;
 use serde_json::{Value, json};
 
@@ -80,7 +81,7 @@ pub(crate) fn find(dir: &Path, name: Option<&str>) -> Result<NetworkConfig, Netw
     let mut unread = Vec::new();
     for file in &files {
         let text = read_regular(file, LARGEST).map_err(NetworkError::io("read", file));
-        match text.and_then(|text| NetworkConfig::read(file, &String::from_utf8_lossy(&text))) {
+        match text.and_then(|text| NetworkConfig::read(file, &String::from_utf8_lossy(without_mark(&text)))) {
             Ok(config) if name.is_none_or(|name| name == config.name) => return Ok(config),
             Ok(_) => {}
             // It may describe another network, so it is an error only if no other file describes the one we look for.

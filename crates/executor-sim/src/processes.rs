@@ -35,7 +35,8 @@ const ROUND: Duration = Duration::from_millis(1);
 /// All processes of one simulated runtime.
 pub(crate) struct Processes {
     table: Mutex<Table>,
-    exits: ExitQueue,
+    /// Where exits go now.
+    exits: Mutex<ExitQueue>,
     dice: Arc<Dice>,
     timeline: Timeline,
 }
@@ -49,6 +50,8 @@ struct Table {
     frozen: BTreeMap<ContainerId, watch::Sender<bool>>,
     /// The scripted resources that containers have used.
     usages: BTreeMap<ContainerId, Usage>,
+    /// The processes that have ended, with their exits, until their container is released.
+    ended: BTreeMap<ProcessRef, (HostPid, RawExit)>,
     last_pid: u32,
 }
 
@@ -76,7 +79,7 @@ impl Drop for Alive {
 
 impl Processes {
     pub(crate) fn new(exits: ExitQueue, dice: Arc<Dice>, timeline: Timeline) -> Arc<Self> {
-        Arc::new(Self { table: Mutex::default(), exits, dice, timeline })
+        Arc::new(Self { table: Mutex::default(), exits: Mutex::new(exits), dice, timeline })
     }
 
     /// Creates a process and executes its program. Returns its pid, and a receiver that resolves when it has ended.
@@ -146,9 +149,9 @@ impl Processes {
     /// the container has used, if that is scripted.
     pub(crate) fn end(&self, process: &ProcessRef, mut ending: RawExit) -> Delivery {
         let mut table = lock(&self.table);
-        if table.alive.remove(process).is_none() {
-            return Delivery::Gone;
-        }
+        let Some(alive) = table.alive.remove(process) else { return Delivery::Gone };
+        let mut pids = vec![alive.pid];
+        drop(alive);
         ending.oom.get_or_insert(OomEvidence::NotKilled);
         let mut ended = Vec::new();
         if process.process == ProcessId::Init {
@@ -156,20 +159,25 @@ impl Processes {
             ended.extend(
                 others.map(|(other, _)| (other.clone(), RawExit::with(ExitStatus::Signal(Signal::KILL)))),
             );
-            ended.iter().for_each(|(other, _)| drop(table.alive.remove(other)));
+            let others = ended.iter().filter_map(|(other, _)| table.alive.remove(other));
+            let others: Vec<_> = others.map(|alive| alive.pid).collect();
+            pids.splice(0..0, others);
             table.end_forks(&process.container);
             let usage = table.usages.get(&process.container);
             ending.usage = ending.usage.or_else(|| usage.map(|usage| Box::new(*usage)));
         }
-        drop(table);
         ended.push((process.clone(), ending));
+        for ((process, ending), pid) in ended.iter().zip(pids) {
+            table.ended.insert(process.clone(), (pid, ending.clone()));
+        }
+        drop(table);
         ended.into_iter().for_each(|(process, ending)| self.report(process, ending));
         Delivery::Sent
     }
 
     fn report(&self, process: ProcessRef, ending: RawExit) {
         self.timeline.push(What::Ended(process.clone(), ending.clone()));
-        let exits = self.exits.clone();
+        let exits = self.exits();
         match self.dice.delay() {
             None => exits.send(process, ending),
             Some(delay) => drop(tokio::spawn(async move {
@@ -188,6 +196,49 @@ impl Processes {
         table.end_forks(container);
         table.frozen.remove(container);
         table.usages.remove(container);
+        table.ended.retain(|process, _| process.container != *container);
+    }
+
+    /// The queue where exits go now.
+    pub(crate) fn exits(&self) -> ExitQueue {
+        lock(&self.exits).clone()
+    }
+
+    /// Exits go to another queue, whose receiver nobody has taken yet.
+    pub(crate) fn renew_exits(&self) {
+        *lock(&self.exits) = ExitQueue::default();
+    }
+
+    /// The processes of a container that have executed their program, with their pids. They may have ended.
+    pub(crate) fn executed(&self, container: &ContainerId) -> BTreeMap<ProcessId, HostPid> {
+        let table = lock(&self.table);
+        let alive = table.alive.range(ProcessRef::all_of(container));
+        let alive = alive.filter(|(_, alive)| alive.program.is_none()).map(|(of, alive)| (of, alive.pid));
+        let ended = table.ended.range(ProcessRef::all_of(container)).map(|(of, (pid, _))| (of, *pid));
+        ended.chain(alive).map(|(of, pid)| (of.process.clone(), pid)).collect()
+    }
+
+    pub(crate) fn is_container_frozen(&self, container: &ContainerId) -> bool {
+        lock(&self.table).frozen.get(container).is_some_and(|frozen| *frozen.borrow())
+    }
+
+    /// Reports the exit of a process once more, to another executor.
+    pub(crate) fn report_again(&self, process: &ProcessRef) {
+        let table = lock(&self.table);
+        if table.alive.contains_key(process) {
+            return;
+        }
+        if let Some((_, ending)) = table.ended.get(process) {
+            self.exits().send(process.clone(), ending.clone());
+        }
+    }
+
+    /// Ends the processes of a container but for these. No exits are reported.
+    pub(crate) fn remove_others(&self, container: &ContainerId, kept: &[ProcessRef]) {
+        let mut table = lock(&self.table);
+        let others = table.alive.range(ProcessRef::all_of(container)).map(|(of, _)| of.clone());
+        let others: Vec<_> = others.filter(|of| !kept.contains(of)).collect();
+        others.iter().for_each(|of| drop(table.alive.remove(of)));
     }
 
     pub(crate) fn remove_all(&self) {

@@ -1,18 +1,20 @@
 //! The simulated runtime: the ports `Runtime` and `ExitSource`, in memory.
 
+mod kept;
 mod start;
 
 use std::collections::{BTreeMap, HashMap};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use executor_core::lifecycle::{
-    ContainerId, ExecId, ExitStatus, HostPid, Leftover, OomKill, ProcessRef, RawExit, Signal, SignalScope,
-    StartFailure, StartFailureKind, TerminalSize, Usage,
+    ContainerId, ExecId, ExitStatus, HostPid, Leftover, OomKill, ProcessId, ProcessRef, RawExit, Signal,
+    SignalScope, StartFailure, StartFailureKind, TerminalSize, Usage,
 };
 use executor_core::{
-    BoxFuture, BoxStream, ChildStdio, ContainerSpec, Delivery, ExecSpec, ExitQueue, ExitSource, Kill,
-    Resources, Runtime, RuntimeError, Swept,
+    BoxFuture, BoxStream, ChildStdio, ContainerSpec, Delivery, ExecSpec, ExitQueue, ExitSource, Kept, Kill,
+    Resources, Runtime, RuntimeError, StreamKind, Swept,
 };
 use futures::{FutureExt, future};
 use tokio::sync::watch;
@@ -32,9 +34,17 @@ use crate::{lock, shell};
 /// (`for i in 1 2 3; do …; done`, `while :; do …; done`), variables, `&&` and `||`, `trap` and `exit`. If it has something
 /// else, the start fails and says what is not supported. Every other program has to be scripted with
 /// [`program`](Self::program); if it is not, the start fails as not found.
-#[derive(Clone)]
 pub struct SimRuntime {
     shared: Arc<Shared>,
+    /// Which of the executors that have used the runtime uses this clone.
+    incarnation: OnceLock<u64>,
+}
+
+/// The clone is not used by an executor yet.
+impl Clone for SimRuntime {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), incarnation: OnceLock::new() }
+    }
 }
 
 struct Shared {
@@ -42,7 +52,8 @@ struct Shared {
     processes: Arc<Processes>,
     dice: Arc<Dice>,
     timeline: Timeline,
-    exits: ExitQueue,
+    /// The number of the executor that uses it. It changes when an executor crashes, and when another begins.
+    incarnation: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -54,6 +65,11 @@ struct State {
     starting: HashMap<ProcessRef, watch::Sender<bool>>,
     /// When the runtime panics.
     panics: Option<fn(&Request) -> bool>,
+    /// What executors that are kept have recorded, by their names.
+    ledgers: HashMap<String, kept::Lines>,
+    held: kept::Held,
+    /// The name of the executor that lives, if it is kept.
+    open: Option<String>,
 }
 
 const NO_PROGRAM: &str = "the simulated runtime has no program of this name; add it with SimRuntime::program";
@@ -68,11 +84,13 @@ struct Bundle {
     program: Result<Program, StartFailure>,
     env: BTreeMap<String, String>,
     limits: Resources,
+    spec: Option<Arc<ContainerSpec>>,
 }
 
 impl Default for Bundle {
     fn default() -> Self {
-        Self { program: Err(no_program()), env: BTreeMap::new(), limits: Resources::default() }
+        let (env, limits) = (BTreeMap::new(), Resources::default());
+        Self { program: Err(no_program()), env, limits, spec: None }
     }
 }
 
@@ -90,9 +108,10 @@ impl SimRuntime {
     /// A runtime without scripted programs.
     pub fn new() -> Self {
         let (exits, dice, timeline) = (ExitQueue::default(), Arc::new(Dice::default()), Timeline::default());
-        let processes = Processes::new(exits.clone(), Arc::clone(&dice), timeline.clone());
-        let shared = Shared { state: Mutex::default(), processes, dice, timeline, exits };
-        Self { shared: Arc::new(shared) }
+        let processes = Processes::new(exits, Arc::clone(&dice), timeline.clone());
+        let incarnation = watch::Sender::new(0);
+        let shared = Shared { state: Mutex::default(), processes, dice, timeline, incarnation };
+        Self { shared: Arc::new(shared), incarnation: OnceLock::new() }
     }
 
     /// Adds a program of this name. It is found by the first argument of a process.
@@ -146,10 +165,16 @@ impl SimRuntime {
         &self.shared.dice
     }
 
-    fn ask(&self, asked: Request) {
+    /// `false` if the executor that asks has crashed.
+    #[must_use]
+    fn ask(&self, asked: Request) -> bool {
+        if !self.is_current() {
+            return false;
+        }
         let panics = lock(&self.shared.state).panics;
         self.shared.timeline.push(What::Request(asked.clone()));
         assert!(!panics.is_some_and(|panics| panics(&asked)), "a scripted panic: {asked:?}");
+        true
     }
 
     /// The program that these arguments name.
@@ -169,7 +194,7 @@ impl SimRuntime {
     fn freeze(&self, id: &ContainerId, frozen: bool) -> BoxFuture<'static, Result<(), RuntimeError>> {
         let fails = frozen && self.bundle(id).program.is_ok_and(|program| program.troubles.pause_fails);
         let (shared, id) = (Arc::clone(&self.shared), id.clone());
-        async move {
+        let freeze = async move {
             shared.dice.take_time().await;
             if fails || shared.dice.goes_wrong() {
                 let op = if frozen { "pause" } else { "resume" };
@@ -177,15 +202,39 @@ impl SimRuntime {
             }
             shared.processes.freeze(&id, frozen);
             Ok(())
-        }
-        .boxed()
+        };
+        self.while_current(freeze)
     }
 }
 
 impl Runtime for SimRuntime {
     fn open(&self, _: &Path) -> Result<Vec<Swept>, RuntimeError> {
+        self.begin_incarnation();
         self.shared.timeline.begin();
         Ok(Vec::new())
+    }
+
+    fn open_kept(&self, _: &Path, name: &str) -> Result<Kept, RuntimeError> {
+        self.open_as_kept(name)
+    }
+
+    fn adopt(&self, id: &ContainerId, processes: Vec<(ProcessId, HostPid)>) {
+        self.adopt_kept(id, &processes);
+    }
+
+    fn hold(&self, process: &ProcessRef, stream: StreamKind, end: BorrowedFd<'_>) {
+        self.hold_end(process, stream, end);
+    }
+
+    fn unhold(&self, process: &ProcessRef, stream: StreamKind) {
+        lock(&self.shared.state).held.remove(&(process.clone(), stream));
+    }
+
+    /// From now on it is nobody's, until another executor opens it.
+    fn detach(&self) {
+        if self.is_current() {
+            self.crash();
+        }
     }
 
     fn prepare(
@@ -193,20 +242,22 @@ impl Runtime for SimRuntime {
         id: &ContainerId,
         spec: Arc<ContainerSpec>,
     ) -> BoxFuture<'static, Result<(), StartFailure>> {
-        self.ask(Request::Prepare(id.clone()));
+        if !self.ask(Request::Prepare(id.clone())) {
+            return kept::fenced();
+        }
         let env = spec.process.env.iter().cloned().collect();
         let limits = spec.resources.clone();
         let program = self.find(&spec.process.args, &env);
         let failure = program.as_ref().ok().and_then(|program| program.troubles.prepare.clone());
-        lock(&self.shared.state).containers.insert(id.clone(), Bundle { program, env, limits });
+        let bundle = Bundle { program, env, limits, spec: Some(spec) };
+        lock(&self.shared.state).containers.insert(id.clone(), bundle);
         let dice = Arc::clone(&self.shared.dice);
-        async move {
+        self.while_current(async move {
             dice.take_time().await;
             let fault =
                 dice.goes_wrong().then(|| StartFailure::new(StartFailureKind::NoResources, "no space left"));
             failure.or(fault).map_or(Ok(()), Err)
-        }
-        .boxed()
+        })
     }
 
     fn create(
@@ -214,15 +265,19 @@ impl Runtime for SimRuntime {
         id: &ContainerId,
         stdio: ChildStdio,
     ) -> BoxFuture<'static, Result<HostPid, StartFailure>> {
-        self.ask(Request::Create(id.clone()));
+        if !self.ask(Request::Create(id.clone())) {
+            return kept::fenced();
+        }
         self.start_process(ProcessRef::init(id.clone()), self.bundle(id).program, stdio, Until::Created)
     }
 
     fn start(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), StartFailure>> {
         let process = ProcessRef::init(id.clone());
-        self.ask(Request::Start(process.clone()));
+        if !self.ask(Request::Start(process.clone())) {
+            return kept::fenced();
+        }
         let (shared, mut abandoned) = (Arc::clone(&self.shared), self.may_be_abandoned(&process));
-        async move {
+        self.while_current(async move {
             tokio::select! {
                 biased;
                 () = shared.dice.take_time() => {}
@@ -234,13 +289,14 @@ impl Runtime for SimRuntime {
                 return Err(StartFailure::new(StartFailureKind::ContainerGone, message));
             }
             Ok(())
-        }
-        .boxed()
+        })
     }
 
     fn run(&self, id: &ContainerId, stdio: ChildStdio) -> BoxFuture<'static, Result<HostPid, StartFailure>> {
         let process = ProcessRef::init(id.clone());
-        self.ask(Request::Start(process.clone()));
+        if !self.ask(Request::Start(process.clone())) {
+            return kept::fenced();
+        }
         self.start_process(process, self.bundle(id).program, stdio, Until::Runs)
     }
 
@@ -254,12 +310,16 @@ impl Runtime for SimRuntime {
         let mut env = self.bundle(id).env;
         env.extend(spec.env);
         let process = ProcessRef::exec(id.clone(), exec);
-        self.ask(Request::Start(process.clone()));
+        if !self.ask(Request::Start(process.clone())) {
+            return kept::fenced();
+        }
         self.start_process(process, self.find(&spec.args, &env), stdio, Until::Runs)
     }
 
     fn abandon(&self, process: &ProcessRef) {
-        self.ask(Request::Abandon(process.clone()));
+        if !self.ask(Request::Abandon(process.clone())) {
+            return;
+        }
         if let Some(abandon) = lock(&self.shared.state).starting.get(process) {
             abandon.send_replace(true);
         }
@@ -271,41 +331,55 @@ impl Runtime for SimRuntime {
         signal: Signal,
         scope: SignalScope,
     ) -> BoxFuture<'static, Result<Delivery, RuntimeError>> {
-        self.ask(Request::Signal(process.clone(), signal, scope));
+        if !self.ask(Request::Signal(process.clone(), signal, scope)) {
+            return kept::fenced();
+        }
         future::ready(Ok(self.shared.processes.signal_all(process, signal, scope))).boxed()
     }
 
     fn resize(&self, process: &ProcessRef, size: TerminalSize) -> Result<(), RuntimeError> {
-        self.ask(Request::Resize(process.clone(), size));
+        if !self.ask(Request::Resize(process.clone(), size)) {
+            return Ok(());
+        }
         Ok(())
     }
 
     fn kill(&self, process: &ProcessRef, how: Kill) -> BoxFuture<'static, Result<Delivery, RuntimeError>> {
-        self.ask(Request::Kill(process.clone()));
+        if !self.ask(Request::Kill(process.clone())) {
+            return kept::fenced();
+        }
         let killed = self.shared.processes.kill(process, how);
         future::ready(killed.ok_or_else(|| RuntimeError::failed("kill", process, SCRIPTED))).boxed()
     }
 
     fn kill_remaining(&self, id: &ContainerId) -> BoxFuture<'static, ()> {
-        self.ask(Request::KillRemaining(id.clone()));
+        if !self.ask(Request::KillRemaining(id.clone())) {
+            return kept::fenced();
+        }
         self.shared.processes.kill_remaining(id);
         let dice = Arc::clone(&self.shared.dice);
-        async move { dice.take_time().await }.boxed()
+        self.while_current(async move { dice.take_time().await })
     }
 
     fn pause(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), RuntimeError>> {
-        self.ask(Request::Pause(id.clone()));
+        if !self.ask(Request::Pause(id.clone())) {
+            return kept::fenced();
+        }
         self.freeze(id, true)
     }
 
     fn resume(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), RuntimeError>> {
-        self.ask(Request::Resume(id.clone()));
+        if !self.ask(Request::Resume(id.clone())) {
+            return kept::fenced();
+        }
         self.freeze(id, false)
     }
 
     /// Happens at once and never fails.
     fn thaw(&self, id: &ContainerId) -> BoxFuture<'static, Result<(), RuntimeError>> {
-        self.ask(Request::Resume(id.clone()));
+        if !self.ask(Request::Resume(id.clone())) {
+            return kept::fenced();
+        }
         self.shared.processes.freeze(id, false);
         let dice = Arc::clone(&self.shared.dice);
         async move {
@@ -321,7 +395,9 @@ impl Runtime for SimRuntime {
         id: &ContainerId,
         resources: &Resources,
     ) -> BoxFuture<'static, Result<(), RuntimeError>> {
-        self.ask(Request::Update(id.clone()));
+        if !self.ask(Request::Update(id.clone())) {
+            return kept::fenced();
+        }
         let fails = self.shared.dice.goes_wrong();
         if let Some(bundle) = lock(&self.shared.state).containers.get_mut(id).filter(|_| !fails) {
             merge(&mut bundle.limits, resources);
@@ -349,27 +425,38 @@ impl Runtime for SimRuntime {
     }
 
     fn release(&self, id: &ContainerId) -> BoxFuture<'static, Vec<Leftover>> {
-        self.ask(Request::Release(id.clone()));
-        let bundle = lock(&self.shared.state).containers.remove(id).unwrap_or_default();
+        if !self.ask(Request::Release(id.clone())) {
+            return kept::fenced();
+        }
+        let bundle = {
+            let mut state = lock(&self.shared.state);
+            state.held.retain(|(process, _), _| process.container != *id);
+            state.containers.remove(id).unwrap_or_default()
+        };
         let Troubles { release_busy, release_leaves, .. } = bundle.program.unwrap_or_default().troubles;
         self.shared.processes.remove(id);
         let dice = Arc::clone(&self.shared.dice);
-        async move {
+        self.while_current(async move {
             dice.take_time().await;
             if !release_busy.is_zero() {
                 tokio::time::sleep(release_busy).await;
             }
             release_leaves
-        }
-        .boxed()
+        })
     }
 
     /// Releases what a shutdown's deadline has left.
     fn close(&self) -> Vec<Leftover> {
+        if !self.is_current() {
+            return Vec::new();
+        }
         self.shared.processes.remove_all();
-        let late = std::mem::take(&mut lock(&self.shared.state).containers);
+        let mut state = lock(&self.shared.state);
+        (state.open, state.held) = (None, kept::Held::new());
+        let late = std::mem::take(&mut state.containers);
+        drop(state);
         for id in late.into_keys() {
-            self.ask(Request::ReleaseLate(id));
+            let _is_current = self.ask(Request::ReleaseLate(id));
         }
         Vec::new()
     }
@@ -377,10 +464,10 @@ impl Runtime for SimRuntime {
 
 impl ExitSource for SimRuntime {
     fn exits(&self) -> BoxStream<'static, (ProcessRef, RawExit)> {
-        self.shared.exits.take()
+        self.shared.processes.exits().take()
     }
 
     fn oom_kills(&self) -> BoxStream<'static, (ContainerId, OomKill)> {
-        self.shared.exits.take_oom_kills()
+        self.shared.processes.exits().take_oom_kills()
     }
 }

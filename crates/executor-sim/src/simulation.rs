@@ -6,12 +6,12 @@
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix_rt::System;
 use executor_core::lifecycle::{Cancel, StartFailure, StartFailureKind, Timestamp};
-use executor_core::{Executor, Notice, Observed, Observer};
+use executor_core::{Events, Executor, Notice, Observed, Observer, Survival};
 use tokio::time::Instant;
 
 use crate::program::Fault;
@@ -38,6 +38,7 @@ pub struct Simulation {
     faults: f64,
     time_limit: Duration,
     quiet: bool,
+    survival: Survival,
 }
 
 /// A simulation that runs: what a test gets.
@@ -47,6 +48,16 @@ pub struct Sim {
     /// Its runtime.
     pub runtime: SimRuntime,
     began: Instant,
+    survival: Survival,
+    quiet: bool,
+    seed: Option<u64>,
+    latest: Mutex<Latest>,
+}
+
+/// The executor that lives, and the task that listens to it.
+struct Latest {
+    executor: Executor,
+    listener: tokio::task::JoinHandle<()>,
 }
 
 impl Sim {
@@ -60,6 +71,41 @@ impl Sim {
         tokio::time::sleep(time).await;
     }
 
+    /// Kills the process of the executor, as SIGKILL does, and builds another one on the same runtime, which takes up what was
+    /// left: that one is returned. Nothing that the former has asked for, and that was not done, is done. Its handles see their
+    /// containers as lost.
+    ///
+    /// # Panics
+    /// Unless the simulation was made with [`Simulation::keep`].
+    pub fn crash_embedder(&self) -> Executor {
+        assert_ne!(
+            self.survival,
+            Survival::EndWithMe,
+            "a simulation whose executor is not kept cannot crash"
+        );
+        self.runtime.crash();
+        let executor = self.build();
+        let listener = self.listen(&executor);
+        let latest = Latest { executor: executor.clone(), listener };
+        let former = std::mem::replace(&mut *lock(&self.latest), latest);
+        // What it has published is recorded, and is read from there.
+        former.listener.abort();
+        // Its actors end some time, and cannot change anything.
+        actix_rt::spawn(async move { former.executor.detach().await });
+        executor
+    }
+
+    fn build(&self) -> Executor {
+        build(&self.runtime, self.seed, self.quiet, &self.survival, self.began.elapsed())
+    }
+
+    fn listen(&self, executor: &Executor) -> tokio::task::JoinHandle<()> {
+        let timeline = self.runtime.timeline().clone();
+        let last = timeline.last_number();
+        let events = executor.events_since(last).unwrap_or_else(|_| executor.events());
+        actix_rt::spawn(listen(events, timeline, self.quiet))
+    }
+
     /// What happened so far.
     pub fn records(&self) -> Vec<Record> {
         self.runtime.timeline().records()
@@ -69,7 +115,14 @@ impl Sim {
 impl Simulation {
     /// A simulation without a seed: everything happens at once and in the order in which it was asked for.
     pub const fn new(runtime: SimRuntime) -> Self {
-        Self { runtime, seed: None, faults: 0.0, time_limit: TIME_LIMIT, quiet: false }
+        let (time_limit, survival) = (TIME_LIMIT, Survival::EndWithMe);
+        Self { runtime, seed: None, faults: 0.0, time_limit, quiet: false, survival }
+    }
+
+    /// Keeps the executor, so that it can [crash](Sim::crash_embedder).
+    #[must_use]
+    pub fn keep(self) -> Self {
+        Self { survival: Survival::keep("sim"), ..self }
     }
 
     /// Decides by this seed what a real machine leaves open: orders and durations.
@@ -149,7 +202,7 @@ impl Simulation {
     }
 
     fn simulate<T>(self, test: impl AsyncFnOnce(&Sim) -> T) -> T {
-        let Self { runtime, seed, faults, time_limit, quiet } = self;
+        let Self { runtime, seed, faults, time_limit, quiet, survival } = self;
         runtime.dice().load(seed, faults);
         if quiet {
             runtime.timeline().turn_off();
@@ -160,33 +213,27 @@ impl Simulation {
             builder.enable_all().start_paused(true).build().expect("a tokio runtime")
         });
         system.block_on(async {
-            let observer = ObserverSlot {
-                dice: Arc::clone(runtime.dice()),
-                timeline: runtime.timeline().clone(),
-                quiet,
-            };
-            let builder = Executor::builder(runtime.clone()).began_at(Timestamp::default());
-            let builder = if quiet && seed.is_none() { builder } else { builder.observer(observer) };
-            let executor = match builder.build_here() {
-                Ok(executor) => executor,
-                Err(error) => panic!("the executor cannot be built: {error}"),
-            };
-            let listener = actix_rt::spawn(listen(executor.clone(), runtime.timeline().clone(), quiet));
-            let sim = Sim { executor, runtime, began: Instant::now() };
+            let executor = build(&runtime, seed, quiet, &survival, Duration::ZERO);
+            let listener = actix_rt::spawn(listen(executor.events(), runtime.timeline().clone(), quiet));
+            let latest = Mutex::new(Latest { executor: executor.clone(), listener });
+            let sim = Sim { executor, runtime, began: Instant::now(), survival, quiet, seed, latest };
             let Ok(value) = tokio::time::timeout(time_limit, test(&sim)).await else {
-                let all = sim.executor.list().await.unwrap_or_default();
+                let latest = lock(&sim.latest).executor.clone();
+                let all = latest.list().await.unwrap_or_default();
                 let all: Vec<_> = all.iter().map(ToString::to_string).collect();
                 panic!("the test waits for something that does not happen; there are {all:?}");
             };
-            sim.finish(listener).await;
+            sim.finish().await;
             value
         })
     }
 }
 
 impl Sim {
-    async fn finish(self, listener: tokio::task::JoinHandle<()>) {
-        let Self { executor, runtime, .. } = self;
+    async fn finish(self) {
+        let Self { executor: first, runtime, latest, .. } = self;
+        drop(first);
+        let Latest { executor, listener } = latest.into_inner().unwrap_or_else(PoisonError::into_inner);
         let report = executor.shutdown(Cancel::now(), SHUTDOWN).await;
         drop(executor);
         let _listened = listener.await;
@@ -208,10 +255,26 @@ fn refuse_inside_a_runtime() {
     );
 }
 
+fn build(
+    runtime: &SimRuntime,
+    seed: Option<u64>,
+    quiet: bool,
+    survival: &Survival,
+    elapsed: Duration,
+) -> Executor {
+    let (dice, timeline) = (Arc::clone(runtime.dice()), runtime.timeline().clone());
+    let observer = ObserverSlot { dice, timeline, quiet, is_alive: Box::new(runtime.next_is_current()) };
+    let began_at = Timestamp::default().after(elapsed);
+    let builder = Executor::builder(runtime.clone()).began_at(began_at).survival(survival.clone());
+    let builder = if quiet && seed.is_none() { builder } else { builder.observer(observer) };
+    match builder.build_here() {
+        Ok(executor) => executor,
+        Err(error) => panic!("the executor cannot be built: {error}"),
+    }
+}
+
 /// Writes the events that are published to the timeline, until the executor ends.
-async fn listen(executor: Executor, timeline: Timeline, quiet: bool) {
-    let mut events = executor.events();
-    drop(executor);
+async fn listen(mut events: Events, timeline: Timeline, quiet: bool) {
     while let Some(notice) = events.next().await {
         match notice {
             Notice::Event(event) if !quiet => timeline.push(What::Published(event)),
@@ -226,6 +289,8 @@ struct ObserverSlot {
     dice: Arc<Dice>,
     timeline: Timeline,
     quiet: bool,
+    /// Whether its executor has not crashed.
+    is_alive: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 impl Observer for ObserverSlot {
@@ -234,7 +299,7 @@ impl Observer for ObserverSlot {
     }
 
     fn took(&self, Observed { message, refused, .. }: Observed) {
-        if !self.quiet {
+        if !self.quiet && (self.is_alive)() {
             self.timeline.push(What::Handled { message, refused });
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use executor_core::ObservedMessage;
 use executor_core::lifecycle::container::ContainerEvent;
 use executor_core::lifecycle::{
-    ContainerId, Event, EventOrder, ProcessId, ProcessRef, RawExit, Refused, Signal, SignalScope,
+    ContainerId, Event, EventKind, EventOrder, ProcessId, ProcessRef, RawExit, Refused, Signal, SignalScope,
     TerminalSize,
 };
 use tokio::time::Instant;
@@ -62,6 +62,8 @@ pub enum What {
     Ended(ProcessRef, RawExit),
     /// An event was published. Recorded in a [`Simulation`](crate::Simulation) only.
     Published(Event),
+    /// The executor crashed, or was detached.
+    Crashed,
 }
 
 /// One thing that happened, and when.
@@ -87,6 +89,7 @@ impl fmt::Display for Record {
             What::Published(event) => {
                 write!(f, "published  {} #{}: {:?}", event.container, event.seq, event.kind)
             }
+            What::Crashed => f.write_str("crashed"),
         }
     }
 }
@@ -133,6 +136,16 @@ impl Timeline {
         }
     }
 
+    /// The number of the last event that was published.
+    pub(crate) fn last_number(&self) -> u64 {
+        let inner = lock(&self.inner);
+        let published = inner.records.iter().rev().find_map(|record| match &record.what {
+            What::Published(event) => Some(event.number),
+            _ => None,
+        });
+        published.unwrap_or_default()
+    }
+
     /// All records, the oldest first.
     pub fn records(&self) -> Vec<Record> {
         lock(&self.inner).records.clone()
@@ -143,14 +156,14 @@ impl Timeline {
         let inner = lock(&self.inner);
         let asked = inner.records.iter().filter_map(|record| match &record.what {
             What::Request(asked) => Some(asked.clone()),
-            What::Handled { .. } | What::Ended(..) | What::Published(_) => None,
+            What::Handled { .. } | What::Ended(..) | What::Published(_) | What::Crashed => None,
         });
         asked.collect()
     }
 
     /// Checks the promises of the lifecycle for every container:
     ///
-    /// - Its events come in order, each once.
+    /// - Its events come in order, each once, also if an executor crashes. The numbers of all events have no gap.
     /// - No process is started twice, and none after the container's release.
     /// - No process is signalled once its exit was reported.
     /// - What was prepared is released, once.
@@ -174,6 +187,10 @@ struct PublishedState {
     late: BTreeSet<ContainerId>,
     started: BTreeSet<ProcessRef>,
     ended: BTreeSet<ProcessRef>,
+    /// The number of the last event.
+    number: u64,
+    /// The containers whose release was asked for and not published.
+    releasing: BTreeSet<ContainerId>,
 }
 
 impl PublishedState {
@@ -181,6 +198,14 @@ impl PublishedState {
         match what {
             What::Request(asked) => self.asked(asked),
             What::Published(event) => self.told(event),
+            What::Crashed => {
+                // What was not published is not known to its successor.
+                self.ended.clear();
+                for container in std::mem::take(&mut self.releasing) {
+                    self.released.remove(&container);
+                }
+                Ok(())
+            }
             What::Handled { message: ObservedMessage::Container(container, event), refused: None } => {
                 if let ContainerEvent::ProcessExited { process, .. } = event {
                     // The id of an exec may be used again once the exec has ended.
@@ -198,6 +223,13 @@ impl PublishedState {
 
     /// The id of a container that was released may be used again: then its events begin anew.
     fn told(&mut self, event: &Event) -> Result<(), BrokenPromise> {
+        if event.number != self.number + 1 {
+            return Err(BrokenPromise(format!("event {} comes after event {}", event.number, self.number)));
+        }
+        self.number = event.number;
+        if matches!(event.kind, EventKind::Released { .. }) {
+            self.releasing.remove(&event.container);
+        }
         let order = self.orders.entry(event.container.clone()).or_default();
         if order.is_complete() {
             *order = EventOrder::default();
@@ -233,7 +265,10 @@ impl PublishedState {
             Request::Signal(process, ..) | Request::Kill(process) => {
                 rule(!self.ended.contains(process), "its exit was reported before")
             }
-            Request::Release(container) => rule(self.released.insert(container.clone()), "released twice"),
+            Request::Release(container) => {
+                self.releasing.insert(container.clone());
+                rule(self.released.insert(container.clone()), "released twice")
+            }
             Request::ReleaseLate(container) => {
                 self.released.insert(container.clone());
                 self.late.insert(container.clone());
@@ -272,7 +307,7 @@ fn forget(processes: &mut BTreeSet<ProcessRef>, container: &ContainerId) {
 
 #[cfg(test)]
 mod tests {
-    use executor_core::lifecycle::{EventKind, Exit, ProcessId, Timestamp};
+    use executor_core::lifecycle::{Exit, ProcessId, Timestamp};
 
     use super::*;
 
@@ -285,7 +320,9 @@ mod tests {
     }
 
     fn told(seq: u64, kind: EventKind) -> What {
-        What::Published(Event::new(seq, id(), Timestamp::default(), kind))
+        let mut event = Event::new(seq, id(), Timestamp::default(), kind);
+        event.number = 1;
+        What::Published(event)
     }
 
     fn exited() -> What {

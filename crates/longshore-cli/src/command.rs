@@ -6,6 +6,7 @@ pub(crate) mod cid_file;
 pub(crate) mod doctor;
 pub(crate) mod ending;
 pub(crate) mod events;
+pub(crate) mod faults;
 pub(crate) mod hints;
 pub(crate) mod job;
 pub(crate) mod log;

@@ -52,8 +52,8 @@ pub use executor_core::{
     DeviceRights, Dns, Error, Events, ExecSpec, Executor, ExecutorBuilder, ExitNotice, ExtraHost, IdMap,
     IdRange, Input, InvalidSpec, Io, KeepExited, Labels, Mount, MountSource, Network, Notice, Output,
     ProcessHandle, ProcessMode, ProcessOutput, ProcessSpec, Resources, Rootfs, RuntimeError, Sample, Samples,
-    Seccomp, Secret, Security, Selinux, ShutdownReport, Snapshot, Stdio, StdioSpec, Swept, Telemetry,
-    TimeLimit, Ulimit, UpperLayer, default_root,
+    Seccomp, Secret, Security, Selinux, ShutdownReport, Snapshot, Stdio, StdioSpec, Survival, Swept,
+    Telemetry, TimeLimit, Ulimit, Unadopted, UpperLayer, default_root,
 };
 #[cfg(feature = "sim")]
 #[doc(inline)]
@@ -70,7 +70,7 @@ pub mod runtime {
     pub use executor_core::{
         BoxFuture, BoxStream, ChildFd, ChildStdio, Delivery, ExitQueue, ExitSource, KernelRelease, Kill,
         NetworkAttachment, NetworkNamespace, NetworkTraits, Runtime, check_free_descriptors, read_whole,
-        set_of_status,
+        set_of_status, without_mark,
     };
     pub use executor_network::Cni;
     pub use runc_driver::{
@@ -98,6 +98,15 @@ pub fn runc() -> RuncBuilder {
 /// The same with a sandbox of yours, as one with another directory of CNI plugins.
 pub fn runc_with(sandbox: Sandbox) -> RuncBuilder {
     Runc::builder(Arc::new(sandbox))
+}
+
+/// Removes the record of an executor that was kept under this name, after its shutdown. The next one of the name begins with event 1.
+///
+/// # Errors
+/// If an executor lives that has the name, or one has ended without a shutdown: then its containers may run. If there is no such name.
+pub fn forget_name(root: &Path, name: &str) -> Result<Vec<Leftover>, RuntimeError> {
+    runc_driver::forget_name(root, name)
+        .map_err(|error| RuntimeError::Root { root: root.to_owned(), source: error.into() })
 }
 
 /// Removes what dead executors left under `root`. What live executors own is not touched.

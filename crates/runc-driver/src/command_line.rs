@@ -88,13 +88,13 @@ impl CommandLine {
     }
 
     /// The same for the containers of an executor.
-    pub(crate) fn with_root(&self, root: &Root, measured: RuntimeCalls) -> Self {
+    pub(crate) fn with_root(&self, root: &Root, host: HostClient, measured: RuntimeCalls) -> Self {
         let caller = Caller {
             state: Arc::clone(root.runtime_state()),
             log_prefix: log_prefix(root.executor()),
             mark: root.mark().to_owned(),
         };
-        Self { caller: Some(caller), measured, ..self.clone() }
+        Self { caller: Some(caller), host, measured, ..self.clone() }
     }
 
     /// The runtime's program.

@@ -16,6 +16,7 @@ mod console;
 mod container;
 mod created;
 mod frozen;
+mod kept;
 mod launch;
 mod oom;
 mod pid_file;
@@ -42,6 +43,7 @@ use tokio::sync::watch;
 use self::builder::MakeRuntime;
 pub use self::builder::RuncBuilder;
 use self::container::{DriverContainer, PendingStart};
+use self::kept::{KeptHost, LostExits};
 use self::pools::Pools;
 use crate::command_line::CommandLine;
 use crate::kick::{Kick, KickGuard};
@@ -81,7 +83,12 @@ struct DriverState {
     start_deadline: Duration,
     cgroup_parent: Option<CgroupParent>,
     kick: Option<Kick>,
-    host: HostClient,
+    /// The host in this process.
+    local: HostClient,
+    /// The one that outlives this process, once an executor that is kept uses the driver.
+    kept: OnceLock<KeptHost>,
+    /// Exits of processes that could not be taken up.
+    lost: LostExits,
     pools: Pools,
     opened: OnceLock<OpenedRoot>,
     containers: Mutex<HashMap<ContainerId, Arc<DriverContainer>>>,
@@ -145,6 +152,11 @@ type RuntimeOperation = fn(&dyn OciRuntime, &ContainerId) -> BoxFuture<'static, 
 type RuntimeAnswer = BoxFuture<'static, std::result::Result<(), RuntimeError>>;
 
 impl DriverState {
+    /// The parent of the processes.
+    fn host(&self) -> &HostClient {
+        self.kept.get().map_or(&self.local, |kept| &kept.client)
+    }
+
     fn opened(&self) -> Result<&OpenedRoot> {
         self.opened.get().ok_or(Error::NotOpen)
     }

@@ -71,6 +71,9 @@ pub enum Error {
     /// An operation of the host failed.
     #[error(transparent)]
     Host(#[from] executor_host::Error),
+    /// The keeper of an executor that is kept has failed.
+    #[error("the keeper of the executor")]
+    Keeper(#[from] executor_host::keeper::KeeperError),
     /// Blocking work has panicked, or its tokio runtime is shutting down.
     #[error("blocking work was not done")]
     Work(#[from] tokio::task::JoinError),
@@ -101,6 +104,7 @@ impl Error {
             | Self::Failed { .. }
             | Self::TimedOut { .. }
             | Self::Answer { .. }
+            | Self::Keeper(_)
             | Self::Work(_)
             | Self::NotOpen
             | Self::NoContainer(_) => None,
@@ -120,6 +124,7 @@ impl Error {
             | Self::Answer { .. }
             | Self::Io { .. }
             | Self::Host(_)
+            | Self::Keeper(_)
             | Self::Work(_)
             | Self::NotOpen => {
                 self.io().and_then(StartFailureKind::of_io).unwrap_or(StartFailureKind::RuntimeBroken)
@@ -137,9 +142,11 @@ impl Error {
             Self::Io { op, subject, source } => RuntimeError::failed(op, subject, source),
             Self::Answer { op, subject, source } => RuntimeError::failed(op, subject, source),
             Self::NoContainer(id) => RuntimeError::not_running(op, id),
-            error @ (Self::Failed { .. } | Self::Host(_) | Self::Work(_) | Self::NotOpen) => {
-                RuntimeError::failed(op, subject, error)
-            }
+            error @ (Self::Failed { .. }
+            | Self::Host(_)
+            | Self::Keeper(_)
+            | Self::Work(_)
+            | Self::NotOpen) => RuntimeError::failed(op, subject, error),
         }
     }
 }

@@ -23,6 +23,7 @@ mod find;
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]
 pub mod fuzzing;
+mod id_helpers;
 mod image;
 mod kick;
 mod oci;
@@ -34,7 +35,9 @@ use error::{Error, Result};
 /// An error of a runtime's call, or of the driver's work.
 pub use error::{Error as DriverError, Result as DriverResult};
 pub use executor_disk::Dir;
-pub use executor_host::{Bundles, HostClient, Place, cgroups_path, default_cgroup_parent, sweep};
+pub use executor_host::{
+    Bundles, HostClient, Place, cgroups_path, default_cgroup_parent, forget_name, sweep,
+};
 pub use find::{CANDIDATES, NoRuntime, find_runtime};
 pub use oci::{Launch, OciFeatures, OciRuntime, OciState, RuntimeCall, RuntimeParts};
 pub use vulnerabilities::{KnownVulnerability, known_vulnerabilities};

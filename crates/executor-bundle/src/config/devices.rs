@@ -2,10 +2,15 @@
 //!
 //! The runtime makes the nodes. In the root file system or a volume they would stay, and some file systems take none. So it
 //! makes those in the container's own /dev, and a node in another place is a bind mount of the host's.
+//!
+//! In a user namespace nobody makes nodes, and the runtime binds what the host has at the path of the container. If the device
+//! has another path on the host, that would be another device, or none. So it is a bind mount of ours as well.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+#[cfg(feature = "cdi")]
+use std::path::PathBuf;
 
 use executor_core::{Device, DeviceRights, IdMap};
 use rustix::fs::FileType;
@@ -32,7 +37,13 @@ pub(crate) fn add(config: &mut Value, devices: &[Device], map: Option<&IdMap>) -
         }
     }
     #[cfg(feature = "cdi")]
-    cdi::add(config, &named)?;
+    {
+        let others = list(config, &["linux", "devices"])?.len();
+        cdi::add(config, &named)?;
+        if map.is_some() {
+            bind_those_of_other_paths(config, others)?;
+        }
+    }
     #[cfg(not(feature = "cdi"))]
     if let Some(name) = named.first() {
         return Err(Error::field("device", format!("{name}: built without the feature cdi")));
@@ -59,16 +70,11 @@ fn add_node(
     if there.is_some_and(|mount| !shows(mount, path)) {
         return Err(occupied(destination));
     }
-    if is_in_memory(mounts, destination) {
+    let may_be_made = map.is_none() || path == destination;
+    if may_be_made && is_in_memory(mounts, destination) {
         list(config, &["linux", "devices"])?.push(node(destination, kind, &meta));
     } else {
-        // In a user namespace, the runtime may not take away what the host's mount has.
-        let mut options = vec!["nosuid", "noexec"];
-        options.extend(
-            map.into_iter().flat_map(|_| mount_entry::withheld(path)).filter(|flag| *flag == "nodev"),
-        );
-        let options = [&["bind"], options.as_slice()].concat();
-        mount_entry::put(mounts, mount_entry::mount(destination, "bind", path, &options));
+        bind(mounts, path, destination, map.is_some());
     }
     list(config, &["linux", "resources", "devices"])?.push(json!({
         "allow": true,
@@ -78,6 +84,53 @@ fn add_node(
         "access": rights.to_string(),
     }));
     Ok(())
+}
+
+/// Mounts the node at `path` of the host at `destination`.
+fn bind(mounts: &mut Vec<Value>, path: &Path, destination: &Path, in_user_namespace: bool) {
+    let mut options = vec!["bind", "nosuid", "noexec"];
+    // In a user namespace, the runtime may not take away what the host's mount has.
+    if in_user_namespace && mount_entry::withheld(path).any(|flag| flag == "nodev") {
+        options.push("nodev");
+    }
+    mount_entry::put(mounts, mount_entry::mount(destination, "bind", path, &options));
+}
+
+/// Replaces the nodes after the first `others` by bind mounts, if the host has another path for that device.
+#[cfg(feature = "cdi")]
+fn bind_those_of_other_paths(config: &mut Value, others: usize) -> Result<(), Error> {
+    let mut nodes = list(config, &["linux", "devices"])?.split_off(others);
+    let mut binds = Vec::new();
+    nodes.retain(|node| match path_on_the_host(node) {
+        Some((path, destination)) if path != destination => {
+            binds.push((path, destination));
+            false
+        }
+        Some(_) | None => true,
+    });
+    list(config, &["linux", "devices"])?.extend(nodes);
+    for (path, destination) in binds {
+        bind(list(config, &["mounts"])?, &path, &destination, true);
+    }
+    Ok(())
+}
+
+/// Where the host has the device of an entry, and where the container is to have it. `None` if the kernel knows no such device.
+#[cfg(feature = "cdi")]
+fn path_on_the_host(node: &Value) -> Option<(PathBuf, PathBuf)> {
+    let destination = PathBuf::from(node["path"].as_str()?);
+    let (major, minor) = (node["major"].as_i64()?, node["minor"].as_i64()?);
+    let is_here = fs::metadata(&destination).is_ok_and(|meta| {
+        let (of_major, of_minor) = (rustix::fs::major(meta.rdev()), rustix::fs::minor(meta.rdev()));
+        kind(&meta) == node["type"].as_str() && (i64::from(of_major), i64::from(of_minor)) == (major, minor)
+    });
+    if is_here {
+        return Some((destination.clone(), destination));
+    }
+    let class = if node["type"] == "b" { "block" } else { "char" };
+    let about = fs::read_to_string(format!("/sys/dev/{class}/{major}:{minor}/uevent")).ok()?;
+    let name = about.lines().find_map(|line| line.strip_prefix("DEVNAME="))?;
+    Some((Path::new("/dev").join(name), destination))
 }
 
 /// Whether a path is in a tmpfs, which ends with the container.

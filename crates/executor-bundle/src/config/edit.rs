@@ -161,8 +161,8 @@ fn telemetry(config: &mut Value, context: &BundleContext<'_>) -> Result<(), Erro
     let telemetry = &context.spec.telemetry;
     let mut variables = Vec::new();
     if let Some(socket) = &telemetry.socket {
-        // The runtime says what is wrong with one that does not exist.
-        if fs::metadata(socket).is_ok_and(|meta| !meta.file_type().is_socket()) {
+        let meta = fs::metadata(socket).map_err(Error::file("telemetry", socket))?;
+        if !meta.file_type().is_socket() {
             return Err(Error::field("telemetry", format!("{} is not a socket", socket.display())));
         }
         mount_entry::put(list(config, &["mounts"])?, bind_own(socket, Path::new(OTLP), &["noexec", "rw"]));

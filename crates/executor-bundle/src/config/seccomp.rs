@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use executor_core::{Capability, KernelRelease, Seccomp};
+use executor_core::{Capability, KernelRelease, Seccomp, without_mark};
 use executor_disk::read_regular;
 use serde::de::Error as _;
 use serde::{Deserialize, Serialize};
@@ -271,7 +271,7 @@ pub(crate) fn filter(
         Seccomp::Default => default_filter(capabilities, has_host_network).map(Some),
         Seccomp::Profile(path) => {
             let text = read_regular(path, LARGEST).map_err(Error::file("seccomp", path))?;
-            convert(&String::from_utf8_lossy(&text), capabilities)
+            convert(&String::from_utf8_lossy(without_mark(&text)), capabilities)
                 .map(Some)
                 .map_err(no_profile(path.display()))
         }

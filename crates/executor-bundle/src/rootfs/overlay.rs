@@ -30,6 +30,9 @@ use crate::mount_entry::{attach, by_descriptor};
 /// The longest text of options that mount(2) reads.
 const PAGE: usize = 4095;
 
+/// How many lower layers the kernel takes.
+const MOST_LAYERS: usize = 500;
+
 /// The longest value that fsconfig(2) takes.
 const VALUE: usize = 255;
 
@@ -54,7 +57,29 @@ impl Layers<'_> {
             Err(error) => Err(error.into()),
             Ok(mounted) => attach(&mounted, dir, point).map_err(io::Error::from),
         };
-        mounted.map_err(Error::io::<io::Error>("mount an overlay at", &dir.path_of(point)))
+        if mounted.is_err() && self.lower.len() > MOST_LAYERS {
+            let why =
+                format!("{} layers are more than the {MOST_LAYERS} that the kernel takes", self.lower.len());
+            return Err(Error::field("layer", why));
+        }
+        mounted.map_err(|error| match self.overlapping().filter(|_| is_loop(&error)) {
+            Some(why) => Error::field("layer", why),
+            None => Error::io::<io::Error>("mount an overlay at", &dir.path_of(point))(error),
+        })
+    }
+
+    /// Two layers of which one is the other, or below it. The kernel takes no such overlay.
+    fn overlapping(&self) -> Option<String> {
+        let upper = [self.upper.dir.as_path(), self.upper.work.as_path()];
+        let (above, below) = self.lower.iter().enumerate().find_map(|(number, above)| {
+            let others = self.lower.iter().enumerate().filter(|(other, _)| *other != number);
+            let mut others = others.map(|(_, below)| *below).chain(upper);
+            Some((*above, others.find(|below| below.starts_with(above))?))
+        })?;
+        Some(match above == below {
+            true => format!("{} is given twice", above.display()),
+            false => format!("{} is below {}, which is a layer, too", below.display(), above.display()),
+        })
     }
 
     /// Makes the overlay without mounting it.
@@ -102,8 +127,10 @@ impl Layers<'_> {
         let mut opened = Vec::new();
         let text = self.short_options(&mut opened)?;
         if text.len() > PAGE {
-            let why =
-                format!("{} layers are more than this kernel takes (Linux 6.7 takes 500)", self.lower.len());
+            let why = format!(
+                "{} layers are more than this kernel takes (Linux 6.7 takes {MOST_LAYERS})",
+                self.lower.len()
+            );
             return Err(io::Error::other(why));
         }
         in_dir_of_descriptors(|| mount(text))
@@ -118,6 +145,10 @@ impl Layers<'_> {
         let lower = self.lower.iter().map(|layer| open(layer)).collect::<rustix::io::Result<Vec<_>>>()?;
         Ok(options(&lower, &open(&self.upper.dir)?, &open(&self.upper.work)?))
     }
+}
+
+fn is_loop(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::LOOP)
 }
 
 /// Calls `work` where the numbers of descriptors are paths to what is open: in a thread with a working directory of its own.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use executor_lifecycle::container::{Container as Machine, ContainerEffect, ContainerEvent};
-use executor_lifecycle::process::{Kill, Terms};
+use executor_lifecycle::process::{Inherited, Kill, ProcessNote, ProcessTraits, Terms};
 use executor_lifecycle::registry::RequestToken;
 use executor_lifecycle::{
     ContainerId, Effects, EventKind, ExecId, Exit, ExitStatus, ProcessId, ProcessRef, Refusal, Refused,
@@ -21,13 +21,13 @@ use super::process::{Owner, Process, Work};
 use super::{Ticker, World, send_fact};
 use crate::events::Hub;
 use crate::exits::{ExitRecipients, lost};
-use crate::io::SharedOutputs;
+use crate::io::{Io, Streams};
 use crate::messages::{
     Arm, Cancel, ContainerLost, Create, Launch, ProcessParts, ProcessStreams, ProcessView, Released,
     RequestError, Resize, Signal, Withdraw,
 };
 use crate::observe::ObservedMessage;
-use crate::{ContainerSpec, RuntimeError};
+use crate::{ContainerSpec, RuntimeError, StreamKind};
 
 /// Execs that have ended and can still be found, with what their shared outputs replay; then the oldest is forgotten.
 const ENDED_EXECS: usize = 64;
@@ -56,7 +56,7 @@ struct Supervised {
     address: Addr<Process>,
     view: watch::Sender<ProcessView>,
     exit_recipients: Arc<ExitRecipients>,
-    shared: SharedOutputs,
+    io: Io,
     token: Option<RequestToken>,
     span: Span,
 }
@@ -79,6 +79,26 @@ struct Incoming {
     span: Span,
 }
 
+/// A container that another executor has left.
+pub(crate) struct AdoptedContainer {
+    pub(crate) id: ContainerId,
+    pub(crate) spec: Arc<ContainerSpec>,
+    pub(crate) machine: Machine,
+    pub(crate) effects: Vec<ContainerEffect>,
+    pub(crate) processes: Vec<AdoptedProcess>,
+    pub(crate) span: Span,
+}
+
+/// A process that another executor has left.
+pub(crate) struct AdoptedProcess {
+    pub(crate) id: ProcessId,
+    pub(crate) how: Inherited,
+    pub(crate) note: ProcessNote,
+    pub(crate) streams: ProcessStreams,
+    /// The ends of an exec's pipes, for its first handle.
+    pub(crate) ours: Streams,
+}
+
 /// The executor, as its containers see it.
 #[derive(Clone)]
 pub(crate) struct Above {
@@ -90,7 +110,7 @@ impl Container {
     /// Starts an actor for a container that is still to be made; [`Create`] has it made.
     pub(crate) fn spawn(
         id: ContainerId,
-        spec: ContainerSpec,
+        spec: Arc<ContainerSpec>,
         streams: ProcessStreams,
         span: Span,
         world: World,
@@ -100,24 +120,54 @@ impl Container {
         world.observer_slot.clone().begin(|context| {
             let view = ProcessView { traits: spec.init_traits(), ..ProcessView::default() };
             let init = Incoming { work: Work { exec: None, streams }, view, terms: None, token: None, span };
-            let mut container = Self {
-                machine: Machine::new(id.clone(), spec.traits()),
-                id,
-                world,
-                executor,
-                spec: Arc::new(spec),
-                hub,
-                processes: HashMap::new(),
-                ended: VecDeque::new(),
-                incoming: None,
-                added: None,
-                freeze_replies: Vec::new(),
-                ticker: Ticker::default(),
-                released: false,
-            };
+            let machine = Machine::new(id.clone(), spec.traits());
+            let mut container = Self::new(id, machine, world, executor, spec, hub);
             container.add_process(ProcessId::Init, init, context);
             container
         })
+    }
+
+    /// Starts an actor for a container that another executor has left.
+    pub(crate) fn adopt(
+        adopted: AdoptedContainer,
+        world: World,
+        executor: Above,
+        hub: Arc<Hub>,
+    ) -> Addr<Self> {
+        let AdoptedContainer { id, spec, machine, effects, processes, span } = adopted;
+        world.observer_slot.clone().begin(|context| {
+            let mut container = Self::new(id, machine, world, executor, spec, hub);
+            for process in processes {
+                container.adopt_process(process, &span, context);
+            }
+            container.perform(effects.into(), context);
+            container
+        })
+    }
+
+    fn new(
+        id: ContainerId,
+        machine: Machine,
+        world: World,
+        executor: Above,
+        spec: Arc<ContainerSpec>,
+        hub: Arc<Hub>,
+    ) -> Self {
+        Self {
+            id,
+            machine,
+            world,
+            executor,
+            spec,
+            hub,
+            processes: HashMap::new(),
+            ended: VecDeque::new(),
+            incoming: None,
+            added: None,
+            freeze_replies: Vec::new(),
+            ticker: Ticker::default(),
+            released: false,
+        }
     }
 
     fn on(&mut self, event: ContainerEvent, context: &mut Context<Self>) -> Result<(), Refused> {
@@ -176,15 +226,51 @@ impl Container {
     }
 
     fn add_process(&mut self, id: ProcessId, incoming: Incoming, context: &Context<Self>) {
-        let Incoming { work, view, terms, token, span } = incoming;
-        let (view, shared) = (watch::Sender::new(view), work.streams.shared.clone());
+        let Incoming { mut work, view, terms, token, span } = incoming;
+        let view = watch::Sender::new(view);
+        let io = Io::new(Streams::default(), work.streams.shared.clone());
         let process = ProcessRef { container: self.id.clone(), process: id.clone() };
+        // The ends of a terminal's pipes lead to this process, which copies: the runtime holds the terminal.
+        if self.world.history.is_kept() && !view.borrow().traits.has_terminal {
+            for (kind, end) in work.streams.ends.unopened() {
+                self.world.runtime.hold(&process, kind, end);
+            }
+            work.streams.ends.when_closed(self.unhold(&process));
+        }
         let exit_recipients = Arc::new(ExitRecipients::new(process.clone()));
         let address = Process::spawn(process, self.world.clone(), owner(context), work, view.clone());
         if let Some(terms) = terms {
             address.do_send(Arm(terms));
         }
-        self.processes.insert(id, Supervised { address, view, exit_recipients, shared, token, span });
+        self.processes.insert(id, Supervised { address, view, exit_recipients, io, token, span });
+    }
+
+    /// Gives up what is kept of a pipe whose reader or writer has closed it.
+    fn unhold(&self, process: &ProcessRef) -> impl Fn(StreamKind) + Send + Sync + 'static {
+        let (runtime, process) = (Arc::clone(&self.world.runtime), process.clone());
+        move |kind| runtime.unhold(&process, kind)
+    }
+
+    fn adopt_process(&mut self, adopted: AdoptedProcess, span: &Span, context: &Context<Self>) {
+        let AdoptedProcess { id, how, note, mut streams, ours } = adopted;
+        let (pid, started_at) = match how {
+            Inherited::Created { pid } => (Some(pid), None),
+            Inherited::Running { pid, started_at } => (Some(pid), Some(started_at)),
+            Inherited::Interrupted => (None, None),
+        };
+        let traits = match id {
+            ProcessId::Init => self.spec.init_traits(),
+            ProcessId::Exec(_) => ProcessTraits { has_terminal: note.has_terminal, shares_pids: false },
+        };
+        let view = ProcessView { traits, pid, started_at, ..ProcessView::default() };
+        let (view, io) = (watch::Sender::new(view), Io::new(ours, streams.shared.clone()));
+        let process = ProcessRef { container: self.id.clone(), process: id.clone() };
+        streams.ends.when_closed(self.unhold(&process));
+        let exit_recipients = Arc::new(ExitRecipients::new(process.clone()));
+        let (world, left) = (self.world.clone(), (note, how));
+        let address = Process::adopt(process, world, owner(context), left, streams, view.clone());
+        let supervised = Supervised { address, view, exit_recipients, io, token: None, span: span.clone() };
+        self.processes.insert(id, supervised);
     }
 
     /// If the process actor has ended, the container starts another one in its place, which ends the process in any
@@ -340,13 +426,13 @@ impl Container {
 
     /// What a handle has of a process of this container.
     fn parts(&self, process: &ProcessId) -> Option<ProcessParts> {
-        let Supervised { address, view, exit_recipients, shared, .. } = self.processes.get(process)?;
+        let Supervised { address, view, exit_recipients, io, .. } = self.processes.get(process)?;
         Some(ProcessParts {
             id: ProcessRef { container: self.id.clone(), process: process.clone() },
             address: address.downgrade(),
             view: view.subscribe(),
             exit_recipients: Arc::downgrade(exit_recipients),
-            shared: shared.clone(),
+            io: io.clone(),
         })
     }
 

@@ -1,5 +1,6 @@
 //! The executor: performs what the registry decides.
 
+mod adopt;
 mod requests;
 
 use std::collections::{BTreeMap, HashMap};
@@ -16,6 +17,7 @@ use executor_lifecycle::{ContainerId, Effects, OomKill, Refused};
 use tokio::sync::{oneshot, watch};
 use tracing::Span;
 
+pub(crate) use self::adopt::Left;
 use super::container::{Above, Container};
 use super::ready::KeptReady;
 use super::{World, apart};
@@ -27,7 +29,7 @@ use crate::messages::{
 };
 use crate::metrics::StartKind;
 use crate::observe::ObservedMessage;
-use crate::{ContainerSpec, Error, ExitSource, Snapshot, StdioSpec};
+use crate::{ContainerSpec, Error, ExitSource, Snapshot};
 
 /// After a ready container is given to a run, its replacement is made this much later, or when the container exits. Made
 /// at once, it would compete with the program's start for the processors.
@@ -46,6 +48,8 @@ pub struct ExecutorActor {
     /// Runs that have no answer yet.
     waiting: HashMap<RequestToken, Waiting>,
     drains: Vec<oneshot::Sender<()>>,
+    /// What another executor has left, until a handle asks for it.
+    adopted: Vec<ContainerId>,
     shutdowns: Vec<oneshot::Sender<Vec<ContainerId>>>,
     /// The executor's thread waits for this to be dropped or true.
     stopped: watch::Sender<bool>,
@@ -56,6 +60,7 @@ pub(super) struct Registered {
     address: Addr<Container>,
     pub(super) hub: Arc<Hub>,
     shared: SharedOutputs,
+    spec: Arc<ContainerSpec>,
     /// The callers' ends of its streams, until a handle has them.
     ours: Streams,
     /// The pool it was made for.
@@ -79,7 +84,7 @@ struct Waiting {
 impl Registered {
     fn parts(&self) -> ContainerParts {
         let (address, view) = (self.address.downgrade(), self.hub.view());
-        ContainerParts { address, view, shared: self.shared.clone() }
+        ContainerParts { address, view, shared: self.shared.clone(), spec: Arc::clone(&self.spec) }
     }
 }
 
@@ -90,11 +95,12 @@ impl ExecutorActor {
         bus: Bus,
         stopped: watch::Sender<bool>,
         source: &dyn ExitSource,
+        left: Left,
     ) -> Addr<Self> {
         let oom_kills = source.oom_kills();
         world.observer_slot.clone().begin(|context| {
             context.add_stream(oom_kills);
-            Self {
+            let mut executor = Self {
                 world,
                 registry: Registry::default(),
                 bus,
@@ -104,9 +110,12 @@ impl ExecutorActor {
                 incoming: None,
                 waiting: HashMap::new(),
                 drains: Vec::new(),
+                adopted: Vec::new(),
                 shutdowns: Vec::new(),
                 stopped,
-            }
+            };
+            executor.take_up(left, context);
+            executor
         })
     }
 
@@ -163,21 +172,18 @@ impl ExecutorActor {
         let Connected { stdio, ends, streams: ours, shared } = connected;
         span.record("container", tracing::field::display(id));
         // The runtime's ends are held by the streams alone: they are closed with them.
-        spec.process.stdio = StdioSpec::default();
+        spec.process.stdio = spec.process.stdio.without_files();
+        let spec = Arc::new(spec);
         let hub = Hub::new(id.clone(), spec.labels.clone(), self.bus.clone(), kind, self.world.clock);
         let streams = ProcessStreams { stdio, ends, shared: shared.clone() };
-        let above = Above {
-            released: Recipient::from(context.address()).downgrade(),
-            lost: Recipient::from(context.address()).downgrade(),
-        };
-        let world = self.world.clone();
-        let address = Container::spawn(id.clone(), spec, streams, span, world, above, Arc::clone(&hub));
+        let (world, above, own) = (self.world.clone(), above(context), Arc::clone(&spec));
+        let address = Container::spawn(id.clone(), own, streams, span, world, above, Arc::clone(&hub));
         address.do_send(Create);
         match kind {
             StartKind::Run => address.do_send(Start(None)),
             StartKind::Create | StartKind::Ready => {}
         }
-        self.containers.insert(id.clone(), Registered { address, hub, shared, ours, pool: None });
+        self.containers.insert(id.clone(), Registered { address, hub, shared, spec, ours, pool: None });
     }
 
     /// The same for a pool: held at created, and invisible. The answer is its events' view.
@@ -305,6 +311,12 @@ impl ExecutorActor {
         }
     }
 
+    /// Ends the actors, and nothing else.
+    fn detach(&self) {
+        self.world.runtime.detach();
+        self.stopped.send_replace(true);
+    }
+
     fn stop(&mut self, late: &[ContainerId]) {
         if late.is_empty() {
             self.answer_drains();
@@ -339,6 +351,13 @@ impl StreamHandler<(ContainerId, OomKill)> for ExecutorActor {
 
     /// It does not end the executor: a source need not know of kills.
     fn finished(&mut self, _: &mut Context<Self>) {}
+}
+
+fn above(context: &Context<ExecutorActor>) -> Above {
+    Above {
+        released: Recipient::from(context.address()).downgrade(),
+        lost: Recipient::from(context.address()).downgrade(),
+    }
 }
 
 impl Actor for ExecutorActor {

@@ -4,7 +4,7 @@ use actix::{
     Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Recipient, WeakRecipient, WrapFuture,
 };
 use executor_lifecycle::process::{
-    Kill, LaunchStep, OrphanState, Process as Machine, ProcessEffect, ProcessEvent,
+    Inherited, Kill, LaunchStep, OrphanState, Process as Machine, ProcessEffect, ProcessEvent, ProcessNote,
 };
 use executor_lifecycle::{
     Effects, Exit, HostPid, ProcessId, ProcessRef, Refused, Signal as SignalNumber, SignalScope,
@@ -90,11 +90,43 @@ impl Process {
         })
     }
 
+    /// Starts an actor for a process that another executor has left. `view` is as that one has published it.
+    pub(crate) fn adopt(
+        id: ProcessRef,
+        world: World,
+        container: Owner,
+        (note, how): (ProcessNote, Inherited),
+        mut streams: ProcessStreams,
+        view: watch::Sender<ProcessView>,
+    ) -> Addr<Self> {
+        streams.ends.open_input();
+        world.observer_slot.clone().begin(|context| {
+            let traits = view.borrow().traits;
+            let (machine, effects) = Machine::adopted(world.clock.now(), traits, note, how);
+            let (ticker, mut cancel_meter) = (Ticker::default(), CancelMeter::new());
+            cancel_meter.stepped(&machine, world.clock);
+            let work = Some(Work { exec: None, streams });
+            let mut process = Self { id, machine, world, container, work, view, ticker, cancel_meter };
+            if matches!(how, Inherited::Running { .. }) {
+                process.open_outputs();
+            }
+            process.perform(effects, context);
+            process
+        })
+    }
+
     fn on(&mut self, event: ProcessEvent, context: &mut Context<Self>) -> Result<(), Refused> {
         let Self { id, machine, world, .. } = self;
         let shown = |event| ObservedMessage::Process(id.clone(), event);
+        let noted = world.history.is_kept().then(|| machine.note());
         let effects =
             (world.observer_slot).watch_step(event, shown, |event| machine.step(world.clock.now(), event))?;
+        if let Some(noted) = noted
+            && !machine.has_exited()
+            && machine.note() != noted
+        {
+            world.history.note(id, machine.note());
+        }
         self.cancel_meter.stepped(&self.machine, self.world.clock);
         self.perform(effects, context);
         Ok(())
@@ -211,16 +243,19 @@ impl Process {
         self.view.send_modify(|view| {
             (view.asked, view.pid, view.started_at) = (None, Some(pid), Some(now));
         });
-        if let Some(work) = self.work.take() {
-            let view = self.view.subscribe();
-            work.streams.ends.open_outputs(|| {
-                let mut view = view.clone();
-                async move {
-                    let _actor_gone = view.wait_for(|view| view.exit.is_some()).await;
-                }
-            });
-        }
+        self.open_outputs();
         send_fact(&self.container.started, Started { process: self.id.process.clone(), pid });
+    }
+
+    fn open_outputs(&mut self) {
+        let Some(work) = self.work.take() else { return };
+        let view = self.view.subscribe();
+        work.streams.ends.open_outputs(|| {
+            let mut view = view.clone();
+            async move {
+                let _actor_gone = view.wait_for(|view| view.exit.is_some()).await;
+            }
+        });
     }
 
     fn report_exited(&mut self, exit: Exit) {

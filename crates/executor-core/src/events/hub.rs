@@ -8,9 +8,10 @@ use executor_lifecycle::container::Phase;
 use executor_lifecycle::{ContainerId, Event, EventKind, Exit, ProcessRef};
 use tokio::sync::{broadcast, watch};
 
-use super::{Events, Snapshot};
+use super::{Events, Notice, Snapshot};
 use crate::clock::Clock;
 use crate::exits::{ExitNotice, ExitRecipients, lost};
+use crate::history::History;
 use crate::metrics::{ContainerMeter, Meters, StartKind};
 use crate::{Labels, Swept};
 
@@ -26,6 +27,7 @@ pub(crate) struct Bus {
     exit_recipients: Arc<ExitSubscribers>,
     meters: Meters,
     swept: Arc<[Swept]>,
+    history: Arc<History>,
 }
 
 /// The view of the channel that a handle of the executor holds.
@@ -36,15 +38,21 @@ pub(crate) struct BusView {
     exit_recipients: Weak<ExitSubscribers>,
     meters: Meters,
     swept: Arc<[Swept]>,
+    history: Arc<History>,
 }
 
 /// The actors that receive the exit of every container.
 type ExitSubscribers = Mutex<Vec<Recipient<ExitNotice>>>;
 
 impl Bus {
-    pub(crate) fn new(meters: Meters, swept: &[Swept]) -> Self {
+    pub(crate) fn new(meters: Meters, swept: &[Swept], history: History) -> Self {
         let channel = broadcast::Sender::new(EXECUTOR_BACKLOG);
-        Self { channel, exit_recipients: Arc::default(), meters, swept: swept.into() }
+        let history = Arc::new(history);
+        Self { channel, exit_recipients: Arc::default(), meters, swept: swept.into(), history }
+    }
+
+    pub(crate) const fn history(&self) -> &Arc<History> {
+        &self.history
     }
 
     pub(crate) const fn meters(&self) -> &Meters {
@@ -52,12 +60,13 @@ impl Bus {
     }
 
     pub(crate) fn view(&self) -> BusView {
-        let Self { channel, exit_recipients, meters, swept } = self;
+        let Self { channel, exit_recipients, meters, swept, history } = self;
         BusView {
             channel: channel.downgrade(),
             exit_recipients: Arc::downgrade(exit_recipients),
             meters: meters.clone(),
             swept: Arc::clone(swept),
+            history: Arc::clone(history),
         }
     }
 
@@ -81,8 +90,21 @@ impl BusView {
     pub(crate) fn subscribe(&self) -> Events {
         let receiver = self.channel.upgrade().map_or_else(closed, |bus| bus.subscribe());
         let swept = self.swept.iter().cloned().collect();
-        let meters = self.meters.clone();
-        Events { swept, snapshot: None, receiver, seen: 0, of_one: false, ended: false, meters }
+        self.events(swept, receiver)
+    }
+
+    fn events(&self, swept: VecDeque<Swept>, receiver: broadcast::Receiver<Event>) -> Events {
+        let (meters, past) = (self.meters.clone(), VecDeque::new());
+        Events { swept, past, snapshot: None, receiver, seen: 0, of_one: false, ended: false, meters }
+    }
+
+    /// The events after the one with this number. `None` if they are not recorded.
+    pub(crate) fn events_since(&self, number: u64) -> std::io::Result<Option<Events>> {
+        // It subscribes first: each event is in the record or in the channel, and those in both are known by their number.
+        let receiver = self.channel.upgrade().map_or_else(closed, |bus| bus.subscribe());
+        let Some(past) = self.history.since(number)? else { return Ok(None) };
+        let seen = past.back().map_or(number, |last| last.number);
+        Ok(Some(Events { past: with_gaps(past, number), seen, ..self.events(VecDeque::new(), receiver) }))
     }
 
     /// From now on, sends the exit of every container to `to`. Returns whether the executor still runs.
@@ -150,6 +172,11 @@ impl Hub {
     }
 
     pub(crate) fn publish(&self, event: Event) {
+        if self.bus.history.is_taken_over() {
+            return;
+        }
+        // It is recorded before anybody knows of it.
+        let event = if self.withheld().is_none() { self.bus.history.numbered(event) } else { event };
         // First, so that who knows of the event finds it counted.
         self.meter.event(&event);
         self.snapshot.send_modify(|snapshot| snapshot.apply(&event));
@@ -167,14 +194,26 @@ impl Hub {
 
     /// Sets the labels to those of the run that took the container.
     pub(crate) fn set_labels(&self, labels: Labels) {
+        self.bus.history.labels(&self.snapshot.borrow().container, &labels);
         self.snapshot.send_modify(|snapshot| snapshot.labels = labels);
+    }
+
+    /// Goes on after what another executor has published.
+    pub(crate) fn restore(&self, events: &[Event]) {
+        for event in events {
+            self.meter.restored(event);
+            self.snapshot.send_modify(|snapshot| snapshot.apply(event));
+            if let EventKind::Exited { exit } = &event.kind {
+                self.exit_recipients.publish(exit);
+            }
+        }
     }
 
     /// Publishes the withheld events on the bus. From now on events are published there at once.
     pub(crate) fn reveal(&self) {
         self.meter.reveal();
         for event in self.withheld().take().into_iter().flatten() {
-            self.bus.publish(event);
+            self.bus.publish(self.bus.history.numbered(event));
         }
     }
 
@@ -230,9 +269,23 @@ impl View {
             |hub: Arc<Hub>| hub.channel.get_or_init(|| broadcast::Sender::new(CONTAINER_BACKLOG)).subscribe();
         let receiver = self.hub.upgrade().map_or_else(closed, channel);
         let snapshot = Some(self.snapshot());
-        let meters = self.meters.clone();
-        Events { swept: VecDeque::new(), snapshot, receiver, seen: 0, of_one: true, ended: false, meters }
+        let (meters, swept, past) = (self.meters.clone(), VecDeque::new(), VecDeque::new());
+        Events { swept, past, snapshot, receiver, seen: 0, of_one: true, ended: false, meters }
     }
+}
+
+/// The events, and between them how many are not recorded any more.
+fn with_gaps(events: VecDeque<Event>, after: u64) -> VecDeque<Notice> {
+    let mut last = after;
+    let mut notices = VecDeque::with_capacity(events.len());
+    for event in events {
+        if let missed @ 1.. = event.number.saturating_sub(last + 1) {
+            notices.push_back(Notice::Gap { missed });
+        }
+        last = event.number;
+        notices.push_back(Notice::Event(event));
+    }
+    notices
 }
 
 /// A channel on which nothing will come.

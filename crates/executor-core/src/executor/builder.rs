@@ -12,15 +12,16 @@ use executor_lifecycle::{Leftover, Timestamp};
 use tokio::sync::watch;
 
 use super::{Executor, Inner, default_root};
-use crate::actors::{ExecutorActor, Reaper, World};
+use crate::actors::{ExecutorActor, Left, Reaper, World};
 use crate::clock::Clock;
 use crate::descriptors::{SIGNAL_DESCRIPTORS, check_free_descriptors};
 use crate::events::Bus;
 use crate::handle::Tokens;
+use crate::history::History;
 use crate::messages::Stop;
 use crate::metrics::Meters;
 use crate::observe::ObserverSlot;
-use crate::{Error, ExitSource, Observer, Runtime, Swept};
+use crate::{Error, ExitSource, Kept, Observer, Runtime, Survival, Swept, Unadopted};
 
 /// How many file descriptors the executor's thread needs: tokio's reactor has three.
 const SYSTEM_DESCRIPTORS: usize = 3 + SIGNAL_DESCRIPTORS;
@@ -35,6 +36,7 @@ pub struct ExecutorBuilder {
     root: PathBuf,
     began_at: Option<Timestamp>,
     observer: Option<Arc<dyn Observer>>,
+    survival: Survival,
 }
 
 impl ExecutorBuilder {
@@ -46,7 +48,15 @@ impl ExecutorBuilder {
             root: default_root(),
             began_at: None,
             observer: None,
+            survival: Survival::EndWithMe,
         }
+    }
+
+    /// Sets what becomes of the containers when the executor ends without a shutdown. The default is
+    /// [`Survival::EndWithMe`].
+    #[must_use]
+    pub fn survival(self, survival: Survival) -> Self {
+        Self { survival, ..self }
     }
 
     /// Sets the root directory, for bundles and the state of the runtime. It is created if it does not exist.
@@ -79,9 +89,9 @@ impl ExecutorBuilder {
     /// [`Error::Runtime`] if the root directory cannot be opened or the runtime cannot be used; [`Error::Thread`] if
     /// the thread cannot be started.
     pub fn build(self) -> Result<Executor, Error> {
-        let (swept, meters) = self.open()?;
+        let Opened { swept, unadopted, history, left, meters } = self.open()?;
         let (closing, closed) = Closing::new(&self.runtime, &meters);
-        let bus = Bus::new(meters, &swept);
+        let (is_kept, bus) = (history.is_kept(), Bus::new(meters, &swept, history));
         let view = bus.view();
         let (ready, address) = mpsc::sync_channel(1);
         let thread = thread::Builder::new().name("longshore".into()).spawn(move || {
@@ -94,7 +104,7 @@ impl ExecutorBuilder {
                 }
             };
             system.block_on(async {
-                let mut actors = self.start_actors(bus);
+                let mut actors = self.start_actors(bus, left);
                 let _builder_waits = ready.send(Ok(actors.executor.clone()));
                 actors.until_stopped().await;
                 actors.end().await;
@@ -105,7 +115,16 @@ impl ExecutorBuilder {
         let thread = Mutex::new(Some(thread.map_err(Error::Thread)?));
         let address = address.recv().map_err(|_| Error::Stopped)?.map_err(Error::Thread)?;
         Ok(Executor {
-            inner: Arc::new(Inner { address, bus: view, tokens: Tokens::default(), swept, thread, closed }),
+            inner: Arc::new(Inner {
+                address,
+                bus: view,
+                tokens: Tokens::default(),
+                swept,
+                unadopted,
+                is_kept,
+                thread,
+                closed,
+            }),
         })
     }
 
@@ -128,11 +147,11 @@ impl ExecutorBuilder {
             in_system,
             "`build_here` needs an actix `System` that runs on this thread: call `build` instead, or use `#[actix::main]`"
         );
-        let (swept, meters) = self.open()?;
+        let Opened { swept, unadopted, history, left, meters } = self.open()?;
         let (closing, closed) = Closing::new(&self.runtime, &meters);
-        let bus = Bus::new(meters, &swept);
+        let (is_kept, bus) = (history.is_kept(), Bus::new(meters, &swept, history));
         let view = bus.view();
-        let mut actors = self.start_actors(bus);
+        let mut actors = self.start_actors(bus, left);
         let address = actors.executor.clone();
         actix_rt::spawn(async move {
             actors.until_stopped().await;
@@ -147,6 +166,8 @@ impl ExecutorBuilder {
                 bus: view,
                 tokens: Tokens::default(),
                 swept,
+                unadopted,
+                is_kept,
                 thread: Mutex::default(),
                 closed,
             }),
@@ -154,14 +175,21 @@ impl ExecutorBuilder {
     }
 
     /// Opens the root. Metrics are registered on the calling thread, which may have a recorder of its own.
-    fn open(&self) -> Result<(Vec<Swept>, Meters), Error> {
+    fn open(&self) -> Result<Opened, Error> {
         let meters = Meters::register();
-        let swept = self.runtime.open(&self.root)?;
-        meters.swept(&swept);
-        Ok((swept, meters))
+        let opened = match &self.survival {
+            Survival::EndWithMe => {
+                let swept = self.runtime.open(&self.root)?;
+                let (history, left, unadopted) = (History::none(), Left::default(), Vec::new());
+                Opened { swept, unadopted, history, left, meters }
+            }
+            Survival::Keep { name } => open_kept(self.runtime.open_kept(&self.root, name)?, meters)?,
+        };
+        opened.meters.swept(&opened.swept);
+        Ok(opened)
     }
 
-    fn start_actors(self, bus: Bus) -> Actors {
+    fn start_actors(self, bus: Bus, left: Left) -> Actors {
         let observer_slot = ObserverSlot { clock: Clock::new(self.began_at), observer: self.observer };
         let reaper = Reaper::start(&*self.exits, &observer_slot);
         let (present, absent) = tokio::sync::mpsc::channel(1);
@@ -171,11 +199,42 @@ impl ExecutorBuilder {
             reaper: reaper.clone(),
             observer_slot,
             meters: bus.meters().clone(),
+            history: Arc::clone(bus.history()),
             present,
         };
         let (stop, stopped) = watch::channel(false);
-        Actors { executor: ExecutorActor::spawn(world, bus, stop, &*self.exits), reaper, stopped, absent }
+        Actors {
+            executor: ExecutorActor::spawn(world, bus, stop, &*self.exits, left),
+            reaper,
+            stopped,
+            absent,
+        }
     }
+}
+
+/// What an executor begins with.
+struct Opened {
+    swept: Vec<Swept>,
+    unadopted: Vec<Unadopted>,
+    history: History,
+    left: Left,
+    meters: Meters,
+}
+
+/// A container whose record cannot be relied on is left as it is, with all that is known of it.
+fn open_kept(kept: Kept, meters: Meters) -> Result<Opened, Error> {
+    let Kept { swept, ledger, mut containers, mut unadopted } = kept;
+    let (history, mut past) = History::resume(ledger)?;
+    for Unadopted { container, .. } in &unadopted {
+        past.containers.retain(|id, _| id.as_str() != container);
+    }
+    past.containers.retain(|id, published| {
+        let Some(why) = published.broken.take() else { return true };
+        containers.retain(|kept| kept.id != *id);
+        unadopted.push(Unadopted::new(id.as_str(), why));
+        false
+    });
+    Ok(Opened { swept, unadopted, history, left: Left { past, containers }, meters })
 }
 
 /// An actix `System` for this thread. `System::new` would panic if there are no file descriptors, and so does tokio when it

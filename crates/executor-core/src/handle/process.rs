@@ -13,10 +13,12 @@ use crate::messages::{self, ProcessParts, ProcessView};
 use crate::{Error, ExitNotice};
 
 impl ProcessHandle {
-    pub(super) fn new(parts: ProcessParts, streams: Streams, cancel_on_drop: bool) -> Self {
-        let ProcessParts { id, address, view, exit_recipients, shared } = parts;
+    /// The first handle has the ends of its pipes.
+    pub(super) fn new(parts: ProcessParts, ours: Option<Streams>, cancel_on_drop: bool) -> Self {
+        let ProcessParts { id, address, view, exit_recipients, io } = parts;
         let cancel = cancel_on_drop.then(|| OnDrop::cancel(&address));
-        Self { id, address, view, exit_recipients, io: Io::new(streams, shared), _cancel: cancel }
+        let io = ours.map_or(io.clone(), |ours| io.with(ours));
+        Self { id, address, view, exit_recipients, io, _cancel: cancel }
     }
 
     /// The container and the id of the process.

@@ -11,6 +11,7 @@
 //! The executor's thread waits for the kernel and wakes; the task that reads or writes does the system call. If an
 //! end is dropped before it is open, its stream ends: of a process that did not start, nothing is read.
 
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
@@ -27,17 +28,20 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::attached::ReplayBuffer;
 use super::{CHUNK, Input, Output};
+use crate::StreamKind;
 
 /// How long an output is read after the process has ended, if another process holds the pipe.
 const DRAIN: Duration = Duration::from_secs(1);
 
 /// Our ends of the pipes, to be opened by the process's actor.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct PipeEnds {
     input: Option<(OwnedFd, Opener<pipe::Sender>)>,
     /// Dropped when the process has ended, and can read no more.
     input_open: Option<Lent<pipe::Sender>>,
-    outputs: Vec<(OwnedFd, Sink)>,
+    outputs: Vec<(StreamKind, OwnedFd, Sink)>,
+    /// Called when an end was closed by its reader or writer.
+    closed: Option<Arc<dyn Fn(StreamKind) + Send + Sync>>,
 }
 
 /// What our side does with an output.
@@ -269,6 +273,15 @@ impl<P: Watched> Drop for Lent<P> {
     }
 }
 
+impl fmt::Debug for PipeEnds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PipeEnds")
+            .field("input", &self.input)
+            .field("outputs", &self.outputs)
+            .finish_non_exhaustive()
+    }
+}
+
 impl PipeEnds {
     pub(super) fn add_input(&mut self, pipe: OwnedFd) -> Input {
         let (opener, awaited) = oneshot::channel();
@@ -276,16 +289,32 @@ impl PipeEnds {
         Input::new(awaited)
     }
 
-    pub(super) fn add_output(&mut self, pipe: OwnedFd) -> Output {
+    pub(super) fn add_output(&mut self, kind: StreamKind, pipe: OwnedFd) -> Output {
         let (opener, awaited) = oneshot::channel();
-        self.outputs.push((pipe, Sink::Reader(opener)));
+        self.outputs.push((kind, pipe, Sink::Reader(opener)));
         Output::new(awaited)
     }
 
-    pub(super) fn add_shared(&mut self, pipe: OwnedFd, replay: usize) -> watch::Receiver<ReplayBuffer> {
+    pub(super) fn add_shared(
+        &mut self,
+        kind: StreamKind,
+        pipe: OwnedFd,
+        replay: usize,
+    ) -> watch::Receiver<ReplayBuffer> {
         let (sender, receiver) = watch::channel(ReplayBuffer::new(replay));
-        self.outputs.push((pipe, Sink::ReplayBuffer(sender)));
+        self.outputs.push((kind, pipe, Sink::ReplayBuffer(sender)));
         receiver
+    }
+
+    /// The ends that are not open yet.
+    pub(crate) fn unopened(&self) -> impl Iterator<Item = (StreamKind, BorrowedFd<'_>)> {
+        let input = self.input.iter().map(|(pipe, _)| (StreamKind::Stdin, pipe.as_fd()));
+        input.chain(self.outputs.iter().map(|(kind, pipe, _)| (*kind, pipe.as_fd())))
+    }
+
+    /// Has this called when the reader or the writer of an end has closed it.
+    pub(crate) fn when_closed(&mut self, closed: impl Fn(StreamKind) + Send + Sync + 'static) {
+        self.closed = Some(Arc::new(closed));
     }
 
     /// Opens the input: from now on it can be written, up to the size of the pipe. Call it on the executor's thread.
@@ -301,10 +330,14 @@ impl PipeEnds {
     where
         F: Future<Output = ()> + 'static,
     {
+        let closed = |kind| {
+            let closed = self.closed.clone();
+            move || closed.iter().for_each(|closed| closed(kind))
+        };
         if let Some(lent) = self.input_open {
-            actix_rt::spawn(keep_until(ended(), lent));
+            actix_rt::spawn(keep_until(ended(), lent, closed(StreamKind::Stdin)));
         }
-        for (pipe, sink) in self.outputs {
+        for (kind, pipe, sink) in self.outputs {
             let ended = ended();
             let cut_off = async {
                 ended.await;
@@ -313,7 +346,7 @@ impl PipeEnds {
             match sink {
                 Sink::Reader(opener) => {
                     let lent = open(pipe::Receiver::from_owned_fd(pipe), opener);
-                    actix_rt::spawn(keep_until(cut_off, lent));
+                    actix_rt::spawn(keep_until(cut_off, lent, closed(kind)));
                 }
                 Sink::ReplayBuffer(buffer) => drop(actix_rt::spawn(copy_out(pipe, buffer, cut_off))),
             }
@@ -335,10 +368,10 @@ fn open<P: Watched>(pipe: io::Result<P>, opener: Opener<P>) -> Lent<P> {
 }
 
 /// Keeps an end open until `time`, or until its reader or writer is gone.
-async fn keep_until<P: Watched>(time: impl Future<Output = ()>, lent: Lent<P>) {
+async fn keep_until<P: Watched>(time: impl Future<Output = ()>, lent: Lent<P>, closed: impl FnOnce()) {
     tokio::select! {
         () = time => {}
-        () = lent.slot.closed.notified() => {}
+        () = lent.slot.closed.notified() => closed(),
     }
 }
 

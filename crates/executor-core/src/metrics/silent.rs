@@ -41,6 +41,8 @@ impl ContainerMeter {
     pub(crate) const fn reveal(&self) {}
 
     pub(crate) const fn event(&self, _: &Event) {}
+
+    pub(crate) const fn restored(&self, _: &Event) {}
 }
 
 #[derive(Debug)]

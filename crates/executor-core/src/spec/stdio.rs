@@ -22,6 +22,18 @@ pub struct StdioSpec {
     pub stderr: Stdio,
 }
 
+impl StdioSpec {
+    /// The same, with null in place of files of the embedder.
+    pub(crate) fn without_files(&self) -> Self {
+        let without = |stream: &Stdio| match stream {
+            Stdio::Fd(_) | Stdio::Inherit | Stdio::Null => Stdio::Null,
+            Stdio::Pipe => Stdio::Pipe,
+            Stdio::Shared { replay } => Stdio::Shared { replay: *replay },
+        };
+        Self { stdin: without(&self.stdin), stdout: without(&self.stdout), stderr: without(&self.stderr) }
+    }
+}
+
 /// One stream.
 #[non_exhaustive]
 #[derive(Clone, Default, Serialize, Deserialize)]

@@ -37,6 +37,13 @@ pub(crate) fn thaw<'a>(dirs: impl Iterator<Item = &'a Path>) {
     }
 }
 
+/// Whether one of the cgroup directories of a container is frozen itself.
+pub(super) fn is_frozen<'a>(mut dirs: impl Iterator<Item = &'a Path>) -> bool {
+    let says =
+        |dir: &Path, file: &str| fs::read_to_string(dir.join(file)).is_ok_and(|text| text.trim() == "1");
+    dirs.any(|dir| says(dir, FROZEN) || says(dir, "cgroup.freeze"))
+}
+
 fn thaw_one(dir: &Path) {
     for (file, thawed) in FREEZERS {
         let opened = OpenOptions::new().write(true).open(dir.join(file));

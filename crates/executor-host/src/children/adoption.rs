@@ -36,9 +36,10 @@ impl<K: Kernel> ChildTable<K> {
             own.sessions.entry(process.container.clone()).or_default().insert(pid);
         }
         self.track_pid(client, process, pid, members);
-        let opened = match self.take_left(client, parent, pid) {
-            Some(pidfd) => Ok(Some(pidfd)),
-            None => self.open_unless_gone(pid, members),
+        let opened = match (self.take_left(client, parent, pid), parent) {
+            (Some(pidfd), _) => Ok(Some(pidfd)),
+            (None, Parent::Ended) => Ok(None),
+            (None, Parent::Us | Parent::LeftBy(_) | Parent::Call(_)) => self.open_unless_gone(pid, members),
         };
         let seen = self.kernel.stat(pid);
         match opened {
@@ -106,16 +107,18 @@ impl<K: Kernel> ChildTable<K> {
     fn adopt_gone(&mut self, adoption: Adoption) {
         let Adoption { client, token, process, pid, parent } = adoption;
         let reaped = match parent {
-            Parent::Us | Parent::LeftBy(_) => {
+            Parent::Us | Parent::LeftBy(_) | Parent::Ended => {
                 let known = self.take_orphan(pid).or_else(|| self.kernel.recorded(pid));
                 Some(known.unwrap_or_else(|| {
                     self.kernel.was_robbed();
-                    Reaped { status: ExitStatus::Unknown, has_executed: None }
+                    Reaped { status: ExitStatus::Unknown, has_executed: None, at: None }
                 }))
             }
-            Parent::Call(call) => {
-                self.status_of_call(client, call).map(|status| Reaped { status, has_executed: None })
-            }
+            Parent::Call(call) => self.status_of_call(client, call).map(|status| Reaped {
+                status,
+                has_executed: None,
+                at: None,
+            }),
         };
         let has_executed = reaped.and_then(|reaped| reaped.has_executed).unwrap_or(true);
         self.emit(client, Event::Adopted { token, has_executed });
@@ -126,7 +129,7 @@ impl<K: Kernel> ChildTable<K> {
                     own.awaiting_monitor.push((process, call));
                 }
             }
-            (None, Parent::Us | Parent::LeftBy(_)) => {}
+            (None, Parent::Us | Parent::LeftBy(_) | Parent::Ended) => {}
         }
     }
 
@@ -148,12 +151,12 @@ impl<K: Kernel> ChildTable<K> {
             let Role::Adopted { process, .. } = role else { continue };
             let own_status = self.kernel.status_of_reaped(&pidfd);
             let status = own_status.unwrap_or(status);
-            self.exited(client, process, Reaped { status, has_executed: None });
+            self.exited(client, process, Reaped { status, has_executed: None, at: None });
         }
         let Some(own) = self.clients.get_mut(&client) else { return };
         let gone = own.awaiting_monitor.extract_if(.., |(_, monitor)| *monitor == call);
         for (process, _) in gone.collect::<Vec<_>>() {
-            self.exited(client, process, Reaped { status, has_executed: None });
+            self.exited(client, process, Reaped { status, has_executed: None, at: None });
         }
     }
 
@@ -161,9 +164,9 @@ impl<K: Kernel> ChildTable<K> {
         if let Some(own) = self.clients.get_mut(&client) {
             own.adopted.remove(&process);
         }
-        let Reaped { status, has_executed } = reaped;
+        let Reaped { status, has_executed, at } = reaped;
         let oom = self.oom_evidence(client, &process, status);
-        self.emit(client, Event::Exited { process, end: ProcessEnd { status, oom, has_executed } });
+        self.emit(client, Event::Exited { process, end: ProcessEnd { status, oom, has_executed, at } });
     }
 
     /// Forgets the processes of a container. A remembered one is reaped first if it has exited.

@@ -104,13 +104,16 @@ impl<K: Kernel> ChildTable<K> {
         self.left = kept;
         for (pid, pidfd) in given_up.into_iter().flat_map(|left| left.processes) {
             let has_executed = self.kernel.stat(pid).map(|stat| stat.has_executed());
-            let (status, has_executed) = match self.kernel.reap(&pidfd) {
-                Ok(reaped) => (reaped.map(|reaped| reaped.status), has_executed),
+            let reaped = match self.kernel.reap(&pidfd) {
+                Ok(reaped) => reaped.map(|reaped| Reaped { has_executed, ..reaped }),
                 // By now, another process may have the pid that was looked at.
-                Err(_) => (self.kernel.status_of_reaped(&pidfd), None),
+                Err(_) => {
+                    let status = self.kernel.status_of_reaped(&pidfd);
+                    status.map(|status| Reaped { status, has_executed: None, at: None })
+                }
             };
-            if let Some(status) = status {
-                self.record_orphan(pid, Reaped { status, has_executed });
+            if let Some(reaped) = reaped {
+                self.record_orphan(pid, reaped);
             }
         }
     }

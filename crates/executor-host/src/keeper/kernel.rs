@@ -114,7 +114,7 @@ impl KeeperKernel {
                 numbers.push(record.number);
             }
         }
-        Reaped { status: record.status, has_executed: Some(record.has_executed) }
+        Reaped { status: record.status, has_executed: Some(record.has_executed), at: Some(record.at) }
     }
 
     fn forget_records(&self, numbers: &[u64]) {

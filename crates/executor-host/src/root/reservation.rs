@@ -16,7 +16,7 @@ use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 
-use super::{OWNER, RootDirs, unnamed};
+use super::{OWNER, RECORD, RootDirs, unnamed};
 use crate::cgroup::place::CgroupPlace;
 use crate::cgroup::{self, Cgroups};
 use crate::seam::Members;
@@ -120,7 +120,11 @@ impl Reservation {
         }));
         // If anything is left, `owner` must stay: the next sweep reads it.
         if left.is_empty() {
-            left.extend(self.dirs.containers.clear_tree(self.id.as_str(), LeftoverKind::File, OWNER));
+            left.extend(self.dirs.containers.clear_tree(
+                self.id.as_str(),
+                LeftoverKind::File,
+                &[OWNER, RECORD],
+            ));
         }
         if left.is_empty() {
             left.extend(self.remove_dir());

@@ -122,7 +122,7 @@ pub(super) fn mark_record(mark: &str) -> String {
 }
 
 /// The mark in an executor's file.
-fn parse_mark(text: &str) -> Option<&str> {
+pub(super) fn parse_mark(text: &str) -> Option<&str> {
     text.lines().find_map(|line| line.strip_prefix(MARK)?.strip_prefix('\t'))
 }
 
@@ -187,6 +187,8 @@ pub(super) fn dead_executors(root: &Arc<Dir>) -> Result<Option<(RootDirs, Dead)>
             tracing::debug!(name, %error, "the file of an executor was not marked");
         }
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            // Whoever has its name takes it up.
+            Ok(()) if is_kept_file(&dirs, &name) => {}
             Ok(()) => dead.push((name, file)),
             Err(Errno::WOULDBLOCK) => {
                 let _closed_anyway = underway::unmark(&file);
@@ -200,6 +202,11 @@ pub(super) fn dead_executors(root: &Arc<Dir>) -> Result<Option<(RootDirs, Dead)>
     Ok(Some((dirs, Dead { dead, underway })))
 }
 
+fn is_kept_file(dirs: &RootDirs, executor: &str) -> bool {
+    // What cannot be read is left alone.
+    dirs.executors.read_text(executor, RECORD_LIMIT).map_or(true, |text| super::kept::is_kept(&text))
+}
+
 /// The reservations of an executor.
 pub(super) fn reservations_of(dirs: &Arc<RootDirs>, executor: &str) -> Result<Vec<Reservation>> {
     let mut reservations = Vec::new();
@@ -211,7 +218,7 @@ pub(super) fn reservations_of(dirs: &Arc<RootDirs>, executor: &str) -> Result<Ve
 
 /// Removes an executor's directories that were not renamed to an id yet, or have lost it: nothing in them is in use. Returns
 /// what could not be removed.
-fn remove_unfinished(dirs: &RootDirs, executor: &str) -> Result<Vec<Leftover>> {
+pub(super) fn remove_unfinished(dirs: &RootDirs, executor: &str) -> Result<Vec<Leftover>> {
     let prefix = format!(".{executor}.");
     let unfinished = names(&dirs.containers)?.into_iter().filter(|name| name.starts_with(&prefix));
     Ok(unfinished.flat_map(|name| dirs.containers.remove_tree(&name, LeftoverKind::File)).collect())
@@ -272,7 +279,7 @@ fn kill_runtimes(dirs: &RootDirs, executor: &str) {
     }
 }
 
-fn remove_logs(state: &Dir, executor: &str) -> Result<()> {
+pub(super) fn remove_logs(state: &Dir, executor: &str) -> Result<()> {
     let prefix = log_prefix(executor);
     for name in names(state)?.into_iter().filter(|name| name.starts_with(&prefix)) {
         state.remove_file(&name).map_err(Error::file("remove", &state.path_of(&name)))?;

@@ -125,6 +125,7 @@ fn what_cannot_be_written_down_is_not_made() {
         mark: String::new(),
         parent: None,
         parents: Mutex::default(),
+        kept: None,
     };
     assert!(mute.enter_parent(&parent).is_err());
     let missing = |parent: &str| place::missing(parent).iter().any(|missing| missing.topmost == parent);
@@ -431,4 +432,49 @@ fn a_sweep_under_way_is_waited_for() {
         assert_eq!(live.close(&NoBundles), []);
     });
     assert!(names(dir.path()).is_empty());
+}
+
+#[test]
+fn an_executor_that_is_kept_is_not_swept_and_is_entered_again() {
+    use executor_core::Ledger;
+    let dir = tempfile::tempdir().unwrap();
+    let (root, _) = Root::open_kept(dir.path(), "ci", &NoBundles).unwrap();
+    let (executor, mark) = (root.executor().to_owned(), root.mark().to_owned());
+    let reservation = root.reserve(&id("a"), None, &NoBundles).unwrap().unwrap();
+    root.ledger().unwrap().append("one\n").unwrap();
+    let in_use = Root::open_kept(dir.path(), "ci", &NoBundles).map(drop).unwrap_err();
+    assert_eq!(
+        in_use.to_string(),
+        format!("an executor that lives has the name ci: process {}", std::process::id())
+    );
+    // Its process ends, and others come and go.
+    drop((root, reservation));
+    let (other, swept) = Root::open(dir.path(), &NoBundles).unwrap();
+    assert_eq!(swept, []);
+    assert!(other.reserve(&id("a"), None, &NoBundles).unwrap().is_none(), "its id is taken");
+    assert_eq!(other.close(&NoBundles), []);
+
+    let (root, _) = Root::open_kept(dir.path(), "ci", &NoBundles).unwrap();
+    assert_eq!((root.executor(), root.mark()), (&*executor, &*mark));
+    let reservations = root.reservations().unwrap();
+    assert_eq!(reservations.iter().map(|one| one.id.as_str()).collect::<Vec<_>>(), ["a"]);
+    let ledger = root.ledger().unwrap();
+    ledger.append("two\n").unwrap();
+    assert_eq!(ledger.read().unwrap(), b"one\ntwo\n");
+    ledger.replace("three\n").unwrap();
+    ledger.append("four\n").unwrap();
+    assert_eq!(reservations[0].dispose(&NoBundles), (0, vec![]));
+    assert_eq!(root.close(&NoBundles), []);
+    drop(root);
+    assert_eq!(names(dir.path()), ["kept"]);
+
+    let (root, _) = Root::open_kept(dir.path(), "ci", &NoBundles).unwrap();
+    assert_ne!(root.executor(), executor, "it had shut down");
+    assert_eq!(root.ledger().unwrap().read().unwrap(), b"three\nfour\n");
+    assert!(forget_name(dir.path(), "ci").is_err());
+    assert_eq!(root.close(&NoBundles), []);
+    assert_eq!(forget_name(dir.path(), "ci").unwrap(), []);
+    for name in ["", "A", ".x", "a/b", &"a".repeat(65)] {
+        assert!(matches!(Root::open_kept(dir.path(), name, &NoBundles), Err(Error::NoName { .. })), "{name}");
+    }
 }

@@ -36,12 +36,7 @@ impl Container {
         process: &ProcessId,
         exit: &Exit,
     ) -> Vec<ContainerEffect> {
-        let was_published = self.oom_killed.remove(process);
-        let mut is_own = exit.reason == ExitReason::OutOfMemory && !was_published;
-        if is_own && self.oom_unnamed > 0 {
-            self.oom_unnamed -= 1;
-            is_own = false;
-        }
+        let is_own = self.is_kill_missing(process, exit);
         let own = self.oom_kills + u64::from(is_own);
         let counted = exit.usage.as_ref().map_or(0, |usage| usage.oom_kills).max(own);
         if counted == self.oom_kills {
@@ -53,17 +48,33 @@ impl Container {
         vec![published]
     }
 
+    /// Whether the exit of a process shows a kill of it that was not published. A kill that was published is spent on one exit.
+    pub(super) fn is_kill_missing(&mut self, process: &ProcessId, exit: &Exit) -> bool {
+        let was_published = self.oom_killed.remove(process);
+        if exit.reason != ExitReason::OutOfMemory || was_published {
+            return false;
+        }
+        let is_unnamed = self.oom_unnamed > 0;
+        self.oom_unnamed -= u64::from(is_unnamed);
+        !is_unnamed
+    }
+
     /// How many kills were published. The usage of the container has no fewer.
     pub const fn oom_kills(&self) -> u64 {
         self.oom_kills
     }
 
     fn publish_kill(&mut self, now: Timestamp, kill: OomKill) -> ContainerEffect {
+        self.note_kill(&kill);
+        self.publish(now, EventKind::OutOfMemory(kill))
+    }
+
+    /// Counts a kill that is published.
+    pub(super) fn note_kill(&mut self, kill: &OomKill) {
         let named = u64::from(kill.process.is_some() || kill.pid.is_some());
         self.oom_unnamed += kill.kills.saturating_sub(self.oom_kills + named);
         self.oom_kills = kill.kills;
         self.mark_killed(kill.process.clone());
-        self.publish(now, EventKind::OutOfMemory(kill))
     }
 
     /// Notes that the kill of a process was published, if its exit is still to come.

@@ -44,8 +44,9 @@ impl Process {
         raw: RawExit,
     ) -> ProcessEffect {
         self.state = State::Exited;
-        let RawExit { status, usage, oom: _ } = raw;
-        ProcessEffect::ReportExited(Exit::new(status, reason, &self.valid_codes, None, now).with_usage(usage))
+        let RawExit { status, usage, oom: _, at } = raw;
+        let at = moment(at, None, now);
+        ProcessEffect::ReportExited(Exit::new(status, reason, &self.valid_codes, None, at).with_usage(usage))
     }
 
     pub(super) fn exited(
@@ -59,9 +60,10 @@ impl Process {
             return self.ended_unstarted(now, reason, raw);
         }
         self.state = State::Exited;
-        let RawExit { status, usage, oom: _ } = raw;
+        let RawExit { status, usage, oom: _, at } = raw;
+        let at = moment(at, started_at, now);
         ProcessEffect::ReportExited(
-            Exit::new(status, reason, &self.valid_codes, started_at, now).with_usage(usage),
+            Exit::new(status, reason, &self.valid_codes, started_at, at).with_usage(usage),
         )
     }
 
@@ -96,6 +98,11 @@ impl Process {
             }
         }
     }
+}
+
+/// The moment of an exit. It is noted by another clock than the executor's: an exit is neither before the start nor in the future.
+fn moment(noted: Option<Timestamp>, started_at: Option<Timestamp>, now: Timestamp) -> Timestamp {
+    noted.unwrap_or(now).max(started_at.unwrap_or_default()).min(now)
 }
 
 pub(super) const fn cancelled(cause: CancelCause, killed: bool) -> ExitReason {

@@ -63,7 +63,7 @@ impl Registry {
         let PublishedState { mut seq, started_at, execs, exit } = story;
         let mut next_event = |kind| {
             seq += 1;
-            Event { seq, container: id.clone(), at: now, kind }
+            Event::new(seq, id.clone(), now, kind)
         };
         let mut effects = Vec::new();
         for (exec, has_started) in execs {

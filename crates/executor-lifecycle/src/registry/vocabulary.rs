@@ -55,6 +55,10 @@ pub enum StartOutcome {
 pub enum RegistryEvent {
     /// A caller wants a container.
     Run(RunRequest),
+    /// A container that another executor has left, under a request of its own.
+    Adopted(ContainerId, RequestToken),
+    /// How a container ended that another executor has released.
+    Remembered(ContainerId, Exit),
     /// The caller of this request does not wait for its answer any more: the container is ended.
     Unclaimed(RequestToken),
     /// A caller wants this many containers ready in this pool from now on.

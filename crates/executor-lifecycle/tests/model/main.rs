@@ -29,6 +29,8 @@ const REAL: Rules = Rules {
     container: Container::step,
     process: Process::step,
     router: ExitRouter::step,
+    adopt: Container::adopted,
+    adopt_process: Process::adopted,
 };
 
 const SOMETIMES: &str = "a container is released";
@@ -137,6 +139,8 @@ const CALM: Budget = Budget {
     refused_kills: 0,
     dead_actors: 0,
     dead_containers: 0,
+    crashes: 0,
+    keeper_dies: false,
     copies: 0,
     oom_kills: 0,
     foreign_kills: 0,
@@ -194,6 +198,31 @@ fn a_container_whose_actor_is_lost() {
     walk("its actor is lost, an exec", Budget { execs: 1, cancels: 1, drops: 1, ..dies });
     let held = Budget { dead_containers: 1, execs: 1, cancels: 1, drops: 1, ..HELD_AT_CREATED };
     walk("held, its actor is lost", held);
+}
+
+/// It is killed at any moment, twice, and others take up what it has left.
+#[test]
+fn an_executor_that_crashes() {
+    let crash = Budget { crashes: 1, stalls: 1, ..CALM };
+    walk("a crash", Budget { cancels: 1, signals: 1, pauses: 1, drops: 1, refused_kills: 1, ..crash });
+    walk("two crashes", Budget { crashes: 2, cancels: 1, pauses: 1, ..crash });
+    walk("a crash, an exec", Budget { execs: 1, cancels: 1, exec_cancels: 1, drops: 1, ..crash });
+    walk("two crashes, an exec", Budget { crashes: 2, execs: 1, cancels: 1, stalls: 0, ..crash });
+    walk(
+        "held, a crash",
+        Budget { crashes: 1, execs: 1, cancels: 1, stalls: 1, starts: 2, ..HELD_AT_CREATED },
+    );
+    let kept = ContainerTraits { keep_exited: KeepExited::UntilRemoved, ..PLAIN };
+    walk("kept, a crash", Budget { traits: kept, removes: 2, cancels: 1, drops: 1, ..crash });
+    let shared = ContainerTraits { shares_pids: true, ..PLAIN };
+    walk("shared pids, a crash", Budget { traits: shared, execs: 1, cancels: 1, ..crash });
+    let terminal = ContainerTraits { has_terminal: true, ..PLAIN };
+    walk("a terminal, a crash", Budget { traits: terminal, resizes: 1, cancels: 1, ..crash });
+    walk("OOM kills, a crash", Budget { oom_kills: 1, foreign_kills: 1, cancels: 1, ..crash });
+    walk("a crash, actors die", Budget { dead_actors: 1, dead_containers: 1, cancels: 1, ..crash });
+    let both = Budget { keeper_dies: true, crashes: 2, cancels: 1, ..CALM };
+    walk("the keeper dies, too", both);
+    walk("the keeper dies, too, an exec", Budget { execs: 1, crashes: 1, ..both });
 }
 
 #[test]

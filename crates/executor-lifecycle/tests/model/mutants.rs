@@ -1,12 +1,14 @@
 //! The real machines with one rule broken, each with what the checker must say of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use executor_lifecycle::container::{
-    Container, ContainerEffect, ContainerEvent, ContainerTraits, KeepExited,
+    Container, ContainerEffect, ContainerEvent, ContainerTraits, Inheritance, KeepExited,
 };
 use executor_lifecycle::exit_router::{ExitRouter, ExitRouterEffect, ExitRouterEvent};
-use executor_lifecycle::process::{Kill, Process, ProcessEffect, ProcessEvent};
+use executor_lifecycle::process::{
+    Inherited, Kill, Process, ProcessEffect, ProcessEvent, ProcessNote, ProcessTraits,
+};
 use executor_lifecycle::registry::{Registry, RegistryEffect, RegistryEvent};
 use executor_lifecycle::{
     ContainerId, Effects, Event, EventKind, Exit, ExitReason, ExitStatus, ProcessId, Refused, Signal,
@@ -15,7 +17,7 @@ use executor_lifecycle::{
 
 use crate::world::{
     Budget, EXITED_ONCE, HELD, ID_FREE, KEPT, KILLS, NO_SIGNAL, NO_STUCK, NOTHING_RUNS, ORDER, RELEASED_ONCE,
-    REMEMBERED, Rules, SIZED, TRUTHFUL,
+    REMEMBERED, Rules, SIZED, STARTED_ONCE, TRUTHFUL,
 };
 use crate::{CALM, HELD_AT_CREATED, PLAIN, REAL};
 
@@ -27,9 +29,10 @@ pub(crate) type Mutant = (&'static str, Rules, Budget, &'static str);
 const USER: Budget = Budget { execs: 1, cancels: 1, stalls: 1, refused_kills: 1, ..CALM };
 const HOLDER: Budget = Budget { cancels: 1, stalls: 1, ..HELD_AT_CREATED };
 const HUNGRY: Budget = Budget { oom_kills: 1, foreign_kills: 1, execs: 1, ..CALM };
+const CRASHING: Budget = Budget { crashes: 1, execs: 1, cancels: 1, ..CALM };
 const LOSER: Budget = Budget { dead_containers: 1, execs: 1, ..CALM };
 
-pub(crate) const ALL: [Mutant; 23] = [
+pub(crate) const ALL: [Mutant; 28] = [
     (
         "a cancel that comes before the pid is known is forgotten",
         Rules { process: forgets_early_cancels, ..REAL },
@@ -117,8 +120,79 @@ pub(crate) const ALL: [Mutant; 23] = [
         HUNGRY,
         ORDER,
     ),
+    (
+        "a successor does not look whether a program was executed",
+        Rules { adopt: looks_at_nothing, ..REAL },
+        CRASHING,
+        TRUTHFUL,
+    ),
+    ("a successor misses the last event", Rules { adopt: misses_the_last_event, ..REAL }, CRASHING, ORDER),
+    (
+        "a successor does not wait for what runs",
+        Rules { adopt_process: does_not_watch, ..REAL },
+        CRASHING,
+        NO_STUCK,
+    ),
+    (
+        "a successor forgets a cancel",
+        Rules { adopt_process: forgets_cancels, ..REAL },
+        Budget { refused_kills: 1, ..CRASHING },
+        NO_STUCK,
+    ),
+    (
+        "a successor starts again what was interrupted",
+        Rules { adopt_process: starts_again, ..REAL },
+        CRASHING,
+        STARTED_ONCE,
+    ),
     ("exits are not remembered", Rules { registry: remembers_nothing, ..REAL }, USER, REMEMBERED),
 ];
+
+type AdoptedContainer = (Container, Vec<ContainerEffect>, Vec<(ProcessId, Inherited)>);
+
+fn looks_at_nothing(
+    now: Timestamp,
+    id: ContainerId,
+    traits: ContainerTraits,
+    left: &Inheritance,
+) -> AdoptedContainer {
+    Container::adopted(now, id, traits, &Inheritance { executed: BTreeMap::new(), ..left.clone() })
+}
+
+fn misses_the_last_event(
+    now: Timestamp,
+    id: ContainerId,
+    traits: ContainerTraits,
+    left: &Inheritance,
+) -> AdoptedContainer {
+    let mut left = left.clone();
+    left.events.pop();
+    Container::adopted(now, id, traits, &left)
+}
+
+type AdoptedProcess = (Process, Effects<ProcessEffect>);
+
+fn does_not_watch(
+    now: Timestamp,
+    traits: ProcessTraits,
+    note: ProcessNote,
+    how: Inherited,
+) -> AdoptedProcess {
+    let (process, effects) = Process::adopted(now, traits, note, how);
+    let rest: Vec<_> = effects.into_iter().filter(|effect| *effect != ProcessEffect::Watch).collect();
+    (process, rest.into())
+}
+
+fn forgets_cancels(now: Timestamp, traits: ProcessTraits, _: ProcessNote, how: Inherited) -> AdoptedProcess {
+    Process::adopted(now, traits, ProcessNote::default(), how)
+}
+
+fn starts_again(now: Timestamp, traits: ProcessTraits, note: ProcessNote, how: Inherited) -> AdoptedProcess {
+    match how {
+        Inherited::Interrupted => (Process::new(traits), vec![ProcessEffect::Launch].into()),
+        Inherited::Created { .. } | Inherited::Running { .. } => Process::adopted(now, traits, note, how),
+    }
+}
 
 pub(crate) fn changed<E>(answer: Answer<E>, change: impl FnOnce(&mut Vec<E>)) -> Answer<E> {
     answer.map(|effects| {

@@ -7,17 +7,19 @@
 //! for every deadline, which may come whenever one is set.
 
 mod choices;
+mod crash;
 mod machines;
 mod runtime;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use executor_lifecycle::container::{
-    Container, ContainerEffect, ContainerEvent, ContainerTraits, KeepExited, Phase,
+    Container, ContainerEffect, ContainerEvent, ContainerTraits, Inheritance, KeepExited, Phase,
 };
 use executor_lifecycle::exit_router::{ExitRouter, ExitRouterEffect, ExitRouterEvent};
 use executor_lifecycle::process::{
-    Kill, LaunchStep, OrphanState, Process, ProcessEffect, ProcessEvent, ProcessTraits, Terms,
+    Inherited, Kill, LaunchStep, OrphanState, Process, ProcessEffect, ProcessEvent, ProcessNote,
+    ProcessTraits, Terms,
 };
 use executor_lifecycle::registry::{
     PublishedState, Registry, RegistryEffect, RegistryEvent, RequestToken, RunRequest,
@@ -34,7 +36,17 @@ pub(crate) struct Rules {
         fn(&mut Container, Timestamp, ContainerEvent) -> Result<Effects<ContainerEffect>, Refused>,
     pub(crate) process: fn(&mut Process, Timestamp, ProcessEvent) -> Result<Effects<ProcessEffect>, Refused>,
     pub(crate) router: fn(&mut ExitRouter, ExitRouterEvent) -> Result<Effects<ExitRouterEffect>, Refused>,
+    pub(crate) adopt: Adopt,
+    pub(crate) adopt_process:
+        fn(Timestamp, ProcessTraits, ProcessNote, Inherited) -> (Process, Effects<ProcessEffect>),
 }
+
+type Adopt = fn(
+    Timestamp,
+    ContainerId,
+    ContainerTraits,
+    &Inheritance,
+) -> (Container, Vec<ContainerEffect>, Vec<(ProcessId, Inherited)>);
 
 /// How often the user and the world may do what they may do, and what the container is like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -55,6 +67,10 @@ pub(crate) struct Budget {
     pub(crate) refused_kills: u8,
     pub(crate) dead_actors: u8,
     pub(crate) dead_containers: u8,
+    /// How often the executor's process is killed.
+    pub(crate) crashes: u8,
+    /// Whether its keeper is killed as well.
+    pub(crate) keeper_dies: bool,
     pub(crate) copies: u8,
     pub(crate) oom_kills: u8,
     /// Kills from outside.
@@ -186,6 +202,8 @@ pub(crate) struct World {
     arrived: BTreeSet<Completion>,
     asked: AskedOf,
     published: Published,
+    /// The events, if somebody may have to go on with them.
+    events: Vec<Event>,
     /// The user has asked for the program.
     start_asked: bool,
     /// What is kept may go: it was removed, its time is over, or the executor ends.
@@ -220,6 +238,9 @@ pub(crate) enum Action {
     DropExecutor,
     ActorDies(ProcessId),
     ContainerActorDies,
+    Crash {
+        with_keeper: bool,
+    },
     KernelRefusesKills,
     RuntimeStarts(ProcessId),
     RuntimeFails(ProcessId),
@@ -319,6 +340,7 @@ impl World {
             arrived: BTreeSet::new(),
             asked: AskedOf::default(),
             published: Published::default(),
+            events: Vec::new(),
             start_asked: false,
             may_go: budget.traits.keep_exited == KeepExited::No,
             rest_alive: false,
@@ -416,6 +438,7 @@ impl World {
                 self.asked = AskedOf { released: self.asked.released, ..AskedOf::default() };
                 self.registry(rules, RegistryEvent::Lost(container_id()));
             }
+            Action::Crash { with_keeper } => self.crash(rules, *with_keeper),
             Action::KernelRefusesKills => {
                 self.budget.refused_kills -= 1;
                 self.kernel_refuses = true;

@@ -27,7 +27,7 @@ impl Processes {
             Some(_) => table.alive.get(process).map(|alive| alive.pid),
             None => table.next_pid(),
         };
-        self.exits.send_oom_kill(container.clone(), OomKill::new(kills).of(victim).pid(pid));
+        self.exits().send_oom_kill(container.clone(), OomKill::new(kills).of(victim).pid(pid));
         table.change_usage(container, &Usage { oom_kills: kills, ..Usage::default() })
     }
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use executor_core::lifecycle::{HostPid, ProcessRef, StartFailure, StartFailureKind};
 use executor_core::{BoxFuture, ChildStdio, Kill};
-use futures::FutureExt;
 use tokio::sync::watch;
 
 use super::{Shared, SimRuntime};
@@ -29,12 +28,11 @@ impl SimRuntime {
     ) -> BoxFuture<'static, Result<HostPid, StartFailure>> {
         let abandoned = self.may_be_abandoned(&process);
         let shared = Arc::clone(&self.shared);
-        async move {
+        self.while_current(async move {
             let answer = shared.start(&process, program, stdio, until, abandoned).await;
             lock(&shared.state).starting.remove(&process);
             answer
-        }
-        .boxed()
+        })
     }
 
     /// From now on the start of this process can be abandoned.

@@ -1,70 +1,12 @@
 //! The sentence on a command line that is wrong, with the option that was probably meant.
 
+mod habits;
+
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Error};
 
+pub(crate) use self::habits::{COMMANDS, HABITS};
 use super::args::Arguments;
-
-/// Options of other commands that run containers, and what to do instead.
-pub(crate) const HABITS: [(&[&str], &str); 27] = [
-    (
-        &["-d", "--detach", "--detach-keys", "-a", "--attach"],
-        "leave it out: the command waits for the program; a shell puts it in the background with &",
-    ),
-    (
-        &["-p", "--publish", "-P", "--publish-all", "--expose"],
-        "--net host has the ports of this machine, and --net cni those that CNI maps",
-    ),
-    (&["--entrypoint"], "name the program as the command"),
-    (
-        &["--restart", "--replace"],
-        "leave it out: the command waits for one container, and remembers none; a loop of the shell starts another",
-    ),
-    (&["--security-opt"], "see --seccomp, --apparmor, --selinux and --no-new-privileges"),
-    (
-        &["--group-add"],
-        "name the user's group with --user USER:GROUP, or start from a config.json, with --config",
-    ),
-    (&["--userns"], "--uidmap and --gidmap make a user namespace"),
-    (&["--pid"], "--process-mode no-sandbox shows the processes of this machine"),
-    (
-        &["--ipc", "--uts", "--cgroupns"],
-        "start from a config.json without that namespace, with --config and --allow-host-namespaces",
-    ),
-    (&["--gpus"], "--device names one by its CDI name, as in nvidia.com/gpu=all"),
-    (&["--pull", "--platform", "--arch", "--os"], "there are no images: --rootfs names a root file system"),
-    (&["--volumes-from", "--volume-driver"], "-v and --mount name what is mounted"),
-    (&["--link", "--network-alias"], "--add-host gives it the name of another"),
-    (&["--ip", "--ip6", "--mac-address"], "--net cni:NAME takes what the configuration of that network says"),
-    (&["--log-driver", "--log-opt"], "redirect stdout and stderr"),
-    (
-        &["--health-cmd", "--health-interval", "--health-retries", "--health-timeout", "--no-healthcheck"],
-        "there are no health checks: the library's `exec` makes one",
-    ),
-    (&["--storage-opt"], "give --rootfs a file system with a limit, or --tmpfs with size="),
-    (&["--sig-proxy"], "leave it out: signals are passed on"),
-    (&["--pod", "--pod-id-file"], "there are no pods: --net and --cgroup-parent name what containers share"),
-    (&["--label-file"], "give each label with --label"),
-    (&["--domainname"], "--hostname takes the whole name"),
-    (
-        &["--memory-reservation", "--memory-swappiness", "--kernel-memory", "--oom-kill-disable"],
-        "start from a config.json that has it, with --config",
-    ),
-    (
-        &[
-            "--blkio-weight",
-            "--device-read-bps",
-            "--device-write-bps",
-            "--device-read-iops",
-            "--device-write-iops",
-        ],
-        "start from a config.json that has it, with --config",
-    ),
-    (&["--annotation"], "--label makes an annotation; start from a config.json for others, with --config"),
-    (&["--umask", "--tz"], "set it in the program: sh -c 'umask 027; exec …', or with -e TZ=…"),
-    (&["--hooks-dir"], "start from a config.json with hooks, with --config"),
-    (&["--isolation"], "leave it out: there is one kind"),
-];
 
 /// What is wrong with the command line of these words, and what to do.
 pub(crate) fn sentence(error: &Error, words: &[String]) -> String {
@@ -122,36 +64,6 @@ fn see_help(words: &[String]) -> String {
         None => "see `longshore --help`".into(),
     }
 }
-
-/// Subcommands of other commands, and what to do instead.
-pub(crate) const COMMANDS: [(&[&str], &str); 8] = [
-    (
-        &["ps", "ls", "list", "inspect", "state", "stats", "top", "events"],
-        "a call of `longshore run` is one container: `--events` says what happens to it, and the library does the rest",
-    ),
-    (
-        &["logs", "attach"],
-        "a call of `longshore run` is one container, and its output is the program's: redirect it",
-    ),
-    (
-        &["stop", "kill", "pause", "resume", "unpause", "rm", "delete"],
-        "a call of `longshore run` is one container: send that process a signal, as in kill PID; `longshore sweep` removes what dead ones left",
-    ),
-    (
-        &["exec", "cp", "wait", "start", "restart", "create", "update", "rename", "port"],
-        "a call of `longshore run` is one container, with one program: start others from it, as in sh -c, or use the library",
-    ),
-    (
-        &["pull", "push", "images", "build", "image", "load", "save", "import", "login", "tag", "commit"],
-        "there are no images: `longshore run --rootfs DIR` takes a root file system",
-    ),
-    (&["checkpoint", "restore"], "containers are not saved; use the runtime itself"),
-    (&["info", "system"], "`longshore doctor` says what is here, and `longshore sweep` tidies up"),
-    (
-        &["network", "volume", "pod", "compose"],
-        "name what is there with --net, -v and --cgroup-parent of `longshore run`",
-    ),
-];
 
 fn remedy(error: &Error) -> Option<String> {
     let text = |kind| {
@@ -262,31 +174,6 @@ mod tests {
             (&["run", "--stop-timeout", "x", "true"], "'--stop-timeout <TIME>'"),
         ] {
             assert!(wrong(line).contains(name), "{line:?}: {}", wrong(line));
-        }
-    }
-
-    /// A word of another command that this one has as well would never be looked for.
-    #[test]
-    fn what_is_answered_is_not_taken() {
-        let mut all = Arguments::command();
-        all.build();
-        let run = all.find_subcommand("run").unwrap();
-        for (options, _) in HABITS {
-            for option in options {
-                let short = option.strip_prefix('-').filter(|rest| !rest.starts_with('-'));
-                let long = option.strip_prefix("--");
-                let is_taken = run.get_arguments().any(|known| {
-                    known.get_all_aliases().unwrap_or_default().iter().any(|alias| Some(*alias) == long)
-                        || (long.is_some() && known.get_long() == long)
-                        || short.is_some_and(|short| {
-                            known.get_short().map(String::from).as_deref() == Some(short)
-                        })
-                });
-                assert!(!is_taken, "{option}");
-            }
-        }
-        for command in COMMANDS.iter().flat_map(|(commands, _)| *commands) {
-            assert!(all.find_subcommand(command).is_none(), "{command}");
         }
     }
 }

@@ -17,7 +17,7 @@ use super::hints::{self, COMMANDS, HABITS};
 use super::ordinary::{LoweredOomScore, Unmapped};
 use super::refused::Refused;
 use super::remark::Remark;
-use super::shortage::SHORTAGES;
+use super::shortage::{SHORTAGES, SUSPECTS};
 use super::status::{self, Asked, Failure, OPTIONS};
 use super::words::HOSTNAME;
 
@@ -167,6 +167,7 @@ fn of_starts() -> Table {
         (StartFailureKind::RuntimeBroken, "OPERATION FILE: WHY"),
         (StartFailureKind::RuntimeBroken, "WORDS OF THE RUNTIME"),
         (StartFailureKind::ContainerGone, "the container has ended"),
+        (StartFailureKind::Interrupted, "the executor ended while it was starting the process"),
     ] {
         table.failure(&StartFailure::new(kind, message).into());
     }
@@ -188,6 +189,9 @@ fn of_options() -> Table {
     let mut table =
         Table::new("Words of the runtime that are about an option", about, &["words", "what to do"]);
     OPTIONS.iter().for_each(|(words, remedy)| table.row(&[&format!("… {words} …"), remedy]));
+    for (option, _, remedy) in SUSPECTS {
+        table.row(&[&format!("other words, with {option}"), remedy]);
+    }
     table
 }
 
@@ -201,8 +205,6 @@ fn of_ends() -> Table {
     let asked = Asked { time_limit: Some(limit), cancel: grace, memory: Some(64 << 20), ..Asked::default() };
     let interrupted = Asked { interrupted: Some(Signal::INT), ..asked };
     let init = Asked { has_init: true, ..asked };
-    let profile = Asked { has_profile: true, ..Asked::default() };
-    let broken = StartFailure::new(StartFailureKind::RuntimeBroken, "WORDS OF THE RUNTIME");
     let hurried = Asked { hurried: true, ..interrupted };
     let at_once = Asked { cancel: Cancel::now(), ..interrupted };
     let cancelled = |killed| ExitReason::Cancelled { cause: CancelCause::Requested, killed };
@@ -227,13 +229,6 @@ fn of_ends() -> Table {
         ("it had to be killed", kill, cancelled(true), interrupted, 0),
         ("a second Ctrl-C", kill, cancelled(true), hurried, 0),
         ("--grace 0", kill, cancelled(true), at_once, 0),
-        (
-            "the runtime failed under a --seccomp FILE",
-            ExitStatus::Unknown,
-            ExitReason::StartFailed(broken),
-            profile,
-            0,
-        ),
         ("somebody else has waited for it", ExitStatus::Unknown, ExitReason::Lost, asked, 0),
     ] {
         let exit = Exit::new(status, reason, &BTreeSet::new(), Some(at), at).with_usage(usage(oom_kills));
@@ -266,6 +261,7 @@ fn of_remains() -> Table {
         Remark::OutputLost { why: why() },
         Remark::OutputClosed,
         Remark::OutputNotRead,
+        Remark::InputLost { why: why() },
         Remark::EventsLost { why: why() },
         Remark::Stuck,
         Remark::Left { what: what() },

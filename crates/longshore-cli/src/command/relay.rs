@@ -23,8 +23,8 @@ pub(super) mod copy;
 
 use std::io::{self, ErrorKind, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use longshore::{HostPid, Stdio, StdioSpec};
@@ -46,6 +46,7 @@ pub(crate) struct Relay {
     running: Option<PipeWriter>,
     copying: Vec<Copying>,
     failed: Option<io::Error>,
+    input: InputError,
     broken: Option<mpsc::UnboundedReceiver<()>>,
 }
 
@@ -98,7 +99,9 @@ impl Relay {
         }
         if let Some(pipe) = self.stdin.take() {
             // A read of stdin cannot be interrupted. The thread ends with the command.
-            thread::Builder::new().name("stdin".into()).spawn(move || copy::input(&io::stdin(), &pipe))?;
+            let error = self.input.clone();
+            let copy = move || copy::input(&io::stdin(), &pipe).unwrap_or_else(|cause| error.set(&cause));
+            thread::Builder::new().name("stdin".into()).spawn(copy)?;
         }
         self.running = Some(running);
         Ok(())
@@ -113,6 +116,11 @@ impl Relay {
         if broken.is_none() {
             std::future::pending().await
         }
+    }
+
+    /// Why stdin cannot be read, once that has happened.
+    pub(crate) fn input_error(&self) -> InputError {
+        self.input.clone()
     }
 
     /// Waits until everything is copied, or until `hurried`. An error if output was lost, other than by a reader
@@ -141,6 +149,21 @@ impl Relay {
             result = result.and(copied);
         }
         result
+    }
+}
+
+/// Why stdin could not be read. Clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct InputError(Arc<OnceLock<String>>);
+
+impl InputError {
+    pub(super) fn set(&self, error: &io::Error) {
+        let _first = self.0.set(error.to_string());
+    }
+
+    /// The cause, if there was an error so far.
+    pub(crate) fn get(&self) -> Option<String> {
+        self.0.get().cloned()
     }
 }
 

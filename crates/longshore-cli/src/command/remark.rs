@@ -11,6 +11,8 @@ pub(crate) enum Remark {
     OutputClosed,
     /// Its reader was not waited for any longer.
     OutputNotRead,
+    /// Input of the program could not be read.
+    InputLost { why: String },
     /// Events could not be written.
     EventsLost { why: String },
     /// The end of everything is not waited for.
@@ -39,6 +41,10 @@ impl fmt::Display for Remark {
             ),
             Self::OutputNotRead => f.write_str(
                 "output of the program is lost: its reader has not read it; read it, or write it to a file",
+            ),
+            Self::InputLost { why } => write!(
+                f,
+                "input of the program is lost: stdin: {why}; give it a file or a pipe that can be read, or leave out -i"
             ),
             Self::EventsLost { why } => write!(f, "events are lost: {why}; free some space, or name another file with --events"),
             Self::Stuck => f.write_str("what the container has could not be removed in time: a file system may not answer; `longshore sweep` removes it"),

@@ -121,6 +121,7 @@ async fn supervise(
         limited: Limited::by(&spec.process.ulimits),
         has_init: spec.init,
         cancel: arguments.cancel(),
+        has_parent: spec.cgroup_parent.is_some(),
         has_profile: matches!(spec.seccomp, Some(Seccomp::Profile(_))),
         unmapped: Unmapped::find(&spec),
         lowered: LoweredOomScore::find(&spec),
@@ -133,6 +134,7 @@ async fn supervise(
         file.write(container.id())?;
     }
     let terminal = has_terminal.then_some(arguments.interactive);
+    let input = relay.input_error();
     let (exit, copied) = follow(&container, terminal, relay, signals, &mut asked).await?;
     let (left, is_stuck) = end_of_all(executor, &exit, signals).await;
     let mut written = Ok(());
@@ -147,6 +149,11 @@ async fn supervise(
     }
     let patience = last_output(&exit).or(signals.have_ended().then_some(LAST_OUTPUT));
     let (mut code, mut sentences) = answer(exit, copied, left, &asked, arguments.quiet);
+    if let Some(why) = input.get() {
+        let (changed, sentence) = status::lost_input(why, code);
+        code = changed;
+        sentences.push(sentence);
+    }
     if let Err(error) = written {
         let (changed, sentence) = status::lost_events(&error, code);
         code = changed;
@@ -193,7 +200,8 @@ async fn follow(
 ) -> Result<(Exit, io::Result<()>), Failure> {
     let restore = terminal.map(|interactive| terminal::Restore::make_raw(interactive, container));
     let restore = restore.transpose().map_err(no_files)?;
-    let copied = terminal.map(|_| terminal::copy(container)).transpose().map_err(no_files)?;
+    let copied =
+        terminal.map(|_| terminal::copy(container, relay.input_error())).transpose().map_err(no_files)?;
     let exit = wait(container, &mut relay, restore.as_ref(), signals, asked).await;
     let shown = match copied {
         None => Ok(()),

@@ -10,6 +10,7 @@ pub(crate) struct Limited {
     files: bool,
     processes: bool,
     memory: bool,
+    anything: bool,
 }
 
 impl Limited {
@@ -19,6 +20,7 @@ impl Limited {
             files: any(&["RLIMIT_NOFILE"]),
             processes: any(&["RLIMIT_NPROC"]),
             memory: any(&["RLIMIT_AS", "RLIMIT_DATA", "RLIMIT_STACK"]),
+            anything: !ulimits.is_empty(),
         }
     }
 }
@@ -52,6 +54,31 @@ pub(crate) fn remedy(failure: &StartFailure, asked: &Asked) -> Option<&'static s
         |(words, _, applies, _): &&(&str, &str, Applies, &str)| message.contains(words) && applies(asked);
     let known = SHORTAGES.iter().filter(|_| failure.kind == StartFailureKind::NoResources).find(applies);
     known.map(|(.., remedy)| *remedy)
+}
+
+/// Options with a value that may keep the runtime from working, and what to do. The first match counts.
+pub(crate) const SUSPECTS: [(&str, Applies, &str); 3] = [
+    (
+        "--seccomp FILE",
+        |asked| asked.has_profile,
+        "the profile of --seccomp may refuse what every container needs: try without it (`longshore doctor` checks the rest)",
+    ),
+    (
+        "--ulimit",
+        |asked| asked.limited.anything,
+        "a limit of --ulimit may be too low for every container: try without it (`longshore doctor` checks the rest)",
+    ),
+    (
+        "--cgroup-parent",
+        |asked| asked.has_parent,
+        "the cgroup of --cgroup-parent may allow too little: try without it (`longshore doctor` checks the rest)",
+    ),
+];
+
+/// What to do if the runtime has failed, and its words do not say over what.
+pub(crate) fn suspect(failure: &StartFailure, asked: &Asked) -> Option<&'static str> {
+    let mut known = SUSPECTS.iter().filter(|_| failure.kind == StartFailureKind::RuntimeBroken);
+    known.find(|(_, applies, _)| applies(asked)).map(|(.., remedy)| *remedy)
 }
 
 /// Fields with a path of this machine that does not exist, and what to do.

@@ -8,7 +8,8 @@
 //! | TSTP | stops the container and this command; CONT continues both: see `job` |
 //! | TTIN, TTOU | are blocked: see [`block_those_of_terminals`] |
 //! | STOP | stops this command alone |
-//! | KILL, and the faults SEGV, BUS, FPE and ILL | end it; the next executor removes the container |
+//! | SEGV, BUS, FPE, ILL | are passed on if somebody has sent them; a fault of this command's own ends it: see `faults` |
+//! | KILL, and such a fault | end it; the next executor removes the container |
 //!
 //! What was ignored when the command started stays ignored, as nohup(1) wants it.
 
@@ -23,12 +24,12 @@ use nix::sys::signal::{SigSet, Signal as Number};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use super::job;
+use super::{faults, job};
 
 /// Those that end the program.
 const ENDS: [Signal; 3] = [Signal::INT, Signal::TERM, Signal::HUP];
 
-/// Others that end a process that does not handle them, and are no faults of its own.
+/// Others that end a process that does not handle them, and are never faults of its own.
 const PASSED_ON: [Number; 14] = [
     Number::SIGQUIT,
     Number::SIGABRT,
@@ -101,6 +102,7 @@ impl Signals {
                 async move { while stream.recv().await.is_some() && sender.send(name).await.is_ok() {} },
             );
         }
+        faults::listen(ignored, sender.clone())?;
         listen_as_job(ignored & (1 << (Number::SIGTSTP as i32 - 1)) == 0, sender)?;
         Ok(Self { received: receiver, waiting: VecDeque::new(), ended: false })
     }

@@ -49,6 +49,12 @@ pub(crate) fn lost_output(error: &io::Error, code: Code) -> (Code, String) {
     (code, remark.to_string())
 }
 
+/// The sentence if input of the program could not be read. The code is still the program's own if that has failed.
+pub(crate) fn lost_input(why: String, code: Code) -> (Code, String) {
+    let code = if code == Code(0) { OUR_FAILURE } else { code };
+    (code, Remark::InputLost { why }.to_string())
+}
+
 const KILLED: ExitStatus = ExitStatus::Signal(Signal::KILL);
 
 /// What gives an ordinary user cgroups, and with them limits.
@@ -61,8 +67,8 @@ pub(crate) const OWN_ROOT: &str = "name a directory with --root to which only yo
 /// What to do if a part of a root is covered.
 const UNMOUNT: &str = "something is mounted over a directory of the root: unmount it, or name another --root";
 
-/// What to do if the runtime fails, and the seccomp profile is the caller's.
-const PROFILE: &str = "the profile of --seccomp may refuse what every container needs: try without it (`longshore doctor` checks the rest)";
+/// What to do if the words of the runtime say nothing of an option.
+const CHECK: &str = "`longshore doctor` checks what containers need";
 
 /// What to do if there are no more file descriptors.
 pub(crate) const MORE_FILES: &str = "raise the limit of open files (ulimit -n)";
@@ -188,7 +194,7 @@ impl From<Error> for Failure {
             | Error::Thread(_)
             | Error::ShuttingDown
             | Error::Stopped
-            | _ => "`longshore doctor` checks what containers need",
+            | _ => CHECK,
         };
         let refused = if let Error::Runtime(error) = &error { refused_root(error) } else { None };
         // A parameter has a path in the JSON form, and an option here.
@@ -233,17 +239,17 @@ impl From<StartFailure> for Failure {
                 (OUR_FAILURE, "free some memory, disk, files or pids, or raise the limit")
             }
             (StartFailureKind::RuntimeTimedOut, ..) => (OUR_FAILURE, "`longshore doctor` checks the runtime"),
-            (StartFailureKind::ContainerGone, ..) => (OUR_FAILURE, "start it anew"),
-            (StartFailureKind::RuntimeBroken | _, ..) => {
-                (OUR_FAILURE, "`longshore doctor` checks what containers need")
+            (StartFailureKind::ContainerGone | StartFailureKind::Interrupted, ..) => {
+                (OUR_FAILURE, "start it anew")
             }
+            (StartFailureKind::RuntimeBroken | _, ..) => (OUR_FAILURE, CHECK),
         };
         Self { cause: message, remedy, code }
     }
 }
 
 /// Words of runtimes and the kernel that are about the value of an option, and what to do.
-pub(crate) const OPTIONS: [(&str, &str); 19] = [
+pub(crate) const OPTIONS: [(&str, &str); 23] = [
     ("(os error 27)", "raise the limit of file sizes (ulimit -f)"),
     ("is no OCI runtime", "name another one with --runtime (`longshore doctor` checks it)"),
     (
@@ -266,7 +272,17 @@ pub(crate) const OPTIONS: [(&str, &str); 19] = [
     ("pids.max", "give another --pids"),
     ("uids and gids must be in range", "give --user numbers from 0 to 2147483647"),
     ("oom_score_adj", "give another --oom-score-adj"),
+    (
+        "uid_map",
+        "newuidmap(1) maps such ids, for an ordinary user those of /etc/subuid (`longshore doctor` checks that)",
+    ),
+    (
+        "gid_map",
+        "newgidmap(1) maps such ids, for an ordinary user those of /etc/subgid (`longshore doctor` checks that)",
+    ),
     ("error setting rlimit", "give another --ulimit"),
+    ("setrlimit", "give another --ulimit"),
+    ("sysctl", "give another name or value with --sysctl"),
     (
         "pivot_root",
         "give --no-pivot if the root of this machine is a ramdisk (`longshore doctor` checks that)",
@@ -304,6 +320,8 @@ pub(crate) struct Asked {
     pub(crate) has_init: bool,
     /// Its seccomp profile is a file of the caller's.
     pub(crate) has_profile: bool,
+    /// Its cgroup is below one of the caller's.
+    pub(crate) has_parent: bool,
     /// Ids that this user may not map.
     pub(crate) unmapped: Option<Unmapped>,
     /// A value of `--oom-score-adj` that takes a right which this process lacks.
@@ -326,6 +344,7 @@ impl Default for Asked {
             limited: Limited::default(),
             has_init: false,
             has_profile: false,
+            has_parent: false,
             unmapped: None,
             lowered: None,
             interrupted: None,
@@ -347,9 +366,10 @@ pub(crate) fn of(exit: Exit, asked: &Asked) -> (Code, Option<String>) {
             let of_score = asked.lowered.filter(|_| LoweredOomScore::explains(&failure.message));
             let refused = of_map.map(Refused::Ids).or(of_score.map(Refused::OomScore));
             let short = shortage::remedy(&failure, asked);
-            let of_profile = asked.has_profile && failure.kind == StartFailureKind::RuntimeBroken;
+            let suspect = shortage::suspect(&failure, asked);
             let failure = refused.map_or_else(|| failure.into(), Failure::from);
-            let remedy = short.or(of_profile.then_some(PROFILE)).unwrap_or(failure.remedy);
+            let suspect = suspect.filter(|_| failure.remedy == CHECK);
+            let remedy = short.or(suspect).unwrap_or(failure.remedy);
             let failure = Failure { remedy, ..failure };
             (failure.code, Some(failure.to_string()))
         }

@@ -18,8 +18,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use super::background::{PERIOD, is_background};
-use super::relay::NotRead;
-use super::relay::copy::{read, write_all};
+use super::relay::copy::{read_input, write_all};
+use super::relay::{InputError, NotRead};
 
 /// The user's terminal and its former settings, to be restored.
 pub(crate) struct Restore {
@@ -175,11 +175,11 @@ impl Copying {
 }
 
 /// Begins to copy between our streams and the program's. The copying ends with the program's output.
-pub(crate) fn copy(container: &ContainerHandle) -> io::Result<Copying> {
+pub(crate) fn copy(container: &ContainerHandle, error: InputError) -> io::Result<Copying> {
     if let Some(stdin) = container.io().take_stdin() {
         let runtime = Handle::current();
         // A read of stdin cannot be interrupted. The thread ends with the command.
-        thread::Builder::new().name("stdin".into()).spawn(move || copy_in(stdin, &runtime))?;
+        thread::Builder::new().name("stdin".into()).spawn(move || copy_in(stdin, &runtime, &error))?;
     }
     let mut changed = signal(SignalKind::window_change())?;
     let resized = container.clone();
@@ -200,11 +200,13 @@ pub(crate) fn copy(container: &ContainerHandle) -> io::Result<Copying> {
     Ok(Copying { task, owes })
 }
 
-fn copy_in(mut stdin: Input, runtime: &Handle) {
+fn copy_in(mut stdin: Input, runtime: &Handle, error: &InputError) {
     let mut chunk = [0; 4096];
-    while let Ok(read @ 1..) = read(&io::stdin(), &mut chunk) {
-        if runtime.block_on(stdin.write_all(&chunk[..read])).is_err() {
-            return;
+    loop {
+        match read_input(&io::stdin(), &mut chunk) {
+            Ok(read @ 1..) if runtime.block_on(stdin.write_all(&chunk[..read])).is_ok() => {}
+            Ok(_) => return,
+            Err(cause) => return error.set(&cause),
         }
     }
 }

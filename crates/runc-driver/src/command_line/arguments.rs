@@ -25,6 +25,14 @@ impl Step<'_> {
         }
     }
 
+    /// The bundle of the container that is made.
+    pub(super) const fn bundle(&self) -> Option<&Path> {
+        match self {
+            Self::Run { bundle } | Self::Create { bundle } => Some(bundle),
+            Self::Exec { .. } => None,
+        }
+    }
+
     pub(super) fn args(&self, id: &ContainerId, launch: &Launch, no_pivot: bool) -> Vec<OsString> {
         let mut args: Vec<OsString> = Vec::new();
         args.extend(launch.systemd_cgroup.then(|| "--systemd-cgroup".into()));

@@ -20,13 +20,14 @@ use super::arguments::Step;
 use super::{ANSWER_LIMIT, Caller, CommandLine, KEPT_VARIABLES, LOG_LIMIT};
 use crate::image::Images;
 use crate::oci::{Launch, OciRuntime, RuntimeCall};
-use crate::{Error, Result, failure};
+use crate::{Error, Result, failure, id_helpers};
 
 impl CommandLine {
     /// Executes the runtime with its own log.
     fn call(
         &self,
         args: &[OsString],
+        env: Vec<(OsString, OsString)>,
         stdio: &ChildStdio,
     ) -> (BoxFuture<'static, executor_host::Result<Call>>, Log) {
         let mut all: Vec<OsString> = Vec::new();
@@ -43,7 +44,7 @@ impl CommandLine {
             program: self.program.clone().into(),
             image: None,
             args: all,
-            env: self.environment(),
+            env,
             stdio: [StdioSource::Null; 3],
         };
         let spawned = self.host.spawn(command, self.images.as_ref().and_then(Images::image), stdio);
@@ -77,7 +78,13 @@ impl CommandLine {
         launch: &Launch,
         stdio: &ChildStdio,
     ) -> BoxFuture<'static, Result<RuntimeCall>> {
-        let (call, log) = self.call(&step.args(id, launch, self.no_pivot), stdio);
+        let mut env = self.environment();
+        if let Some(bundle) = step.bundle() {
+            for (_, path) in env.iter_mut().filter(|(name, _)| name == "PATH") {
+                *path = id_helpers::path(bundle, std::mem::take(path));
+            }
+        }
+        let (call, log) = self.call(&step.args(id, launch, self.no_pivot), env, stdio);
         async move { Ok(RuntimeCall::new(call.await?, || log.take().boxed())) }.boxed()
     }
 
@@ -115,7 +122,7 @@ impl CommandLine {
         let stdout = ChildFd::Fd(Arc::new(OwnedFd::from(theirs)));
         // The runtime writes its errors to its log. On stderr it only repeats them.
         let stdio = ChildStdio { stdout, ..ChildStdio::default() };
-        let (call, log) = self.call(args, &stdio);
+        let (call, log) = self.call(args, self.environment(), &stdio);
         drop(stdio);
         let reader = pipe::Receiver::from_owned_fd(ours.into()).map_err(failed)?;
         let runtime = call.await?;

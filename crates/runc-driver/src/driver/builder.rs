@@ -7,6 +7,7 @@ use std::time::Duration;
 use executor_core::{CgroupParent, RuntimeError};
 use executor_host::HostClient;
 
+use super::kept::LostExits;
 use super::pools::Pools;
 use super::{CALL_DEADLINE, DriverState, Mode, Runc};
 use crate::command_line::CommandLine;
@@ -165,7 +166,9 @@ impl RuncBuilder {
                 start_deadline,
                 cgroup_parent,
                 kick: cgroup_kick.then(Kick::start).flatten(),
-                host,
+                local: host,
+                kept: OnceLock::new(),
+                lost: LostExits::default(),
                 pools: Pools::new(),
                 opened: OnceLock::new(),
                 containers: Mutex::default(),

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use executor_core::ChildStdio;
-use executor_core::lifecycle::{ProcessId, StartFailure, StartFailureKind};
+use executor_core::lifecycle::{ProcessId, ProcessRef, StartFailure, StartFailureKind};
 use executor_host::terminal::{self, ConsoleSocket, Terminal};
 use futures::FutureExt;
 use tokio::task::JoinHandle;
@@ -54,7 +54,10 @@ impl DriverState {
         let socket = listening.and_then(|socket| Ok(socket?)).map_err(|error| error.start_failure())?;
         let path = socket.path();
         let ChildStdio { stdin, stdout, .. } = stdio;
-        let received = tokio::spawn(async move { Terminal::receive(&terminal, socket, stdin, stdout).await });
+        let holder =
+            self.holder(ProcessRef { container: container.reservation.id.clone(), process: process.clone() });
+        let received =
+            tokio::spawn(async move { Terminal::receive(&terminal, socket, stdin, stdout, holder).await });
         Ok((Some(Console { path, received }), ChildStdio::default()))
     }
 

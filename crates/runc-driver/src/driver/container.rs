@@ -1,6 +1,6 @@
 //! What the driver knows of one container, and the starts and terminals of its processes.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsString;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 use super::created::Layout;
+use super::kept::{Found, LeftTerminals};
 use super::update::Updates;
 use crate::{Error, lock};
 
@@ -38,6 +39,9 @@ pub(super) struct DriverContainer {
     starts: Mutex<Starts>,
     terminals: Mutex<Terminals>,
     pub(super) updates: Updates,
+    /// What another executor has left of its processes, until it is taken up.
+    pub(super) left: Mutex<BTreeMap<ProcessId, Found>>,
+    pub(super) left_terminals: Mutex<LeftTerminals>,
     /// Whether it has a memory limit of its own.
     has_memory_limit: AtomicBool,
     /// The kills for lack of memory that its usage has had so far.
@@ -78,6 +82,8 @@ impl DriverContainer {
             starts: Mutex::default(),
             terminals: Mutex::default(),
             updates: Updates::default(),
+            left: Mutex::default(),
+            left_terminals: Mutex::default(),
             has_memory_limit: has_memory_limit.into(),
             seen_kills: Mutex::default(),
         }
@@ -140,6 +146,11 @@ impl DriverContainer {
         let terminal = Arc::new(Terminal::awaited(requested.unwrap_or(size)));
         terminals.awaited.insert(process.clone(), Arc::clone(&terminal));
         terminal
+    }
+
+    /// The terminal of a process that another executor has started.
+    pub(super) fn take_up_terminal(&self, process: ProcessId, terminal: Terminal) {
+        lock(&self.terminals).awaited.insert(process, Arc::new(terminal));
     }
 
     /// Resizes the terminal of a process. Without a terminal, keeps the size for the one that will come.

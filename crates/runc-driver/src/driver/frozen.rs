@@ -39,7 +39,7 @@ impl DriverState {
             let is_ending = move || Stat::of(init).is_some_and(|stat| stat.is_ending());
             let is_ending = self.pools.run(Pool::Reads, is_ending).await.unwrap_or(false);
             if is_ending && was_ending {
-                let _told_by_the_release = self.host.thaw(container.freezers()).await;
+                let _told_by_the_release = self.host().thaw(container.freezers()).await;
             }
             was_ending = is_ending;
         }

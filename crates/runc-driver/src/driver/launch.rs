@@ -91,7 +91,7 @@ impl DriverState {
         Ok(launched)
     }
 
-    async fn find_cgroups(&self, container: Arc<DriverContainer>) {
+    pub(super) async fn find_cgroups(&self, container: Arc<DriverContainer>) {
         let own = Arc::clone(&container);
         let _closed = self.pools.run(Pool::Reads, move || drop(own.cgroups())).await;
         self.watch_kills(&container);
@@ -276,12 +276,12 @@ impl DriverState {
         parent: Parent,
     ) -> StartResult<(HostPid, Adopted)> {
         let reservation = &container.reservation;
-        let own = Arc::clone(container);
+        let (own, name) = (Arc::clone(container), process.clone());
         let read_and_record = move || {
             let dir = own.reservation.open().map_err(|error| Error::from(error).start_failure())?;
             let pid = files.take(&dir);
             if let Some(pid) = pid
-                && let Err(error) = own.journal.record(&dir, pid)
+                && let Err(error) = own.journal.record(&dir, &name, pid)
             {
                 tracing::warn!(%pid, %error, "a process is not in the journal");
             }
@@ -292,7 +292,7 @@ impl DriverState {
             let _first = container.init.set(pid);
         }
         let named = ProcessRef { container: reservation.id.clone(), process: process.clone() };
-        let adopted = self.host.adopt(named, pid, parent, container.members()).await;
+        let adopted = self.host().adopt(named, pid, parent, container.members()).await;
         let adopted = adopted.map_err(|error| Error::from(error).start_failure())?;
         if *process == ProcessId::Init {
             let _first = container.ended.set(adopted.ended());
@@ -312,7 +312,8 @@ impl DriverState {
         let read = move || files.take(&own.reservation.open().ok()?);
         let started = self.pools.run(Pool::Reads, read).await.ok().flatten();
         let was_called = !matches!(failure, LaunchFailure::NotCalled(_));
-        if was_called && let Err(error) = self.host.end_unadopted(container.members(), false, started).await {
+        if was_called && let Err(error) = self.host().end_unadopted(container.members(), false, started).await
+        {
             let id = &container.reservation.id;
             tracing::warn!(container = %id, %error, "what a runtime has left was not killed");
         }

@@ -10,14 +10,14 @@ impl DriverState {
     pub(super) fn track_kills(&self, container: &DriverContainer, process: &ProcessId) {
         if container.has_memory_limit() {
             let has_program = *process == ProcessId::Init && container.spec.init;
-            self.host.track_kills(named(container, process), has_program, container.members());
+            self.host().track_kills(named(container, process), has_program, container.members());
         }
     }
 
     /// The process was not started.
     pub(super) fn untrack_kills(&self, container: &DriverContainer, process: &ProcessId) {
         if container.has_memory_limit() {
-            self.host.untrack_kills(named(container, process));
+            self.host().untrack_kills(named(container, process));
         }
     }
 
@@ -25,7 +25,7 @@ impl DriverState {
     pub(super) fn watch_kills(&self, container: &DriverContainer) {
         if container.has_memory_limit() {
             let id = container.reservation.id.clone();
-            self.host.watch_kills(id, container.spec.init, container.members());
+            self.host().watch_kills(id, container.spec.init, container.members());
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The ports: what an executor calls, each translated into work of [`DriverState`] or a request to the host.
 
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,17 +10,17 @@ use executor_core::lifecycle::{
 };
 use executor_core::metrics::RuntimeCalls;
 use executor_core::{
-    BoxFuture, BoxStream, ChildStdio, ContainerSpec, Delivery, ExecSpec, ExitSource, Kill, Resources,
-    Runtime, RuntimeError, Swept,
+    BoxFuture, BoxStream, ChildStdio, ContainerSpec, Delivery, ExecSpec, ExitSource, Kept, Kill, Resources,
+    Runtime, RuntimeError, StreamKind, Swept,
 };
 use executor_host::cgroup::PATIENCE;
 use executor_host::{Adopted, Root};
-use futures::{FutureExt, StreamExt, future};
+use futures::{FutureExt, StreamExt, future, stream};
 
 use super::container::stem;
 use super::launch::LaunchKind;
 use super::pools::Pool;
-use super::{CALL_DEADLINE, Mode, OpenedRoot, Runc, gone};
+use super::{CALL_DEADLINE, DriverState, Mode, OpenedRoot, Runc, gone};
 use crate::oci::RuntimeParts;
 use crate::{Error, lock};
 
@@ -33,18 +34,31 @@ impl Runtime for Runc {
         }
         let (own, swept) = Root::open(root, &*shared.bundles).map_err(|error| failed(error.into()))?;
         match shared.mode {
-            Mode::Detached => shared.host.subreap(true).map_err(|error| failed(error.into()))?,
+            Mode::Detached => shared.host().subreap(true).map_err(|error| failed(error.into()))?,
             Mode::Foreground => {}
         }
-        let (state, mark) = (own.runtime_state().path().to_owned(), own.mark().to_owned());
-        let calls = RuntimeCalls::register();
-        shared.pools.measure();
-        let command_line = shared.command_line.with_root(&own, calls.clone());
-        let host = shared.host.clone();
-        let parts = RuntimeParts { command_line: command_line.clone(), host, state, mark };
-        let runtime = (shared.make_runtime)(parts);
-        let _first = shared.opened.set(OpenedRoot { root: own, command_line, runtime, calls });
+        shared.enter(own);
         Ok(swept)
+    }
+
+    fn open_kept(&self, root: &Path, name: &str) -> std::result::Result<Kept, RuntimeError> {
+        self.open_as_kept(root, name)
+    }
+
+    fn adopt(&self, id: &ContainerId, processes: Vec<(ProcessId, HostPid)>) {
+        self.shared.adopt_kept(id, processes);
+    }
+
+    fn hold(&self, process: &ProcessRef, stream: StreamKind, end: BorrowedFd<'_>) {
+        self.shared.hold_end(process, stream, end);
+    }
+
+    fn unhold(&self, process: &ProcessRef, stream: StreamKind) {
+        self.shared.unhold_end(process, stream);
+    }
+
+    fn detach(&self) {
+        self.shared.detach();
     }
 
     fn prepare(
@@ -129,7 +143,7 @@ impl Runtime for Runc {
         signal: Signal,
         scope: SignalScope,
     ) -> BoxFuture<'static, std::result::Result<Delivery, RuntimeError>> {
-        let host = &self.shared.host;
+        let host = self.shared.host();
         let sent = match scope {
             SignalScope::Process | SignalScope::Group => host.signal(process.clone(), signal, scope),
             SignalScope::Container => match self.shared.container(&process.container) {
@@ -162,7 +176,7 @@ impl Runtime for Runc {
             members = everything.then(|| container.members());
             freezers = if thaw { container.freezers() } else { Vec::new() };
         }
-        let killed = self.shared.host.kill(process.clone(), members, freezers);
+        let killed = self.shared.host().kill(process.clone(), members, freezers);
         let process = process.clone();
         async move { killed.await.map_err(|error| RuntimeError::failed("kill", process, error)) }.boxed()
     }
@@ -170,7 +184,7 @@ impl Runtime for Runc {
     fn kill_remaining(&self, id: &ContainerId) -> BoxFuture<'static, ()> {
         let Ok(container) = self.shared.container(id) else { return future::ready(()).boxed() };
         let (members, freezers) = (container.members(), container.freezers());
-        let ended = self.shared.host.end_all(id.clone(), members, freezers, PATIENCE);
+        let ended = self.shared.host().end_all(id.clone(), members, freezers, PATIENCE);
         let id = id.clone();
         async move {
             if let Err(error) = ended.await {
@@ -194,7 +208,7 @@ impl Runtime for Runc {
             Ok(container) => container,
             Err(error) => return future::ready(Err(error.of("thaw", &id))).boxed(),
         };
-        let thawed = self.shared.host.thaw(container.freezers());
+        let thawed = self.shared.host().thaw(container.freezers());
         async move { thawed.await.map_err(|error| RuntimeError::failed("thaw", id, error)) }.boxed()
     }
 
@@ -248,8 +262,11 @@ impl Runtime for Runc {
         if let Some(kick) = &shared.kick {
             kick.stop();
         }
+        if shared.is_detached() {
+            return shared.leave_kept();
+        }
         let has_ended = shared.pools.close(CALL_DEADLINE);
-        if let Err(error) = shared.host.close(CALL_DEADLINE) {
+        if let Err(error) = shared.host().close(CALL_DEADLINE) {
             tracing::warn!(%error, "not all processes could be killed");
         }
         // What work that does not end has made is still used. Other preparations were given up.
@@ -257,10 +274,12 @@ impl Runtime for Runc {
         let mut rest: Vec<_> = lock(&shared.containers).values().cloned().collect();
         rest.retain(|container| !preparing.contains(&container.reservation.id));
         left.extend(rest.iter().flat_map(|container| shared.release_now(container)));
+        left.extend(shared.quit_keeper());
         if let Some(opened) = shared.opened.get() {
             left.extend(opened.root.close(&*shared.bundles));
             if shared.mode == Mode::Detached
-                && let Err(error) = shared.host.subreap(false)
+                && !shared.is_kept()
+                && let Err(error) = shared.host().subreap(false)
             {
                 tracing::warn!(%error, "this process stays a subreaper");
             }
@@ -273,18 +292,19 @@ impl ExitSource for Runc {
     fn exits(&self) -> BoxStream<'static, (ProcessRef, RawExit)> {
         let shared = Arc::clone(&self.shared);
         if let (Mode::Detached, Ok(opened)) = (shared.mode, shared.opened())
-            && let Err(error) = shared.host.reap_orphans(opened.root.containers())
+            && let Err(error) = shared.host().reap_orphans(opened.root.containers())
         {
             tracing::error!(%error, "orphans are reaped only when their container is released");
         }
-        let exits = shared.host.exits();
+        shared.replace_keepers();
+        let exits = stream::select(shared.host().exits(), shared.lost.take());
         let with_usage = move |(process, end)| Arc::clone(&shared).exit(process, end);
         // Unordered, so that no exit waits for the usage of another container.
         exits.map(with_usage).buffer_unordered(usize::MAX).boxed()
     }
 
     fn oom_kills(&self) -> BoxStream<'static, (ContainerId, OomKill)> {
-        self.shared.host.oom_kills()
+        self.shared.host().oom_kills()
     }
 }
 
@@ -292,6 +312,20 @@ impl ExitSource for Runc {
 fn reported((pid, adopted): (HostPid, Adopted)) -> HostPid {
     adopted.report();
     pid
+}
+
+impl DriverState {
+    /// From now on it works for the executor of this root.
+    pub(super) fn enter(&self, root: Root) {
+        let (state, mark) = (root.runtime_state().path().to_owned(), root.mark().to_owned());
+        let calls = RuntimeCalls::register();
+        self.pools.measure();
+        let host = self.host().clone();
+        let command_line = self.command_line.with_root(&root, host.clone(), calls.clone());
+        let parts = RuntimeParts { command_line: command_line.clone(), host, state, mark };
+        let runtime = (self.make_runtime)(parts);
+        let _first = self.opened.set(OpenedRoot { root, command_line, runtime, calls });
+    }
 }
 
 fn unprepared<T: Send + 'static>(

@@ -15,9 +15,10 @@ use executor_host::Place;
 use tokio::sync::watch;
 
 use super::container::DriverContainer;
+use super::kept::record_of;
 use super::pools::Pool;
 use super::{DriverState, gone};
-use crate::{Error, lock};
+use crate::{Error, id_helpers, lock};
 
 impl DriverState {
     pub(super) async fn prepare(
@@ -86,9 +87,11 @@ impl DriverState {
     ) -> Result<Arc<DriverContainer>, StartFailure> {
         let opened = self.opened().map_err(|error| error.start_failure())?;
         let parent = spec.cgroup_parent.as_ref().or(self.cgroup_parent.as_ref());
+        let record = self.is_kept().then(|| record_of(&spec)).transpose();
+        let record = record.map_err(|error| error.start_failure())?;
         let reserved = opened
             .root
-            .reserve(id, parent, &*self.bundles)
+            .reserve_with(id, parent, record.as_deref(), &*self.bundles)
             .map_err(|error| Error::from(error).start_failure())?;
         let Some(reservation) = reserved else {
             let message = format!(
@@ -114,6 +117,8 @@ impl DriverState {
     ) -> Result<(), StartFailure> {
         let _first = container.namespace.set(network.namespace.clone());
         let config = self.bundles.write(place, &container.spec, network)?;
+        let failed = Error::file("write helpers in", place.dir.path());
+        id_helpers::write(place.dir).map_err(|error| failed(error).start_failure())?;
         write(place, "config.json", &config)
     }
 

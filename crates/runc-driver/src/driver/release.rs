@@ -53,7 +53,7 @@ impl DriverState {
             tracing::debug!(container = %container.reservation.id, killed, "processes were left");
         }
         if container.reservation.cgroup.is_some() {
-            self.host.end_unadopted(container.members(), true, None).await?;
+            self.host().end_unadopted(container.members(), true, None).await?;
         }
         let pool = if container.network.is_slow { Pool::Detachments } else { Pool::Releases };
         let (own, detached) = (Arc::clone(self), Arc::clone(container));
@@ -67,7 +67,7 @@ impl DriverState {
         self.remember_rest(container);
         let (_, mut left) = container.reservation.end(container.known_cgroups());
         if container.reservation.cgroup.is_some()
-            && let Err(error) = self.host.end_unadopted_now(container.members())
+            && let Err(error) = self.host().end_unadopted_now(container.members())
         {
             tracing::warn!(container = %container.reservation.id, %error, "what a runtime has left was not killed");
         }
@@ -90,13 +90,14 @@ impl DriverState {
     /// Without a pid namespace, the remaining processes become our children, and have to be reaped by us.
     fn remember_rest(&self, container: &DriverContainer) {
         if container.spec.shares_pids() {
-            self.host.remember(container.reservation.id.clone(), container.members());
+            self.host().remember(container.reservation.id.clone(), container.members());
         }
     }
 
     /// Forgets a container. If something could not be removed, it is kept, and closing the driver tries again.
     fn released(&self, container: &DriverContainer, completely: bool) {
-        self.host.forget(container.reservation.id.clone());
+        self.host().forget(container.reservation.id.clone());
+        self.unhold_all(&format!("{}/", container.reservation.id));
         if completely {
             lock(&self.containers).remove(&container.reservation.id);
         }

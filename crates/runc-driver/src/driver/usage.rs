@@ -15,7 +15,7 @@ impl DriverState {
     pub(super) async fn exit(
         self: Arc<Self>,
         process: ProcessRef,
-        ProcessEnd { status, oom, .. }: ProcessEnd,
+        ProcessEnd { status, oom, at, .. }: ProcessEnd,
     ) -> (ProcessRef, RawExit) {
         let container = self.container(&process.container).ok();
         if let Some(container) = &container {
@@ -25,7 +25,7 @@ impl DriverState {
             (ProcessId::Init, Some(container)) => self.usage(container).await.ok().map(Box::new),
             (ProcessId::Init | ProcessId::Exec(_), _) => None,
         };
-        (process, RawExit { status, usage, oom })
+        (process, RawExit { usage, oom, at, ..RawExit::with(status) })
     }
 
     /// The usage of a container so far. The network's part is absent once it cannot be read any more.

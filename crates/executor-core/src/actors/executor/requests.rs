@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 use super::{ExecutorActor, Registered};
 use crate::Error;
 use crate::messages::{
-    ContainerLost, Drain, ExitOf, Get, List, Prepare, Released, Run, RunAccepted, Shutdown, Stop, Subscribe,
-    Unclaimed,
+    ContainerLost, Detach, Drain, ExitOf, Get, List, Prepare, Released, Run, RunAccepted, Shutdown, Stop,
+    Subscribe, TakeAdopted, Unclaimed,
 };
 
 impl Handler<Run> for ExecutorActor {
@@ -71,6 +71,22 @@ impl Handler<Released> for ExecutorActor {
         let exit = exit.unwrap_or_else(|| Exit::lost(None, event.at));
         self.note_failure(&event.container, &exit);
         self.take(RegistryEvent::Released(event, exit), context);
+    }
+}
+
+impl Handler<TakeAdopted> for ExecutorActor {
+    type Result = MessageResult<TakeAdopted>;
+
+    fn handle(&mut self, _: TakeAdopted, _: &mut Context<Self>) -> Self::Result {
+        MessageResult(self.hand_out_adopted())
+    }
+}
+
+impl Handler<Detach> for ExecutorActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Detach, _: &mut Context<Self>) {
+        self.detach();
     }
 }
 

@@ -142,6 +142,31 @@ impl ContainerMeter {
         });
     }
 
+    /// Another executor has published this event. What is there now is counted, and nothing that has happened.
+    pub(crate) fn restored(&self, Event { at, kind, .. }: &Event) {
+        self.known(|known| match kind {
+            EventKind::Created { .. } => known.enter(Phase::Created, &self.handles),
+            EventKind::Started { .. } => {
+                known.started_at = Some(*at);
+                known.enter(Phase::Running, &self.handles);
+            }
+            EventKind::ExecAdded { exec } => {
+                known.execs.insert(exec.clone(), Exec { requested_at: *at, running: None });
+            }
+            EventKind::ExecStarted { exec, .. } => {
+                if let Some(exec) = known.execs.get_mut(exec) {
+                    exec.running = Some((*at, self.handles.execs.count([])));
+                }
+            }
+            EventKind::ExecExited { exec, .. } => drop(known.execs.remove(exec)),
+            EventKind::OutOfMemory(kill) => known.oom_kills = kill.kills,
+            EventKind::Paused => known.enter(Phase::Paused, &self.handles),
+            EventKind::Resumed => known.enter(Phase::Running, &self.handles),
+            EventKind::Exited { .. } => known.enter(Phase::Exited, &self.handles),
+            EventKind::Registered | EventKind::Released { .. } | _ => {}
+        });
+    }
+
     /// A ready container that ends before a run gets it has no exit that callers see. If it could not be created, it counts
     /// as a failed start.
     fn exited(&self, known: &mut Known, exit: &Exit) {

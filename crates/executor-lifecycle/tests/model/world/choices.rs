@@ -71,6 +71,8 @@ impl World {
         add(budget.drops > 0, Action::DropExecutor);
         add(budget.refused_kills > 0 && !self.kernel_refuses, Action::KernelRefusesKills);
         add(lives && budget.dead_containers > 0 && !self.asked.released, Action::ContainerActorDies);
+        add(budget.crashes > 0 && !self.is_new(), Action::Crash { with_keeper: false });
+        add(budget.crashes > 0 && budget.keeper_dies && !self.is_new(), Action::Crash { with_keeper: true });
         for (id, member) in &self.members {
             let id = || id.clone();
             add(lives && budget.exec_cancels > 0 && id() != ProcessId::Init, Action::CancelExec(id()));

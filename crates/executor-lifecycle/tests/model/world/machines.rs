@@ -166,7 +166,15 @@ impl World {
         let starts = matches!(event, ContainerEvent::Start(_));
         let answer = (rules.container)(container, now, event);
         self.start_asked |= starts && answer.is_ok();
-        for effect in answer.unwrap_or_else(|_| Effects::none()) {
+        self.perform_container(rules, answer.unwrap_or_else(|_| Effects::none()));
+    }
+
+    pub(super) fn perform_container(
+        &mut self,
+        rules: &Rules,
+        effects: impl IntoIterator<Item = ContainerEffect>,
+    ) {
+        for effect in effects {
             match effect {
                 ContainerEffect::Prepare => self.asked.preparing = true,
                 ContainerEffect::AddExec(exec) => {
@@ -235,6 +243,9 @@ impl World {
             self.breaks(ORDER);
         }
         self.published.seq = event.seq;
+        if self.budget.crashes > 0 {
+            self.events.push(event.clone());
+        }
         let running = match &event.kind {
             EventKind::Exited { exit } => {
                 self.check_kills(exit, true);

@@ -62,6 +62,9 @@ impl World {
     /// An exit as the driver reports it: that of init has the usage.
     fn raw_exit(&mut self, process: &ProcessId, killed: bool) -> RawExit {
         let oom_kills = self.oom_kills;
+        if self.member(process).real == Real::Dead(ExitStatus::Unknown) {
+            return RawExit::with(ExitStatus::Unknown);
+        }
         let was_killed = self.member(process).was_oom_killed;
         let evidence = if was_killed { OomEvidence::Killed } else { OomEvidence::NotKilled };
         let has_usage = *process == ProcessId::Init && oom_kills > 0;

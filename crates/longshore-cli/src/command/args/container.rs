@@ -103,7 +103,7 @@ pub(crate) struct Files {
     pub(crate) mount: Vec<Mount>,
     /// Mount an empty file system in memory, as in /tmp:size=64m,exec
     ///
-    /// Without other options it is nosuid, nodev and noexec, and its mode is 1777. With runc, an ordinary user's has the mode of
+    /// Without other options it is nosuid, nodev and noexec, and its mode is 1777; at /dev there are devices, and it is 755. With runc, an ordinary user's has the mode of
     /// the directory that it hides.
     #[arg(long, value_name = "DST[:OPTIONS]", value_parser = tmpfs, hide_short_help = true)]
     pub(crate) tmpfs: Vec<Mount>,

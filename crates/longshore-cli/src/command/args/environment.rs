@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use longshore::runtime::read_whole;
+use longshore::runtime::{read_whole, without_mark};
 
 use super::container::Process;
 use crate::command::refused::Refused;
@@ -27,9 +27,7 @@ fn of_file(file: &Path, all: &mut Vec<Variable>) -> Result<(), Refused> {
     let refused = |line, why: String| Refused::EnvFile { file: file.to_owned(), line, why };
     let unreadable = |why: String| Refused::EnvFileUnreadable { file: file.to_owned(), why };
     let text = read_whole(file).map_err(|error| unreadable(error.to_string()))?;
-    let text = String::from_utf8(text).map_err(|_| refused(None, "it is not UTF-8".into()))?;
-    // A mark of the encoding, as editors of Windows write it.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let text = str::from_utf8(without_mark(&text)).map_err(|_| refused(None, "it is not UTF-8".into()))?;
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim_start();
         if !line.is_empty() && !line.starts_with('#') {

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::time::Duration;
 
-use longshore::runtime::read_whole;
+use longshore::runtime::{read_whole, without_mark};
 use longshore::{
     Cancel, ContainerSpec, Error, IdMap, Mount, ProcessMode, ProcessSpec, Rootfs, Seccomp, Security, Selinux,
     TimeLimit,
@@ -242,7 +242,7 @@ fn read_spec(file: &Path) -> Result<ContainerSpec, Refused> {
     };
     read.map_err(|error| Refused::SpecUnreadable { file: file.to_owned(), why: error.to_string() })?;
     let wrong = |why: String| Refused::SpecWrong { file: file.to_owned(), why };
-    let mut json = serde_json::Deserializer::from_slice(&text);
+    let mut json = serde_json::Deserializer::from_slice(without_mark(&text));
     let spec: Result<ContainerSpec, _> = serde_path_to_error::deserialize(&mut json);
     let spec = spec.map_err(|error| wrong(error.to_string()))?;
     json.end().map_err(|error| wrong(error.to_string()))?;

@@ -86,7 +86,10 @@ pub(super) fn tmpfs(text: &str) -> Result<Mount, String> {
         return Err("give DST or DST:OPTIONS, as in /tmp:size=64m".into());
     }
     let mut mount = Mount::tmpfs(destination);
-    mount.options = ["nosuid", "nodev", "noexec"].map(String::from).into();
+    // The runtime makes devices in the one at /dev.
+    let is_dev = mount.destination.components().eq(Path::new("/dev").components());
+    let harmless = ["nosuid", "nodev", "noexec"].into_iter().filter(|option| !(is_dev && *option == "nodev"));
+    mount.options = harmless.map(String::from).collect();
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {
             "ro" => mount.read_only = true,
@@ -135,6 +138,7 @@ mod tests {
         let options = |text| tmpfs(text).map(|mount| (mount.options.join(","), mount.read_only));
         assert_eq!(options("/t"), Ok(("nosuid,nodev,noexec".into(), false)));
         assert_eq!(options("/t:size=1m,exec,ro"), Ok(("nosuid,nodev,size=1m,exec".into(), true)));
+        assert_eq!(options("/dev/"), Ok(("nosuid,noexec".into(), false)));
         assert!(tmpfs("t").is_err() && tmpfs("").is_err());
     }
 }

@@ -62,19 +62,42 @@ pub(super) fn output(
     }
 }
 
-/// Copies stdin to the program's until one of both ends.
-pub(super) fn input(from: &impl AsFd, pipe: &impl AsFd) {
+/// Copies stdin to the program's until one of both ends. An error if stdin cannot be read.
+pub(super) fn input(from: &impl AsFd, pipe: &impl AsFd) -> io::Result<()> {
     // Of a terminal and a socket, the kernel would keep the program's pipe locked while it waits for them.
     if is_pipe(from.as_fd()) {
         super::enlarge(from);
-        while let Ok(1..) = move_some(from.as_fd(), pipe.as_fd()) {}
-        return;
+        loop {
+            match move_some(from.as_fd(), pipe.as_fd()) {
+                Ok(1..) => {}
+                // The program reads no more, or stdin was closed from the beginning: see `unopened`.
+                Err(error) if ends_input(&error) => return Ok(()),
+                ended => return ended.map(drop),
+            }
+        }
     }
     let mut chunk = vec![0; CHUNK];
-    while let Ok(read @ 1..) = read(from, &mut chunk) {
-        if write_all(pipe, chunk.get(..read).unwrap_or_default()).is_err() {
-            return;
+    loop {
+        let read = read_input(from, &mut chunk)?;
+        if read == 0 || write_all(pipe, chunk.get(..read).unwrap_or_default()).is_err() {
+            return Ok(());
         }
+    }
+}
+
+fn ends_input(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::PIPE | Errno::BADF))
+}
+
+/// Reads some bytes of stdin, and waits for them. 0 is the end, also of a terminal that has vanished.
+pub(in super::super) fn read_input(from: &impl AsFd, chunk: &mut [u8]) -> io::Result<usize> {
+    let is_device = || {
+        let kind = rustix::fs::fstat(from).map(|stat| FileType::from_raw_mode(stat.st_mode));
+        kind == Ok(FileType::CharacterDevice)
+    };
+    match read(from, chunk) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::IO) && is_device() => Ok(0),
+        read => read,
     }
 }
 
@@ -92,7 +115,7 @@ fn move_some(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<usize> {
 }
 
 /// Reads some bytes, and waits for them. 0 is the end.
-pub(in super::super) fn read(from: &impl AsFd, chunk: &mut [u8]) -> io::Result<usize> {
+fn read(from: &impl AsFd, chunk: &mut [u8]) -> io::Result<usize> {
     loop {
         wait_to_read(from);
         match rustix::io::read(from, &mut *chunk) {
