@@ -9,7 +9,7 @@ use std::time::Duration;
 use executor_core::lifecycle::{ContainerId, ExecId, ExitStatus, HostPid, ProcessRef, Signal, SignalScope};
 use executor_core::{ChildFd, ChildStdio, Delivery};
 use executor_host::{
-    CallEnd, Command, FileIdentity, HostClient, Image, ImageFate, Members, Parent, ProcessEnd, StdioSource,
+    CallEnd, Command, FileIdentity, HostClient, Image, ImageFate, Members, Parent, StdioSource,
 };
 use futures::StreamExt;
 
@@ -115,8 +115,9 @@ fn what_a_call_has_left_is_adopted_alive_or_ended() {
         let term = Signal::new(15).unwrap();
         let signal = || host.signal(process(1), term, SignalScope::Process);
         assert_eq!(signal().await.unwrap(), Delivery::Sent);
-        let end = ProcessEnd { status: ExitStatus::Signal(term), oom: None, has_executed: Some(true) };
-        assert_eq!(adopted.ended().await, end);
+        let end = adopted.ended().await;
+        assert_eq!((end.status, end.has_executed), (ExitStatus::Signal(term), Some(true)));
+        assert!(end.at.is_some(), "the keeper knows the moment");
         adopted.report();
         assert_eq!(exits.next().await.unwrap(), (process(1), end));
         assert_eq!(signal().await.unwrap(), Delivery::Gone);

@@ -96,8 +96,12 @@ fn a_record_that_is_read_with_the_exit_is_reported_before_it() {
     stage.world().log.as_mut().unwrap().kills.push(logged);
     stage.world().end(812, SIGKILL);
     stage.settle(RETRY);
-    let end =
-        crate::seam::ProcessEnd { status: SIGKILL, oom: Some(OomEvidence::Killed), has_executed: Some(true) };
+    let end = crate::seam::ProcessEnd {
+        status: SIGKILL,
+        oom: Some(OomEvidence::Killed),
+        has_executed: Some(true),
+        at: None,
+    };
     let kill = kill(1, Some(ProcessId::Init), 812);
     assert_eq!(
         stage.events(),
@@ -381,7 +385,7 @@ fn a_count_is_not_made_up() {
     stage.world().out_of_files = true;
     stage.world().end(812, SIGKILL);
     stage.settle(RETRY);
-    let end = crate::seam::ProcessEnd { status: SIGKILL, oom: None, has_executed: Some(true) };
+    let end = crate::seam::ProcessEnd { status: SIGKILL, oom: None, has_executed: Some(true), at: None };
     assert_eq!(stage.events(), [Event::Exited { process: init(), end }]);
     // It could not be read before an exec was started: what was killed before is not counted as killed in its time.
     let mut stage = Stage::new();
@@ -394,7 +398,7 @@ fn a_count_is_not_made_up() {
     stage.adopt(exec(), pid, Parent::Us);
     stage.world().end(813, SIGKILL);
     stage.settle(RETRY);
-    let end = crate::seam::ProcessEnd { status: SIGKILL, oom: None, has_executed: Some(true) };
+    let end = crate::seam::ProcessEnd { status: SIGKILL, oom: None, has_executed: Some(true), at: None };
     assert_eq!(stage.events().last(), Some(&Event::Exited { process: exec(), end }));
 }
 
