@@ -20,6 +20,9 @@ use crate::wire::{LOG_NAME_LIMIT, Reason, Writer};
 /// The most bytes that are moved at once, before anything else is looked at.
 const AT_ONCE: usize = 1 << 20;
 
+/// How often a pipe that is closed is looked at before. Its writer may go on, and a pipe has no more than a mebibyte.
+const DRAINED: usize = 64;
+
 /// How long the keeper waits before it tries again to write, in nanoseconds.
 const PAUSE: u64 = 200_000_000;
 
@@ -339,7 +342,7 @@ impl Keeper {
     pub fn end_log(&mut self, pipe: i32) {
         self.logs.wake(pipe);
         let is_of_it = |source: &Source| source.pipe == pipe;
-        for _ in 0..AT_ONCE {
+        for _ in 0..DRAINED {
             let is_going_on = |source: &Source| is_of_it(source) && source.is_ready;
             let Some(source) = self.logs.sources.as_slice().iter().find(|source| is_going_on(source)) else {
                 break;

@@ -8,6 +8,9 @@ use crate::table::Table;
 use crate::text;
 use crate::wire::{self, HEADER, Header, NAME_LIMIT, PROTOCOL, Reader, Reason, SPAWN_LIMIT, Writer};
 
+/// A record that is about to be removed.
+const IS_FORGOTTEN: u32 = 1 << 31;
+
 /// Why a request is refused, with a number.
 pub type Refusal = (Reason, u32);
 
@@ -180,14 +183,17 @@ impl Keeper {
         if !reader.0.len().is_multiple_of(8) {
             return Err((Reason::Malformed, 0));
         }
-        let mut forgotten = 0;
+        let before = self.records.as_slice().len();
         while let Some(number) = reader.u64() {
-            if let Ok(index) = self.records.as_slice().binary_search_by_key(&number, |record| record.number) {
-                self.records.remove(index);
-                forgotten += 1;
+            let records = self.records.as_mut_slice();
+            let found = records.binary_search_by_key(&number, |record| record.number);
+            if let Some(record) = found.ok().and_then(|index| records.get_mut(index)) {
+                record.flags |= IS_FORGOTTEN;
             }
         }
-        out.u32(forgotten);
+        // All at once: the rest is moved once.
+        self.records.retain(|record| record.flags & IS_FORGOTTEN == 0);
+        out.u32((before - self.records.as_slice().len()) as u32);
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use crate::text::{Text, digits};
 use crate::wire::{self, HEADER, Header, LOG_NAME_LIMIT, NAME_LIMIT, NONE, PROTOCOL, Reader, Reason, Writer};
 
 /// The form of the state that this program writes and reads.
-const STATE: u64 = 0x0001_5453_4c4b_534c;
+const STATE: u64 = 0x0002_5453_4c4b_534c;
 
 /// How long the new program may take to check the state.
 const PATIENCE: i64 = 5000;

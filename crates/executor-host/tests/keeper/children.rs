@@ -85,6 +85,29 @@ fn orphans_are_reaped_and_recorded() {
 }
 
 #[test]
+#[ignore = "it takes minutes"]
+fn there_are_only_so_many_records_and_the_oldest_orphans_go() {
+    run(|stage| {
+        let first = stage.ended(&stage.sh("exit 1"));
+        let script = "i=0; while [ $i -lt 66000 ]; do ( : & ); i=$((i+1)); done";
+        let flood = stage.sh(script);
+        let is_alive = || crate::stage::is_alive(flood.pid);
+        while is_alive() {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        within(|| children_of(stage.keeper()).is_empty());
+        let records = stage.keeper().records(0).unwrap();
+        assert!((60_000..=65_536).contains(&records.len()), "{}", records.len());
+        assert_eq!(records.first(), Some(&first));
+        assert_eq!(records.last().map(|record| record.number), Some(66_002));
+        assert!(records.is_sorted_by_key(|record| record.number));
+        assert!(records.iter().any(|record| record.pid == flood.pid));
+        let numbers: Vec<_> = records.iter().map(|record| record.number).collect();
+        assert_eq!(stage.keeper().forget(&numbers).unwrap(), records.len());
+    });
+}
+
+#[test]
 fn a_process_has_its_group_its_signals_its_limits_and_its_descriptors() {
     run(|stage| {
         let (mut ours, theirs) = std::io::pipe().unwrap();
