@@ -175,3 +175,26 @@ fn the_keeper_is_killed_and_its_children_go_on() {
         assert_eq!(said(host, sh("exit 9")).await.1, CallEnd::Ended(ExitStatus::Code(9)));
     });
 }
+
+#[test]
+#[ignore = "a measurement"]
+fn how_long_a_call_takes() {
+    with_host(async |_, kept| {
+        let local = HostClient::local().unwrap();
+        let truth = Command { program: "/bin/true".into(), args: Vec::new(), ..sh("") };
+        let mut times = [Vec::new(), Vec::new()];
+        for _ in 0..300 {
+            for (host, times) in [&local, kept].into_iter().zip(&mut times) {
+                let before = std::time::Instant::now();
+                let call = host.spawn(truth.clone(), None, &ChildStdio::default()).await.unwrap();
+                assert_eq!(call.ended().await, ExitStatus::Code(0));
+                times.push(before.elapsed());
+            }
+        }
+        let [local, kept] = times.map(|mut times| {
+            times.sort();
+            [times[15], times[150], times[285]]
+        });
+        println!("5 %, median, 95 %: local {local:?}, kept {kept:?}");
+    });
+}

@@ -249,3 +249,32 @@ fn another_user_is_refused_without_a_word() {
         stage.ended(&stage.sh("exit 0"));
     });
 }
+
+const OWN_DIR: &str = "LONGSHORE_TEST_KEEPER_OWN_DIR";
+
+/// Does something only in the process that the test below executes.
+#[test]
+fn the_ordinary_user_of_the_test() {
+    let Some(dir) = std::env::var_os(OWN_DIR) else { return };
+    let dir = executor_disk::Dir::open_checked(Path::new(&dir)).unwrap();
+    let keeper = Keeper::start(&dir, None).unwrap();
+    let process = crate::stage::sh(&keeper, "exit 7");
+    let record = crate::stage::ended(&keeper, process.pid, Some(process.start));
+    assert_eq!(record.status, executor_core::lifecycle::ExitStatus::Code(7));
+    keeper.upgrade().unwrap();
+    assert_eq!(keeper.records(0).unwrap(), [record]);
+    keeper.quit().unwrap();
+    std::process::exit(33);
+}
+
+#[test]
+fn an_ordinary_user_has_a_keeper_too() {
+    run(|_| {
+        let temporary = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(temporary.path(), Some(65534), Some(65534)).unwrap();
+        let mut nobody = Command::new("/proc/self/exe");
+        nobody.args(["--exact", "strangers::the_ordinary_user_of_the_test", "--nocapture"]);
+        let output = nobody.env(OWN_DIR, temporary.path()).uid(65534).gid(65534).output().unwrap();
+        assert_eq!(output.status.code(), Some(33), "{output:?}");
+    });
+}
