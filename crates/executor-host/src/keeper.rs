@@ -6,7 +6,7 @@
 //!  whoever holds pipes and terminals ─────────┘
 //! ```
 //! The program is `keeper` of `executor-programs`, the protocol its `wire`. A keeper has one client at a time. Each call has one
-//! answer and takes 10 to 50 µs; a call that takes longer than [`PATIENCE`](connection::PATIENCE) ends the connection.
+//! answer and takes 10 to 50 µs; a call that takes longer than ten seconds ends the connection.
 //!
 //! # Example
 //! An executor has a keeper in its directory, and is killed while container `c` runs. `c` goes on, ends with 3 a minute later, and
