@@ -26,7 +26,6 @@ pub use self::answers::ClientSink;
 use self::answers::{Pending, PendingAnswer, PendingAnswers, receive_answer};
 use self::handles::exit_future;
 pub use self::handles::{Adopted, Call, CallEnd, Ended};
-use crate::keeper::{Keeper, KeeperHost};
 use crate::local::LocalHost;
 use crate::seam::{
     CallId, Command, Containers, Image, Members, Parent, ProcessEnd, ProcessHost, Request, StdioSource, Token,
@@ -58,17 +57,6 @@ impl HostClient {
     pub fn local() -> Result<Self> {
         Self::connect(|sink| LocalHost::connect(sink).map(|host| Box::new(host) as Box<dyn ProcessHost>))
             .map_err(Error::system("start the host's thread"))
-    }
-
-    /// A client of a keeper, whose processes outlive this one.
-    ///
-    /// # Errors
-    /// When the host's thread cannot be started.
-    pub fn kept(keeper: Keeper) -> Result<Self> {
-        Self::connect(|sink| {
-            KeeperHost::connect(keeper, sink).map(|host| Box::new(host) as Box<dyn ProcessHost>)
-        })
-        .map_err(Error::system("start the host's thread"))
     }
 
     /// A client of the host that `connect` makes. That host delivers its events to the given sink.

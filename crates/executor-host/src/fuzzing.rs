@@ -4,6 +4,8 @@ use std::path::{Component, Path};
 
 use executor_core::lifecycle::ContainerId;
 use executor_disk::mount_table::parse_mount;
+use executor_programs::messages::{Record, Spawn};
+use executor_programs::wire::{HEADER, Header, NONE, Reader, Writer};
 
 use crate::oom::KillReader;
 use crate::root::sweep::{parse_owner, parse_record};
@@ -158,8 +160,40 @@ pub fn state(bytes: &[u8]) {
     }
 }
 
+/// A message to a keeper. What is read of it is written as it was, and a `Spawn` that is not refused has every descriptor and every
+/// text that it says it has.
+///
+/// # Panics
+/// When the property does not hold.
+pub fn keeper(bytes: &[u8]) {
+    if let Some(header) = Header::parse(bytes) {
+        assert_eq!(header.bytes()[..], bytes[..HEADER]);
+    }
+    let body = bytes.get(HEADER..).unwrap_or(bytes);
+    if let Some(record) = Record::read(&mut Reader(body)) {
+        let mut written = [0; Record::SIZE];
+        record.write(&mut Writer::new(&mut written));
+        assert_eq!(written[..], body[..Record::SIZE]);
+    }
+    for descriptors in [0, 1, 3, 253] {
+        let Ok(spawn) = Spawn::parse(body, descriptors) else { continue };
+        let is_there = |index| usize::try_from(index).is_ok_and(|index| index < descriptors);
+        assert!(spawn.inherited().all(is_there) && (spawn.program == NONE || is_there(spawn.program)));
+        let inherited = spawn.inherited().count();
+        assert!((3..=253).contains(&inherited) && spawn.program_number() as usize >= inherited);
+        let mut texts = Reader(spawn.texts);
+        let count = std::iter::from_fn(|| texts.text()).filter(|text| text.last() == Some(&0)).count();
+        assert_eq!(count as u64, u64::from(spawn.args) + u64::from(spawn.variables) + 1);
+        assert!(texts.0.is_empty());
+        let mut written = vec![0; spawn.size()];
+        spawn.write(&mut Writer::new(&mut written));
+        assert_eq!([&written, spawn.texts].concat(), body);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use executor_programs::messages::Spawn;
     use proptest::prelude::*;
 
     fn path() -> impl Strategy<Value = String> {
@@ -181,9 +215,29 @@ mod tests {
                 super::mountinfo,
                 super::environ,
                 super::kernel_log,
+                super::keeper,
             ] {
                 property(&bytes);
             }
+        }
+
+        #[test]
+        fn messages_to_a_keeper(
+            numbers in prop::collection::vec(prop::sample::select(vec![0_u32, 1, 2, 3, 5, u32::MAX]), 10..16),
+            texts in "(a|b=|\0){0,12}",
+        ) {
+            let numbers: Vec<u8> = numbers.into_iter().flat_map(u32::to_ne_bytes).collect();
+            super::keeper(&[&[0; 24], &numbers[..], texts.as_bytes()].concat());
+        }
+
+        #[test]
+        fn a_message_to_a_keeper_that_it_takes(args in 1_u32..5, variables in 0_u32..5, more in 0_u32..3) {
+            let numbers = [u32::MAX, args, variables, 3, 0, 0, 0, 0, 0, 0, 2, 1, 0];
+            let numbers: Vec<u8> = numbers.into_iter().flat_map(u32::to_ne_bytes).collect();
+            let body = [numbers, vec![0; (1 + args + variables + more) as usize]].concat();
+            super::keeper(&[&[0; 24], &body[..]].concat());
+            prop_assert_eq!(Spawn::parse(&body, 3).is_ok(), more == 0);
+            prop_assert!(Spawn::parse(&body, 2).is_err());
         }
 
         #[test]

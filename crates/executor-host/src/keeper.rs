@@ -6,7 +6,7 @@
 //!  whoever holds pipes and terminals ─────────┘
 //! ```
 //! The program is `keeper` of `executor-programs`, the protocol its `wire`. A keeper has one client at a time. Each call has one
-//! answer and takes 10 to 50 µs; a call that takes longer than [`PATIENCE`](connection::PATIENCE) ends the connection.
+//! answer and takes 10 to 50 µs; a call that takes longer than ten seconds ends the connection.
 //!
 //! # Example
 //! An executor has a keeper in its directory, and is killed while container `c` runs. `c` goes on, ends with 3 a minute later, and
@@ -18,6 +18,7 @@ mod connection;
 mod error;
 mod host;
 mod kernel;
+mod logs;
 mod requests;
 mod start;
 
@@ -32,6 +33,7 @@ use rustix::process::{WaitId, WaitIdOptions};
 use self::connection::Connection;
 pub use self::error::KeeperError;
 pub use self::host::KeeperHost;
+pub use self::logs::{LogFile, LogForm, LogStream, Logged};
 pub use self::requests::{KeptProcess, KeptProgram, Started};
 pub use self::start::SOCKET;
 use crate::{lock, pidfd};

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
-use std::fs;
 use std::io;
 use std::iter;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,8 +16,8 @@ use rustix::process::{WaitId, WaitIdOptions};
 
 use crate::oom::{KernelLog, LogNews, Notices};
 use crate::procfs::{self, Stat};
-use crate::seam::{Command, FileIdentity, ImageFate, Members};
-use crate::spawn::{Execution, Program, above, execute, path_of};
+use crate::seam::{Command, ImageFate, Members};
+use crate::spawn::{Execution, Program, above, chosen_image, execute, is_of_the_file, path_of, short_name};
 use crate::subreaper::{self, Failed, Report, Reports, Started, Subreaper};
 use crate::{cgroup, pidfd};
 
@@ -398,34 +397,4 @@ impl Kernel for Linux {
 /// Rounds up, so that what is due at the timeout is due when the wait returns.
 fn whole_milliseconds(timeout: Duration) -> Duration {
     Duration::from_millis(u64::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX))
-}
-
-/// The program in memory that is executed, unless there is none, or the program's file has changed since.
-pub(crate) fn chosen_image<'a>(
-    command: &Command,
-    fds: &'a [OwnedFd],
-) -> io::Result<(Option<&'a OwnedFd>, ImageFate)> {
-    match command.image {
-        None => Ok((None, ImageFate::None)),
-        Some(image) if FileIdentity::of(&fs::metadata(&command.program)?) != image.of => {
-            Ok((None, ImageFate::Outdated))
-        }
-        Some(image) => Ok((Some(fds.get(image.fd).ok_or(Errno::BADF)?), ImageFate::Executed)),
-    }
-}
-
-/// Whether another file may be executed where this one was not: the arguments and what there is of memory,
-/// processes and descriptors stay the same.
-pub(crate) fn is_of_the_file(error: &io::Error) -> bool {
-    use Errno as E;
-    !matches!(
-        Errno::from_io_error(error),
-        None | Some(E::TOOBIG | E::NOMEM | E::AGAIN | E::MFILE | E::NFILE | E::CHILD)
-    )
-}
-
-/// A program's name as the kernel keeps it: 15 bytes at most.
-pub(crate) fn short_name(program: &Path) -> String {
-    let name = program.file_name().unwrap_or_default().to_string_lossy();
-    name.chars().take(15).collect()
 }

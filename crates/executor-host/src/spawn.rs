@@ -5,6 +5,7 @@
 //! `Command` passes both on. `posix_spawn` resets them, and does not copy the page tables as fork does.
 
 use std::ffi::{CString, OsStr, OsString};
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -18,7 +19,7 @@ use nix::unistd::Pid;
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 
 use crate::null;
-use crate::seam::{Command, StdioSource};
+use crate::seam::{Command, FileIdentity, ImageFate, StdioSource};
 
 /// The first descriptor that is replaced in no child: the streams are 0 to 2, what else is inherited has the next numbers.
 const OTHER: i32 = 5;
@@ -108,4 +109,34 @@ fn attributes() -> nix::Result<PosixSpawnAttr> {
     attributes.set_pgroup(Pid::from_raw(0))?;
     attributes.set_sigdefault(&SigSet::all())?;
     Ok(attributes)
+}
+
+/// The program in memory that is executed, unless there is none, or the program's file has changed since.
+pub(crate) fn chosen_image<'a>(
+    command: &Command,
+    fds: &'a [OwnedFd],
+) -> io::Result<(Option<&'a OwnedFd>, ImageFate)> {
+    match command.image {
+        None => Ok((None, ImageFate::None)),
+        Some(image) if FileIdentity::of(&fs::metadata(&command.program)?) != image.of => {
+            Ok((None, ImageFate::Outdated))
+        }
+        Some(image) => Ok((Some(fds.get(image.fd).ok_or(Errno::BADF)?), ImageFate::Executed)),
+    }
+}
+
+/// Whether another file may be executed where this one was not: the arguments and what there is of memory,
+/// processes and descriptors stay the same.
+pub(crate) fn is_of_the_file(error: &io::Error) -> bool {
+    use Errno as E;
+    !matches!(
+        Errno::from_io_error(error),
+        None | Some(E::TOOBIG | E::NOMEM | E::AGAIN | E::MFILE | E::NFILE | E::CHILD)
+    )
+}
+
+/// A program's name as the kernel keeps it: 15 bytes at most.
+pub(crate) fn short_name(program: &Path) -> String {
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    name.chars().take(15).collect()
 }

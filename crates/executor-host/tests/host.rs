@@ -98,7 +98,7 @@ fn child(script: &str) -> (std::process::Child, HostPid) {
 }
 
 fn ended_with(status: ExitStatus) -> ProcessEnd {
-    ProcessEnd { status, oom: None, has_executed: Some(true) }
+    ProcessEnd { status, oom: None, has_executed: Some(true), at: None }
 }
 
 async fn adopted(host: &HostClient, pid: HostPid) -> impl Future<Output = ExitStatus> {

@@ -13,6 +13,8 @@ mod embedder;
 mod held;
 #[path = "keeper/host.rs"]
 mod host;
+#[path = "keeper/logs.rs"]
+mod logs;
 #[path = "keeper/memory.rs"]
 mod memory;
 #[path = "keeper/start.rs"]

@@ -2,6 +2,7 @@
 
 use core::ffi::CStr;
 
+use crate::logs::Logs;
 use crate::messages::{Process, Record};
 use crate::process::Starter;
 use crate::sys::{self, Event, Result};
@@ -22,6 +23,8 @@ const AT_ONCE: usize = 64;
 const CHILDREN: u64 = 0;
 const NEWCOMERS: u64 = 1;
 const CLIENT: u64 = 2;
+/// And the number of a pipe's descriptor.
+const PIPES: u64 = 16;
 
 /// The embedder's process that is connected.
 #[derive(Clone, Copy)]
@@ -60,6 +63,7 @@ pub struct Keeper {
     /// The number of the last record.
     pub last: u64,
     pub held: Table<Held>,
+    pub logs: Logs,
     pub starter: Starter,
     /// The limit of descriptors before it was raised.
     pub limit: [u64; 2],
@@ -68,6 +72,8 @@ pub struct Keeper {
     pub was_greeted: bool,
     epoll: i32,
     children: i32,
+    /// A descriptor that is closed where another one is needed and there is none left.
+    spare: i32,
     started: u64,
     /// The socket's file, by which another one of the same name is known.
     socket: [u64; 2],
@@ -81,6 +87,7 @@ impl Keeper {
             records: Table::new(),
             last: 0,
             held: Table::new(),
+            logs: Logs::new(),
             starter: Starter::new(),
             limit: [0; 2],
             message: Table::new(),
@@ -88,6 +95,7 @@ impl Keeper {
             was_greeted: false,
             epoll: -1,
             children: -1,
+            spare: -1,
             started: 0,
             socket: [0; 2],
         }
@@ -109,6 +117,7 @@ impl Keeper {
         if let Some(client) = self.client {
             sys::epoll_add(self.epoll, client.fd, CLIENT)?;
         }
+        self.spare = sys::duplicate(LISTENER, 0).unwrap_or(-1);
         self.started = sys::uptime();
         self.socket = sys::identity(DIRECTORY, SOCKET).unwrap_or_default();
         Ok(())
@@ -121,16 +130,18 @@ impl Keeper {
             if self.is_done() {
                 self.leave();
             }
-            let timeout = if self.was_greeted { -1 } else { 1000 };
+            let timeout = if self.was_greeted { self.logs.timeout(sys::uptime()) } else { 1000 };
             let count = sys::epoll_wait(self.epoll, &mut events, timeout);
             for event in events.iter().take(count) {
                 match event.number {
                     // Which signals have come does not matter: every child that has ended is reaped above.
                     CHILDREN => drop(sys::read(self.children, &mut [0; 128])),
                     NEWCOMERS => self.accept(),
-                    _ => self.serve(),
+                    CLIENT => self.serve(),
+                    number => self.logs.wake((number - PIPES) as i32),
                 }
             }
+            self.logs.work();
         }
     }
 
@@ -156,7 +167,12 @@ impl Keeper {
 
     /// Somebody has connected. He is the client if he is of the same user, and the former client has hung up.
     fn accept(&mut self) {
-        let Ok(fd) = sys::accept(LISTENER) else { return };
+        let accepted = sys::accept(LISTENER).or_else(|_| self.with_spare(|| sys::accept(LISTENER)));
+        let Ok(fd) = accepted else {
+            // There are no descriptors, or whoever it was has gone.
+            sys::pause();
+            return;
+        };
         let Some([pid, _]) = sys::peer(fd).ok().filter(|[_, user]| *user == sys::own_user()) else {
             return sys::close(fd);
         };
@@ -181,6 +197,24 @@ impl Keeper {
             Ok(()) => self.client = Some(Client { fd, pid, since: sys::uptime(), was_greeted: false }),
             Err(_) => sys::close(fd),
         }
+    }
+
+    /// Calls a function that needs a descriptor, with one more to be had.
+    pub fn with_spare<T>(&mut self, needs_one: impl FnOnce() -> T) -> T {
+        sys::close(self.spare);
+        let done = needs_one();
+        self.spare = sys::duplicate(LISTENER, 0).unwrap_or(-1);
+        done
+    }
+
+    /// Has it reported when something is written to a pipe, once for each time.
+    pub fn watch_pipe(&self, pipe: i32) -> Result<()> {
+        sys::epoll_add_edge(self.epoll, pipe, PIPES + pipe as u64)
+    }
+
+    /// The client may have the pipe as well, so that it would be reported after this process has closed it.
+    pub fn unwatch_pipe(&self, pipe: i32) {
+        sys::epoll_remove(self.epoll, pipe);
     }
 
     pub fn hang_up(&mut self) {

@@ -15,6 +15,7 @@
 //! | `requests` | a message: what is refused, and each request |
 //! | `records` | reaping |
 //! | `process` | starting a process |
+//! | `logs`, `lines` | files that pipes are written to |
 //! | `upgrade` | another program in the place of this one |
 //! | `table`, `text`, `sys`, `arch` | memory, digits, system calls, instructions |
 //!
@@ -28,6 +29,8 @@
 
 mod arch;
 mod keeper;
+mod lines;
+mod logs;
 #[expect(dead_code, reason = "the client uses the rest")]
 mod messages;
 mod process;

@@ -1,6 +1,6 @@
 //! The bodies of messages: see `wire`.
 
-use crate::wire::{MOST_DESCRIPTORS, NONE, Reader, Reason, Writer};
+use crate::wire::{LOG_NAME_LIMIT, MOST_DESCRIPTORS, MOST_ROTATIONS, NONE, Reader, Reason, Writer, is_name};
 
 /// A process, which no other process is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -191,5 +191,48 @@ impl<'a> Spawn<'a> {
     /// Under which number it has the descriptor that is executed.
     pub fn program_number(&self) -> u32 {
         ((self.inherited.len() / 4) as u32).max(5)
+    }
+}
+
+/// A pipe that is held, and the file that its contents go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log<'a> {
+    /// The form of the file: 0 as it is, 1 docker's `json-file`, 2 Kubernetes' CRI.
+    pub form: u32,
+    /// 1 for stdout, 2 for stderr.
+    pub stream: u32,
+    /// The most bytes of the file. Zero if there is no limit.
+    pub limit: u64,
+    /// How many former files there are beside it.
+    pub rotations: u32,
+    /// The name of the pipe.
+    pub pipe: &'a [u8],
+    /// The name of the file.
+    pub file: &'a [u8],
+}
+
+impl<'a> Log<'a> {
+    /// Reads it. `None` if a value is not one of those above, or a name is none.
+    pub fn parse(body: &'a [u8]) -> Option<Self> {
+        let mut reader = Reader(body);
+        let (form, stream, limit) = (reader.u32()?, reader.u32()?, reader.u64()?);
+        let (rotations, length) = (reader.u32()?, usize::try_from(reader.u32()?).ok()?);
+        let (pipe, file) = (reader.bytes(length)?, reader.0);
+        let is_file = (1..=LOG_NAME_LIMIT).contains(&file.len())
+            && !file.iter().any(|byte| matches!(byte, 0 | b'/'))
+            && !matches!(file, b"." | b"..");
+        let is_known = form <= 2 && matches!(stream, 1 | 2) && rotations <= MOST_ROTATIONS;
+        (is_file && is_known && is_name(pipe)).then_some(Self { form, stream, limit, rotations, pipe, file })
+    }
+
+    /// Writes it.
+    pub fn write(&self, writer: &mut Writer<'_>) {
+        writer.u32(self.form);
+        writer.u32(self.stream);
+        writer.u64(self.limit);
+        writer.u32(self.rotations);
+        writer.u32(self.pipe.len() as u32);
+        writer.bytes(self.pipe);
+        writer.bytes(self.file);
     }
 }

@@ -20,7 +20,7 @@ impl Keeper {
     pub fn reap(&mut self) {
         while let Ok(Some(pid)) = sys::next_ended() {
             // It is looked at before it is reaped, because nothing is known of it afterwards.
-            let seen = text::start_and_flags(pid);
+            let seen = text::start_and_flags(pid).or_else(|| self.with_spare(|| text::start_and_flags(pid)));
             let Ok(ended) = sys::reap(pid) else { return };
             let (start, task_flags) = seen.unwrap_or((0, FORKED_ONLY));
             let process = Process { pid, start };

@@ -1,12 +1,15 @@
 //! The client's requests. Whatever a message has in it, it gets one answer, and its descriptors are used or closed.
 
 use crate::PROGRAM;
-use crate::keeper::{Client, DIRECTORY, Held, Keeper, has_children};
+use crate::keeper::{Client, Held, Keeper, has_children};
 use crate::messages::{IS_MARKED, Process, Record, Spawn, WAS_SPAWNED, Welcome};
 use crate::sys::{self, Received};
 use crate::table::Table;
 use crate::text;
 use crate::wire::{self, HEADER, Header, NAME_LIMIT, PROTOCOL, Reader, Reason, SPAWN_LIMIT, Writer};
+
+/// A record that is about to be removed.
+const IS_FORGOTTEN: u32 = 1 << 31;
 
 /// Why a request is refused, with a number.
 pub type Refusal = (Reason, u32);
@@ -100,7 +103,9 @@ impl Keeper {
             wire::HOLD => self.hold(body, received)?,
             wire::TAKE => return self.held_as(body).map(|held| Sent::Lent(held.fd)),
             wire::HELD => self.tell_held(whole(reader.u32(), reader)?, out),
-            wire::RELEASE => self.release(body, out),
+            wire::RELEASE => self.release(body, out)?,
+            wire::LOG => self.log(body, received)?,
+            wire::LOGGED => self.tell_logged(body, out)?,
             wire::QUIT if has_children() => return Err((Reason::HasChildren, 0)),
             wire::QUIT => {}
             _ => return Err((Reason::Kind, u32::from(header.kind))),
@@ -178,14 +183,17 @@ impl Keeper {
         if !reader.0.len().is_multiple_of(8) {
             return Err((Reason::Malformed, 0));
         }
-        let mut forgotten = 0;
+        let before = self.records.as_slice().len();
         while let Some(number) = reader.u64() {
-            if let Ok(index) = self.records.as_slice().binary_search_by_key(&number, |record| record.number) {
-                self.records.remove(index);
-                forgotten += 1;
+            let records = self.records.as_mut_slice();
+            let found = records.binary_search_by_key(&number, |record| record.number);
+            if let Some(record) = found.ok().and_then(|index| records.get_mut(index)) {
+                record.flags |= IS_FORGOTTEN;
             }
         }
-        out.u32(forgotten);
+        // All at once: the rest is moved once.
+        self.records.retain(|record| record.flags & IS_FORGOTTEN == 0);
+        out.u32((before - self.records.as_slice().len()) as u32);
         Ok(())
     }
 
@@ -211,15 +219,14 @@ impl Keeper {
         }
         let mut held = Held { fd: -1, len: name.len() as u8, name: [0; NAME_LIMIT] };
         held.name.iter_mut().zip(name).for_each(|(place, byte)| *place = *byte);
-        // What is above was received, and nothing that this process needs.
-        held.fd = received.take(0).filter(|fd| *fd > DIRECTORY).ok_or((Reason::Descriptors, 0))?;
+        held.fd = received.take(0).ok_or((Reason::Descriptors, 0))?;
         self.held.push(held).map_err(|errno| {
             sys::close(held.fd);
             system(errno)
         })
     }
 
-    fn held_as(&self, name: &[u8]) -> Result<&Held, Refusal> {
+    pub fn held_as(&self, name: &[u8]) -> Result<&Held, Refusal> {
         let found = self.held.as_slice().iter().find(|held| held.name() == name);
         found.ok_or((Reason::NoSuchName, 0))
     }
@@ -235,16 +242,19 @@ impl Keeper {
         }
     }
 
-    fn release(&mut self, prefix: &[u8], out: &mut Writer<'_>) {
-        let before = self.held.as_slice().len();
-        self.held.retain(|held| {
-            let is_kept = !held.name().starts_with(prefix);
-            if !is_kept {
-                sys::close(held.fd);
-            }
-            is_kept
-        });
-        out.u32((before - self.held.as_slice().len()) as u32);
+    fn release(&mut self, prefix: &[u8], out: &mut Writer<'_>) -> Result<(), Refusal> {
+        let mut released = Table::new();
+        for held in self.held.as_slice().iter().filter(|held| held.name().starts_with(prefix)) {
+            released.push(held.fd).map_err(system)?;
+        }
+        self.held.retain(|held| !held.name().starts_with(prefix));
+        for fd in released.as_slice() {
+            self.end_log(*fd);
+            sys::close(*fd);
+        }
+        out.u32(released.as_slice().len() as u32);
+        released.clear();
+        Ok(())
     }
 }
 

@@ -2,22 +2,32 @@
 
 #![expect(unsafe_code, reason = "system calls")]
 
+mod files;
 mod numbers;
+mod polling;
 mod sockets;
 
 use core::ffi::CStr;
 
+pub use self::files::{
+    discard, enlarge, is_pipe, open_log, pipe, rename, seek_to_end, splice, tee, truncate, waiting,
+};
 use self::numbers as nr;
+pub use self::polling::{
+    Event, HUNG_UP, NO_WRITERS, epoll, epoll_add, epoll_add_edge, epoll_remove, epoll_wait, pause, poll,
+};
 pub use self::sockets::{Received, accept, peer, receive, send};
 use crate::arch;
 
 /// A result with an errno.
 pub type Result<T> = core::result::Result<T, i32>;
 
+pub const ENOENT: i32 = 2;
 pub const EINTR: i32 = 4;
 pub const ECHILD: i32 = 10;
 pub const EAGAIN: i32 = 11;
 pub const EINVAL: i32 = 22;
+pub const ENOSPC: i32 = 28;
 
 pub const CLOSE_ON_EXEC: usize = 0o2_000_000;
 pub const NONBLOCK: usize = 0o4_000;
@@ -199,50 +209,6 @@ pub fn watch_children() -> Result<i32> {
         unsafe { call(nr::SIGNALFD, [usize::MAX, (&raw const set) as usize, 8, CLOSE_ON_EXEC | NONBLOCK]) };
     fd.map(|fd| fd as i32)
 }
-
-#[derive(Clone, Copy, Default)]
-#[cfg_attr(target_arch = "x86_64", repr(C, packed))]
-#[cfg_attr(not(target_arch = "x86_64"), repr(C))]
-pub struct Event {
-    pub events: u32,
-    pub number: u64,
-}
-
-pub fn epoll() -> Result<i32> {
-    plain(nr::EPOLL_CREATE, [CLOSE_ON_EXEC]).map(|fd| fd as i32)
-}
-
-/// Reports under this number when a descriptor can be read, or was hung up.
-pub fn epoll_add(epoll: i32, fd: i32, number: u64) -> Result<()> {
-    const ADD: usize = 1;
-    let event = Event { events: 1, number };
-    // SAFETY: the struct is the kernel's.
-    unsafe { call(nr::EPOLL_CTL, [epoll as usize, ADD, fd as usize, (&raw const event) as usize]) }
-        .map(|_| ())
-}
-
-/// Waits for at most that many milliseconds, or without a limit if it is negative. Returns how many events there are.
-pub fn epoll_wait(epoll: i32, events: &mut [Event], timeout: i32) -> usize {
-    let (place, len) = (events.as_mut_ptr() as usize, events.len());
-    // SAFETY: there is room for as many as is said.
-    unsafe { call(nr::EPOLL_WAIT, [epoll as usize, place, len, timeout as usize, 0, 8]) }.unwrap_or(0)
-}
-
-/// Waits until a descriptor can be read or was hung up. Returns what it is of both.
-pub fn poll(fd: i32, milliseconds: i64) -> u16 {
-    const IN_AND_HANGUP: u32 = 0x2001;
-    let mut poll = [fd as u32, IN_AND_HANGUP];
-    let timeout = [milliseconds / 1000, milliseconds % 1000 * 1_000_000];
-    let (poll_at, timeout_at) = (poll.as_mut_ptr() as usize, timeout.as_ptr() as usize);
-    // SAFETY: both are the kernel's structs, and of one descriptor.
-    match unsafe { call(nr::PPOLL, [poll_at, 1, timeout_at, 0, 8]) } {
-        Ok(1) => (poll[1] >> 16) as u16,
-        _ => 0,
-    }
-}
-
-/// The peer has closed its end.
-pub const HUNG_UP: u16 = 0x2010;
 
 /// How a child has ended.
 pub struct Ended {

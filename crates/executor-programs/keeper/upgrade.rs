@@ -7,21 +7,22 @@
 //! ```
 
 use crate::keeper::{Client, DIRECTORY, Held, Keeper, Known, LISTENER};
+use crate::logs::{Sink, Source};
 use crate::messages::{Process, Record, Spawn};
 use crate::process::become_program;
 use crate::requests::{Refusal, system};
 use crate::sys::{self, Received, Result};
 use crate::table::Table;
 use crate::text::{Text, digits};
-use crate::wire::{self, HEADER, Header, NAME_LIMIT, NONE, PROTOCOL, Reader, Reason, Writer};
+use crate::wire::{self, HEADER, Header, LOG_NAME_LIMIT, NAME_LIMIT, NONE, PROTOCOL, Reader, Reason, Writer};
 
 /// The form of the state that this program writes and reads.
-const STATE: u64 = 0x0001_5453_4c4b_534c;
+const STATE: u64 = 0x0002_5453_4c4b_534c;
 
 /// How long the new program may take to check the state.
 const PATIENCE: i64 = 5000;
 
-const FIXED: usize = 8 * 10;
+const FIXED: usize = 8 * 13;
 
 impl Keeper {
     /// Executes a new program. Comes back only if that was refused.
@@ -79,7 +80,8 @@ impl Keeper {
     fn close_on_exec(&self, is_closed: bool) {
         let held = self.held.as_slice().iter().map(|held| held.fd);
         let client = self.client.iter().map(|client| client.fd);
-        for fd in held.chain(client).chain([LISTENER, DIRECTORY]) {
+        let directories = self.logs.sinks.as_slice().iter().map(|sink| sink.directory);
+        for fd in held.chain(client).chain(directories).chain([LISTENER, DIRECTORY]) {
             let _set = sys::set_close_on_exec(fd, is_closed);
         }
     }
@@ -87,13 +89,18 @@ impl Keeper {
     /// Writes the state to a file in memory.
     fn write_state(&self, token: u64) -> Result<i32> {
         let (known, records, held) = (self.known.as_slice(), self.records.as_slice(), self.held.as_slice());
-        let size = FIXED + known.len() * 24 + records.len() * Record::SIZE + held.len() * (NAME_LIMIT + 8);
+        let (sinks, sources) = (self.logs.sinks.as_slice(), self.logs.sources.as_slice());
+        let logs = sinks.len() * (48 + LOG_NAME_LIMIT) + sources.len() * 24;
+        let size =
+            FIXED + logs + known.len() * 24 + records.len() * Record::SIZE + held.len() * (NAME_LIMIT + 8);
         let mut memory = Table::new();
         memory.reserve(size)?;
         let mut out = Writer::new(memory.buffer());
         let client = self.client.map_or((u64::MAX, 0), |client| (client.fd as u64, u64::from(client.pid)));
-        let counts = [known.len() as u64, records.len() as u64, held.len() as u64];
-        let fixed = [STATE, token, client.0, client.1, self.limit[0], self.limit[1], self.last];
+        let counts =
+            [known.len(), records.len(), held.len(), sinks.len(), sources.len()].map(|count| count as u64);
+        let (last, last_log) = (self.last, u64::from(self.logs.last));
+        let fixed = [STATE, token, client.0, client.1, self.limit[0], self.limit[1], last, last_log];
         fixed.into_iter().chain(counts).for_each(|number| out.u64(number));
         for known in known {
             known.process.write(&mut out);
@@ -105,6 +112,7 @@ impl Keeper {
             out.u32(u32::from(held.len));
             out.bytes(&held.name);
         }
+        write_logs(sinks, sources, &mut out);
         let len = out.len();
         let written = sys::memory_file(c"longshore-keeper-state").and_then(|fd| {
             let bytes = memory.buffer().get(..len).unwrap_or_default();
@@ -151,9 +159,10 @@ fn parse(reader: &mut Reader<'_>) -> Option<(Keeper, u64)> {
     let since = sys::uptime();
     keeper.client = (fd != u64::MAX).then_some(Client { fd: fd as i32, pid, since, was_greeted: true });
     keeper.limit = [reader.u64()?, reader.u64()?];
-    keeper.last = reader.u64()?;
+    (keeper.last, keeper.logs.last) = (reader.u64()?, reader.u64()? as u32);
     keeper.was_greeted = true;
     let [known, records, held] = [reader.u64()?, reader.u64()?, reader.u64()?];
+    let [sinks, sources] = [reader.u64()?, reader.u64()?];
     for _ in 0..known {
         let (process, flags) = (Process::read(reader)?, reader.u64()? as u32);
         keeper.known.push(Known { process, flags }).ok()?;
@@ -166,7 +175,48 @@ fn parse(reader: &mut Reader<'_>) -> Option<(Keeper, u64)> {
         let name = reader.bytes(NAME_LIMIT)?.try_into().ok()?;
         keeper.held.push(Held { fd, len, name }).ok()?;
     }
+    for _ in 0..sinks {
+        keeper.logs.sinks.push(read_sink(reader)?).ok()?;
+    }
+    for _ in 0..sources {
+        keeper.logs.sources.push(read_source(reader)?).ok()?;
+    }
     Some((keeper, token))
+}
+
+/// Files are opened again. Where they end is where they go on.
+fn write_logs(sinks: &[Sink], sources: &[Source], out: &mut Writer<'_>) {
+    for sink in sinks {
+        [sink.number, sink.directory as u32, sink.form, sink.rotations]
+            .into_iter()
+            .for_each(|number| out.u32(number));
+        [sink.limit, sink.place[0], sink.place[1], u64::from(sink.len)]
+            .into_iter()
+            .for_each(|number| out.u64(number));
+        out.bytes(&sink.name);
+    }
+    for source in sources {
+        let is_at_end = u32::from(source.is_at_end);
+        [source.pipe as u32, source.sink, source.stream, is_at_end]
+            .into_iter()
+            .for_each(|number| out.u32(number));
+        out.u64(source.taken);
+    }
+}
+
+fn read_sink(reader: &mut Reader<'_>) -> Option<Sink> {
+    let [number, directory, form, rotations] = [reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?];
+    let (limit, place, len) =
+        (reader.u64()?, [reader.u64()?, reader.u64()?], u8::try_from(reader.u64()?).ok()?);
+    let name = reader.bytes(LOG_NAME_LIMIT)?.try_into().ok()?;
+    let (directory, file, size, retry, errno) = (directory as i32, -1, 0, 0, 0);
+    Some(Sink { number, directory, file, form, rotations, limit, size, place, len, name, retry, errno })
+}
+
+fn read_source(reader: &mut Reader<'_>) -> Option<Source> {
+    let (pipe, sink, stream) = (reader.u32()? as i32, reader.u32()?, reader.u32()?);
+    let is_at_end = reader.u32()? == 1;
+    Some(Source { pipe, sink, stream, is_ready: !is_at_end, is_at_end, taken: reader.u64()? })
 }
 
 /// Goes on as the former program would have, and answers its last request.
@@ -175,6 +225,9 @@ pub fn go_on(fd: i32) -> Result<Keeper> {
     sys::close(fd);
     keeper.close_on_exec(true);
     keeper.settle()?;
+    for source in keeper.logs.sources.as_slice().iter().filter(|source| !source.is_at_end) {
+        keeper.watch_pipe(source.pipe)?;
+    }
     if let Some(client) = keeper.client {
         let kind = wire::UPGRADE | wire::ANSWER;
         let header = Header { protocol: PROTOCOL, kind, token, length: 0, descriptors: 0 };

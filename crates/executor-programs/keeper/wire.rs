@@ -29,21 +29,22 @@ pub const ERROR: u16 = 0xffff;
 /// No descriptor, no value.
 pub const NONE: u32 = u32::MAX;
 
-/// `Hello`: the number of the client's protocol. Answer: a [`Welcome`].
+/// `Hello`: the number of the client's protocol. Answer: a [`Welcome`](crate::messages::Welcome).
 pub const HELLO: u16 = 1;
 /// `Upgrade` with a program in memory. The answer comes from the new program.
 pub const UPGRADE: u16 = 2;
-/// `Spawn`: a [`Spawn`], with descriptors. Answer: pid u32, unused u32, start u64, with the pidfd.
+/// `Spawn`: a [`Spawn`](crate::messages::Spawn), with descriptors. Answer: pid u32, unused u32, start u64, with the pidfd.
 pub const SPAWN: u16 = 3;
 /// The same, whose body is in a sealed file in memory: the first descriptor, of that many bytes u64.
 pub const SPAWN_FROM: u16 = 4;
-/// `Record`: a [`Process`]. Answer: [`ALIVE`], [`UNKNOWN`] or [`ENDED`] u32, unused u32, a [`Record`].
+/// `Record`: a [`Process`](crate::messages::Process). Answer: [`ALIVE`], [`UNKNOWN`] or [`ENDED`] u32, unused u32, a
+/// [`Record`](crate::messages::Record).
 pub const RECORD: u16 = 5;
-/// `Records`: those after this number u64. Answer: how many u32, whether there are more u32, [`Record`]s.
+/// `Records`: those after this number u64. Answer: how many u32, whether there are more u32, [`Record`](crate::messages::Record)s.
 pub const RECORDS: u16 = 6;
 /// `Forget`: the numbers of records, u64 each. Answer: how many were there u32.
 pub const FORGET: u16 = 7;
-/// `Mark`: a [`Process`] whose record is dropped last. Answer: nothing.
+/// `Mark`: a [`Process`](crate::messages::Process) whose record is dropped last. Answer: nothing.
 pub const MARK: u16 = 8;
 /// `Hold`: a name, with a descriptor. Answer: nothing.
 pub const HOLD: u16 = 9;
@@ -55,6 +56,15 @@ pub const HELD: u16 = 11;
 pub const RELEASE: u16 = 12;
 /// `Quit`. Answer: nothing. Refused if there are children.
 pub const QUIT: u16 = 13;
+/// `Log`: a [`Log`](crate::messages::Log), with a directory. Answer: nothing.
+pub const LOG: u16 = 14;
+/// `Logged`: the name of a pipe. Answer: how many bytes were written u64, whether that is all u32, the last errno u32.
+pub const LOGGED: u16 = 15;
+
+/// The most bytes of a log file's name.
+pub const LOG_NAME_LIMIT: usize = 48;
+/// The most former files beside a log file.
+pub const MOST_ROTATIONS: u32 = 1000;
 
 /// The process is a child of the keeper's and has not ended.
 pub const ALIVE: u32 = 1;

@@ -8,6 +8,8 @@ use std::thread;
 use super::Keeper;
 use super::kernel::KeeperKernel;
 use crate::children::{ChildTable, ClientId};
+use crate::client::HostClient;
+use crate::error::{Error, Result};
 use crate::host_thread::{Entry, Queue};
 use crate::seam::{EventSink, ProcessHost, Request};
 
@@ -33,6 +35,19 @@ impl KeeperHost {
             guard.0.work(table, || guard.0.is_empty());
         })?;
         Ok(Self { client, queue })
+    }
+}
+
+impl HostClient {
+    /// A client of a keeper, whose processes outlive this one.
+    ///
+    /// # Errors
+    /// When the host's thread cannot be started.
+    pub fn kept(keeper: Keeper) -> Result<Self> {
+        Self::connect(|sink| {
+            KeeperHost::connect(keeper, sink).map(|host| Box::new(host) as Box<dyn ProcessHost>)
+        })
+        .map_err(Error::system("start the host's thread"))
     }
 }
 

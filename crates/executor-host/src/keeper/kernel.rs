@@ -16,10 +16,11 @@ use rustix::io::Errno;
 
 use super::requests::{KeptProgram, Started};
 use super::{Keeper, KeeperRecord, Recorded};
-use crate::kernel::{Kernel, Linux, Reaped, Spawned, Waits, chosen_image, is_of_the_file, short_name};
+use crate::kernel::{Kernel, Linux, Reaped, Spawned, Waits};
 use crate::oom::LogNews;
 use crate::procfs::{self, Stat};
 use crate::seam::{Command, ImageFate, Members, StdioSource};
+use crate::spawn::{chosen_image, is_of_the_file, short_name};
 use crate::subreaper::Report;
 use crate::{null, pidfd};
 

@@ -199,7 +199,8 @@ impl Keeper {
         }
     }
 
-    /// Has the keeper close every descriptor whose name begins with this. Returns how many there were.
+    /// Has the keeper close every descriptor whose name begins with this. Returns how many there were. What is in a pipe that has a log
+    /// file is written before, unless that fails: [`logged`](Self::logged) says whether all is written.
     ///
     /// # Errors
     /// The keeper's.

@@ -85,6 +85,29 @@ fn orphans_are_reaped_and_recorded() {
 }
 
 #[test]
+#[ignore = "it takes minutes"]
+fn there_are_only_so_many_records_and_the_oldest_orphans_go() {
+    run(|stage| {
+        let first = stage.ended(&stage.sh("exit 1"));
+        let script = "i=0; while [ $i -lt 66000 ]; do ( : & ); i=$((i+1)); done";
+        let flood = stage.sh(script);
+        let is_alive = || crate::stage::is_alive(flood.pid);
+        while is_alive() {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        within(|| children_of(stage.keeper()).is_empty());
+        let records = stage.keeper().records(0).unwrap();
+        assert!((60_000..=65_536).contains(&records.len()), "{}", records.len());
+        assert_eq!(records.first(), Some(&first));
+        assert_eq!(records.last().map(|record| record.number), Some(66_002));
+        assert!(records.is_sorted_by_key(|record| record.number));
+        assert!(records.iter().any(|record| record.pid == flood.pid));
+        let numbers: Vec<_> = records.iter().map(|record| record.number).collect();
+        assert_eq!(stage.keeper().forget(&numbers).unwrap(), records.len());
+    });
+}
+
+#[test]
 fn a_process_has_its_group_its_signals_its_limits_and_its_descriptors() {
     run(|stage| {
         let (mut ours, theirs) = std::io::pipe().unwrap();
@@ -158,6 +181,39 @@ fn why_a_program_was_not_executed() {
         assert_eq!(errno(KeptProgram::Path(OsStr::new("/bin/true")), &["a", &too_long]), 7);
         assert_eq!(stage.keeper().records(0).unwrap(), []);
         assert_eq!(children_of(stage.keeper()), []);
+    });
+}
+
+#[test]
+fn a_keeper_without_descriptors_reaps_and_accepts() {
+    run(|stage| {
+        let keeper = rustix::process::Pid::from_raw(stage.pid.get() as i32);
+        let children: Vec<_> = (0..3).map(|_| stage.sh("kill -STOP $$; exit 6")).collect();
+        let null = File::open("/dev/null").unwrap();
+        let number = |name: &str| name.parse::<u64>().unwrap();
+        let numbers = fs::read_dir(format!("/proc/{}/fd", stage.pid)).unwrap().flatten();
+        let highest = numbers.map(|entry| number(&entry.file_name().to_string_lossy())).max().unwrap();
+        let maximum = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+        let limit = rustix::process::prlimit(
+            keeper,
+            rustix::process::Resource::Nofile,
+            rustix::process::Rlimit { current: Some(highest + 1), maximum },
+        );
+        let limit = limit.unwrap();
+        let refused = (0..100).find_map(|number| stage.keeper().hold(&number.to_string(), &null).err());
+        assert!(matches!(refused, Some(KeeperError::Refused { .. })), "{refused:?}");
+        for child in &children {
+            within(|| executor_host::procfs::Stat::of(child.pid).is_some_and(|stat| stat.state == 'T'));
+            let pid = rustix::process::Pid::from_raw(child.pid.get() as i32).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+            let record = stage.ended(child);
+            assert!(record.has_executed && record.was_spawned && record.start == child.start, "{record:?}");
+        }
+        assert!(start(stage.keeper(), &["sh"], &[]).is_err());
+        stage.reconnect();
+        rustix::process::prlimit(keeper, rustix::process::Resource::Nofile, limit).unwrap();
+        stage.keeper().hold("one", &null).unwrap();
+        stage.keeper().release("").unwrap();
     });
 }
 

@@ -26,7 +26,8 @@ pub(crate) struct Stage {
 /// Runs a test with a keeper, ends that, and counts what is left.
 pub(crate) fn run(test: impl FnOnce(&mut Stage)) {
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
-    // The first use has `/dev/null` opened, once for the process.
+    // The first use of each opens descriptors that are kept as long as the process.
+    drop(tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap());
     let first = Stage::new();
     first.keeper().quit().unwrap();
     drop(first);

@@ -81,6 +81,11 @@ fn messages_that_are_none_are_refused_and_the_connection_stays() {
         stage.disconnect_and_keep();
         let (raw, null) = (Raw::of(stage), File::open("/dev/null").unwrap());
         assert_eq!(raw.ask(&message(wire::RECORDS, &[0; 8], 0), &[]), Err(Reason::NotGreeted));
+        // A client of a later protocol can greet it, and have it upgraded.
+        let later = Header { protocol: 9, kind: wire::HELLO, token: 1, length: 4, descriptors: 0 };
+        assert_eq!(raw.ask(&[&later.bytes()[..], &[9, 0, 0, 0]].concat(), &[]), Ok(wire::HELLO | ANSWER));
+        let later = Header { kind: wire::UPGRADE, length: 0, descriptors: 0, ..later };
+        assert_eq!(raw.ask(&later.bytes(), &[]), Err(Reason::Descriptors));
         assert_eq!(raw.ask(&hello(), &[]), Ok(wire::HELLO | ANSWER));
         let pid = Keeper::connect(&stage.dir).map(drop);
         assert!(matches!(pid, Err(KeeperError::Taken { pid }) if pid.get() == std::process::id()));
@@ -242,5 +247,34 @@ fn another_user_is_refused_without_a_word() {
         within(|| descriptors_of(&stage.pid.to_string()) == before);
         // The client has not noticed.
         stage.ended(&stage.sh("exit 0"));
+    });
+}
+
+const OWN_DIR: &str = "LONGSHORE_TEST_KEEPER_OWN_DIR";
+
+/// Does something only in the process that the test below executes.
+#[test]
+fn the_ordinary_user_of_the_test() {
+    let Some(dir) = std::env::var_os(OWN_DIR) else { return };
+    let dir = executor_disk::Dir::open_checked(Path::new(&dir)).unwrap();
+    let keeper = Keeper::start(&dir, None).unwrap();
+    let process = crate::stage::sh(&keeper, "exit 7");
+    let record = crate::stage::ended(&keeper, process.pid, Some(process.start));
+    assert_eq!(record.status, executor_core::lifecycle::ExitStatus::Code(7));
+    keeper.upgrade().unwrap();
+    assert_eq!(keeper.records(0).unwrap(), [record]);
+    keeper.quit().unwrap();
+    std::process::exit(33);
+}
+
+#[test]
+fn an_ordinary_user_has_a_keeper_too() {
+    run(|_| {
+        let temporary = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(temporary.path(), Some(65534), Some(65534)).unwrap();
+        let mut nobody = Command::new("/proc/self/exe");
+        nobody.args(["--exact", "strangers::the_ordinary_user_of_the_test", "--nocapture"]);
+        let output = nobody.env(OWN_DIR, temporary.path()).uid(65534).gid(65534).output().unwrap();
+        assert_eq!(output.status.code(), Some(33), "{output:?}");
     });
 }
