@@ -83,7 +83,9 @@ pub(crate) trait Kernel {
     /// Thaws the freezers in these directories and in all below them.
     fn thaw(&mut self, dirs: &[OsString]);
     /// The children of another process, zombies included.
-    fn children_of(&self, pid: HostPid) -> Vec<HostPid>;
+    fn children_of(&self, pid: HostPid) -> Vec<HostPid> {
+        procfs::children_of_all_threads(&pid.to_string())
+    }
     /// The first child of a process.
     fn first_child(&self, pid: HostPid) -> Option<HostPid>;
     /// The process of a thread, if that still exists.
@@ -316,10 +318,6 @@ impl Kernel for Linux {
 
     fn thaw(&mut self, dirs: &[OsString]) {
         cgroup::thaw(dirs.iter().map(Path::new));
-    }
-
-    fn children_of(&self, pid: HostPid) -> Vec<HostPid> {
-        procfs::children_of(&pid.to_string())
     }
 
     fn first_child(&self, pid: HostPid) -> Option<HostPid> {

@@ -84,25 +84,25 @@ pub(crate) fn parse_stat(stat: &str) -> Option<Stat> {
 
 /// The children of this process, including zombies and the orphans that it got as a subreaper.
 pub fn children() -> Vec<HostPid> {
-    children_of("self")
+    children_of_all_threads("self")
 }
 
 /// The children of a process, whichever of its threads has started them: `process` is its pid, or `self`.
-pub(crate) fn children_of(process: &str) -> Vec<HostPid> {
+pub(crate) fn children_of_all_threads(process: &str) -> Vec<HostPid> {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
     lists.flat_map(|list| list.split_whitespace().filter_map(parse_pid).collect::<Vec<_>>()).collect()
 }
 
 /// The children of the first thread of another process.
-pub(crate) fn children_of_first_thread(pid: HostPid) -> Vec<HostPid> {
+pub(crate) fn children_of(pid: HostPid) -> Vec<HostPid> {
     let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     list.split_whitespace().filter_map(parse_pid).collect()
 }
 
 /// The first child of a process that is still alive: of those that its first thread has started, then of those that it got.
 pub fn first_child(pid: HostPid) -> Option<HostPid> {
-    children_of_first_thread(pid).into_iter().next()
+    children_of(pid).into_iter().next()
 }
 
 /// The process of a thread, if that still exists. The first thread of a process has the same pid.

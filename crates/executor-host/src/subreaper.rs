@@ -140,10 +140,7 @@ impl Subreaper {
             Ok(runtime) => Ok(Started { pid, pidfd, runtime, reports }),
             Err(error) => {
                 // Nobody else knows of it. If it has not exited by itself, it may have executed the runtime.
-                for child in procfs::children_of_first_thread(pid)
-                    .into_iter()
-                    .filter_map(|child| pidfd::raw(child).ok())
-                {
+                for child in procfs::children_of(pid).into_iter().filter_map(|child| pidfd::raw(child).ok()) {
                     let _gone = rustix::process::kill_process_group(child, KILL);
                 }
                 let _gone = pidfd::send(&pidfd, Signal::KILL);
