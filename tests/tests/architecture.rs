@@ -201,6 +201,7 @@ const USE_PATHS: [(&str, &str); 24] = [
     ("executor-bundle/src/nested.rs", "the sources of a specification's mounts, and mounts"),
     ("executor-bundle/src/names.rs", "the host's resolv.conf"),
     ("executor-bundle/src/process/program/format.rs", "/proc/sys/fs/binfmt_misc"),
+    ("executor-bundle/src/rootfs/covered.rs", "the host's directories beneath mounts"),
     ("executor-bundle/src/rootfs/hidden.rs", "the host's directories that have executors' roots"),
     ("executor-bundle/src/rootfs/host.rs", "the host's mounts"),
     ("executor-bundle/src/rootfs/overlay.rs", "the layers that a specification names"),
