@@ -173,6 +173,47 @@ fn helper_hangs() {
     });
 }
 
+/// A runtime in the foreground is killed after it has started an exec, and before it has reported that. The exec would become
+/// a child of the system's init, and live as long as its container.
+#[test]
+fn killed_before_it_reports() {
+    on_stage(async |stage| {
+        let script = r#"
+            if [[ " $* " == *" exec "* ]]; then
+                for arg; do
+                    [[ ${last:-} == --pid-file ]] && arg=$arg.unread
+                    args+=("$arg")
+                    last=$arg
+                done
+                "$RUNC" "${args[@]}" & wait
+            fi
+            exec $RUNC "$@""#;
+        let wrapper = stage.wrapper(script);
+        let runtime =
+            longshore::runc().runtime(wrapper.to_str().unwrap()).mode(longshore::runtime::Mode::Foreground);
+        let executor = stage.executor_on(runtime);
+        let container = executor.run(sleeper()).await.unwrap();
+        let init = container.started().await.unwrap();
+        let exec = container.exec(ExecSpec::new(["sleep", "1000"])).await.unwrap();
+        let programs = async || {
+            let pids = container.processes().await.unwrap();
+            let name = |pid| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            pids.into_iter().filter(|pid| *pid != init).map(name).collect::<Vec<_>>()
+        };
+        while programs().await != ["sleep\n"] {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        exec.cancel(Cancel::now()).await;
+        let since = Instant::now();
+        while !programs().await.is_empty() {
+            assert!(since.elapsed() < longshore_tests::HUNG, "{:?}", programs().await);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        container.cancel(Cancel::now()).await;
+        stage.finish(executor).await;
+    });
+}
+
 /// A runtime that fails is not a program that fails, whatever its code; and its text is not the
 /// program's: runtime-noise.
 #[test]

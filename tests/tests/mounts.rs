@@ -39,6 +39,12 @@ impl OnHost {
         fs::write(point.join(name), name).unwrap();
     }
 
+    /// Mounts what no view shows.
+    fn ramfs(&mut self, point: &Path) {
+        mount("longshore-test", point, "ramfs", MountFlags::empty(), None).unwrap();
+        self.0.push(point.to_owned());
+    }
+
     fn bind(&mut self, source: &Path, point: &Path) {
         mount_bind(source, point).unwrap();
         self.0.push(point.to_owned());
@@ -108,6 +114,13 @@ fn host_mounts() {
         fs::write(&file, "file").unwrap();
         fs::write(&over, "beneath").unwrap();
         on_host.bind(&file, &over);
+        // What lies beneath a mount that is not shown.
+        let withheld = dir.join("with/held");
+        fs::create_dir_all(withheld.join("beneath")).unwrap();
+        on_host.ramfs(&withheld);
+        let held = stage.path("held");
+        fs::create_dir_all(held.join("beneath")).unwrap();
+        on_host.ramfs(&held);
         // One at which two are mounted.
         on_host.tmpfs(&stage.path("twice"), "first");
         on_host.tmpfs(&stage.path("twice"), "second");
@@ -116,14 +129,17 @@ fn host_mounts() {
             executor.run(sleeper().mount(Mount::secret("secret", "/token", 0o400, (0, 0)))).await.unwrap();
         other.started().await.unwrap();
         let script = format!(
-            "cd {0}; ls; stat -c %u:%g .; cat in/ner/inner over; echo; ls ../twice
+            "cd {0}; ls; stat -c %u:%g .; cat in/ner/inner over; echo; ls ../twice with/held ../held
              echo x > in/ner/new && echo x > outer && cat in/ner/new outer; echo x 2>/dev/null > over || echo read-only
              ls {1} 2>/dev/null || true",
             dir.display(),
             stage.root().display()
         );
         let said = says(&executor, shell(&script)).await;
-        assert_eq!(said, "in\nouter\nover\n1000:1001\ninnerfile\nsecond\nx\nx\nread-only\n");
+        assert_eq!(
+            said,
+            "in\nouter\nover\nwith\n1000:1001\ninnerfile\n../held:\n\n../twice:\nsecond\n\nwith/held:\nx\nx\nread-only\n"
+        );
         assert_eq!(fs::read(dir.join("outer")).unwrap(), b"outer");
         assert!(!dir.join("in/ner/new").exists());
         // A file that was replaced is what editors and package managers leave. The kernel does not mount it again.

@@ -229,13 +229,33 @@ fn driver_killed_with_networks() {
     });
 }
 
+/// What plugins wait for: a pipe with a name, whose readers go on once this is dropped.
+struct Hold {
+    path: PathBuf,
+    _writer: fs::File,
+}
+
+impl Hold {
+    fn new(path: PathBuf) -> Self {
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        let _writer = fs::File::options().read(true).write(true).open(&path).unwrap();
+        Self { path, _writer }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        fs::remove_file(&self.path).unwrap();
+    }
+}
+
 /// A plugin that answers when the test says so; DEL answers at once, or as late where a file says that too.
 fn slow_network(stage: &Stage) -> Executor {
     let plugins = stage.path("plugins");
     fs::create_dir(&plugins).unwrap();
     let script = format!(
         r#"#!/bin/sh
-wait_for() {{ while [ -e "$1" ]; do sleep 0.02; done; }}
+wait_for() {{ cat "$1" 2>/dev/null; }}
 case "$CNI_COMMAND" in
 ADD) wait_for {dir}/hold-add ;;
 DEL) echo >> {dir}/dels; wait_for {dir}/hold-del ;;
@@ -269,17 +289,20 @@ fn slow_plugin() {
         };
         let networked = executor.run(slow(longshore_tests::sleeper())).await.unwrap();
         networked.started().await.unwrap();
-        let leaving = executor.run(slow(shell("read line; exit 4"))).await.unwrap();
+        let mut leaving = slow(shell("read line; exit 4"));
+        leaving.process.stdio.stdin = longshore::Stdio::Pipe;
+        let leaving = executor.run(leaving).await.unwrap();
+        leaving.started().await.unwrap();
         let sleeper = executor.run(longshore_tests::sleeper()).await.unwrap();
         sleeper.started().await.unwrap();
 
-        fs::write(stage.path("hold-add"), "").unwrap();
-        fs::write(stage.path("hold-del"), "").unwrap();
+        let holds = ["hold-add", "hold-del"].map(|name| Hold::new(stage.path(name)));
         let mut waiting = Vec::new();
         for _ in 0..8 {
             waiting.push(executor.run(slow(shell("exit 7"))).await.unwrap());
         }
         // Its end is published although its network cannot be taken back, and nothing waits behind it.
+        drop(leaving.io().take_stdin());
         assert_eq!(leaving.wait().await.status, longshore::ExitStatus::Code(4));
         until("the plugin is asked to take a network back", || stage.path("dels").exists()).await;
         let unrelated = executor.run(shell("exit 3")).await.unwrap();
@@ -297,8 +320,7 @@ fn slow_plugin() {
             "they wait for their network"
         );
 
-        fs::remove_file(stage.path("hold-add")).unwrap();
-        fs::remove_file(stage.path("hold-del")).unwrap();
+        drop(holds);
         for container in waiting {
             assert_eq!(container.wait().await.status, longshore::ExitStatus::Code(7));
         }

@@ -7,6 +7,7 @@
 //!
 //! A root file system that is read-only is so with all that is mounted below it. The runtime does that for its root only.
 
+mod covered;
 mod hidden;
 mod host;
 mod overlay;

@@ -316,7 +316,10 @@ impl<K: Kernel> ChildTable<K> {
             }
             Err(error) => {
                 tracing::debug!(pid = %watched.pid, %error, "somebody else has reaped this process");
-                self.kernel.was_robbed();
+                // What was killed may have been a runtime's child, and not ours: the system's init reaps it then.
+                if !matches!(watched.role, Role::Killed) {
+                    self.kernel.was_robbed();
+                }
                 // By now, another process may have the pid that was looked at.
                 (self.kernel.status_of_reaped(&watched.pidfd), known, None)
             }

@@ -95,6 +95,10 @@ pub(crate) trait Kernel {
     fn members(&self, members: &Members) -> Vec<HostPid>;
     /// Thaws the freezers in these directories and in all below them.
     fn thaw(&mut self, dirs: &[OsString]);
+    /// The children of another process, zombies included.
+    fn children_of(&self, pid: HostPid) -> Vec<HostPid> {
+        procfs::children_of_all_threads(&pid.to_string())
+    }
     /// The first child of a process.
     fn first_child(&self, pid: HostPid) -> Option<HostPid>;
     /// The process of a thread, if that still exists.

@@ -84,7 +84,12 @@ pub(crate) fn parse_stat(stat: &str) -> Option<Stat> {
 
 /// The children of this process, including zombies and the orphans that it got as a subreaper.
 pub fn children() -> Vec<HostPid> {
-    let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    children_of_all_threads("self")
+}
+
+/// The children of a process, whichever of its threads has started them: `process` is its pid, or `self`.
+pub(crate) fn children_of_all_threads(process: &str) -> Vec<HostPid> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
     let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
     lists.flat_map(|list| list.split_whitespace().filter_map(parse_pid).collect::<Vec<_>>()).collect()
 }

@@ -61,7 +61,7 @@ pub enum Request {
         /// What to execute.
         command: Command,
     },
-    /// Send SIGKILL to the process group of a runtime.
+    /// Send SIGKILL to the process group of a runtime, and to the processes of a container that it has started.
     KillCall {
         /// The call.
         call: CallId,

@@ -2,7 +2,7 @@
 //!
 //! An overlay shows one file system, and beneath a mount the directory that it covers. So every mount of the host has an
 //! overlay of its own. A mount that cannot be the lower layer of an overlay, such as one of a single file, is shown read-only,
-//! and empty if that file was removed since.
+//! and empty if that file was removed since. What lies beneath a mount that is not shown is not shown either (`covered.rs`).
 //! Nothing that the container writes reaches the host.
 //!
 //! These are not shown:
@@ -33,6 +33,7 @@ use rustix::mount::{
 };
 use serde_json::Value;
 
+use super::covered;
 use super::hidden::{self, HiddenDirs, VisiblePart};
 use super::overlay::{Layers, split_options};
 use super::{BundleRootfs, MOUNT_POINT, make_points, mount_layers, temporary_upper};
@@ -67,18 +68,18 @@ pub(super) fn overlay(
 ) -> Result<BundleRootfs, Error> {
     make_points(dir)?;
     let (layers, flags) = (mount_layers(dir)?, devices(spec));
-    let root = Path::new("/");
-    let upper = upper_layer(&layers, "0", root, owner, hidden)?;
+    let (root, shown) = (Path::new("/"), shown(&hidden.mounts));
+    let upper = upper_layer(&layers, "0", root, owner, hidden, &shown)?;
     let upper =
         upper.ok_or_else(|| Error::field("rootfs", "the host's root is the executor's root as well"))?;
     Layers { lower: &[root], upper: &upper }.mount_at(dir, MOUNT_POINT, flags | withholding(root))?;
     let view = BundleRootfs::at(dir.path_of(MOUNT_POINT), false);
-    for (number, mounted) in shown(&hidden.mounts).into_iter().enumerate() {
+    for (number, mounted) in shown.iter().enumerate() {
         let point = &mounted.point;
         // The mount point is missing in a view that hides a directory above it.
         let Some(at) = RootfsDir::open(&view.root)?.find(point).map_err(failed(point))? else { continue };
         let name = (number + 1).to_string();
-        let Some(tree) = below_root(&layers, &name, point, owner, hidden, flags)? else { continue };
+        let Some(tree) = below_root(&layers, &name, point, owner, hidden, &shown, flags)? else { continue };
         let by_descriptor = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         let attach = |mount: &OwnedFd| move_mount(mount, "", at.as_fd(), "", by_descriptor);
         let (ShownMount::Overlay(mount) | ShownMount::Itself(mount)) = &tree;
@@ -124,13 +125,14 @@ fn below_root(
     point: &Path,
     owner: Owner,
     hidden: &HiddenDirs,
+    shown: &[&Mounted],
     flags: MountFlags,
 ) -> Result<Option<ShownMount>, Error> {
     let Ok(meta) = fs::symlink_metadata(point) else { return Ok(None) };
     let VisiblePart::But(inside) = hidden.in_overlay_of(point) else { return Ok(None) };
     if meta.is_dir() {
         let owner = if meta.uid() == 0 { owner } else { Owner { uid: meta.uid(), gid: meta.gid() } };
-        let Some(upper) = upper_layer(layers, name, point, owner, hidden)? else { return Ok(None) };
+        let Some(upper) = upper_layer(layers, name, point, owner, hidden, shown)? else { return Ok(None) };
         match (Layers { lower: &[point], upper: &upper }).assemble(flags | withholding(point)) {
             Ok(tree) => return Ok(Some(ShownMount::Overlay(tree))),
             Err(error @ (Errno::NOMEM | Errno::MFILE | Errno::NFILE | Errno::NOSPC)) => {
@@ -187,21 +189,27 @@ fn devices(spec: &ContainerSpec) -> MountFlags {
     }
 }
 
-/// An upper layer for a view of the host's directory `lower`, which does not show what is hidden. `None` if all of it is.
+/// An upper layer for a view of the host's directory `lower`, which shows neither what is hidden nor what the host's own mounts
+/// cover. `None` if all of it is hidden.
 fn upper_layer(
     layers: &Dir,
     name: &str,
     lower: &Path,
     owner: Owner,
     hidden: &HiddenDirs,
+    shown: &[&Mounted],
 ) -> Result<Option<UpperLayer>, Error> {
-    let VisiblePart::But(inside) = hidden.in_overlay_of(lower) else { return Ok(None) };
+    let VisiblePart::But(mut inside) = hidden.in_overlay_of(lower) else { return Ok(None) };
+    let covered = covered::in_overlay_of(lower, &hidden.mounts, shown).map_err(failed(lower))?;
+    let is_hidden = |path: &PathBuf| inside.iter().any(|hidden| path.starts_with(hidden));
+    let covered: Vec<_> = covered.into_iter().filter(|path| !is_hidden(path)).collect();
+    inside.extend(covered);
     let layer = temporary_upper(layers, name, lower, owner)?;
     let hide = || {
         let upper = layers.open_any_dir(name)?.open_any_dir("upper")?;
         inside.iter().try_for_each(|inside| hidden::hide(&upper, lower, inside))
     };
-    hide().map_err(Error::io::<io::Error>("hide the executor's root in", layers.path()))?;
+    hide().map_err(Error::io::<io::Error>("hide directories of the host in", layers.path()))?;
     Ok(Some(layer))
 }
 
@@ -222,7 +230,7 @@ pub(super) fn view(dir: &Dir, hidden: &HiddenDirs) -> Result<BundleRootfs, Error
                 mounts.extend(read_only(&lower, hidden)?);
                 continue;
             }
-            let upper = upper_layer(&layers, name, &lower, Owner::ROOT, hidden)?;
+            let upper = upper_layer(&layers, name, &lower, Owner::ROOT, hidden, &[])?;
             let Some(upper) = upper else { continue };
             let layers = format!("userxattr,{}", Layers { lower: &[&lower], upper: &upper }.options());
             let flags = withheld(&lower).map(|flag| -> &str { flag });

@@ -1,5 +1,6 @@
 //! Signals to processes, process groups and containers.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io;
 
@@ -7,7 +8,7 @@ use executor_core::Delivery;
 use executor_core::lifecycle::{ContainerId, HostPid, ProcessRef, Signal, SignalScope};
 use rustix::io::Errno;
 
-use super::{ChildTable, ClientId};
+use super::{ChildTable, ClientId, Role, Watched};
 use crate::kernel::Kernel;
 use crate::seam::{CallId, Event, Members, Token};
 
@@ -55,11 +56,43 @@ impl<K: Kernel> ChildTable<K> {
 
     pub(super) fn kill_call(&mut self, client: ClientId, call: CallId) {
         let number = self.clients.get(&client).and_then(|own| own.calls.get(&call)).copied();
-        if let Some(number) = number
-            && let Err(error) = self.signal_group(number, Signal::KILL)
-        {
+        let Some(number) = number else { return };
+        // Found before the runtime is killed. After that, nothing says who has started them.
+        let started = self.started_by(number);
+        if let Err(error) = self.signal_group(number, Signal::KILL) {
             tracing::warn!(%error, "a runtime was not killed");
         }
+        for (pid, pidfd) in started {
+            if self.kernel.send(&pidfd, Signal::KILL).is_ok() {
+                let _not_reaped = self.watch_by(pid, pidfd, client, Role::Killed);
+            }
+        }
+    }
+
+    /// The processes of a container that the runtime of a call has started, and that are still its children or those of its
+    /// helpers. They have left the runtime's process group, with which the helpers are killed.
+    fn started_by(&mut self, number: u64) -> Vec<(HostPid, K::Pidfd)> {
+        let Some(Watched { pid: call, runtime, .. }) = self.watched.get(&number) else { return Vec::new() };
+        let (call, runtime) = (*call, runtime.unwrap_or(*call));
+        // A subreaper reaps its runtime, whose pid may then be another's.
+        if runtime != call && !self.is_child_of(runtime, call) {
+            return Vec::new();
+        }
+        let known: HashSet<_> = self.watched.values().map(|watched| watched.pid).collect();
+        let (mut started, mut parents) = (Vec::new(), vec![runtime]);
+        while let Some(parent) = parents.pop() {
+            for child in self.kernel.children_of(parent) {
+                let Ok(pidfd) = self.kernel.open(child) else { continue };
+                // Its pid may have been reused since it was listed.
+                let stat = self.kernel.stat(child).filter(|stat| stat.parent == parent.get());
+                match stat.filter(|_| !known.contains(&child)) {
+                    Some(stat) if stat.group == runtime.get() => parents.push(child),
+                    Some(_) => started.push((child, pidfd)),
+                    None => {}
+                }
+            }
+        }
+        started
     }
 
     fn signalled(&mut self, client: ClientId, token: Token, delivery: io::Result<Delivery>) {

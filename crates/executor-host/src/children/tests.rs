@@ -270,6 +270,11 @@ impl Kernel for World {
         self.did.push(format!("thaw {dirs:?}"));
     }
 
+    fn children_of(&self, pid: HostPid) -> Vec<HostPid> {
+        let children = self.processes.iter().filter(|(_, fake)| fake.parent == pid.get());
+        children.filter_map(|(pid, _)| HostPid::new(*pid)).collect()
+    }
+
     fn first_child(&self, pid: HostPid) -> Option<HostPid> {
         self.first_children.get(&pid.get()).copied().and_then(HostPid::new)
     }
@@ -1004,6 +1009,44 @@ fn a_call_is_killed_with_its_group_and_not_after_its_end() {
     stage.settle(RETRY);
     stage.ask(0, |_| Request::KillCall { call });
     assert_eq!(stage.did(), [format!("SIGKILL -{runtime}"), format!("reap {runtime}")]);
+}
+
+/// A process of a container has a group of its own. In the foreground, the host is no subreaper: what a killed runtime leaves
+/// becomes a child of the system's init, and nothing says any more which call has started it.
+#[test]
+fn a_call_is_killed_with_the_process_that_it_has_started() {
+    const SYSTEMS_INIT: u32 = 7;
+    for (detached, subreaps) in [(false, false), (true, false), (false, true)] {
+        let mut stage = Stage::new();
+        stage.world().subreaps = subreaps;
+        let (call, pid) = stage.spawn();
+        let runtime = pid + u32::from(subreaps);
+        // The runtime is a shell that has started another one.
+        stage.world().add(runtime + 1, runtime, |fake| {
+            (fake.group, fake.session, fake.cgroup, fake.nested) = (runtime, OWN, "/", false);
+        });
+        let started = stage.world().add(runtime + 2, runtime + 1, |_| {});
+        // Another call's, and one that somebody else has put into the container, through a runtime that has ended.
+        let (other, monitor) = stage.spawn();
+        let adopted = stage.world().add(30, monitor, |_| {});
+        stage.adopt(init(), adopted, Parent::Call(other));
+        stage.world().add(31, SYSTEMS_INIT, |_| {});
+        stage.did();
+        stage.ask(0, |_| Request::KillCall { call });
+        for pid in [runtime + 1, started.get()] {
+            let parent = if detached { OWN } else { SYSTEMS_INIT };
+            stage.world().processes.get_mut(&pid).unwrap().parent = parent;
+        }
+        stage.settle(HANDOVER);
+        let did = stage.did();
+        assert!(did.contains(&format!("SIGKILL {started}")), "{did:?}");
+        assert_eq!(did.contains(&format!("reap {started}")), detached, "{did:?}");
+        assert!(!did.iter().any(|did| did.starts_with("SIGKILL 3")), "{did:?}");
+        // The system's init has reaped it, and that is no theft.
+        stage.world().processes.remove(&started.get());
+        stage.settle(LATE_HANDOVER + HANDOVER);
+        assert_eq!(stage.world().robbed, 0);
+    }
 }
 
 #[test]

@@ -63,7 +63,7 @@ impl Call {
         self.ended.clone()
     }
 
-    /// Sends SIGKILL to its process group.
+    /// Sends SIGKILL to its process group, and to the processes of a container that it has started.
     pub fn kill(&self) {
         self.client.shared.host.request(Request::KillCall { call: self.id }, Vec::new());
     }
