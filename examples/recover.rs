@@ -41,14 +41,15 @@ fn report(exits: &BTreeMap<String, Exit>) {
     println!("{} jobs have run once each; failed: {failed:?}", exits.len());
 }
 
-fn simulated() {
+fn simulated() -> Result<(), Box<dyn std::error::Error>> {
     Simulation::new(SimRuntime::new()).keep().run(async |sim| {
         let killed = tokio::time::timeout(Duration::from_millis(700), schedule(&sim.executor)).await;
         assert!(killed.is_err(), "it has ended before");
         println!("the scheduler is killed");
         let executor = sim.crash_embedder();
-        report(&schedule(&executor).await.expect("the jobs"));
-    });
+        report(&schedule(&executor).await?);
+        Ok(())
+    })
 }
 
 /// The first scheduler is a process of its own, which is killed.
@@ -58,13 +59,13 @@ fn real() -> Result<(), Box<dyn std::error::Error>> {
         builder.survival(Survival::keep("recover")).build()
     };
     if std::env::args().any(|argument| argument == "--first") {
-        return Ok(drop(futures::executor::block_on(schedule(&executor()?))?));
+        report(&futures::executor::block_on(schedule(&executor()?))?);
+        return Ok(());
     }
     let mut first =
         std::process::Command::new(std::env::current_exe()?).args(["--real", "--first"]).spawn()?;
     std::thread::sleep(Duration::from_millis(700));
-    first.kill()?;
-    first.wait()?;
+    first.kill().and_then(|()| first.wait())?;
     println!("the scheduler is killed");
     let executor = executor()?;
     report(&futures::executor::block_on(schedule(&executor))?);
@@ -74,5 +75,5 @@ fn real() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    if longshore_examples::is_real() { real() } else { Ok(simulated()) }
+    if longshore_examples::is_real() { real() } else { simulated() }
 }

@@ -113,11 +113,9 @@ fn what_ended_meanwhile_is_exact() {
         assert!(began.elapsed() < Duration::from_secs(5), "its deadline is on disk");
         let execs = executor.get(&"execs".parse().unwrap()).await.unwrap();
         let exec = loop {
-            match events.next().await.unwrap() {
-                longshore::Notice::Event(Event { kind: EventKind::ExecExited { exit, .. }, .. }) => {
-                    break exit;
-                }
-                _ => {}
+            let longshore::Notice::Event(event) = events.next().await.unwrap() else { continue };
+            if let EventKind::ExecExited { exit, .. } = event.kind {
+                break exit;
             }
         };
         assert_eq!(exec.status, ExitStatus::Code(5));
@@ -297,7 +295,7 @@ fn judge(file: &Path) -> Figures {
         let (id, exit) = match &event.kind {
             EventKind::Exited { exit } => (event.container.as_str(), exit),
             EventKind::ExecExited { exec, exit } => (exec.as_str(), exit),
-            _ => continue,
+            EventKind::Registered | EventKind::Started { .. } | EventKind::Released { .. } | _ => continue,
         };
         let is_exec = matches!(event.kind, EventKind::ExecExited { .. });
         let code: u8 = id.rsplit('-').next().unwrap().parse().unwrap();
@@ -318,7 +316,9 @@ fn judge(file: &Path) -> Figures {
                 figures.interrupted += 1
             }
             ExitReason::Lost => figures.lost += 1,
-            other => panic!("{id}: {other:?}"),
+            other @ (ExitReason::StartFailed(_) | ExitReason::Cancelled { .. } | _) => {
+                panic!("{id}: {other:?}")
+            }
         }
     }
     let open: Vec<_> = orders.iter().filter(|(_, order)| !order.is_complete()).map(|(id, _)| id).collect();

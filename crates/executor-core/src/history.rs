@@ -216,9 +216,9 @@ impl Past {
     }
 
     fn remember(&mut self, id: ContainerId, events: &[Event]) {
-        let exit = events.iter().find_map(|event| match &event.kind {
-            EventKind::Exited { exit } => Some(exit.clone()),
-            _ => None,
+        let exit = events.iter().find_map(|event| {
+            let EventKind::Exited { exit } = &event.kind else { return None };
+            Some(exit.clone())
         });
         self.remembered.extend(exit.map(|exit| (id, exit)));
         if self.remembered.len() > REMEMBERED {

@@ -163,7 +163,9 @@ pub(crate) fn reconnect(spec: &StdioSpec, kept: KeptStreams) -> Connected {
     streams.stdin = kept.stdin.map(|pipe| ends.add_input(pipe));
     let mut output = |kind, spec: &Stdio, pipe| match spec {
         Stdio::Shared { replay } => (None, Some(ends.add_shared(kind, pipe, *replay))),
-        _ => (Some(ends.add_output(kind, pipe)), None),
+        Stdio::Null | Stdio::Inherit | Stdio::Fd(_) | Stdio::Pipe => {
+            (Some(ends.add_output(kind, pipe)), None)
+        }
     };
     if let Some(pipe) = kept.stdout {
         (streams.stdout, shared.stdout) = output(StreamKind::Stdout, &spec.stdout, pipe);

@@ -139,9 +139,9 @@ impl Timeline {
     /// The number of the last event that was published.
     pub(crate) fn last_number(&self) -> u64 {
         let inner = lock(&self.inner);
-        let published = inner.records.iter().rev().find_map(|record| match &record.what {
-            What::Published(event) => Some(event.number),
-            _ => None,
+        let published = inner.records.iter().rev().find_map(|record| {
+            let What::Published(event) = &record.what else { return None };
+            Some(event.number)
         });
         published.unwrap_or_default()
     }

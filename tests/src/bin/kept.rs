@@ -114,7 +114,7 @@ async fn observe(executor: Executor, file: std::path::PathBuf) -> Result<(), Str
                     tokio::task::yield_now().await;
                 }
             }
-            other => return Err(format!("{other:?}")),
+            other @ (Notice::Gap { .. } | _) => return Err(format!("{other:?}")),
         }
     }
     Ok(())

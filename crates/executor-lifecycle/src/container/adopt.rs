@@ -40,13 +40,14 @@ impl Inheritance {
     /// Whether the exit of an exec with this pid was published. Another exec may have its id by now.
     fn has_exited(&self, exec: &ExecId, pid: HostPid) -> bool {
         let mut last = None;
-        let mut exited = self.events.iter().filter_map(|event| match &event.kind {
-            EventKind::ExecStarted { exec: started, pid } if started == exec => {
+        let mut exited = self.events.iter().filter_map(|event| {
+            if let EventKind::ExecStarted { exec: started, pid } = &event.kind
+                && started == exec
+            {
                 last = Some(*pid);
-                None
             }
-            EventKind::ExecExited { exec: exited, .. } if exited == exec => last.take(),
-            _ => None,
+            let EventKind::ExecExited { exec: exited, .. } = &event.kind else { return None };
+            if exited == exec { last.take() } else { None }
         });
         exited.any(|exited| exited == pid)
     }
@@ -86,10 +87,8 @@ impl Container {
                 started_at.insert(ProcessId::Init, event.at);
             }
             EventKind::ExecAdded { exec } => {
-                let state = match self.state {
-                    State::Running { .. } => ExecState::Launched,
-                    _ => ExecState::Parked,
-                };
+                let runs = matches!(self.state, State::Running { .. });
+                let state = if runs { ExecState::Launched } else { ExecState::Parked };
                 self.execs.insert(exec.clone(), state);
             }
             EventKind::ExecStarted { exec, .. } => {
@@ -194,7 +193,13 @@ impl Container {
                 pid_of(&inheritance.events, &ProcessId::Init).map(|pid| Inherited::Created { pid })
             }
             State::Running { .. } => self.running(&ProcessId::Init, inheritance, started_at),
-            _ => None,
+            State::New
+            | State::Preparing
+            | State::Creating
+            | State::Exiting { .. }
+            | State::Exited { .. }
+            | State::Releasing { .. }
+            | State::Released { .. } => None,
         };
         let execs = self.execs.iter().map(|(exec, state)| {
             let process = ProcessId::Exec(exec.clone());

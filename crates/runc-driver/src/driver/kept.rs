@@ -103,7 +103,7 @@ impl Runc {
         }
         let (own, swept) =
             Root::open_kept(root, name, &*shared.bundles).map_err(|error| failed(error.into()))?;
-        let keeper = keeper_of(&own).map_err(|error| failed(error))?;
+        let keeper = keeper_of(&own).map_err(failed)?;
         let client = HostClient::kept(keeper.clone()).map_err(|error| failed(error.into()))?;
         let ledger = own.ledger().map_err(|error| failed(error.into()))?;
         let reservations = own.reservations().map_err(|error| failed(error.into()))?;
