@@ -73,7 +73,7 @@ impl Executor {
     }
 
     /// The containers that the executor before this one has left, which run on or have ended meanwhile; see
-    /// [`Survival::Keep`]. A handle has the ends of the pipes that were kept. Each is returned once: after that,
+    /// [`Survival::Keep`](crate::Survival::Keep). A handle has the ends of the pipes that were kept. Each is returned once: after that,
     /// [`get`](Self::get) finds it.
     ///
     /// # Errors

@@ -37,7 +37,7 @@ pub(crate) fn add(config: &mut Value, devices: &[Device], map: Option<&IdMap>) -
         }
     }
     #[cfg(feature = "cdi")]
-    {
+    if !named.is_empty() {
         let others = list(config, &["linux", "devices"])?.len();
         cdi::add(config, &named)?;
         if map.is_some() {
