@@ -416,6 +416,9 @@ fn output_that_is_not_read() {
             (&["--memory", "32m", "--no-init"], "seq 1 200000; exec tail /dev/zero", 137, false),
         ] {
             let mut command = longshore(&stage.root());
+            // A slow machine needs longer to fill the pipes.
+            let timeout = format!("{}s", patience(Duration::from_secs(1)).as_secs());
+            let options = options.iter().map(|option| option.replace("1s", &timeout));
             command.arg("run").args(options).args(["--", "sh", "-c", script]);
             let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
             std::thread::sleep(patience(Duration::from_secs(5)));
