@@ -518,3 +518,32 @@ fn a_stdin_that_cannot_be_read_is_said() {
         stage.check();
     });
 }
+
+/// A program that closes its streams and runs on: their reader sees the end, and their writer that nobody reads.
+#[test]
+fn the_end_of_a_stream_is_passed_on() {
+    use std::io::{Read, Write};
+    on_bare_stage(|stage| {
+        for init in [&["--init"][..], &["--no-init"]] {
+            let mut command = longshore(&stage.root());
+            command.args(["run", "-i", "--grace", "0s"]).args(init);
+            command.args(["--", "sh", "-c", "echo a; exec <&- >&-; sleep 1000"]);
+            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            let mut text = String::new();
+            child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+            assert_eq!(text, "a\n");
+            let mut stdin = child.stdin.take().unwrap();
+            let broken =
+                std::iter::repeat_with(|| stdin.write_all(&[b'x'; 4096])).find_map(Result::err).unwrap();
+            assert_eq!(broken.kind(), std::io::ErrorKind::BrokenPipe);
+            assert!(child.try_wait().unwrap().is_none(), "it runs on");
+            rustix::process::kill_process(
+                rustix::process::Pid::from_child(&child),
+                rustix::process::Signal::TERM,
+            )
+            .unwrap();
+            child.wait().unwrap();
+        }
+        stage.check();
+    });
+}

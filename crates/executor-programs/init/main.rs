@@ -62,6 +62,7 @@ unsafe extern "C" {
     fn tcsetpgrp(terminal: i32, group: i32) -> i32;
     fn isatty(fd: i32) -> i32;
     fn getpid() -> i32;
+    fn close(fd: i32) -> i32;
 }
 
 fn main() -> ExitCode {
@@ -81,6 +82,11 @@ fn main() -> ExitCode {
         Err(error) => return no_program(&program, &error, &mut all),
     };
     set_name(c"init");
+    // Whoever reads or writes the program's streams sees when the program closes them.
+    for stream in 0..3 {
+        // SAFETY: nothing of ours uses them from now on.
+        unsafe { close(stream) };
+    }
     loop {
         let mut signal = 0;
         // SAFETY: `all` is an initialised set, `signal` a number of our own.

@@ -92,15 +92,20 @@ impl Relay {
         let program = Arc::new(Program { process, ended, broken: sender });
         self.broken = Some(broken);
         if let Some(pipe) = self.stdout.take() {
-            self.copying.push(copy_out("stdout", pipe, io::stdout(), Arc::clone(&program))?);
+            let copying = copy_out("stdout", pipe, io::stdout(), close_stdout, Arc::clone(&program));
+            self.copying.push(copying?);
         }
         if let Some(pipe) = self.stderr.take() {
-            self.copying.push(copy_out("stderr", pipe, io::stderr(), program)?);
+            // What the command has to say goes there, too: it stays open.
+            self.copying.push(copy_out("stderr", pipe, io::stderr(), || {}, program)?);
         }
         if let Some(pipe) = self.stdin.take() {
             // A read of stdin cannot be interrupted. The thread ends with the command.
             let error = self.input.clone();
-            let copy = move || copy::input(&io::stdin(), &pipe).unwrap_or_else(|cause| error.set(&cause));
+            let copy = move || {
+                copy::input(&io::stdin(), &pipe).unwrap_or_else(|cause| error.set(&cause));
+                close_stdin();
+            };
             thread::Builder::new().name("stdin".into()).spawn(copy)?;
         }
         self.running = Some(running);
@@ -212,6 +217,7 @@ fn copy_out(
     name: &str,
     pipe: PipeReader,
     out: impl AsFd + Send + 'static,
+    at_its_end: impl FnOnce() + Send + 'static,
     program: Arc<Program>,
 ) -> io::Result<Copying> {
     let (finished, done) = oneshot::channel();
@@ -226,11 +232,30 @@ fn copy_out(
                 }
                 Ok(())
             }
-            result => result,
+            result => {
+                at_its_end();
+                result
+            }
         };
         let _nobody_waits = finished.send(result);
     })?;
     Ok(Copying { done, owes })
+}
+
+/// The program writes to it no more, and so does nobody here: its reader sees the end, although the program runs on.
+fn close_stdout() {
+    if let Ok(null) = std::fs::OpenOptions::new().write(true).open("/dev/null") {
+        let _it_stays_open = rustix::stdio::dup2_stdout(null);
+    }
+}
+
+/// The program reads it no more: whoever writes to it is told so, as by the program itself. A terminal stays.
+fn close_stdin() {
+    if !io::IsTerminal::is_terminal(&io::stdin())
+        && let Ok(null) = std::fs::File::open("/dev/null")
+    {
+        let _it_stays_open = rustix::stdio::dup2_stdin(null);
+    }
 }
 
 fn is_same_file(one: impl AsFd, other: impl AsFd) -> bool {
