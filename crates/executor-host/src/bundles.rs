@@ -1,6 +1,6 @@
 //! The interface to the code that makes bundles.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::sync::Arc;
 
 use executor_core::lifecycle::{ContainerId, HostPid, Leftover, NetworkUsage, StartFailure};
@@ -97,7 +97,7 @@ impl Place<'_> {
             }
             if above.path() == self.root.path() && !self.is_root_ours()? {
                 let why = format!("others cannot pass through {}; use chmod o+x", above.path().display());
-                return Err(io::Error::new(ErrorKind::PermissionDenied, why));
+                return Err(io::Error::other(why));
             }
             above.set_mode(mode | 0o011)?;
         }
