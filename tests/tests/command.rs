@@ -958,3 +958,32 @@ fn remedies() {
         stage.check();
     });
 }
+
+/// A directory that was there before, with something else in it, is a root whose mode stays as it is.
+#[test]
+fn a_root_keeps_its_mode() {
+    on_bare_stage(|stage| {
+        let root = stage.path("theirs");
+        fs::create_dir(&root).unwrap();
+        fs::write(root.join("file"), "").unwrap();
+        let mode = || fs::metadata(&root).unwrap().permissions().mode() & 0o7777;
+        let names = || {
+            let entries = fs::read_dir(&root).unwrap();
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+        };
+        for before in [0o755, 0o700] {
+            fs::set_permissions(&root, fs::Permissions::from_mode(before)).unwrap();
+            let calls =
+                [&["run", "--", "true"][..], &["doctor"], &["sweep"], &["run", "--", "sh", "-c", "exit 0"]];
+            for args in calls {
+                assert_eq!(call(&root, args).code, Some(0), "{args:?}");
+                assert_eq!((mode(), names()), (before, vec!["file".to_owned()]), "{args:?}");
+            }
+        }
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(root.join("containers"), "").unwrap();
+        assert_eq!(call(&root, &["run", "--", "true"]).code, Some(125));
+        assert_eq!((mode(), names().len()), (0o755, 2));
+        stage.check();
+    });
+}

@@ -7,7 +7,7 @@ use executor_core::lifecycle::{ContainerId, HostPid, Leftover, NetworkUsage, Sta
 use executor_core::{ContainerSpec, ExecSpec, NetworkAttachment, NetworkTraits};
 use executor_disk::Dir;
 
-use crate::root::CONTAINERS;
+use crate::root::{CONTAINERS, ENTRIES};
 
 /// Makes and removes what a runtime reads: bundles and process descriptions. Every method except
 /// [`network`](Self::network) may block.
@@ -84,19 +84,28 @@ impl Place<'_> {
     /// Lets the members of a group pass through the container's directory. They can list nothing in it.
     ///
     /// A runtime passes through it as the root of the container's user namespace, which is an ordinary user of
-    /// the host. Through the directories above, everybody can pass then.
+    /// the host. Through `containers` and the root, everybody can pass then.
     ///
     /// # Errors
-    /// When the system refuses it.
+    /// When the system refuses it. When others cannot pass through the root, and it has entries that are not an executor's:
+    /// who keeps other things there decides on its mode.
     pub fn admit(&self, gid: u32) -> io::Result<()> {
-        self.dir.set_group(gid)?;
-        self.dir.set_mode(0o710)?;
-        for above in [&self.root.open_dir(CONTAINERS)?, &**self.root] {
+        for above in [&**self.root, &self.root.open_dir(CONTAINERS)?] {
             let mode = above.stat()?.st_mode & 0o7777;
-            if mode & 0o001 == 0 {
-                above.set_mode(mode | 0o011)?;
+            if mode & 0o001 != 0 {
+                continue;
             }
+            if above.path() == self.root.path() && !self.is_root_ours()? {
+                let why = format!("others cannot pass through {}; use chmod o+x", above.path().display());
+                return Err(io::Error::other(why));
+            }
+            above.set_mode(mode | 0o011)?;
         }
-        Ok(())
+        self.dir.set_group(gid)?;
+        self.dir.set_mode(0o710)
+    }
+
+    fn is_root_ours(&self) -> io::Result<bool> {
+        Ok(self.root.names()?.iter().all(|name| ENTRIES.contains(&name.as_str())))
     }
 }

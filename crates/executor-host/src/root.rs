@@ -8,10 +8,11 @@
 //! <root>/kept/<name>/           what outlives the executor of that name
 //! <root>/runtime/               the runtime's state (`--root`), so that the runtime lists our containers only
 //! ```
-//! Several executors share a root. The root directory itself is locked in two situations. One is while an
+//! Several executors share a root. The root is locked, by a lock on `executors`, in two situations. One is while an
 //! executor makes its file and locks it, or checks which others are locked: a new executor is thus never
 //! taken for a dead one. The other is while the last executor removes the shared directories. A container's
-//! directory appears in one step (rename), with `owner` in it.
+//! directory appears in one step (rename), with `owner` in it. The root may have been made by hand, for other things
+//! too: its mode stays as it is.
 //!
 //! # Example
 //! Executor `e` is killed while container `c` runs. Executor `f` opens the root:
@@ -25,6 +26,7 @@
 //! If something of `c` cannot be removed, `owner` and `executors/e` stay, and the next sweep tries again.
 
 mod kept;
+mod lock;
 mod reservation;
 pub(crate) mod sweep;
 #[cfg(test)]
@@ -36,16 +38,16 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use executor_core::lifecycle::{ContainerId, Leftover, LeftoverKind};
 use executor_core::{CgroupParent, Swept, check_free_descriptors};
-use executor_disk::{Dir, lock_within, write};
+use executor_disk::{Dir, write};
 use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use uuid::Uuid;
 
 pub use self::kept::{LedgerFile, forget_name};
+use self::lock::lock_root;
 pub use self::reservation::Reservation;
 pub use self::sweep::sweep;
 use self::sweep::{leave_root, records};
@@ -63,16 +65,14 @@ pub(crate) const CONTAINERS: &str = "containers";
 const RUNTIME: &str = "runtime";
 const KEPT: &str = "kept";
 
+/// What executors make in a root, the networks' directory included.
+pub(crate) const ENTRIES: [&str; 5] = [EXECUTORS, CONTAINERS, RUNTIME, KEPT, "networks"];
+
 const OWNER: &str = "owner";
 
 /// The file in a container's directory that says what it is, if its executor is kept. It is there as long as the directory has
 /// the id.
 pub const RECORD: &str = "container.json";
-
-const OTHERS_READ: u32 = 0o044;
-
-/// How long the lock on a root is waited for.
-const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How many file descriptors must be free before anything is made in a root. An executor needs more for its containers.
 const DESCRIPTORS: usize = 16;
@@ -124,7 +124,7 @@ impl Root {
     /// [`Dir::open_checked`].
     pub fn open(dir: &Path, bundles: &dyn Bundles) -> Result<(Self, Vec<Swept>)> {
         check_free_descriptors(DESCRIPTORS).map_err(Error::file("use", dir))?;
-        let root = Dir::make_checked(dir).and_then(narrowed).map_err(Error::file("use", dir))?;
+        let root = Dir::make_checked(dir).map_err(Error::file("use", dir))?;
         let root = Arc::new(root);
         cgroup::learn_hierarchies()?;
         // An id that another sweep is about to free is waited for when it is reserved, and not before.
@@ -387,27 +387,6 @@ pub fn default_cgroup_parent() -> Result<Option<String>> {
 /// The prefix of an executor's log files in the runtime's state directory. No id begins with it.
 pub fn log_prefix(executor: &str) -> String {
     format!(".call-{executor}-")
-}
-
-/// Takes from others the right to list a root directory that was made by hand, and with it the right to lock it.
-fn narrowed(root: Dir) -> io::Result<Dir> {
-    let mode = root.stat()?.st_mode & 0o7777;
-    if mode & OTHERS_READ != 0 {
-        root.set_mode(mode & !OTHERS_READ)?;
-    }
-    Ok(root)
-}
-
-/// Locks the root directory itself. Blocks while another executor has it locked, which is for moments only. Whoever had
-/// opened it before it was narrowed may keep a lock: he is not waited for for ever.
-fn lock_root(root: &Dir) -> Result<File> {
-    let lock = root.reopen().map_err(Error::file("open", root.path()))?;
-    let failed = Error::file("lock", root.path());
-    match lock_within(&lock, FlockOperation::NonBlockingLockExclusive, LOCK_PATIENCE) {
-        Ok(true) => Ok(lock),
-        Ok(false) => Err(failed(Errno::WOULDBLOCK.into())),
-        Err(error) => Err(failed(error)),
-    }
 }
 
 /// How many hexadecimal digits an executor's name has.

@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use super::sweep::{parse_mark, parse_record, remove_logs, remove_unfinished, reservations_of};
 use super::{
-    DESCRIPTORS, KEPT, RECORD_LIMIT, Reservation, Root, RootDirs, is_executor, lock_root, narrowed, register,
+    DESCRIPTORS, KEPT, RECORD_LIMIT, Reservation, Root, RootDirs, is_executor, lock_root, register,
     short_uuid, sweep,
 };
 use crate::cgroup::place;
@@ -59,7 +59,7 @@ impl Root {
             return Err(Error::NoName { name: name.to_owned() });
         }
         check_free_descriptors(DESCRIPTORS).map_err(Error::file("use", dir))?;
-        let root = Dir::make_checked(dir).and_then(narrowed).map_err(Error::file("use", dir))?;
+        let root = Dir::make_checked(dir).map_err(Error::file("use", dir))?;
         let root = Arc::new(root);
         cgroup::learn_hierarchies()?;
         let (swept, _by_others) = sweep::sweep_once(&root, bundles)?;
@@ -94,6 +94,14 @@ impl Root {
 
 fn enter(root: Arc<Dir>, name: &str) -> Result<Root> {
     let _root_lock = lock_root(&root)?;
+    let entered = enter_locked(Arc::clone(&root), name);
+    if entered.is_err() {
+        sweep::remove_shared_dirs_if_last(&root);
+    }
+    entered
+}
+
+fn enter_locked(root: Arc<Dir>, name: &str) -> Result<Root> {
     let dirs = Arc::new(RootDirs::make(Arc::clone(&root))?);
     let made = root.open_or_make_dir(KEPT).and_then(|kept| kept.open_or_make_dir(name));
     let kept = made.map_err(Error::file("make", &root.path_of(KEPT).join(name)))?;

@@ -28,6 +28,10 @@ use crate::{Bundles, Error, Result, cgroup, pidfd, procfs};
 /// How often a sweep looks for runtimes of a dead executor, at most.
 const MAX_SCANS: usize = 20;
 
+/// Why a shared directory is not removed when the last executor leaves.
+const ABSENT_OR_OTHERS: [ErrorKind; 3] =
+    [ErrorKind::NotFound, ErrorKind::DirectoryNotEmpty, ErrorKind::NotADirectory];
+
 /// The first field of the line in an executor's file that has its mark.
 const MARK: &str = "mark";
 
@@ -87,8 +91,10 @@ pub(super) fn sweep_once(root: &Arc<Dir>, bundles: &dyn Bundles) -> Result<(Vec<
         drop(lock);
     }
     // An executor that could not open the root, or not remove them when it left, has left them empty.
-    let _root_lock = lock_root(root)?;
-    remove_shared_dirs_if_last(root);
+    if root.has(EXECUTORS) {
+        let _root_lock = lock_root(root)?;
+        remove_shared_dirs_if_last(root);
+    }
     Ok((swept, underway))
 }
 
@@ -170,10 +176,11 @@ pub(super) struct Dead {
 /// Executors whose files are not locked, or are locked by another sweep. This process holds the locks of the former, so no
 /// other process sweeps the same. `None` if no executor has ever used the root.
 pub(super) fn dead_executors(root: &Arc<Dir>) -> Result<Option<(RootDirs, Dead)>> {
-    let _root_lock = lock_root(root)?;
+    // Without one, there is nothing to lock. An executor that makes it now is a new one.
     if !root.has(EXECUTORS) {
         return Ok(None);
     }
+    let _root_lock = lock_root(root)?;
     let dirs = RootDirs::make(Arc::clone(root))?;
     let (mut dead, mut underway) = (Vec::new(), Vec::new());
     for name in names(&dirs.executors)?.into_iter().filter(|name| is_executor(name)) {
@@ -302,8 +309,8 @@ pub(super) fn remove_shared_dirs_if_last(root: &Dir) {
     for part in [CONTAINERS, RUNTIME, KEPT, EXECUTORS] {
         match root.remove_dir(part) {
             Ok(()) => {}
-            // What else is in it is not ours.
-            Err(error) if [ErrorKind::NotFound, ErrorKind::DirectoryNotEmpty].contains(&error.kind()) => {}
+            // What else is in it, or has its name, is not ours.
+            Err(error) if ABSENT_OR_OTHERS.contains(&error.kind()) => {}
             Err(error) => return tracing::warn!(part, %error, "an empty directory was not removed"),
         }
     }

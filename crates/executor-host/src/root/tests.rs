@@ -478,3 +478,73 @@ fn an_executor_that_is_kept_is_not_swept_and_is_entered_again() {
         assert!(matches!(Root::open_kept(dir.path(), name, &NoBundles), Err(Error::NoName { .. })), "{name}");
     }
 }
+
+fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn a_root_that_was_there_keeps_its_mode_and_a_lock_on_it_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("file"), "").unwrap();
+    let theirs = File::open(dir.path()).unwrap();
+    flock(&theirs, FlockOperation::LockExclusive).unwrap();
+    for before in [0o755, 0o750, 0o700, 0o2755] {
+        set_mode(dir.path(), before);
+        let (root, _) = Root::open(dir.path(), &NoBundles).unwrap();
+        assert_eq!((mode(dir.path()), mode(&dir.path().join("executors"))), (before, 0o700));
+        assert_eq!(root.close(&NoBundles), []);
+        let (root, _) = Root::open_kept(dir.path(), "ci", &NoBundles).unwrap();
+        assert_eq!(root.close(&NoBundles), []);
+        forget_name(dir.path(), "ci").unwrap();
+        assert_eq!(sweep(dir.path(), &NoBundles).unwrap(), []);
+        assert_eq!((mode(dir.path()), names(dir.path())), (before, vec!["file".to_owned()]));
+    }
+}
+
+#[test]
+fn a_root_that_cannot_be_used_is_not_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    set_mode(dir.path(), 0o755);
+    for part in ["executors", "containers", "runtime", "kept"] {
+        fs::write(dir.path().join(part), "").unwrap();
+        Root::open_kept(dir.path(), "ci", &NoBundles).unwrap_err();
+        if part != "kept" {
+            Root::open(dir.path(), &NoBundles).unwrap_err();
+        }
+        assert_eq!((mode(dir.path()), names(dir.path())), (0o755, vec![part.to_owned()]));
+        fs::remove_file(dir.path().join(part)).unwrap();
+    }
+}
+
+/// For the root of a user namespace. The mode of a directory with other things in it is its owner's to change.
+#[test]
+fn others_are_let_through_a_root_of_ours_only() {
+    let dir = tempfile::tempdir().unwrap();
+    set_mode(dir.path(), 0o700);
+    let (root, _) = Root::open(dir.path(), &NoBundles).unwrap();
+    let reservation = root.reserve(&id("c"), None, &NoBundles).unwrap().unwrap();
+    let own = Dir::open_checked(&reservation.path()).unwrap();
+    let (id, group) = (id("c"), rustix::process::getegid().as_raw());
+    let place = Place { id: &id, root: &root.dirs.root, dir: &own, cgroup: None };
+    let modes = || [dir.path(), &dir.path().join("containers"), own.path()].map(mode);
+    fs::write(dir.path().join("file"), "").unwrap();
+    let said = place.admit(group).unwrap_err().to_string();
+    assert!(said.ends_with("; use chmod o+x") && said.contains(dir.path().to_str().unwrap()), "{said}");
+    assert_eq!(modes(), [0o700, 0o700, 0o700]);
+    set_mode(dir.path(), 0o701);
+    place.admit(group).unwrap();
+    assert_eq!(modes(), [0o701, 0o711, 0o710]);
+    fs::remove_file(dir.path().join("file")).unwrap();
+    set_mode(dir.path(), 0o700);
+    place.admit(group).unwrap();
+    assert_eq!(modes(), [0o711, 0o711, 0o710]);
+    assert_eq!(reservation.dispose(&NoBundles), (0, vec![]));
+    assert_eq!(root.close(&NoBundles), []);
+}
