@@ -110,8 +110,9 @@ pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> R
     let mut asked = Vec::new();
     if let Some(all) = config.json["mounts"].as_array_mut() {
         let is_shown = |mount: &Value| rootfs.shows(mount);
-        asked =
-            container_files::resolve_points(&view, all, is_shown, &mounts.covered, spec.config.is_some())?;
+        let check = |destination: &Path, point: &Path| kernel_fs::check_point(spec, destination, point);
+        let is_ordered = spec.config.is_some();
+        asked = container_files::resolve_points(&view, all, is_shown, &mounts.covered, is_ordered, check)?;
     }
     let missing_cwd = look_inside(&mut config, &view, &rootfs, spec, &process.user, &process.cwd, &ids)?;
     if let Some(all) = config.json["mounts"].as_array_mut() {
