@@ -35,13 +35,14 @@ pub(crate) fn resolve_points(
     check: impl Fn(&Path, &Path) -> Result<(), Error>,
 ) -> Result<Vec<PathBuf>, Error> {
     let named = std::mem::take(mounts);
+    let shown: Vec<_> = named.iter().map(by_links).collect();
     let mut seen = ContainerFiles::of(view);
     let mut points = Vec::new();
-    for mount in &named {
+    for (mount, shown) in named.iter().zip(&shown) {
         let destination = mount_entry::destination(mount);
         let found = match is_shown(mount) {
             true => destination.clone(),
-            false => seen.mount(&destination, mount)?,
+            false => seen.mount(&destination, shown)?,
         };
         check(&destination, &found)?;
         // A path through something that is missing stays as it is: the runtime says what is wrong with it.
@@ -61,6 +62,18 @@ pub(crate) fn resolve_points(
         }
     }
     Ok(points)
+}
+
+/// A mount as far as its links matter: an id map changes owners only.
+fn by_links(mount: &Value) -> Value {
+    let mut mount = mount.clone();
+    if let Some(fields) = mount.as_object_mut() {
+        fields.remove("uidMappings");
+    }
+    if let Some(options) = mount["options"].as_array_mut() {
+        options.retain(|option| option != "idmap" && option != "ridmap");
+    }
+    mount
 }
 
 /// The files of a container.
@@ -258,4 +271,51 @@ fn lookup_in(path: &Path, inside: &Path, mount: &Value) -> io::Result<PathKind> 
 fn parts(path: &Path) -> Vec<OsString> {
     let is_part = |part: &Component<'_>| matches!(part, Component::Normal(_) | Component::ParentDir);
     path.components().rev().filter(is_part).map(|part| part.as_os_str().to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The mount point of a destination, below a volume that has an id map.
+    fn point(destination: &str) -> Result<String, String> {
+        let (root, volume) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let link = |target: &str, dir: &Path, name: &str| {
+            std::os::unix::fs::symlink(target, dir.join(name)).unwrap();
+        };
+        link("/proc", root.path(), "pp");
+        link("pp/self/cwd", root.path(), "cw");
+        link("/p/1/root", root.path(), "elsewhere");
+        link("/proc", volume.path(), "pp");
+        let mapped = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+        let mut mounts = vec![
+            mount_entry::mount(Path::new("/proc"), "proc", Path::new("proc"), &[]),
+            mount_entry::mount(Path::new("/p"), "proc", Path::new("proc"), &[]),
+            json!({"destination": "/v", "type": "bind", "source": volume.path(), "options": ["rbind"], "uidMappings": mapped}),
+            mount_entry::mount(Path::new(destination), "tmpfs", Path::new("tmpfs"), &[]),
+        ];
+        let view = RootfsDir::open(root.path()).unwrap();
+        let asked = [PathBuf::from(destination)];
+        resolve_points(&view, &mut mounts, |_| false, &asked, true, |_, _| Ok(()))
+            .map(|points| points[0].display().to_string())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn points_behind_links() {
+        for (destination, expected) in [
+            ("/pp/sys", "/proc/sys"),
+            ("/pp", "/proc"),
+            ("/v/pp", "/proc"),
+            ("/v/x", "/v/x"),
+            ("/pp/1", "/proc/1"),
+        ] {
+            assert_eq!(point(destination).as_deref(), Ok(expected), "{destination}");
+        }
+        for destination in ["/cw", "/cw/x", "/elsewhere/x", "/proc/1/root", "/v/pp/thread-self"] {
+            let said = point(destination).unwrap_err();
+            let named = format!("mount destination: {destination}: it leads through /p");
+            assert!(said.starts_with(&named), "{said}");
+        }
+    }
 }
