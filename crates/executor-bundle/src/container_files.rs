@@ -184,10 +184,8 @@ impl<'a> ContainerFiles<'a> {
                 PathKind::File(_) | PathKind::Missing | PathKind::Unknown | PathKind::Barred => {
                     at.extend(left.into_iter().rev());
                     visit(&at, &what);
-                    return Ok((
-                        at,
-                        if matches!(what, PathKind::Unknown) { what } else { PathKind::Missing },
-                    ));
+                    let is_unknown = matches!(what, PathKind::Unknown);
+                    return Ok((at, if is_unknown { what } else { PathKind::Missing }));
                 }
             }
         }

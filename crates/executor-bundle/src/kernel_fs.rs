@@ -141,9 +141,10 @@ pub(crate) fn check_point(spec: &ContainerSpec, destination: &Path, point: &Path
         return Ok(());
     }
     for requested in spec.mounts.iter().filter(|mount| normal(&mount.destination) == destination) {
-        let wrong = match &requested.source {
-            MountSource::FileSystem { kind, .. } => new(requested, kind, point),
-            _ => over(requested, point),
+        let wrong = if let MountSource::FileSystem { kind, .. } = &requested.source {
+            new(requested, kind, point)
+        } else {
+            over(requested, point)
         };
         if let Some(why) = wrong {
             return refuse(requested, &format!("it leads to {}: {why}", point.display()));
