@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use longshore::{ContainerSpec, ExitReason, ExitStatus, Mount, Rootfs, StartFailureKind, UpperLayer};
+use longshore::{
+    ContainerSpec, ExitReason, ExitStatus, Mount, Rootfs, Security, StartFailureKind, UpperLayer,
+};
 use longshore_tests::{Stage, on_stage, patience, says, shell, sleeper, start_failure, text, until};
 
 /// The paths below a directory with the times of the directories, as they can be compared.
@@ -379,6 +381,73 @@ fn a_root_file_system_that_means_harm() {
         }
         // A taken passwd would have made it root.
         assert!(!Path::new("/below").exists());
+        stage.finish(executor).await;
+    });
+}
+
+/// What is the container's own is not covered through a link, and no link of a process leads a mount point elsewhere.
+#[test]
+fn links_to_what_is_its_own() {
+    on_stage(async |stage: Stage| {
+        let executor = stage.executor();
+        let base = stage.directory_spec(["true"]);
+        let (root, data, volume) = (rootfs(&base), stage.path("data"), stage.path("volume"));
+        fs::create_dir(&data).unwrap();
+        fs::create_dir(&volume).unwrap();
+        symlink("/proc", volume.join("pp")).unwrap();
+        for (name, target) in [
+            ("pp", "/proc"),
+            ("ss", "sys"),
+            ("dd", "/dev"),
+            ("far", "pp/../ss"),
+            ("mag", "/proc/1/root"),
+            ("cw", "/proc/self/cwd"),
+            ("sr", "/proc/self/root/newx"),
+            ("up", "/proc/thread-self/root/../usr"),
+            ("cpus", "/proc/cpuinfo"),
+        ] {
+            symlink(target, root.join(name)).unwrap();
+        }
+        let before = [tree(&root), tree(&data), tree(&volume)];
+        let refused = async |spec: ContainerSpec, mount: &Mount, wanted: &[&str]| {
+            let failure = start_failure(&executor, spec.mount(mount.clone())).await;
+            assert_eq!(failure.kind, StartFailureKind::BadConfig, "{mount}: {failure:?}");
+            assert!(wanted.iter().all(|wanted| failure.message.contains(wanted)), "{mount}: {failure:?}");
+            assert_eq!([tree(&root), tree(&data), tree(&volume)], before, "{mount}");
+        };
+        for place in ["/pp", "/./pp/", "/pp/sys/kernel", "/pp/1", "/ss", "/far", "/dd", "/v/pp"] {
+            let secret = Mount::secret("x", place, 0o400, (0, 0));
+            for mount in [
+                Mount::bind(&data, place),
+                Mount::bind(&data, place).read_only(),
+                Mount::tmpfs(place),
+                secret,
+            ] {
+                let spec = base.clone().mount(Mount::bind(&volume, "/v"));
+                refused(spec, &mount, &["it leads to /", "the container's own", &mount.to_string()]).await;
+            }
+        }
+        refused(base.clone(), &Mount::tmpfs("/sys"), &["/sys is the container's own"]).await;
+        for place in ["/mag", "/mag/x", "/cw", "/cw/x", "/sr", "/up/x", "/pp/1/root/x", "/pp/self"] {
+            for security in [Security::Sandbox, Security::Insecure] {
+                let mut spec = base.clone();
+                spec.security = security;
+                for mount in [Mount::bind(&data, place), Mount::tmpfs(place)] {
+                    let named = format!("mount destination: {place}: it leads through /proc/");
+                    refused(spec.clone(), &mount, &[&named]).await;
+                }
+            }
+        }
+        // What may be replaced by its name may be through a link, and other links are as good as ever.
+        let cpus = stage.path("some");
+        fs::write(&cpus, "none\n").unwrap();
+        let mut fine = base.mount(Mount::bind(&cpus, "/cpus")).mount(Mount::bind(&data, "/dd/shm"));
+        let script = "test \"$(cat /proc/cpuinfo; ls /dev/shm)\" = none";
+        fine.process.args = ["sh", "-c", script].map(str::to_owned).into();
+        let container = executor.run(fine).await.unwrap();
+        assert_eq!(container.wait().await.status, ExitStatus::Code(0));
+        assert_eq!(container.released().await.unwrap(), Vec::<longshore::Leftover>::new());
+        assert_eq!([tree(&root), tree(&data), tree(&volume)], before);
         stage.finish(executor).await;
     });
 }

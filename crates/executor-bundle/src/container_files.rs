@@ -3,7 +3,7 @@
 //! Before the container exists, nothing shows its files together. So links are followed here, through the root file system
 //! and the mounts on it. That need not be safe against changes meanwhile: whoever can make them can do it later as well.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::json::strings;
+use crate::kernel_fs;
 use crate::mount_entry;
 use crate::rootfs_dir::{Found, RootfsDir};
 
@@ -23,25 +24,27 @@ const LINKS: usize = 40;
 /// link leads to would be made by the runtime, and a mount could hide another one although neither is named below the other.
 ///
 /// `view` has the files of the root file system, with the mounts for which `is_shown`. Returns the mount points of those
-/// with a destination in `asked`. In an `ordered` list, which the caller has written, the order stays.
+/// with a destination in `asked`. In an `ordered` list, which the caller has written, the order stays. `check` gets each
+/// destination with its mount point, before one mount replaces another.
 pub(crate) fn resolve_points(
     view: &RootfsDir,
     mounts: &mut Vec<Value>,
     is_shown: impl Fn(&Value) -> bool,
     asked: &[PathBuf],
     ordered: bool,
+    check: impl Fn(&Path, &Path) -> Result<(), Error>,
 ) -> Result<Vec<PathBuf>, Error> {
     let named = std::mem::take(mounts);
+    let shown: Vec<_> = named.iter().map(by_links).collect();
     let mut seen = ContainerFiles::of(view);
     let mut points = Vec::new();
-    for mount in &named {
+    for (mount, shown) in named.iter().zip(&shown) {
         let destination = mount_entry::destination(mount);
         let found = match is_shown(mount) {
             true => destination.clone(),
-            false => {
-                seen.mount(&destination, mount).map_err(Error::io("find the mount point", &destination))?
-            }
+            false => seen.mount(&destination, shown)?,
         };
+        check(&destination, &found)?;
         // A path through something that is missing stays as it is: the runtime says what is wrong with it.
         let is_clear =
             found.to_str().is_some() && !found.components().any(|part| part == Component::ParentDir);
@@ -59,6 +62,18 @@ pub(crate) fn resolve_points(
         }
     }
     Ok(points)
+}
+
+/// A mount as far as its links matter: an id map changes owners only.
+fn by_links(mount: &Value) -> Value {
+    let mut mount = mount.clone();
+    if let Some(fields) = mount.as_object_mut() {
+        fields.remove("uidMappings");
+    }
+    if let Some(options) = mount["options"].as_array_mut() {
+        options.retain(|option| option != "idmap" && option != "ridmap");
+    }
+    mount
 }
 
 /// The files of a container.
@@ -92,14 +107,28 @@ impl<'a> ContainerFiles<'a> {
     pub(crate) fn with_mounts(mut self, mounts: impl Iterator<Item = &'a Value>) -> Result<Self, Error> {
         for mount in mounts {
             let Some(destination) = mount["destination"].as_str().map(Path::new) else { continue };
-            self.mount(destination, mount).map_err(Error::io("find the mount point", destination))?;
+            self.mount(destination, mount)?;
         }
         Ok(self)
     }
 
-    /// Adds a mount. Returns its mount point.
-    pub(crate) fn mount(&mut self, destination: &Path, mount: &'a Value) -> io::Result<PathBuf> {
-        let (point, _) = self.resolve(destination, &|_| true)?;
+    /// Adds a mount. Returns its mount point. An error if that is found through a process in a procfs: its links lead to
+    /// what the process sees, and the runtime would make the mount point there.
+    pub(crate) fn mount(&mut self, destination: &Path, mount: &'a Value) -> Result<PathBuf, Error> {
+        let mut through = None;
+        let mut visit = |at: &Path, what: &PathKind| {
+            if through.is_none() && self.is_of_process(at, what) {
+                through = Some(at.to_owned());
+            }
+        };
+        let (point, _) = self
+            .follow(destination, &|_| true, &mut visit)
+            .map_err(Error::io("find the mount point", destination))?;
+        if let Some(through) = through {
+            let why = "a process of the container, which is not there yet; give a path without such a link";
+            let said = format!("{}: it leads through {}, {why}", destination.display(), through.display());
+            return Err(Error::field("mount destination", said));
+        }
         self.mounts.push((point.clone(), mount));
         Ok(point)
     }
@@ -115,6 +144,16 @@ impl<'a> ContainerFiles<'a> {
         path: &Path,
         may_search: &dyn Fn(&Found) -> bool,
     ) -> io::Result<(PathBuf, PathKind)> {
+        self.follow(path, may_search, &mut |_, _| {})
+    }
+
+    /// As [`Self::resolve`]. `visit` gets each path on the way, without links before its end, and what is there.
+    fn follow(
+        &self,
+        path: &Path,
+        may_search: &dyn Fn(&Found) -> bool,
+        visit: &mut dyn FnMut(&Path, &PathKind),
+    ) -> io::Result<(PathBuf, PathKind)> {
         let mut left = parts(path);
         let (mut at, mut what, mut links) = (PathBuf::from("/"), PathKind::Runtimes, 0);
         while let Some(part) = left.pop() {
@@ -124,6 +163,7 @@ impl<'a> ContainerFiles<'a> {
             }
             at.push(part);
             what = self.lookup(&at)?;
+            visit(&at, &what);
             match &what {
                 PathKind::File(found) if found.is(FileType::Symlink) => {
                     links += 1;
@@ -143,14 +183,30 @@ impl<'a> ContainerFiles<'a> {
                 PathKind::Runtimes => {}
                 PathKind::File(_) | PathKind::Missing | PathKind::Unknown | PathKind::Barred => {
                     at.extend(left.into_iter().rev());
-                    return Ok((
-                        at,
-                        if matches!(what, PathKind::Unknown) { what } else { PathKind::Missing },
-                    ));
+                    visit(&at, &what);
+                    let is_unknown = matches!(what, PathKind::Unknown);
+                    return Ok((at, if is_unknown { what } else { PathKind::Missing }));
                 }
             }
         }
         Ok((at, what))
+    }
+
+    /// Whether a path is that of a link to a process in a procfs, or of something in its directory.
+    fn is_of_process(&self, at: &Path, what: &PathKind) -> bool {
+        if let PathKind::File(found) = what {
+            return found.is(FileType::Symlink) && kernel_fs::is_proc(found.as_fd());
+        }
+        let Some((inside, _)) = self.mount_at(at).filter(|(_, mount)| mount["type"] == "proc") else {
+            return false;
+        };
+        let mut names = inside.iter().filter_map(OsStr::to_str);
+        let is_pid = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
+        match names.next() {
+            Some("self" | "thread-self") => true,
+            Some(name) => is_pid(name) && names.next().is_some(),
+            None => false,
+        }
     }
 
     /// Whether the mount at a path without links is one of those that the container asks for, and refuses programs.
@@ -213,4 +269,51 @@ fn lookup_in(path: &Path, inside: &Path, mount: &Value) -> io::Result<PathKind> 
 fn parts(path: &Path) -> Vec<OsString> {
     let is_part = |part: &Component<'_>| matches!(part, Component::Normal(_) | Component::ParentDir);
     path.components().rev().filter(is_part).map(|part| part.as_os_str().to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The mount point of a destination, below a volume that has an id map.
+    fn point(destination: &str) -> Result<String, String> {
+        let (root, volume) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let link = |target: &str, dir: &Path, name: &str| {
+            std::os::unix::fs::symlink(target, dir.join(name)).unwrap();
+        };
+        link("/proc", root.path(), "pp");
+        link("pp/self/cwd", root.path(), "cw");
+        link("/p/1/root", root.path(), "elsewhere");
+        link("/proc", volume.path(), "pp");
+        let mapped = json!([{"containerID": 0, "hostID": 1000, "size": 1}]);
+        let mut mounts = vec![
+            mount_entry::mount(Path::new("/proc"), "proc", Path::new("proc"), &[]),
+            mount_entry::mount(Path::new("/p"), "proc", Path::new("proc"), &[]),
+            json!({"destination": "/v", "type": "bind", "source": volume.path(), "options": ["rbind"], "uidMappings": mapped}),
+            mount_entry::mount(Path::new(destination), "tmpfs", Path::new("tmpfs"), &[]),
+        ];
+        let view = RootfsDir::open(root.path()).unwrap();
+        let asked = [PathBuf::from(destination)];
+        resolve_points(&view, &mut mounts, |_| false, &asked, true, |_, _| Ok(()))
+            .map(|points| points[0].display().to_string())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn points_behind_links() {
+        for (destination, expected) in [
+            ("/pp/sys", "/proc/sys"),
+            ("/pp", "/proc"),
+            ("/v/pp", "/proc"),
+            ("/v/x", "/v/x"),
+            ("/pp/1", "/proc/1"),
+        ] {
+            assert_eq!(point(destination).as_deref(), Ok(expected), "{destination}");
+        }
+        for destination in ["/cw", "/cw/x", "/elsewhere/x", "/proc/1/root", "/v/pp/thread-self"] {
+            let said = point(destination).unwrap_err();
+            let named = format!("mount destination: {destination}: it leads through /p");
+            assert!(said.starts_with(&named), "{said}");
+        }
+    }
 }

@@ -120,22 +120,41 @@ pub(crate) fn check(
     if spec.security == Security::Insecure {
         return Ok(());
     }
+    let destination = normal(&requested.destination);
     let wrong = match (&requested.source, source) {
         (MountSource::FileSystem { kind, source }, _) => match on_device(kind, source)? {
             Some(why) => Some(why),
-            None => new(requested, kind),
+            None => new(requested, kind, &destination),
         },
         (MountSource::Bind { .. }, Some(source)) => {
-            bound(requested, source, ids)?.or_else(|| over(requested))
+            bound(requested, source, ids)?.or_else(|| over(requested, &destination))
         }
-        (_, _) => over(requested),
+        (_, _) => over(requested, &destination),
     };
-    match wrong {
-        None => Ok(()),
-        Some(why) => {
-            Err(Error::field("mount", format!("{requested}: {why}, unless the container is insecure")))
+    wrong.map_or(Ok(()), |why| refuse(requested, &why))
+}
+
+/// Refuses a mount whose destination leads by links, in the root file system or in a volume, to a place that is the
+/// container's own. `point` is that place. The destination as it is named has been checked by [`check`].
+pub(crate) fn check_point(spec: &ContainerSpec, destination: &Path, point: &Path) -> Result<(), Error> {
+    if spec.security == Security::Insecure || destination == point {
+        return Ok(());
+    }
+    for requested in spec.mounts.iter().filter(|mount| normal(&mount.destination) == destination) {
+        let wrong = if let MountSource::FileSystem { kind, .. } = &requested.source {
+            new(requested, kind, point)
+        } else {
+            over(requested, point)
+        };
+        if let Some(why) = wrong {
+            return refuse(requested, &format!("it leads to {}: {why}", point.display()));
         }
     }
+    Ok(())
+}
+
+fn refuse(requested: &Mount, why: &str) -> Result<(), Error> {
+    Err(Error::field("mount", format!("{requested}: {why}, unless the container is insecure")))
 }
 
 /// Refuses a root directory that is, or has below it, the host's kernel. What the container's own file systems will cover
@@ -178,23 +197,21 @@ fn on_device(kind: &str, source: &str) -> Result<Option<String>, Error> {
 }
 
 /// A new file system. At the usual place it has the usual masks.
-fn new(requested: &Mount, kind: &str) -> Option<String> {
-    let destination = normal(&requested.destination);
+fn new(requested: &Mount, kind: &str, destination: &Path) -> Option<String> {
     let at = |place: &str| destination == Path::new(place);
     let is_usual = match kind {
         "proc" => at("/proc"),
         "sysfs" => at("/sys") && requested.read_only,
         "cgroup" | "cgroup2" => at("/sys/fs/cgroup") && requested.read_only,
-        // Every one is empty.
-        "devpts" => true,
         _ => false,
     };
     if is_usual {
         return None;
     }
-    match KINDS.contains(&kind) {
+    // Every devpts is empty.
+    match KINDS.contains(&kind) && kind != "devpts" {
         true => Some(format!("a {kind} there has no masks, and a sandbox cannot have it")),
-        false => over(requested),
+        false => over(requested, destination),
     }
 }
 
@@ -293,6 +310,11 @@ pub(crate) fn is_kernel(file: impl AsFd) -> io::Result<bool> {
     Ok(MAGICS.contains(&fstatfs(file)?.f_type.cast_unsigned()))
 }
 
+/// Whether a file is on a procfs. One that cannot be looked at is not.
+pub(crate) fn is_proc(file: impl AsFd) -> bool {
+    fstatfs(file).is_ok_and(|found| found.f_type.cast_unsigned() == PROC)
+}
+
 /// What is wrong with the host's procfs at a path.
 fn of_processes(at: &Path) -> String {
     format!(
@@ -324,10 +346,13 @@ fn kernel_below(dir: &Path, mounts: &[Mounted]) -> Vec<Mounted> {
 
 /// What is wrong with the place of a mount that is not a kernel file system. The runtime makes `/proc`, `/sys` and `/dev`,
 /// and masks parts of them.
-fn over(requested: &Mount) -> Option<String> {
-    let destination = normal(&requested.destination);
+fn over(requested: &Mount, destination: &Path) -> Option<String> {
     let is_bind = matches!(requested.source, MountSource::Bind { .. });
-    if is_bind && ["/dev", "/sys"].iter().any(|own| destination == Path::new(own)) {
+    // A file system of another size or mode may be asked for there: the runtime makes the devices in it.
+    let is_new = matches!(requested.source, MountSource::Tmpfs | MountSource::FileSystem { .. });
+    let is_usual =
+        is_new && destination == Path::new("/dev") && normal(&requested.destination) == destination;
+    if !is_usual && ["/dev", "/sys"].iter().any(|own| destination == Path::new(own)) {
         return Some(format!("{} is the container's own", destination.display()));
     }
     let in_proc = destination.strip_prefix("/proc").ok()?;
@@ -417,6 +442,38 @@ mod tests {
         }
         for over in ["/proc", "/proc/sys", "/proc/cpuinfo/x", "/sys", "/dev/", "/./dev"] {
             assert!(refused(Mount::bind("/etc", over).read_only()).is_some(), "{over}");
+        }
+        for over in ["/sys", "/proc", "/proc/cpuinfo"] {
+            assert!(refused(Mount::tmpfs(over)).is_some(), "{over}");
+            assert!(refused(Mount::file_system("devpts", "devpts", over)).is_some(), "{over}");
+        }
+        assert_eq!(refused(Mount::tmpfs("/dev")), None);
+    }
+
+    #[test]
+    fn points_that_links_lead_to() {
+        let refused = |mount: Mount, point: &str| {
+            let mut spec = ContainerSpec::host(["true"]).mount(mount);
+            let said = check_point(&spec, Path::new("/to"), Path::new(point)).err();
+            spec.security = Security::Insecure;
+            assert!(check_point(&spec, Path::new("/to"), Path::new(point)).is_ok());
+            said.map(|error| error.to_string())
+        };
+        for point in ["/proc", "/proc/1", "/proc/sys/kernel", "/sys", "/dev"] {
+            for mount in [
+                Mount::bind("/etc", "/./to"),
+                Mount::tmpfs("/to"),
+                Mount::file_system("mqueue", "mqueue", "/to"),
+            ] {
+                let said = refused(mount, point).unwrap();
+                assert!(
+                    said.contains(&format!("it leads to {point}: ")) && said.contains("insecure"),
+                    "{said}"
+                );
+            }
+        }
+        for point in ["/proc/cpuinfo", "/dev/shm", "/to", "/etc"] {
+            assert_eq!(refused(Mount::bind("/etc/passwd", "/to"), point), None, "{point}");
         }
     }
 }

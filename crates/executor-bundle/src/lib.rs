@@ -110,8 +110,9 @@ pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> R
     let mut asked = Vec::new();
     if let Some(all) = config.json["mounts"].as_array_mut() {
         let is_shown = |mount: &Value| rootfs.shows(mount);
-        asked =
-            container_files::resolve_points(&view, all, is_shown, &mounts.covered, spec.config.is_some())?;
+        let check = |destination: &Path, point: &Path| kernel_fs::check_point(spec, destination, point);
+        let is_ordered = spec.config.is_some();
+        asked = container_files::resolve_points(&view, all, is_shown, &mounts.covered, is_ordered, check)?;
     }
     let missing_cwd = look_inside(&mut config, &view, &rootfs, spec, &process.user, &process.cwd, &ids)?;
     if let Some(all) = config.json["mounts"].as_array_mut() {
@@ -259,7 +260,18 @@ fn describe(dir: Option<&Dir>, request: &Request<'_>, network: &NetworkNamespace
     };
     let config = Configuration::of(&context, process.json);
     labels::release(place);
-    config?.pretty()
+    let config = config?;
+    check_points(&config, &rootfs, spec)?;
+    config.pretty()
+}
+
+/// Refuses mounts whose destinations lead to what is the container's own, in a configuration whose links stay.
+fn check_points(config: &Configuration, rootfs: &BundleRootfs, spec: &ContainerSpec) -> Result<(), Error> {
+    let mut all = config.json["mounts"].as_array().cloned().unwrap_or_default();
+    let view = RootfsDir::open(&rootfs.seen)?;
+    let check = |destination: &Path, point: &Path| kernel_fs::check_point(spec, destination, point);
+    let is_shown = |mount: &Value| rootfs.shows(mount);
+    container_files::resolve_points(&view, &mut all, is_shown, &[], spec.config.is_some(), check).map(drop)
 }
 
 /// The `process` object, as JSON, of an exec in the container whose bundle is in `dir` and whose init is `init`.
