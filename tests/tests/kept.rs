@@ -457,3 +457,43 @@ async fn read_until(output: &mut longshore::Output, text: &str) {
     };
     assert!(tokio::time::timeout(HUNG, reading).await.is_ok() && seen.contains(text), "{text:?}: {seen:?}");
 }
+
+/// Execs with one name, one after the other, read and not read.
+#[test]
+fn the_keeper_holds_nothing_of_what_is_over() {
+    on_stage(async |stage| {
+        let executor = kept(&stage);
+        let container = executor.run(ContainerSpec::host(["sleep", "1000"])).await.unwrap();
+        container.started().await.unwrap();
+        let keeper = keeper_of(&stage);
+        let held = || fs::read_dir(format!("/proc/{}/fd", keeper.as_raw_nonzero())).unwrap().count();
+        let before = held();
+        for round in 0..amount(20) {
+            let mut exec = ExecSpec::new(["sh", "-c", "echo some"]).id("e".parse().unwrap());
+            exec.stdio = longshore::StdioSpec {
+                stdin: longshore::Stdio::Pipe,
+                stdout: longshore::Stdio::Pipe,
+                stderr: longshore::Stdio::Shared { replay: 100 },
+            };
+            let exec = container.exec(exec).await.unwrap();
+            exec.started().await.unwrap();
+            assert!(held() > before, "they are held while it runs");
+            if round % 2 == 0 {
+                let output = exec.io().take_stdout().unwrap().read_to_end().await;
+                assert_eq!(output, b"some\n");
+            }
+            assert!(exec.wait().await.is_success());
+        }
+        let deadline = Instant::now() + HUNG;
+        while held() > before && Instant::now() < deadline {
+            // A second after the end of each, what is not read is not held any more.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(held(), before);
+        container.cancel(Cancel::now()).await;
+        end(executor).await;
+        drop(container);
+        forget(&stage);
+        stage.check();
+    });
+}

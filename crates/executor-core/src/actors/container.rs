@@ -4,7 +4,8 @@ mod facts;
 mod requests;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Recipient, WrapFuture};
 use executor_lifecycle::container::{Container as Machine, ContainerEffect, ContainerEvent};
@@ -47,6 +48,9 @@ pub struct Container {
     incoming: Option<Incoming>,
     added: Option<ExecId>,
     freeze_replies: Vec<oneshot::Sender<Result<(), RequestError>>>,
+    /// Whether what is held under the name of a process is that process's. A later exec may have the name of one whose streams
+    /// are not over.
+    held: HashMap<ProcessId, Weak<AtomicBool>>,
     ticker: Ticker,
     released: bool,
 }
@@ -165,6 +169,7 @@ impl Container {
             incoming: None,
             added: None,
             freeze_replies: Vec::new(),
+            held: HashMap::new(),
             ticker: Ticker::default(),
             released: false,
         }
@@ -232,10 +237,12 @@ impl Container {
         let process = ProcessRef { container: self.id.clone(), process: id.clone() };
         // The ends of a terminal's pipes lead to this process, which copies: the runtime holds the terminal.
         if self.world.history.is_kept() && !view.borrow().traits.has_terminal {
+            self.release_former(&process);
             for (kind, end) in work.streams.ends.unopened() {
                 self.world.runtime.hold(&process, kind, end);
             }
-            work.streams.ends.when_closed(self.unhold(&process));
+            let unhold = self.unhold(&process);
+            work.streams.ends.when_closed(unhold);
         }
         let exit_recipients = Arc::new(ExitRecipients::new(process.clone()));
         let address = Process::spawn(process, self.world.clone(), owner(context), work, view.clone());
@@ -245,10 +252,27 @@ impl Container {
         self.processes.insert(id, Supervised { address, view, exit_recipients, io, token, span });
     }
 
-    /// Gives up what is kept of a pipe whose reader or writer has closed it.
-    fn unhold(&self, process: &ProcessRef) -> impl Fn(StreamKind) + Send + Sync + 'static {
+    /// Gives up what is held of an exec that had the name before.
+    fn release_former(&mut self, process: &ProcessRef) {
+        self.held.retain(|_, is_current| is_current.strong_count() > 0);
+        let former = self.held.remove(&process.process).and_then(|is_current| is_current.upgrade());
+        if former.is_some_and(|is_current| is_current.swap(false, Ordering::Relaxed)) {
+            for kind in [StreamKind::Stdin, StreamKind::Stdout, StreamKind::Stderr] {
+                self.world.runtime.unhold(process, kind);
+            }
+        }
+    }
+
+    /// Gives up what is held of a stream that is over.
+    fn unhold(&mut self, process: &ProcessRef) -> impl Fn(StreamKind) + Send + Sync + 'static {
+        let is_current = Arc::new(AtomicBool::new(true));
+        self.held.insert(process.process.clone(), Arc::downgrade(&is_current));
         let (runtime, process) = (Arc::clone(&self.world.runtime), process.clone());
-        move |kind| runtime.unhold(&process, kind)
+        move |kind| {
+            if is_current.load(Ordering::Relaxed) {
+                runtime.unhold(&process, kind);
+            }
+        }
     }
 
     fn adopt_process(&mut self, adopted: AdoptedProcess, span: &Span, context: &Context<Self>) {
@@ -265,7 +289,8 @@ impl Container {
         let view = ProcessView { traits, pid, started_at, ..ProcessView::default() };
         let (view, io) = (watch::Sender::new(view), Io::new(ours, streams.shared.clone()));
         let process = ProcessRef { container: self.id.clone(), process: id.clone() };
-        streams.ends.when_closed(self.unhold(&process));
+        let unhold = self.unhold(&process);
+        streams.ends.when_closed(unhold);
         let exit_recipients = Arc::new(ExitRecipients::new(process.clone()));
         let (world, left) = (self.world.clone(), (note, how));
         let address = Process::adopt(process, world, owner(context), left, streams, view.clone());

@@ -40,7 +40,7 @@ pub(crate) struct PipeEnds {
     /// Dropped when the process has ended, and can read no more.
     input_open: Option<Lent<pipe::Sender>>,
     outputs: Vec<(StreamKind, OwnedFd, Sink)>,
-    /// Called when an end was closed by its reader or writer.
+    /// Called when an end is over: it was closed by its reader or writer, or the process has ended.
     closed: Option<Arc<dyn Fn(StreamKind) + Send + Sync>>,
 }
 
@@ -312,7 +312,8 @@ impl PipeEnds {
         input.chain(self.outputs.iter().map(|(kind, pipe, _)| (*kind, pipe.as_fd())))
     }
 
-    /// Has this called when the reader or the writer of an end has closed it.
+    /// Has this called when an end is over: its reader or writer has closed it, or the process has ended. It is not called if the
+    /// executor ends first.
     pub(crate) fn when_closed(&mut self, closed: impl Fn(StreamKind) + Send + Sync + 'static) {
         self.closed = Some(Arc::new(closed));
     }
@@ -348,7 +349,13 @@ impl PipeEnds {
                     let lent = open(pipe::Receiver::from_owned_fd(pipe), opener);
                     actix_rt::spawn(keep_until(cut_off, lent, closed(kind)));
                 }
-                Sink::ReplayBuffer(buffer) => drop(actix_rt::spawn(copy_out(pipe, buffer, cut_off))),
+                Sink::ReplayBuffer(buffer) => {
+                    let closed = closed(kind);
+                    actix_rt::spawn(async move {
+                        copy_out(pipe, buffer, cut_off).await;
+                        closed();
+                    });
+                }
             }
         }
     }
@@ -367,12 +374,13 @@ fn open<P: Watched>(pipe: io::Result<P>, opener: Opener<P>) -> Lent<P> {
     Lent { slot, over: Some(over) }
 }
 
-/// Keeps an end open until `time`, or until its reader or writer is gone.
+/// Keeps an end open until `time`, or until its reader or writer is gone. Then nobody has to hold it any more.
 async fn keep_until<P: Watched>(time: impl Future<Output = ()>, lent: Lent<P>, closed: impl FnOnce()) {
     tokio::select! {
         () = time => {}
-        () = lent.slot.closed.notified() => closed(),
+        () = lent.slot.closed.notified() => {}
     }
+    closed();
 }
 
 async fn copy_out(pipe: OwnedFd, buffer: watch::Sender<ReplayBuffer>, cut_off: impl Future<Output = ()>) {

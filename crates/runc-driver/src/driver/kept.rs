@@ -98,6 +98,10 @@ impl Runc {
     pub(super) fn open_as_kept(&self, root: &Path, name: &str) -> std::result::Result<Kept, RuntimeError> {
         let shared = &self.shared;
         let failed = |source: Error| RuntimeError::Root { root: root.to_owned(), source: source.into() };
+        if shared.opened.get().is_some() {
+            let taken = io::Error::other("this driver has a root already");
+            return Err(RuntimeError::Root { root: root.to_owned(), source: taken.into() });
+        }
         if shared.mode == Mode::Foreground {
             return Err(RuntimeError::unsupported("keep an executor in the foreground, as", name));
         }
