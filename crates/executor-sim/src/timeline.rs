@@ -228,7 +228,9 @@ impl PublishedState {
         }
         self.number = event.number;
         if matches!(event.kind, EventKind::Released { .. }) {
+            // It may have been recorded before a crash, and be told after it.
             self.releasing.remove(&event.container);
+            self.released.insert(event.container.clone());
         }
         let order = self.orders.entry(event.container.clone()).or_default();
         if order.is_complete() {
