@@ -252,9 +252,7 @@ impl Process {
         let view = self.view.subscribe();
         work.streams.ends.open_outputs(|| {
             let mut view = view.clone();
-            async move {
-                let _actor_gone = view.wait_for(|view| view.exit.is_some()).await;
-            }
+            async move { view.wait_for(|view| view.exit.is_some()).await.is_ok() }
         });
     }
 

@@ -325,11 +325,11 @@ impl PipeEnds {
         }
     }
 
-    /// Opens the outputs, because the process runs. `ended` resolves when the process has ended. Call it on the
-    /// executor's thread.
+    /// Opens the outputs, because the process runs. `ended` resolves to true when the process has ended, and to false if its actor
+    /// has ended first. Call it on the executor's thread.
     pub(crate) fn open_outputs<F>(self, ended: impl Fn() -> F)
     where
-        F: Future<Output = ()> + 'static,
+        F: Future<Output = bool> + 'static,
     {
         let closed = |kind| {
             let closed = self.closed.clone();
@@ -341,8 +341,9 @@ impl PipeEnds {
         for (kind, pipe, sink) in self.outputs {
             let ended = ended();
             let cut_off = async {
-                ended.await;
+                let has_ended = ended.await;
                 tokio::time::sleep(DRAIN).await;
+                has_ended
             };
             match sink {
                 Sink::Reader(opener) => {
@@ -352,8 +353,9 @@ impl PipeEnds {
                 Sink::ReplayBuffer(buffer) => {
                     let closed = closed(kind);
                     actix_rt::spawn(async move {
-                        copy_out(pipe, buffer, cut_off).await;
-                        closed();
+                        if copy_out(pipe, buffer, cut_off).await {
+                            closed();
+                        }
                     });
                 }
             }
@@ -374,35 +376,47 @@ fn open<P: Watched>(pipe: io::Result<P>, opener: Opener<P>) -> Lent<P> {
     Lent { slot, over: Some(over) }
 }
 
-/// Keeps an end open until `time`, or until its reader or writer is gone. Then nobody has to hold it any more.
-async fn keep_until<P: Watched>(time: impl Future<Output = ()>, lent: Lent<P>, closed: impl FnOnce()) {
-    tokio::select! {
-        () = time => {}
-        () = lent.slot.closed.notified() => {}
+/// Keeps an end open until `cut_off`, or until its reader or writer is gone. Then nobody has to hold it any more, unless the process
+/// runs on without its actor.
+async fn keep_until<P: Watched>(cut_off: impl Future<Output = bool>, lent: Lent<P>, closed: impl FnOnce()) {
+    let is_over = tokio::select! {
+        has_ended = cut_off => has_ended,
+        () = lent.slot.closed.notified() => true,
+    };
+    if is_over {
+        closed();
     }
-    closed();
 }
 
-async fn copy_out(pipe: OwnedFd, buffer: watch::Sender<ReplayBuffer>, cut_off: impl Future<Output = ()>) {
+/// Whether the stream is over. It is not if the process runs on without its actor.
+async fn copy_out(
+    pipe: OwnedFd,
+    buffer: watch::Sender<ReplayBuffer>,
+    cut_off: impl Future<Output = bool>,
+) -> bool {
     let Ok(mut pipe) = pipe::Receiver::from_owned_fd(pipe) else {
-        return;
+        return false;
     };
     tokio::pin!(cut_off);
-    loop {
+    let is_over = loop {
         let mut chunk = Vec::with_capacity(CHUNK);
         let read = tokio::select! {
             biased;
-            () = &mut cut_off => break,
+            has_ended = &mut cut_off => break has_ended,
             read = pipe.read_buf(&mut chunk) => read,
         };
         match read {
             Ok(1..) => buffer.send_modify(|buffer| buffer.write(chunk)),
-            Ok(_) | Err(_) => return buffer.send_modify(ReplayBuffer::end),
+            Ok(_) | Err(_) => {
+                buffer.send_modify(ReplayBuffer::end);
+                return true;
+            }
         }
-    }
+    };
     // Others may write for ever: what is in the pipe now is the rest.
     let Some(Rest { pipe, mut left }) = pipe.into_rest() else {
-        return buffer.send_modify(ReplayBuffer::end);
+        buffer.send_modify(ReplayBuffer::end);
+        return is_over;
     };
     while left > 0 {
         let mut chunk = Vec::with_capacity(CHUNK);
@@ -416,4 +430,5 @@ async fn copy_out(pipe: OwnedFd, buffer: watch::Sender<ReplayBuffer>, cut_off: i
         }
     }
     buffer.send_modify(ReplayBuffer::end);
+    is_over
 }

@@ -91,7 +91,7 @@ fn what_writes_for_ever_after_the_process_has_ended_is_cut_off() {
         let mut held = theirs(&stdio.stdout);
         rustix::io::ioctl_fionbio(&held, true).unwrap();
         let (begun, output) = (Instant::now(), streams.stdout.take().unwrap());
-        ends.open_outputs(|| std::future::ready(()));
+        ends.open_outputs(|| std::future::ready(true));
         // Each read makes room for more: without a cut there is always something to read.
         futures::pin_mut!(output);
         let (mut all, mut written) = (0, held.write(&[b'x'; 1 << 20]).unwrap());
@@ -112,7 +112,7 @@ fn a_pipe_that_something_else_holds_ends_a_second_after_the_process() {
     on_an_executors_thread(async {
         let Connected { stdio, ends, mut streams, .. } = piped();
         let (begun, output) = (Instant::now(), streams.stdout.take().unwrap());
-        ends.open_outputs(|| std::future::ready(()));
+        ends.open_outputs(|| std::future::ready(true));
         theirs(&stdio.stdout).write_all(b"last").unwrap();
         assert_eq!(output.read_to_end().await, b"last");
         assert_eq!(begun.elapsed().as_secs(), 1);
@@ -141,7 +141,10 @@ fn an_input_that_something_else_holds_is_broken_when_the_process_has_ended() {
         let _held = theirs(&stdio.stdin);
         let mut input = streams.stdin.take().unwrap();
         ends.open_input();
-        ends.open_outputs(|| tokio::time::sleep(std::time::Duration::from_secs(5)));
+        ends.open_outputs(async || {
+            tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+            true
+        });
         let begun = Instant::now();
         let written = input.write_all(vec![b'x'; 1 << 20]).await;
         assert_eq!(written.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
@@ -155,7 +158,7 @@ fn both_libraries_traits_are_there() {
         let Connected { stdio, mut ends, mut streams, .. } = piped();
         let (mut output, mut input) = (streams.stdout.take().unwrap(), streams.stdin.take().unwrap());
         ends.open_input();
-        ends.open_outputs(std::future::pending::<()>);
+        ends.open_outputs(std::future::pending::<bool>);
         let mut echo = theirs(&stdio.stdin);
         let mut four = [0; 4];
         {
@@ -187,7 +190,7 @@ fn both_libraries_traits_are_there() {
 fn who_reads_no_more_is_seen_by_the_writer() {
     on_an_executors_thread(async {
         let Connected { stdio, ends, streams, .. } = piped();
-        ends.open_outputs(std::future::pending::<()>);
+        ends.open_outputs(std::future::pending::<bool>);
         let mut held = theirs(&stdio.stdout);
         held.write_all(b"x").unwrap();
         drop(streams);
