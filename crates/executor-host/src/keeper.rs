@@ -23,7 +23,7 @@ mod requests;
 mod start;
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use executor_core::lifecycle::{ExitStatus, HostPid, Timestamp};
@@ -44,6 +44,20 @@ type Result<T> = std::result::Result<T, KeeperError>;
 #[derive(Clone, Debug)]
 pub struct Keeper {
     shared: Arc<Mutex<Shared>>,
+}
+
+/// A connection to a keeper, for those who do not keep it open.
+#[derive(Clone, Debug)]
+pub struct WeakKeeper {
+    shared: Weak<Mutex<Shared>>,
+}
+
+impl WeakKeeper {
+    /// The connection, unless its last clone was dropped.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Keeper> {
+        Some(Keeper { shared: self.shared.upgrade()? })
+    }
 }
 
 #[derive(Debug)]
@@ -128,6 +142,12 @@ impl KeeperRecord {
 }
 
 impl Keeper {
+    /// A handle that does not keep the connection open.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakKeeper {
+        WeakKeeper { shared: Arc::downgrade(&self.shared) }
+    }
+
     /// The keeper's pid.
     pub fn pid(&self) -> HostPid {
         lock(&self.shared).pid

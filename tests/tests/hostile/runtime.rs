@@ -204,7 +204,7 @@ fn a_reader_that_never_reads() {
         let (reader, writer) = std::io::pipe().unwrap();
         let mut command = longshore(&stage.root());
         // The output fits into our pipe, so that the program ends.
-        command.args(["run", "--", "seq", "1", "20000"]).stdout(writer).stderr(Stdio::piped());
+        command.args(["run", "--", "seq", "1", "60000"]).stdout(writer).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         drop(command);
         std::thread::sleep(longshore_tests::patience(Duration::from_secs(2)));

@@ -21,7 +21,7 @@ use executor_core::{
     Stdio, StdioSpec, StreamKind, Unadopted,
 };
 use executor_disk::Dir;
-use executor_host::keeper::{Keeper, Recorded};
+use executor_host::keeper::{Keeper, Recorded, WeakKeeper};
 use executor_host::procfs::Stat;
 use executor_host::terminal::{Holder, Terminal};
 use executor_host::{HostClient, Parent, ProcessEnd, RECORD, Reservation, Root, journal};
@@ -242,7 +242,7 @@ impl DriverState {
     }
 
     pub(super) fn holder(&self, process: ProcessRef) -> TerminalHolder {
-        TerminalHolder { keeper: self.kept.get().map(|kept| kept.keeper.clone()), process }
+        TerminalHolder { keeper: self.kept.get().map(|kept| kept.keeper.downgrade()), process }
     }
 
     fn take_up_terminals(&self, container: &DriverContainer) {
@@ -412,20 +412,21 @@ impl LeftTerminal {
 
 /// Has a terminal held by the keeper, if there is one.
 pub(super) struct TerminalHolder {
-    keeper: Option<Keeper>,
+    /// The threads that copy terminals may end after the driver. Its successor must not wait for them.
+    keeper: Option<WeakKeeper>,
     process: ProcessRef,
 }
 
 impl Holder for TerminalHolder {
     fn hold(&self, master: &OwnedFd) {
-        let Some(keeper) = &self.keeper else { return };
+        let Some(keeper) = self.keeper.as_ref().and_then(WeakKeeper::upgrade) else { return };
         if let Err(error) = keeper.hold(&held_name(&self.process, TERMINAL), master) {
             tracing::warn!(process = %self.process, %error, "a terminal does not outlive this process");
         }
     }
 
     fn close(&self) {
-        let Some(keeper) = &self.keeper else { return };
+        let Some(keeper) = self.keeper.as_ref().and_then(WeakKeeper::upgrade) else { return };
         if let Err(error) = keeper.release(&held_name(&self.process, TERMINAL)) {
             tracing::debug!(process = %self.process, %error, "the keeper holds a terminal on");
         }
