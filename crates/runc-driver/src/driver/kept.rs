@@ -13,7 +13,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use executor_core::lifecycle::{ContainerId, ExecId, ExitStatus, HostPid, Leftover, ProcessId, ProcessRef};
 use executor_core::{
@@ -21,7 +22,7 @@ use executor_core::{
     Stdio, StdioSpec, StreamKind, Unadopted,
 };
 use executor_disk::Dir;
-use executor_host::keeper::{Keeper, Recorded, WeakKeeper};
+use executor_host::keeper::{Keeper, KeeperError, Recorded, WeakKeeper};
 use executor_host::procfs::Stat;
 use executor_host::terminal::{Holder, Terminal};
 use executor_host::{HostClient, Parent, ProcessEnd, RECORD, Reservation, Root, journal};
@@ -46,6 +47,11 @@ const LIMIT: u64 = 64 << 20;
 
 /// How long after a keeper that could not be started another one is tried.
 const KEEPER_RETRY: Duration = Duration::from_secs(1);
+
+/// How long a predecessor that has given up its name may have the keeper: a thread of it may still be in a call.
+const PREDECESSOR_LEAVES: Duration = Duration::from_secs(2);
+
+const TAKEN_INTERVAL: Duration = Duration::from_millis(5);
 
 /// What an executor that is kept has besides.
 pub(super) struct KeptHost {
@@ -130,9 +136,17 @@ impl Runc {
 fn keeper_of(root: &Root) -> Result<Keeper> {
     let Some(dir) = root.kept() else { return Err(executor_host::Error::NotKept.into()) };
     let cgroup = root.keeper_cgroup();
-    let connected = match &cgroup {
-        Some(cgroup) => Keeper::connect_in(dir, cgroup)?,
-        None => Keeper::connect(dir)?,
+    let deadline = Instant::now() + PREDECESSOR_LEAVES;
+    let connected = loop {
+        let connected = match &cgroup {
+            Some(cgroup) => Keeper::connect_in(dir, cgroup),
+            None => Keeper::connect(dir),
+        };
+        match connected {
+            // The root's name is ours: whoever has the keeper is about to leave it.
+            Err(KeeperError::Taken { .. }) if Instant::now() < deadline => thread::sleep(TAKEN_INTERVAL),
+            connected => break connected?,
+        }
     };
     let Some(keeper) = connected else { return Ok(Keeper::start(dir, cgroup.as_deref())?) };
     if !keeper.is_current() {
