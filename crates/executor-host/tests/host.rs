@@ -7,43 +7,17 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use executor_core::lifecycle::{ContainerId, ExecId, ExitStatus, HostPid, ProcessRef, Signal, SignalScope};
+use executor_core::lifecycle::{ExitStatus, HostPid, Signal, SignalScope};
 use executor_core::{ChildFd, ChildStdio, Delivery};
 use executor_host::{
-    CallEnd, Command, Event, FileIdentity, HostClient, Image, ImageFate, Members, OsError, Parent,
-    ProcessEnd, ProcessHost, Request, StdioSource, Token,
+    CallEnd, Command, Event, FileIdentity, HostClient, Image, ImageFate, OsError, Parent, ProcessEnd,
+    ProcessHost, Request, StdioSource, Token,
 };
 use futures::StreamExt;
 
-fn sh(script: &str) -> Command {
-    Command {
-        program: "/bin/sh".into(),
-        image: None,
-        args: vec!["-c".into(), script.into()],
-        env: vec![("PATH".into(), std::env::var_os("PATH").unwrap()), ("OURS".into(), "1".into())],
-        stdio: [StdioSource::Null; 3],
-    }
-}
+mod calls;
 
-fn process(number: u64) -> ProcessRef {
-    ProcessRef::exec(ContainerId::new("c").unwrap(), ExecId::numbered(number))
-}
-
-fn anywhere() -> Members {
-    Members::Cgroup { path: String::new(), dirs: Vec::new() }
-}
-
-/// What a call writes, and how it ends.
-async fn said(host: &HostClient, command: Command) -> (String, CallEnd) {
-    let (mut ours, theirs) = std::io::pipe().unwrap();
-    let stdio = ChildStdio { stdout: ChildFd::Fd(Arc::new(OwnedFd::from(theirs))), ..ChildStdio::default() };
-    let call = host.spawn(command, None, &stdio).await.unwrap();
-    drop(stdio);
-    let ended = call.wait(Duration::from_secs(10), std::future::pending()).await;
-    let mut said = String::new();
-    ours.read_to_string(&mut said).unwrap();
-    (said, ended)
-}
+use calls::{anywhere, process, said, sh};
 
 #[tokio::test]
 async fn a_call_has_its_environment_its_group_and_its_streams() {

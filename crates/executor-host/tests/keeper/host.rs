@@ -1,18 +1,16 @@
 //! A keeper as the host of a driver: the child table decides here, the parent is there.
 
 use std::fs;
-use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use executor_core::lifecycle::{ContainerId, ExecId, ExitStatus, HostPid, ProcessRef, Signal, SignalScope};
+use executor_core::lifecycle::{ContainerId, ExitStatus, HostPid, Signal, SignalScope};
 use executor_core::{ChildFd, ChildStdio, Delivery};
-use executor_host::{
-    CallEnd, Command, FileIdentity, HostClient, Image, ImageFate, Members, Parent, StdioSource,
-};
+use executor_host::{CallEnd, Command, FileIdentity, HostClient, Image, ImageFate, Parent};
 use futures::StreamExt;
 
+use crate::calls::{anywhere, process, said, sh};
 use crate::stage::{Stage, children_of, kill, run, within};
 
 fn with_host(test: impl AsyncFnOnce(&Stage, &HostClient)) {
@@ -31,35 +29,6 @@ fn with_host(test: impl AsyncFnOnce(&Stage, &HostClient)) {
             !names.any(|name| name.starts_with("longshore"))
         });
     });
-}
-
-fn sh(script: &str) -> Command {
-    Command {
-        program: "/bin/sh".into(),
-        image: None,
-        args: vec!["-c".into(), script.into()],
-        env: vec![("PATH".into(), "/usr/bin:/bin".into()), ("OURS".into(), "1".into())],
-        stdio: [StdioSource::Null; 3],
-    }
-}
-
-fn process(number: u64) -> ProcessRef {
-    ProcessRef::exec(ContainerId::new("c").unwrap(), ExecId::numbered(number))
-}
-
-fn anywhere() -> Members {
-    Members::Cgroup { path: String::new(), dirs: Vec::new() }
-}
-
-async fn said(host: &HostClient, command: Command) -> (String, CallEnd) {
-    let (mut ours, theirs) = std::io::pipe().unwrap();
-    let stdio = ChildStdio { stdout: ChildFd::Fd(Arc::new(OwnedFd::from(theirs))), ..ChildStdio::default() };
-    let call = host.spawn(command, None, &stdio).await.unwrap();
-    drop(stdio);
-    let ended = call.wait(Duration::from_secs(10), std::future::pending()).await;
-    let mut said = String::new();
-    ours.read_to_string(&mut said).unwrap();
-    (said, ended)
 }
 
 /// A call leaves a process behind, as a runtime does, and says its pid.
