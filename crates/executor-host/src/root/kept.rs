@@ -108,8 +108,7 @@ fn enter_locked(root: Arc<Dir>, name: &str) -> Result<Root> {
     let (executor, mark, lock_file, parents) = match predecessor(&dirs, &kept)? {
         Some((executor, file)) => {
             if let Err(Errno::WOULDBLOCK) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                let by = kept.read_text(OWNER, RECORD_LIMIT).unwrap_or_default().trim().to_owned();
-                return Err(Error::NameInUse { name: name.to_owned(), by });
+                return Err(in_use(name, &kept));
             }
             let path = dirs.executors.path_of(&executor);
             let text =
@@ -165,6 +164,11 @@ fn predecessor(dirs: &RootDirs, kept: &Dir) -> Result<Option<(String, File)>> {
     }
 }
 
+fn in_use(name: &str, kept: &Dir) -> Error {
+    let by = kept.read_text(OWNER, RECORD_LIMIT).unwrap_or_default().trim().to_owned();
+    Error::NameInUse { name: name.to_owned(), by }
+}
+
 fn is_name(name: &str) -> bool {
     let is_part = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.".contains(&byte);
     !name.is_empty() && name.len() <= NAME_LENGTH && !name.starts_with('.') && name.bytes().all(is_part)
@@ -204,7 +208,7 @@ impl Ledger for LedgerFile {
 /// What is left of a name when its executor has shut down and nothing of it is to go on: its record.
 ///
 /// # Errors
-/// [`Error::NameInUse`] if a process has it.
+/// [`Error::NameInUse`] if its executor has not shut down, whether its process lives or not.
 pub fn forget_name(dir: &Path, name: &str) -> Result<Vec<Leftover>> {
     let root = Dir::open_checked(dir).map_err(Error::file("use", dir))?;
     let _root_lock = lock_root(&root)?;
@@ -213,8 +217,7 @@ pub fn forget_name(dir: &Path, name: &str) -> Result<Vec<Leftover>> {
     let kept = root.open_dir(KEPT).map_err(Error::file("open", &path))?;
     let own = kept.open_dir(name).map_err(Error::file("open", &path))?;
     if predecessor(&dirs, &own)?.is_some() {
-        let by = own.read_text(OWNER, RECORD_LIMIT).unwrap_or_default().trim().to_owned();
-        return Err(Error::NameInUse { name: name.to_owned(), by });
+        return Err(in_use(name, &own));
     }
     let left = kept.remove_tree(name, executor_core::lifecycle::LeftoverKind::File);
     sweep::remove_shared_dirs_if_last(&root);
