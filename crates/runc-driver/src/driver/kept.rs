@@ -36,14 +36,14 @@ use super::pools::Pool;
 use super::{CALL_DEADLINE, DriverState, Mode, Runc};
 use crate::{Error, Result, lock};
 
-/// The version of that file that this library writes, and the last one that it reads.
+/// The version of [`RECORD`] that this library writes, and the last one that it reads.
 const VERSION: u32 = 1;
+
+/// The most bytes of a file in a bundle that are read.
+const LIMIT: u64 = 64 << 20;
 
 /// The last part of the name under which a terminal is held.
 const TERMINAL: &str = "terminal";
-
-/// The most bytes of it that are read.
-const LIMIT: u64 = 64 << 20;
 
 /// How long after a keeper that could not be started another one is tried.
 const KEEPER_RETRY: Duration = Duration::from_secs(1);
@@ -117,13 +117,14 @@ impl Runc {
         let client = HostClient::kept(keeper.clone()).map_err(|error| failed(error.into()))?;
         let ledger = own.ledger().map_err(|error| failed(error.into()))?;
         let reservations = own.reservations().map_err(|error| failed(error.into()))?;
+        let held = keeper.held().map_err(|error| failed(error.into()))?;
         let _first =
             shared.kept.set(KeptHost { keeper, client, is_detached: false.into(), is_leaving: false.into() });
         shared.enter(own);
         let (mut containers, mut unadopted) = (Vec::new(), Vec::new());
         for reservation in reservations {
             let id = reservation.id.clone();
-            match shared.find_kept(reservation) {
+            match shared.find_kept(reservation, &held) {
                 Ok(container) => containers.push(container),
                 Err(error) => unadopted.push(Unadopted::new(id.as_str(), words(&error))),
             }
@@ -166,12 +167,12 @@ impl DriverState {
         self.kept.get().is_some_and(|kept| kept.is_detached.load(Ordering::Relaxed))
     }
 
-    fn find_kept(&self, reservation: Reservation) -> Result<KeptContainer> {
+    fn find_kept(&self, reservation: Reservation, held: &[String]) -> Result<KeptContainer> {
         let id = reservation.id.clone();
         let dir = reservation.open()?;
         let spec = read_record(&dir)?;
         let processes = self.processes_of(&dir)?;
-        let (streams, terminals) = self.streams_of(&id, &spec)?;
+        let (streams, terminals) = self.streams_of(&id, &spec, held)?;
         let executed = processes.iter().filter(|(_, found)| found.has_executed);
         let executed = executed.map(|(process, found)| (process.clone(), found.pid)).collect();
         let network = self.bundles.network(&spec);
@@ -228,10 +229,15 @@ impl DriverState {
     }
 
     /// The ends of pipes, and the terminals, that are held for a container. A terminal gets new pipes.
-    fn streams_of(&self, id: &ContainerId, spec: &ContainerSpec) -> Result<(AllStreams, LeftTerminals)> {
+    fn streams_of(
+        &self,
+        id: &ContainerId,
+        spec: &ContainerSpec,
+        held: &[String],
+    ) -> Result<(AllStreams, LeftTerminals)> {
         let (mut all, mut terminals) = (AllStreams::new(), LeftTerminals::new());
         let Some(KeptHost { keeper, .. }) = self.kept.get() else { return Ok((all, terminals)) };
-        for name in keeper.held()? {
+        for name in held {
             let mut parts = name.split('/');
             let (Some(of), Some(process), Some(stream)) = (parts.next(), parts.next(), parts.next()) else {
                 continue;
@@ -239,14 +245,14 @@ impl DriverState {
             let Some(process) = process_of(process).filter(|_| of == id.as_str()) else { continue };
             let streams = all.entry(process.clone()).or_default();
             match stream {
-                "stdin" => streams.stdin = Some(keeper.take(&name)?),
-                "stdout" => streams.stdout = Some(keeper.take(&name)?),
-                "stderr" => streams.stderr = Some(keeper.take(&name)?),
+                "stdin" => streams.stdin = Some(keeper.take(name)?),
+                "stdout" => streams.stdout = Some(keeper.take(name)?),
+                "stderr" => streams.stderr = Some(keeper.take(name)?),
                 TERMINAL => {
                     let spec = Some(&spec.process.stdio).filter(|_| process == ProcessId::Init);
-                    let master = keeper.take(&name)?;
+                    let master = keeper.take(name)?;
                     let terminal = LeftTerminal::connect(master, spec, streams)
-                        .map_err(|error| Error::file("make a pipe for", Path::new(&name))(error))?;
+                        .map_err(|error| Error::file("make a pipe for", Path::new(name))(error))?;
                     terminals.insert(process, terminal);
                 }
                 _ => {}
@@ -431,16 +437,22 @@ pub(super) struct TerminalHolder {
     process: ProcessRef,
 }
 
+impl TerminalHolder {
+    fn keeper(&self) -> Option<Keeper> {
+        self.keeper.as_ref()?.upgrade()
+    }
+}
+
 impl Holder for TerminalHolder {
     fn hold(&self, master: &OwnedFd) {
-        let Some(keeper) = self.keeper.as_ref().and_then(WeakKeeper::upgrade) else { return };
+        let Some(keeper) = self.keeper() else { return };
         if let Err(error) = keeper.hold(&held_name(&self.process, TERMINAL), master) {
             tracing::warn!(process = %self.process, %error, "a terminal does not outlive this process");
         }
     }
 
     fn close(&self) {
-        let Some(keeper) = self.keeper.as_ref().and_then(WeakKeeper::upgrade) else { return };
+        let Some(keeper) = self.keeper() else { return };
         if let Err(error) = keeper.release(&held_name(&self.process, TERMINAL)) {
             tracing::debug!(process = %self.process, %error, "the keeper holds a terminal on");
         }
