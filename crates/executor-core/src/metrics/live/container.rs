@@ -97,65 +97,60 @@ impl ContainerMeter {
 
     /// An event of it is published.
     pub(crate) fn event(&self, Event { at, kind, .. }: &Event) {
-        self.known(|known| match kind {
-            EventKind::Registered => {}
-            EventKind::Created { .. } => {
-                self.step("created", self.requested_at, *at);
-                known.enter(Phase::Created, &self.handles);
-            }
-            EventKind::Started { .. } => {
-                self.step("started", known.start_requested_at, *at);
-                self.handles.starts.add([kind_label(self.kind), "started"], 1);
-                known.started_at = Some(*at);
-                known.enter(Phase::Running, &self.handles);
-            }
-            EventKind::ExecAdded { exec } => {
-                known.execs.insert(exec.clone(), Exec { requested_at: *at, running: None });
-            }
-            EventKind::ExecStarted { exec, .. } => {
-                if let Some(exec) = known.execs.get_mut(exec) {
-                    self.handles.exec_start_duration.record([], at.since(exec.requested_at));
-                    self.handles.starts.add([EXEC, "started"], 1);
-                    exec.running = Some((*at, self.handles.execs.count([])));
-                }
-            }
-            EventKind::ExecExited { exec, exit } => {
-                known.execs.remove(exec);
-                self.handles.exited(EXEC, EXEC, exit);
-            }
-            EventKind::OutOfMemory(kill) => {
-                self.handles.oom_kills.add([], kill.kills.saturating_sub(known.oom_kills));
-                known.oom_kills = kill.kills;
-            }
-            EventKind::Paused => known.enter(Phase::Paused, &self.handles),
-            EventKind::Resumed => known.enter(Phase::Running, &self.handles),
-            EventKind::Exited { exit } => {
-                known.enter(Phase::Exited, &self.handles);
-                self.exited(known, exit);
-            }
-            EventKind::Released { left } => {
-                known.enter(Phase::Released, &self.handles);
-                self.handles.leftovers(left);
-            }
-            // Only this workspace makes events: a new one is added here.
-            _ => {}
+        self.known(|known| {
+            self.happened(known, *at, kind);
+            self.settle(known, *at, kind);
         });
     }
 
     /// Another executor has published this event. What is there now is counted, and nothing that has happened.
     pub(crate) fn restored(&self, Event { at, kind, .. }: &Event) {
-        self.known(|known| match kind {
+        self.known(|known| self.settle(known, *at, kind));
+    }
+
+    /// Records what has happened to what is known so far.
+    fn happened(&self, known: &mut Known, at: Timestamp, kind: &EventKind) {
+        match kind {
+            EventKind::Created { .. } => self.step("created", self.requested_at, at),
+            EventKind::Started { .. } => {
+                self.step("started", known.start_requested_at, at);
+                self.handles.starts.add([kind_label(self.kind), "started"], 1);
+            }
+            EventKind::ExecStarted { exec, .. } => {
+                if let Some(exec) = known.execs.get(exec) {
+                    self.handles.exec_start_duration.record([], at.since(exec.requested_at));
+                    self.handles.starts.add([EXEC, "started"], 1);
+                }
+            }
+            EventKind::ExecExited { exit, .. } => self.handles.exited(EXEC, EXEC, exit),
+            EventKind::OutOfMemory(kill) => {
+                self.handles.oom_kills.add([], kill.kills.saturating_sub(known.oom_kills));
+            }
+            EventKind::Exited { exit } => self.exited(known, exit),
+            EventKind::Released { left } => self.handles.leftovers(left),
+            // Only this workspace makes events: a new one is added here.
+            EventKind::Registered
+            | EventKind::ExecAdded { .. }
+            | EventKind::Paused
+            | EventKind::Resumed
+            | _ => {}
+        }
+    }
+
+    /// Knows from now on what is so after the event, and counts what is there.
+    fn settle(&self, known: &mut Known, at: Timestamp, kind: &EventKind) {
+        match kind {
             EventKind::Created { .. } => known.enter(Phase::Created, &self.handles),
             EventKind::Started { .. } => {
-                known.started_at = Some(*at);
+                known.started_at = Some(at);
                 known.enter(Phase::Running, &self.handles);
             }
             EventKind::ExecAdded { exec } => {
-                known.execs.insert(exec.clone(), Exec { requested_at: *at, running: None });
+                known.execs.insert(exec.clone(), Exec { requested_at: at, running: None });
             }
             EventKind::ExecStarted { exec, .. } => {
                 if let Some(exec) = known.execs.get_mut(exec) {
-                    exec.running = Some((*at, self.handles.execs.count([])));
+                    exec.running = Some((at, self.handles.execs.count([])));
                 }
             }
             EventKind::ExecExited { exec, .. } => drop(known.execs.remove(exec)),
@@ -163,8 +158,10 @@ impl ContainerMeter {
             EventKind::Paused => known.enter(Phase::Paused, &self.handles),
             EventKind::Resumed => known.enter(Phase::Running, &self.handles),
             EventKind::Exited { .. } => known.enter(Phase::Exited, &self.handles),
-            EventKind::Registered | EventKind::Released { .. } | _ => {}
-        });
+            EventKind::Released { .. } => known.enter(Phase::Released, &self.handles),
+            // Only this workspace makes events: a new one is added here.
+            EventKind::Registered | _ => {}
+        }
     }
 
     /// A ready container that ends before a run gets it has no exit that callers see. If it could not be created, it counts
