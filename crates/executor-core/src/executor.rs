@@ -32,7 +32,7 @@ const DROP_DEADLINE: Duration = Duration::from_secs(10);
 /// Runs containers. A clone is another handle of the same executor.
 ///
 /// End it with [`shutdown`](Self::shutdown). Dropping the last clone kills the containers and blocks until they are
-/// released, at most 10 s.
+/// released, at most 10 s. If they are kept, it does as [`detach`](Self::detach) instead.
 #[derive(Clone)]
 pub struct Executor {
     inner: Arc<Inner>,
@@ -42,10 +42,7 @@ struct Inner {
     address: Addr<ExecutorActor>,
     bus: BusView,
     tokens: Tokens,
-    swept: Vec<Swept>,
     unadopted: Vec<Unadopted>,
-    /// Its containers outlive it.
-    is_kept: bool,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// What could not be removed when the runtime was closed. `None` until then.
     closed: watch::Receiver<Option<Vec<Leftover>>>,
@@ -69,7 +66,7 @@ impl Executor {
 
     /// What dead executors had left under the root directory. [`ExecutorBuilder::build`] removed it.
     pub fn swept(&self) -> &[Swept] {
-        &self.inner.swept
+        self.inner.bus.swept()
     }
 
     /// The containers that the executor before this one has left, which run on or have ended meanwhile; see
@@ -104,7 +101,7 @@ impl Executor {
     /// # Cancel safety
     /// The request is sent when the future is first polled.
     pub async fn detach(&self) -> Result<(), Error> {
-        if !self.inner.is_kept {
+        if !self.inner.bus.is_kept() {
             return Err(RuntimeError::unsupported("detach", "an executor that is not kept").into());
         }
         self.ask(messages::Detach).await.unwrap_or_default();
@@ -429,7 +426,7 @@ impl std::fmt::Debug for Executor {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        match self.is_kept {
+        match self.bus.is_kept() {
             true => self.address.do_send(messages::Detach),
             false => self.address.do_send(Shutdown { cancel: Cancel::now(), deadline: DROP_DEADLINE }),
         }

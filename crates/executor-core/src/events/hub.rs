@@ -45,7 +45,7 @@ pub(crate) struct BusView {
 type ExitSubscribers = Mutex<Vec<Recipient<ExitNotice>>>;
 
 impl Bus {
-    pub(crate) fn new(meters: Meters, swept: &[Swept], history: History) -> Self {
+    pub(crate) fn new(meters: Meters, swept: Vec<Swept>, history: History) -> Self {
         let channel = broadcast::Sender::new(EXECUTOR_BACKLOG);
         let history = Arc::new(history);
         Self { channel, exit_recipients: Arc::default(), meters, swept: swept.into(), history }
@@ -87,6 +87,15 @@ impl Bus {
 }
 
 impl BusView {
+    pub(crate) fn swept(&self) -> &[Swept] {
+        &self.swept
+    }
+
+    /// Whether the containers outlive the executor.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.history.is_kept()
+    }
+
     pub(crate) fn subscribe(&self) -> Events {
         let receiver = self.channel.upgrade().map_or_else(closed, |bus| bus.subscribe());
         let swept = self.swept.iter().cloned().collect();

@@ -17,11 +17,11 @@ use crate::clock::Clock;
 use crate::descriptors::{SIGNAL_DESCRIPTORS, check_free_descriptors};
 use crate::events::Bus;
 use crate::handle::Tokens;
-use crate::history::History;
+use crate::history::{History, Past};
 use crate::messages::Stop;
 use crate::metrics::Meters;
 use crate::observe::ObserverSlot;
-use crate::{Error, ExitSource, Kept, Observer, Runtime, Survival, Swept, Unadopted};
+use crate::{Error, ExitSource, Kept, KeptContainer, Observer, Runtime, Survival, Unadopted};
 
 /// How many file descriptors the executor's thread needs: tokio's reactor has three.
 const SYSTEM_DESCRIPTORS: usize = 3 + SIGNAL_DESCRIPTORS;
@@ -89,9 +89,8 @@ impl ExecutorBuilder {
     /// [`Error::Runtime`] if the root directory cannot be opened or the runtime cannot be used; [`Error::Thread`] if
     /// the thread cannot be started.
     pub fn build(self) -> Result<Executor, Error> {
-        let Opened { swept, unadopted, history, left, meters } = self.open()?;
-        let (closing, closed) = Closing::new(&self.runtime, &meters);
-        let (is_kept, bus) = (history.is_kept(), Bus::new(meters, &swept, history));
+        let Opened { bus, unadopted, left } = self.open()?;
+        let (closing, closed) = Closing::new(&self.runtime, bus.meters());
         let view = bus.view();
         let (ready, address) = mpsc::sync_channel(1);
         let thread = thread::Builder::new().name("longshore".into()).spawn(move || {
@@ -114,18 +113,8 @@ impl ExecutorBuilder {
         });
         let thread = Mutex::new(Some(thread.map_err(Error::Thread)?));
         let address = address.recv().map_err(|_| Error::Stopped)?.map_err(Error::Thread)?;
-        Ok(Executor {
-            inner: Arc::new(Inner {
-                address,
-                bus: view,
-                tokens: Tokens::default(),
-                swept,
-                unadopted,
-                is_kept,
-                thread,
-                closed,
-            }),
-        })
+        let (bus, tokens) = (view, Tokens::default());
+        Ok(Executor { inner: Arc::new(Inner { address, bus, tokens, unadopted, thread, closed }) })
     }
 
     /// Does as [`build`](Self::build), without a thread: the actors run in the actix `System` of the calling thread,
@@ -147,9 +136,8 @@ impl ExecutorBuilder {
             in_system,
             "`build_here` needs an actix `System` that runs on this thread: call `build` instead, or use `#[actix::main]`"
         );
-        let Opened { swept, unadopted, history, left, meters } = self.open()?;
-        let (closing, closed) = Closing::new(&self.runtime, &meters);
-        let (is_kept, bus) = (history.is_kept(), Bus::new(meters, &swept, history));
+        let Opened { bus, unadopted, left } = self.open()?;
+        let (closing, closed) = Closing::new(&self.runtime, bus.meters());
         let view = bus.view();
         let mut actors = self.start_actors(bus, left);
         let address = actors.executor.clone();
@@ -160,33 +148,27 @@ impl ExecutorBuilder {
             // closes it here.
             let _system_gone = tokio::task::spawn_blocking(|| drop(closing)).await;
         });
-        Ok(Executor {
-            inner: Arc::new(Inner {
-                address,
-                bus: view,
-                tokens: Tokens::default(),
-                swept,
-                unadopted,
-                is_kept,
-                thread: Mutex::default(),
-                closed,
-            }),
-        })
+        let (bus, tokens, thread) = (view, Tokens::default(), Mutex::default());
+        Ok(Executor { inner: Arc::new(Inner { address, bus, tokens, unadopted, thread, closed }) })
     }
 
     /// Opens the root. Metrics are registered on the calling thread, which may have a recorder of its own.
     fn open(&self) -> Result<Opened, Error> {
         let meters = Meters::register();
-        let opened = match &self.survival {
+        let (swept, history, unadopted, left) = match &self.survival {
             Survival::EndWithMe => {
-                let swept = self.runtime.open(&self.root)?;
-                let (history, left, unadopted) = (History::none(), Left::default(), Vec::new());
-                Opened { swept, unadopted, history, left, meters }
+                (self.runtime.open(&self.root)?, History::none(), Vec::new(), Left::default())
             }
-            Survival::Keep { name } => open_kept(self.runtime.open_kept(&self.root, name)?, meters)?,
+            Survival::Keep { name } => {
+                let Kept { swept, ledger, containers, unadopted } =
+                    self.runtime.open_kept(&self.root, name)?;
+                let (history, past) = History::resume(ledger)?;
+                let (unadopted, left) = reliable(past, containers, unadopted);
+                (swept, history, unadopted, left)
+            }
         };
-        opened.meters.swept(&opened.swept);
-        Ok(opened)
+        meters.swept(&swept);
+        Ok(Opened { bus: Bus::new(meters, swept, history), unadopted, left })
     }
 
     fn start_actors(self, bus: Bus, left: Left) -> Actors {
@@ -214,17 +196,17 @@ impl ExecutorBuilder {
 
 /// What an executor begins with.
 struct Opened {
-    swept: Vec<Swept>,
+    bus: Bus,
     unadopted: Vec<Unadopted>,
-    history: History,
     left: Left,
-    meters: Meters,
 }
 
-/// A container whose record cannot be relied on is left as it is, with all that is known of it.
-fn open_kept(kept: Kept, meters: Meters) -> Result<Opened, Error> {
-    let Kept { swept, ledger, mut containers, mut unadopted } = kept;
-    let (history, mut past) = History::resume(ledger)?;
+/// What can be taken up. A container whose record cannot be relied on is left as it is, with all that is known of it.
+fn reliable(
+    mut past: Past,
+    mut containers: Vec<KeptContainer>,
+    mut unadopted: Vec<Unadopted>,
+) -> (Vec<Unadopted>, Left) {
     for Unadopted { container, .. } in &unadopted {
         past.containers.retain(|id, _| id.as_str() != container);
     }
@@ -234,7 +216,7 @@ fn open_kept(kept: Kept, meters: Meters) -> Result<Opened, Error> {
         unadopted.push(Unadopted::new(id.as_str(), why));
         false
     });
-    Ok(Opened { swept, unadopted, history, left: Left { past, containers }, meters })
+    (unadopted, Left { past, containers })
 }
 
 /// An actix `System` for this thread. `System::new` would panic if there are no file descriptors, and so does tokio when it

@@ -18,6 +18,9 @@ use crate::messages::{ProcessStreams, RunAccepted};
 use crate::metrics::StartKind;
 use crate::{ContainerSpec, StdioSpec};
 
+/// Requests of handles have later tokens: at a shutdown, what was taken up ends first.
+const ADOPTED: RequestToken = RequestToken(0);
+
 /// What another executor has left.
 #[derive(Default)]
 pub(crate) struct Left {
@@ -96,8 +99,7 @@ impl ExecutorActor {
         let hub =
             Hub::new(id.clone(), spec.labels.clone(), self.bus.clone(), StartKind::Run, self.world.clock);
         hub.restore(&inheritance.events);
-        let token = self.adopted_token();
-        self.take(RegistryEvent::Adopted(id.clone(), token), context);
+        self.take(RegistryEvent::Adopted(id.clone(), ADOPTED), context);
         let (spec, span) = (Arc::new(spec), tracing::info_span!("adopted", container = %id));
         let container = AdoptedContainer {
             id: id.clone(),
@@ -122,11 +124,6 @@ impl ExecutorActor {
             Some(RunAccepted { parts: registered.parts(), id, ours })
         });
         accepted.collect()
-    }
-
-    /// Requests of handles have later tokens: at a shutdown, what was taken up ends first.
-    const fn adopted_token(&self) -> RequestToken {
-        RequestToken(0)
     }
 }
 
