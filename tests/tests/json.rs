@@ -44,6 +44,21 @@ fn the_schemas_in_docs_are_those_of_the_types() {
     compare::<Exit>("exit");
 }
 
+/// The events that documents show. One with an ellipsis is not whole.
+#[test]
+fn what_documents_show_is_what_is_published() {
+    for file in ["README.md", "crates/longshore/src/guide/exits.md"] {
+        let text = std::fs::read_to_string(format!("{}/../{file}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let shown: Vec<_> =
+            text.lines().filter(|line| line.contains("\"event\":") && !line.contains('…')).collect();
+        assert!(!shown.is_empty(), "{file}");
+        for line in shown {
+            let event: Event = serde_json::from_str(line).unwrap();
+            assert_eq!(serde_json::to_string(&event).unwrap(), line, "{file}");
+        }
+    }
+}
+
 /// What is wrong with a value of this type as JSON.
 fn against_schema<T: JsonSchema>(json: &Value) -> Vec<String> {
     let validator = jsonschema::validator_for(&schema::<T>()).unwrap();
