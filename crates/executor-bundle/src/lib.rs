@@ -109,10 +109,7 @@ pub fn write(dir: &Dir, request: &Request<'_>, network: &NetworkAttachment) -> R
     let mut config = Configuration::of(&context, process.json)?;
     let mut asked = Vec::new();
     if let Some(all) = config.json["mounts"].as_array_mut() {
-        let is_shown = |mount: &Value| rootfs.shows(mount);
-        let check = |destination: &Path, point: &Path| kernel_fs::check_point(spec, destination, point);
-        let is_ordered = spec.config.is_some();
-        asked = container_files::resolve_points(&view, all, is_shown, &mounts.covered, is_ordered, check)?;
+        asked = resolve_points(&view, all, &rootfs, spec, &mounts.covered)?;
     }
     let missing_cwd = look_inside(&mut config, &view, &rootfs, spec, &process.user, &process.cwd, &ids)?;
     if let Some(all) = config.json["mounts"].as_array_mut() {
@@ -238,7 +235,8 @@ fn describe(dir: Option<&Dir>, request: &Request<'_>, network: &NetworkNamespace
         Some(dir) => rootfs::export(dir, &spec.rootfs, request.root)?,
         None => rootfs::preview(&spec.rootfs)?,
     };
-    let process = process::of_init(&RootfsDir::open(&rootfs.seen)?, spec, &ids)?;
+    let view = RootfsDir::open(&rootfs.seen)?;
+    let process = process::of_init(&view, spec, &ids)?;
     let files = match dir {
         Some(dir) => names::write(dir, spec, &network.clone().into(), ids.root)?,
         None => names::places(place, spec, network),
@@ -261,17 +259,24 @@ fn describe(dir: Option<&Dir>, request: &Request<'_>, network: &NetworkNamespace
     let config = Configuration::of(&context, process.json);
     labels::release(place);
     let config = config?;
-    check_points(&config, &rootfs, spec)?;
+    // The links stay in it. Where they lead is checked.
+    let mut mounts = config.json["mounts"].as_array().cloned().unwrap_or_default();
+    resolve_points(&view, &mut mounts, &rootfs, spec, &[])?;
     config.pretty()
 }
 
-/// Refuses mounts whose destinations lead to what is the container's own, in a configuration whose links stay.
-fn check_points(config: &Configuration, rootfs: &BundleRootfs, spec: &ContainerSpec) -> Result<(), Error> {
-    let mut all = config.json["mounts"].as_array().cloned().unwrap_or_default();
-    let view = RootfsDir::open(&rootfs.seen)?;
-    let check = |destination: &Path, point: &Path| kernel_fs::check_point(spec, destination, point);
+/// Replaces destinations by their mount points, and returns those of the destinations in `asked`. Refuses a mount that leads
+/// to what is the container's own.
+fn resolve_points(
+    view: &RootfsDir,
+    mounts: &mut Vec<Value>,
+    rootfs: &BundleRootfs,
+    spec: &ContainerSpec,
+    asked: &[PathBuf],
+) -> Result<Vec<PathBuf>, Error> {
     let is_shown = |mount: &Value| rootfs.shows(mount);
-    container_files::resolve_points(&view, &mut all, is_shown, &[], spec.config.is_some(), check).map(drop)
+    let check = |destination: &Path, point: &Path| kernel_fs::check_point(spec, destination, point);
+    container_files::resolve_points(view, mounts, is_shown, asked, spec.config.is_some(), check)
 }
 
 /// The `process` object, as JSON, of an exec in the container whose bundle is in `dir` and whose init is `init`.
