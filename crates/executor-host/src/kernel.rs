@@ -43,6 +43,13 @@ pub(crate) struct Reaped {
     pub(crate) at: Option<Timestamp>,
 }
 
+impl Reaped {
+    /// Nothing else is known.
+    pub(crate) const fn with(status: ExitStatus) -> Self {
+        Self { status, has_executed: None, at: None }
+    }
+}
+
 /// What the child table needs from the kernel. No method blocks.
 pub(crate) trait Kernel {
     /// A reference to a process that stays valid when the pid is reused.
@@ -277,7 +284,7 @@ impl Kernel for Linux {
 
     fn reap(&mut self, pidfd: &OwnedFd) -> io::Result<Option<Reaped>> {
         let status = pidfd::reap(pidfd.as_fd())?;
-        Ok(status.map(|status| Reaped { status, has_executed: None, at: None }))
+        Ok(status.map(Reaped::with))
     }
 
     fn reap_unwatched(&mut self, pid: HostPid) -> io::Result<Option<ExitStatus>> {

@@ -111,14 +111,10 @@ impl<K: Kernel> ChildTable<K> {
                 let known = self.take_orphan(pid).or_else(|| self.kernel.recorded(pid));
                 Some(known.unwrap_or_else(|| {
                     self.kernel.was_robbed();
-                    Reaped { status: ExitStatus::Unknown, has_executed: None, at: None }
+                    Reaped::with(ExitStatus::Unknown)
                 }))
             }
-            Parent::Call(call) => self.status_of_call(client, call).map(|status| Reaped {
-                status,
-                has_executed: None,
-                at: None,
-            }),
+            Parent::Call(call) => self.status_of_call(client, call).map(Reaped::with),
         };
         let has_executed = reaped.and_then(|reaped| reaped.has_executed).unwrap_or(true);
         self.emit(client, Event::Adopted { token, has_executed });
@@ -151,12 +147,12 @@ impl<K: Kernel> ChildTable<K> {
             let Role::Adopted { process, .. } = role else { continue };
             let own_status = self.kernel.status_of_reaped(&pidfd);
             let status = own_status.unwrap_or(status);
-            self.exited(client, process, Reaped { status, has_executed: None, at: None });
+            self.exited(client, process, Reaped::with(status));
         }
         let Some(own) = self.clients.get_mut(&client) else { return };
         let gone = own.awaiting_monitor.extract_if(.., |(_, monitor)| *monitor == call);
         for (process, _) in gone.collect::<Vec<_>>() {
-            self.exited(client, process, Reaped { status, has_executed: None, at: None });
+            self.exited(client, process, Reaped::with(status));
         }
     }
 

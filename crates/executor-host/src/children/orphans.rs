@@ -109,7 +109,7 @@ impl<K: Kernel> ChildTable<K> {
                 // By now, another process may have the pid that was looked at.
                 Err(_) => {
                     let status = self.kernel.status_of_reaped(&pidfd);
-                    status.map(|status| Reaped { status, has_executed: None, at: None })
+                    status.map(Reaped::with)
                 }
             };
             if let Some(reaped) = reaped {

@@ -169,7 +169,7 @@ impl Kernel for World {
             }
             self.did.push(format!("reap {pid}"));
         }
-        Ok(status.map(|status| Reaped { status, has_executed: None, at: None }))
+        Ok(status.map(Reaped::with))
     }
 
     fn reap_unwatched(&mut self, pid: HostPid) -> io::Result<Option<ExitStatus>> {
