@@ -196,7 +196,7 @@ impl Logs {
             Ok(Moved::All) => source.is_ready = false,
             Ok(Moved::End) => (source.is_ready, source.is_at_end) = (false, true),
         }
-        // A source that is released meanwhile cannot be: this is one thread.
+        // Nothing is released meanwhile: this is one thread.
         if let Some(place) = self.sinks.as_mut_slice().get_mut(at) {
             *place = sink;
         }
